@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AssetError", "ConfigError", "DataError", "RankitectError", "RunFolderError", "SpaceError", "TrainingError"]
+__all__ = ["AssetError", "ConfigError", "DataError", "DiskFullError", "RankitectError", "RunFolderError", "SpaceError", "TrainingError"]
 
 
 class RankitectError(ValueError):
@@ -31,3 +31,7 @@ class RunFolderError(RankitectError):
 
 class TrainingError(RankitectError):
     """Training that cannot go on (not-a-number loss after retries, empty data)."""
+
+
+class DiskFullError(RankitectError):
+    """No space is left to write results; what was kept and how to go on. Ends a command with exit code 3."""

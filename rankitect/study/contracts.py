@@ -262,7 +262,7 @@ class Proposal:
         architecture: The architecture.
         evaluator: Key of the evaluator in the study ("screen", "final").
         tags: Anything the controller wants back with the result, or shown in the report; must survive JSON.
-        seed: Seed of the measurement; None takes the study's. The same (architecture, evaluator, seed) is measured once.
+        seed: Seed of the measurement; None takes the study's. One (architecture, evaluator, seed) is measured once.
     """
 
     architecture: Any
