@@ -1,0 +1,51 @@
+"""Rankitect: neural architecture search for ranking models and on-device language models.
+
+`rankitect.search(["space=mobile_llm", "controller=dnas"])` does what the command
+`python -m rankitect.search space=mobile_llm controller=dnas` does. `rankitect.search` is a module as well (`from
+rankitect.search import search` gives the same function); docs/adr/0002 says how one name can be both.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "search"]
+
+
+class _SearchModule(ModuleType):
+    """The module `rankitect.search`, which can be called: a call is passed to its function of the same name."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.search(*args, **kwargs)
+
+
+class _Package(ModuleType):
+    """The package `rankitect`: makes its submodule `search` callable at the moment the import system binds it.
+
+    The import system sets a submodule as an attribute of its package, whichever import statement brought it in. Acting there,
+    rather than in a lazy `__getattr__` alone, makes `rankitect.search(...)` work after `import rankitect.search` too.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "search" and type(value) is ModuleType:
+            value.__class__ = _SearchModule
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    """Import `search` when it is first asked for, so that `import rankitect` costs nothing."""
+    if name == "search":
+        # By name: an import statement would tell the import rules that every room, through the package, imports the search.
+        return importlib.import_module("rankitect.search")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,79 @@
+# Two commands are enough: `make search` and `make test`. `make help` lists the rest.
+
+PYTHON ?= python3
+# Optional parts to install as well: deploy, ray (files in requirements/), cuda. Example: make test EXTRAS="deploy ray"
+EXTRAS ?=
+# The run folder of `make search`, and anything to add to its command: make search ARGS="budget.minutes=10 seed=1"
+OUT ?= runs/mobile_llm-dnas
+ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+
+# The stamp's name holds what the environment depends on: the pins, the interpreter, the extras, and this folder (an
+# environment cannot be moved). It is written last, so an installation that was interrupted is started again.
+KEY := $(shell { cat requirements/*.txt; $(PYTHON) -c 'import sys; print(sys.version)'; echo "$(sort $(EXTRAS))" "$(CURDIR)"; } | cksum | cut -d' ' -f1)
+STAMP := $(VENV)/.installed-$(KEY)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv search smoke test test-fast test-long lint types imports format bench wheel doctor clean
+
+help:  ## what can be done here
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+venv: $(STAMP)  ## .venv with pinned versions (EXTRAS="deploy ray" for the optional parts)
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Rankitect needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install -r requirements/torch.txt
+	$(PIP) install -r requirements/runtime.txt -r requirements/test.txt $(foreach e,$(filter-out cuda,$(sort $(EXTRAS))),-r requirements/$(e).txt)
+	$(PIP) install --no-deps -r requirements/nodeps-$(if $(filter cuda,$(EXTRAS)),cuda,cpu).txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	touch $@
+
+search: $(STAMP)  ## the main job: search pruned versions of a pretrained language model, end with a report
+	$(PY) -m rankitect.search space=mobile_llm controller=dnas output_dir=$(OUT) $(ARGS)
+	@echo "report: $(CURDIR)/$(OUT)/report/index.html"
+
+smoke: $(STAMP)  ## the same job in small (a tiny random backbone), under a minute
+	$(PY) -m rankitect.search space=mobile_llm controller=dnas preset=smoke output_dir=runs/smoke $(ARGS)
+	@echo "report: $(CURDIR)/runs/smoke/report/index.html"
+
+test: lint types imports  ## everything that a change must pass
+	$(PY) -m pytest
+
+test-fast: $(STAMP)  ## the tests without the slow ones
+	$(PY) -m pytest -m "not slow"
+
+test-long: $(STAMP)  ## the identities on 10,000 architectures each; hours
+	RANKITECT_HYPOTHESIS=long $(PY) -m pytest -m hypothesis
+
+lint: $(STAMP)  ## style
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: $(STAMP)  ## type annotations
+	$(PY) -m mypy
+
+imports: $(STAMP)  ## which room may import which
+	$(VENV)/bin/lint-imports --no-logo
+
+format: $(STAMP)  ## rewrite the files in the house style
+	$(PY) -m ruff check --fix-only --quiet .
+	$(PY) -m ruff format .
+
+bench: $(STAMP)  ## the figures of the README, measured on this machine
+	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(PY) "$$script"; done
+
+wheel: $(STAMP)  ## dist/rankitect-*.whl
+	rm -rf build dist rankitect.egg-info/SOURCES.txt
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+
+doctor: $(STAMP)  ## what is installed, what is missing, what to do
+	$(PY) -m rankitect.doctor
+
+clean:  ## remove what was built, but not .venv, runs or downloaded assets
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

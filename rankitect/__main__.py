@@ -1,0 +1,33 @@
+"""`python -m rankitect`: the commands there are."""
+
+from __future__ import annotations
+
+import sys
+
+from rankitect import __version__
+
+COMMANDS = {
+    "rankitect.search": "search a space, end with candidates and a report: space=mobile_llm controller=dnas",
+    "rankitect.doctor": "what is installed, what is missing, what to do about it",
+}
+
+
+def main() -> int:
+    """Print the commands.
+
+    Returns:
+        0, or 2 where something was asked for that is not a command of this module.
+    """
+    print(f"rankitect {__version__}\n")
+    for module, what in COMMANDS.items():
+        print(f"  python -m {module:<17} {what}")
+    print("\nEach of them says more with --help.")
+    unknown = [word for word in sys.argv[1:] if word not in ("-h", "--help", "--version")]
+    if not unknown:
+        return 0
+    print(f"\n{unknown[0]!r} is no command here: run one of the lines above.", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
