@@ -1,6 +1,6 @@
 """Which document goes to which split: whole documents, near-copies kept together, shares by bytes, the same for a seed.
 
-Bytes and not tokens decide, so that two tokenizers (and so two backbones) are always compared on the same held-out text.
+Bytes and not tokens decide, so that two tokenizers (and so two backbones) are compared on the same held-out text.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def assign_splits(
 ) -> tuple[dict[str, str], str]:
     """Assigns every document to a split.
 
-    Documents that repeat each other (identical text, or at least 30% of the smaller one's bytes in common paragraphs, as
-    when a chapter contains its sections) count as one and go to the same split; otherwise the test split would hold text
-    that was trained on.
+    Documents that repeat each other (identical text, or at least 30% of the smaller one's bytes in common paragraphs,
+    as when a chapter contains its sections) count as one and go to the same split; otherwise the test split would
+    hold text that was trained on.
 
     Args:
         documents: read once, in order; only hashes of their paragraphs are kept.
@@ -52,9 +52,9 @@ def assign_splits(
         groups.setdefault(_root(parents, name), []).append(name)
     if len(groups) < len(shares):
         raise DataError(
-            f"The text has {len(sizes)} documents, of which {len(groups)} are independent (near-copies count once), but "
-            f"{len(shares)} splits ({', '.join(shares)}) need at least one each: give more documents, or one long text file "
-            "(which is cut into pieces)."
+            f"The text has {len(sizes)} documents, of which {len(groups)} are independent (near-copies count once), "
+            f"but {len(shares)} splits ({', '.join(shares)}) need at least one each: give more documents, or one long "
+            "text file (which is cut into pieces)."
         )
     weights = {root: sum(sizes[name] for name in members) for root, members in groups.items()}
     chosen = _divide(weights, seed, shares)
@@ -97,7 +97,7 @@ def _root(parents: dict[str, str], name: str) -> str:
 
 
 def _divide(weights: Mapping[str, int], seed: int, shares: Mapping[str, float]) -> dict[str, str]:
-    """Largest group first, into a split that still has room for it, drawn in proportion to the room by the group's hash."""
+    """Largest group first, into a split with room for it, drawn in proportion to the room by the group's hash."""
     total = sum(shares.values())
     room = {split: share / total * sum(weights.values()) for split, share in shares.items()}
     chosen: dict[str, str] = {}
@@ -112,7 +112,7 @@ def _divide(weights: Mapping[str, int], seed: int, shares: Mapping[str, float]) 
                 break
         chosen[name] = split
         room[split] -= weights[name]
-    for split in shares:  # with few documents a small split may have stayed empty: give it the smallest that can be spared
+    for split in shares:  # with few documents a small split may stay empty: give it the smallest that can be spared
         counts = Counter(chosen.values())
         if not counts[split]:
             spare = [name for name in weights if counts[chosen[name]] > 1]

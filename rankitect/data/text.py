@@ -59,8 +59,8 @@ def open_text(source: str | Path, *, field: str = "text") -> TextSource:
     """Opens a text source by what it is.
 
     Args:
-        source: `pydoc-topics`, a text file (.txt, .text, .md, .rst), a .jsonl/.ndjson file, a .parquet file, or a folder
-            holding any of these (read recursively, in the order of their paths; every text file is one document).
+        source: `pydoc-topics`, a text file (.txt, .text, .md, .rst), a .jsonl/.ndjson file, a .parquet file, or a
+            folder holding any of these (read recursively, in the order of their paths; each text file a document).
         field: the field of a JSON line, or the parquet column, that holds the text.
 
     Raises:
@@ -76,11 +76,13 @@ def open_text(source: str | Path, *, field: str = "text") -> TextSource:
         return TextFolder(path, field=field)
     if not path.exists():
         raise DataError(
-            f"No text at {str(path)!r}: give an existing file or folder, or {DEFAULT_TEXT!r} for the text that ships with Python."
+            f"No text at {str(path)!r}: give an existing file or folder, or {DEFAULT_TEXT!r} for the text that ships "
+            "with Python."
         )
     opened = _open_file(path, field)
     if opened is None:
-        raise DataError(f"{path}: cannot read text from a {path.suffix or 'suffix-less'} file; supported are {_supported()}.")
+        kind = f"{path.suffix} file" if path.suffix else "file without suffix"
+        raise DataError(f"{path}: cannot read text from a {kind}; supported are {_supported()}.")
     return opened
 
 
@@ -110,7 +112,8 @@ class PydocTopics:
             from pydoc_data.topics import topics
         except ImportError as error:
             raise DataError(
-                f"This Python has no pydoc_data.topics ({error}), so the default text is missing: give your own with task.text=."
+                f"This Python has no pydoc_data.topics ({error}), so the default text is missing: give your own with "
+                "task.text=."
             ) from error
         for topic in sorted(topics):
             yield Document(topic, topics[topic])
@@ -210,13 +213,14 @@ class JsonLines:
             try:
                 value = json.loads(line)
             except json.JSONDecodeError as error:
-                raise DataError(f"{self.path}, row {row}, column {error.colno}: not valid JSON ({error.msg}).") from error
+                where = f"{self.path}, row {row}, column {error.colno}"
+                raise DataError(f"{where}: not valid JSON ({error.msg}).") from error
             if not isinstance(value, dict):
                 raise DataError(f"{self.path}, row {row}: expected a JSON object, found a {type(value).__name__}.")
             if self.field not in value:
                 raise DataError(
-                    f"{self.path}, row {row}: no field {self.field!r}; its fields are {_names(value)}. Name the text's field "
-                    "with task.field=."
+                    f"{self.path}, row {row}: no field {self.field!r}; its fields are {_names(value)}. Name the text's "
+                    "field with task.field=."
                 )
             text = value[self.field]
             if not isinstance(text, str):
@@ -253,8 +257,8 @@ class ParquetColumn:
                 schema = table.schema_arrow
                 if self.column not in schema.names:
                     raise DataError(
-                        f"{self.path}: no column {self.column!r}; its columns are {_names(schema.names)}. Name the text's column "
-                        "with task.field=."
+                        f"{self.path}: no column {self.column!r}; its columns are {_names(schema.names)}. Name the "
+                        "text's column with task.field=."
                     )
                 kind = schema.field(self.column).type
                 if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -264,7 +268,8 @@ class ParquetColumn:
                     for text in batch.column(0).to_pylist():
                         row += 1
                         if text is None:
-                            raise DataError(f"{self.path}, row {row}, column {self.column!r}: expected text, found null.")
+                            where = f"{self.path}, row {row}, column {self.column!r}"
+                            raise DataError(f"{where}: expected text, found null.")
                         if text.strip():
                             yield Document(f"{self.name}#{row}", text)
         except (pa.ArrowException, UnicodeDecodeError) as error:
@@ -297,4 +302,5 @@ def _check_encodable(text: str, where: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{where}: character {error.start + 1} is half of a surrogate pair, which is not text.") from error
+        place = f"{where}, character {error.start + 1}"
+        raise DataError(f"{place}: half of a surrogate pair, which is not text.") from error

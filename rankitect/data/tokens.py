@@ -1,7 +1,7 @@
-"""Tokenised text in a memory-mapped cache: made once for a (text, tokenizer, seed), then shared by every trial and process.
+"""Tokenised text in a memory-mapped cache: made once for a (text, tokenizer, seed), then shared by all processes.
 
-A cache entry is a folder `<key>/` with one raw file of token ids a split, the document boundaries, and `meta.json`. It is
-written beside its place and renamed into it, so an entry either is complete or is not there.
+A cache entry is a folder `<key>/` with one raw file of token ids a split, the document boundaries, and `meta.json`.
+It is written beside its place and renamed into it, so an entry either is complete or is not there.
 """
 
 from __future__ import annotations
@@ -74,16 +74,17 @@ class SplitTokens:
         return int(self.byte_offsets[-1])
 
     def windows(self, context: int) -> int:
-        """Number of non-overlapping windows that predict `context` tokens each (a window also reads one token before them)."""
+        """Number of non-overlapping windows that predict `context` tokens each (and read the one before them)."""
         return max(0, (self.tokens - 1) // context)
 
     def read(self, windows: NDArray[np.int64], context: int) -> NDArray[np.int64]:
         """Token ids of windows, [len(windows), context + 1]; the last `context` of each are to be predicted."""
         places = np.asarray(windows, dtype=np.int64)[:, None] * context + np.arange(context + 1)
-        return self.ids[places].astype(np.int64)
+        read: NDArray[np.int64] = self.ids[places].astype(np.int64)
+        return read
 
     def bytes_between(self, start: int, stop: int) -> float:
-        """Bytes of text that tokens start..stop-1 stand for: exact at document boundaries, in proportion inside a document."""
+        """Bytes of the text of tokens start..stop-1: exact at document boundaries, in proportion inside a document."""
         low, high = np.interp([start, stop], self.token_offsets, self.byte_offsets)
         return float(high - low)
 
@@ -185,7 +186,9 @@ def _write(
     try:
         for document, ids in _encoded(source, tokenizer):
             if document.id not in assigned:
-                raise DataError(f"The text {source.name!r} changed while it was read (new document {document.id!r}): run again.")
+                raise DataError(
+                    f"The text {source.name!r} changed while it was read (new document {document.id!r}): run again."
+                )
             if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < tokenizer.vocab_size:
                 raise DataError(
                     f"Document {document.id!r}: the tokenizer gave id {int(ids.max())}, but its vocabulary has "
@@ -217,7 +220,7 @@ def _encoded(source: Iterable[Document], tokenizer: Encoder) -> Iterator[tuple[D
 
 
 def _publish(work: Path, folder: Path) -> None:
-    """Renames a finished entry into its place; another process may have been faster, or a damaged entry may be there."""
+    """Renames a finished entry into its place, where a faster process's or a damaged entry may be."""
     try:
         work.rename(folder)
     except OSError:
