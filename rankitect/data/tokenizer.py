@@ -1,0 +1,294 @@
+"""Tokenizers behind one small interface: text to token ids and back, a size, a fingerprint, and files that `transformers` reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankitect.data.assets import write_atomically
+from rankitect.errors import AssetError, DataError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+__all__ = ["BPETokenizer", "ByteTokenizer", "Tokenizer", "byte_level_bpe", "load_tokenizer"]
+
+SPECIAL_ROLES = ("bos", "eos", "unk", "pad")
+"""The special tokens that a model's files may name."""
+
+_DIGITS_APART = ("smollm", "starcoder", "refact")
+_PRE_TOKENIZERS = ("gpt-2", *_DIGITS_APART)
+
+
+class Tokenizer(ABC):
+    """Text to token ids and back.
+
+    Special tokens are never read out of text nor added to it: a text that happens to contain ``<|endoftext|>`` is plain characters. Their ids
+    are in `special_ids` for whoever joins documents.
+    """
+
+    special_ids: Mapping[str, int]
+    """Token id by role; keys are some of "bos", "eos", "unk", "pad"."""
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """One more than the largest token id."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 (hexadecimal) of all that decides how text becomes ids. Token caches are keyed by it."""
+
+    @abstractmethod
+    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Token ids of each text, int32 arrays of shape (tokens,).
+
+        Raises:
+            DataError: A text has characters that no encoding can hold (lone surrogates).
+        """
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
+        """The text of token ids; bytes that are no valid UTF-8 become U+FFFD."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.json`` and ``tokenizer_config.json`` into an existing folder, each atomically."""
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        """Token ids of a text, int32 array of shape (tokens,).
+
+        Raises:
+            DataError: The text has characters that no encoding can hold (lone surrogates).
+        """
+        return self.encode_batch([text])[0]
+
+
+class ByteTokenizer(Tokenizer):
+    """Every UTF-8 byte is a token, ids 0 to 255. Needs no files; used by tiny models.
+
+    >>> ByteTokenizer().encode("hé").tolist()
+    [104, 195, 169]
+    """
+
+    def __init__(self) -> None:
+        self.special_ids: Mapping[str, int] = {}
+
+    @property
+    def vocab_size(self) -> int:
+        """256."""
+        return 256
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of a fixed text: there is nothing to configure."""
+        return hashlib.sha256(b"rankitect byte tokenizer 1").hexdigest()
+
+    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """The UTF-8 bytes of each text, int32 arrays of shape (bytes,).
+
+        Raises:
+            DataError: A text has lone surrogates.
+        """
+        return [np.frombuffer(_utf8(text), dtype=np.uint8).astype(np.int32) for text in texts]
+
+    def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
+        """The text of byte values; ids above 255 (a model's unused vocabulary rows) become U+FFFD."""
+        # 0xFF never occurs in UTF-8, so it decodes to the replacement character
+        return bytes(i if 0 <= i < 256 else 0xFF for i in (int(i) for i in ids)).decode("utf-8", errors="replace")
+
+    def save(self, folder: Path) -> None:
+        """Write the files of the byte-level BPE without merges that gives the same ids."""
+        alphabet = _byte_alphabet()
+        same = byte_level_bpe([alphabet[byte] for byte in range(256)], [], pre="gpt-2", source="byte tokenizer")
+        same.save(folder)
+
+
+class BPETokenizer(Tokenizer):
+    """A `tokenizers.Tokenizer` (the library of Hugging Face's tokenizer.json files) behind the interface."""
+
+    def __init__(
+        self, backend: tokenizers.Tokenizer, special_ids: Mapping[str, int] | None = None, chat_template: str | None = None
+    ) -> None:
+        """Wrap a backend.
+
+        Args:
+            backend: The tokenizer; it is changed to read special tokens in text as plain text, without truncation or padding.
+            special_ids: Token id by role, see `Tokenizer.special_ids`.
+            chat_template: A Jinja template, kept only to be saved again.
+        """
+        backend.encode_special_tokens = True
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        self._chat_template = chat_template
+        self.special_ids: Mapping[str, int] = dict(special_ids or {})
+
+    @cached_property
+    def vocab_size(self) -> int:  # type: ignore[override]
+        """One more than the largest token id, added tokens included."""
+        return 1 + max(self._backend.get_vocab(with_added_tokens=True).values())
+
+    @cached_property
+    def fingerprint(self) -> str:  # type: ignore[override]
+        """SHA-256 of the canonical tokenizer.json."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Token ids of each text, int32 arrays of shape (tokens,), without added special tokens.
+
+        Raises:
+            DataError: A text has lone surrogates.
+        """
+        try:
+            encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        except (TypeError, UnicodeError):
+            for text in texts:
+                _utf8(text)  # says which character is at fault
+            raise
+        return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
+        """The text of token ids, special tokens included."""
+        return str(self._backend.decode([int(i) for i in ids], skip_special_tokens=False))
+
+    def to_json(self) -> str:
+        """The tokenizer.json text, keys sorted."""
+        return json.dumps(json.loads(self._backend.to_str()), sort_keys=True, ensure_ascii=False)
+
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.json`` and ``tokenizer_config.json`` as `transformers.AutoTokenizer` reads them."""
+        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        for role, token_id in self.special_ids.items():
+            config[f"{role}_token"] = self._backend.id_to_token(token_id)
+        if self._chat_template:
+            config["chat_template"] = self._chat_template
+        _write_text(folder / "tokenizer.json", json.dumps(json.loads(self._backend.to_str()), indent=1, ensure_ascii=False))
+        _write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False))
+
+
+def byte_level_bpe(
+    tokens: Sequence[str],
+    merges: Sequence[str],
+    *,
+    pre: str,
+    source: str,
+    control_ids: Sequence[int] = (),
+    special_ids: Mapping[str, int] | None = None,
+    chat_template: str | None = None,
+) -> BPETokenizer:
+    """A byte-level BPE tokenizer from its tables, as GGUF files carry them.
+
+    Args:
+        tokens: Token texts in the byte-level alphabet; the index is the id.
+        merges: Merges in order of priority, each ``"left right"``.
+        pre: How text is cut before merging: "gpt-2" or one of the kinds that also set every digit apart ("smollm", "starcoder", "refact").
+        source: The file, for errors.
+        control_ids: Ids of special tokens.
+        special_ids: Token id by role, see `Tokenizer.special_ids`.
+        chat_template: Kept to be saved again.
+
+    Raises:
+        AssetError: `pre` is not supported or the tables contradict each other.
+    """
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Backend
+
+    if pre not in _PRE_TOKENIZERS:
+        raise AssetError(f"{source}: pre-tokenizer {pre!r} is not supported. Supported: {', '.join(_PRE_TOKENIZERS)}.")
+    vocab = {token: i for i, token in enumerate(tokens)}
+    if len(vocab) != len(tokens):
+        raise AssetError(f"{source}: the token table names {len(tokens) - len(vocab)} tokens twice.")
+    pairs = [tuple(merge.split(" ")) for merge in merges]
+    bad = next((pair for pair in pairs if len(pair) != 2 or any(part not in vocab for part in (*pair, "".join(pair)))), None)
+    if bad is not None:
+        raise AssetError(f"{source}: the merge {' '.join(bad)!r} is not made of two tokens of the token table.")
+    wrong = [i for i in (*control_ids, *(special_ids or {}).values()) if not 0 <= i < len(tokens)]
+    if wrong:
+        raise AssetError(f"{source}: special token id {wrong[0]} is outside the token table of {len(tokens)} tokens.")
+    backend = Backend(models.BPE(vocab=vocab, merges=[(pair[0], pair[1]) for pair in pairs]))
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True)
+    digits = [pre_tokenizers.Digits(individual_digits=True)] if pre in _DIGITS_APART else []
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*digits, byte_level])
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(tokens[i], special=True, normalized=False) for i in control_ids])
+    return BPETokenizer(backend, special_ids, chat_template)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a Hugging Face folder (``tokenizer.json``, and ``tokenizer_config.json`` if there is one).
+
+    Raises:
+        AssetError: There is no tokenizer.json, or a file cannot be read.
+    """
+    from tokenizers import Tokenizer as Backend
+
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise AssetError(
+            f"{folder} has no tokenizer.json. Save the tokenizer in this format "
+            "(transformers: AutoTokenizer.from_pretrained(...).save_pretrained(folder))."
+        )
+    try:
+        backend = Backend.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception for anything it cannot parse
+        raise AssetError(f"{file} cannot be read as a tokenizer ({error}). Copy it again from where it came.") from error
+    settings = _read_settings(folder / "tokenizer_config.json")
+    template = settings.get("chat_template")
+    special: dict[str, int] = {}
+    for role in SPECIAL_ROLES:
+        given = settings.get(f"{role}_token")
+        text = given.get("content") if isinstance(given, dict) else given
+        token_id = backend.token_to_id(text) if isinstance(text, str) else None
+        if token_id is not None:
+            special[role] = token_id
+    if _is_byte_tokenizer(backend):
+        return ByteTokenizer()
+    return BPETokenizer(backend, special, template if isinstance(template, str) else None)
+
+
+def _is_byte_tokenizer(backend: tokenizers.Tokenizer) -> bool:
+    """True for what `ByteTokenizer.save` wrote, so that a saved one comes back as itself, fingerprint included."""
+    if backend.get_vocab_size(with_added_tokens=True) != 256 or backend.normalizer is not None:
+        return False
+    return backend.get_vocab() == {char: byte for byte, char in _byte_alphabet().items()}
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AssetError(f"{file} cannot be read as JSON ({error}). Copy it again from where it came.") from error
+    return settings if isinstance(settings, dict) else {}
+
+
+def _byte_alphabet() -> dict[int, str]:
+    """The printable character that stands for each byte in byte-level vocabularies (GPT-2's convention)."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in sorted(printable)} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"Text has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which UTF-8 cannot hold. "
+            "Read the file as UTF-8 with errors='replace', or remove the character."
+        ) from error
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda part: part.write_text(text + "\n", encoding="utf-8"))
