@@ -53,7 +53,8 @@ class FolderLock:
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.get("started", 0)))
             raise RunFolderError(
                 f"The study in {folder} is in use by process {holder.get('pid', '?')} on host "
-                f"{holder.get('host', '?')} since {since}. Wait for it, stop it with Ctrl-C, or choose another output_dir=."
+                f"{holder.get('host', '?')} since {since}. Wait for it, stop it with Ctrl-C, "
+                "or choose another output_dir=."
             )
         self._file.seek(0)
         self._file.truncate()

@@ -1,0 +1,202 @@
+"""The run folder: whose it is, which configuration it belongs to, and where things are in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from rankitect.errors import RunFolderError
+from rankitect.study.files import is_disk_full, write_atomic
+from rankitect.study.lock import FolderLock
+
+__all__ = ["RunFolder", "config_hash", "difference"]
+
+# What has no influence on the result may differ between the sessions of one run.
+_WITHOUT_EFFECT = (
+    "output_dir",
+    "resume",
+    "preset",
+    "allowed_packages",
+    "budget.minutes",
+    "report",
+    "runner.threads",
+    "runner.progress",
+)
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted path; an empty mapping is a value."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f"{path}.")
+        else:
+            flat[path] = value
+    return flat
+
+
+def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        path: value
+        for path, value in _flatten(config).items()
+        if not any(path == name or path.startswith(f"{name}.") for name in _WITHOUT_EFFECT)
+    }
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """SHA-256 of everything in a resolved configuration that can change a result, 64 hexadecimal digits."""
+    text = json.dumps(_effective(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One line for every effective key that differs: "heal.tokens: 23040 -> 1000"."""
+    before, after = _effective(old), _effective(new)
+    lines = []
+    for key in sorted(before.keys() | after.keys()):
+        if key not in after:
+            lines.append(f"{key}: {json.dumps(before[key])} -> (absent)")
+        elif key not in before:
+            lines.append(f"{key}: (absent) -> {json.dumps(after[key])}")
+        elif before[key] != after[key]:
+            lines.append(f"{key}: {json.dumps(before[key])} -> {json.dumps(after[key])}")
+    return lines
+
+
+class RunFolder:
+    """A run folder, locked for this process while it is open.
+
+    Args:
+        path: The folder; created if it does not exist.
+        config: The resolved configuration as plain data.
+        force: Go on in a folder of another configuration, which is kept as `config.previous.yaml`.
+
+    Raises:
+        RunFolderError: The folder is not a run folder, cannot be written, is in use by another process, or belongs to
+            another configuration (the message has the difference).
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any], *, force: bool = False) -> None:
+        self.path = path
+        self.config = config
+        self._handler: logging.Handler | None = None
+        self.resumed = False
+        try:
+            if path.exists() and not path.is_dir():
+                raise RunFolderError(f"{path} is a file, not a folder. Choose another output_dir=.")
+            path.mkdir(parents=True, exist_ok=True)
+            if not self.config_path.exists() and any(not _is_ours(entry) for entry in path.iterdir()):
+                raise RunFolderError(
+                    f"{path} is not a run folder: it is not empty and has no config.yaml. Nothing in it was touched. "
+                    "Choose another output_dir=, or an empty folder."
+                )
+            self._lock = FolderLock(path)
+        except OSError as error:
+            if is_disk_full(error, path if path.exists() else None):
+                raise
+            raise RunFolderError(
+                f"The run folder {path} cannot be written ({error.strerror or error}). Choose another output_dir=."
+            ) from error
+        try:
+            self._own(force)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _own(self, force: bool) -> None:
+        import yaml
+
+        if self.config_path.exists():
+            old = self._read_config()
+            lines = difference(old, self.config)
+            self.resumed = True
+            if not lines:
+                return
+            if not force:
+                changes = "\n".join(f"  {line}" for line in lines)
+                raise RunFolderError(
+                    f"{self.path} belongs to another configuration:\n{changes}\nChoose another output_dir=, undo the "
+                    "change, or go on in it all the same with resume=force (finished trials are then reused)."
+                )
+            write_atomic(self.path / "config.previous.yaml", self.config_path.read_text(encoding="utf-8"))
+        header = f"# The resolved configuration of this run. Hash: {config_hash(self.config)}\n"
+        write_atomic(self.config_path, header + yaml.safe_dump(dict(self.config), sort_keys=False, allow_unicode=True))
+
+    def _read_config(self) -> dict[str, Any]:
+        import yaml
+
+        try:
+            config = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise RunFolderError(f"{self.config_path} cannot be read ({error}). Choose another output_dir=.") from error
+        if not isinstance(config, dict):
+            raise RunFolderError(f"{self.config_path} is not a configuration. Choose another output_dir=.")
+        return config
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def store_path(self) -> Path:
+        """The study's SQLite file."""
+        return self.path / "study.db"
+
+    @property
+    def state_dir(self) -> Path:
+        """The controller's checkpoints."""
+        folder = self.path / "state"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def trial_folder(self, number: int, fingerprint: str) -> Path:
+        """Folder for the artifacts of one trial."""
+        return self.path / "trials" / f"{number:06d}-{fingerprint[:8]}"
+
+    def fresh_trial_folder(self, number: int, fingerprint: str) -> Path:
+        """The same, emptied of what a killed attempt left."""
+        folder = self.trial_folder(number, fingerprint)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def open_log(self, logger: logging.Logger) -> None:
+        """Let a logger append to log.txt."""
+        self._handler = _LogFile(self.path / "log.txt", encoding="utf-8")
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(self._handler)
+        logger.setLevel(logging.INFO)
+        self._logger = logger
+
+    def close(self) -> None:
+        """Close log.txt and give the lock back."""
+        if self._handler is not None:
+            self._logger.removeHandler(self._handler)
+            self._handler.close()
+            self._handler = None
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk silences, instead of printing a traceback for every line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        pass
+
+
+def _is_ours(entry: Path) -> bool:
+    """What a process killed before it wrote config.yaml may leave."""
+    return entry.name == "study.lock" or (entry.name.startswith(".") and entry.name.endswith(".tmp"))

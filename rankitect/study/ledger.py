@@ -1,0 +1,105 @@
+"""The budget of a study and what it has spent, in one coin for every method."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rankitect.study.records import Spent
+
+if TYPE_CHECKING:
+    from rankitect.study.store import Store
+
+__all__ = ["BASELINES", "PREPARE", "TRIALS", "Budget", "Ledger"]
+
+PREPARE, TRIALS, BASELINES = "prepare", "trials", "baselines"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of a search; None is no limit. A trial that has begun when a limit is reached is finished.
+
+    Attributes:
+        minutes: Wall-clock minutes over all sessions of the run folder, baselines included.
+        tokens: Train plus eval tokens of prepare and trials; baselines are not counted.
+        trials: Measured trials, failures included; duplicates and baselines are not counted.
+    """
+
+    minutes: float | None = None
+    tokens: int | None = None
+    trials: int | None = None
+
+
+class Ledger:
+    """What was spent, by stage, kept in the store so that it survives a kill.
+
+    The stages are "prepare" (charged by the controller), "trials", and "baselines" (shown, but not held against the
+    search). Work that a kill undid is charged only when it is done again.
+
+    Args:
+        store: The study's store, open for writing.
+        budget: The limits.
+    """
+
+    def __init__(self, store: Store, budget: Budget) -> None:
+        self.budget = budget
+        self._store = store
+        self._session = store.open_session()
+        self._before = store.worked()
+        self._started = time.monotonic()
+
+    def charge(self, key: str, stage: str, spent: Spent) -> None:
+        """Charge a stage; a later charge of the same key replaces the earlier."""
+        self._store.charge(f"{stage}:{key}", stage, spent)
+
+    def search(self) -> Spent:
+        """What prepare and trials have spent together."""
+        return sum((spent for stage, spent in self._store.spent().items() if stage != BASELINES), Spent())
+
+    def minutes(self) -> float:
+        """Wall-clock minutes worked on this study, over all sessions."""
+        return (self._before + time.monotonic() - self._started) / 60.0
+
+    def measured(self) -> int:
+        """Trials that count against the budget."""
+        return sum(
+            trial.finished and trial.duplicate_of is None and trial.baseline is None for trial in self._store.trials
+        )
+
+    def save(self) -> None:
+        """Record the wall-clock time of this session so far."""
+        self._store.keep_session(self._session, time.monotonic() - self._started)
+
+    def _shares(self) -> dict[str, float]:
+        spent = self.search()
+        used = {
+            "budget.minutes": (self.minutes(), self.budget.minutes),
+            "budget.tokens": (spent.train_tokens + spent.eval_tokens, self.budget.tokens),
+            "budget.trials": (self.measured(), self.budget.trials),
+        }
+        return {name: amount / limit for name, (amount, limit) in used.items() if limit is not None}
+
+    def over(self) -> str | None:
+        """The limit that is reached ("budget.minutes"), or None."""
+        return next((name for name, share in self._shares().items() if share >= 1.0), None)
+
+    def remaining(self) -> float:
+        """Share of the budget that is left, in [0, 1]."""
+        return max(0.0, 1.0 - max(self._shares().values(), default=0.0))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ledger as in summary.json: totals of the search, then every stage, then the trials' counts."""
+        trials = self._store.trials
+        measured = [trial for trial in trials if trial.duplicate_of is None]
+        return {
+            **self.search().to_dict(),
+            "stages": {stage: spent.to_dict() for stage, spent in self._store.spent().items()},
+            "trials": {
+                "done": sum(trial.ok for trial in measured),
+                "failed": sum(trial.state == "FAILED" for trial in measured),
+                "duplicates": sum(trial.duplicate_of is not None for trial in trials),
+                "waiting": sum(not trial.finished for trial in trials),
+            },
+            "minutes": round(self.minutes(), 3),
+        }
