@@ -26,8 +26,8 @@ class _SearchModule(ModuleType):
 class _Package(ModuleType):
     """The package `rankitect`: makes its submodule `search` callable at the moment the import system binds it.
 
-    The import system sets a submodule as an attribute of its package, whichever import statement brought it in. Acting there,
-    rather than in a lazy `__getattr__` alone, makes `rankitect.search(...)` work after `import rankitect.search` too.
+    The import system sets a submodule as an attribute of its package, whichever import statement brought it in. Acting
+    there, rather than in `__getattr__` alone, makes `rankitect.search(...)` work after `import rankitect.search` too.
     """
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -42,7 +42,7 @@ sys.modules[__name__].__class__ = _Package
 def __getattr__(name: str) -> Any:
     """Import `search` when it is first asked for, so that `import rankitect` costs nothing."""
     if name == "search":
-        # By name: an import statement would tell the import rules that every room, through the package, imports the search.
+        # By name: an import statement would make every room depend on the search, in the eyes of the import rules.
         return importlib.import_module("rankitect.search")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -6,8 +6,11 @@ import sys
 
 from rankitect import __version__
 
+__all__ = ["COMMANDS", "main"]
+
 COMMANDS = {
-    "rankitect.search": "search a space, end with candidates and a report: space=mobile_llm controller=dnas",
+    "rankitect.search": "search a space and write candidates and a report: space=mobile_llm controller=dnas",
+    "rankitect.data.assets": "fetch and verify the pinned models; a search does so by itself when it needs one",
     "rankitect.doctor": "what is installed, what is missing, what to do about it",
 }
 
@@ -19,8 +22,9 @@ def main() -> int:
         0, or 2 where something was asked for that is not a command of this module.
     """
     print(f"rankitect {__version__}\n")
+    width = max(map(len, COMMANDS))
     for module, what in COMMANDS.items():
-        print(f"  python -m {module:<17} {what}")
+        print(f"  python -m {module:<{width}}  {what}")
     print("\nEach of them says more with --help.")
     unknown = [word for word in sys.argv[1:] if word not in ("-h", "--help", "--version")]
     if not unknown:
