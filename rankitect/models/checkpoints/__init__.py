@@ -2,7 +2,13 @@
 
 from rankitect.models.checkpoints.gguf import load_gguf
 from rankitect.models.checkpoints.huggingface import load_huggingface, save_huggingface
-from rankitect.models.checkpoints.llama import LlamaCheckpoint, LlamaConfig, load_checkpoint, random_checkpoint, tensor_shapes
+from rankitect.models.checkpoints.llama import (
+    LlamaCheckpoint,
+    LlamaConfig,
+    load_checkpoint,
+    random_checkpoint,
+    tensor_shapes,
+)
 
 __all__ = [
     "LlamaCheckpoint",

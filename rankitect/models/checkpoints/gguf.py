@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rankitect.data.tokenizer import BPETokenizer, byte_level_bpe
 from rankitect.errors import AssetError
+from rankitect.models.checkpoints.gguf_file import GGUFFile, TensorEntry
 from rankitect.models.checkpoints.llama import LlamaCheckpoint, LlamaConfig, check_tensors
 
 if TYPE_CHECKING:
     import torch
-    from gguf import GGUFReader
-    from gguf.gguf_reader import ReaderTensor
 
 __all__ = ["load_gguf"]
 
-_MAGIC = b"GGUF"
 _CONTROL = 3
 """The token type of special tokens."""
 
@@ -45,62 +45,43 @@ def load_gguf(path: Path, source: str | None = None) -> LlamaCheckpoint:
         The checkpoint, tensors as float32 in Hugging Face's names and layout.
 
     Raises:
-        AssetError: The file is no GGUF, is truncated, holds another architecture or an unsupported variant, or its tensors do not fit.
+        AssetError: The file is no GGUF, is truncated, holds another architecture or an unsupported variant, or its
+            tensors do not fit.
     """
-    reader = _open(path)
-    metadata = _Metadata(path, reader)
-    config = _config(metadata, {tensor.name: tensor for tensor in reader.tensors})
-    tensors = {_huggingface_name(tensor.name): _tensor(path, tensor, config) for tensor in reader.tensors}
+    file = GGUFFile(path)
+    metadata = _Metadata(file)
+    config = _config(metadata, file.tensors)
+    tensors = {_huggingface_name(name): _tensor(file, entry, config) for name, entry in file.tensors.items()}
     check_tensors(config, tensors, str(path))
     tokenizer = _tokenizer(metadata, config.vocab)
     return LlamaCheckpoint(config, tensors, tokenizer, source or str(path))
 
 
 class _Metadata:
-    """Typed access to a file's key-value table, with errors that name file, key and what was found."""
+    """Typed access to a file's keys, with errors that name file, key and what was found."""
 
-    def __init__(self, path: Path, reader: GGUFReader) -> None:
-        self.path = path
-        self.fields = reader.fields
+    def __init__(self, file: GGUFFile) -> None:
+        self.path = file.path
+        self.values = file.metadata
 
-    def get(self, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
+    def get(self, key: str, kind: type, default: Any = None) -> Any:
         """The value of a key.
 
         Raises:
             AssetError: The key is missing and has no default, or its value is of another type.
         """
-        if key not in self.fields:
-            if default is None:
-                raise AssetError(f"{self.path}: the key {key!r} is missing from the GGUF metadata.")
-            return default
-        value = self.fields[key].contents()
+        value = self.values.get(key, default)
+        if value is None:
+            raise AssetError(f"{self.path}: the key {key!r} is missing from the GGUF metadata.")
         if not isinstance(value, kind):
-            kinds = kind if isinstance(kind, tuple) else (kind,)
-            allowed = " or ".join(k.__name__ for k in kinds)
-            raise AssetError(f"{self.path}: the key {key!r} holds a {type(value).__name__}, supported is {allowed}.")
+            found = "a list" if isinstance(value, list) else repr(value)
+            raise AssetError(
+                f"{self.path}: the key {key!r} holds {found}; supported is one value of type {kind.__name__}."
+            )
         return value
 
 
-def _open(path: Path) -> GGUFReader:
-    from gguf import GGUFReader
-
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise AssetError(f"{path} cannot be read ({error.strerror or error}).") from error
-    if magic != _MAGIC:
-        raise AssetError(f"{path} is not a GGUF file: it begins with {magic!r} instead of {_MAGIC!r}.")
-    try:
-        return GGUFReader(path)
-    except Exception as error:  # a cut or altered file surfaces as almost any exception inside the reader
-        raise AssetError(
-            f"{path} is truncated or damaged: its {path.stat().st_size:,} bytes end before or contradict what its header announces "
-            f"({type(error).__name__}: {error}). Get the file again."
-        ) from error
-
-
-def _config(metadata: _Metadata, tensors: dict[str, ReaderTensor]) -> LlamaConfig:
+def _config(metadata: _Metadata, tensors: dict[str, TensorEntry]) -> LlamaConfig:
     path = metadata.path
     architecture = metadata.get("general.architecture", str)
     if architecture != "llama":
@@ -109,7 +90,9 @@ def _config(metadata: _Metadata, tensors: dict[str, ReaderTensor]) -> LlamaConfi
         raise AssetError(f"{path}: mixtures of experts are not supported, only dense Llama models.")
     scaling = metadata.get("llama.rope.scaling.type", str, "none")
     if scaling != "none" or "rope_freqs.weight" in tensors:
-        raise AssetError(f"{path}: scaled RoPE ({scaling if scaling != 'none' else 'rope_freqs'}) is not supported, only plain RoPE.")
+        raise AssetError(
+            f"{path}: scaled RoPE ({scaling if scaling != 'none' else 'rope_freqs'}) is not supported, only plain RoPE."
+        )
     if metadata.get("llama.attention.sliding_window", int, 0):
         raise AssetError(f"{path}: a backbone with sliding-window attention is not supported, only full attention.")
     if "token_embd.weight" not in tensors:
@@ -120,25 +103,27 @@ def _config(metadata: _Metadata, tensors: dict[str, ReaderTensor]) -> LlamaConfi
         raise AssetError(f"{path}: keys and values of different width are not supported.")
     if metadata.get("llama.rope.dimension_count", int, head_dim) != head_dim:
         raise AssetError(f"{path}: RoPE on a part of the head is not supported, only on all {head_dim} dimensions.")
-    return LlamaConfig(
-        vocab=int(tensors["token_embd.weight"].shape[1]),
-        d_model=width,
-        n_layers=metadata.get("llama.block_count", int),
-        n_heads=heads,
-        n_kv_heads=metadata.get("llama.attention.head_count_kv", int, heads),
-        head_dim=head_dim,
-        ffn=metadata.get("llama.feed_forward_length", int),
-        rope_base=_shortest(metadata.get("llama.rope.freq_base", float, 10_000.0)),
-        norm_eps=_shortest(metadata.get("llama.attention.layer_norm_rms_epsilon", float)),
-        tied_embeddings="output.weight" not in tensors,
-        context=metadata.get("llama.context_length", int),
-    )
+    numbers: dict[str, Any] = {
+        "vocab": tensors["token_embd.weight"].shape[0],
+        "d_model": width,
+        "n_layers": metadata.get("llama.block_count", int),
+        "n_heads": heads,
+        "n_kv_heads": metadata.get("llama.attention.head_count_kv", int, heads),
+        "head_dim": head_dim,
+        "ffn": metadata.get("llama.feed_forward_length", int),
+        "rope_base": _shortest(metadata.get("llama.rope.freq_base", float, 10_000.0)),
+        "norm_eps": _shortest(metadata.get("llama.attention.layer_norm_rms_epsilon", float)),
+        "tied_embeddings": "output.weight" not in tensors,
+        "context": metadata.get("llama.context_length", int),
+    }
+    try:
+        return LlamaConfig(**numbers)
+    except AssetError as error:
+        raise AssetError(f"{path}: {error}") from error
 
 
 def _shortest(value: float) -> float:
     """The decimal number that was meant by a value stored as float32 (1e-05, not 9.99999974e-06)."""
-    import numpy as np
-
     return float(str(np.float32(value)))
 
 
@@ -152,20 +137,14 @@ def _huggingface_name(name: str) -> str:
     return name
 
 
-def _tensor(path: Path, tensor: ReaderTensor, config: LlamaConfig) -> torch.Tensor:
-    import gguf
-    import numpy as np
+def _tensor(file: GGUFFile, entry: TensorEntry, config: LlamaConfig) -> torch.Tensor:
     import torch
 
-    shape = tuple(int(size) for size in reversed(tensor.shape))  # GGUF lists the fastest dimension first
-    try:
-        values = gguf.dequantize(tensor.data, tensor.tensor_type)
-    except NotImplementedError as error:
-        raise AssetError(f"{path}: {tensor.name} is stored as {tensor.tensor_type.name}, which cannot be read back. {error}") from error
-    weight = torch.from_numpy(np.array(values, dtype=np.float32).reshape(shape))
-    heads = {"attn_q": config.n_heads, "attn_k": config.n_kv_heads}.get(tensor.name.split(".")[-2]) if "." in tensor.name else None
-    if heads and weight.ndim == 2 and shape[0] == heads * config.head_dim:
-        # llama.cpp interleaves the two halves of each head's rows, because its RoPE rotates neighbours; Hugging Face rotates halves
+    weight, shape = torch.from_numpy(file.values(entry)), entry.shape
+    heads = config.n_heads if entry.name.endswith("attn_q.weight") else config.n_kv_heads
+    rotated = entry.name.endswith(("attn_q.weight", "attn_k.weight"))
+    if rotated and len(shape) == 2 and shape[0] == heads * config.head_dim:  # check_tensors reports any other shape
+        # llama.cpp interleaves the two halves of each head's rows, because its RoPE rotates neighbours, not halves
         weight = weight.view(heads, config.head_dim // 2, 2, shape[1]).transpose(1, 2).reshape(shape)
     return weight
 
@@ -175,8 +154,8 @@ def _tokenizer(metadata: _Metadata, vocab: int) -> BPETokenizer:
     kind = metadata.get("tokenizer.ggml.model", str)
     if kind != "gpt2":
         raise AssetError(
-            f"{path}: its tokenizer is of kind {kind!r}. Supported: 'gpt2' (byte-level BPE). Use the model's Hugging Face folder, "
-            "whose tokenizer.json may be of any kind."
+            f"{path}: its tokenizer is of kind {kind!r}. Supported: 'gpt2' (byte-level BPE). Use the model's Hugging Face "
+            "folder, whose tokenizer.json may be of any kind."
         )
     tokens = metadata.get("tokenizer.ggml.tokens", list)
     if len(tokens) > vocab:
@@ -186,7 +165,7 @@ def _tokenizer(metadata: _Metadata, vocab: int) -> BPETokenizer:
     special = {
         role: metadata.get(f"tokenizer.ggml.{key}_token_id", int)
         for role, key in roles.items()
-        if f"tokenizer.ggml.{key}_token_id" in metadata.fields
+        if f"tokenizer.ggml.{key}_token_id" in metadata.values
     }
     return byte_level_bpe(
         tokens,

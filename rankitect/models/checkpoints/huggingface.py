@@ -1,4 +1,4 @@
-"""Llama models in Hugging Face folders: config.json, safetensors, tokenizer.json. Read and written without `transformers`."""
+"""Llama models in Hugging Face folders (config.json, safetensors, tokenizer.json), without `transformers`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def load_huggingface(folder: Path) -> LlamaCheckpoint:
     """Load a Llama model from a Hugging Face folder.
 
     Args:
-        folder: Holds config.json (``model_type`` "llama"), model.safetensors or its shards with their index, and tokenizer.json.
+        folder: Holds config.json (``model_type`` "llama"), model.safetensors or its shards with their index, and
+            tokenizer.json.
 
     Returns:
         The checkpoint, tensors converted to float32.
@@ -42,7 +43,8 @@ def load_huggingface(folder: Path) -> LlamaCheckpoint:
     check_tensors(config, tensors, str(folder))
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size > config.vocab:
-        raise AssetError(f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, but the embedding has only {config.vocab} rows.")
+        found = f"the tokenizer has {tokenizer.vocab_size} tokens, but the embedding has only {config.vocab} rows"
+        raise AssetError(f"{folder}: {found}.")
     return LlamaCheckpoint(config, tensors, tokenizer, str(folder))
 
 
@@ -91,8 +93,8 @@ def _to_huggingface(config: LlamaConfig, ids: Mapping[str, int], dtype: str) -> 
         "num_key_value_heads": config.n_kv_heads,
         "head_dim": config.head_dim,
         "intermediate_size": config.ffn,
-        "rope_theta": config.rope_base,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},  # transformers 5; older ones read the line above
+        "rope_theta": config.rope_base,  # for transformers 4; 5 reads the next line
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
         "rms_norm_eps": config.norm_eps,
         "tie_word_embeddings": config.tied_embeddings,
         "max_position_embeddings": config.context,
@@ -101,7 +103,9 @@ def _to_huggingface(config: LlamaConfig, ids: Mapping[str, int], dtype: str) -> 
         "mlp_bias": False,
         "attention_dropout": 0.0,
         "torch_dtype": dtype,
-        **{"bos_token_id": None, "eos_token_id": None, **ids},
+        "bos_token_id": ids.get("bos_token_id"),  # null, or transformers would take the ids of Llama 1
+        "eos_token_id": ids.get("eos_token_id"),
+        "pad_token_id": ids.get("pad_token_id"),
     }
 
 
@@ -113,8 +117,15 @@ def _config(raw: Mapping[str, Any], file: Path) -> LlamaConfig:
     scaling = dict(raw.get("rope_scaling") or {})
     kind = str(scaling.get("rope_type") or scaling.get("type") or rope.get("rope_type") or "default")
     if kind != "default" or float(rope.get("partial_rotary_factor") or raw.get("partial_rotary_factor") or 1.0) != 1.0:
-        raise AssetError(f"{file}: RoPE of kind {kind!r} or on a part of the head is not supported, only plain RoPE ('default').")
-    for key, allowed in {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu", "quantization_config": None}.items():
+        raise AssetError(
+            f"{file}: RoPE of kind {kind!r} or on a part of the head is not supported, only plain RoPE ('default')."
+        )
+    for key, allowed in {
+        "attention_bias": False,
+        "mlp_bias": False,
+        "hidden_act": "silu",
+        "quantization_config": None,
+    }.items():
         if raw.get(key, allowed) not in (allowed, None):
             raise AssetError(f"{file}: {key} is {raw[key]!r}. Supported: {allowed!r}.")
     heads, width = _integer(raw, "num_attention_heads", file), _integer(raw, "hidden_size", file)
@@ -149,15 +160,21 @@ def _weight_files(folder: Path) -> list[Path]:
     if (folder / _WEIGHTS).is_file():
         return [folder / _WEIGHTS]
     if not (folder / _INDEX).is_file():
-        pickled = " Pickled weights (.bin, .pt) are not read, because loading one can run code: save them as safetensors."
+        pickled = (
+            " Pickled weights (.bin, .pt) are not read, because loading one can run code: save them as safetensors."
+        )
         raise AssetError(f"{folder} has no {_WEIGHTS} and no {_INDEX}.{pickled if any(folder.glob('*.bin')) else ''}")
     shards = _read_json(folder / _INDEX).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise AssetError(f"{folder / _INDEX} has no weight_map.")
     names = sorted({str(name) for name in shards.values()})
     for name in names:
-        if Path(name).name != name or not name.endswith(".safetensors"):  # an index may only name its own folder's files
-            raise AssetError(f"{folder / _INDEX} names {name!r}; a shard must be a .safetensors file in the same folder.")
+        if Path(name).name != name or not name.endswith(
+            ".safetensors"
+        ):  # an index may only name its own folder's files
+            raise AssetError(
+                f"{folder / _INDEX} names {name!r}; a shard must be a .safetensors file in the same folder."
+            )
         if not (folder / name).is_file():
             raise AssetError(f"{folder} has no {name}, which {_INDEX} names. Copy the missing shard.")
     return [folder / name for name in names]
@@ -177,7 +194,9 @@ def _read_weights(file: Path) -> dict[str, torch.Tensor]:
         if name.endswith("rotary_emb.inv_freq"):  # a buffer that old writers stored; it follows from the config
             continue
         if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
-            raise AssetError(f"{file}: {name} is stored as {tensor.dtype}. Supported: float32, float16, bfloat16, float64.")
+            raise AssetError(
+                f"{file}: {name} is stored as {tensor.dtype}. Supported: float32, float16, bfloat16, float64."
+            )
         tensors[name] = tensor.to(torch.float32)
     return tensors
 
