@@ -1,0 +1,62 @@
+"""Training state in one safetensors file: tensors, and the rest as JSON in its header. Written beside, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rankitect.errors import TrainingError
+
+__all__ = ["load_state", "save_state"]
+
+_KEY = "rankitect"
+
+
+def save_state(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
+    """Writes tensors and JSON data atomically: after a crash, the old file or the new one is there, whole.
+
+    Args:
+        path: the file; its folder is made.
+        tensors: by name; two names may not share memory.
+        info: anything that JSON can hold.
+
+    Raises:
+        OSError: when the disk is full or may not be written; the old file is kept.
+    """
+    from safetensors.torch import save
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with work.open("wb") as file:
+            file.write(
+                save({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, {_KEY: json.dumps(info)})
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        work.replace(path)
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads what `save_state` wrote.
+
+    Raises:
+        TrainingError: when the file is damaged or of another kind.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            info = json.loads((file.metadata() or {})[_KEY])
+            return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise TrainingError(
+            f"{path} is not a training state of Rankitect, or is damaged ({error}): delete it."
+        ) from error

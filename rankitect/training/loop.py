@@ -1,0 +1,199 @@
+"""The one training loop: from scratch, healing, short training and supernets all go through it.
+
+A batch is a function of the step's number, and torch's random numbers are seeded anew at every step, so that a run that
+was interrupted and resumed is equal to one that was not (on the same number of threads).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from rankitect.errors import TrainingError
+from rankitect.training.checkpoint import load_state, save_state
+from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig, StepReport
+
+__all__ = ["TrainConfig", "TrainResult", "step_seed", "train"]
+
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, with what optimiser, under what seed.
+
+    Attributes:
+        steps: number of steps.
+        optimizer: learning rate, schedule, clipping; see `OptimizerConfig`.
+        seed: of random numbers that the loss draws (dropout, Gumbel noise); batches have their own.
+        checkpoint_every: steps between checkpoints, where a checkpoint file is given.
+    """
+
+    steps: int = 45
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    seed: int = 0
+    checkpoint_every: int = 50
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.checkpoint_every < 1:
+            raise TrainingError("Training settings: steps must be at least 0 and checkpoint_every at least 1.")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What was trained.
+
+    Attributes:
+        steps: steps done, skipped ones included.
+        tokens: tokens (or examples) of all batches.
+        seconds: wall-clock seconds, over all interrupted parts.
+        losses: loss of each step, [steps]; not a number where a step was skipped for it.
+        skipped: number of steps left out because something was not finite.
+        finished: False when the stop callback ended it early.
+    """
+
+    steps: int
+    tokens: int
+    seconds: float
+    losses: list[float]
+    skipped: int
+    finished: bool
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Training speed."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A seed for the random numbers of one step.
+
+    >>> step_seed(0, 1) == step_seed(0, 1) != step_seed(1, 0)
+    True
+    """
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{step}".encode(), digest_size=7).digest(), "little")
+
+
+def train(
+    model: nn.Module,
+    loss_fn: Callable[[nn.Module, Batch], Tensor],
+    batch_at: Callable[[int], Batch],
+    config: TrainConfig,
+    *,
+    size: Callable[[Batch], int] | None = None,
+    parameters: Mapping[str, nn.Parameter] | None = None,
+    before_step: Callable[[int], None] | None = None,
+    progress: Callable[[int, int, StepReport], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    checkpoint: Path | None = None,
+) -> TrainResult:
+    """Trains a model in place.
+
+    Args:
+        model: left in evaluation mode.
+        loss_fn: (model, batch) to a scalar loss.
+        batch_at: step, from 0, to its batch; a pure function.
+        config: see `TrainConfig`.
+        size: tokens or examples of a batch, for the ledger; by default B * T for ids [B, T + 1], else the first
+            dimension, or `len`.
+        parameters: what to train; by default all parameters of the model.
+        before_step: called with the step's number before its batch, such as to activate an architecture.
+        progress: called with (steps done, steps, report of the step).
+        should_stop: asked before every step; True saves the state and returns.
+        checkpoint: file of the state. When it is there, training goes on from it.
+
+    Raises:
+        TrainingError: when the loss stays not finite, or the checkpoint belongs to another model or configuration.
+    """
+    size = size or _batch_size
+    trained = dict(model.named_parameters()) if parameters is None else dict(parameters)
+    optimizer = GuardedOptimizer(trained, config.optimizer, config.steps)
+    run = _Run()
+    identity = _identity(config, model)
+    if checkpoint is not None and checkpoint.exists():
+        run = _restore(checkpoint, identity, model, optimizer)
+    before, started = run.seconds, time.monotonic()
+    finished = True
+    model.train()
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        while run.step < config.steps:
+            if should_stop is not None and should_stop():
+                finished = False
+                break
+            torch.manual_seed(step_seed(config.seed, run.step))
+            if before_step is not None:
+                before_step(run.step)
+            batch = batch_at(run.step)
+            report = optimizer.step(loss_fn(model, batch), run.step)
+            run.losses.append(report.loss)
+            run.step, run.tokens, run.skipped = run.step + 1, run.tokens + size(batch), run.skipped + report.skipped
+            run.seconds = before + time.monotonic() - started
+            if progress is not None:
+                progress(run.step, config.steps, report)
+            if checkpoint is not None and run.step % config.checkpoint_every == 0:
+                _save(checkpoint, identity, model, optimizer, run)
+    model.eval()
+    if checkpoint is not None:
+        _save(checkpoint, identity, model, optimizer, run)
+    return TrainResult(run.step, run.tokens, run.seconds, run.losses, run.skipped, finished)
+
+
+@dataclass
+class _Run:
+    """What changes from step to step, beside tensors."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    skipped: int = 0
+
+
+def _batch_size(batch: object) -> int:
+    if isinstance(batch, Tensor):
+        return batch.shape[0] * (batch.shape[1] - 1) if batch.ndim == 2 else batch.shape[0]
+    return len(batch)  # type: ignore[arg-type]
+
+
+def _identity(config: TrainConfig, model: nn.Module) -> str:
+    shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+    settings = {name: value for name, value in asdict(config).items() if name != "checkpoint_every"}
+    return hashlib.sha256(json.dumps([settings, shapes], sort_keys=True).encode()).hexdigest()
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and saved buffers, each once, also where two modules share one."""
+    saved = model.state_dict(keep_vars=True)
+    named: dict[str, Tensor] = dict(model.named_parameters())
+    return named | {name: buffer for name, buffer in model.named_buffers() if name in saved}
+
+
+def _save(path: Path, identity: str, model: nn.Module, optimizer: GuardedOptimizer, run: _Run) -> None:
+    tensors = {f"model/{name}": tensor for name, tensor in _tensors(model).items()}
+    tensors |= {f"optimizer/{name}": tensor for name, tensor in optimizer.state().items()}
+    info: dict[str, Any] = {"identity": identity, "halvings": optimizer.halvings, "run": asdict(run)}
+    save_state(path, tensors, info)
+
+
+def _restore(path: Path, identity: str, model: nn.Module, optimizer: GuardedOptimizer) -> _Run:
+    tensors, info = load_state(path)
+    if info.get("identity") != identity:
+        raise TrainingError(
+            f"{path} was written by training with another model or other settings: delete it, or choose another folder."
+        )
+    with torch.no_grad():
+        for name, tensor in _tensors(model).items():
+            tensor.copy_(tensors[f"model/{name}"])
+    states = {
+        name.removeprefix("optimizer/"): value for name, value in tensors.items() if name.startswith("optimizer/")
+    }
+    optimizer.load_state(states, info["halvings"])
+    return _Run(**info["run"])

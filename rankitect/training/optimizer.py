@@ -1,0 +1,208 @@
+"""A guarded optimiser step: schedule, clipping, and what to do about a loss that is not a number.
+
+`train` drives one of these; a method that alternates between weights and architecture drives two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rankitect.errors import TrainingError
+
+__all__ = ["GuardedOptimizer", "OptimizerConfig", "StepReport", "learning_rate"]
+
+Schedule = Literal["linear", "cosine", "constant"]
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with a schedule.
+
+    Attributes:
+        lr: peak learning rate.
+        schedule: how it falls to `final_lr` after the warm-up.
+        warmup: steps over which it rises linearly from 0; the first step is already above 0.
+        final_lr: share of `lr` at the end.
+        betas: decay of AdamW's two running means.
+        eps: AdamW's denominator floor.
+        weight_decay: decoupled; only for matrices, never for norms, biases and other vectors.
+        clip: greatest L2 norm of the whole gradient; None does not clip.
+        retries: how often a loss or gradient that is not finite may be met with a skipped step and half the rate.
+    """
+
+    lr: float = 3e-4
+    schedule: Schedule = "linear"
+    warmup: int = 0
+    final_lr: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    clip: float | None = 1.0
+    retries: int = 4
+
+    def __post_init__(self) -> None:
+        problems = {
+            f"lr must be above 0, found {self.lr}": not self.lr > 0,
+            f"schedule must be linear, cosine or constant, found {self.schedule!r}": self.schedule
+            not in ("linear", "cosine", "constant"),
+            f"warmup must be at least 0, found {self.warmup}": self.warmup < 0,
+            f"final_lr must be in [0, 1], found {self.final_lr}": not 0 <= self.final_lr <= 1,
+            f"betas must be in [0, 1), found {self.betas}": not all(0 <= beta < 1 for beta in self.betas),
+            f"clip must be above 0 or null, found {self.clip}": self.clip is not None and not self.clip > 0,
+            f"retries must be at least 0, found {self.retries}": self.retries < 0,
+        }
+        for problem, found in problems.items():
+            if found:
+                raise TrainingError(f"Optimiser settings: {problem}.")
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did.
+
+    Attributes:
+        loss: the loss before the step.
+        lr: the learning rate used.
+        grad_norm: L2 norm of the gradient before clipping.
+        skipped: whether the step was left out because something was not finite.
+    """
+
+    loss: float
+    lr: float
+    grad_norm: float
+    skipped: bool
+
+
+def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """Learning rate of a step.
+
+    Args:
+        config: peak, schedule, warm-up and end.
+        step: from 0.
+        steps: length of the whole schedule.
+
+    >>> [round(learning_rate(OptimizerConfig(lr=1.0), step, 4), 2) for step in range(4)]
+    [1.0, 0.75, 0.5, 0.25]
+    """
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    if config.schedule == "constant":
+        return config.lr
+    done = (step - config.warmup) / max(1, steps - config.warmup)
+    height = 1.0 - done if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+    return config.lr * (config.final_lr + (1.0 - config.final_lr) * max(0.0, height))
+
+
+class GuardedOptimizer:
+    """AdamW over named parameters; see the module.
+
+    Args:
+        parameters: by name; those that need no gradient are left out. A parameter without gradient in a step (a layer
+            that the activated architecture skips) keeps its value and its running means.
+        config: see `OptimizerConfig`.
+        steps: length of the schedule.
+
+    Raises:
+        TrainingError: when nothing can be trained.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter] | Iterable[tuple[str, nn.Parameter]],
+        config: OptimizerConfig,
+        steps: int,
+    ) -> None:
+        self.config, self.steps = config, steps
+        self.parameters = {name: parameter for name, parameter in dict(parameters).items() if parameter.requires_grad}
+        if not self.parameters:
+            raise TrainingError("There is nothing to train: no parameter needs a gradient.")
+        self.halvings = 0
+        matrices = [parameter for parameter in self.parameters.values() if parameter.ndim > 1]
+        vectors = [parameter for parameter in self.parameters.values() if parameter.ndim <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        self._adamw = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=config.lr, betas=config.betas, eps=config.eps, fused=True
+        )
+
+    def lr(self, step: int) -> float:
+        """Learning rate of a step, after the halvings so far."""
+        return learning_rate(self.config, step, self.steps) * 0.5**self.halvings
+
+    def step(self, loss: Tensor, step: int) -> StepReport:
+        """Back-propagates a loss and updates the parameters, or skips the step when something is not finite.
+
+        Args:
+            loss: scalar.
+            step: number of the step, from 0; decides the learning rate.
+
+        Raises:
+            TrainingError: when it was not finite more often than `retries` allows.
+        """
+        value, lr = loss.item(), self.lr(step)
+        self._adamw.zero_grad(set_to_none=True)
+        norm = math.nan
+        if math.isfinite(value):
+            loss.backward()  # type: ignore[no-untyped-call]
+            grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+            norm = self._clip(grads)
+        if not math.isfinite(norm):
+            self._adamw.zero_grad(set_to_none=True)
+            self._back_off(value, norm, step, lr)
+            return StepReport(value, lr, norm, skipped=True)
+        for group in self._adamw.param_groups:
+            group["lr"] = lr
+        self._adamw.step()
+        self._adamw.zero_grad(set_to_none=True)
+        return StepReport(value, lr, norm, skipped=False)
+
+    def _clip(self, grads: Sequence[Tensor]) -> float:
+        if not grads:
+            return 0.0
+        total = nn.utils.get_total_norm(grads)
+        if self.config.clip is not None:
+            scale = self.config.clip / (total.item() + 1e-6)
+            if scale < 1.0:  # where the gradient is short, its memory need not be touched
+                torch._foreach_mul_(list(grads), scale)
+        return total.item()
+
+    def _back_off(self, loss: float, norm: float, step: int, lr: float) -> None:
+        self.halvings += 1
+        if self.halvings > self.config.retries:
+            what = "loss" if not math.isfinite(loss) else "gradient"
+            raise TrainingError(
+                f"Training cannot go on: the {what} is not finite at step {step + 1} (learning rate {lr:.3g}, already "
+                f"halved {self.halvings - 1} times). Lower the learning rate or clip harder; if it happens at the first "
+                "step, the model or the data holds values that are not finite."
+            )
+
+    def state(self) -> dict[str, Tensor]:
+        """Running means and step counts, as `<moment>/<parameter>`; live tensors, to be saved at once."""
+        return {
+            f"{moment}/{name}": value
+            for name, parameter in self.parameters.items()
+            for moment, value in self._adamw.state.get(parameter, {}).items()
+            if isinstance(value, Tensor)
+        }
+
+    def load_state(self, state: Mapping[str, Tensor], halvings: int) -> None:
+        """Goes on from what `state` gave and from so many halvings.
+
+        Raises:
+            TrainingError: when the state has other parameters or shapes.
+        """
+        self.halvings = halvings
+        for key, value in state.items():
+            moment, _, name = key.partition("/")
+            parameter = self.parameters.get(name)
+            if parameter is None or (value.ndim and value.shape != parameter.shape):
+                raise TrainingError(f"The optimiser's saved state does not belong to this model: {name!r} differs.")
+            self._adamw.state[parameter][moment] = value.clone()
