@@ -8,7 +8,7 @@ crosses a contract is in `rankitect.study.records` and can be imported from here
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rankitect.study.records import (
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "JSON",
     "ArchitectureLike",
     "Baseline",
     "Controller",
     "Direction",
     "Evaluator",
     "Exporter",
-    "JSON",
     "Measurement",
     "Metric",
     "MetricSpec",
@@ -73,7 +73,7 @@ class TrialContext:
     seed: int
     should_stop: Callable[[], bool] = lambda: False
     progress: Callable[[int, int, str], None] = lambda done, total, note: None
-    spent: Spent = Spent()
+    spent: Spent = field(default_factory=Spent)
 
     def check(self) -> None:
         """Return at once, unless the user asked to stop.

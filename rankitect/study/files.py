@@ -71,12 +71,12 @@ def is_disk_full(error: BaseException, folder: Path | None = None) -> bool:
 
 
 @contextmanager
-def explain_disk_full(folder: Path, kept: str, resume: str) -> Iterator[None]:
+def explain_disk_full(folder: Path, kept: object, resume: str) -> Iterator[None]:
     """Turn any sign of a full disk into one sentence for the user.
 
     Args:
         folder: The run folder.
-        kept: What is safe ("7 finished trials").
+        kept: What is safe ("7 finished trials"); made into text when it is needed.
         resume: The command to go on with.
 
     Raises:

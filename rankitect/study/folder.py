@@ -110,7 +110,7 @@ class RunFolder:
             raise
 
     def _own(self, force: bool) -> None:
-        import yaml
+        import yaml  # type: ignore[import-untyped]
 
         if self.config_path.exists():
             old = self._read_config()
@@ -193,7 +193,7 @@ class RunFolder:
 class _LogFile(logging.FileHandler):
     """A log that a full disk silences, instead of printing a traceback for every line."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+    def handleError(self, record: logging.LogRecord) -> None:
         pass
 
 

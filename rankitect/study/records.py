@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 __all__ = [
+    "JSON",
     "ArchitectureLike",
     "Baseline",
     "Direction",
-    "JSON",
     "Measurement",
     "Metric",
     "MetricSpec",
@@ -26,7 +26,7 @@ __all__ = [
     "TrialState",
 ]
 
-JSON: TypeAlias = None | bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"]
+JSON: TypeAlias = bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"] | None
 Direction: TypeAlias = Literal["min", "max"]
 TrialState: TypeAlias = Literal["WAITING", "RUNNING", "DONE", "FAILED"]
 

@@ -1,0 +1,180 @@
+"""What a run leaves for people: trials.csv, summary.json and a folder for each candidate."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rankitect.study.files import copy_or_link, write_atomic
+from rankitect.study.pareto import Candidate, candidates, pareto_front
+from rankitect.study.records import Measurement, Metric, MetricSpec
+from rankitect.study.summary import (
+    BaselineSummary,
+    CandidateSummary,
+    MetricSummary,
+    ObjectiveSummary,
+    Summary,
+    trials_csv,
+    versions,
+)
+
+if TYPE_CHECKING:
+    from rankitect.study.contracts import Exporter
+    from rankitect.study.folder import RunFolder
+    from rankitect.study.store import Store
+
+__all__ = ["Labels", "Outputs"]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Names for the summary: of the space, task and controller, and the command that repeats the run."""
+
+    space: str
+    task: str
+    controller: str
+    reproduce: str
+
+
+class Outputs:
+    """Writes the files of a run folder from its store. Every call may be repeated.
+
+    Args:
+        folder: The run folder.
+        store: Its store.
+        labels: Names for the summary.
+        objectives: What the front is taken over, from the final evaluator.
+        final: Key of the final evaluator.
+        export: Writes more files for each candidate.
+        keep_all: Keep the artifacts of trials that other candidates dominate.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        store: Store,
+        labels: Labels,
+        objectives: Sequence[MetricSpec],
+        final: str,
+        export: Exporter | None = None,
+        *,
+        keep_all: bool = False,
+    ) -> None:
+        self.folder, self.store, self.labels, self.final = folder, store, labels, final
+        self.objectives = list(objectives)
+        self.export = export
+        self.keep_all = keep_all
+
+    def front(self) -> list[Candidate]:
+        """The Pareto front of the candidates measured so far."""
+        return pareto_front(candidates(self.store.trials, self.final), self.objectives)
+
+    def write(self, seed: int, ledger: dict[str, Any], *, with_candidates: bool) -> Summary:
+        """Write trials.csv, summary.json and, if asked, the candidates' folders (which takes longer)."""
+        front = self.front()
+        if with_candidates:
+            artifacts = self._write_candidates(front)
+            if not self.keep_all:
+                self._drop_dominated(front)
+        else:
+            artifacts = [dict((candidate.trial.measurement or _NONE).artifacts) for candidate in front]
+        write_atomic(self.folder.path / "trials.csv", trials_csv(self.store.trials, self.store.times()))
+        summary = Summary(
+            space=self.labels.space,
+            task=self.labels.task,
+            controller=self.labels.controller,
+            seed=seed,
+            objectives=[
+                ObjectiveSummary(name=objective.name, unit=objective.unit, direction=objective.direction)
+                for objective in self.objectives
+            ],
+            baselines=[
+                BaselineSummary(
+                    name=trial.baseline,
+                    fingerprint=trial.architecture.fingerprint,
+                    metrics=_metrics(trial.measurement.metrics),
+                )
+                for trial in self.store.trials
+                if trial.baseline is not None and trial.measurement is not None
+            ],
+            pareto=[
+                CandidateSummary(
+                    rank=rank,
+                    fingerprint=candidate.trial.architecture.fingerprint,
+                    architecture=json.loads(candidate.trial.architecture.to_json()),
+                    metrics=_metrics(candidate.metrics),
+                    artifacts=files,
+                )
+                for rank, (candidate, files) in enumerate(zip(front, artifacts, strict=True), 1)
+            ],
+            ledger=ledger,
+            versions=versions(),
+            reproduce=self.labels.reproduce,
+        )
+        write_atomic(self.folder.path / "summary.json", summary.to_json())
+        return summary
+
+    def _write_candidates(self, front: Sequence[Candidate]) -> list[dict[str, str]]:
+        """Build all folders beside the old ones and swap, so that a reader never sees a mixture of two fronts."""
+        place = self.folder.path / "candidates"
+        fresh, old = self.folder.path / ".candidates.new", self.folder.path / ".candidates.old"
+        for leftover in (fresh, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        fresh.mkdir()
+        written = []
+        for rank, candidate in enumerate(front, 1):
+            name = f"{rank:02d}-{candidate.trial.architecture.fingerprint[:8]}"
+            folder = fresh / name
+            folder.mkdir()
+            write_atomic(folder / "architecture.json", candidate.trial.architecture.to_json() + "\n")
+            files = {"architecture": "architecture.json"}
+            for artifact, path in (candidate.trial.measurement or _NONE).artifacts.items():
+                files |= self._take(artifact, path, folder)
+            if self.export is not None:
+                files |= self.export(candidate.trial, folder)
+            written.append({artifact: f"candidates/{name}/{path}" for artifact, path in files.items()})
+        if place.exists():
+            os.replace(place, old)
+        os.replace(fresh, place)
+        shutil.rmtree(old, ignore_errors=True)
+        return written
+
+    def _take(self, artifact: str, path: str, folder: Any) -> dict[str, str]:
+        source = self.folder.path / path
+        if source.is_dir():
+            shutil.copytree(source, folder / source.name, copy_function=lambda a, b: copy_or_link(_path(a), _path(b)))
+        elif source.is_file():
+            copy_or_link(source, folder / source.name)
+        else:
+            return {}
+        return {artifact: source.name}
+
+    def _drop_dominated(self, front: Sequence[Candidate]) -> None:
+        """Delete artifacts that can never be wanted again: a dominated candidate stays dominated."""
+        kept = {candidate.trial.architecture.fingerprint for candidate in front}
+        kept |= {trial.architecture.fingerprint for trial in self.store.trials if trial.baseline is not None}
+        for trial in self.store.trials:
+            if trial.finished and trial.evaluator == self.final and trial.architecture.fingerprint not in kept:
+                shutil.rmtree(
+                    self.folder.trial_folder(trial.number, trial.architecture.fingerprint), ignore_errors=True
+                )
+
+
+_NONE = Measurement({})
+
+
+def _path(text: str) -> Any:
+    from pathlib import Path
+
+    return Path(text)
+
+
+def _metrics(metrics: dict[str, Metric]) -> dict[str, MetricSummary]:
+    return {
+        name: MetricSummary(value=metric.value, unit=metric.unit, n=metric.n, ci95=metric.ci95)
+        for name, metric in metrics.items()
+    }

@@ -1,0 +1,108 @@
+"""What the study lends to a controller."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankitect.study.contracts import StopRequested
+from rankitect.study.ledger import PREPARE, Ledger
+from rankitect.study.records import Spent, Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rankitect.study.progress import Progress
+    from rankitect.study.store import Store
+
+__all__ = ["Scalars", "StudySession"]
+
+
+class Scalars:
+    """TensorBoard scalars. The writer is made at the first value, so that runs without any stay light."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._writer: Any = None
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """Write one value; does nothing where TensorBoard is absent or switched off."""
+        if self._folder is None:
+            return
+        if self._writer is None:
+            try:
+                from tensorboard.summary import Writer  # type: ignore[import-untyped]
+            except ImportError:
+                self._folder = None
+                return
+            self._writer = Writer(str(self._folder))
+        self._writer.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        if self._writer is not None:
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file, if one was opened."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+class StudySession:
+    """The study's implementation of `rankitect.study.contracts.Session`."""
+
+    def __init__(
+        self,
+        *,
+        space: Any,
+        task: Any,
+        seed: int,
+        state_dir: Path,
+        logger: logging.Logger,
+        store: Store,
+        ledger: Ledger,
+        stop: Callable[[], bool],
+        progress: Progress,
+        scalars: Scalars,
+    ) -> None:
+        self.space, self.task, self.seed = space, task, seed
+        self.state_dir, self.logger = state_dir, logger
+        self._store, self._ledger, self._stop = store, ledger, stop
+        self._progress, self._scalars = progress, scalars
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Finished trials in order of proposal, baselines included."""
+        return [trial for trial in self._store.trials if trial.finished]
+
+    def charge(self, key: str, spent: Spent) -> None:
+        """Charge the stage "prepare"; a later charge of the same key replaces the earlier."""
+        self._ledger.charge(key, PREPARE, spent)
+
+    def spent(self) -> Spent:
+        """What the search has spent so far, without baselines."""
+        return self._ledger.search()
+
+    def remaining(self) -> float:
+        """Share of the budget that is left, in [0, 1]."""
+        return self._ledger.remaining()
+
+    def should_stop(self) -> bool:
+        """True when the user asked to stop."""
+        return self._stop()
+
+    def check(self) -> None:
+        """Raise StopRequested when the user asked to stop."""
+        if self._stop():
+            raise StopRequested
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        """Show progress of prepare."""
+        self._progress.update("prepare", done, total, note)
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        """Write a TensorBoard scalar."""
+        self._scalars.add(name, value, step)

@@ -1,0 +1,395 @@
+"""The study: has a controller's proposals measured, and goes on where it was after any kind of end."""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from rankitect.errors import ConfigError
+from rankitect.study.contracts import StopRequested, TrialContext
+from rankitect.study.files import explain_disk_full, is_disk_full
+from rankitect.study.ledger import BASELINES, TRIALS, Budget, Ledger
+from rankitect.study.outputs import Labels, Outputs
+from rankitect.study.progress import Progress
+from rankitect.study.records import Baseline, Measurement, MetricSpec, Proposal, Spent, Trial
+from rankitect.study.session import Scalars, StudySession
+from rankitect.study.store import Store
+
+if TYPE_CHECKING:
+    from rankitect.study.contracts import Controller, Evaluator, Exporter
+    from rankitect.study.folder import RunFolder
+    from rankitect.study.summary import Summary
+
+__all__ = ["Limits", "Outcome", "Study"]
+
+_WRITE_EVERY = 20.0  # seconds between two rewrites of trials.csv and summary.json while the run goes on
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a study gives up.
+
+    Attributes:
+        batch: The `n` of every `ask`.
+        attempts: How often a trial may end with its process before it counts as failed.
+        failures: Failed trials in a row after which something is wrong with the run and not with the candidates.
+        duplicates: Duplicates in a row after which the controller has nothing new to propose.
+    """
+
+    batch: int = 1
+    attempts: int = 5
+    failures: int = 20
+    duplicates: int = 200
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        ended: "finished" (the controller has no more proposals), "budget.minutes", "budget.tokens", "budget.trials",
+            "exhausted" (only duplicates are left), "failures" (every recent trial failed), or "interrupted".
+        summary: What summary.json holds.
+    """
+
+    ended: str
+    summary: Summary
+
+
+class Study:
+    """Trials of one run folder.
+
+    Args:
+        folder: The locked run folder.
+        evaluators: Evaluators by the key that proposals use.
+        objectives: Names of the final evaluator's metrics that the Pareto front is taken over.
+        labels: Names for the summary.
+        decode: Makes an architecture from its JSON.
+        final: Key of the evaluator whose results are final.
+        seed: Seed of the study.
+        budget: When to stop.
+        limits: When to give up.
+        space: Search space, handed to the controller.
+        task: Task, handed to the controller.
+        stop: Whether the user asked to stop.
+        progress: Where to show progress.
+        export: Writes more files for each candidate.
+        keep_all: Keep artifacts of dominated trials.
+        tensorboard: Write TensorBoard scalars.
+
+    Raises:
+        ConfigError: An objective that the final evaluator does not measure.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        evaluators: Mapping[str, Evaluator],
+        objectives: Sequence[str],
+        labels: Labels,
+        decode: Callable[[str], Any],
+        final: str = "final",
+        seed: int = 0,
+        budget: Budget | None = None,
+        limits: Limits | None = None,
+        space: Any = None,
+        task: Any = None,
+        stop: Callable[[], bool] = lambda: False,
+        progress: Progress | None = None,
+        export: Exporter | None = None,
+        keep_all: bool = False,
+        tensorboard: bool = True,
+    ) -> None:
+        self.folder, self.evaluators, self.final, self.seed = folder, dict(evaluators), final, seed
+        self.limits = limits or Limits()
+        self.space, self.task, self.stop = space, task, stop
+        self.progress = progress or Progress(quiet=True)
+        self.logger = logging.getLogger("rankitect")
+        self._labels, self._decode, self._budget = labels, decode, budget or Budget()
+        self._objectives = _resolve(objectives, self.evaluators[final].metrics)
+        self._export, self._keep_all = export, keep_all
+        self._scalars = Scalars(folder.path / "tensorboard" if tensorboard else None)
+        self._failures = self._duplicates = 0
+        self._written = time.monotonic()
+
+    def run(self, controller: Controller, baselines: Sequence[Baseline] = ()) -> Outcome:
+        """Search until the controller has finished, the budget ends, or the user stops; resume what was begun.
+
+        Raises:
+            DiskFullError: No space is left; nothing finished is lost.
+            Exception: What the controller raised; nothing finished is lost.
+        """
+        with explain_disk_full(self.folder.path, _Kept(self), self._labels.reproduce):
+            self.store = Store(self.folder.store_path, self._decode)
+            try:
+                self.ledger = Ledger(self.store, self._budget)
+                self.outputs = Outputs(
+                    self.folder, self.store, self._labels, self._objectives, self.final, self._export,
+                    keep_all=self._keep_all,
+                )  # fmt: skip
+                self.progress.start()
+                return self._run(controller, baselines)
+            finally:
+                self.progress.stop()
+                self._scalars.close()
+                self.store.close()
+
+    def _run(self, controller: Controller, baselines: Sequence[Baseline]) -> Outcome:
+        self._recover_killed()
+        try:
+            self._measure_baselines(baselines)
+            ended = self._search(controller)
+        except StopRequested:
+            ended = "interrupted"
+        self.ledger.save()
+        self.logger.info("ended: %s", ended)
+        return Outcome(ended, self._write(ended, with_candidates=ended != "interrupted"))
+
+    def _recover_killed(self) -> None:
+        """Trials that were running when their process ended are tried again, but not forever."""
+        for trial in self.store.trials:
+            if trial.state == "RUNNING":
+                if trial.attempts >= self.limits.attempts:
+                    cause = f"the process ended {trial.attempts} times while it measured this (out of memory?)"
+                    self.store.fail(trial.number, cause, "", Spent(), _stage(trial))
+                else:
+                    self.store.wait(trial.number, count_attempt=True)
+                    self.logger.info("trial %d was killed while it ran; it is measured again", trial.number)
+
+    def _measure_baselines(self, baselines: Sequence[Baseline]) -> None:
+        known = {(trial.baseline, trial.architecture.fingerprint) for trial in self.store.trials if trial.baseline}
+        new = [b for b in baselines if (b.name, b.architecture.fingerprint) not in known]
+        if new:
+            proposals = [Proposal(baseline.architecture, self.final) for baseline in new]
+            self.store.add_batch(0, len(new), proposals, self.seed, [baseline.name for baseline in new])
+        for trial in self.store.trials:
+            if trial.baseline is not None and not trial.finished:
+                self._check_stop()
+                self._measure(trial)
+        self._failures = self._duplicates = 0  # these counts are about the controller's proposals
+
+    def _search(self, controller: Controller) -> str:
+        session = StudySession(
+            space=self.space, task=self.task, seed=self.seed, state_dir=self.folder.state_dir, logger=self.logger,
+            store=self.store, ledger=self.ledger, stop=self.stop, progress=self.progress, scalars=self._scalars,
+        )  # fmt: skip
+        controller.prepare(session)
+        batches = self._batches()
+        unfinished = max((number for number, trials in batches.items() if not _whole(trials)), default=None)
+        controller.recover([trial for number, trials in batches.items() if number != unfinished for trial in trials])
+        if unfinished is not None:
+            self._ask_again(controller, batches[unfinished])
+            if ended := self._measure_batch(controller, batches[unfinished]):
+                return ended
+        number = max(batches, default=0)
+        while True:
+            self._check_stop()
+            if ended := self.ledger.over():
+                return ended
+            number += 1
+            asked = self._asked()
+            proposals = controller.ask(asked)
+            if not proposals:
+                return "finished"
+            self._validate(proposals, asked)
+            added = self.store.add_batch(number, asked, proposals, self.seed)
+            if ended := self._measure_batch(controller, added):
+                return ended
+
+    def _asked(self) -> int:
+        """No more than the budget has trials left, so that a batch is not left half measured."""
+        limit = self._budget.trials
+        return self.limits.batch if limit is None else max(1, min(self.limits.batch, limit - self.ledger.measured()))
+
+    def _batches(self) -> dict[int, list[Trial]]:
+        batches: dict[int, list[Trial]] = {}
+        for trial in self.store.trials:
+            if trial.baseline is None:
+                batches.setdefault(trial.batch, []).append(trial)
+        return batches
+
+    def _ask_again(self, controller: Controller, recorded: list[Trial]) -> None:
+        """Repeat the `ask` of a batch that was cut short, so that the controller is where it was.
+
+        What was recorded is what is measured. A controller that now proposes something else is not reproducible;
+        better to say so than to lose the recorded proposals.
+        """
+        again = [proposal.architecture.fingerprint for proposal in controller.ask(recorded[0].asked)]
+        if again != [trial.architecture.fingerprint for trial in recorded]:
+            self.logger.warning(
+                "the controller proposed other architectures on resume than before; the recorded ones are measured"
+            )
+
+    def _validate(self, proposals: Sequence[Proposal], asked: int) -> None:
+        if len(proposals) > asked:
+            raise ConfigError(f"The controller proposed {len(proposals)} architectures where {asked} were asked for.")
+        for proposal in proposals:
+            if proposal.evaluator not in self.evaluators:
+                allowed = ", ".join(sorted(self.evaluators))
+                raise ConfigError(f"The controller asked for evaluator '{proposal.evaluator}'; there are: {allowed}.")
+
+    def _measure_batch(self, controller: Controller, trials: Sequence[Trial]) -> str | None:
+        """Measure what is left of a batch and tell the controller; returns why the run ends here, if it does."""
+        for trial in trials:
+            if trial.finished:
+                continue
+            self._check_stop()
+            if self._known(trial) is None and (ended := self.ledger.over()):
+                return ended
+            self._measure(trial)
+            if self._failures >= self.limits.failures:
+                return "failures"
+        controller.tell([self.store.trial(trial.number) for trial in trials])
+        if self._duplicates >= self.limits.duplicates:
+            return "exhausted"
+        return None
+
+    def _known(self, trial: Trial) -> Trial | None:
+        return self.store.result_of(trial.architecture.fingerprint, trial.evaluator, trial.seed)
+
+    def _measure(self, trial: Trial) -> None:
+        """Measure one trial, or reuse what is known of it."""
+        earlier = self._known(trial)
+        if earlier is not None:
+            self.store.reuse(trial.number, earlier)
+            self._duplicates += 1
+            return
+        self._duplicates = 0
+        folder = self.folder.fresh_trial_folder(trial.number, trial.architecture.fingerprint)
+        context = TrialContext(
+            run_folder=self.folder.path,
+            folder=folder,
+            seed=trial.seed,
+            should_stop=self.stop,
+            progress=partial(self.progress.update, f"trial {trial.number}"),
+        )
+        self.store.start(trial.number)
+        started = time.monotonic()
+        try:
+            _seed_everything(trial.seed)
+            measurement = self.evaluators[trial.evaluator].measure(trial.architecture, context)
+            problem = _problem(measurement, self.evaluators[trial.evaluator].metrics)
+        except (StopRequested, KeyboardInterrupt):
+            self.store.wait(trial.number, count_attempt=False)
+            raise
+        except Exception as error:
+            if is_disk_full(error, self.folder.path):
+                raise  # the candidate is not to blame: it stays RUNNING and is measured again on resume
+            self._fail(trial, _one_line(error), traceback.format_exc(), context.spent, started)
+        else:
+            if problem:
+                self._fail(trial, problem, "", measurement.spent, started)
+            else:
+                spent = replace(measurement.spent, seconds=time.monotonic() - started)
+                done = self.store.finish(trial.number, measurement, spent, _stage(trial))
+                self._failures = 0
+                self.logger.info("trial %d done: %s", trial.number, _short(measurement))
+                self._show(done)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+    def _fail(self, trial: Trial, cause: str, trace: str, spent: Spent, started: float) -> None:
+        tail = "\n".join(trace.splitlines()[-30:])
+        spent = replace(spent, seconds=time.monotonic() - started)
+        self.store.fail(trial.number, cause, tail, spent, _stage(trial))
+        self._failures += 1
+        self.logger.warning("trial %d failed: %s\n%s", trial.number, cause, tail)
+        self.progress.facts(failed=sum(other.state == "FAILED" for other in self.store.trials))
+        self.progress.say(f"Trial {trial.number} failed and is left out: {cause}")
+
+    def _show(self, trial: Trial) -> None:
+        measurement = trial.measurement
+        if measurement is not None:
+            for name, metric in measurement.metrics.items():
+                self._scalars.add(f"{trial.evaluator}/{name}", metric.value, trial.number)
+        if front := self.outputs.front():
+            first = self._objectives[0]
+            best = front[0].metrics[first.name]
+            self.progress.facts(best=f"{first.name} {best.value:.4g} {best.unit}".rstrip() + f", front {len(front)}")
+        self.progress.update("trials", self.ledger.measured(), self._budget.trials)
+        if time.monotonic() - self._written > _WRITE_EVERY:
+            self.ledger.save()
+            self._scalars.flush()
+            self._write("running", with_candidates=False)
+
+    def _write(self, ended: str, *, with_candidates: bool) -> Summary:
+        summary = self.outputs.write(
+            self.seed, {**self.ledger.to_dict(), "ended": ended}, with_candidates=with_candidates
+        )
+        self._written = time.monotonic()
+        return summary
+
+    def _check_stop(self) -> None:
+        if self.stop():
+            raise StopRequested
+
+
+class _Kept:
+    """Says what is safe at the moment it is asked, for the message about a full disk."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+
+    def __str__(self) -> str:
+        store = getattr(self._study, "store", None)
+        finished = sum(trial.finished for trial in store.trials) if store is not None else 0
+        return f"{finished} finished trials and the controller's last checkpoint"
+
+
+def _resolve(names: Sequence[str], metrics: Sequence[MetricSpec]) -> list[MetricSpec]:
+    known = {metric.name: metric for metric in metrics}
+    if not names:
+        raise ConfigError(f"evaluator.objectives is empty. The final evaluator measures: {', '.join(known)}.")
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"evaluator.objectives has '{name}', which the final evaluator does not measure. It measures: "
+                f"{', '.join(known)}."
+            )
+    return [known[name] for name in names]
+
+
+def _stage(trial: Trial) -> str:
+    return TRIALS if trial.baseline is None else BASELINES
+
+
+def _whole(trials: Sequence[Trial]) -> bool:
+    return all(trial.finished for trial in trials)
+
+
+def _problem(measurement: Measurement, promised: Sequence[MetricSpec]) -> str | None:
+    missing = [metric.name for metric in promised if metric.name not in measurement.metrics]
+    if missing:
+        return f"the evaluator promised {', '.join(missing)} but did not measure it"
+    if not_finite := measurement.not_finite():
+        values = ", ".join(f"{name} = {measurement.metrics[name].value}" for name in not_finite)
+        return f"not a finite number: {values}"
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
+
+
+def _short(measurement: Measurement) -> str:
+    return ", ".join(
+        f"{name} {metric.value:.5g} {metric.unit}".rstrip() for name, metric in measurement.metrics.items()
+    )
+
+
+def _seed_everything(seed: int) -> None:
+    """Seed the global generators of the libraries that are loaded, so that a trial does not depend on its history."""
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed % 2**32)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)

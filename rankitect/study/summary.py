@@ -1,0 +1,203 @@
+"""summary.json, the public interface of a finished run, and trials.csv beside it.
+
+`Summary` is the schema: `Summary.model_json_schema()` gives it as JSON Schema, `read_summary` checks a file against it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rankitect.errors import RunFolderError
+from rankitect.study.records import Direction, Trial
+
+__all__ = [
+    "BaselineSummary",
+    "CandidateSummary",
+    "MetricSummary",
+    "ObjectiveSummary",
+    "Summary",
+    "read_summary",
+    "trials_csv",
+    "versions",
+]
+
+_PACKAGES = ("torch", "numpy", "networkx", "pydantic", "hydra-core")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class MetricSummary(_Model):
+    """A value with its unit and, where measured more than once, the number of repeats and a 95% interval."""
+
+    value: float
+    unit: str
+    n: int | None = None
+    ci95: tuple[float, float] | None = None
+
+
+class ObjectiveSummary(_Model):
+    """What the search optimised."""
+
+    name: str
+    unit: str
+    direction: Direction
+
+
+class BaselineSummary(_Model):
+    """A model that the candidates are compared with."""
+
+    name: str
+    fingerprint: str
+    metrics: dict[str, MetricSummary]
+
+
+class CandidateSummary(_Model):
+    """A point of the Pareto front; rank 1 is the best in the first objective.
+
+    `architecture` is the canonical JSON as an object, `artifacts` are paths relative to the run folder.
+    """
+
+    rank: int
+    fingerprint: str
+    architecture: dict[str, Any]
+    metrics: dict[str, MetricSummary]
+    artifacts: dict[str, str]
+
+
+class Summary(_Model):
+    """summary.json, schema 1.
+
+    `ledger` has the totals of the search (train_tokens, eval_tokens, latency_measurements, seconds), the same by
+    `stages`, the counts of `trials`, `minutes` of wall clock, and how the run `ended`.
+    """
+
+    # The field's name is part of the public interface; pydantic's own method of that name is deprecated and not used.
+    schema_: Literal[1] = 1
+    space: str
+    task: str
+    controller: str
+    seed: int
+    objectives: list[ObjectiveSummary]
+    baselines: list[BaselineSummary]
+    pareto: list[CandidateSummary]
+    ledger: dict[str, Any]
+    versions: dict[str, str]
+    reproduce: str
+
+    model_config = ConfigDict(
+        extra="forbid",
+        allow_inf_nan=False,
+        alias_generator=lambda name: "schema" if name == "schema_" else name,
+        populate_by_name=True,
+    )
+
+    def to_json(self) -> str:
+        """The file's text. Optional parts of a metric are left out where there is nothing to say."""
+        data = self.model_dump(by_alias=True, mode="json")
+        for entry in (*data["baselines"], *data["pareto"]):
+            entry["metrics"] = {
+                name: {key: value for key, value in metric.items() if value is not None}
+                for name, metric in entry["metrics"].items()
+            }
+        return json.dumps(data, indent=2, allow_nan=False) + "\n"
+
+
+def read_summary(folder: Path) -> Summary:
+    """Read and check the summary of a run folder.
+
+    Raises:
+        RunFolderError: There is none yet, or it does not follow the schema.
+    """
+    path = folder / "summary.json"
+    try:
+        return Summary.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise RunFolderError(
+            f"{folder} has no summary.json: not a run folder, or the run has not come so far."
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise RunFolderError(f"{path} is not a summary of schema 1: {where}: {first['msg']}.") from None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what has an influence on results, without importing any of it."""
+    import platform
+    from importlib import metadata
+
+    from rankitect import __version__
+
+    found = {"rankitect": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _cell(text: str | None) -> str:
+    """Text that a spreadsheet will not take for a formula."""
+    if text is None:
+        return ""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def trials_csv(trials: Sequence[Trial], times: Mapping[int, tuple[float | None, float | None]]) -> str:
+    """All trials as a table: one row a trial, one column a metric.
+
+    Columns: number, batch, state, evaluator, seed, fingerprint, baseline, duplicate_of, attempts, cause, the four of
+    `Spent`, started and ended (UTC), tags and architecture (JSON), then for each metric `name`, and `name.n`,
+    `name.ci95_lo`, `name.ci95_hi` where any trial has them.
+    """
+    columns: dict[str, None] = {}
+    rows = []
+    for trial in trials:
+        started, ended = times.get(trial.number, (None, None))
+        row: dict[str, Any] = {
+            "number": trial.number,
+            "batch": trial.batch,
+            "state": trial.state,
+            "evaluator": trial.evaluator,
+            "seed": trial.seed,
+            "fingerprint": trial.architecture.fingerprint,
+            "baseline": _cell(trial.baseline),
+            "duplicate_of": trial.duplicate_of,
+            "attempts": trial.attempts,
+            "cause": _cell(trial.cause),
+            **trial.spent.to_dict(),
+            "started": _time(started),
+            "ended": _time(ended),
+            "tags": json.dumps(trial.tags, sort_keys=True),
+            "architecture": trial.architecture.to_json(),
+        }
+        for name, metric in (trial.measurement.metrics if trial.measurement else {}).items():
+            row[name] = metric.value
+            if metric.n is not None:
+                row[f"{name}.n"] = metric.n
+            if metric.ci95 is not None:
+                row[f"{name}.ci95_lo"], row[f"{name}.ci95_hi"] = metric.ci95
+        columns.update(dict.fromkeys(row))
+        rows.append(row)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()

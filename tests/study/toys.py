@@ -1,0 +1,123 @@
+"""Small real parts for the study's tests: a space of integer pairs, a quadratic to minimise, and two search methods."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from rankitect.study.contracts import Measurement, Metric, MetricSpec, Proposal, Spent, TrialContext, replay
+
+
+@dataclass(frozen=True)
+class Point:
+    """Stands where a graph's architecture stands, with the members that the study uses."""
+
+    choices: dict[str, int]
+    space: str = "grid"
+    version: str = "1"
+
+    def to_json(self) -> str:
+        return json.dumps({"choices": self.choices, "space": self.space, "version": self.version}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Point:
+        return cls(**json.loads(text))
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+@dataclass
+class Quadratic:
+    """(x - 3)^2 + noise of the seed, at a cost of x + y. `misbehave` maps x to what happens there."""
+
+    name: str = "quadratic"
+    seconds: float = 0.0
+    misbehave: dict[int, str] = field(default_factory=dict)
+    measured: list[tuple[str, int]] = field(default_factory=list)
+    metrics = [MetricSpec("loss", "nat", "min"), MetricSpec("cost", "FLOP", "min")]
+
+    def measure(self, architecture: Point, context: TrialContext) -> Measurement:
+        x, y = architecture.choices["x"], architecture.choices["y"]
+        self.measured.append((architecture.fingerprint, context.seed))
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            context.check()
+            time.sleep(0.005)
+        trouble = self.misbehave.get(x)
+        if trouble == "raise":
+            context.spent = Spent(train_tokens=5)
+            raise RuntimeError("the model exploded")
+        if trouble == "full":
+            raise OSError(28, "No space left on device")
+        if trouble == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        loss = float("nan") if trouble == "nan" else (x - 3) ** 2 + y + random.random()
+        weights = context.folder / "weights.bin"
+        weights.write_bytes(f"{x} {y}".encode())
+        return Measurement(
+            {"loss": Metric(loss, "nat", n=16, ci95=(loss - 1, loss + 1)), "cost": Metric(x + y, "FLOP")},
+            Spent(train_tokens=100, eval_tokens=10),
+            {"weights": context.artifact(weights)},
+        )
+
+
+class RandomPoints:
+    """Draws points from one sequential random generator, so that losing its place on resume would show."""
+
+    def __init__(self, seed: int = 0, total: int = 12, size: int = 8, chunks: int = 3) -> None:
+        self.generator, self.total, self.size, self.chunks = random.Random(seed), total, size, chunks
+        self.proposed = 0
+        self.told: list[Any] = []
+        self.session: Any = None
+        self.chunk_seconds = 0.0
+
+    def prepare(self, session: Any) -> None:
+        self.session = session
+        done = session.state_dir / "chunks.json"
+        for chunk in range(json.loads(done.read_text()) if done.exists() else 0, self.chunks):
+            session.check()
+            time.sleep(self.chunk_seconds)
+            session.charge(f"chunk {chunk}", Spent(train_tokens=1000))
+            temporary = done.with_suffix(".tmp")
+            temporary.write_text(json.dumps(chunk + 1))
+            os.replace(temporary, done)
+            session.progress(chunk + 1, self.chunks)
+
+    def ask(self, n: int) -> list[Proposal]:
+        out = []
+        while self.proposed < self.total and len(out) < n:
+            point = Point({"x": self.generator.randrange(self.size), "y": self.generator.randrange(3)})
+            out.append(Proposal(point, tags={"index": self.proposed}))
+            self.proposed += 1
+        return out
+
+    def tell(self, trials: list[Any]) -> None:
+        self.told.extend(trials)
+
+    def recover(self, trials: list[Any]) -> None:
+        replay(self, trials)
+
+
+class Climber(RandomPoints):
+    """Proposes a neighbour of the best point it was told of, so that its proposals depend on results."""
+
+    def ask(self, n: int) -> list[Proposal]:
+        done = [trial for trial in self.told if trial.ok]
+        if not done:
+            return super().ask(n)
+        best = min(done, key=lambda trial: trial.measurement.metrics["loss"].value).architecture.choices
+        n = min(n, self.total - self.proposed)
+        self.proposed += n
+        moves = [(self.generator.randint(-2, 2), self.generator.randint(-1, 1)) for _ in range(n)]
+        return [
+            Proposal(Point({"x": max(0, best["x"] + dx), "y": max(0, best["y"] + dy)}), tags={"move": [dx, dy]})
+            for dx, dy in moves
+        ]
