@@ -26,6 +26,7 @@ venv: $(STAMP)  ## .venv with pinned versions (EXTRAS="deploy ray" for the optio
 
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Rankitect needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	rm -f $(VENV)/.installed-*
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install -r requirements/torch.txt
 	$(PIP) install -r requirements/runtime.txt -r requirements/test.txt $(foreach e,$(filter-out cuda,$(sort $(EXTRAS))),-r requirements/$(e).txt)
