@@ -1,0 +1,149 @@
+"""What a report is made of: cards with a finding, a table, a figure and a status."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from markupsafe import Markup
+
+__all__ = ["Card", "Cell", "Figure", "JSON", "Link", "Status", "Table", "finite"]
+
+JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
+
+
+class Status(StrEnum):
+    """How a card ends: a check that holds, one to look at, one that does not hold, or nothing to say."""
+
+    PASS = "PASS"
+    WARN = "WARN"
+    FAIL = "FAIL"
+    NA = "NA"
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link to a file of the run folder; `href` is None where the path may not be linked to (it is shown as text)."""
+
+    text: str
+    href: str | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table.
+
+    Attributes:
+        text: What is shown, units included.
+        value: The number or word behind it, in the unit of the data; tables are sorted by it and report.json holds it.
+        note: A second, smaller line (an interval, a count).
+        tone: "good", "bad" or "" for the colour.
+        links: Files to link to, after the text.
+        bar: A share from 0 to 1 drawn as a bar behind the text, or None.
+    """
+
+    text: str
+    value: JSON = None
+    note: str = ""
+    tone: str = ""
+    links: tuple[Link, ...] = ()
+    bar: float | None = None
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the cell holds a number, which is set flush right."""
+        return isinstance(self.value, int | float) and not isinstance(self.value, bool)
+
+    def as_json(self) -> JSON:
+        """The cell as data: its value, or its text where there is no other value, with links where there are."""
+        shown: JSON = finite(self.value) if self.value is not None else (self.text or None)
+        if not (self.note or self.links):
+            return shown
+        result: dict[str, JSON] = {"value": shown}
+        if self.note:
+            result["note"] = self.note
+        if self.links:
+            result["links"] = {link.text: link.href for link in self.links}
+        return result
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: column titles, rows of cells, and an anchor for each row where rows are pointed at from a figure."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    anchors: tuple[str, ...] = ()
+    caption: str = ""
+    sortable: bool = True
+
+    def as_json(self) -> JSON:
+        """The table as a list of rows, each a mapping from column title to value."""
+        return [
+            {name: cell.as_json() for name, cell in zip(self.columns, row, strict=True) if name or cell.text}
+            for row in self.rows
+        ]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing in two widths (a desk and a phone), with the numbers that it draws."""
+
+    wide: Markup
+    narrow: Markup
+    caption: str = ""
+    data: JSON = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """One section of a report. A card that cannot be computed stays, with status NA and the reason.
+
+    Attributes:
+        id: Stable name of the section, used as the anchor and as the key in report.json.
+        title: Heading.
+        finding: What the section found, in one sentence.
+        how_to_read: What the table and figure show, for someone who sees one for the first time.
+        status: The verdict of the section.
+        reason: Why the status is what it is.
+        tables: Tables, in order.
+        figures: Figures, in order.
+        code: A text to be shown as it is (a command, a configuration), with its title.
+    """
+
+    id: str
+    title: str
+    finding: str
+    how_to_read: str = ""
+    status: Status = Status.NA
+    reason: str = ""
+    tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    code: tuple[tuple[str, str], ...] = field(default=())
+
+    def as_json(self) -> JSON:
+        """The card as data, without its drawings."""
+        return {
+            "id": self.id,
+            "title": self.title,
+            "finding": self.finding,
+            "how_to_read": self.how_to_read,
+            "status": self.status.value,
+            "reason": self.reason,
+            "tables": [{"caption": table.caption, "rows": table.as_json()} for table in self.tables],
+            "figures": [{"caption": figure.caption, "data": finite(figure.data)} for figure in self.figures],
+            "texts": dict(self.code),
+        }
+
+
+def finite(value: JSON) -> JSON:
+    """Replace what JSON cannot say (not-a-number, infinities) by null, at any depth."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return value

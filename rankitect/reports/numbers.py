@@ -1,0 +1,92 @@
+"""Numbers as a person reads them: short, with the unit."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["as_duration", "as_percent", "as_value", "compact", "is_share", "plural", "readable_name"]
+
+_SHARE_UNITS = ("share", "fraction", "ratio", "%", "percent")
+_STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_ACRONYMS = {"flops": "FLOPs", "kv": "KV", "ffn": "FFN", "ne": "NE", "auc": "AUC", "p50": "p50", "p99": "p99"}
+
+
+def is_share(unit: str) -> bool:
+    """Whether a unit says that values are shares of something (1.0 is all of it), or percents."""
+    return unit.strip().lower().startswith(_SHARE_UNITS)
+
+
+def compact(value: float | None, digits: int = 3) -> str:
+    """A number with a few significant digits and k, M, G, T where it is large; a dash for no number."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    for step, letter in _STEPS:
+        if abs(value) >= step * 0.99995 and not (letter == "k" and abs(value) < 10_000):
+            return f"{_significant(value / step, digits)} {letter}"
+    return _significant(value, digits if abs(value) < 1000 else 4)
+
+
+def _significant(value: float, digits: int) -> str:
+    if value == 0:
+        return "0"
+    size = math.floor(math.log10(abs(value)))
+    if size < -4:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:.{max(0, digits - 1 - size)}f}" if value != int(value) or size < 0 else f"{int(value)}"
+
+
+def as_percent(share: float | None, digits: int = 1) -> str:
+    """A share (1.0 is all) as a percentage; a dash for no number."""
+    if share is None or not math.isfinite(share):
+        return "–"
+    text = f"{100 * share:.{digits}f}"
+    return (text.removesuffix(".0") if digits == 1 else text) + "%"
+
+
+def as_duration(seconds: float | None) -> str:
+    """Seconds as "12.3 s", "4 min 05 s" or "2 h 07 min"."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 60:
+        return f"{_significant(seconds, 3)} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def as_value(value: float | None, unit: str) -> str:
+    """A value in its unit: shares as percentages, seconds as durations, bytes in MiB, the rest compactly."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    name = unit.strip()
+    if name.lower() in ("%", "percent"):
+        return as_percent(value / 100)
+    if is_share(name):
+        return as_percent(value)
+    if name.lower() in ("s", "second", "seconds"):
+        return as_duration(value)
+    if name.lower() in ("b", "byte", "bytes"):
+        for step, word in ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB")):
+            if abs(value) >= step:
+                return f"{_significant(value / step, 3)} {word}"
+        return f"{value:g} B"
+    number = compact(value)
+    # "perplexity" is a name that metrics repeat as their unit; after the column's title it would only be noise.
+    if not name or name in ("1", "perplexity", "ppl", "count"):
+        return number
+    return f"{number}{name}" if number[-1:].isalpha() else f"{number} {name}"
+
+
+def readable_name(name: str) -> str:
+    """A metric's or choice's identifier as words: `block_flops` is "Block FLOPs"."""
+    words = [_ACRONYMS.get(word.lower(), word) for word in name.replace("-", "_").split("_") if word]
+    if not words:
+        return name
+    first = words[0]
+    return " ".join([first if first in _ACRONYMS.values() else first[:1].upper() + first[1:], *words[1:]])
+
+
+def plural(count: int, noun: str, many: str | None = None) -> str:
+    """A count with its noun: "1 trial", "2 trials"."""
+    return f"{count} {noun if count == 1 else many or noun + 's'}"

@@ -1,0 +1,159 @@
+"""The page: the cards of a run, rendered as HTML, Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from rankitect.errors import RunFolderError
+from rankitect.reports.anytime import anytime_card
+from rankitect.reports.cards import JSON, Card
+from rankitect.reports.comparison import Comparison, Roles, compare, points_of, roles_of
+from rankitect.reports.health import health_card
+from rankitect.reports.importance import importance_card
+from rankitect.reports.numbers import as_percent, as_value, compact, readable_name
+from rankitect.reports.reading import Run, load_run
+from rankitect.reports.sections import candidates_card, front_card, picture_card, verdict_card
+from rankitect.reports.spending import ledger_card, reproduce_card, totals_of
+
+__all__ = ["Tile", "cards_of", "write_report"]
+
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number at the head of the page, with its name and a line of context."""
+
+    name: str
+    value: str
+    note: str
+
+
+def cards_of(run: Run) -> list[Card]:
+    """All sections of a run's report, in order; those that cannot be computed say why.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The cards verdict, front, candidates, anytime, importance, picture, health, ledger and reproduce.
+    """
+    roles = roles_of(run)
+    points = points_of(run, roles) if roles else []
+    comparisons = compare(points, roles) if roles else []
+    return [
+        verdict_card(run, roles, comparisons),
+        front_card(run, roles, points),
+        candidates_card(run, roles, comparisons),
+        anytime_card(run, roles),
+        importance_card(run, roles),
+        picture_card(run, roles, comparisons),
+        health_card(run, roles),
+        ledger_card(run),
+        reproduce_card(run),
+    ]
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report/index.html`, `report/report.md` and `report/report.json` into a run folder.
+
+    Args:
+        folder: The run folder.
+
+    Returns:
+        The path of `report/index.html`.
+
+    Raises:
+        RunFolderError: The folder is not a run folder or is damaged.
+    """
+    run = load_run(folder)
+    cards = cards_of(run)
+    page = Environment(loader=PackageLoader("rankitect.reports", "."), autoescape=True, undefined=StrictUndefined,
+                       trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    plain = Environment(loader=PackageLoader("rankitect.reports", "."), autoescape=False, undefined=StrictUndefined,  # noqa: S701
+                        trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    plain.filters["md"] = markdown
+    texts = {"summary": run.summary, "cards": cards, "tiles": _tiles(run), "folder": folder.resolve().name}
+    source = page.loader.get_source  # type: ignore[union-attr]
+    style, script = (Markup(source(page, name)[0]) for name in ("page.css", "page.js"))
+    html = page.get_template("page.html.j2").render(style=style, script=script, **texts)
+    place = folder / "report"
+    if place.exists() and not place.is_dir():
+        raise RunFolderError(f"{place} is a file, but the report is a folder of that name. Move it away.")
+    place.mkdir(exist_ok=True)
+    _write(place / "report.json", json.dumps(_data(run, cards), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    _write(place / "report.md", plain.get_template("report.md.j2").render(**texts))
+    _write(place / "index.html", html)
+    return place / "index.html"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write at once or not at all: a reader never sees half a page, and a killed process leaves the old one."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _data(run: Run, cards: Sequence[Card]) -> JSON:
+    summary = run.summary
+    return {
+        "schema": _SCHEMA,
+        "space": summary.space,
+        "task": summary.task,
+        "controller": summary.controller,
+        "seed": summary.seed,
+        "tiles": [{"name": t.name, "value": t.value, "note": t.note} for t in _tiles(run)],
+        "cards": [card.as_json() for card in cards],
+    }
+
+
+def markdown(text: object) -> str:
+    """Text made harmless inside Markdown: no tags, no table breaks, no links or emphasis of its own."""
+    result = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for mark in ("\\", "|", "*", "_", "`", "[", "]"):
+        result = result.replace(mark, f"\\{mark}")
+    return " ".join(result.split())
+
+
+def _tiles(run: Run) -> list[Tile]:
+    """The four numbers at the head: best gain, the front's span, models measured, what was spent."""
+    roles = roles_of(run)
+    tiles = []
+    comparisons: list[Comparison] = []
+    if roles:
+        points = points_of(run, roles)
+        comparisons = compare(points, roles)
+        tiles.append(_gain_tile(comparisons, roles))
+        costs = [p.cost for p in points if p.kind == "candidate"]
+        span = f"{roles.cost_text(min(costs))} to {roles.cost_text(max(costs))}" if costs else "–"
+        tiles.append(Tile("Pareto candidates", str(len(run.summary.pareto)), f"{span} {roles.cost_label.partition(',')[0]}"))
+    searched = run.searched()
+    done = sum(t.state == "done" and not t.duplicate for t in searched)
+    if searched:
+        tiles.append(Tile("Models measured", str(done), f"of {len(searched)} trials"))
+    totals = totals_of(run.summary.ledger)
+    tokens = totals.get("train_tokens", 0.0) + totals.get("eval_tokens", 0.0)
+    if totals:
+        time = as_value(totals.get("seconds"), "s")
+        tiles.append(Tile("Spent", time, f"{compact(tokens)} tokens" if tokens else "by the search"))
+    return tiles
+
+
+def _gain_tile(comparisons: Sequence[Comparison], roles: Roles) -> Tile:
+    fair = [c for c in comparisons if c.how != "costlier"]
+    if not fair:
+        return Tile("Best gain at equal cost", "–", "no baseline to compare with")
+    top = max(fair, key=lambda c: c.gain)
+    sign = roles.sign if top.gain >= 0 else -roles.sign
+    note = f"{readable_name(roles.quality.name).lower()}, candidate {top.point.rank} at {roles.cost_text(top.point.cost)}"
+    return Tile("Best gain at equal cost", f"{'−' if sign < 0 else '+'}{as_percent(abs(top.gain))}", note)

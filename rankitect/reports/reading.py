@@ -1,0 +1,212 @@
+"""Reading a run folder: the summary, the table of trials, the configuration."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from rankitect.errors import RunFolderError
+from rankitect.reports.cards import JSON
+from rankitect.reports.trials import Trial, read_trials
+
+__all__ = ["Baseline", "Candidate", "Metric", "Objective", "Run", "Summary", "choices_of", "load_run"]
+
+SCHEMA = 1
+
+
+def _named(value: object) -> object:
+    """A thing named in the summary, given as its name or as an object that has a name."""
+    return value["name"] if isinstance(value, Mapping) and isinstance(value.get("name"), str) else value
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Name = Annotated[str, BeforeValidator(_named)]
+
+
+class _Record(BaseModel):
+    # Later versions may add keys; what is not understood is left alone, so that an old report still opens a new run.
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Metric(_Record):
+    """A measured value, with its 95% interval and number of measurements where there was more than one."""
+
+    value: Annotated[float | None, BeforeValidator(_finite)] = None
+    unit: str = ""
+    n: int | None = None
+    ci95: tuple[float, float] | None = None
+
+
+class Objective(_Record):
+    """What the search minimised or maximised."""
+
+    name: str
+    unit: str = ""
+    direction: Literal["min", "max"] = "min"
+
+
+class Baseline(_Record):
+    """A model to compare with: the backbone, or a plainly pruned version of it."""
+
+    name: str
+    fingerprint: str | None = None
+    metrics: dict[str, Metric] = {}
+    architecture: Any = None
+
+
+class Candidate(_Record):
+    """A model on the Pareto front."""
+
+    rank: int
+    fingerprint: str
+    architecture: Any = None
+    metrics: dict[str, Metric] = {}
+    artifacts: dict[str, str] = {}
+    notes: Any = None
+
+
+class Summary(_Record):
+    """`summary.json`, schema 1. `choices` (every choice's allowed values) is optional."""
+
+    schema_: int = Field(alias="schema")
+    space: Name
+    task: Name
+    controller: Name
+    seed: int
+    objectives: list[Objective]
+    baselines: list[Baseline] = []
+    pareto: list[Candidate] = []
+    ledger: Any = None
+    versions: dict[str, Any] = {}
+    reproduce: str = ""
+    choices: dict[str, list[Any]] = {}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as read: the folder, its summary, its trials in order, and the configuration's text."""
+
+    folder: Path
+    summary: Summary
+    trials: tuple[Trial, ...]
+    trials_note: str
+    config: str
+    graphs: Mapping[str, str]
+
+    def searched(self) -> tuple[Trial, ...]:
+        """The trials without those that measured a baseline."""
+        return tuple(trial for trial in self.trials if not trial.baseline)
+
+    def architecture_of(self, baseline: Baseline) -> dict[str, JSON]:
+        """The choices of a baseline, from the summary or else from the table of trials; empty where neither has them."""
+        own = choices_of(baseline.architecture)
+        same = (t for t in self.trials if t.choices and t.fingerprint and t.fingerprint == baseline.fingerprint)
+        first = None if own else next(same, None)
+        return dict(first.choices) if first else own
+
+    def graph_of(self, candidate: Candidate) -> str | None:
+        """The SVG text of a candidate's graph, or None."""
+        return self.graphs.get(candidate.fingerprint[:8])
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run folder.
+
+    Args:
+        folder: Where `summary.json` is.
+
+    Returns:
+        What was read. A missing `trials.csv` is no error: `trials` is empty and `trials_note` says why.
+
+    Raises:
+        RunFolderError: There is no such folder, it is not a run folder, its summary is missing, half-written, not of
+            the known schema or misses a field, or `trials.csv` is damaged.
+    """
+    if not folder.exists():
+        raise RunFolderError(f"{folder} does not exist. Give the folder that a search printed as its run folder.")
+    if not folder.is_dir():
+        raise RunFolderError(f"{folder} is a file. Give the run folder: the folder that holds summary.json.")
+    summary = _read_summary(folder)
+    known = {objective.name for objective in summary.objectives}
+    for holder in (*summary.baselines, *summary.pareto):
+        known.update(holder.metrics)
+    table = folder / "trials.csv"
+    trials = read_trials(table, known) if table.is_file() else ()
+    note = "" if trials else ("trials.csv has no rows" if table.is_file() else "the run folder has no trials.csv")
+    return Run(folder, summary, trials, note, _text(folder / "config.yaml"), _graphs(folder))
+
+
+def _read_summary(folder: Path) -> Summary:
+    path = folder / "summary.json"
+    if not path.is_file():
+        if (folder / "study.db").exists() or (folder / "config.yaml").exists():
+            raise RunFolderError(
+                f"{folder} has no summary.json yet: its search has not ended. Repeat the search's command to finish it."
+            )
+        raise RunFolderError(
+            f"{folder} is not a run folder: it has no summary.json, study.db or config.yaml. "
+            "Give the folder that a search printed as its run folder."
+        )
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunFolderError(
+            f"{path} is half-written or damaged ({error}). Repeat the search's command: it writes the summary again "
+            "from study.db without measuring anything twice."
+        ) from error
+    if not isinstance(data, dict) or "schema" not in data:
+        raise RunFolderError(f'{path} is not a search\'s summary: it must be an object with "schema": {SCHEMA}.')
+    if data["schema"] != SCHEMA:
+        raise RunFolderError(
+            f"{path} has schema {data['schema']!r}; this version reads schema {SCHEMA}. "
+            "Use the version of Rankitect that wrote it (see `versions` in the file)."
+        )
+    try:
+        return Summary.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        more = f" ({error.error_count() - 1} more like this)" if error.error_count() > 1 else ""
+        raise RunFolderError(
+            f"{path}: field `{where}`: {first['msg'].lower()}{more}. Repeat the search's command to write the summary "
+            "again."
+        ) from error
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _graphs(folder: Path) -> dict[str, str]:
+    """The drawings in candidates/<rank>-<fingerprint8>/graph.svg, by the first eight digits of the fingerprint."""
+    found = sorted((folder / "candidates").glob("*/graph.svg"))
+    return {path.parent.name.rpartition("-")[2]: _text(path) for path in found}
+
+
+def choices_of(architecture: object) -> dict[str, JSON]:
+    """The choices of an architecture as recorded: an object with `choices`, its JSON text, or the bare mapping.
+
+    Args:
+        architecture: What a summary or a table of trials holds.
+
+    Returns:
+        The value of every choice, by its path; empty where there is nothing to read.
+    """
+    if isinstance(architecture, str):
+        try:
+            architecture = json.loads(architecture)
+        except json.JSONDecodeError:
+            return {}
+    if not isinstance(architecture, Mapping):
+        return {}
+    inner = architecture.get("choices")
+    return dict(inner) if isinstance(inner, Mapping) else {str(k): v for k, v in architecture.items() if "." in str(k)}

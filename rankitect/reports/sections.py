@@ -1,0 +1,285 @@
+"""The sections about candidates: verdict, front, table, picture of the best."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from urllib.parse import quote, urlsplit
+
+from markupsafe import Markup
+
+from rankitect.reports.architecture_picture import architecture_figure
+from rankitect.reports.cards import Card, Cell, Figure, Link, Status, Table
+from rankitect.reports.comparison import Comparison, Point, Roles
+from rankitect.reports.front import front_figure
+from rankitect.reports.numbers import as_percent, as_value, compact, plural, readable_name
+from rankitect.reports.reading import Candidate, Metric, Run, choices_of
+
+__all__ = ["best_of", "candidates_card", "front_card", "picture_card", "safe_link", "verdict_card"]
+
+_NO_OBJECTIVES = "the summary names no objective."
+
+
+def best_of(run: Run, comparisons: Sequence[Comparison]) -> Candidate | None:
+    """The candidate to look at first: the largest gain at equal cost, or the first in rank where none can be compared."""
+    if not run.summary.pareto:
+        return None
+    fair = [c for c in comparisons if c.how != "costlier"]
+    first = min(run.summary.pareto, key=lambda candidate: candidate.rank)
+    if not fair:
+        return first
+    rank = max(fair, key=lambda c: c.gain).point.rank
+    return next((c for c in run.summary.pareto if c.rank == rank), first)
+
+
+def verdict_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison]) -> Card:
+    """Did the search beat the plain baselines at equal cost, and by how much?"""
+    title = "Summary and verdict"
+    count = len(run.summary.pareto)
+    if roles is None or not count:
+        reason = _NO_OBJECTIVES if roles is None else "the search has no candidate yet."
+        return Card("verdict", title, "There is no verdict.", reason=reason)
+    if not comparisons:
+        reason = "the summary has no baseline with both cost and quality." if roles.cost else "no objective is a cost."
+        return Card("verdict", title, f"{plural(count, 'candidate')} found; none can be compared.", reason=reason)
+    wins = [c for c in comparisons if c.gain > 0]
+    clear = [c for c in wins if c.separated]
+    top = max(comparisons, key=lambda c: (c.how != "costlier", c.gain))
+    name = readable_name(roles.quality.name).lower()
+    side = "better" if top.gain > 0 else "worse"
+    what = "The best" if top.gain > 0 else "The least bad"
+    finding = (
+        f"{len(wins)} of {plural(len(comparisons), 'candidate')} {'beats' if len(wins) == 1 else 'beat'} the best plain "
+        f"baseline of equal cost. {what} is candidate {top.point.rank}: {name} "
+        f"{as_value(top.point.quality, roles.quality.unit)} against {as_value(top.reference, roles.quality.unit)} "
+        f"({as_percent(abs(top.gain))} {side}) at {roles.cost_text(top.point.cost)}."
+    )
+    return Card(
+        "verdict", title, finding,
+        how_to_read=(
+            "Each candidate is held against the best baseline of the same cost. Between two measured baselines of one recipe "
+            "the value is interpolated (in the logarithm), never beyond the cheapest. Intervals are 95%; where they do not "
+            "overlap the difference is clear. The winner of many noisy measurements looks a little better than it "
+            "is: measure the one you choose on data that no step of the search has seen."
+        ),
+        status=_verdict(len(wins), len(clear), comparisons),
+        reason=_why(wins, clear, comparisons),
+        tables=(_comparison_table(comparisons, roles),),
+    )  # fmt: skip
+
+
+def _verdict(wins: int, clear: int, comparisons: Sequence[Comparison]) -> Status:
+    if not wins:
+        return Status.FAIL
+    known = [c for c in comparisons if c.separated is not None]
+    return Status.PASS if wins == len(comparisons) and (not known or clear) else Status.WARN
+
+
+def _why(wins: Sequence[Comparison], clear: Sequence[Comparison], comparisons: Sequence[Comparison]) -> str:
+    known = [c for c in wins if c.separated is not None]
+    if not wins:
+        return "no candidate beats the baselines at equal cost"
+    text = "every candidate wins" if len(wins) == len(comparisons) else f"{len(comparisons) - len(wins)} do not win"
+    if not known:
+        return f"{text}; no intervals were measured, so small differences may be noise"
+    return f"{text}; {len(clear)} of {len(known)} with intervals win clearly"
+
+
+def _comparison_table(comparisons: Sequence[Comparison], roles: Roles) -> Table:
+    rows = []
+    for c in comparisons:
+        tone = "good" if c.gain > 0 else "bad"
+        sure = {True: "yes", False: "no", None: "no intervals"}[c.separated]
+        rows.append(
+            (
+                Cell("", c.point.rank, links=(Link(f"candidate {c.point.rank}", f"#candidate-{c.point.rank}"),)),
+                Cell(roles.cost_text(c.point.cost), c.point.cost),
+                Cell(as_value(c.point.quality, roles.quality.unit), c.point.quality, note=_spread(c.point.ci95)),
+                Cell(as_value(c.reference, roles.quality.unit), c.reference, note=f"{c.how}: {c.against}"),
+                Cell(f"{100 * c.gain:+.1f}%", c.gain, tone=tone),
+                Cell(sure, sure),
+            )
+        )
+    quality = readable_name(roles.quality.name)
+    names = ("Candidate", roles.cost_label, quality, f"Best baseline's {quality.lower()}", "Gain", "Intervals apart")
+    return Table(names, tuple(rows), caption="Against the best plain baseline of equal cost")
+
+
+def _spread(ci95: tuple[float, float] | None) -> str:
+    return f"{compact(ci95[0])} to {compact(ci95[1])}" if ci95 else ""
+
+
+def front_card(run: Run, roles: Roles | None, points: Sequence[Point]) -> Card:
+    """Quality over cost, with the baselines drawn in."""
+    title = "Pareto front"
+    if roles is None or roles.cost is None:
+        reason = _NO_OBJECTIVES if roles is None else f"{roles.quality.name} is the only objective; a front needs a cost."
+        return Card("front", title, "The front cannot be drawn.", reason=reason)
+    found = [p for p in points if p.kind == "candidate"]
+    if not found:
+        return Card("front", title, "The front cannot be drawn.", reason="no candidate has both a cost and a quality.")
+    costs, values = [p.cost for p in found], [p.quality for p in found]
+    finding = (
+        f"{plural(len(found), 'candidate')} from {roles.cost_text(min(costs))} to {roles.cost_text(max(costs))} "
+        f"({roles.cost_label.lower() if roles.unit != 'share' else roles.cost_label.partition(',')[0]}), "
+        f"{readable_name(roles.quality.name).lower()} {as_value(min(values), roles.quality.unit)} to "
+        f"{as_value(max(values), roles.quality.unit)}."
+    )
+    drawn = {p.fingerprint for p in points}
+    name = roles.cost.name
+    others = [
+        (t.metrics[name] / roles.scale, t.metrics[roles.quality.name])
+        for t in run.searched()
+        if t.state == "done" and t.evaluator in ("", "final") and t.fingerprint not in drawn
+        and name in t.metrics and roles.quality.name in t.metrics
+    ]  # fmt: skip
+    side = "Down and left" if roles.quality.direction == "min" else "Up and left"
+    baselines = any(p.kind != "candidate" for p in points)
+    return Card(
+        "front", title, finding,
+        how_to_read=(
+            f"{side} is better. Numbers are ranks: click one for its row in the table. Vertical bars are 95% intervals, where "
+            "a model was measured more than once. Lines of baselines join one recipe at several sizes and end in the "
+            "backbone, all healed and measured as the summary says."
+        ),
+        status=Status.PASS if baselines else Status.WARN,
+        reason="candidates and baselines were measured by the same evaluator" if baselines
+        else "no baseline has both a cost and a quality, so there is nothing to compare with",
+        figures=(front_figure(points, roles, others),),
+    )  # fmt: skip
+
+
+def candidates_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison]) -> Card:
+    """Every candidate with its metrics, intervals and files, and the baselines below."""
+    title = "Candidates"
+    candidates = sorted(run.summary.pareto, key=lambda c: c.rank)
+    if not candidates:
+        return Card("candidates", title, "There are no candidates.", reason="the search has no candidate yet.")
+    objectives = [o.name for o in run.summary.objectives]
+    held = [*candidates, *run.summary.baselines]
+    others = sorted({name for holder in held for name in holder.metrics} - set(objectives))
+    names = [name for name in (*objectives, *others) if any(name in holder.metrics for holder in held)]
+    gains = {c.point.rank: c for c in comparisons}
+    rows = []
+    for candidate in candidates:
+        won = gains.get(candidate.rank)
+        gain = Cell(f"{100 * won.gain:+.1f}%", won.gain, tone="good" if won.gain > 0 else "bad") if won else Cell("–")
+        files = tuple(safe_link(name, path) for name, path in sorted(candidate.artifacts.items()))
+        rows.append(
+            (
+                Cell(str(candidate.rank), candidate.rank),
+                Cell(candidate.fingerprint[:8], candidate.fingerprint, note=_notes(candidate)),
+                *(_metric_cell(candidate.metrics.get(name), name, roles) for name in names),
+                gain,
+                Cell("" if files else "none", links=files),
+            )
+        )
+    for baseline in run.summary.baselines:
+        rows.append(
+            (
+                Cell("baseline"),
+                Cell(baseline.name.replace("_", " ")),
+                *(_metric_cell(baseline.metrics.get(name), name, roles) for name in names),
+                Cell("–"),
+                Cell(""),
+            )
+        )
+    anchors = [*(f"candidate-{c.rank}" for c in candidates), *("" for _ in run.summary.baselines)]
+    repeated = sum(c.metrics.get(objectives[0], Metric()).ci95 is not None for c in candidates) if objectives else 0
+    return Card(
+        "candidates", title,
+        f"{plural(len(candidates), 'candidate')} with {plural(len(names), 'metric')} each, "
+        f"{repeated or 'none'} of them with intervals; "
+        f"{plural(len(run.summary.baselines), 'baseline')} below for comparison.",
+        how_to_read="Click a column's title to sort. Small numbers under a value are its 95% interval and the number of "
+        "measurements. Gain is against the best plain baseline of equal cost. Files are relative to this page.",
+        status=Status.PASS if repeated == len(candidates) else Status.WARN,
+        reason="every candidate was measured more than once" if repeated == len(candidates)
+        else f"{len(candidates) - repeated} of {len(candidates)} were measured once: their noise is not known",
+        tables=(Table(("Rank", "Model", *(_column(name, roles) for name in names), "Gain", "Files"), tuple(rows),
+                      tuple(anchors)),),
+    )  # fmt: skip
+
+
+def _column(name: str, roles: Roles | None) -> str:
+    arrow = ""
+    for objective in (roles.quality, roles.cost) if roles else ():
+        if objective is not None and objective.name == name:
+            arrow = " ↓" if objective.direction == "min" else " ↑"
+    return readable_name(name) + arrow
+
+
+def _metric_cell(metric: Metric | None, name: str, roles: Roles | None) -> Cell:
+    if metric is None or metric.value is None:
+        return Cell("–")
+    note = [_spread(metric.ci95)] if metric.ci95 else []
+    if metric.n and metric.n > 1:
+        note.append(f"n = {metric.n}")
+    if roles and roles.cost and name == roles.cost.name and roles.unit == "share" and roles.scale not in (1.0, 100.0):
+        note.append(as_percent(metric.value / roles.scale))
+    return Cell(as_value(metric.value, metric.unit), metric.value, note=", ".join(note))
+
+
+def _notes(candidate: Candidate) -> str:
+    notes = candidate.notes
+    if isinstance(notes, list):
+        notes = "; ".join(str(note) for note in notes)
+    return str(notes) if notes else ""
+
+
+def safe_link(name: str, path: str) -> Link:
+    """A link from the report to a file of the run folder.
+
+    Args:
+        name: What to call it.
+        path: Its path, relative to the run folder.
+
+    Returns:
+        The link; with no address where the path is absolute, leaves the run folder or is an address of its own (a
+        summary that came from elsewhere must not make the page link to, or run, anything but the run's files).
+    """
+    parts = path.replace("\\", "/").split("/")
+    split = urlsplit(path)
+    bad = not path or split.scheme or split.netloc or path.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]
+    return Link(f"{name} ({path})", None) if bad else Link(name, "../" + quote("/".join(parts)))
+
+
+def picture_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison]) -> Card:
+    """The best candidate against the backbone, choice by choice."""
+    title = "The best candidate against the backbone"
+    best = best_of(run, comparisons)
+    if best is None:
+        return Card("picture", title, "There is nothing to draw.", reason="the search has no candidate yet.")
+    choices = choices_of(best.architecture)
+    backbone = roles.backbone if roles else None
+    reference = run.architecture_of(backbone) if backbone else {}
+    name = backbone.name if backbone else "backbone"
+    figures = architecture_figure(choices, reference, name)
+    graph = run.graph_of(best)
+    if not figures and graph:
+        # As an image, a drawing from the run folder cannot run scripts in this page.
+        source = "data:image/svg+xml;base64," + base64.b64encode(graph.encode()).decode()
+        image = Markup('<img class="graph" alt="graph of candidate {}" src="{}">').format(best.rank, source)
+        figures = [Figure(image, Markup(""), caption="The candidate's graph.")]
+    changed = [
+        (path, value, reference.get(path))
+        for path, value in choices.items()
+        if not any(part.isdigit() for part in path.split(".")) and (value != reference.get(path) or not reference)
+    ]
+    tables = ()
+    if changed:
+        rows = tuple((Cell(p), Cell(str(v), v), Cell("–" if r is None else str(r), r)) for p, v, r in changed)
+        tables = (Table(("Choice", f"Candidate {best.rank}", name), rows, caption="Choices of the whole model"),)
+    if not figures and not tables:
+        return Card("picture", title, "There is nothing to draw.", tables=tables,
+                    reason="the candidate has no repeated choices, and its folder has no graph.svg.")  # fmt: skip
+    finding = f"Candidate {best.rank} ({best.fingerprint[:8]}). " + " ".join(f.caption for f in figures)
+    return Card(
+        "picture", title, finding.strip(),
+        how_to_read="One chart for each choice, one bar for each position from input to output. Filled bars are the "
+        f"candidate, outlines are the {name}; hatched columns are left out of the candidate.",
+        status=Status.PASS if reference else Status.WARN,
+        reason=f"drawn from the recorded choices of the candidate and the {name}" if reference
+        else "the summary and the trials do not hold the backbone's choices, so bars stand alone",
+        tables=tables, figures=tuple(figures),
+    )  # fmt: skip
