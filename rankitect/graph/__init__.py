@@ -1,0 +1,35 @@
+"""The typed block graph: choices, blocks' contract, spaces, architectures and their readings without tensors."""
+
+from rankitect.graph.architecture import Architecture
+from rankitect.graph.block import Block, Elementwise, Param, Params, Sum, Zero
+from rankitect.graph.choices import Choice
+from rankitect.graph.expr import Expr, all_of, any_of, as_expr, sym
+from rankitect.graph.graph import Edge, Graph, Node, Wire
+from rankitect.graph.space import SearchSpace, Size
+from rankitect.graph.types import B, P, T, TensorType
+
+__all__ = [
+    "Architecture",
+    "B",
+    "Block",
+    "Choice",
+    "Edge",
+    "Elementwise",
+    "Expr",
+    "Graph",
+    "Node",
+    "P",
+    "Param",
+    "Params",
+    "SearchSpace",
+    "Size",
+    "Sum",
+    "T",
+    "TensorType",
+    "Wire",
+    "Zero",
+    "all_of",
+    "any_of",
+    "as_expr",
+    "sym",
+]

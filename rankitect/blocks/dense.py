@@ -1,0 +1,110 @@
+"""Dense blocks: linear layers, embeddings, norms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from rankitect.errors import SpaceError
+from rankitect.graph import Block, Elementwise, Expr, Param, Params, TensorType, as_expr
+from rankitect.graph.expr import ExprLike
+
+__all__ = ["ACTIVATIONS", "Embed", "Linear", "Norm", "TiedHead"]
+
+ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "none": lambda x: x,
+    "relu": F.relu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "tanh": torch.tanh,
+}
+"""Activations that map 0 to 0, so that a left-out channel stays left out."""
+
+
+class Linear(Block):
+    """A linear layer on the sum of its inputs, each with a weight of its own: [..., D_i] for each input -> [..., width].
+
+    Several inputs are the concatenation of all (one weight would be their columns), with nothing to shift when one is absent.
+    """
+
+    ports: ClassVar[str] = "(... _)+ -> ... width"
+    width: ExprLike
+    act: str = "none"
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        if self.act not in ACTIVATIONS:
+            raise SpaceError(f"Linear: activation {self.act!r} is unknown; allowed: {', '.join(ACTIVATIONS)}")
+
+    def params(self, *inputs: TensorType) -> dict[str, Param]:
+        found = {_name(i): Param.of(self.width, x[-1], gate=x.gate) for i, x in enumerate(inputs)}
+        return {**found, "bias": Param.of(self.width, init="zeros")} if self.bias else found
+
+    def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
+        total: Any = p.bias if self.bias else 0
+        for i, x in zip(p.present, inputs, strict=True):
+            total = F.linear(x, getattr(p, _name(i))) + total
+        return ACTIVATIONS[self.act](total)
+
+    def flops(self, *inputs: TensorType) -> Expr:
+        return sum((2 * x.numel * self.width * x.gate for x in inputs), start=as_expr(0))
+
+
+def _name(i: int) -> str:
+    return "weight" if i == 0 else f"weight{i}"
+
+
+class Embed(Block):
+    """Rows of a table: ids [B, T] -> [B, T, width]."""
+
+    ports: ClassVar[str] = "B T : int -> B T width"
+    vocab: int
+    width: ExprLike
+
+    def params(self, *inputs: TensorType) -> dict[str, Param]:
+        return {"weight": Param.of(self.vocab, self.width, init="normal")}
+
+    def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
+        return F.embedding(inputs[0], p.weight)
+
+    def flops(self, *inputs: TensorType) -> Expr:
+        return as_expr(0)
+
+
+class TiedHead(Block):
+    """Scores of all tokens by an embedding's own table (attach with `weights=` its node): [B, T, D] -> [B, T, vocab]."""
+
+    ports: ClassVar[str] = "B T D -> B T vocab"
+    vocab: int
+
+    def params(self, *inputs: TensorType) -> dict[str, Param]:
+        return {"weight": Param.of(self.vocab, inputs[0][-1], init="normal")}
+
+    def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
+        return F.linear(inputs[0], p.weight)
+
+    def flops(self, *inputs: TensorType) -> Expr:
+        return 2 * inputs[0].numel * self.vocab
+
+
+class Norm(Elementwise):
+    """RMS normalisation over the last axis (arXiv 1910.07467): [..., D] -> [..., D].
+
+    The mean is over the channels that the architecture keeps.
+    """
+
+    ports: ClassVar[str] = "... D -> ... D"
+    eps: float = 1e-5
+
+    def params(self, *inputs: TensorType) -> dict[str, Param]:
+        return {"weight": Param.of(inputs[0][-1], init="ones")}
+
+    def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
+        x = inputs[0]
+        size = p.size("D")
+        if isinstance(size, int):
+            return F.rms_norm(x, (size,), p.weight, self.eps)
+        return x * torch.rsqrt(x.square().sum(-1, keepdim=True) / size + self.eps) * p.weight

@@ -1,0 +1,187 @@
+"""The contract of a block: everything that the platform knows of it, each fact stated once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, dataclass_transform
+
+from rankitect.errors import SpaceError
+from rankitect.graph.expr import Expr, ExprLike, as_expr
+from rankitect.graph.types import TensorType
+
+if TYPE_CHECKING:
+    import torch
+
+    from rankitect.graph.graph import Wire
+
+__all__ = ["Block", "Elementwise", "Param", "Params"]
+
+
+@dataclass(frozen=True)
+class Param:
+    """The shape and the start of one weight.
+
+    Args:
+        shape: Dimensions; a supernet allocates each at its upper bound and uses a prefix along each axis.
+        init: "fan_in" (normal, variance 1 over the product of the `inputs` axes), "normal" (deviation 0.02), "ones" or
+            "zeros".
+        inputs: The axes over which an output sums, for "fan_in".
+        gate: 1 where the weight is used while its block is (that of the input which it belongs to).
+    """
+
+    shape: tuple[Expr, ...]
+    init: str = "fan_in"
+    inputs: tuple[int, ...] = (-1,)
+    gate: Expr = dataclasses.field(default_factory=lambda: as_expr(1))
+
+    @classmethod
+    def of(cls, *dims: ExprLike, init: str = "fan_in", inputs: tuple[int, ...] = (-1,), gate: ExprLike = 1) -> Param:
+        """A parameter from numbers, choices and expressions."""
+        return cls(tuple(as_expr(d) for d in dims), init, inputs, as_expr(gate))
+
+    @property
+    def numel(self) -> Expr:
+        """The number of elements."""
+        return TensorType(self.shape).numel
+
+
+class Params(Protocol):
+    """What `Block.run` gets beside its inputs: weights, sizes, and the masks of a relaxed model."""
+
+    present: tuple[int, ...]
+    """Positions of the inputs that are there (all, unless wires were picked)."""
+
+    def __getattr__(self, name: str) -> torch.Tensor:
+        """The weight `name`, already sliced to the active architecture."""
+
+    def size(self, name: str) -> Any:
+        """The size bound to an axis name or field: an int, or its (differentiable) expectation in a relaxed model.
+
+        Use it where the number itself counts (the divisor of a mean); take shapes from tensors.
+        """
+
+    def keep(self, x: torch.Tensor, name: str, axis: int = -1) -> torch.Tensor:
+        """`x` with the units of an internal dimension that the architecture leaves out set to zero along `axis`.
+
+        Nothing happens outside of a relaxed model, where a whole dimension is computed and masked. Call it once for
+        each internal dimension (one that is neither on an input nor on an output).
+        """
+
+    def sizes(self, dims: tuple[Expr, ...]) -> list[int]:
+        """The sizes of dimensions as computed: under the architecture, or the largest in a relaxed model."""
+
+
+@dataclass_transform(frozen_default=True)
+class Block:
+    """A layer, written once. Subclasses are frozen dataclasses; their fields may be numbers, choices and expressions.
+
+    A subclass states `ports` (types), `params` (weights), `run` (a pure function), `flops`, and `cache` if it keeps
+    something between calls. Shapes, parameter counts, memory, supernets and relaxed models follow from these.
+    """
+
+    ports: ClassVar[str]
+    passes_masks: ClassVar[bool] = False
+    """True where the output's left-out channels are zero whenever the inputs' are (sums, norms, activations)."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclass(frozen=True)(cls)
+
+    def params(self, *inputs: TensorType) -> Mapping[str, Param]:
+        """The weights, by name. Default: none."""
+        return {}
+
+    def run(self, p: Params, *inputs: torch.Tensor) -> Any:
+        """The outputs, as a pure function of weights and inputs."""
+        raise SpaceError(f"block {type(self).__name__} has no `run`")
+
+    def flops(self, *inputs: TensorType) -> Expr:
+        """Floating-point operations of one call, two for each multiplication with addition in matrix products.
+
+        Element-wise work counts as none, which is how torch's own counter counts.
+
+        Raises:
+            SpaceError: The block does not say (an unknown cost is an error, never 0).
+        """
+        raise SpaceError(f"block {type(self).__name__} does not state its FLOPs: define `flops`, or use Elementwise")
+
+    def cache(self, *inputs: TensorType) -> Expr:
+        """Elements kept for later calls when P + T tokens have been seen. Default: none."""
+        return as_expr(0)
+
+    def fields(self) -> dict[str, Expr]:
+        """The numeric fields."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {
+            k: as_expr(v) for k, v in values.items() if isinstance(v, Expr | int) and not isinstance(v, bool)
+        }
+
+    @property
+    def label(self) -> str:
+        """The name shown in errors and pictures."""
+        return type(self).__name__
+
+    def __call__(self, *wires: Wire, name: str | None = None, weights: str | None = None) -> Wire:
+        """Put the block on wires.
+
+        Args:
+            wires: The inputs, in the order of the ports line.
+            name: The node's name in the present scope. Default: the block's name in lower case.
+            weights: Whose weights to use. Default: its own.
+
+        Returns:
+            The output wire (the first, where the block has several; `Graph.outputs` gives all).
+
+        Raises:
+            SpaceError: The wires do not fit the ports, or the name is taken.
+        """
+        if not wires:
+            raise SpaceError(f"{self.label}: put it on at least one wire")
+        return wires[0].graph.attach(self, wires, name=name, weights=weights)
+
+
+class Elementwise(Block):
+    """A block without matrix products: its FLOPs count as none."""
+
+    passes_masks: ClassVar[bool] = True
+
+    def flops(self, *inputs: TensorType) -> Expr:
+        return as_expr(0)
+
+
+class Input(Elementwise):
+    """A source of the graph."""
+
+    ports: ClassVar[str] = "-> ..."
+
+
+class Sum(Elementwise):
+    """The sum of its inputs; of the one live input where only one can be live."""
+
+    ports: ClassVar[str] = "(...)+ -> ..."
+
+    def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
+        total = inputs[0]
+        for x in inputs[1:]:
+            total = total + x
+        return total
+
+
+class Zero(Elementwise):
+    """Nothing: as a candidate of `oneof`, the candidate that leaves the output out."""
+
+    ports: ClassVar[str] = "... -> ..."
+
+
+class Zeros(Elementwise):
+    """A tensor of zeros of a given type, its free dimensions taken from the input's."""
+
+    ports: ClassVar[str] = "... -> ..."
+    like: TensorType
+
+    def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
+        x = inputs[0]
+        lead = sum(1 for d in self.like.dims if d.symbols)
+        return x.new_zeros(*x.shape[:lead], *p.sizes(self.like.dims[lead:]))

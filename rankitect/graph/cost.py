@@ -1,0 +1,60 @@
+"""Cost readings: sums over nodes of what blocks state, gated by whether the node takes part. No module is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from rankitect.graph.expr import Expr, as_expr
+from rankitect.graph.graph import Graph
+from rankitect.graph.liveness import Liveness
+
+__all__ = ["COSTS", "FLOAT_BYTES", "cost_expression"]
+
+FLOAT_BYTES: Final = 4
+
+COSTS: Final[Mapping[str, str]] = {
+    "params": "parameters",
+    "flops": "FLOPs",
+    "weight_bytes": "bytes",
+    "activation_bytes": "bytes",
+    "cache_bytes": "bytes",
+}
+"""The costs that every space has, with their units. FLOPs count a multiplication with its addition as two."""
+
+
+def cost_expression(graph: Graph, live: Liveness, kind: str, scope: str = "") -> Expr:
+    """One cost of a space as an expression of its choices and free dimensions.
+
+    Args:
+        graph: The graph.
+        live: Its liveness.
+        kind: A key of `COSTS`.
+        scope: Count only nodes inside this scope, for example "layers".
+    """
+
+    def within(path: str) -> bool:
+        return not scope or path == scope or path.startswith(scope + ".")
+
+    terms: list[Expr] = []
+    if kind in ("params", "weight_bytes"):
+        shapes = {(n.weights, name): p for n in graph.nodes for name, p in n.params.items() if within(n.weights)}
+        factor = 1 if kind == "params" else FLOAT_BYTES
+        terms = [live.weights[key] * param.numel * factor for key, param in shapes.items()]
+    elif kind == "flops":
+        terms = [live.nodes[n.path] * n.flops for n in graph.nodes if within(n.path)]
+    elif kind == "cache_bytes":
+        terms = [live.nodes[n.path] * n.cache * FLOAT_BYTES for n in graph.nodes if within(n.path)]
+    elif kind == "activation_bytes":
+        terms = [live.nodes[n.path] * out.numel * FLOAT_BYTES for n in graph.nodes if within(n.path) for out in n.outputs]
+    else:
+        raise KeyError(kind)
+    return _sum(terms)
+
+
+def _sum(terms: list[Expr]) -> Expr:
+    merged: dict = {}
+    for term in terms:
+        for monomial, coefficient in term.terms.items():
+            merged[monomial] = merged.get(monomial, 0) + coefficient
+    return Expr(merged) if merged else as_expr(0)

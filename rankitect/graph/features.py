@@ -1,0 +1,49 @@
+"""Features of an architecture: one-hot columns for categories, numbers for ordinals, bits for subsets, a live flag each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from rankitect.graph.architecture import Architecture
+    from rankitect.graph.choices import Choice
+    from rankitect.graph.space import SearchSpace
+
+__all__ = ["feature_names", "features"]
+
+
+def _columns(choice: Choice) -> list[str]:
+    if choice.kind == "subset":
+        members = max((m for v in choice.values if isinstance(v, tuple) for m in v), default=-1) + 1
+        return [f"{choice.path}:{m}" for m in range(members)]
+    if choice.kind == "ordinal":
+        return [choice.path]
+    return [f"{choice.path}={v}" for v in choice.values]
+
+
+def feature_names(space: SearchSpace) -> list[str]:
+    """Names of the columns of `features`."""
+    return [name for c in space.choices.values() for name in _columns(c)]
+
+
+def features(space: SearchSpace, architectures: Iterable[Architecture]) -> np.ndarray:
+    """Encode architectures as float64 [n, columns]; ordinals are scaled to 0..1, what has no effect is -1 or 0."""
+    rows = []
+    for a in architectures:
+        row: list[float] = []
+        for path, choice in space.choices.items():
+            value = a.choices.get(path)
+            if choice.kind == "subset":
+                members = value if isinstance(value, tuple) else ()
+                row += [float(m in members) for m in range(len(_columns(choice)))]
+            elif choice.kind == "ordinal":
+                numbers = [float(v) for v in choice.values]  # type: ignore[arg-type]
+                low, high = min(numbers), max(numbers)
+                row.append(-1.0 if value is None else (float(value) - low) / max(high - low, 1.0))  # type: ignore[arg-type]
+            else:
+                row += [float(value == v) for v in choice.values]
+        rows.append(row)
+    return np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)

@@ -1,0 +1,177 @@
+"""Expressions compiled to tables: a sum of small arrays, each over the joint values of a few choices.
+
+A cost of a space is a polynomial whose monomials touch few choices each. Grouping them by those choices turns it into a
+handful of look-ups an architecture, vectorised over architectures, and makes its expectation under independent choices
+exact: an inner product of each table with the outer product of the choices' probabilities. The same tables are the
+factors of a counting problem, from which distinct architectures are counted and sampled uniformly (`counting`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rankitect.errors import SpaceError
+from rankitect.graph.choices import Choice
+from rankitect.graph.expr import Atom, Expr, Has, Is, Op, Sym, Var, as_expr
+
+__all__ = ["Batch", "Table", "Tables", "joint_grid", "tabulate", "upper_bound"]
+
+MAX_TABLE = 1 << 17
+"""Entries of one table; a term over more joint values stays an expression."""
+
+
+class Batch:
+    """Values of atoms for many architectures at once.
+
+    Args:
+        choices: The space's choices.
+        columns: For each path, the index of the chosen value, int arrays of one shape.
+        symbols: Values of free dimensions.
+    """
+
+    def __init__(self, choices: Mapping[str, Choice], columns: Mapping[str, np.ndarray], symbols: Mapping[str, int]) -> None:
+        self.choices, self.columns, self.symbols = choices, columns, symbols
+        self._known: dict[Atom, Any] = {}
+
+    def value(self, atom: Atom) -> Any:
+        if atom not in self._known:
+            self._known[atom] = self._value(atom)
+        return self._known[atom]
+
+    def _value(self, atom: Atom) -> Any:
+        if isinstance(atom, Sym):
+            if atom.name not in self.symbols:
+                raise SpaceError(f"dimension {atom.name} has no value here: give {atom.name}=<number>")
+            return self.symbols[atom.name]
+        if isinstance(atom, Op):
+            raise TypeError("functions are evaluated by their expression")
+        choice, column = self.choices[atom.path], self.columns[atom.path]
+        if isinstance(atom, Var):
+            return np.asarray(choice.values, dtype=np.int64)[column]
+        if isinstance(atom, Is):
+            return (column == choice.position(atom.value)).astype(np.int64)
+        member = np.asarray([isinstance(v, tuple) and atom.member in v for v in choice.values], dtype=np.int64)
+        return member[column]
+
+
+def joint_grid(choices: Mapping[str, Choice], paths: Sequence[str]) -> dict[str, np.ndarray]:
+    """Index columns that enumerate the joint values of some choices, one axis each."""
+    sizes = [len(choices[p].values) for p in paths]
+    return {p: np.arange(n).reshape([-1 if k == i else 1 for k in range(len(sizes))]) for i, (p, n) in enumerate(zip(paths, sizes, strict=True))}
+
+
+def _domain(choices: Mapping[str, Choice], paths: frozenset[str] | Sequence[str]) -> int:
+    total = 1
+    for p in paths:
+        total *= len(choices[p].values)
+    return total
+
+
+@dataclass(frozen=True)
+class Table:
+    """Values over the joint choices `paths`, one axis each."""
+
+    paths: tuple[str, ...]
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Tables:
+    """An expression as a constant, tables, and what was too large to tabulate."""
+
+    constant: float
+    tables: tuple[Table, ...]
+    rest: Expr
+    symbols: Mapping[str, int]
+
+    def evaluate(self, choices: Mapping[str, Choice], columns: Mapping[str, np.ndarray], n: int) -> np.ndarray:
+        """Values for `n` architectures whose chosen indices are `columns`; float64 [n]."""
+        total = np.full(n, float(self.constant))
+        for table in self.tables:
+            flat: np.ndarray | int = 0
+            for path, size in zip(table.paths, table.values.shape, strict=True):
+                flat = flat * size + columns[path]
+            total += table.values.reshape(-1)[flat]
+        if self.rest.terms:
+            total = total + self.rest.evaluate(Batch(choices, columns, self.symbols))
+        return total
+
+    def expectation(self, weights: Callable[[str], Any], zero: Any) -> Any:
+        """The expectation under independent choices, differentiable in their probabilities.
+
+        Args:
+            weights: For each path, the probabilities of its values (a torch vector).
+            zero: A torch scalar zero, which carries dtype and device.
+        """
+        if self.rest.terms:
+            raise SpaceError(f"the expectation of a term over too many choices is not available: {str(self.rest)[:200]}")
+        total = zero + self.constant
+        for table in self.tables:
+            value = zero.new_tensor(table.values)
+            for path in reversed(table.paths):
+                value = value @ weights(path)
+            total = total + value
+        return total
+
+    def scope(self) -> frozenset[str]:
+        """All choices that it depends on."""
+        return frozenset(p for t in self.tables for p in t.paths) | self.rest.paths
+
+
+def tabulate(expr: Expr, choices: Mapping[str, Choice], symbols: Mapping[str, int] | None = None) -> Tables:
+    """Compile an expression. Free dimensions get their values from `symbols`.
+
+    Raises:
+        SpaceError: A free dimension has no value.
+    """
+    symbols = symbols or {}
+    groups: dict[frozenset[str], dict[Any, Any]] = {}
+    for monomial, coefficient in expr.terms.items():
+        single = Expr({monomial: coefficient})
+        groups.setdefault(single.paths, {})[monomial] = coefficient
+    merged: dict[frozenset[str], dict[Any, Any]] = {}
+    for paths in sorted(groups, key=len, reverse=True):
+        host = next((p for p in merged if paths <= p), None)
+        merged.setdefault(host if host is not None else paths, {}).update(groups[paths])
+    constant, tables, rest = 0.0, [], as_expr(0)
+    order = {p: i for i, p in enumerate(choices)}
+    for paths, terms in merged.items():
+        part = Expr(terms)
+        if not paths:
+            constant += float(part.evaluate(Batch(choices, {}, symbols)))
+        elif _domain(choices, paths) > MAX_TABLE:
+            rest = rest + part
+        else:
+            names = tuple(sorted(paths, key=order.__getitem__))
+            shape = [len(choices[p].values) for p in names]
+            values = part.evaluate(Batch(choices, joint_grid(choices, names), symbols))
+            tables.append(Table(names, np.broadcast_to(np.asarray(values, dtype=np.float64), shape).copy()))
+    return Tables(constant, tuple(tables), rest, dict(symbols))
+
+
+def upper_bound(expr: Expr, choices: Mapping[str, Choice], rules: Sequence[Expr] = ()) -> int:
+    """The largest value of an expression over the joint values of its choices that break no rule about just those.
+
+    Raises:
+        SpaceError: It depends on a free dimension, or on more joint values than can be listed, or no value is feasible.
+    """
+    if expr.constant is not None:
+        return int(expr.constant)
+    if expr.symbols:
+        raise SpaceError(f"{expr} depends on the free dimension {', '.join(expr.symbols)} and has no bound")
+    if _domain(choices, expr.paths) > MAX_TABLE * 16:
+        raise SpaceError(f"{expr} depends on too many joint values ({_domain(choices, expr.paths):,}) to be bounded")
+    names = sorted(expr.paths)
+    batch = Batch(choices, joint_grid(choices, names), {})
+    values = np.broadcast_to(np.asarray(expr.evaluate(batch)), [len(choices[p].values) for p in names])
+    feasible = np.ones(values.shape, dtype=bool)
+    for rule in rules:
+        if rule.paths and rule.paths <= expr.paths:
+            feasible = feasible & (np.asarray(rule.evaluate(batch)) != 0)
+    if not feasible.any():
+        raise SpaceError(f"no value of {expr} meets the rules")
+    return int(values[feasible].max())
