@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["AssetError", "ConfigError", "DataError", "DiskFullError", "RankitectError", "RunFolderError", "SpaceError", "TrainingError"]
+__all__ = [
+    "AssetError",
+    "ConfigError",
+    "DataError",
+    "DiskFullError",
+    "RankitectError",
+    "RunFolderError",
+    "SpaceError",
+    "TrainingError",
+]
 
 
 class RankitectError(ValueError):
