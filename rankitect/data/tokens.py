@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,11 +19,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rankitect.data.assets import cache_root
 from rankitect.data.splits import SHARES, assign_splits
 from rankitect.data.text import Document, TextSource
 from rankitect.errors import DataError
 
-__all__ = ["Encoder", "SplitTokens", "TokenizedText", "cache_root", "tokenize"]
+__all__ = ["Encoder", "SplitTokens", "TokenizedText", "tokenize"]
 
 _FORMAT = 1  # part of every key: raise it when the meaning of the files, or the way documents are split, changes
 _GROUP = 256  # documents encoded at once
@@ -122,11 +122,6 @@ class TokenizedText:
         if name not in self.splits:
             raise DataError(f"The text {self.name!r} has no split {name!r}; it has {', '.join(self.splits)}.")
         return self.splits[name]
-
-
-def cache_root() -> Path:
-    """The folder of all caches: $RANKITECT_CACHE, or ~/.cache/rankitect."""
-    return Path(os.environ.get("RANKITECT_CACHE") or Path.home() / ".cache" / "rankitect").expanduser()
 
 
 def tokenize(

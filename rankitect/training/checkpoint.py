@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from rankitect.data.assets import write_atomically
 from rankitect.errors import TrainingError
 
 __all__ = ["load_state", "save_state"]
@@ -28,20 +28,11 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any
     Raises:
         OSError: when the disk is full or may not be written; the old file is kept.
     """
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with work.open("wb") as file:
-            file.write(
-                save({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, {_KEY: json.dumps(info)})
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        work.replace(path)
-    finally:
-        work.unlink(missing_ok=True)
+    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, lambda part: save_file(plain, part, {_KEY: json.dumps(info)}))
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -180,8 +180,8 @@ class GuardedOptimizer:
             what = "loss" if not math.isfinite(loss) else "gradient"
             raise TrainingError(
                 f"Training cannot go on: the {what} is not finite at step {step + 1} (learning rate {lr:.3g}, already "
-                f"halved {self.halvings - 1} times). Lower the learning rate or clip harder; if it happens at the first "
-                "step, the model or the data holds values that are not finite."
+                f"halved {self.halvings - 1} times). Lower the learning rate or clip harder; if it happens at the "
+                "first step, the model or the data holds values that are not finite."
             )
 
     def state(self) -> dict[str, Tensor]:

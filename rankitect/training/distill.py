@@ -1,0 +1,287 @@
+"""Healing: a pruned model learns the backbone's next-token distributions again (forward KL).
+
+The backbone's likeliest tokens at every position are found once and kept on disk, a small file a window. All candidates
+of a search heal on the same windows, so all but the first find them there and never run the backbone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rankitect.data.assets import cache_root, write_atomically
+from rankitect.errors import TrainingError
+from rankitect.tasks.language import LanguageTask
+from rankitect.tasks.losses import SparseTargets, cross_entropy, kl_divergence, sparse_kl_divergence, top_targets
+from rankitect.training.loop import TrainConfig, TrainResult, train
+from rankitect.training.optimizer import OptimizerConfig, StepReport
+
+__all__ = ["DistillBatch", "Distillation", "HealConfig", "TeacherTargets", "heal", "weights_fingerprint"]
+
+_FORMAT = 1
+_log = logging.getLogger(__name__)
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """SHA-256 over a model's parameters and buffers: names, shapes, types and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        plain = tensor.detach().contiguous()
+        digest.update(f"{name} {list(plain.shape)} {plain.dtype}\n".encode())
+        digest.update(plain.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class TeacherTargets:
+    """The likeliest next tokens under a teacher, for windows of a split; computed when first asked for, then kept.
+
+    Log-probabilities are kept in half precision (0.4% of a small probability) and scaled back to a total of one.
+    A file that cannot be written costs time, not the run.
+
+    Args:
+        teacher: ids [B, T] to logits [B, T, V]; never trained.
+        task: gives the text.
+        fingerprint: of the teacher's weights; by default `weights_fingerprint`.
+        split: of the text.
+        context: tokens of a window, T.
+        k: tokens kept at each position, K.
+        temperature: of the teacher's softmax.
+        cache: folder of all teachers' files; by default `teacher` in `cache_root()`.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        task: LanguageTask,
+        *,
+        fingerprint: str | None = None,
+        split: str = "train",
+        context: int = 128,
+        k: int = 64,
+        temperature: float = 1.0,
+        cache: Path | None = None,
+    ) -> None:
+        if k < 1 or not temperature > 0:
+            raise TrainingError(
+                f"Distillation: k must be at least 1 and temperature above 0, found {k} and {temperature}."
+            )
+        self.teacher, self.tokens, self.context = teacher, task.text.split(split), context
+        self.k, self.temperature = min(k, task.text.vocab_size), temperature
+        described = [
+            _FORMAT,
+            fingerprint or weights_fingerprint(teacher),
+            task.text.fingerprint,
+            split,
+            context,
+            self.k,
+        ]
+        key = hashlib.sha256(json.dumps([*described, temperature]).encode()).hexdigest()
+        self.folder = (cache_root() / "teacher" if cache is None else cache) / key[:32]
+        self.computed = 0
+        """Windows for which the teacher has run, in this process."""
+
+    def at(self, windows: NDArray[np.int64]) -> SparseTargets:
+        """The teacher's distributions at every position of some windows: ids and probs [B, T, K], tail [B, T]."""
+        found = {int(window): self._load(int(window)) for window in windows}
+        missing = [window for window, arrays in found.items() if arrays is None]
+        if missing:
+            found |= self._compute(missing)
+        rows = [found[int(window)] for window in windows]
+        kept = {
+            name: torch.from_numpy(np.stack([row[name] for row in rows if row])) for name in ("ids", "logp", "tail")
+        }
+        probs, tail = kept["logp"].float().exp(), kept["tail"]
+        probs *= ((1.0 - tail) / probs.sum(-1))[..., None]
+        return SparseTargets(kept["ids"].long(), probs, tail)
+
+    def _compute(self, windows: list[int]) -> dict[int, dict[str, NDArray[np.generic]] | None]:
+        training = self.teacher.training
+        self.teacher.eval()
+        try:
+            with torch.inference_mode():
+                ids = torch.from_numpy(self.tokens.read(np.array(windows), self.context))
+                targets = top_targets(self.teacher(ids[:, :-1]), self.k, self.temperature)
+        finally:
+            self.teacher.train(training)
+        self.computed += len(windows)
+        computed: dict[int, dict[str, NDArray[np.generic]] | None] = {}
+        for row, window in enumerate(windows):
+            arrays: dict[str, NDArray[np.generic]] = {
+                "ids": targets.ids[row].numpy().astype(np.int32),
+                "logp": targets.probs[row].clamp_min(1e-30).log().numpy().astype(np.float16),
+                "tail": targets.tail[row].numpy().astype(np.float32),
+            }
+            self._keep(window, arrays)
+            computed[window] = arrays
+        return computed
+
+    def _path(self, window: int) -> Path:
+        return self.folder / f"{window // 1000:04d}" / f"{window:07d}.safetensors"
+
+    def _load(self, window: int) -> dict[str, NDArray[np.generic]] | None:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        path = self._path(window)
+        try:
+            return load_file(path) if path.exists() else None
+        except (SafetensorError, OSError):  # cut short by a crash: make it again
+            return None
+
+    def _keep(self, window: int, arrays: dict[str, NDArray[np.generic]]) -> None:
+        from safetensors.numpy import save_file
+
+        path = self._path(window)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda part: save_file(arrays, part))
+        except OSError as error:
+            _log.warning("Teacher's logits are not kept (%s): %s", path, error.strerror or error)
+
+
+@dataclass(frozen=True)
+class DistillBatch:
+    """Token ids [B, T + 1] int64 with the teacher's view of their next tokens.
+
+    Attributes:
+        ids: the text.
+        teacher: the kept distributions [B, T, K], or all logits [B, T, V].
+    """
+
+    ids: Tensor
+    teacher: SparseTargets | Tensor
+
+    def __len__(self) -> int:
+        return self.ids.shape[0] * (self.ids.shape[1] - 1)
+
+
+@dataclass(frozen=True)
+class HealConfig:
+    """How a pruned model is healed.
+
+    Attributes:
+        tokens: training tokens; rounded up to whole batches.
+        batch: windows in a step.
+        context: tokens of a window.
+        k: the teacher's tokens that are kept at each position; None keeps no file and compares all logits.
+        ce_weight: weight of the cross-entropy with the text's own tokens, added to the KL.
+        temperature: of both softmaxes in the KL.
+        optimizer: learning rate, schedule, clipping.
+        seed: of random numbers in the model; the order of the windows is the task's.
+    """
+
+    tokens: int = 45 * 4 * 128
+    batch: int = 4
+    context: int = 128
+    k: int | None = 64
+    ce_weight: float = 0.0
+    temperature: float = 1.0
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return -(-self.tokens // (self.batch * self.context))
+
+
+class Distillation:
+    """Batches and loss of healing, shared by all candidates of a search.
+
+    Args:
+        teacher: the backbone.
+        task: gives the text and the order of its windows.
+        config: batch, context, k, weights.
+        fingerprint: of the teacher's weights; by default `weights_fingerprint`.
+        split: of the text.
+        cache: folder of the teacher's kept logits.
+
+    Raises:
+        DataError: when the split is shorter than one batch.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        task: LanguageTask,
+        config: HealConfig,
+        *,
+        fingerprint: str | None = None,
+        split: str = "train",
+        cache: Path | None = None,
+    ) -> None:
+        self.teacher, self.task, self.config, self.split = teacher, task, config, split
+        self.tokens = task.require(split, config.batch, config.context)
+        self.targets = (
+            None
+            if config.k is None
+            else TeacherTargets(
+                teacher,
+                task,
+                fingerprint=fingerprint,
+                split=split,
+                context=config.context,
+                k=config.k,
+                temperature=config.temperature,
+                cache=cache,
+            )
+        )
+
+    def batch_at(self, step: int) -> DistillBatch:
+        """The batch of a step, a pure function of the task's seed and the step."""
+        config = self.config
+        windows = self.task.window_indices(self.split, step, batch=config.batch, context=config.context)
+        ids = torch.from_numpy(self.tokens.read(windows, config.context))
+        if self.targets is not None:
+            return DistillBatch(ids, self.targets.at(windows))
+        with torch.inference_mode():
+            return DistillBatch(ids, self.teacher(ids[:, :-1]))
+
+    def loss(self, model: nn.Module, batch: DistillBatch) -> Tensor:
+        """KL(teacher || model) plus the weighted cross-entropy, nats a token."""
+        logits, config = model(batch.ids[:, :-1]), self.config
+        targets = batch.ids[:, 1:]
+        if isinstance(batch.teacher, SparseTargets):
+            return sparse_kl_divergence(
+                logits, batch.teacher, targets=targets, ce_weight=config.ce_weight, temperature=config.temperature
+            )
+        warm = config.temperature
+        plain = warm == 1.0
+        loss = kl_divergence(logits, batch.teacher) if plain else kl_divergence(logits / warm, batch.teacher / warm)
+        loss = loss * warm**2
+        return loss if not config.ce_weight else loss + config.ce_weight * cross_entropy(logits, targets)
+
+
+def heal(
+    model: nn.Module,
+    distillation: Distillation,
+    *,
+    progress: Callable[[int, int, StepReport], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    checkpoint: Path | None = None,
+) -> TrainResult:
+    """Trains a pruned model in place to answer as the teacher does; see `train` for the callbacks and the checkpoint.
+
+    Raises:
+        TrainingError: when the loss stays not finite.
+    """
+    config = distillation.config
+    return train(
+        model,
+        distillation.loss,
+        distillation.batch_at,
+        TrainConfig(steps=config.steps, optimizer=config.optimizer, seed=config.seed),
+        size=len,
+        progress=progress,
+        should_stop=should_stop,
+        checkpoint=checkpoint,
+    )
