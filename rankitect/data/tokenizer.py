@@ -295,8 +295,8 @@ def _utf8(text: str) -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise DataError(
-            f"Text has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which UTF-8 cannot "
-            "hold. Read the file as UTF-8 with errors='replace', or remove the character."
+            f"Text has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which UTF-8 "
+            "cannot hold. Read the file as UTF-8 with errors='replace', or remove the character."
         ) from error
 
 

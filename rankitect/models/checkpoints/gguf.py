@@ -154,8 +154,8 @@ def _tokenizer(metadata: _Metadata, vocab: int) -> BPETokenizer:
     kind = metadata.get("tokenizer.ggml.model", str)
     if kind != "gpt2":
         raise AssetError(
-            f"{path}: its tokenizer is of kind {kind!r}. Supported: 'gpt2' (byte-level BPE). Use the model's Hugging Face "
-            "folder, whose tokenizer.json may be of any kind."
+            f"{path}: its tokenizer is of kind {kind!r}. Supported: 'gpt2' (byte-level BPE). Use the model's Hugging "
+            "Face folder, whose tokenizer.json may be of any kind."
         )
     tokens = metadata.get("tokenizer.ggml.tokens", list)
     if len(tokens) > vocab:

@@ -1,7 +1,7 @@
 """Reading GGUF, llama.cpp's file format: a table of typed keys, a table of tensors, then the tensors' bytes.
 
 The tables are read here and not by the `gguf` package's reader, which takes seconds for a vocabulary of 49,152 tokens
-and does not say what is wrong with a damaged file. The package knows the quantizations and turns them back into float32.
+and does not say what is wrong with a damaged file. The package knows the quantizations and turns them into float32.
 Every length in the file is checked against the bytes that are left before it is used.
 """
 
@@ -114,7 +114,7 @@ class GGUFFile:
         version = cursor.scalar("I")
         if version not in _VERSIONS:
             order = " (or it was written for big-endian machines)" if version & 0xFFFF == 0 else ""
-            raise AssetError(f"{self.path} is of GGUF version {version}{order}. Supported: {_VERSIONS}, little-endian.")
+            raise AssetError(f"{self.path} is of GGUF version {version}{order}. Supported: 2 and 3, little-endian.")
         n_tensors, n_keys = cursor.scalar("Q"), cursor.scalar("Q")
         for _ in range(n_keys):
             key = cursor.string()

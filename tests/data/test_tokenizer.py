@@ -1,0 +1,154 @@
+"""Tokenizers: ids are stable, text survives, files are read back as the same tokenizer."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankitect.data.tokenizer import BPETokenizer, ByteTokenizer, Tokenizer, byte_level_bpe, load_tokenizer
+from rankitect.errors import AssetError, DataError
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+
+
+@pytest.fixture(scope="module")
+def alphabet(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The 256 characters of byte-level vocabularies in the order of the bytes, from the byte tokenizer's file."""
+    folder = tmp_path_factory.mktemp("bytes")
+    ByteTokenizer().save(folder)
+    vocab = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    return sorted(vocab, key=vocab.get)
+
+
+@pytest.fixture(scope="module")
+def small(alphabet: list[str]) -> BPETokenizer:
+    tokens = [*alphabet, "Ġt", "he", "Ġthe", "12", "<|end|>"]
+    return byte_level_bpe(
+        tokens,
+        ["Ġ t", "h e", "Ġt he", "1 2"],
+        pre="smollm",
+        source="test",
+        control_ids=[260],
+        special_ids={"eos": 260},
+        chat_template="{{ messages }}",
+    )
+
+
+@given(text=TEXTS)
+def test_byte_tokenizer_is_utf8(text: str) -> None:
+    tokenizer = ByteTokenizer()
+    ids = tokenizer.encode(text)
+    assert ids.dtype == np.int32
+    assert ids.tolist() == list(text.encode())
+    assert tokenizer.decode(ids) == text
+
+
+def test_byte_tokenizer_shows_what_is_no_text() -> None:
+    assert ByteTokenizer().decode([104, 0xC3, 105, 299]) == "h\ufffdi\ufffd"
+    assert ByteTokenizer().vocab_size == 256
+    assert ByteTokenizer().encode("").shape == (0,)
+
+
+@given(text=TEXTS)
+def test_bpe_returns_the_text(small: BPETokenizer, text: str) -> None:
+    assert small.decode(small.encode(text)) == text
+
+
+def test_bpe_merges_and_sets_digits_apart(small: BPETokenizer, alphabet: list[str]) -> None:
+    assert small.encode("the the").tolist() == [ord("t"), 257, 258]
+    assert small.encode("12").tolist() == [ord("1"), ord("2")]
+    joined = byte_level_bpe([*alphabet, "12"], ["1 2"], pre="gpt-2", source="test")
+    assert joined.encode("12").tolist() == [256]
+
+
+def test_special_tokens_in_text_are_plain_text(small: BPETokenizer) -> None:
+    ids = small.encode("a<|end|>")
+    assert 260 not in ids
+    assert small.decode(ids) == "a<|end|>"
+    assert small.decode([97, 260]) == "a<|end|>"
+    assert small.vocab_size == 261
+    assert small.special_ids == {"eos": 260}
+
+
+@pytest.mark.parametrize("tokenizer", [ByteTokenizer(), "small"], ids=["byte", "bpe"])
+def test_batch_equals_one_by_one(tokenizer: Tokenizer | str, small: BPETokenizer) -> None:
+    chosen = small if isinstance(tokenizer, str) else tokenizer
+    texts = ["", "the 12 thé", "\n\n  x", "a" * 500]
+    batch = chosen.encode_batch(texts)
+    assert [ids.tolist() for ids in batch] == [chosen.encode(text).tolist() for text in texts]
+    assert all(ids.dtype == np.int32 and ids.ndim == 1 for ids in batch)
+
+
+@pytest.mark.parametrize("tokenizer", [ByteTokenizer(), "small"], ids=["byte", "bpe"])
+def test_lone_surrogate_is_named(tokenizer: Tokenizer | str, small: BPETokenizer) -> None:
+    chosen = small if isinstance(tokenizer, str) else tokenizer
+    with pytest.raises(DataError, match=r"lone surrogate \(U\+D800\) at character 2"):
+        chosen.encode_batch(["fine", "ab\ud800"])
+
+
+def test_saved_tokenizers_come_back_as_themselves(tmp_path: Path, small: BPETokenizer) -> None:
+    for name, tokenizer in {"byte": ByteTokenizer(), "bpe": small}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        tokenizer.save(folder)
+        again = load_tokenizer(folder)
+        assert type(again) is type(tokenizer)
+        assert again.fingerprint == tokenizer.fingerprint
+        assert again.vocab_size == tokenizer.vocab_size
+        assert again.special_ids == tokenizer.special_ids
+        assert again.encode("the 12 naïve").tolist() == tokenizer.encode("the 12 naïve").tolist()
+        assert sorted(file.name for file in folder.iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
+    assert json.loads((tmp_path / "bpe" / "tokenizer_config.json").read_text())["chat_template"] == "{{ messages }}"
+
+
+def test_saved_byte_tokenizer_gives_bytes_in_the_tokenizers_library(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer as Backend
+
+    ByteTokenizer().save(tmp_path)
+    backend = Backend.from_file(str(tmp_path / "tokenizer.json"))
+    text = "café 𝄞\x00\t1234"
+    assert backend.encode(text).ids == list(text.encode())
+
+
+def test_fingerprint_tells_tokenizers_apart(small: BPETokenizer, alphabet: list[str]) -> None:
+    tokens = [*alphabet, "12"]
+    first = byte_level_bpe(tokens, ["1 2"], pre="gpt-2", source="test")
+    same = byte_level_bpe(tokens, ["1 2"], pre="gpt-2", source="elsewhere")
+    digits = byte_level_bpe(tokens, ["1 2"], pre="smollm", source="test")
+    assert first.fingerprint == same.fingerprint
+    assert len({first.fingerprint, digits.fingerprint, small.fingerprint, ByteTokenizer().fingerprint}) == 4
+    assert all(re.fullmatch(r"[0-9a-f]{64}", t.fingerprint) for t in (first, ByteTokenizer()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pre": "llama-bpe"}, r"f.gguf: pre-tokenizer 'llama-bpe' is not supported. Supported: gpt-2, smollm"),
+        ({"merges": ["a b"]}, r"f.gguf: the merge 'a b' is not made of two tokens"),
+        ({"merges": ["a b c"]}, r"f.gguf: the merge 'a b c' is not made of two tokens"),
+        ({"tokens": ["a", "a"]}, r"f.gguf: the token table names 1 tokens twice"),
+        ({"control_ids": [2]}, r"f.gguf: special token id 2 is outside the token table of 2 tokens"),
+    ],
+)
+def test_contradicting_tables_are_refused(change: dict[str, object], message: str) -> None:
+    given_tables: dict[str, object] = {"tokens": ["a", "b"], "merges": [], "pre": "gpt-2", "source": "f.gguf"} | change
+    with pytest.raises(AssetError, match=message):
+        byte_level_bpe(**given_tables)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_smollm2_tokenizer_reproduces_known_ids() -> None:
+    from rankitect.models.checkpoints import load_checkpoint
+
+    tokenizer = load_checkpoint("smollm2-135m").tokenizer
+    assert tokenizer.vocab_size == 49152
+    assert tokenizer.special_ids == {"bos": 1, "eos": 2, "unk": 0, "pad": 2}
+    ids = tokenizer.encode("Hello 1234 world's café").tolist()
+    assert ids == [19556, 216, 33, 34, 35, 36, 905, 506, 37366]
+    assert tokenizer.decode(ids) == "Hello 1234 world's café"
