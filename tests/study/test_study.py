@@ -242,12 +242,12 @@ def test_a_database_that_cannot_grow_loses_nothing(tmp_path: Path) -> None:
         def prepare(self, session: Any) -> None:
             super().prepare(session)
             pages = session._store.connection.execute("PRAGMA page_count").fetchone()[0]
-            session._store.connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+            session._store.connection.execute(f"PRAGMA max_page_count = {pages + 1}")
 
     with pytest.raises(DiskFullError, match="No space is left on the disk"):
-        run(tmp_path / "run", Full(total=400, size=10**6))
+        run(tmp_path / "run", Full(total=60, size=10**6))
     assert sum(trial.ok for trial in stored(tmp_path / "run")) >= 4
-    assert run(tmp_path / "run", RandomPoints(total=400, size=10**6), limits=Limits(batch=100)).ended == "finished"
+    assert run(tmp_path / "run", RandomPoints(total=60, size=10**6), limits=Limits(batch=20)).ended == "finished"
 
 
 def test_a_killed_trial_is_given_up_after_some_attempts(tmp_path: Path) -> None:

@@ -1,0 +1,197 @@
+"""Composing a configuration from the groups in configs/ and the command line, with Hydra and nothing of its run-time.
+
+Hydra neither changes the working folder, nor makes output folders, nor configures logging here. Where a key came from
+is kept, so that a message can name the file and line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rankitect.errors import ConfigError
+
+__all__ = ["Composed", "compose", "configs_folder", "groups", "nearest"]
+
+_ASSIGNMENT = re.compile(r"^(?P<prefix>~|\+\+|\+)?(?P<key>[A-Za-z_][\w./@]*)(?:=(?P<value>.*))?$", re.DOTALL)
+_HYDRA_VERSION = "1.3"  # behaviour that Hydra promises to keep
+
+
+def configs_folder() -> Path:
+    """The folder of the configurations that come with the package."""
+    return Path(__file__).resolve().parent.parent / "configs"
+
+
+def nearest(path: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like `path`, if any is.
+
+    A key in the wrong section is as common a mistake as a misspelt one, so the last part of a dotted path counts on its
+    own as well; of equals, a neighbour wins.
+    """
+
+    def likeness(key: str) -> float:
+        (parent, _, last), (other_parent, _, other_last) = path.rpartition("."), key.rpartition(".")
+        whole = difflib.SequenceMatcher(None, path, key).ratio()
+        end = difflib.SequenceMatcher(None, last, other_last).ratio()
+        return max(whole, end) + (0.1 if parent == other_parent else 0.0)
+
+    best = max(known, key=likeness, default=None)
+    return best if best is not None and likeness(best) >= 0.7 else None
+
+
+def groups(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
+    """The files of every group, as {group: {option: file}}; a later folder's file replaces an earlier's."""
+    found: dict[str, dict[str, Path]] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*/*.yaml")):
+            found.setdefault(path.parent.name, {})[path.stem] = path
+    return found
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A configuration as plain data, before validation.
+
+    Attributes:
+        data: The resolved configuration.
+        choices: Option chosen in each group.
+        origins: File and line of every key that a file sets, by dotted path ("configs/task/language.yaml:3").
+        given: Dotted paths of keys that the command line sets.
+    """
+
+    data: dict[str, Any]
+    choices: dict[str, str]
+    origins: dict[str, str]
+    given: frozenset[str] = field(default_factory=frozenset)
+
+    def came_from(self, path: str) -> str:
+        """Where a key was set, in words."""
+        if any(path == given or given.startswith(f"{path}.") or path.startswith(f"{given}.") for given in self.given):
+            return "on the command line"
+        while path:
+            if path in self.origins:
+                return f"in {self.origins[path]}"
+            path = path.rpartition(".")[0]
+        return "in the configuration"
+
+
+def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> Composed:
+    """Compose the groups that the overrides choose, then set the values that they give.
+
+    Args:
+        overrides: In Hydra's grammar: `group=option`, `key.path=value`.
+        extra_folder: A folder of the user's own groups, laid out like configs/.
+
+    Raises:
+        ConfigError: An override cannot be read, or chooses an option that there is not.
+    """
+    folders = [configs_folder(), *([extra_folder.resolve()] if extra_folder else [])]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"The folder of configurations {folder} does not exist.")
+    known = groups(folders)
+    prepared, given = [], set()
+    for override in overrides:
+        text, key = _prepare(override, known)
+        if text is None:
+            continue
+        prepared.append(text)
+        if key is not None:
+            given.add(key)
+    if extra_folder is not None:
+        prepared.append(f"hydra.searchpath=[{_quoted('file://' + str(folders[1]))}]")
+    data, choices = _compose(folders[0], prepared)
+    return Composed(data, choices, dict(_origins(folders, known, choices)), frozenset(given))
+
+
+def _prepare(override: str, known: dict[str, dict[str, Path]]) -> tuple[str | None, str | None]:
+    """The override for Hydra (None if it says nothing), and the key that it sets unless it chooses an option."""
+    match = _ASSIGNMENT.match(override)
+    if match is None or (match["value"] is None and match["prefix"] != "~"):
+        raise ConfigError(
+            f"'{override}' is not understood. Write key=value without blanks, for example space=mobile_llm "
+            "budget.minutes=20; text with special characters in quotes, for example 'task.text=\"my file.txt\"'."
+        )
+    key, value = match["key"], match["value"]
+    if key in known and not match["prefix"]:
+        option = (value or "").strip("'\"")
+        if key == "preset" and option == "null":
+            return None, None  # the default
+        if option not in known[key]:
+            guess = nearest(option, list(known[key]))
+            raise ConfigError(
+                f"Unknown {key} '{option}'.{f' Did you mean {chr(39)}{guess}{chr(39)}?' if guess else ''} "
+                f"Allowed: {', '.join(sorted(known[key]))}."
+            )
+        return override, None
+    if key.split(".")[0] == "hydra":
+        raise ConfigError(f"'{override}': keys of Hydra itself are not used here.")
+    # ++ sets a key whether or not a file has it; that it is a key at all is for the models to say, with better words.
+    return (override if match["prefix"] else f"++{override}"), key
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _compose(folder: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf, open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
+    before = GlobalHydra.instance().hydra  # a program that uses Hydra itself may call search()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(folder), version_base=_HYDRA_VERSION, job_name="search"):
+            config = hydra_compose("config", overrides=overrides, return_hydra_config=True)
+        choices = OmegaConf.to_container(config.hydra.runtime.choices)
+        with open_dict(config):
+            del config["hydra"]
+        data = OmegaConf.to_container(config, resolve=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        said = " ".join(str(part).split("\nSee https")[0].strip() for part in (error, error.__cause__) if part)
+        raise ConfigError(f"The configuration cannot be composed: {said}") from error
+    finally:
+        if before is not None:
+            GlobalHydra.instance().hydra = before
+    chosen = {str(key): str(value) for key, value in dict(choices).items() if value is not None}  # type: ignore[arg-type]
+    return data, chosen  # type: ignore[return-value]
+
+
+def _origins(
+    folders: Sequence[Path], known: dict[str, dict[str, Path]], choices: dict[str, str]
+) -> Iterator[tuple[str, str]]:
+    """File and line of each key of the files in use, later files last, so that a dict keeps what counts."""
+    yield from _lines(folders[0] / "config.yaml", "", folders)
+    for group, option in choices.items():
+        path = known.get(group, {}).get(option)
+        if path is not None:
+            yield from _lines(path, group, folders)
+
+
+def _lines(path: Path, group: str, folders: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    import yaml  # type: ignore[import-untyped]
+
+    text = path.read_text(encoding="utf-8")
+    root = yaml.compose(text)
+    prefix = "" if "@package _global_" in text.partition("\n")[0] else group
+    folder = next(folder for folder in reversed(folders) if path.is_relative_to(folder))
+    shown = f"{'configs' if folder == folders[0] else folder}/{path.relative_to(folder).as_posix()}"
+
+    def walk(node: Any, at: str) -> Iterator[tuple[str, str]]:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                where = f"{at}.{key.value}" if at else str(key.value)
+                if where != "defaults":
+                    yield where, f"{shown}:{key.start_mark.line + 1}"
+                    yield from walk(value, where)
+
+    yield from walk(root, prefix)

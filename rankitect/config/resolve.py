@@ -1,0 +1,169 @@
+"""From the command line to a checked configuration, with every mistake explained before work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from rankitect.config.compose import Composed, compose, nearest
+from rankitect.config.plugins import config_model, load_target
+from rankitect.config.schema import SearchConfig
+from rankitect.errors import ConfigError
+
+__all__ = ["Plugin", "Resolved", "resolve"]
+
+_SECTIONS = ("space", "task", "controller", "evaluator.final", "evaluator.screen")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plug-in with its checked keys.
+
+    Attributes:
+        name: Name for reports.
+        target: The class or function.
+        config: Its keys, as its own `Config`.
+    """
+
+    name: str
+    target: Callable[..., Any]
+    config: BaseModel
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration that has passed every check that needs no data.
+
+    Attributes:
+        config: The core's keys.
+        plugins: Plug-ins by section: "space", "task", "controller", "evaluator.final", and "evaluator.screen" if any.
+        data: All of it as plain data, defaults filled in; what config.yaml holds and the hash is taken of.
+    """
+
+    config: SearchConfig
+    plugins: dict[str, Plugin]
+    data: dict[str, Any]
+
+
+def resolve(overrides: Sequence[str], extra_folder: Path | None = None) -> Resolved:
+    """Compose and check a configuration. Imports the plug-ins' modules, which import no heavy package.
+
+    Args:
+        overrides: In Hydra's grammar.
+        extra_folder: A folder of the user's own groups.
+
+    Raises:
+        ConfigError: With one line for each mistake.
+    """
+    composed = compose(overrides, extra_folder)
+    preset = composed.choices.get("preset")
+    raw = {**composed.data, "preset": None if preset in (None, "None", "null") else preset}
+    try:
+        config = SearchConfig.model_validate(raw)
+    except ValidationError as error:
+        raise _explain(error, "", raw, composed, _known_keys(SearchConfig)) from None
+    data = config.model_dump(mode="json")
+    plugins, mistakes = {}, []
+    for section in _SECTIONS:
+        part = _at(raw, section)
+        if part is None:
+            continue
+        name = part.get("name") or composed.choices.get(section, "") or str(part["target"]).rpartition(".")[2]
+        try:
+            plugins[section] = _plugin(section, name, part, config.allowed_packages, composed)
+        except ConfigError as error:
+            mistakes.append(str(error))
+            continue
+        dumped = plugins[section].config.model_dump(mode="json")
+        _put(data, section, {"name": name, "target": part["target"], **dumped})
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return Resolved(config, plugins, data)
+
+
+def _plugin(section: str, name: str, part: Mapping[str, Any], allowed: Sequence[str], composed: Composed) -> Plugin:
+    target = load_target(part["target"], allowed, f"{section}.target")
+    model = config_model(target)
+    own = {key: value for key, value in part.items() if key not in ("name", "target")}
+    try:
+        return Plugin(name, target, model.model_validate(own))
+    except ValidationError as error:
+        known = [f"{section}.{key}" for key in _known_keys(model)]
+        raise _explain(error, section, own, composed, known) from None
+
+
+def _at(data: Mapping[str, Any], path: str) -> Any:
+    found: Any = data
+    for part in path.split("."):
+        if not isinstance(found, Mapping):
+            return None
+        found = found.get(part)
+    return found
+
+
+def _put(data: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for part in parents:
+        data = data[part]
+    data[last] = value
+
+
+def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Dotted paths of all keys of a model and the models in it."""
+    keys = []
+    for name, info in model.model_fields.items():
+        keys.append(f"{prefix}{name}")
+        for kind in (info.annotation, *get_args(info.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                keys += _known_keys(kind, f"{prefix}{name}.")
+    return keys
+
+
+def _explain(
+    error: ValidationError, section: str, raw: Mapping[str, Any], composed: Composed, known: Sequence[str]
+) -> ConfigError:
+    lines = []
+    for problem in error.errors():
+        inner = ".".join(str(part) for part in problem["loc"])
+        path = f"{section}.{inner}" if section and inner else section or inner
+        if problem["type"] == "extra_forbidden":
+            lines.append(_unknown_key(path, composed, known))
+        elif problem["type"] == "missing":
+            lines.append(f"'{path}' is missing. Give it on the command line: {path}=...")
+        else:
+            lines.append(_wrong_value(path, problem, composed))
+    return ConfigError("\n".join(dict.fromkeys(lines)))
+
+
+def _unknown_key(path: str, composed: Composed, known: Sequence[str]) -> str:
+    parent, _, _ = path.rpartition(".")
+    beside = [key for key in known if key.rpartition(".")[0] == parent]
+    # Keys of plug-ins are known here by the files that set them.
+    guess = nearest(path, dict.fromkeys([*beside, *known, *(key for key in composed.origins if key != path)]))
+    text = f"Unknown key '{path}' {composed.came_from(path)}."
+    if guess is not None:
+        file = composed.origins.get(guess) or _file_of(guess, composed)
+        return f"{text} Did you mean '{guess}'{f' ({file})' if file else ''}?"
+    where = f"'{parent}'" if parent else "the configuration"
+    return f"{text} Keys of {where}: {', '.join(sorted(key.rpartition('.')[2] for key in beside)) or 'none'}."
+
+
+def _file_of(key: str, composed: Composed) -> str | None:
+    """The file that a key without a line of its own would belong in."""
+    group = key.split(".")[0]
+    if group in composed.choices and group in composed.origins:
+        return composed.origins[group].rpartition(":")[0]
+    inside = next((origin for path, origin in composed.origins.items() if path.startswith(f"{group}.")), None)
+    return inside.rpartition(":")[0] if inside else "configs/config.yaml"
+
+
+def _wrong_value(path: str, problem: ErrorDetails, composed: Composed) -> str:
+    value = problem["input"]
+    shown = repr(value) if not isinstance(value, Mapping) else "a section"
+    said = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"'{path}' {composed.came_from(path)} is {shown[:200]}: {said}."

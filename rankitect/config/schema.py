@@ -1,0 +1,119 @@
+"""What a configuration may say. Every key of the core is here; a plug-in's keys are in its own `Config`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+__all__ = [
+    "BudgetConfig",
+    "EvaluatorsConfig",
+    "HealConfig",
+    "PluginConfig",
+    "ReportConfig",
+    "RunnerConfig",
+    "SearchConfig",
+]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= bounds[0] < bounds[1]:
+        raise ValueError(f"a range needs 0 <= low < high, not [{bounds[0]:g}, {bounds[1]:g}]")
+    return bounds
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+
+
+class PluginConfig(BaseModel):
+    """A section that a plug-in class reads: its name, the dotted path of the class, and the class's own keys."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = Field(default="", description="name for reports; the file's name by default")
+    target: str = Field(description="dotted path of a class or function")
+
+
+class EvaluatorsConfig(_Strict):
+    """What is measured, and which of it the search is for."""
+
+    objectives: list[str] = Field(min_length=1, description="metrics of the final evaluator for the Pareto front")
+    final: PluginConfig = Field(description="evaluator whose results are reported")
+    screen: PluginConfig | None = Field(default=None, description="cheaper evaluator that a controller may ask for")
+
+
+class HealConfig(_Strict):
+    """Training after inheritance: logit distillation from the backbone, the same for every candidate."""
+
+    tokens: int = Field(default=23040, ge=0, description="training tokens of one candidate")
+    batch: int = Field(default=4, ge=1, description="sequences of a step")
+    context: int = Field(default=128, ge=8, description="tokens of a sequence")
+    lr: float = Field(default=3e-4, gt=0, le=1, description="peak learning rate")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        default="linear", description="learning rate after warm-up"
+    )
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps that warm up")
+    clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay, not on norms")
+    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="AdamW's averaging")
+    ce: float = Field(default=0.0, ge=0, le=1, description="weight of the next-token loss beside the distillation")
+    top_k: int = Field(default=64, ge=0, description="cached teacher logits of a token; 0 keeps all, without a cache")
+
+
+class BudgetConfig(_Strict):
+    """Limits of the search; null is no limit."""
+
+    minutes: float | None = Field(default=None, gt=0, description="wall-clock minutes over all sessions")
+    tokens: int | None = Field(default=None, gt=0, description="train plus eval tokens of the search")
+    trials: int | None = Field(default=None, gt=0, description="measured trials")
+
+
+class RunnerConfig(_Strict):
+    """How trials are run."""
+
+    batch: int = Field(default=1, ge=1, description="proposals that a controller is asked for at a time")
+    attempts: int = Field(default=5, ge=1, description="how often a trial may end with its process")
+    failures: int = Field(default=20, ge=1, description="failed trials in a row that end the run")
+    duplicates: int = Field(default=200, ge=1, description="duplicates in a row that end the run")
+    threads: int | None = Field(default=None, ge=1, description="torch threads; null leaves the default")
+    progress: bool = Field(default=True, description="show progress")
+
+
+class ReportConfig(_Strict):
+    """What is written for people."""
+
+    page: bool = Field(default=True, description="write report/index.html")
+    tensorboard: bool = Field(default=True, description="write TensorBoard scalars")
+    keep_all: bool = Field(default=False, description="keep the artifacts of dominated trials")
+
+
+class SearchConfig(_Strict):
+    """A whole search."""
+
+    space: PluginConfig
+    task: PluginConfig
+    controller: PluginConfig
+    evaluator: EvaluatorsConfig
+    constraints: dict[str, Range] = Field(
+        default_factory=dict, description="allowed range of a cost, relative to the backbone, by its name"
+    )
+    heal: HealConfig = HealConfig()
+    budget: BudgetConfig = BudgetConfig()
+    runner: RunnerConfig = RunnerConfig()
+    report: ReportConfig = ReportConfig()
+    seed: int = Field(default=0, ge=0, lt=2**32, description="seed of everything random")
+    output_dir: str | None = Field(
+        default=None, min_length=1, description="run folder; null: runs/<space>-<controller>-<hash>"
+    )
+    resume: Literal["auto", "force"] = Field(
+        default="auto", description="force: go on in a folder of another configuration"
+    )
+    preset: str | None = Field(default=None, description="name of the preset that was applied")
+    allowed_packages: list[str] = Field(
+        default_factory=lambda: ["rankitect"], description="packages that a target may come from"
+    )
