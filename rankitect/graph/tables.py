@@ -113,7 +113,7 @@ class Tables:
         for table in self.tables:
             value = zero.new_tensor(table.values)
             for path in reversed(table.paths):
-                value = value @ weights(path)
+                value = value @ weights(path).to(value.dtype)
             total = total + value
         return total
 

@@ -1,0 +1,245 @@
+"""From a graph to steps that a model runs: which blocks, on what, with which weights and sizes.
+
+Standalone models, supernets and relaxed supernets differ only in where a step's weights come from and whether its inputs
+are weighed; the walk over the steps (`run_plan`) and the way a weight is cut to size (`take`) exist once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from rankitect.errors import SpaceError
+from rankitect.graph import Architecture, Block, Edge, Expr, SearchSpace
+from rankitect.graph.block import Input, Zeros
+from rankitect.graph.tables import Batch, upper_bound
+
+__all__ = ["Plan", "SlicedParams", "Step", "WeightTree", "bounds", "make_plan", "relaxed_plan", "run_plan", "take", "weight_bounds"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One block's turn.
+
+    Attributes:
+        path: The node.
+        block: What to run.
+        weights: Whose weights to use.
+        edges: The inputs that are there.
+        present: Their positions among all inputs of the node.
+        shapes: Shape of each weight under the architecture (at its largest in a relaxed plan).
+        sizes: Value of each axis name and field (an expression in a relaxed plan).
+        resolve: The number of a dimension in this plan.
+        masked: In a relaxed plan, the output's axes that need a mask, with their dimensions.
+    """
+
+    path: str
+    block: Block
+    weights: str
+    edges: tuple[Edge, ...]
+    present: tuple[int, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    sizes: Mapping[str, Any]
+    resolve: Callable[[Expr], int]
+    masked: tuple[tuple[int, Expr], ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a model, in an order in which they can run."""
+
+    inputs: tuple[str, ...]
+    steps: tuple[Step, ...]
+    outputs: tuple[Edge, ...]
+
+    def shapes(self) -> dict[tuple[str, str], tuple[int, ...]]:
+        """Shape of every weight by (owner, name)."""
+        return {(s.weights, name): shape for s in self.steps for name, shape in s.shapes.items()}
+
+
+class _Fixed:
+    """Values of dimensions under one architecture."""
+
+    def __init__(self, space: SearchSpace, architecture: Architecture) -> None:
+        columns = space.encode([architecture])
+        self._batch = Batch(space.choices, {p: c[0] for p, c in columns.items()}, {})
+        self._known: dict[Expr, int] = {}
+
+    def __call__(self, expr: Expr) -> int:
+        if expr.constant is not None:
+            return int(expr.constant)
+        if expr not in self._known:
+            self._known[expr] = int(expr.evaluate(self._batch))
+        return self._known[expr]
+
+    def open_sizes(self, sizes: Mapping[str, Expr]) -> dict[str, Any]:
+        return {k: self(e) for k, e in sizes.items() if not e.symbols}
+
+
+def make_plan(space: SearchSpace, architecture: Architecture) -> Plan:
+    """The plan of one architecture: live nodes only, every dimension a number."""
+    value = _Fixed(space, architecture)
+    live = {path: value(gate) for path, gate in space.live.nodes.items()}
+    steps = []
+    for node in space.graph.nodes:
+        if isinstance(node.block, Input) or not live[node.path]:
+            continue
+        present = tuple(i for i, e in enumerate(node.inputs) if value(e.gate))
+        edges = tuple(node.inputs[i] for i in present)
+        shapes = {
+            name: tuple(value(d) for d in p.shape) for name, p in node.params.items() if value(p.gate)
+        }
+        steps.append(
+            Step(node.path, node.block, node.weights, edges, present, shapes, value.open_sizes(node.sizes), value)
+        )
+    return Plan(tuple(n.path for n in space.graph.inputs), tuple(steps), tuple(space.graph.outputs))
+
+
+def relaxed_plan(space: SearchSpace) -> Plan:
+    """The plan of the whole graph, every dimension at its largest."""
+    bound = bounds(space)
+    steps = []
+    for node in space.graph.nodes:
+        if isinstance(node.block, Input):
+            continue
+        useful = [i for i, e in enumerate(node.inputs) if not isinstance(space.graph.node(e.source).block, Zeros)]
+        present = tuple(useful or range(len(node.inputs)))
+        shapes = {name: tuple(bound(d) for d in p.shape) for name, p in node.params.items()}
+        masked: tuple[tuple[int, Expr], ...] = ()
+        if not node.block.passes_masks:
+            masked = tuple((axis, d) for axis, d in enumerate(node.outputs[0].dims) if d.paths and not d.symbols)
+        edges = tuple(node.inputs[i] for i in present)
+        steps.append(Step(node.path, node.block, node.weights, edges, present, shapes, node.sizes, bound, masked))
+    return Plan(tuple(n.path for n in space.graph.inputs), tuple(steps), tuple(space.graph.outputs))
+
+
+def bounds(space: SearchSpace) -> Callable[[Expr], int]:
+    """The largest value of a dimension in a space."""
+    rules = [r.condition for r in space.graph.rules]
+    known: dict[Expr, int] = {}
+
+    def bound(expr: Expr) -> int:
+        if expr not in known:
+            known[expr] = upper_bound(expr, space.choices, rules)
+        return known[expr]
+
+    return bound
+
+
+def weight_bounds(space: SearchSpace) -> dict[tuple[str, str], tuple[int, ...]]:
+    """The shape in which a supernet holds each weight, by (owner, name)."""
+    bound = bounds(space)
+    return {
+        (n.weights, name): tuple(bound(d) for d in p.shape) for n in space.graph.nodes for name, p in n.params.items()
+    }
+
+
+def take(weight: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """The prefix of a weight along every axis: the one way in which any model gets a part of another's weights.
+
+    A view; the weight itself where nothing is cut.
+
+    Raises:
+        SpaceError: The weight is smaller than the prefix.
+    """
+    if tuple(weight.shape) == tuple(shape):
+        return weight
+    if weight.dim() != len(shape) or any(n > m for n, m in zip(shape, weight.shape, strict=True)):
+        raise SpaceError(f"a weight of shape {list(weight.shape)} has no prefix of shape {list(shape)}")
+    return weight[tuple(slice(n) for n in shape)]
+
+
+class SlicedParams:
+    """Weights and sizes of one step under one architecture (the `Params` that blocks see)."""
+
+    __slots__ = ("_step", "_tensors", "present")
+
+    def __init__(self, step: Step, tensors: nn.Module) -> None:
+        self._step = step
+        self._tensors = tensors
+        self.present = step.present
+
+    def __getattr__(self, name: str) -> torch.Tensor:
+        return take(getattr(self._tensors, name), self._step.shapes[name])
+
+    def size(self, name: str) -> int:
+        """The value of an axis name or field."""
+        value: int = self._step.sizes[name]
+        return value
+
+    def sizes(self, dims: tuple[Expr, ...]) -> list[int]:
+        """The values of dimensions."""
+        return [self._step.resolve(d) for d in dims]
+
+    def keep(self, x: torch.Tensor, name: str, axis: int = -1) -> torch.Tensor:
+        """`x` itself: what is left out is not computed."""
+        return x
+
+
+class WeightTree(nn.Module):
+    """Weights under readable names: `layers.3.mlp` and `gate` become the parameter `layers.3.mlp.gate`."""
+
+    def __init__(self, tensors: Mapping[tuple[str, str], torch.Tensor]) -> None:
+        super().__init__()
+        for (owner, name), tensor in tensors.items():
+            self.owner(owner, create=True).register_parameter(name, nn.Parameter(tensor))
+
+    def owner(self, path: str, create: bool = False) -> nn.Module:
+        """The module that holds the weights of `path`."""
+        module: nn.Module = self
+        for part in path.split("."):
+            if part not in module._modules and create:
+                module.add_module(part, nn.Module())
+            module = module._modules[part]  # type: ignore[assignment]
+        return module
+
+
+def run_plan(
+    plan: Plan,
+    inputs: Sequence[torch.Tensor],
+    params: Callable[[Step], Any],
+    mix: Callable[[Edge, torch.Tensor], torch.Tensor] | None = None,
+    after: Callable[[Step, Any, tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]] | None = None,
+) -> Any:
+    """Run the steps of a plan.
+
+    Args:
+        plan: The plan.
+        inputs: One tensor for each of the plan's inputs.
+        params: Weights of a step.
+        mix: In a relaxed model, weighs an input by its edge's gate.
+        after: In a relaxed model, masks the outputs of a step.
+
+    Returns:
+        The output, or a tuple where there are several.
+    """
+    if len(inputs) != len(plan.inputs):
+        raise SpaceError(f"the model takes {len(plan.inputs)} inputs ({', '.join(plan.inputs)}), not {len(inputs)}")
+    values: dict[str, tuple[torch.Tensor, ...]] = {path: (x,) for path, x in zip(plan.inputs, inputs, strict=True)}
+    for step, last in zip(plan.steps, _last_uses(plan), strict=True):
+        given = [values[e.source][e.index] for e in step.edges]
+        if mix is not None:
+            given = [mix(e, x) for e, x in zip(step.edges, given, strict=True)]
+        p = params(step)
+        made = step.block.run(p, *given)
+        outputs = made if isinstance(made, tuple) else (made,)
+        values[step.path] = outputs if after is None else after(step, p, outputs)
+        for path in last:
+            del values[path]
+    found = tuple(values[e.source][e.index] for e in plan.outputs)
+    return found if len(found) != 1 else found[0]
+
+
+def _last_uses(plan: Plan) -> Iterator[tuple[str, ...]]:
+    """For each step, the values that nobody needs after it."""
+    last = {e.source: i for i, s in enumerate(plan.steps) for e in s.edges}
+    kept = {e.source for e in plan.outputs}
+    by_step: dict[int, list[str]] = {}
+    for path, i in last.items():
+        if path not in kept:
+            by_step.setdefault(i, []).append(path)
+    return (tuple(by_step.get(i, ())) for i in range(len(plan.steps)))

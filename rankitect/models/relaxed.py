@@ -1,0 +1,178 @@
+"""The relaxed supernet: every choice mixed by weights, so that an architecture's loss has a gradient.
+
+Each choice is given as a distribution over its values (one-hot, a softmax, or a Gumbel-softmax sample). Candidates of a
+`oneof` are summed by weight; a dimension becomes a mask whose entry j is the probability that the dimension is larger
+than j, applied once to what the dimension counts: the prefix property makes the mask exact at one-hot weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from rankitect.errors import SpaceError
+from rankitect.graph import Architecture, Edge, Expr, SearchSpace
+from rankitect.graph.tables import Batch, Tables, joint_grid, tabulate
+from rankitect.models.plan import Step, bounds, relaxed_plan, run_plan
+from rankitect.models.supernet import Supernet
+
+__all__ = ["Mixture", "RelaxedSupernet", "one_hot"]
+
+Weights = Mapping[str, torch.Tensor]
+
+
+def one_hot(space: SearchSpace, architecture: Architecture) -> dict[str, torch.Tensor]:
+    """The weights at which a relaxed supernet equals one architecture."""
+    columns = space.encode([architecture])
+    found = {}
+    for path, choice in space.choices.items():
+        found[path] = torch.zeros(len(choice.values))
+        found[path][int(columns[path][0])] = 1.0
+    return found
+
+
+class _Masks:
+    """Compiled once for a space: tables of gates and sizes, and for each dimension which joint values reach entry j."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        self.bound = bounds(space)
+        self._tables: dict[Expr, Tables] = {}
+        self._reach: dict[Expr, tuple[tuple[str, ...], torch.Tensor]] = {}
+
+    def tables(self, expr: Expr) -> Tables:
+        if expr not in self._tables:
+            self._tables[expr] = tabulate(expr, self.space.choices, self.space.defaults)
+        return self._tables[expr]
+
+    def reach(self, expr: Expr) -> tuple[tuple[str, ...], torch.Tensor]:
+        """The choices of a dimension, and bool [joint values..., entries]: is entry j inside."""
+        if expr not in self._reach:
+            paths = tuple(sorted(expr.paths))
+            values = torch.as_tensor(expr.evaluate(Batch(self.space.choices, joint_grid(self.space.choices, paths), {})))
+            inside = values[..., None] > torch.arange(self.bound(expr))
+            self._reach[expr] = (paths, inside.float())
+        return self._reach[expr]
+
+
+class Mixture:
+    """One set of weights for all choices, with what follows from them.
+
+    Args:
+        masks: The space's compiled masks.
+        weights: For each choice, a vector over its values that sums to 1.
+    """
+
+    def __init__(self, masks: _Masks, weights: Weights) -> None:
+        self._masks, self._weights = masks, weights
+        self._means: dict[Expr, torch.Tensor] = {}
+        self._known_masks: dict[Expr, torch.Tensor] = {}
+        self._zero = torch.zeros(())
+
+    def mean(self, expr: Expr) -> Any:
+        """The expectation of an expression; a number where nothing is open."""
+        if expr.constant is not None:
+            return int(expr.constant)
+        if expr not in self._means:
+            self._means[expr] = self._masks.tables(expr).expectation(self._weights.__getitem__, self._zero)
+        return self._means[expr]
+
+    def mask(self, expr: Expr) -> torch.Tensor:
+        """Probability that each entry of a dimension is kept, [largest size]."""
+        if expr not in self._known_masks:
+            paths, value = self._masks.reach(expr)
+            for path in paths:
+                value = torch.tensordot(self._weights[path], value, dims=1)
+            self._known_masks[expr] = value
+        return self._known_masks[expr]
+
+
+class _RelaxedParams:
+    """Whole weights, and masks in place of slices (the `Params` that blocks see)."""
+
+    __slots__ = ("_mixture", "_step", "_tensors", "present")
+
+    def __init__(self, step: Step, tensors: nn.Module, mixture: Mixture) -> None:
+        self._step, self._tensors, self._mixture = step, tensors, mixture
+        self.present = step.present
+
+    def __getattr__(self, name: str) -> torch.Tensor:
+        found: torch.Tensor = getattr(self._tensors, name)
+        return found
+
+    def size(self, name: str) -> Any:
+        """The expected value of an axis name or field."""
+        return self._mixture.mean(self._step.sizes[name])
+
+    def sizes(self, dims: tuple[Expr, ...]) -> list[int]:
+        """The largest values of dimensions."""
+        return [self._step.resolve(d) for d in dims]
+
+    def keep(self, x: torch.Tensor, name: str, axis: int = -1) -> torch.Tensor:
+        """`x` times the mask of a dimension along `axis`."""
+        return self.masked(x, self._step.sizes[name], axis)
+
+    def masked(self, x: torch.Tensor, dim: Expr, axis: int) -> torch.Tensor:
+        """`x` times the mask of a dimension along `axis`."""
+        if dim.constant is not None:
+            return x
+        axis = axis % x.dim()
+        return x * self._mixture.mask(dim).view(-1, *([1] * (x.dim() - axis - 1)))
+
+
+class RelaxedSupernet(nn.Module):
+    """A supernet with all choices open.
+
+    Args:
+        supernet: The weights, which stay the supernet's own.
+    """
+
+    def __init__(self, supernet: Supernet) -> None:
+        super().__init__()
+        self._supernet = [supernet]
+        self.space = supernet.space
+        self._plan = relaxed_plan(self.space)
+        self._masks = _Masks(self.space)
+
+    def mixture(self, weights: Weights) -> Mixture:
+        """Check weights and prepare what follows from them.
+
+        Raises:
+            SpaceError: A choice has no weights, or as many as it has not values.
+        """
+        for path, choice in self.space.choices.items():
+            if path not in weights or weights[path].shape != (len(choice.values),):
+                got = list(weights[path].shape) if path in weights else "nothing"
+                raise SpaceError(f"choice {path!r} needs weights of shape [{len(choice.values)}], not {got}")
+        return Mixture(self._masks, weights)
+
+    def forward(self, weights: Weights, *inputs: torch.Tensor) -> Any:
+        """The outputs under a mixture of all choices, differentiable in weights and parameters."""
+        mixture = self.mixture(weights)
+        tree = self._supernet[0].weights
+        owners = {s.weights: tree.owner(s.weights) for s in self._plan.steps if s.shapes}
+
+        def params(step: Step) -> _RelaxedParams:
+            return _RelaxedParams(step, owners.get(step.weights, tree), mixture)
+
+        def mix(edge: Edge, x: torch.Tensor) -> torch.Tensor:
+            return x * mixture.mean(edge.gate) if edge.mixes and edge.gate.constant is None else x
+
+        return run_plan(self._plan, inputs, params, mix, _mask_outputs)
+
+    def expected_cost(self, weights: Weights, kind: str, scope: str = "", **symbols: int) -> torch.Tensor:
+        """The expected cost under independent choices: exact, and differentiable in the weights."""
+        tables = self.space.cost_tables(kind, scope, **symbols)
+        first = next(iter(weights.values()))
+        cost: torch.Tensor = tables.expectation(weights.__getitem__, first.new_zeros((), dtype=torch.float64))
+        return cost
+
+
+def _mask_outputs(step: Step, params: _RelaxedParams, outputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    first = outputs[0]
+    for axis, dim in step.masked:
+        first = params.masked(first, dim, axis)
+    return (first, *outputs[1:])

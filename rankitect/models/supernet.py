@@ -1,0 +1,164 @@
+"""Standalone models and supernets: one set of weights, of which any architecture is a prefix along every axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from rankitect.errors import SpaceError
+from rankitect.graph import Architecture, Param, SearchSpace
+from rankitect.models.plan import Plan, SlicedParams, WeightTree, make_plan, run_plan, take, weight_bounds
+
+__all__ = ["ActiveSubnet", "Standalone", "Supernet", "build"]
+
+Key = tuple[str, str]
+
+
+def _parameters(space: SearchSpace) -> dict[Key, Param]:
+    return {(n.weights, name): p for n in space.graph.nodes for name, p in n.params.items()}
+
+
+def _initialise(tensor: torch.Tensor, param: Param, generator: torch.Generator) -> None:
+    if param.init == "ones":
+        tensor.fill_(1.0)
+    elif param.init == "zeros":
+        tensor.zero_()
+    elif param.init in ("normal", "fan_in"):
+        fan_in = math.prod(tensor.shape[a] for a in param.inputs)
+        tensor.normal_(0.0, 0.02 if param.init == "normal" else fan_in**-0.5, generator=generator)
+    else:
+        raise SpaceError(f"unknown start {param.init!r} of a weight; allowed: fan_in, normal, ones, zeros")
+
+
+def _start(space: SearchSpace, shapes: Mapping[Key, tuple[int, ...]], seed: int) -> dict[Key, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    params = _parameters(space)
+    tensors = {}
+    for key, shape in shapes.items():
+        tensors[key] = torch.empty(shape)
+        _initialise(tensors[key], params[key], generator)
+    return tensors
+
+
+class _PlannedModel(nn.Module):
+    """Runs a plan on the weights of a tree."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.plan = plan
+
+    def _run(self, tree: WeightTree, inputs: tuple[torch.Tensor, ...]) -> Any:
+        owners = {s.weights: tree.owner(s.weights) for s in self.plan.steps if s.shapes}
+        return run_plan(self.plan, inputs, lambda step: SlicedParams(step, owners.get(step.weights, tree)))
+
+
+class Standalone(_PlannedModel):
+    """One architecture as a module of its own: it holds just what it uses, under names such as `layers.3.mlp.gate`."""
+
+    def __init__(self, plan: Plan, tensors: Mapping[Key, torch.Tensor]) -> None:
+        super().__init__(plan)
+        tree = WeightTree(tensors)
+        for name, module in tree.named_children():
+            self.add_module(name, module)
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        """The model's outputs, for one tensor an input of the graph."""
+        return self._run(self, inputs)  # type: ignore[arg-type]
+
+    owner = WeightTree.owner
+
+
+class ActiveSubnet(_PlannedModel):
+    """A view of a supernet as one architecture. Holds no weights and no state: any number can be used in turns.
+
+    Gradients go to the supernet's weights.
+    """
+
+    def __init__(self, plan: Plan, supernet: Supernet) -> None:
+        super().__init__(plan)
+        self._supernet = [supernet]  # in a list, so that the weights are not registered twice
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        """The architecture's outputs."""
+        return self._run(self._supernet[0].weights, inputs)
+
+
+class Supernet(nn.Module):
+    """The weights of a whole space, each at its largest shape.
+
+    Args:
+        space: The space.
+        seed: Of the weights' start.
+        tensors: Weights to use instead, by (owner, name); every weight must be there in its largest shape.
+
+    Raises:
+        SpaceError: A given weight is missing, unknown or of another shape.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int = 0, tensors: Mapping[Key, torch.Tensor] | None = None) -> None:
+        super().__init__()
+        self.space = space
+        shapes = weight_bounds(space)
+        if tensors is not None:
+            _check(tensors, shapes)
+        self.weights = WeightTree(tensors if tensors is not None else _start(space, shapes, seed))
+        self._plans: dict[Architecture, Plan] = {}
+
+    def plan(self, architecture: Architecture) -> Plan:
+        """The steps of an architecture (the last few are kept)."""
+        if architecture not in self._plans:
+            if len(self._plans) >= 64:
+                self._plans.pop(next(iter(self._plans)))
+            self._plans[architecture] = make_plan(self.space, self.space.validate(architecture))
+        return self._plans[architecture]
+
+    def activate(self, architecture: Architecture) -> ActiveSubnet:
+        """The architecture as a view of these weights: slices, nothing copied."""
+        return ActiveSubnet(self.plan(architecture), self)
+
+    def extract(self, architecture: Architecture) -> Standalone:
+        """The architecture as a model of its own, with copies of the weights that `activate` uses."""
+        plan = self.plan(architecture)
+        copies = {
+            (owner, name): take(getattr(self.weights.owner(owner), name).detach(), shape).clone(
+                memory_format=torch.contiguous_format
+            )
+            for (owner, name), shape in plan.shapes().items()
+        }
+        return Standalone(plan, copies)
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        """A supernet has no one forward.
+
+        Raises:
+            SpaceError: Always: says what to call.
+        """
+        raise SpaceError("a supernet runs one architecture at a time: supernet.activate(architecture)(...)")
+
+
+def _check(tensors: Mapping[Key, torch.Tensor], shapes: Mapping[Key, tuple[int, ...]]) -> None:
+    def listed(keys: Iterable[Key]) -> str:
+        return ", ".join(".".join(k) for k in sorted(keys)[:5])
+
+    if missing := shapes.keys() - tensors.keys():
+        raise SpaceError(f"{len(missing)} weights are missing: {listed(missing)}")
+    if unknown := tensors.keys() - shapes.keys():
+        raise SpaceError(f"{len(unknown)} weights are unknown to the space: {listed(unknown)}")
+    for key, shape in shapes.items():
+        if tuple(tensors[key].shape) != shape:
+            raise SpaceError(f"weight {'.'.join(key)} is {list(tensors[key].shape)}, not {list(shape)}")
+
+
+def build(space: SearchSpace, architecture: Architecture, seed: int = 0) -> Standalone:
+    """An architecture as a freshly initialised model of its own.
+
+    >>> from rankitect.search_spaces.mobile_llm import mobile_llm, point
+    >>> space = mobile_llm()
+    >>> model = build(space, point(space, "mobilellm-125m"))  # doctest: +SKIP
+    """
+    plan = make_plan(space, space.validate(architecture))
+    return Standalone(plan, _start(space, plan.shapes(), seed))
