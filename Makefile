@@ -1,10 +1,10 @@
-# Two commands are enough: `make search` and `make test`. `make help` lists the rest.
+# Two commands are enough: `make search` and `make test`. `make help` lists the rest. A search chooses its run folder by its
+# configuration, so the same command goes on where it was stopped, and says at the end where its report is.
 
 PYTHON ?= python3
 # Optional parts to install as well: deploy, ray (files in requirements/), cuda. Example: make test EXTRAS="deploy ray"
 EXTRAS ?=
-# The run folder of `make search`, and anything to add to its command: make search ARGS="budget.minutes=10 seed=1"
-OUT ?= runs/mobile_llm-dnas
+# Anything to add to the command of `make search` and `make smoke`: make search ARGS="budget.minutes=10 seed=1"
 ARGS ?=
 
 VENV := .venv
@@ -35,12 +35,10 @@ $(STAMP):
 	touch $@
 
 search: $(STAMP)  ## the main job: search pruned versions of a pretrained language model, end with a report
-	$(PY) -m rankitect.search space=mobile_llm controller=dnas output_dir=$(OUT) $(ARGS)
-	@echo "report: $(CURDIR)/$(OUT)/report/index.html"
+	$(PY) -m rankitect.search space=mobile_llm controller=dnas $(ARGS)
 
 smoke: $(STAMP)  ## the same job in small (a tiny random backbone), under a minute
-	$(PY) -m rankitect.search space=mobile_llm controller=dnas preset=smoke output_dir=runs/smoke $(ARGS)
-	@echo "report: $(CURDIR)/runs/smoke/report/index.html"
+	$(PY) -m rankitect.search space=mobile_llm controller=dnas preset=smoke $(ARGS)
 
 test: lint types imports  ## everything that a change must pass
 	$(PY) -m pytest
