@@ -158,7 +158,10 @@ def _compose(folder: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[s
         data = OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         said = " ".join(str(part).split("\nSee https")[0].strip() for part in (error, error.__cause__) if part)
-        raise ConfigError(f"The configuration cannot be composed: {said}") from error
+        raise ConfigError(
+            f"The configuration cannot be composed from {' '.join(overrides)}: {said}. Lists are written [a,b]; "
+            "text with special characters needs quotes."
+        ) from error
     finally:
         if before is not None:
             GlobalHydra.instance().hydra = before

@@ -47,7 +47,7 @@ def load_target(target: str, allowed: Sequence[str], key: str) -> Callable[..., 
         raise ConfigError(f"{key}: module {module_name} has no '{name}'. It has: {', '.join(names) or 'nothing'}.")
     if not callable(found) or not _inside(getattr(found, "__module__", ""), allowed):
         raise ConfigError(f"{key}: '{target}' is not a class or function of an allowed package.")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _inside(path: str, allowed: Sequence[str]) -> bool:
@@ -91,7 +91,7 @@ def config_model(plugin: Callable[..., Any]) -> type[BaseModel]:
     if isinstance(model, type) and issubclass(model, BaseModel):
         if model.model_config.get("extra") == "forbid":
             return model
-        forbid = ConfigDict(**{**model.model_config, "extra": "forbid"})  # type: ignore[typeddict-item]
+        forbid = ConfigDict(**{**model.model_config, "extra": "forbid"})
         return type(model.__name__, (model,), {"model_config": forbid, "__module__": model.__module__})
     fields: dict[str, Any] = {}
     if inspect.isfunction(plugin):

@@ -178,6 +178,9 @@ class Session(Protocol):
 class Controller(Protocol):
     """A search method. It never measures by itself what an evaluator can measure.
 
+    A controller that knows how many trials it will ask for may say so in an attribute `expected_trials`, for the
+    estimate of the time left.
+
     The order of calls, in a fresh run and in a resumed one: `prepare`, `recover` (resumed only), then `ask` and `tell`
     in turn until `ask` returns an empty list or the budget ends. Proposals must be a function of the seed and of the
     history alone, never of the clock, so that a resumed study goes on exactly as an undisturbed one would have.

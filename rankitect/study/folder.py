@@ -112,7 +112,8 @@ class RunFolder:
     def _own(self, force: bool) -> None:
         import yaml  # type: ignore[import-untyped]
 
-        if self.config_path.exists():
+        # Before the first trial is recorded nothing depends on the configuration, so a mistake in it may be corrected.
+        if self.config_path.exists() and self.store_path.exists():
             old = self._read_config()
             lines = difference(old, self.config)
             self.resumed = True

@@ -118,6 +118,7 @@ class Study:
         self._export, self._keep_all = export, keep_all
         self._scalars = Scalars(folder.path / "tensorboard" if tensorboard else None)
         self._failures = self._duplicates = 0
+        self._expected = self._budget.trials
         self._written = time.monotonic()
 
     def run(self, controller: Controller, baselines: Sequence[Baseline] = ()) -> Outcome:
@@ -182,6 +183,8 @@ class Study:
             store=self.store, ledger=self.ledger, stop=self.stop, progress=self.progress, scalars=self._scalars,
         )  # fmt: skip
         controller.prepare(session)
+        if self._expected is None:
+            self._expected = getattr(controller, "expected_trials", None)
         batches = self._batches()
         unfinished = max((number for number, trials in batches.items() if not _whole(trials)), default=None)
         controller.recover([trial for number, trials in batches.items() if number != unfinished for trial in trials])
@@ -269,7 +272,7 @@ class Study:
             folder=folder,
             seed=trial.seed,
             should_stop=self.stop,
-            progress=partial(self.progress.update, f"trial {trial.number}"),
+            progress=partial(self._show_trial, trial.number, self.ledger.measured()),
         )
         self.store.start(trial.number)
         started = time.monotonic()
@@ -314,11 +317,14 @@ class Study:
             first = self._objectives[0]
             best = front[0].metrics[first.name]
             self.progress.facts(best=f"{first.name} {best.value:.4g} {best.unit}".rstrip() + f", front {len(front)}")
-        self.progress.update("trials", self.ledger.measured(), self._budget.trials)
+        self.progress.update("trials", self.ledger.measured(), self._expected)
         if time.monotonic() - self._written > _WRITE_EVERY:
             self.ledger.save()
             self._scalars.flush()
             self._write("running", with_candidates=False)
+
+    def _show_trial(self, number: int, measured: int, done: int, total: int, note: str = "") -> None:
+        self.progress.update("trials", measured, self._expected, f"trial {number}: {done}/{total} {note}".rstrip())
 
     def _write(self, ended: str, *, with_candidates: bool) -> Summary:
         summary = self.outputs.write(

@@ -263,7 +263,7 @@ def test_a_killed_trial_is_given_up_after_some_attempts(tmp_path: Path) -> None:
 def test_an_objective_that_is_not_measured_is_refused(tmp_path: Path) -> None:
     with (
         RunFolder(tmp_path / "run", CONFIG) as folder,
-        pytest.raises(ConfigError, match="does not measure. It measures: loss, cost"),
+        pytest.raises(ConfigError, match=r"does not measure\. It measures: loss, cost"),
     ):
         Study(folder, evaluators={"final": Quadratic()}, objectives=["speed"], labels=LABELS, decode=Point.from_json)
 

@@ -9,9 +9,12 @@ import random
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from rankitect.study.contracts import Measurement, Metric, MetricSpec, Proposal, Spent, TrialContext, replay
+from pydantic import BaseModel, ConfigDict, Field
+
+from rankitect.errors import SpaceError
+from rankitect.study.contracts import Baseline, Measurement, Metric, MetricSpec, Proposal, Spent, TrialContext, replay
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Quadratic:
     seconds: float = 0.0
     misbehave: dict[int, str] = field(default_factory=dict)
     measured: list[tuple[str, int]] = field(default_factory=list)
-    metrics = [MetricSpec("loss", "nat", "min"), MetricSpec("cost", "FLOP", "min")]
+    metrics: ClassVar = [MetricSpec("loss", "nat", "min"), MetricSpec("cost", "FLOP", "min")]
 
     def measure(self, architecture: Point, context: TrialContext) -> Measurement:
         x, y = architecture.choices["x"], architecture.choices["y"]
@@ -121,3 +124,60 @@ class Climber(RandomPoints):
             Proposal(Point({"x": max(0, best["x"] + dx), "y": max(0, best["y"] + dy)}), tags={"move": [dx, dy]})
             for dx, dy in moves
         ]
+
+
+# The same as plug-ins, for the command ------------------------------------------------------------------------------
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Grid:
+    """The search space, with a baseline."""
+
+    class Config(_Config):
+        size: int = Field(8, ge=2)
+
+    decode = staticmethod(Point.from_json)
+
+    def __init__(self, config: Config) -> None:
+        self.size = config.size
+
+    def baselines(self, parts: Any) -> list[Baseline]:
+        return [Baseline("production", Point({"x": 7, "y": 2}))]
+
+    def check(self, parts: Any) -> None:
+        if "block_flops" in parts.config.constraints and parts.config.constraints["block_flops"][0] > 0.9:
+            raise SpaceError("constraints.block_flops leaves no architecture.")
+
+
+def no_task(examples: int = 10) -> dict[str, int]:
+    """The task, as a plain function."""
+    return {"examples": examples}
+
+
+class QuadraticPlugin(Quadratic):
+    """The evaluator."""
+
+    class Config(_Config):
+        seconds: float = 0.0
+        misbehave: dict[int, str] = {}
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Any) -> QuadraticPlugin:
+        return cls(seconds=config.seconds, misbehave=config.misbehave)
+
+
+class ClimberPlugin(Climber):
+    """The controller."""
+
+    class Config(_Config):
+        total: int = 12
+        chunk_seconds: float = 0.0
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Any) -> ClimberPlugin:
+        made = cls(seed=parts.config.seed, total=config.total, size=parts.space.size)
+        made.chunk_seconds = config.chunk_seconds
+        return made

@@ -1,0 +1,312 @@
+"""The command `python -m rankitect.search` and the Python entry `rankitect.search(...)`: read, join, run.
+
+    python -m rankitect.search space=mobile_llm controller=dnas budget.minutes=20
+
+Exit codes: 0 the search ended or its budget did; 1 something failed that is not the user's doing; 2 the input is wrong;
+3 the disk is full; 130 Ctrl-C or SIGTERM. Repeating the command resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankitect.errors import DiskFullError, RankitectError
+
+if TYPE_CHECKING:
+    from rankitect.config import Resolved
+    from rankitect.study.folder import RunFolder
+    from rankitect.study.join import Parts
+    from rankitect.study.stopping import StopSignal
+    from rankitect.study.study import Outcome
+    from rankitect.study.summary import Summary
+
+__all__ = ["Result", "main", "search"]
+
+_DONE = {
+    "finished": "The search has finished.",
+    "exhausted": "The search ended: the controller has only architectures to propose that are measured already.",
+    "failures": "The search was given up: too many trials in a row failed; log.txt has their tracebacks.",
+    "interrupted": "The search was stopped.",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a search gives.
+
+    Attributes:
+        folder: The run folder.
+        summary: What its summary.json holds.
+        ended: How it ended; see `rankitect.study.study.Outcome`.
+        report: The report page, if one was written.
+    """
+
+    folder: Path
+    summary: Summary
+    ended: str
+    report: Path | None = None
+
+
+def search(
+    overrides: Sequence[str] | None = None, *, config_dir: str | Path | None = None, quiet: bool = False, **keys: Any
+) -> Result:
+    """Run a search, or resume one, exactly as the command does.
+
+    >>> result = search(["space=mobile_llm"], controller="dnas", budget={"minutes": 20})  # doctest: +SKIP
+
+    Args:
+        overrides: In the command's form, "key=value".
+        config_dir: A folder of your own configurations, laid out like configs/.
+        quiet: Print nothing.
+        **keys: The same as overrides; a mapping stands for a section.
+
+    Ctrl-C raises KeyboardInterrupt as anywhere in Python; finished trials are kept.
+
+    Raises:
+        RankitectError: The input is wrong, with what to do about it (`DiskFullError` for a full disk).
+    """
+    given = [*(overrides or []), *_as_overrides(keys)]
+    return _search(given, config_dir, None, _silent if quiet else print, quiet=quiet)
+
+
+def _silent(*text: object) -> None:
+    pass
+
+
+def _as_overrides(keys: Mapping[str, Any], prefix: str = "") -> list[str]:
+    out = []
+    for key, value in keys.items():
+        if isinstance(value, Mapping):
+            out += _as_overrides(value, f"{prefix}{key}.")
+        else:
+            out.append(f"{prefix}{key}={_literal(value)}")
+    return out
+
+
+def _literal(value: Any) -> str:
+    """A Python value in Hydra's grammar."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(_literal(item) for item in value)}]"
+    text = str(value)
+    plain = text.replace("_", "").replace("-", "").replace(".", "").isalnum() and text[0].isalpha()
+    if plain and text.lower() not in ("null", "true", "false", "nan", "inf"):
+        return text
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _command(overrides: Sequence[str], config_dir: str | Path | None) -> str:
+    words = ["python", "-m", "rankitect.search", *(["--config-dir", str(config_dir)] if config_dir else []), *overrides]
+    return shlex.join(words)
+
+
+def _search(
+    overrides: Sequence[str],
+    config_dir: str | Path | None,
+    stop: StopSignal | None,
+    out: Callable[[str], None],
+    *,
+    quiet: bool = False,
+) -> Result:
+    from rankitect.config import resolve
+    from rankitect.study.folder import RunFolder, config_hash
+
+    resolved = resolve(overrides, Path(config_dir) if config_dir else None)
+    digest = config_hash(resolved.data)
+    names = {section: plugin.name for section, plugin in resolved.plugins.items()}
+    default = f"runs/{names['space']}-{names['controller']}-{digest[:8]}"
+    path = Path(resolved.config.output_dir or default)
+    command = _command(overrides, config_dir)
+    out(_shown(resolved.data).rstrip())
+    out(f"\nConfiguration hash: {digest}\nRun folder: {path}\nTo resume: {command}\n")
+    with RunFolder(path, resolved.data, force=resolved.config.resume == "force") as folder:
+        folder.open_log(logging.getLogger("rankitect"))
+        if folder.resumed:
+            out("Resuming: what is finished is not measured again.")
+        try:
+            return _run(resolved, folder, command, stop, out, quiet=quiet)
+        except RankitectError as error:
+            logging.getLogger("rankitect").error("%s", error)
+            raise
+        except Exception:
+            logging.getLogger("rankitect").exception("the search failed")
+            raise
+
+
+def _shown(data: Mapping[str, Any]) -> str:
+    import yaml  # type: ignore[import-untyped]
+
+    return str(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120))
+
+
+def _run(
+    resolved: Resolved,
+    folder: RunFolder,
+    command: str,
+    stop: StopSignal | None,
+    out: Callable[[str], None],
+    *,
+    quiet: bool,
+) -> Result:
+    from rankitect.study.join import build
+    from rankitect.study.progress import Progress
+    from rankitect.study.stopping import StopSignal
+
+    _use_threads(resolved.config.runner.threads)
+    progress = Progress(quiet=quiet or not resolved.config.runner.progress)
+    with stop.on_signals(progress.say) if stop is not None else nullcontext():
+        parts = build(resolved, folder.path, progress.say)
+        outcome = _study(resolved, folder, parts, command, stop or StopSignal(), progress)
+        report = None
+        if resolved.config.report.page and outcome.ended != "interrupted":
+            report = _report(folder.path, out)
+    return Result(folder.path, outcome.summary, outcome.ended, report)
+
+
+def _study(
+    resolved: Resolved, folder: RunFolder, parts: Parts, command: str, stop: StopSignal, progress: Any
+) -> Outcome:
+    from rankitect.study.ledger import Budget
+    from rankitect.study.outputs import Labels
+    from rankitect.study.study import Limits, Study
+
+    config, plugins = resolved.config, resolved.plugins
+    assert parts.decode is not None
+    assert parts.controller is not None
+    study = Study(
+        folder,
+        evaluators=parts.evaluators,
+        objectives=config.evaluator.objectives,
+        labels=Labels(plugins["space"].name, plugins["task"].name, plugins["controller"].name, command),
+        decode=parts.decode,
+        seed=config.seed,
+        budget=Budget(config.budget.minutes, config.budget.tokens, config.budget.trials),
+        limits=Limits(config.runner.batch, config.runner.attempts, config.runner.failures, config.runner.duplicates),
+        space=parts.space,
+        task=parts.task,
+        stop=stop,
+        progress=progress,
+        export=parts.export,
+        keep_all=config.report.keep_all,
+        tensorboard=config.report.tensorboard,
+    )
+    return study.run(parts.controller, parts.baselines)
+
+
+def _use_threads(threads: int | None) -> None:
+    """Set torch's threads, whether it is loaded yet or not; importing it here would cost runs that do without."""
+    if threads is None:
+        return
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    else:
+        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+
+
+def _report(folder: Path, out: Callable[[str], None]) -> Path | None:
+    """Write the report page. A search is not lost because its page could not be drawn."""
+    from rankitect.reports import write_report
+    from rankitect.study.files import is_disk_full
+
+    try:
+        return write_report(folder)
+    except Exception as error:
+        if is_disk_full(error, folder):
+            raise DiskFullError(
+                f"No space is left on the disk of {folder} for the report. All results are in summary.json and "
+                f"study.db. Free some space, then: python -m rankitect.reports {shlex.quote(str(folder))}"
+            ) from error
+        logging.getLogger("rankitect").exception("the report could not be written")
+        out(f"The report could not be written ({error}); the results are complete in {folder / 'summary.json'}.")
+        return None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code.
+
+    Args:
+        arguments: The command line without the program's name; `sys.argv` by default.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m rankitect.search",
+        description="Search a space for architectures and measure them. Repeating the command resumes the run.",
+        epilog="Examples:  space=mobile_llm controller=dnas budget.minutes=20   |   preset=smoke output_dir=runs/try",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="choose a group's option, or set a key")
+    parser.add_argument("--config-dir", metavar="FOLDER", help="your own configurations, laid out like configs/")
+    options = parser.parse_intermixed_args(arguments)
+    from rankitect.study.stopping import INTERRUPTED, StopSignal
+
+    command = _command(options.overrides, options.config_dir)
+    try:
+        result = _search(options.overrides, options.config_dir, StopSignal(), _say)
+    except DiskFullError as error:
+        _complain(error)
+        return 3
+    except RankitectError as error:
+        _complain(error)
+        return 2
+    except KeyboardInterrupt:  # before or after the part that ends at a safe point
+        print(f"\nStopped. To go on: {command}", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        from rankitect.study.files import is_disk_full
+
+        if is_disk_full(error):
+            _complain(f"No space is left on the disk ({error}). Free some space, then go on with: {command}")
+            return 3
+        traceback.print_exc()
+        print(f"\nThe search failed; finished trials are kept. To go on: {command}", file=sys.stderr)
+        return 1
+    return _tell(result, command)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _complain(error: object) -> None:
+    print(f"Error: {error}", file=sys.stderr)
+
+
+def _tell(result: Result, command: str) -> int:
+    """Say how the search ended and where the results are."""
+    from rankitect.study.stopping import INTERRUPTED
+
+    ended = _DONE.get(result.ended, f"The search ended because {result.ended} is used up.")
+    trials = result.summary.ledger["trials"]
+    _say(
+        f"{ended} {trials['done']} trials done, {trials['failed']} failed, {trials['duplicates']} duplicates; "
+        f"{len(result.summary.pareto)} candidates on the Pareto front."
+    )
+    _say(f"Summary: {result.folder / 'summary.json'}")
+    if result.report is not None:
+        _say(f"Report: {result.report}")
+    if result.ended == "interrupted":
+        _say(f"To go on: {command}")
+        return INTERRUPTED
+    if result.ended.startswith("budget."):
+        # Minutes do not change what is found, the other limits may: a controller can plan with them.
+        more = "" if result.ended == "budget.minutes" else f", output_dir={shlex.quote(str(result.folder))} resume=force"
+        _say(f"To go on, repeat the command with a larger {result.ended}{more}.")
+    return 1 if result.ended == "failures" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
