@@ -17,6 +17,10 @@ from rankitect.reports.trials import Trial
 __all__ = ["anytime_card", "hypervolume"]
 
 _TITLE = "Progress over the budget"
+_HYPERVOLUME = (
+    "Hypervolume is the area of cost and quality that the models found so far dominate, within the box of all trials "
+    "of this evaluator (quality cut at ten times the best). "
+)
 
 
 def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
@@ -77,20 +81,22 @@ def anytime_card(run: Run, roles: Roles | None) -> Card:
         f"of what was spent ({as_value(main.spent[at], unit)})."
     )
     return Card(
-        "anytime", _TITLE, finding,
+        "anytime",
+        _TITLE,
+        finding,
         how_to_read=(
             "The line goes up whenever a trial improves the front; flat stretches bought nothing. "
-            + ("Hypervolume is the area of cost and quality that the models found so far dominate, within the box of all "
-               "trials of this evaluator (quality cut at ten times the best). " if two else "")
-            + "Evaluators are drawn apart, since their qualities do not compare. This is one run: to rank methods, compare "
-            "several seeds at equal spending."
+            + (_HYPERVOLUME if two else "")
+            + "Evaluators are drawn apart, since their qualities do not compare. This is one run: to rank methods, "
+            "compare several seeds at equal spending."
         ),
         status=Status.WARN if late else Status.PASS,
-        reason="still improving in the last tenth of the budget: more budget would probably help" if late
+        reason="still improving in the last tenth of the budget: more budget would probably help"
+        if late
         else "the curve was flat at the end of the budget",
         tables=(_table(main, roles, coin, unit),),
         figures=(_figure(curves, coin, unit, y_title),),
-    )  # fmt: skip
+    )
 
 
 def _near(score: float, final: float, two: bool) -> bool:
@@ -166,8 +172,13 @@ def _table(curve: _Curve, roles: Roles, coin: str, unit: str) -> Table:
                     Cell(as_value(curve.best[index], roles.quality.unit), curve.best[index]),
                 )
             )
-    names = ("Budget", f"{coin[:1].upper()}{coin[1:]}", "Models measured", "Hypervolume",
-             f"Best {readable_name(roles.quality.name).lower()} at any cost")  # fmt: skip
+    names = (
+        "Budget",
+        f"{coin[:1].upper()}{coin[1:]}",
+        "Models measured",
+        "Hypervolume",
+        f"Best {readable_name(roles.quality.name).lower()} at any cost",
+    )
     return Table(names, tuple(rows), caption=f"Evaluator: {curve.evaluator or 'the only one'}")
 
 
@@ -195,11 +206,14 @@ def _draw(curves: Sequence[_Curve], coin: str, unit: str, y_title: str, width: i
         Scale(0, end, 44 if narrow else 58, width - 22),
         Scale(low - margin, high + margin, height - 52, 54),
     )
-    timed = (lambda v: as_duration(v)) if unit == "s" else (lambda v: compact(v))
+    timed = (lambda v: as_duration(v)) if unit == "s" else (lambda v: compact(v, trim=True))
     frame.axes(
-        f"{coin[:1].upper()}{coin[1:]}", y_title, timed, lambda v: as_percent(v, 0) if shares else compact(v),
+        f"{coin[:1].upper()}{coin[1:]}",
+        y_title,
+        timed,
+        lambda v: as_percent(v, 0) if shares else compact(v, trim=True),
         4 if narrow else 8,
-    )  # fmt: skip
+    )
     x = 10.0
     for index, curve in enumerate(curves):
         css = "candidate" if index == 0 else f"family{index % 4}"

@@ -150,8 +150,15 @@ def _draw(grid: Grid, other: Grid, gone: Sequence[int], reference_name: str, wid
     _legend(canvas, left, reference_name, bool(other.rows), bool(gone))
     bottom = height - 34 - key
     for index in gone:
-        canvas.add("rect", title=f"{grid.prefix}.{index}: dropped", x=left + index * step, y=top, width=step,
-                   height=bottom - top, class_="dropped")  # fmt: skip
+        canvas.add(
+            "rect",
+            title=f"{grid.prefix}.{index}: dropped",
+            x=left + index * step,
+            y=top,
+            width=step,
+            height=bottom - top,
+            class_="dropped",
+        )
     y = float(top)
     for name in names:
         y += above
@@ -226,12 +233,27 @@ class _Row:
             path = f"{self.grid.prefix}.{index}.{self.name}"
             if _is_number(base):
                 tall = float(base) * scale  # type: ignore[arg-type]
-                self.canvas.add("rect", x=x, y=bottom - tall, width=inner, height=tall, class_="outline")
+                self.canvas.add(
+                    "rect",
+                    x=x,
+                    y=bottom - tall,
+                    width=inner,
+                    height=tall,
+                    class_="outline gone" if index in gone else "outline",
+                )
             if _is_number(value) and index not in gone:
                 tall = float(value) * scale  # type: ignore[arg-type]
                 tip = f"{path} = {value}" + (f", {reference_name} {base}" if base is not None else "")
-                self.canvas.add("rect", title=tip, x=x, y=bottom - tall, width=inner, height=tall,
-                                class_="bar candidate", data_tip=tip)  # fmt: skip
+                self.canvas.add(
+                    "rect",
+                    title=tip,
+                    x=x,
+                    y=bottom - tall,
+                    width=inner,
+                    height=tall,
+                    class_="bar candidate",
+                    data_tip=tip,
+                )
 
     def words(self, gone: Sequence[int], words: Sequence[str]) -> None:
         """Coloured cells for words and for how often a layer runs."""
@@ -244,10 +266,20 @@ class _Row:
             if not words and _is_number(value) and float(value) > 1:  # type: ignore[arg-type]
                 css = "word1"
             tip = f"{self.grid.prefix}.{index}.{self.name} = {value}"
-            self.canvas.add("rect", title=tip, x=x, y=self.y, width=inner, height=self.height, rx=2,
-                            class_=f"word {css}", data_tip=tip)  # fmt: skip
+            self.canvas.add(
+                "rect",
+                title=tip,
+                x=x,
+                y=self.y,
+                width=inner,
+                height=self.height,
+                rx=2,
+                class_=f"word {css}",
+                data_tip=tip,
+            )
             if self.step >= 14 and not words:
-                self.canvas.text(x + inner / 2, self.y + self.height / 2 + 4, str(value), "word-text", "middle")
+                ink = "word-text" if value else "tick"
+                self.canvas.text(x + inner / 2, self.y + self.height / 2 + 4, str(value), ink, "middle")
 
 
 def _legend(canvas: Canvas, left: float, reference_name: str, known: bool, any_gone: bool) -> None:

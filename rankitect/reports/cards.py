@@ -9,9 +9,9 @@ from typing import TypeAlias
 
 from markupsafe import Markup
 
-__all__ = ["Card", "Cell", "Figure", "JSON", "Link", "Status", "Table", "finite"]
+__all__ = ["JSON", "Card", "Cell", "Figure", "Link", "Status", "Table", "finite"]
 
-JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
 
 class Status(StrEnum):

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, TypeAlias
 
 from rankitect.reports.numbers import as_percent, as_value, is_share, readable_name
@@ -59,6 +60,15 @@ class Roles:
     def cost_text(self, cost: float) -> str:
         """A cost as text, in the unit of the axis."""
         return as_percent(cost) if self.unit == "share" else as_value(cost, self.unit)
+
+    def cost_phrase(self, low: float, high: float | None = None) -> str:
+        """A cost, or a span of costs, within a sentence: "60% of the backbone's block FLOPs"."""
+        text = self.cost_text(low) + (f" to {self.cost_text(high)}" if high is not None else "")
+        if self.cost is None or self.unit != "share":
+            return text
+        name = readable_name(self.cost.name.removesuffix("_share").removesuffix("_ratio"))
+        name = name if name[1:2].isupper() else name[:1].lower() + name[1:]
+        return f"{text} of the {self.backbone.name if self.backbone else 'backbone'}'s {name}"
 
     def cost_of(self, metrics: Mapping[str, Metric]) -> float | None:
         """A model's cost in the unit of the axis, or None."""
@@ -217,7 +227,7 @@ def _against(point: Point, name: str, curve: Sequence[Point], roles: Roles) -> C
     if near:
         best = min(near, key=lambda p: -roles.sign * p.quality)
         return _comparison(point, best.quality, best.label, "measured", best.ci95, roles)
-    for low, high in zip(curve, curve[1:], strict=False):
+    for low, high in pairwise(curve):
         if low.cost < point.cost < high.cost:
             share = (point.cost - low.cost) / (high.cost - low.cost)
             quality = _between(low.quality, high.quality, share)

@@ -46,9 +46,17 @@ def front_figure(points: Sequence[Point], roles: Roles, trials: Sequence[tuple[f
         The figure in two widths; its data lists every point.
     """
     data: list[JSON] = [
-        {"label": p.label, "kind": p.kind, "cost": p.cost, "quality": p.quality, "ci95": list(p.ci95) if p.ci95 else None,
-         "n": p.n, "fingerprint": p.fingerprint} for p in points
-    ]  # fmt: skip
+        {
+            "label": p.label,
+            "kind": p.kind,
+            "cost": p.cost,
+            "quality": p.quality,
+            "ci95": list(p.ci95) if p.ci95 else None,
+            "n": p.n,
+            "fingerprint": p.fingerprint,
+        }
+        for p in points
+    ]
     return Figure(
         wide=_draw(points, roles, trials, 860, 440),
         narrow=_draw(points, roles, trials, 360, 400),
@@ -65,7 +73,11 @@ def _draw(
     legend_rows = _legend(canvas, groups, points, bool(trials), width)
     frame = _frame(canvas, points, (58 if not narrow else 44, width - 16), (height - 52, 34 + 20 * legend_rows), roles)
     frame.axes(
-        roles.cost_label, roles.quality_label, lambda v: roles.cost_text(v), lambda v: compact(v), 5 if narrow else 9
+        roles.cost_label,
+        roles.quality_label,
+        lambda v: roles.cost_text(v),
+        lambda v: compact(v, trim=True),
+        5 if narrow else 9,
     )
     for cost, quality in trials:
         if frame.x.low <= cost <= frame.x.high and frame.y.low <= quality <= frame.y.high:
@@ -91,8 +103,14 @@ def _candidates(frame: Frame, found: Sequence[Point], roles: Roles, narrow: bool
     for p in found:
         x, y = frame.x(p.cost), frame.y(p.quality)
         _interval(frame, p, "candidate")
-        frame.canvas.open("a", href=f"#candidate-{p.rank}", class_="point", data_row=f"candidate-{p.rank}",
-                          data_tip=_tip(p, roles), title=_tip(p, roles))  # fmt: skip
+        frame.canvas.open(
+            "a",
+            href=f"#candidate-{p.rank}",
+            class_="point",
+            data_row=f"candidate-{p.rank}",
+            data_tip=_tip(p, roles),
+            title=_tip(p, roles),
+        )
         frame.canvas.add("circle", cx=x, cy=y, r=radius, class_="mark candidate")
         frame.canvas.text(x, y + 4, str(p.rank), "rank", "middle")
         frame.canvas.close("a")
@@ -115,9 +133,7 @@ def _frame(
     return Frame(canvas, Scale(left, max(costs) + side, *across), Scale(low, high, *down, log=log))
 
 
-def _legend(
-    canvas: Canvas, groups: dict[str, list[Point]], points: Sequence[Point], trials: bool, width: int
-) -> int:
+def _legend(canvas: Canvas, groups: dict[str, list[Point]], points: Sequence[Point], trials: bool, width: int) -> int:
     """Draw the legend in rows at the top; returns how many rows it took."""
     entries = [("circle", "candidate", "candidates of this search")] if any(p.rank for p in points) else []
     entries += [("diamond", "backbone", p.label) for p in points if p.kind == "backbone"]

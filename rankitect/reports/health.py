@@ -65,10 +65,13 @@ def health_card(run: Run, roles: Roles | None) -> Card:
     hits = [b for b in boundaries if b.suspicious]
     rows.append(
         _check(
-            "Choices at a limit that could be widened", str(len(hits)), len(hits), bool(hits),
+            "Choices at a limit that could be widened",
+            str(len(hits)),
+            len(hits),
+            bool(hits),
             ", ".join(b.name for b in hits) if hits else "none" if boundaries else "no numeric choices to look at",
         )
-    )  # fmt: skip
+    )
     status = Status.FAIL if worst else (Status.WARN if any(row[2].text == "look" for row in rows) else Status.PASS)
     bad = [row[0].text.lower() for row in rows if row[2].text == "look"]
     causes = Counter(t.cause or "no cause recorded" for t in run.searched() if t.state == "failed")
@@ -84,22 +87,29 @@ def health_card(run: Run, roles: Roles | None) -> Card:
     if boundaries:
         tables.append(_boundary_table(boundaries))
     return Card(
-        "health", _TITLE,
+        "health",
+        _TITLE,
         "Nothing unusual was found." if not bad else f"To look at: {'; '.join(bad)}.",
         how_to_read=(
-            "Each check has a limit beyond which a search usually deserves a second look. A choice whose candidates sit at the "
-            "smallest or largest value suggests that a wider space would give better models; at the backbone's own size "
-            "there is nothing to widen."
+            "Each check has a limit beyond which a search usually deserves a second look. A choice whose candidates "
+            "sit at the smallest or largest value suggests that a wider space would give better models; at the backbone's "
+            "own size there is nothing to widen."
         ),
         status=status,
-        reason="most trials failed" if worst else (plural(len(bad), "check") + " beyond its limit" if bad
-                                                   else "every check is within its limit"),
+        reason="most trials failed"
+        if worst
+        else (plural(len(bad), "check") + " beyond its limit" if bad else "every check is within its limit"),
         tables=tuple(tables),
-    )  # fmt: skip
+    )
 
 
 def _check(name: str, found: str, value: JSON, look: bool, meaning: str) -> tuple[Cell, ...]:
-    return (Cell(name), Cell(found, value), Cell("look" if look else "ok", tone="bad" if look else "good"), Cell(meaning))
+    return (
+        Cell(name),
+        Cell(found, value),
+        Cell("look" if look else "ok", tone="bad" if look else "good"),
+        Cell(meaning),
+    )
 
 
 def _trial_checks(run: Run) -> tuple[list[tuple[Cell, ...]], bool]:
@@ -117,15 +127,35 @@ def _trial_checks(run: Run) -> tuple[list[tuple[Cell, ...]], bool]:
 
     rows = [
         _check("Trials", str(total), total, False, f"{counts['done']} finished"),
-        _check("Failed", share(failed), failed, failed > _FAILED * total,
-               f"the limit is {as_percent(_FAILED, 0)}; causes below" if failed else "no trial failed"),
-        _check("Not finished", share(open_), open_, bool(open_),
-               "interrupted; repeating the command measures them again" if open_ else "every trial has an end"),
-        _check("Duplicates", share(duplicates), duplicates, duplicates > _DUPLICATE * total,
-               "proposals already measured; their results were reused" if duplicates else "no model was proposed twice"),
-        _check("Infeasible", share(infeasible), infeasible, infeasible > _INFEASIBLE * total,
-               "proposals beyond the constraints" if infeasible else "no proposal was recorded as beyond the constraints"),
-    ]  # fmt: skip
+        _check(
+            "Failed",
+            share(failed),
+            failed,
+            failed > _FAILED * total,
+            f"the limit is {as_percent(_FAILED, 0)}; causes below" if failed else "no trial failed",
+        ),
+        _check(
+            "Not finished",
+            share(open_),
+            open_,
+            bool(open_),
+            "interrupted; repeating the command measures them again" if open_ else "every trial has an end",
+        ),
+        _check(
+            "Duplicates",
+            share(duplicates),
+            duplicates,
+            duplicates > _DUPLICATE * total,
+            "proposals already measured; their results were reused" if duplicates else "no model was proposed twice",
+        ),
+        _check(
+            "Infeasible",
+            share(infeasible),
+            infeasible,
+            infeasible > _INFEASIBLE * total,
+            "proposals beyond the constraints" if infeasible else "no proposal was recorded as beyond the constraints",
+        ),
+    ]
     return rows, failed > 0.5 * total
 
 
@@ -144,8 +174,9 @@ def boundaries_of(run: Run, reference: Mapping[str, JSON]) -> list[Boundary]:
     candidates = [choices for c in run.summary.pareto if (choices := choices_of(c.architecture))]
     offered = {path: [v for v in values if _is_number(v)] for path, values in run.summary.choices.items()}
     seen: dict[str, list[float]] = {}
-    for choices in (*candidates, *(t.choices for t in run.trials), reference):
-        for path, value in choices.items():
+    everything: list[Mapping[str, JSON]] = [*candidates, *(t.choices for t in run.trials), reference]
+    for known in everything:
+        for path, value in known.items():
             if _is_number(value):
                 seen.setdefault(path, []).append(float(value))  # type: ignore[arg-type]
     grouped: dict[str, list[tuple[float, float, float, bool]]] = {}
@@ -185,10 +216,18 @@ def _boundary_table(boundaries: Sequence[Boundary]) -> Table:
             Cell(b.name),
             Cell(f"{b.low:g} to {b.high:g}", note="offered" if b.offered else "seen in trials"),
             Cell(as_percent(b.at_low, 0), b.at_low, bar=b.at_low, tone="bad" if b.at_low >= _AT_LIMIT else ""),
-            Cell(as_percent(b.at_high, 0), b.at_high, bar=b.at_high, note="the backbone's own size" if b.native else "",
-                 tone="bad" if b.at_high >= _AT_LIMIT and not b.native else ""),
+            Cell(
+                as_percent(b.at_high, 0),
+                b.at_high,
+                bar=b.at_high,
+                note="the backbone's own size" if b.native else "",
+                tone="bad" if b.at_high >= _AT_LIMIT and not b.native else "",
+            ),
         )
         for b in boundaries
-    )  # fmt: skip
-    return Table(("Choice", "Range", "Candidates at the smallest", "Candidates at the largest"), rows,
-                 caption="Candidates at the limits of numeric choices")  # fmt: skip
+    )
+    return Table(
+        ("Choice", "Range", "Candidates at the smallest", "Candidates at the largest"),
+        rows,
+        caption="Candidates at the limits of numeric choices",
+    )

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from rankitect.reports.cards import JSON, Card, Cell, Figure, Status, Table
 from rankitect.reports.comparison import Roles
-from rankitect.reports.numbers import as_percent, plural
+from rankitect.reports.numbers import as_percent, plural, signed_percent
 from rankitect.reports.reading import Run
 from rankitect.reports.svg import Canvas
 from rankitect.reports.trials import Trial
@@ -77,18 +77,21 @@ def importance_card(run: Run, roles: Roles | None) -> Card:
     )
     shown = effects[:_SHOWN]
     return Card(
-        "importance", _TITLE, finding,
+        "importance",
+        _TITLE,
+        finding,
         how_to_read=(
-            "Wider is nearly always better and dearer, so the part of quality that cost explains is taken out first. A bar is "
-            "the share of what is left that one choice explains alone. A name with * is the mean over a repeated block. Bars "
-            "left of the dashed line are no larger than what shuffled qualities give among this many choices. A search "
-            "does not sample evenly: read these as hints, not as causes."
+            "Wider is nearly always better and dearer, so the part of quality that cost explains is taken out first. A "
+            "bar is the share of what is left that one choice explains alone. A name with * is the mean over a repeated "
+            "block, or the share of it that has a value. Bars left of the dashed line are no larger than what shuffled "
+            "qualities give among this many choices. A search does not sample evenly: read these as hints, not as "
+            "causes."
         ),
         status=Status.PASS if clear else Status.WARN,
         reason=f"{len(trials)} trials of {evaluator or 'one evaluator'}; chance level {as_percent(chance, 0)}",
         tables=(_table(shown, chance),),
         figures=(_figure(shown, chance),),
-    )  # fmt: skip
+    )
 
 
 def _missing(reason: str) -> Card:
@@ -110,7 +113,8 @@ def _largest_group(run: Run, roles: Roles) -> tuple[str, list[Trial]]:
 def effects_of(trials: Sequence[Trial], roles: Roles) -> tuple[list[Effect], float]:
     """The effect of every choice that varied, strongest first, and the level that chance alone reaches.
 
-    Numeric choices count by the square of the rank correlation, others by the adjusted share of variance between values.
+    Numeric choices count by the square of the rank correlation, others by the adjusted share of variance between
+    values.
 
     Args:
         trials: Distinct finished trials of one evaluator.
@@ -163,9 +167,14 @@ def _columns(trials: Sequence[Trial]) -> dict[str, list[JSON]]:
         if _INDEX.search(path):
             repeated.setdefault(_INDEX.sub(".*.", path), []).append(path)
     for name, members in repeated.items():
-        rows = [[trial.choices[p] for p in members if _is_number(trial.choices.get(p))] for trial in trials]
+        rows = [[v for p in members if isinstance(v := t.choices.get(p), int | float)] for t in trials]
         if all(rows) and len(members) > 1:
-            columns[name] = [sum(float(v) for v in row) / len(row) for row in rows]  # type: ignore[arg-type]
+            columns[name] = [sum(row) / len(row) for row in rows]
+        words = sorted({str(v) for t in trials for p in members if isinstance(v := t.choices.get(p), str)})
+        for word in words[:8] if len(members) > 1 else ():
+            columns[f"{name} = {word}"] = [
+                sum(t.choices.get(p) == word for p in members) / len(members) for t in trials
+            ]
     return {name: values for name, values in columns.items() if len({repr(v) for v in values if v is not None}) > 1}
 
 
@@ -233,16 +242,20 @@ def _means(values: Sequence[JSON], target: np.ndarray) -> dict[str, float]:
             for part in parts
         }
     grouped: dict[str, list[float]] = {}
-    for value, y in sorted(present, key=lambda pair: (str(type(pair[0])), pair[0])):  # type: ignore[arg-type,return-value]
+    for value, y in sorted(present, key=_by_value):
         grouped.setdefault(str(value), []).append(y)
     return {name: sum(ys) / len(ys) for name, ys in grouped.items()}
+
+
+def _by_value(pair: tuple[JSON, float]) -> tuple[float, str]:
+    return (float(pair[0]) if isinstance(pair[0], int | float) else 0.0, repr(pair[0]))
 
 
 def _table(effects: Sequence[Effect], chance: float) -> Table:
     rows = []
     for effect in effects:
         best = max(effect.means, key=lambda key: effect.means[key])
-        means = ", ".join(f"{value}: {100 * mean:+.1f}%" for value, mean in effect.means.items())
+        means = ", ".join(f"{value}: {signed_percent(mean)}" for value, mean in effect.means.items())
         rows.append(
             (
                 Cell(effect.name, effect.name),
@@ -280,5 +293,6 @@ def _draw(effects: Sequence[Effect], chance: float, width: int) -> Markup:
     x = left + chance * scale
     canvas.line(x, top - 6, x, top + row * len(effects) + 4, "chance")
     canvas.text(x, top - 11, "chance", "tick", "middle")
-    canvas.text(left, top + row * len(effects) + 22, "Variance of quality at equal cost explained alone", "axis-title")
+    title = "variance explained alone" if narrow else "variance of quality at equal cost that the choice explains alone"
+    canvas.text(left, top + row * len(effects) + 22, title, "axis-title")
     return canvas.render()

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["as_duration", "as_percent", "as_value", "compact", "is_share", "plural", "readable_name"]
+__all__ = [
+    "as_duration",
+    "as_percent",
+    "as_value",
+    "compact",
+    "is_share",
+    "plural",
+    "readable_name",
+    "signed_percent",
+]
 
 _SHARE_UNITS = ("share", "fraction", "ratio", "%", "percent")
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -16,23 +25,30 @@ def is_share(unit: str) -> bool:
     return unit.strip().lower().startswith(_SHARE_UNITS)
 
 
-def compact(value: float | None, digits: int = 3) -> str:
-    """A number with a few significant digits and k, M, G, T where it is large; a dash for no number."""
+def compact(value: float | None, digits: int = 3, trim: bool = False) -> str:
+    """A number with a few significant digits and k, M, G, T where it is large; a dash for no number.
+
+    Args:
+        value: The number.
+        digits: Significant digits.
+        trim: Leave out zeros after the point: for the ticks of an axis, not for columns, where digits line up.
+    """
     if value is None or not math.isfinite(value):
         return "–"
     for step, letter in _STEPS:
         if abs(value) >= step * 0.99995 and not (letter == "k" and abs(value) < 10_000):
-            return f"{_significant(value / step, digits)} {letter}"
-    return _significant(value, digits if abs(value) < 1000 else 4)
+            return f"{_significant(value / step, digits, trim)} {letter}"
+    return _significant(value, digits if abs(value) < 1000 else 4, trim)
 
 
-def _significant(value: float, digits: int) -> str:
+def _significant(value: float, digits: int, trim: bool = False) -> str:
     if value == 0:
         return "0"
     size = math.floor(math.log10(abs(value)))
     if size < -4:
         return f"{value:.{digits - 1}e}"
-    return f"{value:.{max(0, digits - 1 - size)}f}" if value != int(value) or size < 0 else f"{int(value)}"
+    text = f"{value:.{max(0, digits - 1 - size)}f}"
+    return text.rstrip("0").rstrip(".") if trim and "." in text else text
 
 
 def as_percent(share: float | None, digits: int = 1) -> str:
@@ -43,12 +59,17 @@ def as_percent(share: float | None, digits: int = 1) -> str:
     return (text.removesuffix(".0") if digits == 1 else text) + "%"
 
 
+def signed_percent(share: float) -> str:
+    """A relative change with its sign: +5%, −0.6%."""
+    return f"{'−' if share < 0 else '+'}{as_percent(abs(share))}"
+
+
 def as_duration(seconds: float | None) -> str:
     """Seconds as "12.3 s", "4 min 05 s" or "2 h 07 min"."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
     if seconds < 60:
-        return f"{_significant(seconds, 3)} s"
+        return f"{_significant(seconds, 3, trim=True)} s"
     whole = round(seconds)
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
@@ -71,11 +92,14 @@ def as_value(value: float | None, unit: str) -> str:
             if abs(value) >= step:
                 return f"{_significant(value / step, 3)} {word}"
         return f"{value:g} B"
+    if name == "count":
+        return compact(value, trim=True)
     number = compact(value)
-    # "perplexity" is a name that metrics repeat as their unit; after the column's title it would only be noise.
-    if not name or name in ("1", "perplexity", "ppl", "count"):
+    # "perplexity" is a name that metrics repeat as their unit; beside the metric's name it would only be noise.
+    if not name or name in ("1", "perplexity", "ppl"):
         return number
-    return f"{number}{name}" if number[-1:].isalpha() else f"{number} {name}"
+    # A prefix joins a symbol (GFLOPs), but not a word (M tokens).
+    return f"{number}{name}" if number[-1:].isalpha() and not name.islower() else f"{number} {name}"
 
 
 def readable_name(name: str) -> str:

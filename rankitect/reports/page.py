@@ -75,10 +75,20 @@ def write_report(folder: Path) -> Path:
     """
     run = load_run(folder)
     cards = cards_of(run)
-    page = Environment(loader=PackageLoader("rankitect.reports", "."), autoescape=True, undefined=StrictUndefined,
-                       trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    plain = Environment(loader=PackageLoader("rankitect.reports", "."), autoescape=False, undefined=StrictUndefined,  # noqa: S701
-                        trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    page = Environment(
+        loader=PackageLoader("rankitect.reports", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    plain = Environment(
+        loader=PackageLoader("rankitect.reports", "."),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     plain.filters["md"] = markdown
     texts = {"summary": run.summary, "cards": cards, "tiles": _tiles(run), "folder": folder.resolve().name}
     source = page.loader.get_source  # type: ignore[union-attr]
@@ -135,8 +145,8 @@ def _tiles(run: Run) -> list[Tile]:
         comparisons = compare(points, roles)
         tiles.append(_gain_tile(comparisons, roles))
         costs = [p.cost for p in points if p.kind == "candidate"]
-        span = f"{roles.cost_text(min(costs))} to {roles.cost_text(max(costs))}" if costs else "–"
-        tiles.append(Tile("Pareto candidates", str(len(run.summary.pareto)), f"{span} {roles.cost_label.partition(',')[0]}"))
+        span = roles.cost_phrase(min(costs), max(costs)) if costs else "best in the objectives"
+        tiles.append(Tile("Pareto candidates", str(len(run.summary.pareto)), span))
     searched = run.searched()
     done = sum(t.state == "done" and not t.duplicate for t in searched)
     if searched:
@@ -155,5 +165,7 @@ def _gain_tile(comparisons: Sequence[Comparison], roles: Roles) -> Tile:
         return Tile("Best gain at equal cost", "–", "no baseline to compare with")
     top = max(fair, key=lambda c: c.gain)
     sign = roles.sign if top.gain >= 0 else -roles.sign
-    note = f"{readable_name(roles.quality.name).lower()}, candidate {top.point.rank} at {roles.cost_text(top.point.cost)}"
+    note = (
+        f"{readable_name(roles.quality.name).lower()}, candidate {top.point.rank} at {roles.cost_text(top.point.cost)}"
+    )
     return Tile("Best gain at equal cost", f"{'−' if sign < 0 else '+'}{as_percent(abs(top.gain))}", note)

@@ -107,7 +107,7 @@ class Run:
         return tuple(trial for trial in self.trials if not trial.baseline)
 
     def architecture_of(self, baseline: Baseline) -> dict[str, JSON]:
-        """The choices of a baseline, from the summary or else from the table of trials; empty where neither has them."""
+        """The choices of a baseline, from the summary or else from the table of trials; empty where unknown."""
         own = choices_of(baseline.architecture)
         same = (t for t in self.trials if t.choices and t.fingerprint and t.fingerprint == baseline.fingerprint)
         first = None if own else next(same, None)
@@ -137,8 +137,7 @@ def load_run(folder: Path) -> Run:
         raise RunFolderError(f"{folder} is a file. Give the run folder: the folder that holds summary.json.")
     summary = _read_summary(folder)
     known = {objective.name for objective in summary.objectives}
-    for holder in (*summary.baselines, *summary.pareto):
-        known.update(holder.metrics)
+    known.update(name for holder in (summary.baselines, summary.pareto) for item in holder for name in item.metrics)
     table = folder / "trials.csv"
     trials = read_trials(table, known) if table.is_file() else ()
     note = "" if trials else ("trials.csv has no rows" if table.is_file() else "the run folder has no trials.csv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from dataclasses import replace
 from urllib.parse import quote, urlsplit
 
 from markupsafe import Markup
@@ -12,7 +13,7 @@ from rankitect.reports.architecture_picture import architecture_figure
 from rankitect.reports.cards import Card, Cell, Figure, Link, Status, Table
 from rankitect.reports.comparison import Comparison, Point, Roles
 from rankitect.reports.front import front_figure
-from rankitect.reports.numbers import as_percent, as_value, compact, plural, readable_name
+from rankitect.reports.numbers import as_percent, as_value, compact, plural, readable_name, signed_percent
 from rankitect.reports.reading import Candidate, Metric, Run, choices_of
 
 __all__ = ["best_of", "candidates_card", "front_card", "picture_card", "safe_link", "verdict_card"]
@@ -21,7 +22,7 @@ _NO_OBJECTIVES = "the summary names no objective."
 
 
 def best_of(run: Run, comparisons: Sequence[Comparison]) -> Candidate | None:
-    """The candidate to look at first: the largest gain at equal cost, or the first in rank where none can be compared."""
+    """The candidate to look at first: the largest gain at equal cost, or rank 1 where none can be compared."""
     if not run.summary.pareto:
         return None
     fair = [c for c in comparisons if c.how != "costlier"]
@@ -49,23 +50,25 @@ def verdict_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison
     side = "better" if top.gain > 0 else "worse"
     what = "The best" if top.gain > 0 else "The least bad"
     finding = (
-        f"{len(wins)} of {plural(len(comparisons), 'candidate')} {'beats' if len(wins) == 1 else 'beat'} the best plain "
-        f"baseline of equal cost. {what} is candidate {top.point.rank}: {name} "
+        f"{len(wins)} of {plural(len(comparisons), 'candidate')} {'beats' if len(wins) == 1 else 'beat'} the best "
+        f"plain baseline of equal cost. {what} is candidate {top.point.rank}: {name} "
         f"{as_value(top.point.quality, roles.quality.unit)} against {as_value(top.reference, roles.quality.unit)} "
-        f"({as_percent(abs(top.gain))} {side}) at {roles.cost_text(top.point.cost)}."
+        f"({as_percent(abs(top.gain))} {side}) at {roles.cost_phrase(top.point.cost)}."
     )
     return Card(
-        "verdict", title, finding,
+        "verdict",
+        title,
+        finding,
         how_to_read=(
-            "Each candidate is held against the best baseline of the same cost. Between two measured baselines of one recipe "
-            "the value is interpolated (in the logarithm), never beyond the cheapest. Intervals are 95%; where they do not "
-            "overlap the difference is clear. The winner of many noisy measurements looks a little better than it "
-            "is: measure the one you choose on data that no step of the search has seen."
+            "Each candidate is held against the best baseline of the same cost. Between two measured baselines of one "
+            "recipe the value is interpolated (in the logarithm), never beyond the cheapest. Intervals are 95%; where "
+            "they do not overlap the difference is clear. The winner of many noisy measurements looks a little better "
+            "than it is: measure the one you choose on data that no step of the search has seen."
         ),
         status=_verdict(len(wins), len(clear), comparisons),
         reason=_why(wins, clear, comparisons),
         tables=(_comparison_table(comparisons, roles),),
-    )  # fmt: skip
+    )
 
 
 def _verdict(wins: int, clear: int, comparisons: Sequence[Comparison]) -> Status:
@@ -96,7 +99,7 @@ def _comparison_table(comparisons: Sequence[Comparison], roles: Roles) -> Table:
                 Cell(roles.cost_text(c.point.cost), c.point.cost),
                 Cell(as_value(c.point.quality, roles.quality.unit), c.point.quality, note=_spread(c.point.ci95)),
                 Cell(as_value(c.reference, roles.quality.unit), c.reference, note=f"{c.how}: {c.against}"),
-                Cell(f"{100 * c.gain:+.1f}%", c.gain, tone=tone),
+                Cell(signed_percent(c.gain), c.gain, tone=tone),
                 Cell(sure, sure),
             )
         )
@@ -113,15 +116,14 @@ def front_card(run: Run, roles: Roles | None, points: Sequence[Point]) -> Card:
     """Quality over cost, with the baselines drawn in."""
     title = "Pareto front"
     if roles is None or roles.cost is None:
-        reason = _NO_OBJECTIVES if roles is None else f"{roles.quality.name} is the only objective; a front needs a cost."
+        reason = _NO_OBJECTIVES if roles is None else f"a front needs a cost beside {roles.quality.name}."
         return Card("front", title, "The front cannot be drawn.", reason=reason)
     found = [p for p in points if p.kind == "candidate"]
     if not found:
         return Card("front", title, "The front cannot be drawn.", reason="no candidate has both a cost and a quality.")
     costs, values = [p.cost for p in found], [p.quality for p in found]
     finding = (
-        f"{plural(len(found), 'candidate')} from {roles.cost_text(min(costs))} to {roles.cost_text(max(costs))} "
-        f"({roles.cost_label.lower() if roles.unit != 'share' else roles.cost_label.partition(',')[0]}), "
+        f"{plural(len(found), 'candidate')} at {roles.cost_phrase(min(costs), max(costs))}, "
         f"{readable_name(roles.quality.name).lower()} {as_value(min(values), roles.quality.unit)} to "
         f"{as_value(max(values), roles.quality.unit)}."
     )
@@ -130,23 +132,29 @@ def front_card(run: Run, roles: Roles | None, points: Sequence[Point]) -> Card:
     others = [
         (t.metrics[name] / roles.scale, t.metrics[roles.quality.name])
         for t in run.searched()
-        if t.state == "done" and t.evaluator in ("", "final") and t.fingerprint not in drawn
-        and name in t.metrics and roles.quality.name in t.metrics
-    ]  # fmt: skip
+        if t.state == "done"
+        and t.evaluator in ("", "final")
+        and t.fingerprint not in drawn
+        and name in t.metrics
+        and roles.quality.name in t.metrics
+    ]
     side = "Down and left" if roles.quality.direction == "min" else "Up and left"
-    baselines = any(p.kind != "candidate" for p in points)
+    baselines = sum(p.kind != "candidate" for p in points)
     return Card(
-        "front", title, finding,
+        "front",
+        title,
+        finding,
         how_to_read=(
-            f"{side} is better. Numbers are ranks: click one for its row in the table. Vertical bars are 95% intervals, where "
-            "a model was measured more than once. Lines of baselines join one recipe at several sizes and end in the "
-            "backbone, all healed and measured as the summary says."
+            f"{side} is better. Numbers are ranks: click one for its row in the table. Vertical bars are 95% "
+            "intervals, where a model was measured more than once. Lines of baselines join one recipe at several sizes and end in "
+            "the backbone; baselines are measured by the same evaluator as the candidates."
         ),
         status=Status.PASS if baselines else Status.WARN,
-        reason="candidates and baselines were measured by the same evaluator" if baselines
+        reason=f"{plural(baselines, 'baseline')} drawn in"
+        if baselines
         else "no baseline has both a cost and a quality, so there is nothing to compare with",
         figures=(front_figure(points, roles, others),),
-    )  # fmt: skip
+    )
 
 
 def candidates_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison]) -> Card:
@@ -156,14 +164,13 @@ def candidates_card(run: Run, roles: Roles | None, comparisons: Sequence[Compari
     if not candidates:
         return Card("candidates", title, "There are no candidates.", reason="the search has no candidate yet.")
     objectives = [o.name for o in run.summary.objectives]
-    held = [*candidates, *run.summary.baselines]
-    others = sorted({name for holder in held for name in holder.metrics} - set(objectives))
-    names = [name for name in (*objectives, *others) if any(name in holder.metrics for holder in held)]
+    known = {name for c in candidates for name in c.metrics} | {n for b in run.summary.baselines for n in b.metrics}
+    names = [name for name in objectives if name in known] + sorted(known - set(objectives))
     gains = {c.point.rank: c for c in comparisons}
     rows = []
     for candidate in candidates:
         won = gains.get(candidate.rank)
-        gain = Cell(f"{100 * won.gain:+.1f}%", won.gain, tone="good" if won.gain > 0 else "bad") if won else Cell("–")
+        gain = Cell(signed_percent(won.gain), won.gain, tone="good" if won.gain > 0 else "bad") if won else Cell("–")
         files = tuple(safe_link(name, path) for name, path in sorted(candidate.artifacts.items()))
         rows.append(
             (
@@ -174,31 +181,38 @@ def candidates_card(run: Run, roles: Roles | None, comparisons: Sequence[Compari
                 Cell("" if files else "none", links=files),
             )
         )
-    for baseline in run.summary.baselines:
-        rows.append(
-            (
-                Cell("baseline"),
-                Cell(baseline.name.replace("_", " ")),
-                *(_metric_cell(baseline.metrics.get(name), name, roles) for name in names),
-                Cell("–"),
-                Cell(""),
-            )
+    rows.extend(
+        (
+            Cell("baseline"),
+            Cell(baseline.name.replace("_", " ")),
+            *(_metric_cell(baseline.metrics.get(name), name, roles) for name in names),
+            Cell("–"),
+            Cell(""),
         )
+        for baseline in run.summary.baselines
+    )
     anchors = [*(f"candidate-{c.rank}" for c in candidates), *("" for _ in run.summary.baselines)]
     repeated = sum(c.metrics.get(objectives[0], Metric()).ci95 is not None for c in candidates) if objectives else 0
     return Card(
-        "candidates", title,
+        "candidates",
+        title,
         f"{plural(len(candidates), 'candidate')} with {plural(len(names), 'metric')} each, "
         f"{repeated or 'none'} of them with intervals; "
         f"{plural(len(run.summary.baselines), 'baseline')} below for comparison.",
-        how_to_read="Click a column's title to sort. Small numbers under a value are its 95% interval and the number of "
-        "measurements. Gain is against the best plain baseline of equal cost. Files are relative to this page.",
+        how_to_read="Click a column's title to sort. Small numbers under a value are its 95% interval and the number "
+        "of measurements. Gain is against the best plain baseline of equal cost. Files are relative to this page.",
         status=Status.PASS if repeated == len(candidates) else Status.WARN,
-        reason="every candidate was measured more than once" if repeated == len(candidates)
+        reason="every candidate was measured more than once"
+        if repeated == len(candidates)
         else f"{len(candidates) - repeated} of {len(candidates)} were measured once: their noise is not known",
-        tables=(Table(("Rank", "Model", *(_column(name, roles) for name in names), "Gain", "Files"), tuple(rows),
-                      tuple(anchors)),),
-    )  # fmt: skip
+        tables=(
+            Table(
+                ("Rank", "Model", *(_column(name, roles) for name in names), "Gain", "Files"),
+                tuple(rows),
+                tuple(anchors),
+            ),
+        ),
+    )
 
 
 def _column(name: str, roles: Roles | None) -> str:
@@ -217,7 +231,9 @@ def _metric_cell(metric: Metric | None, name: str, roles: Roles | None) -> Cell:
         note.append(f"n = {metric.n}")
     if roles and roles.cost and name == roles.cost.name and roles.unit == "share" and roles.scale not in (1.0, 100.0):
         note.append(as_percent(metric.value / roles.scale))
-    return Cell(as_value(metric.value, metric.unit), metric.value, note=", ".join(note))
+    # A unit that the column's title already says would be noise in every row; bytes and seconds also set the format.
+    said = metric.unit.lower() in name.lower().split("_") and metric.unit.lower() not in ("bytes", "seconds")
+    return Cell(as_value(metric.value, "" if said else metric.unit), metric.value, note=", ".join(note))
 
 
 def _notes(candidate: Candidate) -> str:
@@ -266,20 +282,31 @@ def picture_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison
         for path, value in choices.items()
         if not any(part.isdigit() for part in path.split(".")) and (value != reference.get(path) or not reference)
     ]
-    tables = ()
+    tables: tuple[Table, ...] = ()
     if changed:
         rows = tuple((Cell(p), Cell(str(v), v), Cell("–" if r is None else str(r), r)) for p, v, r in changed)
         tables = (Table(("Choice", f"Candidate {best.rank}", name), rows, caption="Choices of the whole model"),)
     if not figures and not tables:
-        return Card("picture", title, "There is nothing to draw.", tables=tables,
-                    reason="the candidate has no repeated choices, and its folder has no graph.svg.")  # fmt: skip
+        return Card(
+            "picture",
+            title,
+            "There is nothing to draw.",
+            tables=tables,
+            reason="the candidate has no repeated choices, and its folder has no graph.svg.",
+        )
     finding = f"Candidate {best.rank} ({best.fingerprint[:8]}). " + " ".join(f.caption for f in figures)
+    if len(figures) == 1:
+        figures = [replace(figures[0], caption="")]
     return Card(
-        "picture", title, finding.strip(),
+        "picture",
+        title,
+        finding.strip(),
         how_to_read="One chart for each choice, one bar for each position from input to output. Filled bars are the "
         f"candidate, outlines are the {name}; hatched columns are left out of the candidate.",
         status=Status.PASS if reference else Status.WARN,
-        reason=f"drawn from the recorded choices of the candidate and the {name}" if reference
+        reason=f"drawn from the recorded choices of the candidate and the {name}"
+        if reference
         else "the summary and the trials do not hold the backbone's choices, so bars stand alone",
-        tables=tables, figures=tuple(figures),
-    )  # fmt: skip
+        tables=tables,
+        figures=tuple(figures),
+    )

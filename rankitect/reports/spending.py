@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 
 from rankitect.reports.cards import Card, Cell, Status, Table
-from rankitect.reports.numbers import as_duration, as_percent, as_value, compact, readable_name
+from rankitect.reports.numbers import as_duration, as_percent, as_value, compact, plural, readable_name
 from rankitect.reports.reading import Run
 
 __all__ = ["ledger_card", "reproduce_card", "stages_of", "totals_of"]
@@ -70,12 +70,7 @@ def ledger_card(run: Run) -> Card:
         rows.append(
             (
                 Cell(stage, stage),
-                *(
-                    Cell(_amount(spent[coin], coin), spent[coin], bar=spent[coin] / whole[coin] if whole[coin] else None)
-                    if coin in spent
-                    else Cell("–")
-                    for coin in coins
-                ),
+                *(_spent_cell(spent[coin], coin, whole[coin]) if coin in spent else Cell("–") for coin in coins),
             )
         )
     rows.append((Cell("total of the search"), *(Cell(_amount(totals[coin], coin), totals[coin]) for coin in coins)))
@@ -93,12 +88,20 @@ def ledger_card(run: Run) -> Card:
     dearest = _dearest(stages)
     ended = f" The run ended: {details['ended']}." if details.get("ended") else ""
     return Card(
-        "ledger", title, ("The search spent " + ", ".join(parts or ["what the table says"]) + f".{dearest}{ended}"),
-        how_to_read="Train tokens had a gradient computed on them, eval tokens only went forward. Bars are shares of the "
-        "column. Baselines are measured alike but not charged to the search, so totals leave them out. Two methods "
+        "ledger",
+        title,
+        ("The search spent " + ", ".join(parts or ["what the table says"]) + f".{dearest}{ended}"),
+        how_to_read="Train tokens had a gradient computed on them, eval tokens only went forward. Bars are shares of "
+        "the column. Baselines are measured alike but not charged to the search, so totals leave them out. Two methods "
         "compare fairly only at equal spending.",
-        status=Status.PASS, reason="every stage was charged in the same coin", tables=tuple(tables),
-    )  # fmt: skip
+        status=Status.PASS,
+        reason=f"recorded for {plural(len(stages), 'stage')}" if stages else "only totals were recorded",
+        tables=tuple(tables),
+    )
+
+
+def _spent_cell(amount: float, coin: str, whole: float) -> Cell:
+    return Cell(_amount(amount, coin), amount, bar=amount / whole if whole else None)
 
 
 def _dearest(stages: Mapping[str, Mapping[str, float]]) -> str:
@@ -118,25 +121,33 @@ def _amount(value: float, coin: str) -> str:
 def reproduce_card(run: Run) -> Card:
     """How to repeat the run, and with what it was made."""
     summary = run.summary
-    facts = [("Space", summary.space), ("Task", summary.task), ("Controller", summary.controller),
-             ("Seed", str(summary.seed))]  # fmt: skip
+    facts = [
+        ("Space", summary.space),
+        ("Task", summary.task),
+        ("Controller", summary.controller),
+        ("Seed", str(summary.seed)),
+    ]
     versions = tuple((Cell(str(k)), Cell(str(v))) for k, v in sorted(summary.versions.items()))
-    tables = [Table(("What", "Value"), tuple((Cell(k), Cell(v)) for k, v in facts), sortable=False)]
-    if versions:
-        tables.append(Table(("Package", "Version"), versions, caption="Versions", sortable=False))
     code = [("Command", summary.reproduce)] if summary.reproduce else []
     if run.config:
         digest = hashlib.sha256(run.config.encode()).hexdigest()[:16]
-        tables[0] = Table(tables[0].columns, (*tables[0].rows, (Cell("config.yaml (SHA-256)"), Cell(digest))), sortable=False)
+        facts.append(("config.yaml (SHA-256)", digest))
         code.append(("config.yaml", run.config))
-    missing = [name for name, there in (("the command", summary.reproduce), ("versions", versions), ("config.yaml", run.config))
-               if not there]  # fmt: skip
+    tables = [Table(("What", "Value"), tuple((Cell(k), Cell(v)) for k, v in facts), sortable=False)]
+    if versions:
+        tables.append(Table(("Package", "Version"), versions, caption="Versions", sortable=False))
+    wanted = {"the command": summary.reproduce, "versions": versions, "config.yaml": run.config}
+    missing = [name for name, there in wanted.items() if not there]
     return Card(
-        "reproduce", "How to repeat it",
-        "The command below repeats this run." if summary.reproduce else "The summary does not say how to repeat this run.",
-        how_to_read="With the same versions, seed and number of threads the result is the same; on another machine "
-        "floating-point sums may differ in the last digits.",
+        "reproduce",
+        "How to repeat it",
+        "The command below repeats this run." if summary.reproduce else "The summary does not say how to repeat it.",
+        how_to_read="With the same versions, seed and number of threads the result should be the same; on another "
+        "machine floating-point sums may differ in the last digits.",
         status=Status.WARN if missing else Status.PASS,
-        reason=f"not recorded: {', '.join(missing)}" if missing else "command, configuration, seed and versions are recorded",
-        tables=tuple(tables), code=tuple(code),
-    )  # fmt: skip
+        reason=f"not recorded: {', '.join(missing)}"
+        if missing
+        else "command, configuration, seed and versions are recorded",
+        tables=tuple(tables),
+        code=tuple(code),
+    )

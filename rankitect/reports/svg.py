@@ -66,9 +66,15 @@ class Canvas:
             '<svg xmlns="http://www.w3.org/2000/svg" class="{}" viewBox="0 0 {} {}" width="{}" height="{}" role="img" '
             'aria-label="{}">{}{}</svg>'
         ).format(
-            self.css, _number(self.width), _number(self.height), _number(self.width), _number(self.height),
-            self.label, style, Markup("").join(self._parts),
-        )  # fmt: skip
+            self.css,
+            _number(self.width),
+            _number(self.height),
+            _number(self.width),
+            _number(self.height),
+            self.label,
+            style,
+            Markup("").join(self._parts),
+        )
 
 
 def _element(tag: str, content: str, title: str, attributes: dict[str, float | str | None]) -> Markup:

@@ -16,11 +16,18 @@ from rankitect.reports.cards import JSON
 __all__ = ["Trial", "read_trials"]
 
 _STATES = {
-    "done": "done", "complete": "done", "completed": "done", "ok": "done", "finished": "done",
-    "reused": "done", "duplicate": "done",
-    "failed": "failed", "error": "failed",
-    "infeasible": "infeasible", "invalid": "infeasible",
-}  # fmt: skip
+    "done": "done",
+    "complete": "done",
+    "completed": "done",
+    "ok": "done",
+    "finished": "done",
+    "reused": "done",
+    "duplicate": "done",
+    "failed": "failed",
+    "error": "failed",
+    "infeasible": "infeasible",
+    "invalid": "infeasible",
+}
 _SPENT = ("train_tokens", "eval_tokens", "forward_evaluations", "latency_measurements", "seconds")
 _FLAGS = ("duplicate", "reused")
 _CAUSE = ("cause", "error", "reason")

@@ -14,15 +14,32 @@ LAYERS = 30
 FFN = [512, 768, 1024, 1280, 1536]
 BACKBONE = {
     "d_model": 576,
-    **{f"layers.{i}.{name}": value for i in range(LAYERS)
-       for name, value in (("runs", 1), ("attn", "full"), ("kv_heads", 3), ("group", 3), ("ffn", 1536))},
-}  # fmt: skip
+    **{
+        f"layers.{i}.{name}": value
+        for i in range(LAYERS)
+        for name, value in (("runs", 1), ("attn", "full"), ("kv_heads", 3), ("group", 3), ("ffn", 1536))
+    },
+}
 # Block FLOPs as a share of the backbone's, perplexity, half the width of its interval.
-CANDIDATES = [(0.95, 19.4, 0.15), (0.86, 20.3, 0.2), (0.75, 21.9, 0.2), (0.68, 23.8, 0.25), (0.6, 26.4, 0.3),
-              (0.52, 30.7, 0.4), (0.45, 38.2, 0.6)]  # fmt: skip
-BASELINES = [("backbone", 1.0, 19.1), ("uniform width 90%", 0.9, 20.2), ("uniform width 75%", 0.75, 24.0),
-             ("uniform width 60%", 0.6, 31.5), ("uniform width 50%", 0.5, 41.0), ("uniform depth 80%", 0.8, 25.5),
-             ("uniform depth 60%", 0.6, 36.6), ("uniform depth 50%", 0.5, 47.9)]  # fmt: skip
+CANDIDATES = [
+    (0.95, 19.4, 0.15),
+    (0.86, 20.3, 0.2),
+    (0.75, 21.9, 0.2),
+    (0.68, 23.8, 0.25),
+    (0.6, 26.4, 0.3),
+    (0.52, 30.7, 0.4),
+    (0.45, 38.2, 0.6),
+]
+BASELINES = [
+    ("backbone", 1.0, 19.1),
+    ("uniform width 90%", 0.9, 20.2),
+    ("uniform width 75%", 0.75, 24.0),
+    ("uniform width 60%", 0.6, 31.5),
+    ("uniform width 50%", 0.5, 41.0),
+    ("uniform depth 80%", 0.8, 25.5),
+    ("uniform depth 60%", 0.6, 36.6),
+    ("uniform depth 50%", 0.5, 47.9),
+]
 METRICS = ("perplexity", "block_flops", "parameters", "weight_bytes")
 
 
@@ -71,11 +88,16 @@ def summary() -> dict[str, Any]:
         "task": "language",
         "controller": "dnas",
         "seed": 0,
-        "objectives": [{"name": "perplexity", "unit": "perplexity", "direction": "min"},
-                       {"name": "block_flops", "unit": "FLOPs", "direction": "min"}],
+        "objectives": [
+            {"name": "perplexity", "unit": "perplexity", "direction": "min"},
+            {"name": "block_flops", "unit": "FLOPs", "direction": "min"},
+        ],
         "baselines": [
-            {"name": name, "fingerprint": fingerprint(baseline(name, share)),
-             "metrics": metrics(share, perplexity, 0.012 * perplexity)}
+            {
+                "name": name,
+                "fingerprint": fingerprint(baseline(name, share)),
+                "metrics": metrics(share, perplexity, 0.012 * perplexity),
+            }
             for name, share, perplexity in BASELINES
         ],
         "pareto": [
@@ -84,17 +106,27 @@ def summary() -> dict[str, Any]:
                 "fingerprint": fingerprint(pruned(share, rank)),
                 "architecture": architecture(pruned(share, rank)),
                 "metrics": metrics(share, perplexity, half),
-                "artifacts": {name: f"candidates/{rank:02d}-{fingerprint(pruned(share, rank))[:8]}/{file}"
-                              for name, file in (("architecture", "architecture.json"), ("weights", "weights.safetensors"))},
+                "artifacts": {
+                    name: f"candidates/{rank:02d}-{fingerprint(pruned(share, rank))[:8]}/{file}"
+                    for name, file in (("architecture", "architecture.json"), ("weights", "w.safetensors"))
+                },
             }
             for rank, (share, perplexity, half) in enumerate(CANDIDATES, 1)
         ],
         "ledger": {
-            "train_tokens": 507904, "eval_tokens": 3112960, "latency_measurements": 0, "seconds": 1338.4,
+            "train_tokens": 507904,
+            "eval_tokens": 3112960,
+            "latency_measurements": 0,
+            "seconds": 1338.4,
             "stages": {
                 "prepare": {"train_tokens": 163840, "eval_tokens": 344064, "latency_measurements": 0, "seconds": 462.0},
                 "trials": {"train_tokens": 344064, "eval_tokens": 2768896, "latency_measurements": 0, "seconds": 876.4},
-                "baselines": {"train_tokens": 344064, "eval_tokens": 393216, "latency_measurements": 0, "seconds": 548.1},
+                "baselines": {
+                    "train_tokens": 344064,
+                    "eval_tokens": 393216,
+                    "latency_measurements": 0,
+                    "seconds": 548.1,
+                },
             },
             "trials": {"done": 55, "failed": 2, "duplicates": 6, "waiting": 0},
             "minutes": 31.7,
@@ -102,7 +134,7 @@ def summary() -> dict[str, Any]:
         },
         "versions": {"rankitect": "0.1.0", "python": "3.11.7", "torch": "2.13.0", "numpy": "2.4.6"},
         "reproduce": "python -m rankitect.search space=mobile_llm controller=dnas seed=0",
-    }  # fmt: skip
+    }
 
 
 def baseline(name: str, share: float) -> dict[str, Any]:
@@ -119,11 +151,23 @@ def trials() -> list[dict[str, Any]]:
     def add(evaluator: str, choices: dict[str, Any], found: dict[str, Any], **more: Any) -> None:
         spent = {"screen": (0, 49152, 6.1), "final": (49152, 32768, 71.3)}[evaluator]
         row = {
-            "number": len(rows) + 1, "batch": 1, "state": "DONE", "evaluator": evaluator, "seed": 0,
-            "fingerprint": fingerprint(choices), "baseline": "", "duplicate_of": "", "attempts": 1, "cause": "",
-            "train_tokens": spent[0], "eval_tokens": spent[1], "latency_measurements": 0, "seconds": spent[2], "tags": "{}",
+            "number": len(rows) + 1,
+            "batch": 1,
+            "state": "DONE",
+            "evaluator": evaluator,
+            "seed": 0,
+            "fingerprint": fingerprint(choices),
+            "baseline": "",
+            "duplicate_of": "",
+            "attempts": 1,
+            "cause": "",
+            "train_tokens": spent[0],
+            "eval_tokens": spent[1],
+            "latency_measurements": 0,
+            "seconds": spent[2],
+            "tags": "{}",
             "architecture": json.dumps(architecture(choices), sort_keys=True, separators=(",", ":")),
-        }  # fmt: skip
+        }
         row |= {name: found[name]["value"] for name in METRICS if name in found}
         rows.append(row | more)
 
@@ -133,7 +177,9 @@ def trials() -> list[dict[str, Any]]:
         share = round(dice.uniform(0.42, 0.97), 3)
         choices = pruned(share, 100 + i)
         skipped = sum(value == "skip" for value in choices.values())
-        worth = 18.5 * math.exp(2.6 * (1 - share) ** 1.2 * (1.25 - 0.007 * i)) * (1 + 0.02 * skipped + dice.uniform(0, 0.08))
+        early = sum(choices.get(f"layers.{j}.ffn", 0) for j in range(8)) / (8 * 1536) - share
+        worth = 18.5 * math.exp(2.6 * (1 - share) ** 1.2 * (1.25 - 0.007 * i))
+        worth *= (1 - 0.5 * early) * (1 + 0.02 * skipped + dice.uniform(0, 0.08))
         if i in (11, 29):
             cause = "the loss is not a number at step 3" if i == 11 else "out of memory"
             add("screen", choices, {}, state="FAILED", cause=cause)
@@ -141,8 +187,17 @@ def trials() -> list[dict[str, Any]]:
             add("screen", choices, metrics(share, round(worth, 3)))
     for i in range(6):
         first = rows[len(BASELINES) + i]
-        rows.append(first | {"number": len(rows) + 1, "duplicate_of": first["number"], "train_tokens": 0,
-                             "eval_tokens": 0, "seconds": 0.0, "attempts": 0})  # fmt: skip
+        rows.append(
+            first
+            | {
+                "number": len(rows) + 1,
+                "duplicate_of": first["number"],
+                "train_tokens": 0,
+                "eval_tokens": 0,
+                "seconds": 0.0,
+                "attempts": 0,
+            }
+        )
     for rank, (share, perplexity, _) in enumerate(CANDIDATES, 1):
         add("final", pruned(share, rank), metrics(share, perplexity))
     for i, (share, perplexity) in enumerate(((0.64, 27.5), (0.8, 22.0))):
@@ -154,7 +209,9 @@ def write_example(folder: Path) -> Path:
     """Write summary.json, trials.csv and config.yaml into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").write_text(json.dumps(summary(), indent=2), encoding="utf-8")
-    (folder / "config.yaml").write_text("space:\n  name: mobile_llm\ncontroller:\n  name: dnas\nseed: 0\n", encoding="utf-8")
+    (folder / "config.yaml").write_text(
+        "space: {name: mobile_llm}\ncontroller: {name: dnas}\nseed: 0\n", encoding="utf-8"
+    )
     write_trials(folder, trials())
     return folder
 
