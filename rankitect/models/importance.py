@@ -1,0 +1,195 @@
+"""Which units of a pretrained model matter: statistics on calibration text, and rankings from them.
+
+Statistics are gathered where blocks call `keep`, so any block with internal dimensions can be ranked. A ranking is of
+*positions* along an axis, best first; `backbone` sorts weights by it, after which "the first k" is the pruned model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from rankitect.blocks import Norm
+from rankitect.errors import SpaceError
+from rankitect.graph import Architecture
+from rankitect.models.plan import SlicedParams, Step, run_plan
+from rankitect.models.supernet import Supernet
+
+__all__ = ["CRITERIA", "Statistics", "gather", "unit_scores"]
+
+CRITERIA: Mapping[str, str] = {
+    "energy": "mean square of the unit's activation times the squared norm of the weights that read it",
+    "magnitude": "mean square of the unit's activation",
+    "fisher": "mean over batches of the squared first-order change of the loss when the unit is removed",
+    "taylor": "mean over batches of the absolute first-order change of the loss when the unit is removed",
+}
+"""Criteria for hidden units and heads, by name."""
+
+
+@dataclass
+class Statistics:
+    """What calibration has seen of a model.
+
+    Attributes:
+        gram: For each node with hidden units, the mean outer product of its hidden units, [n, n].
+        fisher: For each such node, the mean squared first-order effect of removing each unit, [n] (if asked for).
+        taylor: The same with the absolute value.
+        residual: Mean square of each channel of the residual stream, summed over its reads by norms, [D].
+        influence: For each layer, 1 minus the mean cosine of what goes in and what comes out (block influence,
+            ShortGPT, arXiv 2403.03853).
+        tokens: Tokens seen.
+    """
+
+    gram: dict[str, torch.Tensor] = field(default_factory=dict)
+    fisher: dict[str, torch.Tensor] = field(default_factory=dict)
+    taylor: dict[str, torch.Tensor] = field(default_factory=dict)
+    residual: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
+    influence: dict[str, float] = field(default_factory=dict)
+    tokens: int = 0
+
+
+class _Observed(SlicedParams):
+    """Weights that show each block's hidden units to an observer on the way."""
+
+    __slots__ = ("_seen", "_show")
+
+    def __init__(self, step: Step, tensors: Any, show: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__(step, tensors)
+        self._show = show
+        self._seen = False
+
+    def keep(self, x: torch.Tensor, name: str, axis: int = -1) -> torch.Tensor:
+        """Show `x` at the first call of a block (later calls are other axes of the same units)."""
+        if self._seen:
+            return x
+        self._seen = True
+        return self._show(self._step.path, x)
+
+
+class _Observer:
+    """Watches one plan run on batches of token ids."""
+
+    def __init__(self, supernet: Supernet, architecture: Architecture, gradients: bool) -> None:
+        self.supernet = supernet
+        self.plan = supernet.plan(architecture)
+        self.gradients = gradients
+        self.found = Statistics()
+        self._masks: dict[str, torch.Tensor] = {}
+        self._outputs: dict[str, torch.Tensor] = {}
+
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        self._masks, self._outputs = {}, {}
+        with torch.set_grad_enabled(self.gradients):
+            logits: torch.Tensor = run_plan(self.plan, (ids,), self._params, after=self._after)
+        for scope, entry, end in self._layers():
+            similar = float(F.cosine_similarity(self._outputs[entry], self._outputs[end], dim=-1).sum())
+            self.found.influence[scope] = self.found.influence.get(scope, 0.0) + ids.numel() - similar
+        self.found.tokens += ids.numel()
+        return logits
+
+    def add_gradients(self) -> None:
+        """Add the first-order effects of the last batch, after its backward."""
+        for path, mask in self._masks.items():
+            effect = (mask.grad if mask.grad is not None else torch.zeros_like(mask)).flatten()
+            _add(self.found.fisher, path, effect.square())
+            _add(self.found.taylor, path, effect.abs())
+
+    def _params(self, step: Step) -> _Observed:
+        weights = self.supernet.weights
+        return _Observed(step, weights.owner(step.weights) if step.shapes else weights, self._show)
+
+    def _show(self, path: str, x: torch.Tensor) -> torch.Tensor:
+        flat = x.detach().flatten(0, 1).flatten(1)
+        _add(self.found.gram, path, flat.T @ flat)
+        if not self.gradients:
+            return x
+        self._masks[path] = torch.ones(x.shape[2:], requires_grad=True)
+        return x * self._masks[path]
+
+    def _after(self, step: Step, p: Any, outputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        self._outputs[step.path] = outputs[0].detach()
+        if isinstance(step.block, Norm):
+            square = outputs[0].detach().square().flatten(0, -2).sum(0)
+            self.found.residual = square if not self.found.residual.numel() else self.found.residual + square
+        return outputs
+
+    def _layers(self) -> Iterator[tuple[str, str, str]]:
+        """Each repeated layer with the node that it reads and its last node."""
+        scopes: dict[str, list[Step]] = {}
+        for step in self.plan.steps:
+            parts = step.path.split(".")
+            if len(parts) > 2 and parts[1].isdigit():
+                scopes.setdefault(".".join(parts[:2]), []).append(step)
+        for scope, steps in scopes.items():
+            yield scope, steps[0].edges[0].source, steps[-1].path
+
+
+def _add(sums: dict[str, torch.Tensor], path: str, value: torch.Tensor) -> None:
+    sums[path] = sums[path].add_(value) if path in sums else value
+
+
+def gather(
+    supernet: Supernet,
+    architecture: Architecture,
+    batches: Iterable[torch.Tensor],
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Statistics:
+    """Run calibration batches through one architecture.
+
+    Args:
+        supernet: The weights.
+        architecture: Usually the largest.
+        batches: Token ids [B, T+1]; the first T are the input.
+        loss: From logits [B, T, V] and targets [B, T]; where given, gradients are taken for "fisher" and "taylor".
+        progress: Called with the number of batches done.
+
+    Raises:
+        SpaceError: There is no batch.
+    """
+    observer = _Observer(supernet, architecture, loss is not None)
+    for done, batch in enumerate(batches):
+        logits = observer(batch[:, :-1])
+        if loss is not None:
+            loss(logits, batch[:, 1:]).backward()
+            observer.add_gradients()
+            supernet.zero_grad(set_to_none=True)
+        if progress is not None:
+            progress(done + 1)
+    found = observer.found
+    if found.tokens == 0:
+        raise SpaceError("no calibration text: give at least one batch")
+    found.gram = {path: gram / found.tokens for path, gram in found.gram.items()}
+    found.residual = found.residual / found.tokens
+    found.influence = {scope: total / found.tokens for scope, total in found.influence.items()}
+    return found
+
+
+def unit_scores(statistics: Statistics, path: str, readout: torch.Tensor, criterion: str) -> torch.Tensor:
+    """The importance of each hidden unit of a node, in the shape of the hidden units.
+
+    Args:
+        statistics: From `gather`.
+        path: The node.
+        readout: The weight that reads the hidden units, [outputs, units...].
+        criterion: A key of `CRITERIA`.
+
+    Raises:
+        SpaceError: The criterion is unknown, or the statistics lack what it needs.
+    """
+    shape = readout.shape[1:]
+    power = statistics.gram[path].diagonal()
+    if criterion == "energy":
+        return (power * readout.detach().flatten(1).square().sum(0)).view(shape)
+    if criterion == "magnitude":
+        return power.view(shape)
+    if criterion not in CRITERIA:
+        raise SpaceError(f"importance criterion {criterion!r} is unknown; allowed: {', '.join(CRITERIA)}")
+    found = statistics.fisher if criterion == "fisher" else statistics.taylor
+    if path not in found:
+        raise SpaceError(f"importance criterion {criterion!r} needs gradients: gather the statistics with a loss")
+    return found[path].view(shape)
