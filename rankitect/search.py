@@ -303,7 +303,8 @@ def _tell(result: Result, command: str) -> int:
         return INTERRUPTED
     if result.ended.startswith("budget."):
         # Minutes do not change what is found, the other limits may: a controller can plan with them.
-        more = "" if result.ended == "budget.minutes" else f", output_dir={shlex.quote(str(result.folder))} resume=force"
+        folder = shlex.quote(str(result.folder))
+        more = "" if result.ended == "budget.minutes" else f", output_dir={folder} and resume=force"
         _say(f"To go on, repeat the command with a larger {result.ended}{more}.")
     return 1 if result.ended == "failures" else 0
 

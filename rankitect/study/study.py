@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +11,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rankitect.errors import ConfigError
+from rankitect.study.checks import in_words, one_line, problem, seed_everything
+from rankitect.study.checks import objectives as resolve_objectives
 from rankitect.study.contracts import StopRequested, TrialContext
 from rankitect.study.files import explain_disk_full, is_disk_full
 from rankitect.study.ledger import BASELINES, TRIALS, Budget, Ledger
 from rankitect.study.outputs import Labels, Outputs
 from rankitect.study.progress import Progress
-from rankitect.study.records import Baseline, Measurement, MetricSpec, Proposal, Spent, Trial
+from rankitect.study.records import Baseline, Proposal, Spent, Trial
 from rankitect.study.session import Scalars, StudySession
 from rankitect.study.store import Store
 
@@ -114,7 +114,7 @@ class Study:
         self.progress = progress or Progress(quiet=True)
         self.logger = logging.getLogger("rankitect")
         self._labels, self._decode, self._budget = labels, decode, budget or Budget()
-        self._objectives = _resolve(objectives, self.evaluators[final].metrics)
+        self._objectives = resolve_objectives(objectives, self.evaluators[final].metrics)
         self._export, self._keep_all = export, keep_all
         self._scalars = Scalars(folder.path / "tensorboard" if tensorboard else None)
         self._failures = self._duplicates = 0
@@ -277,24 +277,24 @@ class Study:
         self.store.start(trial.number)
         started = time.monotonic()
         try:
-            _seed_everything(trial.seed)
+            seed_everything(trial.seed)
             measurement = self.evaluators[trial.evaluator].measure(trial.architecture, context)
-            problem = _problem(measurement, self.evaluators[trial.evaluator].metrics)
+            trouble = problem(measurement, self.evaluators[trial.evaluator].metrics)
         except (StopRequested, KeyboardInterrupt):
             self.store.wait(trial.number, count_attempt=False)
             raise
         except Exception as error:
             if is_disk_full(error, self.folder.path):
                 raise  # the candidate is not to blame: it stays RUNNING and is measured again on resume
-            self._fail(trial, _one_line(error), traceback.format_exc(), context.spent, started)
+            self._fail(trial, one_line(error), traceback.format_exc(), context.spent, started)
         else:
-            if problem:
-                self._fail(trial, problem, "", measurement.spent, started)
+            if trouble:
+                self._fail(trial, trouble, "", measurement.spent, started)
             else:
                 spent = replace(measurement.spent, seconds=time.monotonic() - started)
                 done = self.store.finish(trial.number, measurement, spent, _stage(trial))
                 self._failures = 0
-                self.logger.info("trial %d done: %s", trial.number, _short(measurement))
+                self.logger.info("trial %d done: %s", trial.number, in_words(measurement))
                 self._show(done)
         if not any(folder.iterdir()):
             folder.rmdir()
@@ -350,52 +350,9 @@ class _Kept:
         return f"{finished} finished trials and the controller's last checkpoint"
 
 
-def _resolve(names: Sequence[str], metrics: Sequence[MetricSpec]) -> list[MetricSpec]:
-    known = {metric.name: metric for metric in metrics}
-    if not names:
-        raise ConfigError(f"evaluator.objectives is empty. The final evaluator measures: {', '.join(known)}.")
-    for name in names:
-        if name not in known:
-            raise ConfigError(
-                f"evaluator.objectives has '{name}', which the final evaluator does not measure. It measures: "
-                f"{', '.join(known)}."
-            )
-    return [known[name] for name in names]
-
-
 def _stage(trial: Trial) -> str:
     return TRIALS if trial.baseline is None else BASELINES
 
 
 def _whole(trials: Sequence[Trial]) -> bool:
     return all(trial.finished for trial in trials)
-
-
-def _problem(measurement: Measurement, promised: Sequence[MetricSpec]) -> str | None:
-    missing = [metric.name for metric in promised if metric.name not in measurement.metrics]
-    if missing:
-        return f"the evaluator promised {', '.join(missing)} but did not measure it"
-    if not_finite := measurement.not_finite():
-        values = ", ".join(f"{name} = {measurement.metrics[name].value}" for name in not_finite)
-        return f"not a finite number: {values}"
-    return None
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
-
-
-def _short(measurement: Measurement) -> str:
-    return ", ".join(
-        f"{name} {metric.value:.5g} {metric.unit}".rstrip() for name, metric in measurement.metrics.items()
-    )
-
-
-def _seed_everything(seed: int) -> None:
-    """Seed the global generators of the libraries that are loaded, so that a trial does not depend on its history."""
-    random.seed(seed)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(seed % 2**32)
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(seed)

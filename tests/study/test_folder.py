@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankitect.errors import RunFolderError
+from rankitect.study.files import copy_or_link, is_disk_full, write_atomic
+from rankitect.study.folder import RunFolder, config_hash, difference
+
+CONFIG = {"space": {"target": "a.B", "size": 3}, "heal": {"tokens": 100}, "budget": {"minutes": 5, "trials": 7}, "seed": 0}
+
+
+def begun(path: Path) -> Path:
+    """A run folder in which trials were recorded."""
+    with RunFolder(path, CONFIG) as folder:
+        folder.store_path.write_bytes(b"")
+    return path
+
+
+def test_a_new_folder_holds_the_configuration(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "a" / "run", CONFIG) as folder:
+        assert yaml.safe_load(folder.config_path.read_text()) == CONFIG
+        assert config_hash(CONFIG) in folder.config_path.read_text()
+        assert not folder.resumed
+
+
+def test_the_same_configuration_resumes(tmp_path: Path) -> None:
+    with RunFolder(begun(tmp_path / "run"), CONFIG) as folder:
+        assert folder.resumed
+
+
+def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:
+    other = {**CONFIG, "heal": {"tokens": 50, "lr": 0.1}, "seed": 1}
+    with pytest.raises(RunFolderError) as error, RunFolder(begun(tmp_path / "run"), other):
+        pass
+    for text in ("heal.tokens: 100 -> 50", "heal.lr: (absent) -> 0.1", "seed: 0 -> 1", "resume=force"):
+        assert text in str(error.value)
+
+
+def test_force_takes_it_and_keeps_the_old_configuration(tmp_path: Path) -> None:
+    other = {**CONFIG, "seed": 1}
+    with RunFolder(begun(tmp_path / "run"), other, force=True) as folder:
+        assert yaml.safe_load(folder.config_path.read_text()) == other
+        assert yaml.safe_load((folder.path / "config.previous.yaml").read_text()) == CONFIG
+
+
+def test_a_mistake_made_before_the_first_trial_may_be_corrected(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run", CONFIG):
+        pass
+    with RunFolder(tmp_path / "run", {**CONFIG, "seed": 1}) as folder:
+        assert yaml.safe_load(folder.config_path.read_text())["seed"] == 1
+
+
+def test_a_folder_of_other_things_is_refused_untouched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(RunFolderError, match=r"is not a run folder: it is not empty and has no config\.yaml"):
+        RunFolder(tmp_path, CONFIG)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_what_a_kill_before_the_configuration_leaves_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "study.lock").write_text("")
+    (tmp_path / ".config.yaml.123.tmp").write_text("half")
+    with RunFolder(tmp_path, CONFIG) as folder:
+        assert folder.config_path.exists()
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunFolderError, match="is a file, not a folder"):
+        RunFolder(tmp_path / "file", CONFIG)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that even root cannot write")
+def test_a_folder_that_cannot_be_written_is_refused() -> None:
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        RunFolder(Path("/proc/run"), CONFIG)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        RunFolder(tmp_path / "run", CONFIG)
+
+
+def test_a_damaged_configuration_is_refused(tmp_path: Path) -> None:
+    (begun(tmp_path / "run") / "config.yaml").write_text("{a: [")
+    with pytest.raises(RunFolderError, match=r"config\.yaml cannot be read"):
+        RunFolder(tmp_path / "run", CONFIG)
+
+
+def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys\nfrom rankitect.study.folder import RunFolder\n"
+        "held = RunFolder(pathlib.Path(sys.argv[1]), {'seed': 0})\nprint('held', flush=True)\nsys.stdin.read()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunFolderError, match=f"in use by process {holder.pid} on host"):
+            RunFolder(tmp_path / "run", {"seed": 0})
+    finally:
+        holder.kill()
+        holder.communicate()
+    with RunFolder(tmp_path / "run", {"seed": 0}):  # the lock ended with its process
+        pass
+
+
+SAME = [
+    ("output_dir", "elsewhere"),
+    ("resume", "force"),
+    ("preset", "smoke"),
+    ("allowed_packages", ["rankitect", "mine"]),
+    ("report", {"page": False}),
+    ("budget", {"minutes": 99, "trials": 7}),
+    ("runner", {"threads": 2, "progress": False}),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), SAME)
+def test_what_cannot_change_a_result_does_not_change_the_hash(key: str, value: object) -> None:
+    assert config_hash({**CONFIG, key: value}) == config_hash(CONFIG)
+
+
+def test_what_can_change_a_result_changes_the_hash() -> None:
+    others = [{"seed": 1}, {"budget": {"minutes": 5, "trials": 8}}, {"heal": {"tokens": 101}}, {"runner": {"batch": 2}}]
+    hashes = {config_hash({**CONFIG, **other}) for other in others} | {config_hash(CONFIG)}
+    assert len(hashes) == 5
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", min_size=1), inner, max_size=3),
+    max_leaves=8,
+)
+configs = st.dictionaries(st.text("abc", min_size=1, max_size=3), values, max_size=4)
+
+
+@given(configs, configs)
+def test_hash_and_difference_agree(old: dict[str, object], new: dict[str, object]) -> None:
+    assert (config_hash(old) == config_hash(new)) == (difference(old, new) == [])
+    assert difference(old, old) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+        OSError(27, "File too large"),
+    ],
+)
+def test_a_full_disk_is_recognised_by_any_sign(error: Exception) -> None:
+    outer = RuntimeError("could not save")
+    outer.__cause__ = error
+    assert is_disk_full(error)
+    assert is_disk_full(outer)
+
+
+def test_other_errors_are_not_a_full_disk(tmp_path: Path) -> None:
+    assert not is_disk_full(OSError(13, "Permission denied"), tmp_path)
+    assert not is_disk_full(ValueError("no"), tmp_path)
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    write_atomic(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(path, "new \ud800")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_copy_or_link_gives_the_same_bytes(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"abc")
+    copy_or_link(tmp_path / "weights", tmp_path / "x" / "weights")
+    assert (tmp_path / "x" / "weights").read_bytes() == b"abc"
