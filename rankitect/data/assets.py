@@ -9,9 +9,7 @@ This module imports nothing heavy.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
-import hashlib
 import importlib.util
 import logging
 import os
@@ -20,12 +18,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import uuid
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rankitect.data.files import file_sha256, folder_bytes, folder_lock, write_atomically
 from rankitect.errors import AssetError
 
 __all__ = [
@@ -36,8 +34,6 @@ __all__ = [
     "asset_status",
     "cache_root",
     "fetch",
-    "file_sha256",
-    "write_atomically",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -113,29 +109,6 @@ def cache_root() -> Path:
     return Path(given).expanduser().absolute() if given else Path("~/.cache/rankitect").expanduser()
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, lower-case hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that a reader sees the old content or the whole new one, never a part.
-
-    Args:
-        path: The file to create or replace. Its folder must exist.
-        write: Called with a temporary path in the same folder; it must create that file.
-    """
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
-    try:
-        write(part)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())  # a rename may reach the disk before the bytes do
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def asset_status() -> list[AssetStatus]:
     """The state of every known asset. Reads and hashes the files that exist (under a second), fetches nothing."""
     return [_status(asset) for asset in ASSETS.values()]
@@ -180,7 +153,9 @@ def fetch(name: str, progress: Callable[[str], None] | None = None) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _check_space(asset, target.parent)
-        with _lock(target.parent):
+        with folder_lock(target.parent) as alone:
+            for left in target.parent.glob("fetch-*") if alone else ():  # of a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
             ready = _status(asset)  # another process may have finished while this one waited
             if ready.present and ready.path is not None:
                 return ready.path
@@ -273,7 +248,7 @@ def _download(asset: Asset, folder: Path, say: Callable[[str], None]) -> Path:
                     output, _ = process.communicate(timeout=_POLL_SECONDS)
                     break
                 except subprocess.TimeoutExpired:
-                    say(f"{asset.name}: {_tree_bytes(folder) / 1e6:.0f} MB so far")
+                    say(f"{asset.name}: {folder_bytes(folder) / 1e6:.0f} MB so far")
         except BaseException:
             process.kill()
             raise
@@ -339,27 +314,6 @@ def _disk_error(asset: Asset, folder: Path, error: OSError) -> AssetError:
         f"Asset {asset.name!r} cannot be stored in {folder}: {error.strerror or error}. "
         f"{where}, then repeat the command."
     )
-
-
-def _tree_bytes(folder: Path) -> int:
-    total = 0
-    for file in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # pip moves its files while we look
-            total += file.stat().st_size if file.is_file() else 0
-    return total
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Let one process at a time fetch into a folder. Without such a lock, the atomic rename still keeps files whole."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # closing the file releases the lock, also when the process is killed
 
 
 def main(argv: Sequence[str] | None = None) -> int:

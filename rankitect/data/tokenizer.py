@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankitect.data.assets import write_atomically
+from rankitect.data.files import write_atomically
 from rankitect.errors import AssetError, DataError
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from rankitect.data import assets
-from rankitect.data.assets import Asset, asset_path, asset_status, fetch, main, write_atomically
+from rankitect.data.assets import Asset, asset_path, asset_status, fetch, main
+from rankitect.data.files import write_atomically
 from rankitect.errors import AssetError
 
 CONTENT = b"weights " * 1000

@@ -456,10 +456,10 @@ def test_smollm2_equals_transformers_and_knows_english(tmp_path: Path) -> None:
         49152, 576, 30, 9, 3, 64, 1536, rope_base=100_000.0, norm_eps=1e-5, tied_embeddings=True, context=8192
     )
     assert checkpoint.n_params == 134_515_008
-    tokens = checkpoint.tokenizer.encode("\n\n".join(pydoc_data.topics.topics.values())[:40_000])
-    ids = torch.from_numpy(tokens[: 16 * 256].astype(np.int64)).view(16, 256)
+    tokens = checkpoint.tokenizer.encode("\n\n".join(pydoc_data.topics.topics.values())[:10_000])
+    ids = torch.from_numpy(tokens[: 6 * 128].astype(np.int64)).view(6, 128)
     model = ReferenceLlama.load(checkpoint)
-    assert 10 < perplexity(model, ids) < 25  # a wrong rotation or tokenizer gives hundreds
+    assert 10 < perplexity(model, ids) < 30  # a wrong rotation or tokenizer gives hundreds
     save_huggingface(tmp_path, checkpoint.config, checkpoint.tensors, checkpoint.tokenizer)
     with torch.no_grad():
         ours = model(ids[:2])

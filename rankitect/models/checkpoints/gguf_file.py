@@ -103,7 +103,9 @@ class GGUFFile:
         for first in range(0, rows, step):
             some = stored[first : first + step]
             try:  # as one long row: a row holds whole blocks, and the package goes through rows in small groups
-                values[first : first + step] = gguf.dequantize(some.reshape(1, -1), entry.kind).reshape(len(some), -1)
+                with np.errstate(over="ignore", invalid="ignore"):  # check_tensors reports what is not finite
+                    row = gguf.dequantize(some.reshape(1, -1), entry.kind)
+                values[first : first + step] = row.reshape(len(some), -1)
             except NotImplementedError as error:
                 raise AssetError(
                     f"{self.path}: {entry.name} is stored as {entry.kind.name}, which cannot be read back ({error})."

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.data.assets import write_atomically
+from rankitect.data.files import write_atomically
 from rankitect.data.tokenizer import Tokenizer, load_tokenizer
 from rankitect.errors import AssetError
 from rankitect.models.checkpoints.llama import LlamaCheckpoint, LlamaConfig, check_tensors
