@@ -34,6 +34,7 @@ __all__ = [
     "asset_status",
     "cache_root",
     "fetch",
+    "write_atomically",
 ]
 
 _LOG = logging.getLogger(__name__)
