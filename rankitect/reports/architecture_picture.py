@@ -194,7 +194,7 @@ def _words(grid: Grid, other: Grid, name: str) -> list[str]:
 def _range_text(grid: Grid, other: Grid, name: str) -> str:
     if _kind(grid, other, name) == "word" or name in _RUNS:
         return ""
-    return f"0 to {compact(_highest(grid, other, name))}"
+    return f"0 to {compact(_highest(grid, other, name), trim=True)}"
 
 
 def _row_title(grid: Grid, other: Grid, name: str) -> str:

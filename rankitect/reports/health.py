@@ -92,8 +92,8 @@ def health_card(run: Run, roles: Roles | None) -> Card:
         "Nothing unusual was found." if not bad else f"To look at: {'; '.join(bad)}.",
         how_to_read=(
             "Each check has a limit beyond which a search usually deserves a second look. A choice whose candidates "
-            "sit at the smallest or largest value suggests that a wider space would give better models; at the backbone's "
-            "own size there is nothing to widen."
+            "sit at the smallest or largest value suggests that a wider space would give better models; at the "
+            "backbone's own size there is nothing to widen."
         ),
         status=status,
         reason="most trials failed"

@@ -82,10 +82,10 @@ def importance_card(run: Run, roles: Roles | None) -> Card:
         finding,
         how_to_read=(
             "Wider is nearly always better and dearer, so the part of quality that cost explains is taken out first. A "
-            "bar is the share of what is left that one choice explains alone. A name with * is the mean over a repeated "
-            "block, or the share of it that has a value. Bars left of the dashed line are no larger than what shuffled "
-            "qualities give among this many choices. A search does not sample evenly: read these as hints, not as "
-            "causes."
+            "bar is the share of what is left that one choice explains alone. A name with * is the mean over a "
+            "repeated block, or the share of it that has a value. Bars left of the dashed line are no larger than what "
+            "shuffled qualities give among this many choices. A search does not sample evenly: read these as hints, not "
+            "as causes."
         ),
         status=Status.PASS if clear else Status.WARN,
         reason=f"{len(trials)} trials of {evaluator or 'one evaluator'}; chance level {as_percent(chance, 0)}",
@@ -128,17 +128,19 @@ def effects_of(trials: Sequence[Trial], roles: Roles) -> tuple[list[Effect], flo
     target = _at_equal_cost(trials, roles)
     columns = _columns(trials)
     measures = {name: _Measure(values) for name, values in columns.items()}
-    effects = [
-        Effect(name, measures[name](target), _means(columns[name], target), sum(v is not None for v in columns[name]))
-        for name in columns
-    ]
-    effects.sort(key=lambda e: -e.strength)
+    if not columns:
+        return [], 0.0
     random = np.random.default_rng(0)
-    highest = [0.0]
-    for _ in range(_SHUFFLES if columns else 0):
-        shuffled = random.permutation(target)
-        highest.append(max(measure(shuffled) for measure in measures.values()))
-    return effects, float(np.quantile(highest, 0.95))
+    # The first target is the real one, the others are shuffles of it.
+    targets = np.stack([target, *(random.permutation(target) for _ in range(_SHUFFLES))])
+    ranks = np.stack([_ranks(row) for row in targets])
+    strengths = {name: measure(targets, ranks) for name, measure in measures.items()}
+    effects = [
+        Effect(name, float(found[0]), _means(columns[name], target), sum(v is not None for v in columns[name]))
+        for name, found in strengths.items()
+    ]
+    highest = np.max([found[1:] for found in strengths.values()], axis=0)
+    return sorted(effects, key=lambda e: -e.strength), float(np.quantile(highest, 0.95))
 
 
 def _at_equal_cost(trials: Sequence[Trial], roles: Roles) -> np.ndarray:
@@ -183,7 +185,7 @@ def _is_number(value: JSON) -> bool:
 
 
 class _Measure:
-    """Strength of one choice for a target; what depends on the choice alone is prepared once for all shuffles."""
+    """Strength of one choice for many targets at once; what depends on the choice alone is prepared once."""
 
     def __init__(self, values: Sequence[JSON]) -> None:
         import numpy as np
@@ -192,31 +194,31 @@ class _Measure:
         present = [v for v in values if v is not None]
         self.numeric = all(_is_number(v) for v in present)
         if self.numeric:
-            self.ranks = _ranks(np.array(present, float))
+            ranks = _ranks(np.array(present, float))
+            self.x = ranks - ranks.mean()
         else:
             names = sorted({repr(v) for v in present})
-            self.groups = np.array([names.index(repr(v)) for v in present])
+            self.x = np.array([[repr(v) == name for name in names] for v in present], float)
 
-    def __call__(self, target: np.ndarray) -> float:
+    def __call__(self, targets: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+        """Strength for each target. Shapes (s, n) and (s, n), the targets and their ranks, to (s,)."""
         import numpy as np
 
-        y = target[self.live]
-        if len(y) < 5 or np.ptp(y) == 0:
-            return 0.0
+        y = (ranks if self.numeric else targets)[:, self.live]
+        y = y - y.mean(axis=1, keepdims=True)
+        total = (y * y).sum(axis=1)
+        if y.shape[1] < 5:
+            return np.zeros(len(y))
         if self.numeric:
-            x = self.ranks - self.ranks.mean()
-            ranks = _ranks(y)
-            ranks = ranks - ranks.mean()
-            below = float((x @ x) * (ranks @ ranks))
-            return float((x @ ranks) ** 2 / below) if below > 0 else 0.0
-        counts = np.bincount(self.groups)
-        means = np.bincount(self.groups, weights=y - y.mean()) / counts
-        between, total = float((counts * means**2).sum()), float(((y - y.mean()) ** 2).sum())
-        free = len(y) - len(counts)
-        if free <= 0 or total == 0:
-            return 0.0
-        noise = (total - between) / free
-        return max(0.0, (between - (len(counts) - 1) * noise) / total)
+            below = float(self.x @ self.x) * total
+            return np.divide((y @ self.x) ** 2, below, out=np.zeros(len(y)), where=below > 0)
+        counts = self.x.sum(axis=0)
+        free = y.shape[1] - len(counts)
+        if free <= 0:
+            return np.zeros(len(y))
+        between = ((y @ self.x) ** 2 / counts).sum(axis=1)
+        adjusted = between - (len(counts) - 1) * (total - between) / free
+        return np.clip(np.divide(adjusted, total, out=np.zeros(len(y)), where=total > 0), 0.0, None)
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -259,7 +261,7 @@ def _table(effects: Sequence[Effect], chance: float) -> Table:
         rows.append(
             (
                 Cell(effect.name, effect.name),
-                Cell(as_percent(effect.strength), effect.strength, bar=effect.strength),
+                Cell(as_percent(effect.strength, 0), effect.strength, bar=effect.strength),
                 Cell("yes" if effect.strength > chance else "no", tone="good" if effect.strength > chance else ""),
                 Cell(best, best),
                 Cell(means),

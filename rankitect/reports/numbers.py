@@ -60,8 +60,8 @@ def as_percent(share: float | None, digits: int = 1) -> str:
 
 
 def signed_percent(share: float) -> str:
-    """A relative change with its sign: +5%, −0.6%."""
-    return f"{'−' if share < 0 else '+'}{as_percent(abs(share))}"
+    """A relative change with its sign: +5.0%, −0.6%."""
+    return f"{'−' if share < 0 else '+'}{100 * abs(share):.1f}%"
 
 
 def as_duration(seconds: float | None) -> str:

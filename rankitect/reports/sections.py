@@ -146,8 +146,8 @@ def front_card(run: Run, roles: Roles | None, points: Sequence[Point]) -> Card:
         finding,
         how_to_read=(
             f"{side} is better. Numbers are ranks: click one for its row in the table. Vertical bars are 95% "
-            "intervals, where a model was measured more than once. Lines of baselines join one recipe at several sizes and end in "
-            "the backbone; baselines are measured by the same evaluator as the candidates."
+            "intervals, where a model was measured more than once. Lines of baselines join one recipe at "
+            "several sizes and end in the backbone; baselines are measured by the same evaluator as the candidates."
         ),
         status=Status.PASS if baselines else Status.WARN,
         reason=f"{plural(baselines, 'baseline')} drawn in"
