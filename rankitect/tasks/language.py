@@ -177,8 +177,8 @@ class LanguageTask:
         if tokens.windows(context) < batch:
             raise DataError(
                 f"The text {self.text.name!r} is too short: its {split} split has {tokens.tokens} tokens, but "
-                f"{batch} x {context} + 1 = {batch * context + 1} are needed (batch x context, and one before). Give more "
-                "text, or a smaller context or batch."
+                f"{batch} x {context} + 1 = {batch * context + 1} are needed (batch x context, and one before). Give "
+                "more text, or a smaller context or batch."
             )
         return tokens
 

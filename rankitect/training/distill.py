@@ -92,9 +92,9 @@ class TeacherTargets:
     def at(self, windows: NDArray[np.int64]) -> SparseTargets:
         """The teacher's distributions at every position of some windows: ids and probs [B, T, K], tail [B, T]."""
         found = {int(window): self._load(int(window)) for window in windows}
-        missing = [window for window, arrays in found.items() if arrays is None]
-        if missing:
-            found |= self._compute(missing)
+        for window, arrays in found.items():
+            if arrays is None:
+                found[window] = self._compute(window)
         rows = [found[int(window)] for window in windows]
         kept = {
             name: torch.from_numpy(np.stack([row[name] for row in rows if row])) for name in ("ids", "logp", "tail")
@@ -103,26 +103,24 @@ class TeacherTargets:
         probs *= ((1.0 - tail) / probs.sum(-1))[..., None]
         return SparseTargets(kept["ids"].long(), probs, tail)
 
-    def _compute(self, windows: list[int]) -> dict[int, dict[str, NDArray[np.generic]] | None]:
+    def _compute(self, window: int) -> dict[str, NDArray[np.generic]]:
+        # One window at a time: in a batch, the last bits would depend on which windows happened to be missing.
         training = self.teacher.training
         self.teacher.eval()
         try:
             with torch.inference_mode():
-                ids = torch.from_numpy(self.tokens.read(np.array(windows), self.context))
-                targets = top_targets(self.teacher(ids[:, :-1]), self.k, self.temperature)
+                ids = torch.from_numpy(self.tokens.read(np.array([window]), self.context))
+                targets = top_targets(self.teacher(ids[:, :-1])[0], self.k, self.temperature)
         finally:
             self.teacher.train(training)
-        self.computed += len(windows)
-        computed: dict[int, dict[str, NDArray[np.generic]] | None] = {}
-        for row, window in enumerate(windows):
-            arrays: dict[str, NDArray[np.generic]] = {
-                "ids": targets.ids[row].numpy().astype(np.int32),
-                "logp": targets.probs[row].clamp_min(1e-30).log().numpy().astype(np.float16),
-                "tail": targets.tail[row].numpy().astype(np.float32),
-            }
-            self._keep(window, arrays)
-            computed[window] = arrays
-        return computed
+        self.computed += 1
+        arrays: dict[str, NDArray[np.generic]] = {
+            "ids": targets.ids.numpy().astype(np.int32),
+            "logp": targets.probs.clamp_min(1e-30).log().numpy().astype(np.float16),
+            "tail": targets.tail.numpy().astype(np.float32),
+        }
+        self._keep(window, arrays)
+        return arrays
 
     def _path(self, window: int) -> Path:
         return self.folder / f"{window // 1000:04d}" / f"{window:07d}.safetensors"
