@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -103,12 +104,12 @@ def _literal(value: Any) -> str:
         return repr(value)
     if isinstance(value, (list, tuple)):
         return f"[{','.join(_literal(item) for item in value)}]"
+    from rankitect.config.compose import quoted
+
     text = str(value)
-    plain = text.replace("_", "").replace("-", "").replace(".", "").isalnum() and text[0].isalpha()
-    if plain and text.lower() not in ("null", "true", "false", "nan", "inf"):
+    if re.fullmatch(r"[A-Za-z][\w.-]*", text, re.ASCII) and text.lower() not in ("null", "true", "false", "nan", "inf"):
         return text
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return quoted(text)
 
 
 def _command(overrides: Sequence[str], config_dir: str | Path | None) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from rankitect.errors import ConfigError
 
-__all__ = ["Composed", "compose", "configs_folder", "groups", "nearest"]
+__all__ = ["Composed", "compose", "configs_folder", "groups", "nearest", "quoted"]
 
 _ASSIGNMENT = re.compile(r"^(?P<prefix>~|\+\+|\+)?(?P<key>[A-Za-z_][\w./@]*)(?:=(?P<value>.*))?$", re.DOTALL)
 _HYDRA_VERSION = "1.3"  # behaviour that Hydra promises to keep
@@ -103,7 +103,7 @@ def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> Compo
         if key is not None:
             given.add(key)
     if extra_folder is not None:
-        prepared.append(f"hydra.searchpath=[{_quoted('file://' + str(folders[1]))}]")
+        prepared.append(f"hydra.searchpath=[{quoted('file://' + str(folders[1]))}]")
     data, choices = _compose(folders[0], prepared)
     return Composed(data, choices, dict(_origins(folders, known, choices)), frozenset(given))
 
@@ -134,8 +134,9 @@ def _prepare(override: str, known: dict[str, dict[str, Path]]) -> tuple[str | No
     return (override if match["prefix"] else f"++{override}"), key
 
 
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+def quoted(text: str) -> str:
+    """Text in quotes, in the grammar of overrides: a backslash counts only before a quote."""
+    escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
     return f"'{escaped}'"
 
 
