@@ -218,7 +218,8 @@ def test_a_full_disk_says_what_was_kept_and_how_to_go_on(tmp_path: Path) -> None
     assert "then go on with: python -m rankitect.search" in done.stderr
     assert "Traceback" not in done.stderr
     assert "second=0" in done.stdout
-    assert len(finished(tmp_path / "kept")) == 401
+    assert command("output_dir=whole", "controller.total=400", "space.size=200", cwd=tmp_path).returncode == 0
+    assert result(tmp_path / "kept") == result(tmp_path / "whole")
 
 
 def test_a_run_in_which_everything_fails_ends_with_1(tmp_path: Path) -> None:
