@@ -95,15 +95,13 @@ def test_bad_parquet_columns_are_named(tmp_path):
 
 
 def test_missing_or_empty_places_are_refused(tmp_path):
-    with pytest.raises(DataError, match="No text at .*give an existing file or folder, or 'pydoc-topics'"):
+    with pytest.raises(DataError, match=r"No text at .*give an existing file or folder, or 'pydoc-topics'"):
         open_text(tmp_path / "nothing.txt")
     with pytest.raises(DataError, match="no text files in this folder"):
         list(open_text(tmp_path))
 
 
-@given(
-    sizes=st.lists(st.integers(min_value=20, max_value=400), min_size=60, max_size=80), seed=st.integers(0, 1000)
-)
+@given(sizes=st.lists(st.integers(min_value=20, max_value=400), min_size=60, max_size=80), seed=st.integers(0, 1000))
 def test_splits_have_their_shares_and_depend_on_the_seed_alone(sizes, seed):
     documents = [Document(str(i), words(i, size)) for i, size in enumerate(sizes)]
     assigned, content = assign_splits(documents, seed=seed)
@@ -112,7 +110,7 @@ def test_splits_have_their_shares_and_depend_on_the_seed_alone(sizes, seed):
     largest = max(len(document.text) for document in documents) / total
     for split, share in SHARES.items():
         size = sum(len(document.text) for document in documents if assigned[document.id] == split)
-        assert 0 < size
+        assert size > 0
         assert abs(size / total - share) <= largest
 
 
@@ -144,7 +142,7 @@ def test_no_pydoc_chapter_is_apart_from_its_sections():
 def test_few_documents_still_fill_every_split_and_too_few_are_refused():
     documents = [Document(str(i), words(i)) for i in range(4)]
     assert sorted(assign_splits(documents)[0].values()) == sorted(SHARES)
-    with pytest.raises(DataError, match="has 4 documents, of which 3 are independent .* 4 splits"):
+    with pytest.raises(DataError, match=r"has 4 documents, of which 3 are independent .* 4 splits"):
         assign_splits([*documents[:3], Document("copy", documents[0].text)])
     with pytest.raises(DataError, match="the same id '1'"):
         assign_splits([*documents, documents[1]])

@@ -1,0 +1,142 @@
+"""Healing: the kept teacher logits are right, used again, repaired; and a student comes nearer to its teacher."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rankitect.data.text import Document
+from rankitect.data.tokenizer import ByteTokenizer
+from rankitect.errors import DataError, TrainingError
+from rankitect.tasks.language import LanguageTask
+from rankitect.training.distill import Distillation, HealConfig, TeacherTargets, heal, weights_fingerprint
+from rankitect.training.optimizer import OptimizerConfig
+
+
+class Texts:
+    name = "texts"
+
+    def __iter__(self):
+        return iter([Document(f"d{i}", " ".join(f"w{i}x{j}" for j in range(40))) for i in range(30)])
+
+
+class Model(nn.Module):
+    """Looks at the two last tokens; counts how many windows it has read."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embed, self.head = nn.Embedding(256, 32), nn.Linear(32, 256)
+        self.windows = 0
+
+    def forward(self, ids):
+        self.windows += len(ids)
+        x = self.embed(ids)
+        return self.head(torch.tanh(x + 0.5 * x.roll(1, 1)))
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    return LanguageTask.open(ByteTokenizer(), Texts(), context=16, cache=tmp_path_factory.mktemp("tokens"))
+
+
+FEW = HealConfig(tokens=40 * 4 * 16, batch=4, context=16, k=8, optimizer=OptimizerConfig(lr=0.02))
+
+
+def test_kept_targets_equal_the_teachers_softmax(task, tmp_path):
+    teacher = Model()
+    targets = TeacherTargets(teacher, task, context=16, k=8, cache=tmp_path)
+    windows = np.array([5, 0, 9, 5])
+    found = targets.at(windows)
+    ids = torch.from_numpy(task.text.split("train").read(windows, 16))
+    probs = teacher(ids[:, :-1]).softmax(-1)
+    want, _ = probs.topk(8)
+    torch.testing.assert_close(found.probs, want.detach(), rtol=5e-3, atol=1e-5)
+    torch.testing.assert_close(probs.gather(-1, found.ids), want)
+    torch.testing.assert_close(found.probs.sum(-1) + found.tail, torch.ones(4, 16))
+
+
+def test_teacher_runs_once_for_a_window_across_steps_and_processes(task, tmp_path):
+    teacher = Model()
+    first = TeacherTargets(teacher, task, context=16, k=8, cache=tmp_path)
+    one = first.at(np.array([1, 2, 3]))
+    assert (first.computed, teacher.windows) == (3, 3)
+    again = TeacherTargets(teacher, task, context=16, k=8, cache=tmp_path)
+    other = again.at(np.array([3, 1, 4]))
+    assert again.computed == 1
+    assert torch.equal(one.probs[2], other.probs[0])
+    assert torch.equal(one.ids[0], other.ids[1])
+
+
+def test_another_teacher_context_or_k_has_its_own_files(task, tmp_path):
+    made = [
+        TeacherTargets(Model(0), task, context=16, k=8, cache=tmp_path),
+        TeacherTargets(Model(1), task, context=16, k=8, cache=tmp_path),
+        TeacherTargets(Model(0), task, context=8, k=8, cache=tmp_path),
+        TeacherTargets(Model(0), task, context=16, k=4, cache=tmp_path),
+        TeacherTargets(Model(0), task, context=16, k=8, temperature=2.0, cache=tmp_path),
+        TeacherTargets(Model(0), task, split="search", context=16, k=8, cache=tmp_path),
+    ]
+    assert len({targets.folder for targets in made}) == len(made)
+    assert weights_fingerprint(Model(0)) == weights_fingerprint(Model(0)) != weights_fingerprint(Model(1))
+
+
+def test_damaged_file_is_made_again_and_an_unwritable_folder_costs_no_run(task, tmp_path, caplog):
+    targets = TeacherTargets(Model(), task, context=16, k=8, cache=tmp_path)
+    want = targets.at(np.array([2]))
+    (file,) = [path for path in targets.folder.rglob("*") if path.is_file()]
+    file.write_bytes(file.read_bytes()[:90])
+    assert torch.equal(targets.at(np.array([2])).probs, want.probs)
+    assert targets.computed == 2
+    (tmp_path / "file").write_text("in the way")
+    blocked = TeacherTargets(Model(), task, context=16, k=8, cache=tmp_path / "file")
+    assert torch.equal(blocked.at(np.array([2])).probs, want.probs)
+    assert "not kept" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"k": None}, {"ce_weight": 0.3}, {"temperature": 2.0}, {"k": None, "temperature": 2.0}]
+)
+def test_healing_brings_a_student_nearer_to_its_teacher(task, tmp_path, change):
+    teacher, student = Model(0), Model(1)
+    config = HealConfig(**{**vars(FEW), **change})
+    before = task.quality(student, "train").nats
+    result = heal(student, Distillation(teacher, task, config, cache=tmp_path))
+    assert (result.steps, result.tokens) == (40, 40 * 64)
+    assert result.losses[-1] < 0.6 * result.losses[0]
+    assert task.quality(student, "train").nats < before
+    assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), Model(0).parameters(), strict=True))
+
+
+def test_all_candidates_share_the_targets_and_healing_repeats_to_the_bit(task, tmp_path):
+    distillation = Distillation(Model(0), task, FEW, cache=tmp_path)
+    one, other = Model(1), Model(1)
+    heal(one, distillation)
+    computed = distillation.targets.computed
+    heal(other, Distillation(Model(0), task, FEW, cache=tmp_path / "fresh"))
+    heal(Model(2), distillation)
+    assert distillation.targets.computed == computed
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_interrupted_healing_goes_on(task, tmp_path):
+    distillation = Distillation(Model(0), task, FEW, cache=tmp_path)
+    whole, part = Model(1), Model(1)
+    heal(whole, distillation)
+    polls = iter(range(100))
+    file = tmp_path / "heal.safetensors"
+    assert not heal(part, distillation, checkpoint=file, should_stop=lambda: next(polls) == 7).finished
+    resumed = copy.deepcopy(Model(1))
+    heal(resumed, distillation, checkpoint=file)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def test_wrong_settings_and_short_text_are_refused(task, tmp_path):
+    with pytest.raises(TrainingError, match="k must be at least 1 and temperature above 0, found 0"):
+        TeacherTargets(Model(), task, k=0, cache=tmp_path)
+    with pytest.raises(DataError, match=r"train split has \d+ tokens, but 4 x 9000 \+ 1 = 36001 are needed"):
+        Distillation(Model(), task, HealConfig(context=9000), cache=tmp_path)
+    assert HealConfig().steps == 45
+    assert HealConfig(tokens=513).steps == 2
