@@ -74,7 +74,7 @@ def anytime_card(run: Run, roles: Roles | None) -> Card:
     y_title = "Hypervolume, % of this run's final" if two else roles.quality_label
     at = next(i for i, score in enumerate(main.score) if _near(score, main.score[-1], two))
     share = main.spent[at] / spent[-1] if spent[-1] else 1.0
-    late = share > 0.9 and len(main.spent) >= 8
+    late, few = share > 0.9, len(main.spent) < 8
     finding = (
         f"{plural(len(main.spent), 'model')} measured by {main.evaluator or 'the evaluator'}: "
         f"{'99% of the final hypervolume' if two else 'the final best value'} was reached after {as_percent(share, 0)} "
@@ -90,10 +90,10 @@ def anytime_card(run: Run, roles: Roles | None) -> Card:
             + "Evaluators are drawn apart, since their qualities do not compare. This is one run: to rank methods, "
             "compare several seeds at equal spending."
         ),
-        status=Status.WARN if late else Status.PASS,
+        status=Status.WARN if late and not few else Status.PASS,
         reason="still improving in the last tenth of the budget: more budget would probably help"
-        if late
-        else "the curve was flat at the end of the budget",
+        if late and not few
+        else ("too few models to tell whether it was flat" if late else "the curve was flat at the end of the budget"),
         tables=(_table(main, roles, coin, unit),),
         figures=(_figure(curves, coin, unit, y_title),),
     )

@@ -115,7 +115,8 @@ class Comparison:
         reference: The baseline's quality at the candidate's cost.
         against: Which baseline, as text.
         how: "measured" at the same cost; "interpolated" between two costs; "costlier": no baseline is as cheap, so the
-            cheapest one stands in although it costs more than the candidate; "cheaper": the other way round.
+            cheapest one stands in, which costs more than the candidate and is worse; "cheaper": the candidate costs
+            more than every baseline and is worse.
         gain: Relative gain over the reference; positive is better.
         separated: Whether the 95% intervals do not overlap; None where an interval is missing.
     """
@@ -196,7 +197,8 @@ def compare(points: Sequence[Point], roles: Roles) -> list[Comparison]:
 
     Between two baselines of one recipe the quality is interpolated along cost, in the logarithm where all are positive:
     that follows the bend of a pruning curve and is the stricter reference where the curve is convex. The backbone is
-    every recipe's upper end. Nothing is extrapolated.
+    every recipe's upper end. Nothing is extrapolated: beyond the baselines' costs only a candidate that is cheaper and
+    better, or dearer and worse, can be compared.
 
     Args:
         points: Baselines and candidates.
@@ -214,8 +216,8 @@ def compare(points: Sequence[Point], roles: Roles) -> list[Comparison]:
     for point in points:
         if point.kind == "candidate":
             found = [c for c in (_against(point, name, curve, roles) for name, curve in curves.items()) if c]
-            # A reference at the same cost says more than one that costs more.
-            found = [c for c in found if c.how != "costlier"] or found
+            # A reference at the same cost says more than one of another cost.
+            found = [c for c in found if c.how in ("measured", "interpolated")] or found
             if found:
                 result.append(min(found, key=lambda c: c.gain))
     return result
@@ -239,9 +241,11 @@ def _against(point: Point, name: str, curve: Sequence[Point], roles: Roles) -> C
             return _comparison(point, quality, label, "interpolated", spread, roles)
     if point.cost < curve[0].cost:
         first = curve[0]
-        return _comparison(point, first.quality, f"{first.label} (costs more)", "costlier", first.ci95, roles)
+        found = _comparison(point, first.quality, first.label, "costlier", first.ci95, roles)
+        return found if found.gain > 0 else None
     last = curve[-1]
-    return _comparison(point, last.quality, f"{last.label} (costs less)", "cheaper", last.ci95, roles)
+    found = _comparison(point, last.quality, last.label, "cheaper", last.ci95, roles)
+    return found if found.gain <= 0 else None
 
 
 def _between(low: float, high: float, share: float) -> float:

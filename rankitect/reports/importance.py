@@ -84,8 +84,8 @@ def importance_card(run: Run, roles: Roles | None) -> Card:
             "Wider is nearly always better and dearer, so the part of quality that cost explains is taken out first. A "
             "bar is the share of what is left that one choice explains alone. A name with * is the mean over a "
             "repeated block, or the share of it that has a value. Bars left of the dashed line are no larger than what "
-            "shuffled qualities give among this many choices. A search does not sample evenly: read these as hints, not "
-            "as causes."
+            "shuffled qualities give among this many choices. A search does not sample evenly: read these as hints, "
+            "not as causes."
         ),
         status=Status.PASS if clear else Status.WARN,
         reason=f"{len(trials)} trials of {evaluator or 'one evaluator'}; chance level {as_percent(chance, 0)}",

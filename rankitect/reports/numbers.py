@@ -68,6 +68,8 @@ def as_duration(seconds: float | None) -> str:
     """Seconds as "12.3 s", "4 min 05 s" or "2 h 07 min"."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
+    if 0 < seconds < 0.1:
+        return f"{_significant(1000 * seconds, 2, trim=True)} ms"
     if seconds < 60:
         return f"{_significant(seconds, 3, trim=True)} s"
     whole = round(seconds)

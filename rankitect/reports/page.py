@@ -160,7 +160,7 @@ def _tiles(run: Run) -> list[Tile]:
 
 
 def _gain_tile(comparisons: Sequence[Comparison], roles: Roles) -> Tile:
-    fair = [c for c in comparisons if c.how != "costlier"]
+    fair = [c for c in comparisons if c.how != "costlier"] or comparisons
     if not fair:
         return Tile("Best gain at equal cost", "–", "no baseline to compare with")
     top = max(fair, key=lambda c: c.gain)
@@ -168,4 +168,5 @@ def _gain_tile(comparisons: Sequence[Comparison], roles: Roles) -> Tile:
     note = (
         f"{readable_name(roles.quality.name).lower()}, candidate {top.point.rank} at {roles.cost_text(top.point.cost)}"
     )
-    return Tile("Best gain at equal cost", f"{'−' if sign < 0 else '+'}{as_percent(abs(top.gain))}", note)
+    name = "Best gain at equal cost" if top.how != "costlier" else "Best gain over a costlier model"
+    return Tile(name, f"{'−' if sign < 0 else '+'}{as_percent(abs(top.gain))}", note)

@@ -46,14 +46,17 @@ def verdict_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison
     wins = [c for c in comparisons if c.gain > 0]
     clear = [c for c in wins if c.separated]
     top = max(comparisons, key=lambda c: (c.how != "costlier", c.gain))
+    cost = "equal or higher cost" if any(c.how == "costlier" for c in comparisons) else "equal cost"
+    left = count - len(comparisons)
+    rest = f" {left} more cannot be compared: no baseline of such a cost, or a value is missing." if left else ""
     name = readable_name(roles.quality.name).lower()
     side = "better" if top.gain > 0 else "worse"
     what = "The best" if top.gain > 0 else "The least bad"
     finding = (
         f"{len(wins)} of {plural(len(comparisons), 'candidate')} {'beats' if len(wins) == 1 else 'beat'} the best "
-        f"plain baseline of equal cost. {what} is candidate {top.point.rank}: {name} "
+        f"plain baseline of {cost}. {what} is candidate {top.point.rank}: {name} "
         f"{as_value(top.point.quality, roles.quality.unit)} against {as_value(top.reference, roles.quality.unit)} "
-        f"({as_percent(abs(top.gain))} {side}) at {roles.cost_phrase(top.point.cost)}."
+        f"({as_percent(abs(top.gain))} {side}) at {roles.cost_phrase(top.point.cost)}.{rest}"
     )
     return Card(
         "verdict",
@@ -61,7 +64,8 @@ def verdict_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison
         finding,
         how_to_read=(
             "Each candidate is held against the best baseline of the same cost. Between two measured baselines of one "
-            "recipe the value is interpolated (in the logarithm), never beyond the cheapest. Intervals are 95%; where "
+            "recipe the value is interpolated (in the logarithm), never beyond the cheapest: a "
+            "candidate cheaper than every baseline counts only where it is also better. Intervals are 95%; where "
             "they do not overlap the difference is clear. The winner of many noisy measurements looks a little better "
             "than it is: measure the one you choose on data that no step of the search has seen."
         ),
@@ -264,6 +268,8 @@ def picture_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison
     """The best candidate against the backbone, choice by choice."""
     title = "The best candidate against the backbone"
     best = best_of(run, comparisons)
+    if roles and roles.backbone:
+        title = f"The best candidate against the {roles.backbone.name}"
     if best is None:
         return Card("picture", title, "There is nothing to draw.", reason="the search has no candidate yet.")
     choices = choices_of(best.architecture)

@@ -49,6 +49,9 @@ def test_backbone_is_the_upper_end_of_every_recipe() -> None:
 
 def test_nothing_is_extrapolated_below_the_cheapest_baseline() -> None:
     assert against(0.4, 39.0) == ("costlier", 40.0, pytest.approx(0.025))
+    assert compare([*LINE, Point("c", "candidate", 0.4, 41.0, rank=1)], ROLES) == []
+    assert compare([*LINE, Point("c", "candidate", 1.2, 18.0, rank=1)], ROLES) == []
+    assert against(1.2, 19.5)[0] == "cheaper"
 
 
 def test_the_strongest_recipe_is_the_reference() -> None:
