@@ -157,9 +157,8 @@ def test_a_function_is_a_plugin_with_its_parameters() -> None:
 
 
 keys = st.text("abcxyz_", min_size=1, max_size=6)
-plain = (
-    st.none() | st.booleans() | st.integers(-100, 100) | st.text(max_size=8) | st.sampled_from(["null", "true", "nan"])
-)
+words = st.text(max_size=8) | st.text("\\'\" a", max_size=4) | st.sampled_from(["null", "true", "nan", "a,b", "1"])
+plain = st.none() | st.booleans() | st.integers(-100, 100) | words
 
 
 @given(st.dictionaries(keys, plain | st.lists(plain, max_size=3) | st.floats(-1e6, 1e6), max_size=3))

@@ -78,8 +78,7 @@ class Outputs:
         front = self.front()
         if with_candidates:
             artifacts = self._write_candidates(front)
-            if not self.keep_all:
-                self._drop_dominated(front)
+            self.drop_dominated(front)
         else:
             artifacts = [dict((candidate.trial.measurement or _NONE).artifacts) for candidate in front]
         write_atomic(self.folder.path / "trials.csv", trials_csv(self.store.trials, self.store.times()))
@@ -153,8 +152,13 @@ class Outputs:
             return {}
         return {artifact: source.name}
 
-    def _drop_dominated(self, front: Sequence[Candidate]) -> None:
-        """Delete artifacts that can never be wanted again: a dominated candidate stays dominated."""
+    def drop_dominated(self, front: Sequence[Candidate]) -> None:
+        """Delete artifacts that can never be wanted again, unless all are to be kept.
+
+        A dominated candidate stays dominated, unless another seed of it is measured, which brings its own artifacts.
+        """
+        if self.keep_all:
+            return
         kept = {candidate.trial.architecture.fingerprint for candidate in front}
         kept |= {trial.architecture.fingerprint for trial in self.store.trials if trial.baseline is not None}
         for trial in self.store.trials:

@@ -13,7 +13,7 @@ __all__ = ["Candidate", "candidates", "merge", "pareto_front"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """An architecture with its metrics over all seeds, and the trial whose artifacts stand for it."""
+    """An architecture with its metrics over all seeds, and the last trial of it, whose artifacts stand for it."""
 
     trial: Trial
     metrics: dict[str, Metric]
@@ -52,7 +52,7 @@ def candidates(trials: Sequence[Trial], evaluator: str) -> list[Candidate]:
     out = []
     for by_seed in found.values():
         measurements = [trial.measurement for trial in by_seed.values() if trial.measurement is not None]
-        out.append(Candidate(next(iter(by_seed.values())), merge(measurements)))
+        out.append(Candidate(list(by_seed.values())[-1], merge(measurements)))
     return out
 
 

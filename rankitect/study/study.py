@@ -296,7 +296,7 @@ class Study:
                 self._failures = 0
                 self.logger.info("trial %d done: %s", trial.number, in_words(measurement))
                 self._show(done)
-        if not any(folder.iterdir()):
+        if folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
 
     def _fail(self, trial: Trial, cause: str, trace: str, spent: Spent, started: float) -> None:
@@ -316,6 +316,8 @@ class Study:
         if front := self.outputs.front():
             first = self._objectives[0]
             best = front[0].metrics[first.name]
+            if trial.evaluator == self.final:
+                self.outputs.drop_dominated(front)  # at once: with weights of every candidate a disk is soon full
             self.progress.facts(best=f"{first.name} {best.value:.4g} {best.unit}".rstrip() + f", front {len(front)}")
         self.progress.update("trials", self.ledger.measured(), self._expected)
         if time.monotonic() - self._written > _WRITE_EVERY:

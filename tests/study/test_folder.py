@@ -14,7 +14,12 @@ from rankitect.errors import RunFolderError
 from rankitect.study.files import copy_or_link, is_disk_full, write_atomic
 from rankitect.study.folder import RunFolder, config_hash, difference
 
-CONFIG = {"space": {"target": "a.B", "size": 3}, "heal": {"tokens": 100}, "budget": {"minutes": 5, "trials": 7}, "seed": 0}
+CONFIG = {
+    "space": {"target": "a.B", "size": 3},
+    "heal": {"tokens": 100},
+    "budget": {"minutes": 5, "trials": 7},
+    "seed": 0,
+}
 
 
 def begun(path: Path) -> Path:

@@ -87,7 +87,7 @@ def test_baselines_failures_and_screening_are_no_candidates() -> None:
 def test_text_in_the_table_is_no_formula() -> None:
     text = trials_csv([trial(1, cause='=HYPERLINK("x"), "quoted"\nline')], {1: (0.0, 1.5)})
     row = next(csv.DictReader(io.StringIO(text)))
-    assert row["cause"] == "'=HYPERLINK(\"x\"), \"quoted\"\nline"
+    assert row["cause"] == '\'=HYPERLINK("x"), "quoted"\nline'
     assert row["ended"] == "1970-01-01T00:00:01.500+00:00"
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,37 @@ def test_a_stopped_run_goes_on_as_if_undisturbed(tmp_path: Path, method: type[Ra
     assert len([trial for trial in stored(tmp_path / "cut") if trial.finished]) >= stop_after
     assert run(tmp_path / "cut", method(seed=4)).ended == "finished"
     assert result(tmp_path / "cut") == result(tmp_path / "whole")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("statement", range(1, 57, 4))
+def test_a_kill_at_any_statement_changes_nothing(tmp_path: Path, statement: int) -> None:
+    """SIGKILL between any two statements that the store sends to SQLite, then the same command again."""
+
+    class Killed(Climber):
+        def prepare(self, session: Any) -> None:
+            left = iter(range(statement))
+
+            def trace(text: str) -> None:
+                if next(left, None) is None:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            session._store.connection.set_trace_callback(trace)
+            super().prepare(session)
+
+    run(tmp_path / "whole", Climber(total=4), limits=Limits(batch=2))
+    child = os.fork()
+    if child == 0:
+        try:
+            run(tmp_path / "cut", Killed(total=4), limits=Limits(batch=2))
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    kept = [trial for trial in stored(tmp_path / "cut") if trial.finished]
+    run(tmp_path / "cut", Climber(total=4), limits=Limits(batch=2))
+    assert result(tmp_path / "cut") == result(tmp_path / "whole")
+    assert stored(tmp_path / "cut")[: len(kept)] == kept
 
 
 def test_a_finished_run_can_be_repeated_without_measuring(tmp_path: Path) -> None:
