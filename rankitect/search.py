@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import re
 import shlex
 import sys
@@ -168,8 +167,9 @@ def _run(
     from rankitect.study.join import build
     from rankitect.study.progress import Progress
     from rankitect.study.stopping import StopSignal
+    from rankitect.training.host import configure_host
 
-    _use_threads(resolved.config.runner.threads)
+    configure_host(resolved.config.runner.threads)
     progress = Progress(quiet=quiet or not resolved.config.runner.progress)
     with stop.on_signals(progress.say) if stop is not None else nullcontext():
         parts = build(resolved, folder.path, progress.say)
@@ -208,16 +208,6 @@ def _study(
         tensorboard=config.report.tensorboard,
     )
     return study.run(parts.controller, parts.baselines)
-
-
-def _use_threads(threads: int | None) -> None:
-    """Set torch's threads, whether it is loaded yet or not; importing it here would cost runs that do without."""
-    if threads is None:
-        return
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
-    else:
-        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
 
 
 def _report(folder: Path, out: Callable[[str], None]) -> Path | None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from rankitect.config import resolve
 from rankitect.config.compose import configs_folder, groups, nearest
 from rankitect.config.plugins import config_model, load_target
+from rankitect.config.resolve import _known_keys
 from rankitect.config.schema import SearchConfig
 from rankitect.errors import ConfigError
 from rankitect.search import _as_overrides
@@ -175,3 +176,32 @@ def test_the_nearest_key_may_be_in_another_section() -> None:
     assert nearest("tokens", ["heal.tokens", "budget.trials"]) == "heal.tokens"
     assert nearest("heal.tokns", ["budget.tokens", "heal.tokens"]) == "heal.tokens"
     assert nearest("quux", ["heal.tokens", "seed"]) is None
+
+
+def test_healing_is_what_training_understands() -> None:
+    """Defaults agree with those of the training room, and every setting arrives there."""
+    from rankitect.config.schema import HealConfig
+    from rankitect.training.distill import HealConfig as Settings
+
+    assert HealConfig().settings() == Settings()
+    changed = HealConfig(tokens=512, k=None, lr=1e-3, warmup=3, clip=None, schedule="cosine").settings(seed=5)
+    assert (changed.tokens, changed.k, changed.seed) == (512, None, 5)
+    assert (changed.optimizer.lr, changed.optimizer.warmup, changed.optimizer.clip) == (1e-3, 3, None)
+    assert changed.optimizer.schedule == "cosine"
+
+
+PUBLIC_KEYS = """
+    allowed_packages budget.minutes budget.tokens budget.trials constraints controller.name controller.target
+    evaluator.final.name evaluator.final.target evaluator.objectives evaluator.screen.name evaluator.screen.target
+    heal.batch heal.betas heal.ce_weight heal.clip heal.context heal.final_lr heal.k heal.lr heal.schedule
+    heal.temperature heal.tokens heal.warmup heal.weight_decay output_dir preset report.keep_all report.page
+    report.tensorboard resume runner.attempts runner.batch runner.duplicates runner.failures runner.progress
+    runner.threads seed space.name space.target task.name task.target
+"""
+
+
+def test_the_public_keys_are_a_promise() -> None:
+    """A key that goes or is renamed breaks somebody's command: change this list only with a note in the CHANGELOG."""
+    known = _known_keys(SearchConfig)
+    leaves = [key for key in known if not any(other.startswith(f"{key}.") for other in known)]
+    assert sorted(leaves) == PUBLIC_KEYS.split()

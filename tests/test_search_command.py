@@ -133,6 +133,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         holder.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_is_tidy_and_resumed(tmp_path: Path, number: signal.Signals) -> None:
     slow = ["output_dir=run", "evaluator.final.seconds=0.2"]
@@ -164,6 +165,7 @@ def test_a_second_stop_is_immediate(tmp_path: Path) -> None:
     assert process.returncode == 130
 
 
+@pytest.mark.slow
 def test_killing_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     slow = ["evaluator.final.seconds=0.08", "controller.chunk_seconds=0.1", "controller.total=16"]
     assert command("output_dir=whole", *slow, cwd=tmp_path).returncode == 0
@@ -187,6 +189,7 @@ def test_killing_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     assert len({fingerprint for _, fingerprint, _ in measured}) == len(measured)
 
 
+@pytest.mark.slow
 def test_a_candidate_that_kills_the_process_is_given_up(tmp_path: Path) -> None:
     deadly = ["output_dir=run", "evaluator.final.misbehave={6: kill}", "runner.attempts=2"]
     assert [command(*deadly, cwd=tmp_path).returncode for _ in range(3)] == [-9, -9, 0]
@@ -194,6 +197,7 @@ def test_a_candidate_that_kills_the_process_is_given_up(tmp_path: Path) -> None:
         assert any("ended 2 times" in (trial.cause or "") for trial in store.trials)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs a small disk of its own")
 def test_a_full_disk_says_what_was_kept_and_how_to_go_on(tmp_path: Path) -> None:
     run = " ".join(f"'{word}'" for word in [*COMMAND, "output_dir=disk/run", "controller.total=400", "space.size=200"])

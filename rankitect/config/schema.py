@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from rankitect.training import distill as training
 
 __all__ = [
     "BudgetConfig",
@@ -51,18 +54,43 @@ class HealConfig(_Strict):
     """Training after inheritance: logit distillation from the backbone, the same for every candidate."""
 
     tokens: int = Field(default=23040, ge=0, description="training tokens of one candidate")
-    batch: int = Field(default=4, ge=1, description="sequences of a step")
-    context: int = Field(default=128, ge=8, description="tokens of a sequence")
+    batch: int = Field(default=4, ge=1, description="windows of a step")
+    context: int = Field(default=128, ge=8, description="tokens of a window")
+    k: int | None = Field(default=64, ge=1, description="kept teacher logits of a token; null compares all")
+    ce_weight: float = Field(default=0.0, ge=0, description="weight of the next-token loss beside the distillation")
+    temperature: float = Field(default=1.0, gt=0, description="of both softmaxes in the distillation")
     lr: float = Field(default=3e-4, gt=0, le=1, description="peak learning rate")
-    schedule: Literal["linear", "cosine", "constant"] = Field(
-        default="linear", description="learning rate after warm-up"
-    )
-    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps that warm up")
-    clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
-    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay, not on norms")
+    schedule: Literal["linear", "cosine", "constant"] = Field(default="linear", description="after warm-up")
+    warmup: int = Field(default=0, ge=0, description="steps over which the learning rate rises")
+    final_lr: float = Field(default=0.0, ge=0, le=1, description="share of the learning rate at the end")
     betas: tuple[float, float] = Field(default=(0.9, 0.95), description="AdamW's averaging")
-    ce: float = Field(default=0.0, ge=0, le=1, description="weight of the next-token loss beside the distillation")
-    top_k: int = Field(default=64, ge=0, description="cached teacher logits of a token; 0 keeps all, without a cache")
+    weight_decay: float = Field(default=0.01, ge=0, description="AdamW's weight decay, matrices only")
+    clip: float | None = Field(default=1.0, gt=0, description="largest gradient norm; null does not clip")
+
+    def settings(self, seed: int = 0) -> training.HealConfig:
+        """The same for `rankitect.training.distill` (which imports torch)."""
+        from rankitect.training.distill import HealConfig as Settings
+        from rankitect.training.optimizer import OptimizerConfig
+
+        optimizer = OptimizerConfig(
+            lr=self.lr,
+            schedule=self.schedule,
+            warmup=self.warmup,
+            final_lr=self.final_lr,
+            betas=self.betas,
+            weight_decay=self.weight_decay,
+            clip=self.clip,
+        )
+        return Settings(
+            tokens=self.tokens,
+            batch=self.batch,
+            context=self.context,
+            k=self.k,
+            ce_weight=self.ce_weight,
+            temperature=self.temperature,
+            optimizer=optimizer,
+            seed=seed,
+        )
 
 
 class BudgetConfig(_Strict):
