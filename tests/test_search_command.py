@@ -40,11 +40,13 @@ def start(*overrides: str, cwd: Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(folder: Path, finished: int) -> None:
-    """Wait until log.txt tells of so many finished trials."""
+def wait_for(folder: Path, finished: int, process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until log.txt tells of so many finished trials, or the process has ended."""
     log = folder / "log.txt"
     deadline = time.monotonic() + 60
     while not log.exists() or log.read_text().count(" done: ") < finished:
+        if process is not None and process.poll() is not None:
+            return
         assert time.monotonic() < deadline, "the run does not get on"
         time.sleep(0.01)
 
@@ -122,10 +124,10 @@ def test_a_folder_of_another_configuration_is_refused_unless_forced(tmp_path: Pa
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
-    holder = start("output_dir=run", "evaluator.final.seconds=0.2", cwd=tmp_path)
+    holder = start("output_dir=run", "controller.chunk_seconds=60", cwd=tmp_path)
     try:
         wait_for(tmp_path / "run", 1)
-        refused = command("output_dir=run", "evaluator.final.seconds=0.2", cwd=tmp_path)
+        refused = command("output_dir=run", "controller.chunk_seconds=60", cwd=tmp_path)
         assert refused.returncode == 2
         assert f"in use by process {holder.pid}" in refused.stderr
     finally:
@@ -136,7 +138,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_is_tidy_and_resumed(tmp_path: Path, number: signal.Signals) -> None:
-    slow = ["output_dir=run", "evaluator.final.seconds=0.2"]
+    slow = ["output_dir=run", "evaluator.final.seconds=0.3"]
     process = start(*slow, cwd=tmp_path)
     wait_for(tmp_path / "run", 2)
     process.send_signal(number)
@@ -148,7 +150,7 @@ def test_a_stop_is_tidy_and_resumed(tmp_path: Path, number: signal.Signals) -> N
     before = finished(tmp_path / "run")
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["ledger"]["ended"] == "interrupted"
     assert command(*slow, cwd=tmp_path).returncode == 0
-    assert command("output_dir=whole", "evaluator.final.seconds=0.2", cwd=tmp_path).returncode == 0
+    assert command("output_dir=whole", "evaluator.final.seconds=0.3", cwd=tmp_path).returncode == 0
     assert finished(tmp_path / "run")[: len(before)] == before
     assert result(tmp_path / "run") == result(tmp_path / "whole")
 
@@ -175,7 +177,7 @@ def test_killing_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
         while not (folder / "study.db").exists():
             time.sleep(0.01)
         if after:
-            wait_for(folder, after)
+            wait_for(folder, after, process)
         time.sleep(0.03 * after)  # some way into the next trial
         before = finished(folder) if after else []
         process.kill()
