@@ -121,15 +121,18 @@ class PydocTopics:
 
 @dataclass(frozen=True)
 class TextFile:
-    """One UTF-8 file, cut at blank lines into consecutive pieces, because a single document could not be split.
+    """One UTF-8 file: one document, or cut into consecutive pieces, because a single document could not be split.
 
     Attributes:
         path: the file.
-        piece_bytes: the least size of a piece, in bytes; None keeps the file as one document.
+        whole: whether to keep it as one document.
+        piece_bytes: the least size of a piece, in bytes, which ends at the next blank line (or, where none comes, at
+            the end of the line with which it has twice the size). None makes about forty pieces, of 8 kB at most.
     """
 
     path: Path
-    piece_bytes: int | None = 8192
+    whole: bool = False
+    piece_bytes: int | None = None
 
     @property
     def name(self) -> str:
@@ -137,16 +140,17 @@ class TextFile:
         return self.path.name
 
     def __iter__(self) -> Iterator[Document]:
-        if self.piece_bytes is None:
+        if self.whole:
             text = "".join(line for _, line in _utf8_lines(self.path))
             yield from [Document(self.name, text)] if text.strip() else []
             return
+        wanted = self.piece_bytes or min(8192, self.path.stat().st_size // 40)
         lines: list[str] = []
         size = piece = 0
         for _, line in _utf8_lines(self.path):
             lines.append(line)
             size += len(line.encode())
-            if size >= self.piece_bytes and not line.strip():
+            if size >= wanted and (not line.strip() or size >= 2 * wanted):
                 piece += 1
                 yield Document(f"{self.name}#{piece}", "".join(lines))
                 lines, size = [], 0
@@ -182,7 +186,7 @@ class TextFolder:
                 continue
             found = True
             if isinstance(source, TextFile):
-                source = TextFile(file, piece_bytes=None)
+                source = TextFile(file, whole=True)
             for document in source:
                 yield Document(document.id.replace(file.name, inside.as_posix(), 1), document.text)
         if not found:
@@ -261,7 +265,8 @@ class ParquetColumn:
                         "text's column with task.field=."
                     )
                 kind = schema.field(self.column).type
-                if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+                if not (pa.types.is_string(plain) or pa.types.is_large_string(plain)):
                     raise DataError(f"{self.path}, column {self.column!r}: expected strings, found {kind}.")
                 row = 0
                 for batch in table.iter_batches(batch_size=1024, columns=[self.column]):
@@ -272,7 +277,7 @@ class ParquetColumn:
                             raise DataError(f"{where}: expected text, found null.")
                         if text.strip():
                             yield Document(f"{self.name}#{row}", text)
-        except (pa.ArrowException, UnicodeDecodeError) as error:
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
             raise DataError(f"{self.path}: cannot be read as parquet ({error}).") from error
 
 

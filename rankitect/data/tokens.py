@@ -142,7 +142,8 @@ def tokenize(
         cache: folder of the entries; by default `tokens` in `cache_root()`.
 
     Raises:
-        DataError: for a text that cannot be read or split, or token ids outside the vocabulary.
+        DataError: for a text that cannot be read or split, token ids outside the vocabulary, or a cache folder that
+            is full or cannot be written.
     """
     assigned, content = assign_splits(source, seed=seed, shares=shares)
     described = {
@@ -156,14 +157,31 @@ def tokenize(
     root = cache_root() / "tokens" if cache is None else cache
     folder = root / key[:32]
     if not _complete(folder):
-        root.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{key[:8]}-", dir=root))
         try:
-            _write(work, source, tokenizer, assigned, list(shares), described)
-            _publish(work, folder)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+            _make(folder, source, tokenizer, assigned, list(shares), described)
+        except OSError as error:
+            raise DataError(
+                f"The tokenised text cannot be kept in {root} ({error.strerror or error}): free some space, or set "
+                "RANKITECT_CACHE to a folder that can be written."
+            ) from error
     return _open(folder, source.name, key, tokenizer.vocab_size)
+
+
+def _make(
+    folder: Path,
+    source: TextSource,
+    tokenizer: Encoder,
+    assigned: Mapping[str, str],
+    splits: list[str],
+    described: Mapping[str, object],
+) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", dir=folder.parent))
+    try:
+        _write(work, source, tokenizer, assigned, splits, described)
+        _publish(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _write(

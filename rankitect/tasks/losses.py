@@ -61,7 +61,7 @@ def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
         [...] float32.
     """
     flat, wanted = logits.detach().flatten(0, -2), targets.flatten()
-    nats = torch.empty(len(flat), dtype=torch.float32)
+    nats = torch.empty(len(flat), dtype=torch.float32, device=flat.device)
     for start in range(0, len(flat), _ROWS):
         rows = flat[start : start + _ROWS].float()
         picked = rows.gather(1, wanted[start : start + _ROWS, None])[:, 0]
@@ -76,8 +76,8 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         logits: [..., V] float32.
         targets: [...] int64.
     """
-    one = torch.ones(targets.numel(), 1)
-    return _sparse(logits, targets.reshape(-1, 1), one, torch.zeros(targets.numel()), None, 0.0)
+    one, none = (torch.full((targets.numel(),), value, device=logits.device) for value in (1.0, 0.0))
+    return _sparse(logits, targets.reshape(-1, 1), one[:, None], none, None, 0.0)
 
 
 def sparse_kl_divergence(
@@ -118,11 +118,13 @@ def kl_divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
         logits: the student's, [..., V] float32.
         teacher_logits: [..., V] float32, without gradient.
     """
-    return _DenseKL.apply(logits, teacher_logits)  # type: ignore[no-any-return, no-untyped-call]
+    loss: Tensor = _DenseKL.apply(logits, teacher_logits)
+    return loss
 
 
 def _sparse(logits: Tensor, ids: Tensor, probs: Tensor, tail: Tensor, labels: Tensor | None, weight: float) -> Tensor:
-    return _SparseKL.apply(logits, ids, probs, tail, labels, weight)  # type: ignore[no-any-return, no-untyped-call]
+    loss: Tensor = _SparseKL.apply(logits, ids, probs, tail, labels, weight)
+    return loss
 
 
 class _SparseKL(torch.autograd.Function):
@@ -139,9 +141,9 @@ class _SparseKL(torch.autograd.Function):
         flat = logits.detach().flatten(0, -2)
         wanted = ctx.needs_input_grad[0]
         grad = torch.empty_like(flat, memory_format=torch.contiguous_format) if wanted else None
-        scratch = None if wanted else torch.empty(min(_ROWS, len(flat)), flat.shape[1], dtype=flat.dtype)
+        scratch = None if wanted else flat.new_empty(min(_ROWS, len(flat)), flat.shape[1])
         entropy = torch.xlogy(probs, probs).sum() + torch.xlogy(tail, tail).sum()  # of the targets, negated
-        loss = torch.zeros((), dtype=torch.float64)
+        loss = torch.zeros((), dtype=torch.float64, device=flat.device)
         for start in range(0, len(flat), _ROWS):
             part = slice(start, start + _ROWS)
             z, p, t, kept = flat[part], probs[part], tail[part], ids[part]
@@ -178,7 +180,7 @@ class _DenseKL(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, teacher_logits: Tensor) -> Tensor:
         flat, teacher = logits.detach().flatten(0, -2), teacher_logits.flatten(0, -2)
         grad = torch.empty_like(flat, memory_format=torch.contiguous_format) if ctx.needs_input_grad[0] else None
-        loss = torch.zeros((), dtype=torch.float64)
+        loss = torch.zeros((), dtype=torch.float64, device=flat.device)
         for start in range(0, len(flat), _ROWS):
             part = slice(start, start + _ROWS)
             log_q, log_p = flat[part].log_softmax(1), teacher[part].log_softmax(1)

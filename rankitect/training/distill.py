@@ -70,10 +70,6 @@ class TeacherTargets:
         temperature: float = 1.0,
         cache: Path | None = None,
     ) -> None:
-        if k < 1 or not temperature > 0:
-            raise TrainingError(
-                f"Distillation: k must be at least 1 and temperature above 0, found {k} and {temperature}."
-            )
         self.teacher, self.tokens, self.context = teacher, task.text.split(split), context
         self.k, self.temperature = min(k, task.text.vocab_size), temperature
         described = [
@@ -174,7 +170,7 @@ class HealConfig:
         ce_weight: weight of the cross-entropy with the text's own tokens, added to the KL.
         temperature: of both softmaxes in the KL.
         optimizer: learning rate, schedule, clipping.
-        seed: of random numbers in the model; the order of the windows is the task's.
+        seed: of the order of the windows, and of random numbers in the model.
     """
 
     tokens: int = 45 * 4 * 128
@@ -185,6 +181,17 @@ class HealConfig:
     temperature: float = 1.0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"tokens": self.tokens, "batch": self.batch, "context": self.context, "k": self.k}
+        for name, value in least.items():
+            if value is not None and value < 1:
+                raise TrainingError(f"Healing settings: {name} must be at least 1, found {value}.")
+        if not self.temperature > 0 or not self.ce_weight >= 0:
+            raise TrainingError(
+                f"Healing settings: temperature must be above 0 and ce_weight at least 0, found {self.temperature} and "
+                f"{self.ce_weight}."
+            )
 
     @property
     def steps(self) -> int:
@@ -234,10 +241,16 @@ class Distillation:
             )
         )
 
-    def batch_at(self, step: int) -> DistillBatch:
-        """The batch of a step, a pure function of the task's seed and the step."""
+    def batch_at(self, step: int, seed: int | None = None) -> DistillBatch:
+        """The batch of a step, a pure function of step and seed (by default the configuration's)."""
         config = self.config
-        windows = self.task.window_indices(self.split, step, batch=config.batch, context=config.context)
+        windows = self.task.window_indices(
+            self.split,
+            step,
+            batch=config.batch,
+            context=config.context,
+            seed=config.seed if seed is None else seed,
+        )
         ids = torch.from_numpy(self.tokens.read(windows, config.context))
         if self.targets is not None:
             return DistillBatch(ids, self.targets.at(windows))
@@ -263,21 +276,31 @@ def heal(
     model: nn.Module,
     distillation: Distillation,
     *,
+    seed: int | None = None,
     progress: Callable[[int, int, StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     checkpoint: Path | None = None,
 ) -> TrainResult:
-    """Trains a pruned model in place to answer as the teacher does; see `train` for the callbacks and the checkpoint.
+    """Trains a pruned model in place to answer as the teacher does.
+
+    Args:
+        model: ids [B, T] to logits [B, T, V].
+        distillation: shared by all candidates.
+        seed: instead of the configuration's, such as a trial's.
+        progress: see `train`, as for the rest.
+        should_stop: ends it early.
+        checkpoint: file of the state.
 
     Raises:
         TrainingError: when the loss stays not finite.
     """
     config = distillation.config
+    seed = config.seed if seed is None else seed
     return train(
         model,
         distillation.loss,
-        distillation.batch_at,
-        TrainConfig(steps=config.steps, optimizer=config.optimizer, seed=config.seed),
+        lambda step: distillation.batch_at(step, seed),
+        TrainConfig(steps=config.steps, optimizer=config.optimizer, seed=seed),
         size=len,
         progress=progress,
         should_stop=should_stop,

@@ -151,7 +151,7 @@ class GuardedOptimizer:
         self._adamw.zero_grad(set_to_none=True)
         norm = math.nan
         if math.isfinite(value):
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
             norm = self._clip(grads)
         if not math.isfinite(norm):

@@ -33,7 +33,15 @@ def test_text_file_is_cut_at_blank_lines_and_nothing_is_lost(tmp_path):
     assert len(pieces) > 5
     assert pieces[0].id == "book.txt#1"
     assert all(len(piece.text) >= 1000 for piece in pieces[:-1])
-    assert [piece.text for piece in TextFile(tmp_path / "book.txt", piece_bytes=None)] == [text]
+    assert [piece.text for piece in TextFile(tmp_path / "book.txt", whole=True)] == [text]
+
+
+def test_small_text_file_and_one_without_blank_lines_still_fill_every_split(tmp_path):
+    for name, between in (("blank.txt", "\n\n"), ("lines.txt", "\n")):
+        (tmp_path / name).write_text(between.join(words(i, 10) for i in range(60)))
+        pieces = list(open_text(tmp_path / name))
+        assert 15 < len(pieces) <= 41
+        assert set(assign_splits(pieces)[0].values()) == set(SHARES)
 
 
 def test_folder_reads_every_supported_file_in_order_of_path(tmp_path):
@@ -53,13 +61,16 @@ def test_folder_reads_every_supported_file_in_order_of_path(tmp_path):
 
 def test_windows_line_ends_and_byte_order_mark_are_removed(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
-    assert [document.text for document in open_text(tmp_path / "a.txt")] == ["one\ntwo\n"]
+    assert "".join(document.text for document in open_text(tmp_path / "a.txt")) == "one\ntwo\n"
 
 
 def test_parquet_gives_one_column(tmp_path):
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"id": [1, 2, 3], "body": ["one", "  ", "three"]}), path)
-    assert list(open_text(path, field="body")) == [Document("t.parquet#1", "one"), Document("t.parquet#3", "three")]
+    want = [Document("t.parquet#1", "one"), Document("t.parquet#3", "three")]
+    assert list(open_text(path, field="body")) == want
+    pq.write_table(pa.table({"body": pa.array(["one", "  ", "three"]).dictionary_encode()}), path)
+    assert list(open_text(path, field="body")) == want
 
 
 @pytest.mark.parametrize(

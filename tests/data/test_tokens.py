@@ -108,6 +108,14 @@ def test_failure_while_writing_leaves_nothing_behind(tmp_path, texts):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_cache_folder_that_cannot_be_written_says_what_to_do(tmp_path, texts):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(
+        DataError, match=r"cannot be kept in .*file.*set RANKITECT_CACHE to a folder that can be written"
+    ):
+        tokenize(texts, ByteTokenizer(), cache=tmp_path / "file")
+
+
 def test_unknown_split_names_the_ones_there_are(tmp_path, texts):
     with pytest.raises(DataError, match="no split 'valid'; it has train, calibration, search, test"):
         tokenize(texts, ByteTokenizer(), cache=tmp_path).split("valid")

@@ -118,6 +118,9 @@ def test_all_candidates_share_the_targets_and_healing_repeats_to_the_bit(task, t
     heal(other, Distillation(Model(0), task, FEW, cache=tmp_path / "fresh"))
     heal(Model(2), distillation)
     assert distillation.targets.computed == computed
+    third = Model(1)
+    heal(third, distillation, seed=5)
+    assert not torch.equal(one.head.weight, third.head.weight)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
@@ -134,8 +137,10 @@ def test_interrupted_healing_goes_on(task, tmp_path):
 
 
 def test_wrong_settings_and_short_text_are_refused(task, tmp_path):
-    with pytest.raises(TrainingError, match="k must be at least 1 and temperature above 0, found 0"):
-        TeacherTargets(Model(), task, k=0, cache=tmp_path)
+    with pytest.raises(TrainingError, match="k must be at least 1, found 0"):
+        HealConfig(k=0)
+    with pytest.raises(TrainingError, match=r"temperature must be above 0 .* found 0 and 1"):
+        HealConfig(temperature=0, ce_weight=1)
     with pytest.raises(DataError, match=r"train split has \d+ tokens, but 4 x 9000 \+ 1 = 36001 are needed"):
         Distillation(Model(), task, HealConfig(context=9000), cache=tmp_path)
     assert HealConfig().steps == 45
