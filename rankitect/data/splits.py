@@ -21,6 +21,7 @@ SHARES: Mapping[str, float] = MappingProxyType({"train": 0.70, "calibration": 0.
 
 _PARAGRAPH = re.compile(r"\n[ \t]*\n")
 _SHORT = 60  # bytes; shorter paragraphs ("Examples:") are shared by chance
+_DOMINATES = 1 / 3  # of a split's size; larger groups go where there is most room, the training text
 _COPIED = 0.3  # two documents are near-copies when they share this much of the smaller one
 
 
@@ -100,10 +101,12 @@ def _divide(weights: Mapping[str, int], seed: int, shares: Mapping[str, float]) 
     """Largest group first, into a split with room for it, drawn in proportion to the room by the group's hash."""
     total = sum(shares.values())
     room = {split: share / total * sum(weights.values()) for split, share in shares.items()}
+    # No chapter may dominate a small split: an estimate from few documents is worth little.
+    largest = {split: _DOMINATES * size for split, size in room.items()}
     chosen: dict[str, str] = {}
     draws = {name: int(hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()[:13], 16) / 16**13 for name in weights}
     for name in sorted(weights, key=lambda name: (-weights[name], draws[name], name)):
-        fitting = [split for split in shares if room[split] >= weights[name]]
+        fitting = [split for split in shares if weights[name] <= min(room[split], largest[split])]
         split = max(shares, key=lambda split: room[split])
         point = draws[name] * sum(room[split] for split in fitting)
         for split in fitting:

@@ -26,7 +26,7 @@ from rankitect.errors import DataError
 
 __all__ = ["Encoder", "SplitTokens", "TokenizedText", "tokenize"]
 
-_FORMAT = 1  # part of every key: raise it when the meaning of the files, or the way documents are split, changes
+_FORMAT = 2  # part of every key: raise it when the meaning of the files, or the way documents are split, changes
 _GROUP = 256  # documents encoded at once
 
 

@@ -150,6 +150,16 @@ def test_no_pydoc_chapter_is_apart_from_its_sections():
     assert set(assigned.values()) == set(SHARES)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_no_chapter_dominates_a_held_out_split_of_the_default_text(seed):
+    sizes = {document.id: len(document.text.encode()) for document in open_text("pydoc-topics")}
+    assigned, _ = assign_splits(open_text("pydoc-topics"), seed=seed)
+    for split, share in SHARES.items():
+        members = [size for name, size in sizes.items() if assigned[name] == split]
+        assert abs(sum(members) / sum(sizes.values()) - share) < 0.002
+        assert split == "train" or max(members) <= 0.34 * sum(members)
+
+
 def test_few_documents_still_fill_every_split_and_too_few_are_refused():
     documents = [Document(str(i), words(i)) for i in range(4)]
     assert sorted(assign_splits(documents)[0].values()) == sorted(SHARES)
