@@ -80,8 +80,7 @@ class GQA(Block):
         v = F.linear(x, p.v.flatten(0, 1)).view(batch, tokens, kv, head).transpose(1, 2)
         h = self._attend(rotate(q, rope), rotate(k, rope), v)
         h = h.transpose(1, 2).unflatten(2, (kv, group))
-        h = p.keep(p.keep(h, "kv", 2), "group", 3)
-        return F.linear(h.flatten(2), p.o.flatten(1))
+        return p.read(h, "o", ("kv", "group", None))
 
     def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         gqa = q.shape[1] != k.shape[1]
@@ -150,7 +149,7 @@ class SwiGLU(Block):
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         x = inputs[0]
         h = F.silu(F.linear(x, p.gate)) * F.linear(x, p.up)
-        return F.linear(p.keep(h, "width"), p.down)
+        return p.read(h, "down", ("width",))
 
     def flops(self, *inputs: TensorType) -> Expr:
         return 6 * inputs[0].numel * self.width

@@ -62,11 +62,16 @@ class Params(Protocol):
         Use it where the number itself counts (the divisor of a mean); take shapes from tensors.
         """
 
-    def keep(self, x: torch.Tensor, name: str, axis: int = -1) -> torch.Tensor:
-        """`x` with the units of an internal dimension that the architecture leaves out set to zero along `axis`.
+    def read(self, h: torch.Tensor, name: str, dims: tuple[str | None, ...]) -> torch.Tensor:
+        """The weight `name` applied to hidden units: sums over their axes, [..., units...] -> [..., outputs].
 
-        Nothing happens outside of a relaxed model, where a whole dimension is computed and masked. Call it once for
-        each internal dimension (one that is neither on an input nor on an output).
+        Every internal dimension (one that is neither on an input nor on an output) must be summed here: this is where a
+        relaxed model masks the units that an architecture leaves out, and where a pretrained model's units are ranked.
+
+        Args:
+            h: Hidden units on the last `len(dims)` axes.
+            name: A weight of shape [outputs, units...].
+            dims: The field or axis name of each of the units' axes; None for an axis that is no choice.
         """
 
     def sizes(self, dims: tuple[Expr, ...]) -> list[int]:

@@ -1,14 +1,14 @@
 """A pretrained Llama as a supernet: weights sorted by importance, so that any architecture is the pruned model.
 
-Beside slicing, a candidate may be *compensated*: the weights that read a layer's hidden units are refitted in closed form,
-by ridge regression on calibration text, to reproduce what the whole layer gave (the reconstruction step of structured
-optimal-brain-surgeon pruning; compare ZipLM, arXiv 2302.04089, section 3).
+Where calibration statistics are given, the weights that read a layer's hidden units are also refitted for what is kept
+(`refit`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 
 import torch
 
@@ -16,14 +16,12 @@ from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, SearchSpace
 from rankitect.models.checkpoints import LlamaCheckpoint, LlamaConfig
 from rankitect.models.importance import Statistics, unit_scores
+from rankitect.models.refit import Refit
 from rankitect.models.supernet import Standalone, Supernet
 
 __all__ = ["Backbone", "Orders", "largest", "llama_tensors", "rank"]
 
 Key = tuple[str, str]
-RIDGE = 0.01
-"""Ridge of the compensation, as a share of the mean diagonal of the hidden units' second moments."""
-
 
 def largest(space: SearchSpace) -> Architecture:
     """The architecture that keeps everything once: the backbone itself in a space made from one."""
@@ -124,22 +122,23 @@ def rank(config: LlamaConfig, plain: Supernet, statistics: Statistics, criterion
     kv, group, ffn = {}, {}, {}
     for i in range(config.n_layers):
         attention = plain.weights.owner(f"layers.{i}.attn.shared").o
-        heads = unit_scores(statistics, f"layers.{i}.attn.full", attention, criterion).sum(-1)
+        heads = unit_scores(statistics, (f"layers.{i}.attn.shared", "o"), attention, criterion).sum(-1)
         kv[i] = heads.sum(1).argsort(descending=True, stable=True)
         group[i] = heads[kv[i]].argsort(dim=1, descending=True, stable=True)
         down = plain.weights.owner(f"layers.{i}.mlp").down
-        ffn[i] = unit_scores(statistics, f"layers.{i}.mlp", down, criterion).argsort(descending=True, stable=True)
+        ffn[i] = unit_scores(statistics, (f"layers.{i}.mlp", "down"), down, criterion).argsort(descending=True, stable=True)
     return Orders(statistics.residual.argsort(descending=True, stable=True), kv, group, ffn)
 
 
 class Backbone:
-    """A pretrained model in a space: sorted weights, calibration statistics, and inheritance.
+    """A pretrained model in a space: sorted weights, and refits for every size where statistics are given.
 
     Args:
         checkpoint: The pretrained model.
         space: Made from it (`from_backbone`).
         orders: Of all axes.
-        gram: Second moments of hidden units in the *unsorted* order, by node, for the compensation; None for none.
+        gram: Second moments of hidden units in the *unsorted* order, by (owner, name) of the weight that reads them; with
+            them, pruned weights are refitted.
         influence: Block influence of each layer, by scope.
     """
 
@@ -148,18 +147,31 @@ class Backbone:
         checkpoint: LlamaCheckpoint,
         space: SearchSpace,
         orders: Orders | None = None,
-        gram: Mapping[str, torch.Tensor] | None = None,
+        gram: Mapping[Key, torch.Tensor] | None = None,
         influence: Mapping[str, float] | None = None,
     ) -> None:
         self.checkpoint, self.space, self.orders = checkpoint, space, orders or Orders()
         self.supernet = Supernet(space, tensors=llama_tensors(checkpoint, self.orders))
         self.largest = largest(space)
         self.influence = dict(influence or {})
-        self._gram = {path: self._sorted(path, g) for path, g in (gram or {}).items()}
+        for (owner, name), moments in (gram or {}).items():
+            module = self.supernet.weights.owner(owner)
+            weight = getattr(module, name).detach()
+            module.variants[name] = Refit(weight, self._sorted(owner, moments), self._options(owner))
 
-    def _sorted(self, path: str, gram: torch.Tensor) -> torch.Tensor:
-        c, layer = self.checkpoint.config, int(path.split(".")[1])
-        if path.endswith(".mlp"):
+    def _options(self, owner: str) -> list[tuple[int, ...]]:
+        scope = ".".join(owner.split(".")[:2])
+        if owner.endswith(".mlp"):
+            return [(int(f),) for f in self._values(f"{scope}.ffn")]
+        head = self.checkpoint.config.head_dim
+        return [(k, g, head) for k, g in product(self._values(f"{scope}.kv_heads"), self._values(f"{scope}.group"))]
+
+    def _values(self, path: str) -> list[int]:
+        return [int(v) for v in self.space.choices[path].values]  # type: ignore[arg-type]
+
+    def _sorted(self, owner: str, gram: torch.Tensor) -> torch.Tensor:
+        c, layer = self.checkpoint.config, int(owner.split(".")[1])
+        if owner.endswith(".mlp"):
             order = self.orders.ffn.get(layer, torch.arange(c.ffn))
         else:
             kv, group = c.n_kv_heads, c.n_heads // c.n_kv_heads
@@ -168,45 +180,6 @@ class Backbone:
             order = at[k_order[:, None], self.orders.group.get(layer, torch.arange(group).expand(kv, group))].flatten()
         return gram[order][:, order]
 
-    def inherit(self, architecture: Architecture, compensate: bool = True) -> Standalone:
-        """The pruned backbone as a model of its own.
-
-        Args:
-            architecture: What to keep.
-            compensate: Whether to refit the weights that read hidden units (where statistics are there).
-        """
-        model = self.supernet.extract(architecture)
-        if compensate and self._gram:
-            for step in self.supernet.plan(architecture).steps:
-                readout = {"GQA": "o", "SwiGLU": "down"}.get(type(step.block).__name__)
-                source = step.path.replace("attn.swa", "attn.full")
-                if readout is not None and source in self._gram:
-                    weight = getattr(model.owner(step.weights), readout)
-                    full = getattr(self.supernet.weights.owner(step.weights), readout)
-                    refit(weight, full, self._gram[source])
-        return model
-
-
-@torch.no_grad()
-def refit(weight: torch.Tensor, full: torch.Tensor, gram: torch.Tensor, ridge: float = RIDGE) -> None:
-    """Refit, in place, the weights that read the kept hidden units to give what all hidden units gave.
-
-    Minimises E||W_full h - W h_kept||^2 + lambda ||W - W_kept||^2, with lambda = `ridge` times the mean of diag(gram).
-
-    Args:
-        weight: [outputs, kept units...], a prefix of `full` along each axis.
-        full: [outputs, units...].
-        gram: E[h h'], [n, n] over all units, flattened.
-    """
-    if weight.shape[1:] == full.shape[1:]:
-        return
-    inside = torch.zeros(full.shape[1:], dtype=torch.bool)
-    inside[tuple(slice(n) for n in weight.shape[1:])] = True
-    kept, lost = inside.flatten().nonzero()[:, 0], (~inside).flatten().nonzero()[:, 0]
-    out = weight.shape[0]
-    gone = full[:out].flatten(1)[:, lost]
-    square = gram[kept][:, kept].double()
-    square.diagonal().add_(ridge * float(square.diagonal().mean()) + 1e-12)
-    right = (gram[kept][:, lost].double() @ gone.double().T).float().double()
-    change = torch.cholesky_solve(right, torch.linalg.cholesky(square))
-    weight += change.T.float().view_as(weight)
+    def inherit(self, architecture: Architecture) -> Standalone:
+        """The pruned backbone as a model of its own."""
+        return self.supernet.extract(architecture)

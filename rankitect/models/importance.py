@@ -1,6 +1,6 @@
 """Which units of a pretrained model matter: statistics on calibration text, and rankings from them.
 
-Statistics are gathered where blocks call `keep`, so any block with internal dimensions can be ranked. A ranking is of
+Statistics are gathered where blocks call `read`, so any block with internal dimensions can be ranked. A ranking is of
 *positions* along an axis, best first; `backbone` sorts weights by it, after which "the first k" is the pruned model.
 """
 
@@ -21,6 +21,8 @@ from rankitect.models.supernet import Supernet
 
 __all__ = ["CRITERIA", "Statistics", "gather", "unit_scores"]
 
+Key = tuple[str, str]
+
 CRITERIA: Mapping[str, str] = {
     "energy": "mean square of the unit's activation times the squared norm of the weights that read it",
     "magnitude": "mean square of the unit's activation",
@@ -35,8 +37,8 @@ class Statistics:
     """What calibration has seen of a model.
 
     Attributes:
-        gram: For each node with hidden units, the mean outer product of its hidden units, [n, n].
-        fisher: For each such node, the mean squared first-order effect of removing each unit, [n] (if asked for).
+        gram: For each weight that reads hidden units, by (owner, name): their mean outer product, [n, n].
+        fisher: For each such weight, the mean squared first-order effect of removing each unit, [n] (if asked for).
         taylor: The same with the absolute value.
         residual: Mean square of each channel of the residual stream, summed over its reads by norms, [D].
         influence: For each layer, 1 minus the mean cosine of what goes in and what comes out (block influence,
@@ -44,9 +46,9 @@ class Statistics:
         tokens: Tokens seen.
     """
 
-    gram: dict[str, torch.Tensor] = field(default_factory=dict)
-    fisher: dict[str, torch.Tensor] = field(default_factory=dict)
-    taylor: dict[str, torch.Tensor] = field(default_factory=dict)
+    gram: dict[Key, torch.Tensor] = field(default_factory=dict)
+    fisher: dict[Key, torch.Tensor] = field(default_factory=dict)
+    taylor: dict[Key, torch.Tensor] = field(default_factory=dict)
     residual: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
     influence: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
@@ -55,19 +57,15 @@ class Statistics:
 class _Observed(SlicedParams):
     """Weights that show each block's hidden units to an observer on the way."""
 
-    __slots__ = ("_seen", "_show")
+    __slots__ = ("_show",)
 
-    def __init__(self, step: Step, tensors: Any, show: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, step: Step, tensors: Any, show: Callable[[Key, torch.Tensor], torch.Tensor]) -> None:
         super().__init__(step, tensors)
         self._show = show
-        self._seen = False
 
-    def keep(self, x: torch.Tensor, name: str, axis: int = -1) -> torch.Tensor:
-        """Show `x` at the first call of a block (later calls are other axes of the same units)."""
-        if self._seen:
-            return x
-        self._seen = True
-        return self._show(self._step.path, x)
+    def read(self, h: torch.Tensor, name: str, dims: tuple[str | None, ...]) -> torch.Tensor:
+        """Show the hidden units, then read them."""
+        return super().read(self._show((self._step.weights, name), h), name, dims)
 
 
 class _Observer:
@@ -78,7 +76,7 @@ class _Observer:
         self.plan = supernet.plan(architecture)
         self.gradients = gradients
         self.found = Statistics()
-        self._masks: dict[str, torch.Tensor] = {}
+        self._masks: dict[Key, torch.Tensor] = {}
         self._outputs: dict[str, torch.Tensor] = {}
 
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
@@ -93,22 +91,22 @@ class _Observer:
 
     def add_gradients(self) -> None:
         """Add the first-order effects of the last batch, after its backward."""
-        for path, mask in self._masks.items():
+        for key, mask in self._masks.items():
             effect = (mask.grad if mask.grad is not None else torch.zeros_like(mask)).flatten()
-            _add(self.found.fisher, path, effect.square())
-            _add(self.found.taylor, path, effect.abs())
+            _add(self.found.fisher, key, effect.square())
+            _add(self.found.taylor, key, effect.abs())
 
     def _params(self, step: Step) -> _Observed:
         weights = self.supernet.weights
         return _Observed(step, weights.owner(step.weights) if step.shapes else weights, self._show)
 
-    def _show(self, path: str, x: torch.Tensor) -> torch.Tensor:
+    def _show(self, key: Key, x: torch.Tensor) -> torch.Tensor:
         flat = x.detach().flatten(0, 1).flatten(1)
-        _add(self.found.gram, path, flat.T @ flat)
+        _add(self.found.gram, key, flat.T @ flat)
         if not self.gradients:
             return x
-        self._masks[path] = torch.ones(x.shape[2:], requires_grad=True)
-        return x * self._masks[path]
+        self._masks[key] = torch.ones(x.shape[2:], requires_grad=True)
+        return x * self._masks[key]
 
     def _after(self, step: Step, p: Any, outputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         self._outputs[step.path] = outputs[0].detach()
@@ -128,8 +126,8 @@ class _Observer:
             yield scope, steps[0].edges[0].source, steps[-1].path
 
 
-def _add(sums: dict[str, torch.Tensor], path: str, value: torch.Tensor) -> None:
-    sums[path] = sums[path].add_(value) if path in sums else value
+def _add(sums: dict[Key, torch.Tensor], key: Key, value: torch.Tensor) -> None:
+    sums[key] = sums[key].add_(value) if key in sums else value
 
 
 def gather(
@@ -163,26 +161,26 @@ def gather(
     found = observer.found
     if found.tokens == 0:
         raise SpaceError("no calibration text: give at least one batch")
-    found.gram = {path: gram / found.tokens for path, gram in found.gram.items()}
+    found.gram = {key: gram / found.tokens for key, gram in found.gram.items()}
     found.residual = found.residual / found.tokens
     found.influence = {scope: total / found.tokens for scope, total in found.influence.items()}
     return found
 
 
-def unit_scores(statistics: Statistics, path: str, readout: torch.Tensor, criterion: str) -> torch.Tensor:
+def unit_scores(statistics: Statistics, key: Key, readout: torch.Tensor, criterion: str) -> torch.Tensor:
     """The importance of each hidden unit of a node, in the shape of the hidden units.
 
     Args:
         statistics: From `gather`.
-        path: The node.
-        readout: The weight that reads the hidden units, [outputs, units...].
+        key: Owner and name of the weight that reads them.
+        readout: That weight , [outputs, units...].
         criterion: A key of `CRITERIA`.
 
     Raises:
         SpaceError: The criterion is unknown, or the statistics lack what it needs.
     """
     shape = readout.shape[1:]
-    power = statistics.gram[path].diagonal()
+    power = statistics.gram[key].diagonal()
     if criterion == "energy":
         return (power * readout.detach().flatten(1).square().sum(0)).view(shape)
     if criterion == "magnitude":
@@ -190,6 +188,6 @@ def unit_scores(statistics: Statistics, path: str, readout: torch.Tensor, criter
     if criterion not in CRITERIA:
         raise SpaceError(f"importance criterion {criterion!r} is unknown; allowed: {', '.join(CRITERIA)}")
     found = statistics.fisher if criterion == "fisher" else statistics.taylor
-    if path not in found:
+    if key not in found:
         raise SpaceError(f"importance criterion {criterion!r} needs gradients: gather the statistics with a loss")
-    return found[path].view(shape)
+    return found[key].view(shape)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from rankitect.errors import SpaceError
@@ -18,7 +19,7 @@ from rankitect.graph import Architecture, Block, Edge, Expr, SearchSpace
 from rankitect.graph.block import Input, Zeros
 from rankitect.graph.tables import Batch, upper_bound
 
-__all__ = ["Plan", "SlicedParams", "Step", "WeightTree", "bounds", "make_plan", "relaxed_plan", "run_plan", "take", "weight_bounds"]
+__all__ = ["Owner", "Plan", "SlicedParams", "Step", "Variants", "WeightTree", "bounds", "find_owner", "make_plan", "relaxed_plan", "run_plan", "take", "weight_bounds"]
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,20 @@ def weight_bounds(space: SearchSpace) -> dict[tuple[str, str], tuple[int, ...]]:
     }
 
 
-def take(weight: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+class Variants(Protocol):
+    """How a weight changes with the prefix that is taken of it (see `backbone`): the closed-form refits of pruned units."""
+
+    def change(self, shape: Sequence[int]) -> torch.Tensor | None:
+        """What to add to the prefix of this shape; None for nothing."""
+
+    def mixed(self, weight: Callable[[Expr], torch.Tensor], dims: Sequence[Expr | None]) -> torch.Tensor:
+        """The expected change, [outputs, units...] at its largest, given the probabilities of joint sizes."""
+
+
+def take(weight: torch.Tensor, shape: Sequence[int], variants: Variants | None = None) -> torch.Tensor:
     """The prefix of a weight along every axis: the one way in which any model gets a part of another's weights.
 
-    A view; the weight itself where nothing is cut.
+    A view; the weight itself where nothing is cut. With `variants`, the prefix refitted for its size.
 
     Raises:
         SpaceError: The weight is smaller than the prefix.
@@ -150,7 +161,9 @@ def take(weight: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         return weight
     if weight.dim() != len(shape) or any(n > m for n, m in zip(shape, weight.shape, strict=True)):
         raise SpaceError(f"a weight of shape {list(weight.shape)} has no prefix of shape {list(shape)}")
-    return weight[tuple(slice(n) for n in shape)]
+    part = weight[tuple(slice(n) for n in shape)]
+    change = variants.change(shape) if variants is not None else None
+    return part if change is None else part + change
 
 
 class SlicedParams:
@@ -164,7 +177,8 @@ class SlicedParams:
         self.present = step.present
 
     def __getattr__(self, name: str) -> torch.Tensor:
-        return take(getattr(self._tensors, name), self._step.shapes[name])
+        variants = self._tensors.variants.get(name) if isinstance(self._tensors, Owner) else None
+        return take(getattr(self._tensors, name), self._step.shapes[name], variants)
 
     def size(self, name: str) -> int:
         """The value of an axis name or field."""
@@ -175,9 +189,17 @@ class SlicedParams:
         """The values of dimensions."""
         return [self._step.resolve(d) for d in dims]
 
-    def keep(self, x: torch.Tensor, name: str, axis: int = -1) -> torch.Tensor:
-        """`x` itself: what is left out is not computed."""
-        return x
+    def read(self, h: torch.Tensor, name: str, dims: tuple[str | None, ...]) -> torch.Tensor:
+        """The weight applied to hidden units; what is left out is not computed."""
+        return F.linear(h.flatten(-len(dims)), getattr(self, name).flatten(1))
+
+
+class Owner(nn.Module):
+    """Weights of one node, and how they change with their size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.variants: dict[str, Variants] = {}
 
 
 class WeightTree(nn.Module):
@@ -188,14 +210,21 @@ class WeightTree(nn.Module):
         for (owner, name), tensor in tensors.items():
             self.owner(owner, create=True).register_parameter(name, nn.Parameter(tensor))
 
-    def owner(self, path: str, create: bool = False) -> nn.Module:
+    def owner(self, path: str, create: bool = False) -> Owner:
         """The module that holds the weights of `path`."""
-        module: nn.Module = self
-        for part in path.split("."):
-            if part not in module._modules and create:
-                module.add_module(part, nn.Module())
-            module = module._modules[part]  # type: ignore[assignment]
-        return module
+        return find_owner(self, path, create)
+
+
+def find_owner(root: nn.Module, path: str, create: bool = False) -> Owner:
+    """The module below `root` that holds the weights of `path`."""
+    module: nn.Module | None = root
+    for part in path.split("."):
+        assert module is not None
+        if part not in module._modules and create:
+            module.add_module(part, Owner())
+        module = module._modules[part]
+    assert isinstance(module, Owner)
+    return module
 
 
 def run_plan(

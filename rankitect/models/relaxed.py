@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, Edge, Expr, SearchSpace
 from rankitect.graph.tables import Batch, Tables, joint_grid, tabulate
-from rankitect.models.plan import Step, bounds, relaxed_plan, run_plan
+from rankitect.models.plan import Owner, Step, bounds, relaxed_plan, run_plan
 from rankitect.models.supernet import Supernet
 
 __all__ = ["Mixture", "RelaxedSupernet", "one_hot"]
@@ -90,6 +91,12 @@ class Mixture:
         return self._known_masks[expr]
 
 
+    def sizes(self, expr: Expr) -> torch.Tensor:
+        """Probability of each size of a dimension, [largest size + 1]."""
+        mask = self.mask(expr)
+        return torch.cat([mask.new_ones(1), mask]) - torch.cat([mask, mask.new_zeros(1)])
+
+
 class _RelaxedParams:
     """Whole weights, and masks in place of slices (the `Params` that blocks see)."""
 
@@ -111,9 +118,19 @@ class _RelaxedParams:
         """The largest values of dimensions."""
         return [self._step.resolve(d) for d in dims]
 
-    def keep(self, x: torch.Tensor, name: str, axis: int = -1) -> torch.Tensor:
-        """`x` times the mask of a dimension along `axis`."""
-        return self.masked(x, self._step.sizes[name], axis)
+    def read(self, h: torch.Tensor, name: str, dims: tuple[str | None, ...]) -> torch.Tensor:
+        """The weight applied to hidden units, those that may be left out weighed by the probability that they are not."""
+        weight = getattr(self, name)
+        sizes = [self._step.sizes[d] if d is not None else None for d in dims]
+        variants = self._tensors.variants.get(name) if isinstance(self._tensors, Owner) else None
+        if variants is not None:  # one product with the expected weight, as the change is of the same shape
+            for axis, dim in enumerate(sizes):
+                weight = self.masked(weight, dim, axis + 1) if dim is not None else weight
+            weight = weight + variants.mixed(self._mixture.sizes, sizes)
+        else:
+            for axis, dim in enumerate(sizes):
+                h = self.masked(h, dim, axis - len(dims)) if dim is not None else h
+        return F.linear(h.flatten(-len(dims)), weight.flatten(1))
 
     def masked(self, x: torch.Tensor, dim: Expr, axis: int) -> torch.Tensor:
         """`x` times the mask of a dimension along `axis`."""

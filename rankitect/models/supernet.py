@@ -11,7 +11,7 @@ from torch import nn
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, Param, SearchSpace
-from rankitect.models.plan import Plan, SlicedParams, WeightTree, make_plan, run_plan, take, weight_bounds
+from rankitect.models.plan import Owner, Plan, SlicedParams, WeightTree, find_owner, make_plan, run_plan, take, weight_bounds
 
 __all__ = ["ActiveSubnet", "Standalone", "Supernet", "build"]
 
@@ -51,8 +51,8 @@ class _PlannedModel(nn.Module):
         super().__init__()
         self.plan = plan
 
-    def _run(self, tree: WeightTree, inputs: tuple[torch.Tensor, ...]) -> Any:
-        owners = {s.weights: tree.owner(s.weights) for s in self.plan.steps if s.shapes}
+    def _run(self, tree: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
+        owners = {s.weights: find_owner(tree, s.weights) for s in self.plan.steps if s.shapes}
         return run_plan(self.plan, inputs, lambda step: SlicedParams(step, owners.get(step.weights, tree)))
 
 
@@ -67,9 +67,11 @@ class Standalone(_PlannedModel):
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         """The model's outputs, for one tensor an input of the graph."""
-        return self._run(self, inputs)  # type: ignore[arg-type]
+        return self._run(self, inputs)
 
-    owner = WeightTree.owner
+    def owner(self, path: str) -> Owner:
+        """The module that holds the weights of `path`, for example `layers.3.mlp`."""
+        return find_owner(self, path)
 
 
 class ActiveSubnet(_PlannedModel):
@@ -124,12 +126,14 @@ class Supernet(nn.Module):
         """The architecture as a model of its own, with copies of the weights that `activate` uses."""
         plan = self.plan(architecture)
         copies = {
-            (owner, name): take(getattr(self.weights.owner(owner), name).detach(), shape).clone(
-                memory_format=torch.contiguous_format
-            )
-            for (owner, name), shape in plan.shapes().items()
+            (owner, name): self._copy(owner, name, shape) for (owner, name), shape in plan.shapes().items()
         }
         return Standalone(plan, copies)
+
+    def _copy(self, owner: str, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        module = self.weights.owner(owner)
+        part = take(getattr(module, name).detach(), shape, module.variants.get(name))
+        return part.clone(memory_format=torch.contiguous_format)
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         """A supernet has no one forward.

@@ -1,0 +1,85 @@
+"""Closed-form refits: what a weight that reads hidden units should be once some of the units are gone.
+
+The kept units are correlated with the lost ones; ridge regression on calibration text lets their weights give what the
+whole layer gave. This is the reconstruction step of structured optimal-brain-surgeon pruning (compare ZipLM,
+arXiv 2302.04089, section 3), computed for each size that a space allows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from rankitect.graph import Expr
+
+__all__ = ["RIDGE", "Refit", "refit_change"]
+
+RIDGE = 0.01
+"""Ridge, as a share of the mean diagonal of the kept units' second moments."""
+
+
+@torch.no_grad()
+def refit_change(full: torch.Tensor, gram: torch.Tensor, units: Sequence[int], ridge: float = RIDGE) -> torch.Tensor:
+    """What to add to the kept prefix of a weight.
+
+    Minimises E||W h - (W_kept + C) h_kept||^2 + lambda ||C||^2 over C, lambda = `ridge` times the mean of diag(gram).
+
+    Args:
+        full: The weight, [outputs, units...].
+        gram: E[h h'] over all units, flattened, [n, n].
+        units: How many units are kept along each of the units' axes.
+
+    Returns:
+        [outputs, *units], float32.
+    """
+    inside = torch.zeros(full.shape[1:], dtype=torch.bool)
+    inside[tuple(slice(n) for n in units)] = True
+    kept, lost = inside.flatten().nonzero()[:, 0], (~inside).flatten().nonzero()[:, 0]
+    square = gram[kept][:, kept].double()
+    square.diagonal().add_(ridge * float(square.diagonal().mean()) + 1e-12)
+    right = (gram[kept][:, lost] @ full.flatten(1)[:, lost].T).double()
+    change = torch.cholesky_solve(right, torch.linalg.cholesky(square))
+    return change.T.float().reshape(full.shape[0], *units).contiguous()
+
+
+class Refit:
+    """The changes of one weight for every size (the `Variants` of `models.plan`), computed when first needed.
+
+    Args:
+        full: The weight at its largest, [outputs, units...].
+        gram: Second moments of all units, [n, n].
+        options: The sizes, one tuple over the units' axes each.
+    """
+
+    def __init__(self, full: torch.Tensor, gram: torch.Tensor, options: Sequence[tuple[int, ...]]) -> None:
+        self._full, self._gram = full, gram
+        self._units = tuple(full.shape[1:])
+        self._options = [o for o in options if o != self._units]
+        self._known: dict[tuple[int, ...], torch.Tensor] = {}
+        self._bank: torch.Tensor | None = None
+
+    def change(self, shape: Sequence[int]) -> torch.Tensor | None:
+        """What to add to the prefix of this shape; None where no unit is cut."""
+        units = tuple(shape[1:])
+        if units == self._units:
+            return None
+        if units not in self._known:
+            self._known[units] = refit_change(self._full, self._gram, units)
+        return self._known[units][: shape[0]]
+
+    def mixed(self, weight: Callable[[Expr], torch.Tensor], dims: Sequence[Expr | None]) -> torch.Tensor:
+        """The expected change at its largest, [outputs, units...], given the probability of each size of a dimension."""
+        if self._bank is None:
+            self._bank = torch.zeros(len(self._options), self._full.numel())
+            for row, units in zip(self._bank, self._options, strict=True):
+                part = self.change((self._full.shape[0], *units))
+                row.view(self._full.shape)[(slice(None), *(slice(n) for n in units))] = part
+        chances = []
+        known = {d: weight(d) for d in dims if d is not None}
+        for units in self._options:
+            factors = [known[d][n] for d, n in zip(dims, units, strict=True) if d is not None]
+            chances.append(math.prod(factors[1:], start=factors[0]))
+        mixed: torch.Tensor = torch.stack(chances) @ self._bank
+        return mixed.view(self._full.shape)
