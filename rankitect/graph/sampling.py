@@ -38,12 +38,15 @@ def sample_columns(space: SearchSpace, n: int, rng: np.random.Generator, scope: 
     Raises:
         SpaceError: A range is impossible, or nothing was found in it after a bounded number of draws.
     """
-    bounds = {k: v for k, v in ranges.items() if k in COSTS}
+    bounds = {k: v for k, v in ranges.items() if k.rpartition(":")[2] in COSTS}
     symbols = {k: int(v) for k, v in ranges.items() if k in space.defaults}
     unknown = [k for k in ranges if k not in bounds and k not in symbols]
     if unknown:
         raise SpaceError(f"cannot bound {unknown[0]!r}{nearest(unknown[0], [*COSTS, *space.defaults])}")
-    tables = {k: space.cost_tables(k, scope, **symbols) for k in bounds}
+    tables = {}
+    for key in bounds:
+        part, _, kind = key.rpartition(":")
+        tables[key] = space.cost_tables(kind, part or scope, **symbols)
     for kind, (low, high) in bounds.items():
         if low > high:
             raise SpaceError(f"{kind}=({low:g}, {high:g}): the lower bound is above the upper")

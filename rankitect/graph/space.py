@@ -279,7 +279,7 @@ class SearchSpace:
         Args:
             rng: A generator or a seed.
             ranges: Bounds on costs, for example `params=(1e6, 2e6), flops=(lo, hi)`; `scope=` and free dimensions apply
-                to all of them.
+                to all of them, and a key such as "layers:flops" bounds a part of the graph.
 
         Raises:
             SpaceError: Nothing in the range was found: says what the space offers.
