@@ -26,28 +26,49 @@ class SparseTargets:
     """A distribution over the vocabulary of which only the K likeliest tokens are known one by one.
 
     Attributes:
-        ids: token ids, [..., K] int64, no id twice in a row.
-        probs: their probabilities, [..., K] float32.
-        tail: probability of all other tokens together, [...] float32.
+        ids: token ids, [..., K] int64. An id may come twice in a row only where the tail is 0.
+        probs: their weights, [..., K] float32.
+        tail: probability of all other tokens together, [...] float32; with `probs` it sums to 1.
+        entropy: of the distribution that is stood for, nats, [...] float32.
     """
 
     ids: Tensor
     probs: Tensor
     tail: Tensor
+    entropy: Tensor
 
 
-def top_targets(logits: Tensor, k: int, temperature: float = 1.0) -> SparseTargets:
-    """The K likeliest tokens of softmax(logits / temperature) and the mass of the others.
+def top_targets(logits: Tensor, k: int, *, samples: int = 0, temperature: float = 1.0, seed: int = 0) -> SparseTargets:
+    """The K likeliest tokens of softmax(logits / temperature), and the others either as one mass or as a sample.
+
+    With samples, the expected gradient of the divergence is that of the whole vocabulary; with one mass, a student is
+    free to spread it over the wrong tokens. The sample is systematic (evenly spaced on the others' cumulative
+    probability, in the order of their ids), which varies less than independent draws.
 
     Args:
         logits: [..., V] float32.
-        k: how many tokens to keep; all of them when V is smaller.
+        k: how many of the likeliest tokens to keep; all of them when V is smaller.
+        samples: how many of the others to draw at each position, S; each weighs 1 / S of their mass. 0 keeps the mass.
         temperature: above 1 flattens the distribution.
+        seed: of the sample.
+
+    Returns:
+        Ids and probs [..., K + S].
     """
-    values, ids = torch.topk(logits, min(k, logits.shape[-1]), dim=-1)
-    total = torch.logsumexp(logits if temperature == 1.0 else logits / temperature, dim=-1, keepdim=True)
-    probs = torch.exp(values / temperature - total)
-    return SparseTargets(ids, probs, (1.0 - probs.sum(-1)).clamp_min(0.0))
+    log_p = (logits if temperature == 1.0 else logits / temperature).log_softmax(-1)
+    kept, ids = torch.topk(log_p, min(k, logits.shape[-1]), dim=-1)
+    probs = kept.exp()
+    tail = (1.0 - probs.sum(-1)).clamp_min(0.0)
+    if not samples or k >= logits.shape[-1]:
+        return SparseTargets(ids, probs, tail, -torch.xlogy(probs, probs).sum(-1) - torch.xlogy(tail, tail))
+    p = log_p.exp()
+    entropy = -(p * log_p).sum(-1)
+    rest = p.scatter_(-1, ids, 0.0).double().cumsum(-1)
+    draws = torch.rand(tail.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)[..., None]
+    points = (draws.to(rest.device) + torch.arange(samples, device=rest.device)) / samples * rest[..., -1:]
+    drawn = torch.searchsorted(rest, points, right=True).clamp_max(logits.shape[-1] - 1)
+    weights = (tail / samples)[..., None].expand(*tail.shape, samples)
+    return SparseTargets(torch.cat([ids, drawn], -1), torch.cat([probs, weights], -1), torch.zeros_like(tail), entropy)
 
 
 def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
@@ -76,8 +97,8 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         logits: [..., V] float32.
         targets: [...] int64.
     """
-    one, none = (torch.full((targets.numel(),), value, device=logits.device) for value in (1.0, 0.0))
-    return _sparse(logits, targets.reshape(-1, 1), one[:, None], none, None, 0.0)
+    none = torch.zeros(targets.numel(), device=logits.device)
+    return _sparse(logits, SparseTargets(targets.reshape(-1, 1), (none + 1.0)[:, None], none, none), None, 0.0)
 
 
 def sparse_kl_divergence(
@@ -88,9 +109,10 @@ def sparse_kl_divergence(
     ce_weight: float = 0.0,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Mean KL(teacher || student) over the K kept tokens and one bucket for all others, in nats.
+    """Mean KL(teacher || student) over the teacher's kept tokens and one bucket for all others, in nats.
 
-    Merging the others into one bucket makes it a lower bound of the full KL; the two are equal when K = V.
+    Merging the others into one bucket makes it a lower bound of the full KL; with samples for the others it is an
+    unbiased estimate; with K = V it is the full KL.
 
     Args:
         logits: the student's, [..., V] float32.
@@ -100,14 +122,18 @@ def sparse_kl_divergence(
         temperature: divides the student's logits; the KL is multiplied by its square, which keeps the gradient's size.
     """
     tokens = teacher.tail.numel()
-    ids, probs = teacher.ids.reshape(tokens, -1), teacher.probs.reshape(tokens, -1)
-    tail = teacher.tail.reshape(tokens)
+    flat = SparseTargets(
+        teacher.ids.reshape(tokens, -1),
+        teacher.probs.reshape(tokens, -1),
+        teacher.tail.reshape(tokens),
+        teacher.entropy.reshape(tokens),
+    )
     if ce_weight and targets is None:
         raise ValueError("ce_weight needs targets")
     labels = targets.reshape(-1) if ce_weight and targets is not None else None
     if temperature == 1.0:
-        return _sparse(logits, ids, probs, tail, labels, ce_weight)
-    loss = _sparse(logits / temperature, ids, probs, tail, None, 0.0) * temperature**2
+        return _sparse(logits, flat, labels, ce_weight)
+    loss = _sparse(logits / temperature, flat, None, 0.0) * temperature**2
     return loss if targets is None or not ce_weight else loss + ce_weight * cross_entropy(logits, targets)
 
 
@@ -122,16 +148,16 @@ def kl_divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return loss
 
 
-def _sparse(logits: Tensor, ids: Tensor, probs: Tensor, tail: Tensor, labels: Tensor | None, weight: float) -> Tensor:
-    loss: Tensor = _SparseKL.apply(logits, ids, probs, tail, labels, weight)
-    return loss
+def _sparse(logits: Tensor, teacher: SparseTargets, labels: Tensor | None, weight: float) -> Tensor:
+    loss: Tensor = _SparseKL.apply(logits, teacher.ids, teacher.probs, teacher.tail, labels, weight)
+    return loss - teacher.entropy.mean()
 
 
 class _SparseKL(torch.autograd.Function):
-    """Value and gradient in one pass.
+    """Cross-entropy between the targets and the student, value and gradient in one pass.
 
     With q the student's softmax, p and t the teacher's kept probabilities and tail, and r the student's tail:
-    dKL/dz_j = q_j - p_j for a kept j, and q_j (1 - t / r) for any other. Cross-entropy is the case K = 1, p = 1, t = 0.
+    dH/dz_j = q_j - p_j for a kept j, and q_j (1 - t / r) for any other. A label is the case K = 1, p = 1, t = 0.
     """
 
     @staticmethod
@@ -142,7 +168,6 @@ class _SparseKL(torch.autograd.Function):
         wanted = ctx.needs_input_grad[0]
         grad = torch.empty_like(flat, memory_format=torch.contiguous_format) if wanted else None
         scratch = None if wanted else flat.new_empty(min(_ROWS, len(flat)), flat.shape[1])
-        entropy = torch.xlogy(probs, probs).sum() + torch.xlogy(tail, tail).sum()  # of the targets, negated
         loss = torch.zeros((), dtype=torch.float64, device=flat.device)
         for start in range(0, len(flat), _ROWS):
             part = slice(start, start + _ROWS)
@@ -161,12 +186,13 @@ class _SparseKL(torch.autograd.Function):
                 own = labels[part, None]
                 loss -= weight * (z.gather(1, own) - log_total).sum()
             if grad is not None:
-                exps.mul_((1.0 - t / rest + weight)[:, None] / sums)
-                exps.scatter_(1, kept, (1.0 + weight) * q - p)
+                share = (t / rest)[:, None]
+                exps.mul_((1.0 - share + weight) / sums)
+                exps.scatter_add_(1, kept, share * q - p)
                 if labels is not None:
                     exps.scatter_add_(1, own, torch.full_like(log_total, -weight))
         ctx.gradient, ctx.shape = grad, logits.shape
-        return ((loss + entropy) / max(len(flat), 1)).to(logits.dtype)
+        return (loss / max(len(flat), 1)).to(logits.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None, None]:

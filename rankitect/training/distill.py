@@ -22,12 +22,12 @@ from rankitect.data.assets import cache_root, write_atomically
 from rankitect.errors import TrainingError
 from rankitect.tasks.language import LanguageTask
 from rankitect.tasks.losses import SparseTargets, cross_entropy, kl_divergence, sparse_kl_divergence, top_targets
-from rankitect.training.loop import TrainConfig, TrainResult, train
+from rankitect.training.loop import TrainConfig, TrainResult, step_seed, train
 from rankitect.training.optimizer import OptimizerConfig, StepReport
 
 __all__ = ["DistillBatch", "Distillation", "HealConfig", "TeacherTargets", "heal", "weights_fingerprint"]
 
-_FORMAT = 1
+_FORMAT = 2
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +53,8 @@ class TeacherTargets:
         fingerprint: of the teacher's weights; by default `weights_fingerprint`.
         split: of the text.
         context: tokens of a window, T.
-        k: tokens kept at each position, K.
+        k: tokens kept at each position.
+        samples: how many of the other tokens are drawn at each position; see `top_targets`.
         temperature: of the teacher's softmax.
         cache: folder of all teachers' files; by default `teacher` in `cache_root()`.
     """
@@ -67,11 +68,12 @@ class TeacherTargets:
         split: str = "train",
         context: int = 128,
         k: int = 64,
+        samples: int = 64,
         temperature: float = 1.0,
         cache: Path | None = None,
     ) -> None:
         self.teacher, self.tokens, self.context = teacher, task.text.split(split), context
-        self.k, self.temperature = min(k, task.text.vocab_size), temperature
+        self.k, self.samples, self.temperature = min(k, task.text.vocab_size), samples, temperature
         described = [
             _FORMAT,
             fingerprint or weights_fingerprint(teacher),
@@ -80,24 +82,25 @@ class TeacherTargets:
             context,
             self.k,
         ]
-        key = hashlib.sha256(json.dumps([*described, temperature]).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([*described, samples, temperature]).encode()).hexdigest()
         self.folder = (cache_root() / "teacher" if cache is None else cache) / key[:32]
         self.computed = 0
         """Windows for which the teacher has run, in this process."""
 
     def at(self, windows: NDArray[np.int64]) -> SparseTargets:
-        """The teacher's distributions at every position of some windows: ids and probs [B, T, K], tail [B, T]."""
+        """The teacher's distributions at every position of some windows; tokens [B, T, K], masses [B, T]."""
         found = {int(window): self._load(int(window)) for window in windows}
         for window, arrays in found.items():
             if arrays is None:
                 found[window] = self._compute(window)
         rows = [found[int(window)] for window in windows]
         kept = {
-            name: torch.from_numpy(np.stack([row[name] for row in rows if row])) for name in ("ids", "logp", "tail")
+            name: torch.from_numpy(np.stack([row[name] for row in rows if row]))
+            for name in ("ids", "logp", "tail", "entropy")
         }
         probs, tail = kept["logp"].float().exp(), kept["tail"]
         probs *= ((1.0 - tail) / probs.sum(-1))[..., None]
-        return SparseTargets(kept["ids"].long(), probs, tail)
+        return SparseTargets(kept["ids"].long(), probs, tail, kept["entropy"])
 
     def _compute(self, window: int) -> dict[str, NDArray[np.generic]]:
         # One window at a time: in a batch, the last bits would depend on which windows happened to be missing.
@@ -106,7 +109,10 @@ class TeacherTargets:
         try:
             with torch.inference_mode():
                 ids = torch.from_numpy(self.tokens.read(np.array([window]), self.context))
-                targets = top_targets(self.teacher(ids[:, :-1])[0], self.k, self.temperature)
+                logits = self.teacher(ids[:, :-1])[0]
+                targets = top_targets(
+                    logits, self.k, samples=self.samples, temperature=self.temperature, seed=step_seed(0, window)
+                )
         finally:
             self.teacher.train(training)
         self.computed += 1
@@ -114,6 +120,7 @@ class TeacherTargets:
             "ids": targets.ids.numpy().astype(np.int32),
             "logp": targets.probs.clamp_min(1e-30).log().numpy().astype(np.float16),
             "tail": targets.tail.numpy().astype(np.float32),
+            "entropy": targets.entropy.numpy().astype(np.float32),
         }
         self._keep(window, arrays)
         return arrays
@@ -167,6 +174,7 @@ class HealConfig:
         batch: windows in a step.
         context: tokens of a window.
         k: the teacher's tokens that are kept at each position; None keeps no file and compares all logits.
+        samples: tokens that stand for all others at each position; 0 compares the others as one mass.
         ce_weight: weight of the cross-entropy with the text's own tokens, added to the KL.
         temperature: of both softmaxes in the KL.
         optimizer: learning rate, schedule, clipping.
@@ -177,6 +185,7 @@ class HealConfig:
     batch: int = 4
     context: int = 128
     k: int | None = 64
+    samples: int = 64
     ce_weight: float = 0.0
     temperature: float = 1.0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -187,11 +196,11 @@ class HealConfig:
         for name, value in least.items():
             if value is not None and value < 1:
                 raise TrainingError(f"Healing settings: {name} must be at least 1, found {value}.")
-        if not self.temperature > 0 or not self.ce_weight >= 0:
-            raise TrainingError(
-                f"Healing settings: temperature must be above 0 and ce_weight at least 0, found {self.temperature} and "
-                f"{self.ce_weight}."
-            )
+        if not self.temperature > 0:
+            raise TrainingError(f"Healing settings: temperature must be above 0, found {self.temperature}.")
+        for name, weight in {"ce_weight": self.ce_weight, "samples": self.samples}.items():
+            if not weight >= 0:
+                raise TrainingError(f"Healing settings: {name} must be at least 0, found {weight}.")
 
     @property
     def steps(self) -> int:
@@ -236,6 +245,7 @@ class Distillation:
                 split=split,
                 context=config.context,
                 k=config.k,
+                samples=config.samples,
                 temperature=config.temperature,
                 cache=cache,
             )

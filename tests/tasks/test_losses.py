@@ -72,7 +72,7 @@ def test_sparse_kl_with_cross_entropy_equals_the_formula(seed, k, weight):
 @given(seed=st.integers(0, 10_000), temperature=st.sampled_from([1.0, 2.0]))
 def test_sparse_kl_over_the_whole_vocabulary_is_the_full_kl(seed, temperature):
     logits, teacher, _ = pair(seed)
-    targets = top_targets(teacher, 99, temperature)
+    targets = top_targets(teacher, 99, temperature=temperature)
     assert targets.tail.max() < 1e-5
     sparse = sparse_kl_divergence(logits, targets, temperature=temperature)
     assert_same(sparse, plain_kl(logits, teacher, temperature), logits)
@@ -89,6 +89,24 @@ def test_sparse_kl_is_between_zero_and_the_full_kl_and_zero_at_the_teacher(seed,
     assert gradient.abs().max() < 1e-5
 
 
+@given(seed=st.integers(0, 10_000), k=st.integers(1, 10))
+def test_sampled_tail_gives_the_full_kl_and_its_gradient_on_average(seed, k):
+    logits, teacher, _ = pair(seed, tokens=2)
+    full, gradient = value_and_gradient(kl_divergence(logits, teacher), logits)
+    found = [
+        value_and_gradient(sparse_kl_divergence(logits, top_targets(teacher, k, samples=12, seed=draw)), logits)
+        for draw in range(150)
+    ]
+    values, gradients = (torch.stack(part) for part in zip(*found, strict=True))
+    assert abs(values.mean() - full) <= 5 * values.std() / 150**0.5 + 1e-4
+    assert ((gradients.mean(0) - gradient).abs() <= 6 * gradients.std(0) / 150**0.5 + 1e-3).all()
+    targets = top_targets(teacher, k, samples=12)
+    torch.testing.assert_close(targets.probs.sum(-1), torch.ones(2, 2))
+    assert torch.equal(targets.ids, top_targets(teacher, k, samples=12).ids)
+    kept = torch.zeros_like(teacher, dtype=torch.bool).scatter_(-1, targets.ids[..., :k], True)
+    assert not kept.gather(-1, targets.ids[..., k:]).any()
+
+
 def test_outer_gradient_scales_and_no_gradient_is_computed_without_need():
     logits, teacher, labels = pair(0)
     once, thrice = (torch.autograd.grad(c * cross_entropy(logits, labels), logits)[0] for c in (1, 3))
@@ -100,7 +118,9 @@ def test_outer_gradient_scales_and_no_gradient_is_computed_without_need():
 
 def test_extreme_logits_stay_finite():
     logits = torch.tensor([[[1000.0, -1000.0, 0.0, 3.0]]], requires_grad=True)
-    targets = SparseTargets(torch.tensor([[[0]]]), torch.tensor([[[0.5]]]), torch.tensor([[0.5]]))
+    targets = SparseTargets(
+        torch.tensor([[[0]]]), torch.tensor([[[0.5]]]), torch.tensor([[0.5]]), torch.tensor([[0.0]])
+    )
     value, gradient = value_and_gradient(sparse_kl_divergence(logits, targets), logits)
     assert torch.isfinite(value)
     assert torch.isfinite(gradient).all()
