@@ -22,6 +22,7 @@ from rankitect.models.supernet import Supernet
 __all__ = ["CRITERIA", "Statistics", "gather", "unit_scores"]
 
 Key = tuple[str, str]
+Show = Callable[[Key, torch.Tensor], torch.Tensor]
 
 CRITERIA: Mapping[str, str] = {
     "energy": "mean square of the unit's activation times the squared norm of the weights that read it",
@@ -40,6 +41,8 @@ class Statistics:
         gram: For each weight that reads hidden units, by (owner, name): their mean outer product, [n, n].
         fisher: For each such weight, the mean squared first-order effect of removing each unit, [n] (if asked for).
         taylor: The same with the absolute value.
+        slopes: For each such weight, the mean outer product of the loss's gradient at its output, a token's loss counted
+            as one, [outputs, outputs] (if asked for).
         residual: Mean square of each channel of the residual stream, summed over its reads by norms, [D].
         influence: For each layer, 1 minus the mean cosine of what goes in and what comes out (block influence,
             ShortGPT, arXiv 2403.03853).
@@ -49,6 +52,7 @@ class Statistics:
     gram: dict[Key, torch.Tensor] = field(default_factory=dict)
     fisher: dict[Key, torch.Tensor] = field(default_factory=dict)
     taylor: dict[Key, torch.Tensor] = field(default_factory=dict)
+    slopes: dict[Key, torch.Tensor] = field(default_factory=dict)
     residual: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
     influence: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
@@ -57,15 +61,16 @@ class Statistics:
 class _Observed(SlicedParams):
     """Weights that show each block's hidden units to an observer on the way."""
 
-    __slots__ = ("_show",)
+    __slots__ = ("_show", "_shown")
 
-    def __init__(self, step: Step, tensors: Any, show: Callable[[Key, torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, step: Step, tensors: Any, show: Show, shown: Show) -> None:
         super().__init__(step, tensors)
-        self._show = show
+        self._show, self._shown = show, shown
 
     def read(self, h: torch.Tensor, name: str, dims: tuple[str | None, ...]) -> torch.Tensor:
-        """Show the hidden units, then read them."""
-        return super().read(self._show((self._step.weights, name), h), name, dims)
+        """Show the hidden units, then read them and show the output."""
+        key = (self._step.weights, name)
+        return self._shown(key, super().read(self._show(key, h), name, dims))
 
 
 class _Observer:
@@ -98,7 +103,7 @@ class _Observer:
 
     def _params(self, step: Step) -> _Observed:
         weights = self.supernet.weights
-        return _Observed(step, weights.owner(step.weights) if step.shapes else weights, self._show)
+        return _Observed(step, weights.owner(step.weights) if step.shapes else weights, self._show, self._shown)
 
     def _show(self, key: Key, x: torch.Tensor) -> torch.Tensor:
         flat = x.detach().flatten(0, 1).flatten(1)
@@ -107,6 +112,16 @@ class _Observer:
             return x
         self._masks[key] = torch.ones(x.shape[2:], requires_grad=True)
         return x * self._masks[key]
+
+    def _shown(self, key: Key, x: torch.Tensor) -> torch.Tensor:
+        if self.gradients and x.requires_grad:
+
+            def add(slope: torch.Tensor) -> None:
+                flat = slope.flatten(0, 1)
+                _add(self.found.slopes, key, flat.T @ flat)
+
+            x.register_hook(add)
+        return x
 
     def _after(self, step: Step, p: Any, outputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         self._outputs[step.path] = outputs[0].detach()
@@ -143,7 +158,7 @@ def gather(
         supernet: The weights.
         architecture: Usually the largest.
         batches: Token ids [B, T+1]; the first T are the input.
-        loss: From logits [B, T, V] and targets [B, T]; where given, gradients are taken for "fisher" and "taylor".
+        loss: From logits [B, T, V] and targets [B, T], the mean over tokens; where given, gradients are taken.
         progress: Called with the number of batches done.
 
     Raises:
@@ -153,7 +168,7 @@ def gather(
     for done, batch in enumerate(batches):
         logits = observer(batch[:, :-1])
         if loss is not None:
-            loss(logits, batch[:, 1:]).backward()
+            (loss(logits, batch[:, 1:]) * batch[:, 1:].numel()).backward()
             observer.add_gradients()
             supernet.zero_grad(set_to_none=True)
         if progress is not None:
@@ -162,6 +177,7 @@ def gather(
     if found.tokens == 0:
         raise SpaceError("no calibration text: give at least one batch")
     found.gram = {key: gram / found.tokens for key, gram in found.gram.items()}
+    found.slopes = {key: slope / found.tokens for key, slope in found.slopes.items()}
     found.residual = found.residual / found.tokens
     found.influence = {scope: total / found.tokens for scope, total in found.influence.items()}
     return found

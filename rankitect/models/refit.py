@@ -69,6 +69,25 @@ class Refit:
             self._known[units] = refit_change(self._full, self._gram, units)
         return self._known[units][: shape[0]]
 
+    @torch.no_grad()
+    def error(self, units: Sequence[int] | None, slopes: torch.Tensor) -> float:
+        """The second-order estimate of how much a token's loss rises when only these units are kept (refitted), nats.
+
+        Half the expected square of the loss's slope along the change of the output, the two taken as independent (the
+        Kronecker-factored Fisher information of optimal-brain-surgeon pruning, arXiv 2210.07129).
+
+        Args:
+            units: How many units are kept along each axis; None for no unit at all.
+            slopes: Mean outer product of the loss's gradient at the output, [outputs, outputs].
+        """
+        lost = self._full.clone()
+        if units is not None:
+            part = self._full[(slice(None), *(slice(n) for n in units))]
+            change = self.change((self._full.shape[0], *units))
+            lost[(slice(None), *(slice(n) for n in units))] -= part if change is None else part + change
+        flat = lost.flatten(1)
+        return 0.5 * float(((slopes @ flat) * (flat @ self._gram)).sum())
+
     def mixed(self, weight: Callable[[Expr], torch.Tensor], dims: Sequence[Expr | None]) -> torch.Tensor:
         """The expected change at its largest, [outputs, units...], given the probability of each size of a dimension."""
         if self._bank is None:

@@ -1,0 +1,287 @@
+"""Language models as pruned versions of a pretrained backbone: what controllers and evaluators share in one search."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rankitect.errors import ConfigError, SpaceError
+
+if TYPE_CHECKING:
+    import torch
+
+    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.models.backbone import Backbone
+    from rankitect.models.checkpoints import LlamaCheckpoint
+    from rankitect.models.importance import Statistics
+    from rankitect.study.join import Parts
+    from rankitect.study.records import Baseline
+    from rankitect.tasks.language import LanguageTask
+    from rankitect.training.distill import Distillation
+
+__all__ = ["Language"]
+
+
+class Language:
+    """Next-token prediction, with a backbone to inherit from and to distil from.
+
+    Attributes:
+        checkpoint: The pretrained model.
+        task: Text, batches, loss and quality.
+    """
+
+    class Config(BaseModel):
+        """Keys of `task`."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        backbone: str = Field("smollm2-135m", description="asset, .gguf file, Hugging Face folder, or random")
+        text: str = Field("pydoc-topics", description="pydoc-topics, or a file or folder of text, JSONL or parquet")
+        field: str = Field("text", description="field or column of the text in JSONL and parquet")
+        context: int = Field(256, ge=8, description="tokens of a window in quality and costs")
+        split_seed: int = Field(0, ge=0, description="seed of the split of documents")
+        criterion: Literal["energy", "magnitude", "fisher", "taylor"] = Field(
+            "energy", description="importance of hidden units and heads"
+        )
+        refit: bool = Field(True, description="refit pruned weights in closed form on calibration text")
+        calibration_tokens: int = Field(8192, ge=64, description="tokens of training text for importance and refits")
+        slope_tokens: int = Field(4096, ge=0, description="of which with gradients, for second-order estimates")
+        test_windows: int | None = Field(None, ge=1, description="windows of the test split; null for all")
+        search_windows: int | None = Field(24, ge=1, description="windows of the search split for screening")
+        uniform: list[float] = Field(
+            default=[0.75, 0.6, 0.5], description="block FLOPs of the uniformly pruned baselines, of the backbone's"
+        )
+        depth_baselines: bool = Field(False, description="also measure depth pruning at these sizes")
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        from rankitect.models.checkpoints import load_checkpoint
+        from rankitect.tasks.language import LanguageTask
+
+        self.config, self._parts = config, parts
+        if config.backbone == "random":
+            self.checkpoint = _tiny_backbone(parts.config.seed)
+        else:
+            parts.say(f"Backbone: {config.backbone}")
+            self.checkpoint = load_checkpoint(config.backbone)
+        if config.context > self.checkpoint.config.context:
+            raise ConfigError(
+                f"task.context is {config.context}; the backbone was made for at most {self.checkpoint.config.context}."
+            )
+        self.task: LanguageTask = LanguageTask.open(
+            self.checkpoint.tokenizer,
+            config.text,
+            context=config.context,
+            seed=parts.config.seed,
+            split_seed=config.split_seed,
+            field=config.field,
+        )
+        heal = parts.config.heal
+        self.task.require("train", heal.batch, heal.context)
+        for split in ("search", "test"):
+            self.task.require(split, 1, config.context)
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Parts) -> Language:
+        """Made from its section of the configuration."""
+        return cls(config, parts)
+
+    # --- what controllers and evaluators use ------------------------------------------------------------------------
+    @property
+    def context(self) -> int:
+        """Tokens of a window."""
+        return self.config.context
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space (made after the task)."""
+        found: SearchSpace = self._parts.space
+        return found
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Calibration statistics of the backbone, from the cache where they were gathered before."""
+        from rankitect.data.files import cache_root
+        from rankitect.models.statistics_file import load_statistics, save_statistics
+
+        c = self.config
+        key = [self._plain_fingerprint, self.task.text.fingerprint, c.context, c.calibration_tokens, c.slope_tokens]
+        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+        path = cache_root() / "statistics" / f"{name}.safetensors"
+        found = load_statistics(path)
+        if found is None:
+            self._parts.say(f"Calibration: {c.calibration_tokens:,} tokens through the backbone")
+            found = self._gather()
+            save_statistics(path, found)
+        return found
+
+    @cached_property
+    def _plain_fingerprint(self) -> str:
+        from rankitect.training.distill import weights_fingerprint
+
+        return weights_fingerprint(self._plain)
+
+    @cached_property
+    def _plain(self) -> Any:
+        from rankitect.models.backbone import llama_tensors
+        from rankitect.models.supernet import Supernet
+
+        return Supernet(self.space, tensors=llama_tensors(self.checkpoint))
+
+    def _gather(self) -> Statistics:
+        from rankitect.models.backbone import largest
+        from rankitect.models.importance import gather
+
+        c, whole = self.config, largest(self.space)
+        batch = max(1, 1024 // c.context)
+        windows = self.task.require("train", 1, c.context).windows(c.context)
+        count = max(1, min(c.calibration_tokens, windows * c.context) // (batch * c.context))
+        found = gather(self._plain, whole, self.task.batches("train", batch=batch, steps=count))
+        sloped = min(count, c.slope_tokens // (batch * c.context))
+        if sloped or c.criterion in ("fisher", "taylor"):
+            loss = _sampled_loss(self._parts.config.seed)
+            batches = self.task.batches("train", batch=batch, steps=max(1, sloped))
+            with_slopes = gather(self._plain, whole, batches, loss)
+            found.slopes, found.fisher, found.taylor = with_slopes.slopes, with_slopes.fisher, with_slopes.taylor
+        return found
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The backbone as a supernet: sorted by importance, with refits."""
+        from rankitect.models.backbone import Backbone, rank
+
+        statistics = self.statistics
+        orders = rank(self.checkpoint.config, self._plain, statistics, self.config.criterion)
+        made = Backbone(
+            self.checkpoint, self.space, orders, statistics.gram if self.config.refit else None, statistics.influence
+        )
+        del self._plain  # half a gigabyte
+        return made
+
+    def supernet(self, space: SearchSpace) -> Any:
+        """The shared weights on which architectures are relaxed."""
+        return self.backbone.supernet
+
+    @property
+    def reference(self) -> Architecture:
+        """The architecture that costs are relative to: the backbone."""
+        from rankitect.models.backbone import largest
+
+        return largest(self.space)
+
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """The configuration's constraints, as bounds for `SearchSpace.sample`."""
+        from rankitect.domains.costs import limits
+
+        return limits(self.space, self.reference, self._parts.config.constraints, self.context)
+
+    @cached_property
+    def distillation(self) -> Distillation:
+        """Healing, shared by all candidates."""
+        from rankitect.training.distill import Distillation
+
+        return self._distillation("train")
+
+    @cached_property
+    def _search_distillation(self) -> Distillation:
+        return self._distillation("search")
+
+    def _distillation(self, split: str) -> Distillation:
+        from rankitect.training.distill import Distillation
+
+        teacher = self.backbone.supernet.activate(self.backbone.largest)
+        settings = self._parts.config.heal.settings(self._parts.config.seed)
+        fingerprint = hashlib.sha256(self._plain_fingerprint.encode()).hexdigest()
+        return Distillation(teacher, self.task, settings, fingerprint=fingerprint, split=split)
+
+    def search_loss(self, forward: Callable[[torch.Tensor], torch.Tensor], step: int) -> tuple[torch.Tensor, int]:
+        """The loss that architectures are chosen by, on text that the weights do not see, and its tokens.
+
+        Args:
+            forward: From token ids [B, T] to logits [B, T, V].
+            step: Decides the batch.
+        """
+        batch = self._search_distillation.batch_at(step)
+        return self._search_distillation.loss(_Callable(forward), batch), len(batch)
+
+    def prior(self) -> dict[str, torch.Tensor]:
+        """Second-order estimates, for each choice, of how much the loss rises at each value, nats a token."""
+        from rankitect.domains.prior import second_order
+
+        return second_order(self.backbone, self.statistics)
+
+    # --- hooks of the study -----------------------------------------------------------------------------------------
+    def check(self, parts: Parts) -> None:
+        """Raise what can be known only now: constraints that no architecture meets."""
+        try:
+            parts.space.sample(0, **self.limits())
+        except SpaceError as error:
+            raise ConfigError(f"constraints: no architecture meets them. {error}") from None
+
+    def baselines(self, parts: Parts) -> list[Baseline]:
+        """The backbone, and its uniformly pruned versions."""
+        from rankitect.domains.uniform import uniform_depth, uniform_width
+        from rankitect.study.records import Baseline
+
+        found = [Baseline("backbone", self.reference)]
+        for share in self.config.uniform:
+            found.append(Baseline(f"uniform width {share:.0%}", uniform_width(self.space, self.reference, share, self.context)))
+        if self.config.depth_baselines:
+            for share in self.config.uniform:
+                made = uniform_depth(self.space, self.reference, share, self.statistics.influence, self.context)
+                found.append(Baseline(f"uniform depth {share:.0%}", made))
+        return found
+
+    def exporter(self, parts: Parts) -> Callable[[Any, Path], dict[str, str]]:
+        """Draws each candidate's graph."""
+
+        def export(trial: Any, folder: Path) -> dict[str, str]:
+            from rankitect.graph.picture import picture
+            from rankitect.reports.graph_picture import draw_graph
+
+            nodes, edges = picture(parts.space, trial.architecture)
+            (folder / "graph.svg").write_text(draw_graph(nodes, edges, title=trial.architecture.fingerprint[:8]))
+            return {"graph": "graph.svg"}
+
+        return export
+
+
+class _Callable:
+    """A forward function as a model."""
+
+    def __init__(self, forward: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self._forward = forward
+
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._forward(ids)
+
+
+def _sampled_loss(seed: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Cross-entropy with labels drawn from the model itself: its gradients give the Fisher information."""
+    import torch
+
+    from rankitect.tasks.losses import cross_entropy
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        chances = logits.detach().softmax(-1).flatten(0, 1)
+        drawn = torch.multinomial(chances, 1, generator=generator).view_as(targets)
+        return cross_entropy(logits, drawn)
+
+    return loss
+
+
+def _tiny_backbone(seed: int) -> LlamaCheckpoint:
+    """A small random Llama on bytes, for tests and first looks."""
+    from rankitect.models.checkpoints import LlamaConfig, random_checkpoint
+
+    config = LlamaConfig(vocab=256, d_model=48, n_layers=4, n_heads=6, n_kv_heads=3, head_dim=8, ffn=128)
+    return random_checkpoint(config, seed)
+
+
