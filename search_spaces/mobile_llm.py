@@ -8,15 +8,18 @@ MobileLLM (arXiv 2402.14905); the patterns full / sliding window / skip are Mobi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Graph, SearchSpace, T, Wire, Zero
 
 if TYPE_CHECKING:
     from rankitect.models.checkpoints import LlamaConfig
+    from rankitect.study.join import Parts
 
-__all__ = ["POINTS", "from_backbone", "mobile_llm", "point"]
+__all__ = ["POINTS", "MobileLLM", "from_backbone", "mobile_llm", "point"]
 
 POINTS = {
     "mobilellm-125m": {"layers": 30, "width": 576, "kv": 3, "group": 3, "ffn": 1536, "runs": 1},
@@ -139,3 +142,33 @@ def point(space: SearchSpace, name: str) -> Architecture:
             named = {"kv_heads": wanted["kv"], "group": wanted["group"], "ffn": wanted["ffn"], "attn": "full"}
             values[path] = (wanted["runs"] if inside else 0) if kind == "runs" else named[kind]
     return space.architecture(values)
+
+
+class MobileLLM:
+    """The space `mobile_llm` of the pruned versions of a task's backbone, as a configuration names it."""
+
+    class Config(BaseModel):
+        """Keys of `space`."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        widths: list[int] = Field(default=[], description="residual widths beside the backbone's own")
+        ffn_step: int = Field(128, ge=1, description="feed-forward widths are multiples of this")
+        patterns: list[Literal["full", "swa", "skip"]] = Field(
+            default=["full", "swa", "skip"], min_length=1, description="attention patterns of a layer"
+        )
+        window: int = Field(128, ge=2, description="tokens that a sliding window sees")
+        sharing: bool = Field(False, description="whether a layer may run twice with one set of weights")
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Parts) -> SearchSpace:
+        """The space for the task's backbone."""
+        return from_backbone(
+            parts.task.checkpoint.config,
+            context=parts.task.context,
+            widths=config.widths,
+            ffn_step=config.ffn_step,
+            patterns=config.patterns,
+            window=config.window,
+            sharing=config.sharing,
+        )

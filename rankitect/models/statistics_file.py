@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -23,7 +22,7 @@ def save_statistics(path: Path, statistics: Statistics) -> None:
     for name in FIELDS:
         for (owner, weight), tensor in getattr(statistics, name).items():
             tensors[f"{name}|{owner}|{weight}"] = tensor.contiguous()
-    about = {k: v for k, v in asdict(statistics).items() if k in ("influence", "tokens")}
+    about = {"influence": statistics.influence, "tokens": statistics.tokens}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda part: save_file(tensors, part, metadata={"about": json.dumps(about)}))
 

@@ -1,0 +1,123 @@
+"""Differentiable search (DNAS) on the relaxed supernet, giving one architecture for each of several cost targets.
+
+Every choice has a score for each value, in nats a token. Probabilities at a cost target are the softmax of
+(score - mu * marginal cost) / scale, with mu such that the expected cost *is* the target: the cost constraint holds at
+every step, and no penalty weight has to be found. A step samples a target, draws Gumbel-softmax weights
+(arXiv 1611.01144) from those probabilities, runs the relaxed model on text that its weights never see, and moves the
+scores against the gradient of the loss (mirror descent: the gradient with respect to a value's weight is the change of
+the loss that the value brings, in the unit of the scores). Targets are drawn from the whole range, so one search yields
+a front. The scores may start from a task's second-order estimates instead of zero (`prior`).
+
+The relaxation and the sampled weights follow DARTS (arXiv 1806.09055) and FBNet (arXiv 1812.03443); the exact target in
+place of their penalty, and the shared scores over targets, are ours.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from rankitect.controllers.dnas_scores import Scores
+from rankitect.study.contracts import Proposal, replay
+from rankitect.study.records import Spent
+
+if TYPE_CHECKING:
+    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.study.contracts import Session, Trial
+    from rankitect.study.join import Parts
+
+__all__ = ["DNAS"]
+
+STATE = "dnas.safetensors"
+
+
+class DNAS:
+    """See the module. Works on any task that offers `supernet(space)`, `search_loss(forward, step)` and, optionally,
+    `prior()`; the cost is any reading of the graph."""
+
+    class Config(BaseModel):
+        """Keys of `controller`."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        steps: int = Field(60, ge=0, description="steps of the search")
+        targets: list[float] = Field(
+            default=[0.9, 0.75, 0.67, 0.6, 0.55, 0.5], min_length=1, description="cost targets, of the largest architecture's"
+        )
+        cost: str = Field("layers:flops", description="the cost: a kind, or scope:kind")
+        lr: float = Field(0.05, gt=0, description="nats of score for a nat of gradient")
+        scale: tuple[float, float] = Field((0.006, 0.001), description="softness of the choices, first and last step, nats")
+        temperature: tuple[float, float] = Field((1.0, 0.3), description="of the Gumbel-softmax, first and last step")
+        prior: bool = Field(True, description="start from the task's second-order estimates")
+        checkpoint_every: int = Field(5, ge=1, description="steps between checkpoints")
+
+    def __init__(self, config: Config, space: SearchSpace, task: Any, seed: int) -> None:
+        self._config, self._space, self._task, self._seed = config, space, task, seed
+        self._found: list[tuple[float, Architecture]] = []
+        self._asked = 0
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Parts) -> DNAS:
+        """Made from its section of the configuration."""
+        return cls(config, parts.space, parts.task, parts.config.seed)
+
+    def prepare(self, session: Session) -> None:
+        """Search, or go on from the last checkpoint; then discretise."""
+        scores = Scores.load(self._space, self._config.cost, self._task.reference, session.state_dir / STATE)
+        if scores is None:
+            prior = self._task.prior() if self._config.prior and hasattr(self._task, "prior") else {}
+            scores = Scores(self._space, self._config.cost, self._task.reference, prior)
+        if scores.step < self._config.steps:
+            self._search(scores, session)
+        for target in sorted(self._config.targets, reverse=True):
+            made = scores.discretise(target, np.random.default_rng([self._seed, 1]))
+            if made not in [a for _, a in self._found]:
+                self._found.append((target, made))
+
+    def _search(self, scores: Scores, session: Session) -> None:
+        from rankitect.models.relaxed import RelaxedSupernet
+
+        c = self._config
+        supernet = self._task.supernet(self._space)
+        supernet.requires_grad_(False)
+        relaxed = RelaxedSupernet(supernet)
+        low, high = min(c.targets), max(c.targets)
+        tokens = scores.tokens
+        while scores.step < c.steps:
+            part = scores.step / max(c.steps - 1, 1)
+            rng = np.random.default_rng([self._seed, scores.step])
+            target = float(rng.uniform(low, high))
+            weights = scores.draw(target, _anneal(c.scale, part), _anneal(c.temperature, part), rng)
+            loss, used = self._task.search_loss(lambda *x, w=weights: relaxed(w, *x), scores.step)
+            loss.backward()
+            scores.move(weights, c.lr)
+            tokens += used
+            scores.tokens = tokens
+            session.scalar("dnas/loss", float(loss.detach()), scores.step)
+            session.scalar("dnas/target", target, scores.step)
+            session.progress(scores.step, c.steps, f"loss {float(loss.detach()):.3f} at {target:.0%}")
+            if scores.step % c.checkpoint_every == 0 or scores.step == c.steps or session.should_stop():
+                scores.save(session.state_dir / STATE)
+                session.charge("dnas", Spent(train_tokens=tokens))
+                session.check()
+        supernet.requires_grad_(True)
+
+    def ask(self, n: int) -> list[Proposal]:
+        """The discretised architectures, from the largest target to the smallest."""
+        chosen = self._found[self._asked : self._asked + n]
+        self._asked += len(chosen)
+        return [Proposal(a, "final", {"target": target}) for target, a in chosen]
+
+    def tell(self, trials: list[Trial]) -> None:
+        """Nothing: the search ended before the first measurement."""
+
+    def recover(self, trials: list[Trial]) -> None:
+        """Goes through the history again."""
+        replay(self, trials)
+
+
+def _anneal(ends: tuple[float, float], part: float) -> float:
+    """Geometric interpolation."""
+    return float(ends[0] * (ends[1] / ends[0]) ** part)

@@ -1,0 +1,204 @@
+"""The scores of a differentiable search: probabilities at a cost target, sampled weights, discretisation, checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rankitect.errors import SpaceError
+
+if TYPE_CHECKING:
+    import torch
+
+    from rankitect.graph import Architecture, SearchSpace
+
+__all__ = ["Scores"]
+
+BISECTIONS = 20
+SPARE = 0.004
+"""Share of the largest cost that is not worth spending."""
+SHARP = 1e-4
+"""Scale, in nats, at which probabilities are nearly choices."""
+
+
+class Scores:
+    """A score for each value of each choice, in nats; higher is better.
+
+    Args:
+        space: The space.
+        cost: The cost that targets are of: a kind, or scope:kind.
+        reference: The architecture whose cost is 1.
+        rises: For some choices, how much the loss is expected to rise at each value.
+
+    Attributes:
+        step: Steps done.
+        tokens: Tokens used.
+    """
+
+    def __init__(
+        self, space: SearchSpace, cost: str, reference: Architecture, rises: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
+        import torch
+
+        scope, _, kind = cost.rpartition(":")
+        self.space, self.step, self.tokens = space, 0, 0
+        self._tables = space.cost_tables(kind, scope)
+        self._scores = {p: torch.zeros(len(c.values), dtype=torch.float64) for p, c in space.choices.items()}
+        for path, rise in (rises or {}).items():
+            self._scores[path] -= rise.double()
+        self._whole = float(space.cost(reference, kind, scope))
+        self._marginal = {p: torch.zeros_like(s) for p, s in self._scores.items()}
+        self._remember({p: torch.full_like(s, 1 / len(s)) for p, s in self._scores.items()})
+
+    def _expected(self, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        import torch
+
+        zero = torch.zeros((), dtype=torch.float64)
+        cost: torch.Tensor = self._tables.expectation(weights.__getitem__, zero)
+        return cost / self._whole
+
+    def _remember(self, chances: Mapping[str, torch.Tensor]) -> None:
+        """The marginal cost of each value, given the probabilities of all other choices (the cost is multilinear)."""
+        import torch
+
+        leaves = {p: c.detach().clone().requires_grad_(True) for p, c in chances.items()}
+        with torch.enable_grad():
+            grads = torch.autograd.grad(self._expected(leaves), list(leaves.values()), allow_unused=True)
+        for path, grad in zip(leaves, grads, strict=True):
+            self._marginal[path] = torch.zeros_like(leaves[path]) if grad is None else grad - grad.min()
+
+    def _at(self, mu: float, scale: float) -> dict[str, torch.Tensor]:
+        return {p: ((s - mu * self._marginal[p]) / scale).softmax(0) for p, s in self._scores.items()}
+
+    def _solve(self, target: float, scale: float) -> float:
+        """The price of cost at which the expected cost is the target."""
+        low, high = -1e-3, 1.0
+        while float(self._expected(self._at(high, scale))) > target and high < 1e6:
+            high *= 4
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if float(self._expected(self._at(middle, scale))) > target else (low, middle)
+        return (low + high) / 2
+
+    def chances(self, target: float, scale: float) -> dict[str, torch.Tensor]:
+        """Probabilities of all values with the expected cost at `target` (of the largest architecture's)."""
+        for _ in range(2):  # marginal costs depend on the probabilities: iterate
+            found = self._at(self._solve(target, scale), scale)
+            self._remember(found)
+        return self._at(self._solve(target, scale), scale)
+
+    def draw(self, target: float, scale: float, temperature: float, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """Gumbel-softmax weights at a target, float32 leaves that want gradients."""
+        import torch
+
+        found = {}
+        for path, chance in self.chances(target, scale).items():
+            noise = torch.from_numpy(rng.gumbel(size=len(chance)))
+            logits = (chance.clamp_min(1e-12).log() + noise) / temperature
+            found[path] = logits.softmax(0).float().requires_grad_(True)
+        return found
+
+    def move(self, weights: Mapping[str, torch.Tensor], lr: float) -> None:
+        """One step of mirror descent with the gradients that `weights` have."""
+        for path, weight in weights.items():
+            if weight.grad is not None and bool(weight.grad.isfinite().all()):
+                slope = weight.grad.double()
+                self._scores[path] -= lr * (slope - slope.mean())
+        self.step += 1
+
+    def discretise(self, target: float, rng: np.random.Generator) -> Architecture:
+        """The architecture of the best total score whose cost is at most the target and near it.
+
+        Takes the best value of each choice at a price, with the lowest price that meets the target; then spends what is
+        left on the best single changes. Where a rule forbids the result, the best of many feasible draws is taken.
+
+        Raises:
+            SpaceError: No feasible architecture meets the target.
+        """
+        low, high = -1e-3, 1.0
+        start = self.chances(target, SHARP)
+        while (made := self._harden(high, start)) is not None and self._cost(made) > target and high < 1e6:
+            high *= 4
+        best: Architecture | None = None
+        for _ in range(2 * BISECTIONS):
+            middle = (low + high) / 2
+            made = self._harden(middle, start)
+            if made is not None and self._cost(made) <= target:
+                best, high = made, middle
+            else:
+                low = middle
+        if best is None:
+            best = self._best_draw(target, rng)
+        return self._spend(best, target)
+
+    def _harden(self, mu: float, start: Mapping[str, torch.Tensor]) -> Architecture | None:
+        import torch
+
+        current = start
+        for _ in range(3):
+            self._remember(current)
+            picked = {p: int((s - mu * self._marginal[p]).argmax()) for p, s in self._scores.items()}
+            current = {p: torch.eye(len(s), dtype=torch.float64)[picked[p]] for p, s in self._scores.items()}
+        try:
+            return self.space.architecture({p: c.values[picked[p]] for p, c in self.space.choices.items()})
+        except SpaceError:
+            return None
+
+    def _cost(self, architecture: Architecture) -> float:
+        return float(self._tables.evaluate(self.space.choices, self.space.encode([architecture]), 1)[0]) / self._whole
+
+    def _score(self, architecture: Architecture) -> float:
+        columns = self.space.encode([architecture])
+        return sum(float(self._scores[p][columns[p][0]]) for p in architecture.choices)
+
+    def _best_draw(self, target: float, rng: np.random.Generator) -> Architecture:
+        draws = [a for a in self.space.sample_many(4096, rng) if self._cost(a) <= target]
+        if not draws:
+            raise SpaceError(f"no architecture found at {target:.0%} of the largest one's cost")
+        return max(draws, key=self._score)
+
+    def _spend(self, architecture: Architecture, target: float) -> Architecture:
+        current, score, cost = architecture, self._score(architecture), self._cost(architecture)
+        while target - cost > SPARE:
+            better = []
+            for other in self.space.neighbours(current):
+                gain, price = self._score(other) - score, self._cost(other) - cost
+                if gain > 0 and cost + price <= target:
+                    better.append((gain / max(price, 1e-6), other.fingerprint, other))
+            if not better:
+                return current
+            current = max(better)[2]
+            score, cost = self._score(current), self._cost(current)
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+    def save(self, path: Path) -> None:
+        """Write everything, atomically."""
+        from safetensors.torch import save_file
+
+        from rankitect.data.files import write_atomically
+
+        tensors = {f"score|{p}": s for p, s in self._scores.items()}
+        tensors |= {f"marginal|{p}": m.contiguous() for p, m in self._marginal.items()}
+        about = {"state": json.dumps({"step": self.step, "tokens": self.tokens})}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda part: save_file(tensors, part, metadata=about))
+
+    @classmethod
+    def load(cls, space: SearchSpace, cost: str, reference: Architecture, path: Path) -> Scores | None:
+        """Read a checkpoint; None where there is none."""
+        from safetensors import safe_open
+
+        if not path.exists():
+            return None
+        made = cls(space, cost, reference)
+        with safe_open(path, framework="pt") as file:
+            state = json.loads(file.metadata()["state"])
+            for choice in space.choices:
+                made._scores[choice] = file.get_tensor(f"score|{choice}")
+                made._marginal[choice] = file.get_tensor(f"marginal|{choice}")
+        made.step, made.tokens = state["step"], state["tokens"]
+        return made

@@ -1,0 +1,104 @@
+"""Random search: uniform over distinct architectures within the constraints, screened, the best of each size healed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from rankitect.errors import SpaceError
+from rankitect.study.contracts import Proposal, replay
+
+if TYPE_CHECKING:
+    from rankitect.graph import Architecture
+    from rankitect.study.contracts import Session, Trial
+    from rankitect.study.join import Parts
+
+__all__ = ["Random"]
+
+
+class Random:
+    """Draws `samples` architectures in each of `bands` equal parts of the constrained cost, screens them, and has the best
+    of each part measured by the final evaluator.
+
+    The baseline that every method must beat at the same ledger (Li & Talwalkar, arXiv 1902.07638).
+    """
+
+    class Config(BaseModel):
+        """Keys of `controller`."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        samples: int = Field(8, ge=1, description="screened architectures in each band")
+        bands: int = Field(6, ge=1, description="parts of the constrained cost, each giving one finalist")
+        cost: str = Field("block_flops", description="the constraint that is divided into bands")
+
+    def __init__(self, config: Config, space: Any, limits: dict[str, tuple[float, float]], seed: int, screen: bool) -> None:
+        self._config, self._space, self._limits, self._seed = config, space, limits, seed
+        self._screen = screen
+        self._asked = 0
+        self._best: dict[int, tuple[float, Architecture]] = {}
+        self._seen: set[str] = set()
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Parts) -> Random:
+        """Made from its section of the configuration."""
+        return cls(config, parts.space, parts.task.limits(), parts.config.seed, "screen" in parts.evaluators)
+
+    def prepare(self, session: Session) -> None:
+        """Nothing to prepare."""
+
+    def ask(self, n: int) -> list[Proposal]:
+        """Screens band after band, then one finalist of each band."""
+        c = self._config
+        screened = c.samples * c.bands if self._screen else 0
+        proposals = []
+        while len(proposals) < n and self._asked < screened:
+            proposals.append(Proposal(self._draw(self._asked), "screen", {"band": self._asked % c.bands}))
+            self._asked += 1
+        if proposals:
+            return proposals
+        while len(proposals) < n and self._asked < screened + c.bands:
+            band = self._asked - screened
+            if not self._screen:
+                proposals.append(Proposal(self._draw(self._asked), "final", {"band": band}))
+            elif band in self._best:
+                proposals.append(Proposal(self._best[band][1], "final", {"band": band}))
+            self._asked += 1
+        return proposals
+
+    def tell(self, trials: list[Trial]) -> None:
+        """Keeps the best screened architecture of each band."""
+        for trial in trials:
+            if trial.evaluator == "screen" and trial.ok and trial.measurement is not None:
+                value, band = trial.measurement.metrics["perplexity"].value, int(trial.tags["band"])
+                if band not in self._best or value < self._best[band][0]:
+                    self._best[band] = (value, trial.architecture)
+
+    def recover(self, trials: list[Trial]) -> None:
+        """Goes through the history again."""
+        replay(self, trials)
+
+    def _draw(self, index: int) -> Architecture:
+        """A new architecture in the band of a draw, a function of seed and index."""
+        c = self._config
+        band = index % c.bands
+        bounds = dict(self._limits)
+        for key, (low, high) in self._limits.items():
+            if self._divided(key):
+                step = (high - low) / c.bands
+                bounds[key] = (low + band * step, low + (band + 1) * step)
+        rng = np.random.default_rng([self._seed, index])
+        for _ in range(100):
+            made: Architecture = self._space.sample(rng, **bounds)
+            if made.fingerprint not in self._seen:
+                self._seen.add(made.fingerprint)
+                return made
+        raise SpaceError(f"band {band} of {c.cost} holds too few distinct architectures; ask for fewer samples")
+
+    def _divided(self, key: str) -> bool:
+        from rankitect.domains.costs import LANGUAGE_COSTS
+
+        reading = LANGUAGE_COSTS[self._config.cost]
+        return key == (f"{reading.scope}:{reading.kind}" if reading.scope else reading.kind)

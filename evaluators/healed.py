@@ -1,0 +1,95 @@
+"""Perplexity after healing: the pruned backbone is distilled from the whole one for a given number of tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rankitect.domains.costs import cost_metrics, cost_specs
+from rankitect.study.records import Measurement, Metric, MetricSpec, Spent
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rankitect.domains.language import Language
+    from rankitect.graph import Architecture
+    from rankitect.study.contracts import TrialContext
+    from rankitect.study.join import Parts
+    from rankitect.training.optimizer import StepReport
+
+__all__ = ["Healed"]
+
+
+class Healed:
+    """Perplexity and bits per byte on the test split after healing, with the weights as an artifact.
+
+    The backbone itself is measured as it is: it is what healing aims at.
+    """
+
+    name = "perplexity after healing"
+
+    class Config(BaseModel):
+        """Keys of `evaluator.final`."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        save: bool = Field(True, description="keep each candidate's weights")
+
+    def __init__(self, config: Config, task: Language) -> None:
+        self._config, self._task = config, task
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Parts) -> Healed:
+        """Made from its section of the configuration."""
+        return cls(config, parts.task)
+
+    @property
+    def metrics(self) -> list[MetricSpec]:
+        """Perplexity, bits per byte, and all costs."""
+        return [MetricSpec("perplexity", "", "min"), MetricSpec("bits_per_byte", "bit/byte", "min"), *cost_specs()]
+
+    def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
+        """Inherit, heal, measure, save."""
+        task = self._task
+        model = task.backbone.inherit(architecture)
+        trained = 0
+        if architecture != task.reference:
+            trained = self._heal(model, context)
+        quality = task.task.quality(model, "test", windows=task.config.test_windows, check=context.check)
+        metrics = {
+            "perplexity": Metric(quality.perplexity, "", quality.tokens, quality.interval()),
+            "bits_per_byte": Metric(quality.bits_per_byte, "bit/byte", quality.tokens),
+        }
+        metrics |= cost_metrics(task.space, architecture, task.reference, task.context)
+        artifacts = self._save(architecture, model, context) if self._config.save else {}
+        notes = {"window_nats": [round(float(x), 6) for x in quality.window_nats], "healed_tokens": trained}
+        return Measurement(metrics, Spent(train_tokens=trained, eval_tokens=quality.tokens), artifacts, notes)
+
+    def _heal(self, model: nn.Module, context: TrialContext) -> int:
+        from rankitect.training.distill import heal
+
+        distillation = self._task.distillation
+
+        def progress(done: int, total: int, report: StepReport) -> None:
+            context.spent = Spent(train_tokens=done * distillation.config.batch * distillation.config.context)
+            context.progress(done, total, f"healing, loss {report.loss:.3f}")
+
+        result = heal(model, distillation, seed=context.seed, progress=progress, should_stop=context.should_stop)
+        context.check()
+        return int(result.tokens)
+
+    def _save(self, architecture: Architecture, model: nn.Module, context: TrialContext) -> dict[str, str]:
+        from rankitect.models.candidate import save_candidate
+
+        task = self._task
+        saved = save_candidate(
+            context.folder,
+            task.space,
+            architecture,
+            model,
+            task.checkpoint.tokenizer,
+            config=task.checkpoint.config,
+            notes={"backbone": task.checkpoint.source},
+        )
+        return {name: context.artifact(context.folder / path) for name, path in saved.items()}
