@@ -14,6 +14,7 @@ import torch
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, SearchSpace
+from rankitect.graph.choices import ChoiceValue
 from rankitect.models.checkpoints import LlamaCheckpoint, LlamaConfig
 from rankitect.models.importance import Statistics, unit_scores
 from rankitect.models.refit import Refit
@@ -23,14 +24,15 @@ __all__ = ["Backbone", "Orders", "largest", "llama_tensors", "rank"]
 
 Key = tuple[str, str]
 
+
 def largest(space: SearchSpace) -> Architecture:
     """The architecture that keeps everything once: the backbone itself in a space made from one."""
-    values = {}
+    values: dict[str, ChoiceValue] = {}
     for path, choice in space.choices.items():
         if path.endswith(".runs"):
             values[path] = 1
         elif choice.numeric:
-            values[path] = max(choice.values)  # type: ignore[type-var]
+            values[path] = max(choice.values)
         else:
             values[path] = "full" if "full" in choice.values else choice.values[0]
     return space.architecture(values)
@@ -61,7 +63,9 @@ def llama_tensors(checkpoint: LlamaCheckpoint, orders: Orders | None = None) -> 
     """
     c, t, o = checkpoint.config, checkpoint.tensors, orders or Orders()
     if not c.tied_embeddings:
-        raise SpaceError(f"{checkpoint.source}: its output table is not tied to the embedding; tied models are supported")
+        raise SpaceError(
+            f"{checkpoint.source}: its output table is not tied to the embedding; tied models are supported"
+        )
     kv, group, head = c.n_kv_heads, c.n_heads // c.n_kv_heads, c.head_dim
     channels = o.channels if o.channels is not None else torch.arange(c.d_model)
     found: dict[Key, torch.Tensor] = {
@@ -91,20 +95,20 @@ def llama_tensors(checkpoint: LlamaCheckpoint, orders: Orders | None = None) -> 
 
 def huggingface_tensors(model: Standalone, layers: list[str]) -> dict[str, torch.Tensor]:
     """The inverse of `llama_tensors` for a model whose layers, at these scopes, are alike."""
-    found = {
-        "model.embed_tokens.weight": model.owner("embed").weight,
-        "model.norm.weight": model.owner("norm").weight,
+    found: dict[str, torch.Tensor] = {
+        "model.embed_tokens.weight": model.owner("embed").get_parameter("weight"),
+        "model.norm.weight": model.owner("norm").get_parameter("weight"),
     }
     for i, scope in enumerate(layers):
         target, attention, mlp = f"model.layers.{i}.", model.owner(f"{scope}.attn.shared"), model.owner(f"{scope}.mlp")
-        found[target + "input_layernorm.weight"] = model.owner(f"{scope}.norm1").weight
-        found[target + "post_attention_layernorm.weight"] = model.owner(f"{scope}.norm2").weight
-        found[target + "self_attn.q_proj.weight"] = attention.q.flatten(0, 2)
-        found[target + "self_attn.k_proj.weight"] = attention.k.flatten(0, 1)
-        found[target + "self_attn.v_proj.weight"] = attention.v.flatten(0, 1)
-        found[target + "self_attn.o_proj.weight"] = attention.o.flatten(1)
+        found[target + "input_layernorm.weight"] = model.owner(f"{scope}.norm1").get_parameter("weight")
+        found[target + "post_attention_layernorm.weight"] = model.owner(f"{scope}.norm2").get_parameter("weight")
+        found[target + "self_attn.q_proj.weight"] = attention.get_parameter("q").flatten(0, 2)
+        found[target + "self_attn.k_proj.weight"] = attention.get_parameter("k").flatten(0, 1)
+        found[target + "self_attn.v_proj.weight"] = attention.get_parameter("v").flatten(0, 1)
+        found[target + "self_attn.o_proj.weight"] = attention.get_parameter("o").flatten(1)
         for name in ("gate", "up", "down"):
-            found[f"{target}mlp.{name}_proj.weight"] = getattr(mlp, name)
+            found[f"{target}mlp.{name}_proj.weight"] = mlp.get_parameter(name)
     return {name: t.detach().clone().contiguous() for name, t in found.items()}
 
 
@@ -121,12 +125,14 @@ def rank(config: LlamaConfig, plain: Supernet, statistics: Statistics, criterion
     """
     kv, group, ffn = {}, {}, {}
     for i in range(config.n_layers):
-        attention = plain.weights.owner(f"layers.{i}.attn.shared").o
+        attention = plain.weights.owner(f"layers.{i}.attn.shared").get_parameter("o")
         heads = unit_scores(statistics, (f"layers.{i}.attn.shared", "o"), attention, criterion).sum(-1)
         kv[i] = heads.sum(1).argsort(descending=True, stable=True)
         group[i] = heads[kv[i]].argsort(dim=1, descending=True, stable=True)
-        down = plain.weights.owner(f"layers.{i}.mlp").down
-        ffn[i] = unit_scores(statistics, (f"layers.{i}.mlp", "down"), down, criterion).argsort(descending=True, stable=True)
+        down = plain.weights.owner(f"layers.{i}.mlp").get_parameter("down")
+        ffn[i] = unit_scores(statistics, (f"layers.{i}.mlp", "down"), down, criterion).argsort(
+            descending=True, stable=True
+        )
     return Orders(statistics.residual.argsort(descending=True, stable=True), kv, group, ffn)
 
 
@@ -137,8 +143,8 @@ class Backbone:
         checkpoint: The pretrained model.
         space: Made from it (`from_backbone`).
         orders: Of all axes.
-        gram: Second moments of hidden units in the *unsorted* order, by (owner, name) of the weight that reads them; with
-            them, pruned weights are refitted.
+        gram: Second moments of hidden units in the *unsorted* order, by (owner, name) of the weight that reads them;
+            with them, pruned weights are refitted.
         influence: Block influence of each layer, by scope.
     """
 

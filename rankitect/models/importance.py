@@ -41,8 +41,8 @@ class Statistics:
         gram: For each weight that reads hidden units, by (owner, name): their mean outer product, [n, n].
         fisher: For each such weight, the mean squared first-order effect of removing each unit, [n] (if asked for).
         taylor: The same with the absolute value.
-        slopes: For each such weight, the mean outer product of the loss's gradient at its output, a token's loss counted
-            as one, [outputs, outputs] (if asked for).
+        slopes: For each such weight, the mean outer product of the loss's gradient at its output, a token's loss
+            counted as one, [outputs, outputs] (if asked for).
         residual: Mean square of each channel of the residual stream, summed over its reads by norms, [D].
         influence: For each layer, 1 minus the mean cosine of what goes in and what comes out (block influence,
             ShortGPT, arXiv 2403.03853).

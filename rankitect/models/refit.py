@@ -89,7 +89,7 @@ class Refit:
         return 0.5 * float(((slopes @ flat) * (flat @ self._gram)).sum())
 
     def mixed(self, weight: Callable[[Expr], torch.Tensor], dims: Sequence[Expr | None]) -> torch.Tensor:
-        """The expected change at its largest, [outputs, units...], given the probability of each size of a dimension."""
+        """The expected change at its largest, [outputs, units...], given each size's probability."""
         if self._bank is None:
             self._bank = torch.zeros(len(self._options), self._full.numel())
             for row, units in zip(self._bank, self._options, strict=True):
