@@ -106,7 +106,7 @@ class Language:
     @cached_property
     def statistics(self) -> Statistics:
         """Calibration statistics of the backbone, from the cache where they were gathered before."""
-        from rankitect.data.files import cache_root
+        from rankitect.data.assets import cache_root
         from rankitect.models.statistics_file import load_statistics, save_statistics
 
         c = self.config
@@ -241,7 +241,10 @@ class Language:
         """Draws each candidate's graph."""
 
         def export(trial: Any, folder: Path) -> dict[str, str]:
-            from rankitect.graph.picture import picture
+            try:
+                from rankitect.graph.picture import picture  # type: ignore[import-untyped,unused-ignore]
+            except ImportError:
+                return {}
             from rankitect.reports.graph_picture import draw_graph
 
             nodes, edges = picture(parts.space, trial.architecture)
