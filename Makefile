@@ -47,7 +47,7 @@ test-fast: $(STAMP)  ## the tests without the slow ones
 	$(PY) -m pytest -m "not slow"
 
 test-long: $(STAMP)  ## the identities on 10,000 architectures each; hours
-	RANKITECT_HYPOTHESIS=long $(PY) -m pytest -m hypothesis
+	RANKITECT_HYPOTHESIS=long $(PY) -m pytest -m identity
 
 lint: $(STAMP)  ## style
 	$(PY) -m ruff check .

@@ -16,7 +16,7 @@ from rankitect.graph.expr import ExprLike, minimum
 __all__ = ["GQA", "Rope", "SwiGLU", "attended"]
 
 CHUNK_ABOVE = 3
-"""Windowed attention is computed in chunks when the sequence is longer than this many windows: below, chunks cost more."""
+"""Windowed attention is computed in chunks where tokens are more than this many windows: below, chunks cost more."""
 
 
 class Rope(Elementwise):

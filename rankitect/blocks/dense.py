@@ -25,9 +25,10 @@ ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 class Linear(Block):
-    """A linear layer on the sum of its inputs, each with a weight of its own: [..., D_i] for each input -> [..., width].
+    """A linear layer on one or more inputs, each with a weight of its own: [..., D_i] for each input -> [..., width].
 
-    Several inputs are the concatenation of all (one weight would be their columns), with nothing to shift when one is absent.
+    Several inputs act as their concatenation (whose weight would hold theirs side by side), with nothing to shift when
+    one is absent.
     """
 
     ports: ClassVar[str] = "(... _)+ -> ... width"
@@ -75,7 +76,7 @@ class Embed(Block):
 
 
 class TiedHead(Block):
-    """Scores of all tokens by an embedding's own table (attach with `weights=` its node): [B, T, D] -> [B, T, vocab]."""
+    """Scores of all tokens by an embedding's table (attach with `weights=` its node): [B, T, D] -> [B, T, vocab]."""
 
     ports: ClassVar[str] = "B T D -> B T vocab"
     vocab: int

@@ -88,7 +88,7 @@ class Block:
 
     ports: ClassVar[str]
     passes_masks: ClassVar[bool] = False
-    """True where the output's left-out channels are zero whenever the inputs' are (sums, norms, activations)."""
+    """True where the output's left-out channels are zero whenever the inputs' are (sums, norms, relu; no sigmoid)."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -119,9 +119,7 @@ class Block:
     def fields(self) -> dict[str, Expr]:
         """The numeric fields."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
-        return {
-            k: as_expr(v) for k, v in values.items() if isinstance(v, Expr | int) and not isinstance(v, bool)
-        }
+        return {k: as_expr(v) for k, v in values.items() if isinstance(v, Expr | int) and not isinstance(v, bool)}
 
     @property
     def label(self) -> str:
@@ -134,10 +132,10 @@ class Block:
         Args:
             wires: The inputs, in the order of the ports line.
             name: The node's name in the present scope. Default: the block's name in lower case.
-            weights: Whose weights to use. Default: its own.
+            weights: The node whose weights to use (in the present scope, or by its whole path). Default: its own.
 
         Returns:
-            The output wire (the first, where the block has several; `Graph.outputs` gives all).
+            The output wire (the first, where the block has several; `Graph.outputs_of` gives all).
 
         Raises:
             SpaceError: The wires do not fit the ports, or the name is taken.
@@ -153,6 +151,7 @@ class Elementwise(Block):
     passes_masks: ClassVar[bool] = True
 
     def flops(self, *inputs: TensorType) -> Expr:
+        """None."""
         return as_expr(0)
 
 
@@ -168,6 +167,7 @@ class Sum(Elementwise):
     ports: ClassVar[str] = "(...)+ -> ..."
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
+        """The sum."""
         total = inputs[0]
         for x in inputs[1:]:
             total = total + x
@@ -175,18 +175,32 @@ class Sum(Elementwise):
 
 
 class Zero(Elementwise):
-    """Nothing: as a candidate of `oneof`, the candidate that leaves the output out."""
+    """Nothing: as a candidate of `oneof`, the candidate that leaves the output out. Elsewhere, zeros like its input."""
 
     ports: ClassVar[str] = "... -> ..."
+
+    def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
+        """Zeros."""
+        return inputs[0].new_zeros(inputs[0].shape)
 
 
 class Zeros(Elementwise):
-    """A tensor of zeros of a given type, its free dimensions taken from the input's."""
+    """A tensor of zeros of a given type, which stands where nothing else is left.
+
+    Args:
+        like: The type.
+        axes: For each axis of it, the axis of the input that has its size; -1 where the architecture says the size.
+    """
 
     ports: ClassVar[str] = "... -> ..."
     like: TensorType
+    axes: tuple[int, ...]
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
+        """Zeros."""
+        import torch
+
         x = inputs[0]
-        lead = sum(1 for d in self.like.dims if d.symbols)
-        return x.new_zeros(*x.shape[:lead], *p.sizes(self.like.dims[lead:]))
+        sizes = [p.sizes((d,))[0] if a < 0 else x.shape[a] for d, a in zip(self.like.dims, self.axes, strict=True)]
+        dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+        return torch.zeros(sizes, dtype=dtype if self.like.dtype == "float" else torch.int64, device=x.device)

@@ -7,8 +7,11 @@ from functools import cached_property
 from math import comb
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 from rankitect.errors import SpaceError
-from rankitect.graph.expr import Expr, ExprLike, Has, Is, Monomial, Value, Var, as_expr
+from rankitect.graph.atoms import Has, Is, Monomial, Value, Var
+from rankitect.graph.expr import Expr, ExprLike, as_expr
 
 __all__ = ["Choice", "ChoiceValue", "Kind"]
 
@@ -22,8 +25,9 @@ MAX_SUBSETS = 4096
 class Choice(Expr):
     """A named set of values, of which an architecture has one.
 
-    Numbers make an ordinal choice, which can be used in arithmetic; strings and booleans a categorical one, which can be
-    asked with `is_`; a subset choice (made by `pick`) has tuples of member indices as its values and can be asked with `has`.
+    Numbers make an ordinal choice, which can be used in arithmetic; strings and booleans a categorical one, which can
+    be asked with `is_`; a subset choice (made by `pick`) has tuples of member indices as its values and can be asked
+    with `has`.
 
     Args:
         path: The name, unique in a space: the scope and the given name, joined with dots.
@@ -36,10 +40,14 @@ class Choice(Expr):
 
     def __init__(self, path: str, values: Sequence[ChoiceValue], kind: Kind | None = None) -> None:
         self.path = path
-        self.values: tuple[ChoiceValue, ...] = tuple(values)
+        self.values: tuple[ChoiceValue, ...] = tuple(v.item() if isinstance(v, np.generic) else v for v in values)
         if not self.values:
             raise SpaceError(f"choice {path!r} has no values to choose from")
-        if len({(type(v), v) for v in self.values}) != len(self.values):
+        if any(not isinstance(v, int | float | str | tuple) for v in self.values):
+            raise SpaceError(
+                f"choice {path!r} must choose among numbers, strings and booleans, not {list(self.values)}"
+            )
+        if len(set(self.values)) != len(self.values):
             raise SpaceError(f"choice {path!r} lists a value twice: {list(self.values)}")
         numeric = [isinstance(v, int) and not isinstance(v, bool) for v in self.values]
         if kind is None:
@@ -84,12 +92,13 @@ class Choice(Expr):
             SpaceError: The value is not allowed.
         """
         value = tuple(value) if isinstance(value, list) else value
-        if not isinstance(value, int | str | float | tuple) or value not in self.index:
+        value = value.item() if isinstance(value, np.generic) else value
+        try:
+            found = self.index.get(value)
+        except TypeError:  # not hashable, so none of the values
             found = None
-        else:
-            found = self.index[value]
-            if isinstance(value, bool) != isinstance(self.values[found], bool):
-                found = None
+        if found is not None and isinstance(value, bool) != isinstance(self.values[found], bool):
+            found = None
         if found is None:
             shown = list(self.values[:12]) + (["..."] if len(self.values) > 12 else [])
             raise SpaceError(f"choice {self.path!r} cannot be {value!r}; allowed: {', '.join(map(repr, shown))}")
@@ -149,7 +158,11 @@ class Choice(Expr):
 
     def declaration(self) -> dict[str, Any]:
         """Plain JSON data from which the choice can be made again."""
-        return {"path": self.path, "values": [list(v) if isinstance(v, tuple) else v for v in self.values], "kind": self.kind}
+        return {
+            "path": self.path,
+            "values": [list(v) if isinstance(v, tuple) else v for v in self.values],
+            "kind": self.kind,
+        }
 
     @classmethod
     def from_declaration(cls, data: dict[str, Any]) -> Choice:

@@ -46,7 +46,9 @@ def cost_expression(graph: Graph, live: Liveness, kind: str, scope: str = "") ->
     elif kind == "cache_bytes":
         terms = [live.nodes[n.path] * n.cache * FLOAT_BYTES for n in graph.nodes if within(n.path)]
     elif kind == "activation_bytes":
-        terms = [live.nodes[n.path] * out.numel * FLOAT_BYTES for n in graph.nodes if within(n.path) for out in n.outputs]
+        terms = [
+            live.nodes[n.path] * out.numel * FLOAT_BYTES for n in graph.nodes if within(n.path) for out in n.outputs
+        ]
     else:
         raise KeyError(kind)
     return _sum(terms)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,8 @@ class Elimination:
         """Draw `n` joint assignments; int64 indices [n] for each path."""
         drawn: dict[str, np.ndarray] = {}
         for step in reversed(self.steps):
-            weights = step.log_weights[(slice(None), *(drawn[g] for g in step.given))]
+            where: tuple[Any, ...] = (slice(None), *(drawn[g] for g in step.given))
+            weights = step.log_weights[where]
             if not step.given:
                 weights = np.repeat(weights[:, None], n, axis=1)
             gumbel = rng.gumbel(size=weights.shape)

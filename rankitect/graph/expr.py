@@ -9,7 +9,6 @@ gated cost an ordinary product.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
@@ -17,105 +16,27 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from rankitect.errors import SpaceError
+from rankitect.graph.atoms import Atom, Has, Is, Monomial, Number, Op, Sym, Var, times
 
-__all__ = ["Atom", "Env", "Expr", "ExprLike", "Has", "Is", "Op", "Sym", "Var", "all_of", "any_of", "as_expr", "minimum", "sym"]
-
-Number: TypeAlias = int | Fraction
-Value: TypeAlias = int | float | bool | str
+__all__ = [
+    "Atom",
+    "Env",
+    "Expr",
+    "ExprLike",
+    "Has",
+    "Is",
+    "Op",
+    "Sym",
+    "Var",
+    "all_of",
+    "any_of",
+    "as_expr",
+    "minimum",
+    "sym",
+]
 
 MAX_EXPANDED_TERMS = 32
 """A disjunction with more terms than this stays an opaque atom: expanding it further costs exponential space."""
-
-
-@dataclass(frozen=True)
-class Sym:
-    """A free dimension such as batch or tokens, known only when a batch is."""
-
-    name: str
-
-    @cached_property
-    def key(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True)
-class Var:
-    """The numeric value of a choice."""
-
-    path: str
-
-    @cached_property
-    def key(self) -> str:
-        return self.path
-
-
-@dataclass(frozen=True)
-class Is:
-    """1 where the choice has this value, otherwise 0."""
-
-    path: str
-    value: Value
-
-    @cached_property
-    def key(self) -> str:
-        return f"[{self.path}={self.value}]"
-
-
-@dataclass(frozen=True)
-class Has:
-    """1 where a subset choice holds this member, otherwise 0."""
-
-    path: str
-    member: int
-
-    @cached_property
-    def key(self) -> str:
-        return f"[{self.member} in {self.path}]"
-
-
-@dataclass(frozen=True)
-class Op:
-    """A function of expressions that is no polynomial: floordiv, mod, min, max, eq, le, any."""
-
-    fn: str
-    args: tuple[Expr, ...]
-
-    @cached_property
-    def key(self) -> str:
-        infix = {"floordiv": "//", "mod": "%", "eq": "==", "le": "<="}
-        if self.fn in infix:
-            left, right = (f"({a})" if len(a.terms) > 1 else str(a) for a in self.args)
-            return f"({left} {infix[self.fn]} {right})"
-        return f"{self.fn}({', '.join(map(str, self.args))})"
-
-
-Atom: TypeAlias = Sym | Var | Is | Has | Op
-Monomial: TypeAlias = tuple[tuple[Atom, int], ...]
-
-_BOOLEAN_OPS = {"eq", "le", "any"}
-
-
-def _is_boolean(atom: Atom) -> bool:
-    return isinstance(atom, Is | Has) or (isinstance(atom, Op) and atom.fn in _BOOLEAN_OPS)
-
-
-def _times(left: Monomial, right: Monomial) -> tuple[Number, Monomial] | None:
-    """The product of two monomials as (coefficient, monomial), or None where it is 0."""
-    powers: dict[Atom, int] = dict(left)
-    for atom, power in right:
-        powers[atom] = 1 if _is_boolean(atom) else powers.get(atom, 0) + power
-    factor: Number = 1
-    chosen = {a.path: a.value for a in powers if isinstance(a, Is)}
-    if chosen:
-        for atom in list(powers):
-            if isinstance(atom, Is) and chosen[atom.path] != atom.value:
-                return None  # one choice cannot have two values
-            if isinstance(atom, Var) and atom.path in chosen:
-                value = chosen[atom.path]
-                factor *= int(value) ** powers.pop(atom)
-    if factor == 0:
-        return None
-    return factor, tuple(sorted(powers.items(), key=lambda item: item[0].key))
 
 
 class Env(Protocol):
@@ -126,8 +47,8 @@ class Env(Protocol):
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "floordiv": lambda a, b: a // np.maximum(b, 1) if isinstance(b, np.ndarray) else (a // b if b else 0),
-    "mod": lambda a, b: a % np.maximum(b, 1) if isinstance(b, np.ndarray) else (a % b if b else 0),
+    "floordiv": lambda a, b: np.where(b == 0, 0, a // np.where(b == 0, 1, b)),  # by a choice of 0: nothing
+    "mod": lambda a, b: np.where(b == 0, 0, a % np.where(b == 0, 1, b)),
     "min": np.minimum,
     "max": np.maximum,
     "eq": lambda a, b: (a == b) * 1,
@@ -215,7 +136,7 @@ class Expr:
         terms: dict[Monomial, Number] = {}
         for m1, c1 in self.terms.items():
             for m2, c2 in other.terms.items():
-                product = _times(m1, m2)
+                product = times(m1, m2)
                 if product is not None:
                     factor, monomial = product
                     terms[monomial] = terms.get(monomial, 0) + c1 * c2 * factor
@@ -225,7 +146,7 @@ class Expr:
     __rmul__ = __mul__
 
     def __neg__(self) -> Expr:
-        return Expr({m: -c for m, c in self.terms.items()})
+        return Expr({m: -c for m, c in self.as_number().terms.items()})
 
     def __sub__(self, other: ExprLike) -> Expr:
         return self + (-as_expr(other))
@@ -240,7 +161,7 @@ class Expr:
         return result
 
     def __floordiv__(self, other: ExprLike) -> Expr:
-        other = as_expr(other)
+        self, other = self.as_number(), as_expr(other)
         divisor = other.constant
         if divisor == 0:
             raise SpaceError(f"{self} // 0: a dimension cannot be divided by zero")
@@ -365,6 +286,7 @@ def _atom_from(data: Sequence[Any]) -> Atom:
 
 
 def _op(fn: str, *args: Expr) -> Expr:
+    args = tuple(as_expr(a) for a in args)
     constants = [a.constant for a in args]
     if None not in constants:
         return as_expr(int(_FUNCTIONS[fn](*(int(c) for c in constants if c is not None))))
@@ -373,8 +295,8 @@ def _op(fn: str, *args: Expr) -> Expr:
     return Expr({((Op(fn, args), 1),): 1})
 
 
-def as_expr(value: ExprLike) -> Expr:
-    """An expression from an integer or an expression.
+def as_expr(value: ExprLike | Fraction | np.integer[Any]) -> Expr:
+    """An expression from a whole number or an expression.
 
     Raises:
         SpaceError: `value` is neither.

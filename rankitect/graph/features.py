@@ -1,4 +1,4 @@
-"""Features of an architecture: one-hot columns for categories, numbers for ordinals, bits for subsets, a live flag each."""
+"""Features of an architecture: one-hot columns for categories, numbers for ordinals, bits for subsets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ __all__ = ["feature_names", "features"]
 def _columns(choice: Choice) -> list[str]:
     if choice.kind == "subset":
         members = max((m for v in choice.values if isinstance(v, tuple) for m in v), default=-1) + 1
-        return [f"{choice.path}:{m}" for m in range(members)]
+        # A subset that is empty and one that has no effect are two things.
+        return [f"{choice.path}:{m}" for m in range(members)] + ([f"{choice.path}:none"] if () in choice.index else [])
     if choice.kind == "ordinal":
         return [choice.path]
     return [f"{choice.path}={v}" for v in choice.values]
@@ -38,7 +39,8 @@ def features(space: SearchSpace, architectures: Iterable[Architecture]) -> np.nd
             value = a.choices.get(path)
             if choice.kind == "subset":
                 members = value if isinstance(value, tuple) else ()
-                row += [float(m in members) for m in range(len(_columns(choice)))]
+                bits = len(_columns(choice)) - (() in choice.index)
+                row += [float(m in members) for m in range(bits)] + [float(value == ())] * (() in choice.index)
             elif choice.kind == "ordinal":
                 numbers = [float(v) for v in choice.values]  # type: ignore[arg-type]
                 low, high = min(numbers), max(numbers)

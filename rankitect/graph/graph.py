@@ -4,77 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import networkx as nx
 
 from rankitect.errors import SpaceError
-from rankitect.graph.block import Block, Input, Param, Sum, Zero, Zeros
+from rankitect.graph.block import Block, Input, Sum, Zero, Zeros
 from rankitect.graph.choices import Choice, ChoiceValue
 from rankitect.graph.expr import Expr, ExprLike, as_expr
+from rankitect.graph.names import nearest
+from rankitect.graph.nodes import ONE, Edge, Node, Rule, Wire
+from rankitect.graph.settle import settle
 from rankitect.graph.types import TensorType, parse_ports, unify
 
 __all__ = ["Edge", "Graph", "Node", "Rule", "Wire"]
-
-ONE = as_expr(1)
-
-
-@dataclass(frozen=True)
-class Edge:
-    """One input of a node.
-
-    Args:
-        source: Path of the node it comes from.
-        gate: 1 where the input is used.
-        mixes: Whether a relaxed model weighs the input by its gate (false where the source has been weighed already).
-        index: Which output of the source.
-    """
-
-    source: str
-    gate: Expr = ONE
-    mixes: bool = False
-    index: int = 0
-
-
-@dataclass(frozen=True)
-class Node:
-    """A block in its place: data, without tensors."""
-
-    path: str
-    block: Block
-    inputs: tuple[Edge, ...]
-    outputs: tuple[TensorType, ...]
-    weights: str
-    params: Mapping[str, Param]
-    sizes: Mapping[str, Expr]
-    flops: Expr
-    cache: Expr
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A condition that an architecture must meet, and how to say it."""
-
-    condition: Expr
-    text: str
-
-
-@dataclass(frozen=True)
-class Wire:
-    """An output of a node, to be put into other blocks. `a + b` adds two wires."""
-
-    graph: Graph
-    edge: Edge
-    type: TensorType
-    optional: bool = False
-
-    def __add__(self, other: Wire) -> Wire:
-        return Sum()(self, other, name="add")
-
-    def __str__(self) -> str:
-        return f"{self.edge.source}{self.type}"
-
 
 Candidate = Block | Callable[..., Wire]
 
@@ -101,6 +45,7 @@ class Graph:
         self._replay = False
         self._out: list[Edge] = []
         self._users: dict[str, list[str]] = {}
+        self._shared: set[str] = set()
 
     # --- reading ----------------------------------------------------------------------------------------------------
     def node(self, path: str) -> Node:
@@ -140,6 +85,11 @@ class Graph:
     @out.setter
     def out(self, wires: Wire | tuple[Wire, ...]) -> None:
         wires = wires if isinstance(wires, tuple) else (wires,)
+        for wire in wires:
+            if not isinstance(wire, Wire) or wire.graph is not self:
+                raise SpaceError(f"graph {self.name!r}: an output must be a wire of this graph, not {wire}")
+            if wire.edge.mixes:
+                raise SpaceError(f"graph {self.name!r}: {wire} was picked, so it may be absent, and is no output")
         self._out = [replace(w.edge, gate=ONE, mixes=False) for w in wires]
 
     # --- the verbs --------------------------------------------------------------------------------------------------
@@ -156,7 +106,7 @@ class Graph:
 
     def input(self, name: str, *dims: ExprLike, dtype: str = "float") -> Wire:
         """A source of data with a type."""
-        return self._add(name, Input(), (), (TensorType.of(*dims, dtype=dtype),), {}, None)
+        return self._add(name, Input(), (), (TensorType.of(*dims, dtype=dtype),), {})
 
     def choice(self, name: str, values: Sequence[ChoiceValue]) -> Choice:
         """A named set of values, in the present scope. To share a choice, pass the object on.
@@ -167,8 +117,13 @@ class Graph:
         return self._declare(name, lambda path: Choice(path, values))
 
     def pick(self, name: str, pool: Sequence[Wire], least: int = 1, most: int | None = None) -> list[Wire]:
-        """Choose `least` to `most` of the wires in `pool`; put the result into a block that takes any number."""
+        """Choose `least` to `most` of the wires in `pool`; put the result into a block that takes any number.
+
+        Raises:
+            SpaceError: The bounds are impossible, or there are more than 4,096 subsets (give `most`).
+        """
         chosen = self._declare(name, lambda path: Choice.subset(path, len(pool), least, most))
+        pool = [wire.always() for wire in pool]
         return [
             replace(wire, edge=replace(wire.edge, gate=wire.edge.gate * chosen.has(i), mixes=True))
             for i, wire in enumerate(pool)
@@ -192,11 +147,7 @@ class Graph:
             for label, candidate in candidates.items():
                 if isinstance(candidate, Zero):
                     continue
-                if isinstance(candidate, Block):
-                    made[label] = candidate(*wires, name=label, weights="shared" if share else None)
-                else:
-                    with self.inside(label):
-                        made[label] = candidate(*wires)
+                made[label] = self._candidate(label, candidate, wires, share)
             if not made:
                 raise SpaceError(f"at {self._path(name)}: every candidate is Zero, so there is no output type")
             first, *others = made
@@ -208,7 +159,7 @@ class Graph:
                     )
             absent = [label for label, c in candidates.items() if isinstance(c, Zero)]
             for label in absent:
-                made[label] = self._zeros(label, wires[0], made[first].type)
+                made[label] = self._zeros(label, wires, made[first].type)
             present = ONE - sum((choice.is_(label) for label in absent), start=as_expr(0))
             return self._switch({label: choice.is_(label) for label in candidates}, made, present)
 
@@ -230,6 +181,10 @@ class Graph:
             runs: How often each layer may run: 0 drops it, 2 runs it twice in a row with the same weights (MobileLLM's
                 immediate block-wise sharing, arXiv 2402.14905). More than one value makes a choice `name.i.runs`.
         """
+        if isinstance(depth, Choice):
+            depth.as_number()
+        if any(not isinstance(k, int) or k < 0 for k in runs) or not runs:
+            raise SpaceError(f"at {self._path(name)}: runs must be whole numbers from 0, not {list(runs)}")
         most = max(int(v) for v in depth.values) if isinstance(depth, Choice) else depth  # type: ignore[arg-type]
         for i in range(most):
             with self.inside(f"{name}.{i}"):
@@ -241,7 +196,9 @@ class Graph:
                 for k in range(1, max(runs) + 1):
                     y = self._again(k, lambda w, i=i: layer(i, w), y)  # type: ignore[misc]
                     if y.type != x.type:
-                        raise SpaceError(f"at {'.'.join(self._scope)}: a repeated layer must keep {x.type}, not give {y.type}")
+                        raise SpaceError(
+                            f"at {'.'.join(self._scope)}: a repeated layer must keep {x.type}, not give {y.type}"
+                        )
                     if k in runs:
                         outs[str(k)] = y
                         gates[str(k)] = gate * (often.is_(k) if often is not None else ONE)
@@ -265,25 +222,18 @@ class Graph:
             self.rules.append(Rule(condition, text or str(condition)))
 
     # --- wiring -----------------------------------------------------------------------------------------------------
-    def attach(self, block: Block, wires: Sequence[Wire], *, name: str | None = None, weights: str | None = None) -> Wire:
+    def attach(
+        self, block: Block, wires: Sequence[Wire], *, name: str | None = None, weights: str | None = None
+    ) -> Wire:
         """Put a block on wires (what calling the block does)."""
         ports = parse_ports(block.ports)
         label = name or block.label.lower()
         where = f"{self._path(label)} ({block.label})"
-        if all(w.optional for w in wires) and wires:  # a sum of nothing has no shape: keep one
-            wires = [replace(wires[0], edge=replace(wires[0].edge, gate=ONE), optional=False), *wires[1:]]
-        variadic = bool(ports.inputs) and ports.inputs[-1].variadic
-        for i, wire in enumerate(wires):
-            if wire.graph is not self:
-                raise SpaceError(f"at {where}: input {i} ({wire}) belongs to another graph, {wire.graph.name!r}")
-            fixed = not variadic or i < len(ports.inputs) - 1
-            if fixed and wire.edge.mixes:
-                raise SpaceError(f"at {where}: input {i} ({wire}) was picked, so it may be absent; the port must take any number")
-            if fixed and wire.optional:
-                wires = [*wires[:i], replace(wire, edge=replace(wire.edge, gate=ONE), optional=False), *wires[i + 1 :]]
-        types = [w.type for w in wires]
-        outputs, sizes = unify(where, ports, types, block.fields())
-        return self._add(label, block, tuple(w.edge for w in wires), outputs, sizes, weights, named=name is not None)
+        settled = settle(self, where, ports, wires)
+        outputs, sizes = unify(where, ports, [w.type for w in settled], block.fields())
+        return self._add(
+            label, block, tuple(w.edge for w in settled), outputs, sizes, owner=self._owner(where, weights)
+        )
 
     def _add(
         self,
@@ -292,8 +242,7 @@ class Graph:
         edges: tuple[Edge, ...],
         outputs: tuple[TensorType, ...],
         sizes: Mapping[str, Expr],
-        weights: str | None,
-        named: bool = True,
+        owner: str | None = None,
     ) -> Wire:
         types = self.types(edges)
         params = block.params(*types)
@@ -303,7 +252,7 @@ class Graph:
                 raise SpaceError(f"there is already a node {path!r}: give this {block.label} a name of its own")
             name = next(f"{name}_{n}" for n in range(2, 1 << 30) if self._path(f"{name}_{n}") not in self.dag)
             path = self._path(name)
-        owner = weights if weights is not None and weights in self._users else ".".join([*self._scope, weights or name])
+        owner = owner or ".".join([*self._scope, name])
         self.restore(Node(path, block, edges, outputs, owner, params, sizes, block.flops(*types), block.cache(*types)))
         return Wire(self, Edge(path), outputs[0])
 
@@ -327,23 +276,60 @@ class Graph:
         for path in self._users.get(node.weights, ()):
             other = self.node(path)
             for name in other.params.keys() & node.params.keys():
-                if other.params[name].shape != node.params[name].shape:
+                mine, theirs = TensorType(node.params[name].shape), TensorType(other.params[name].shape)
+                if mine != theirs:
                     raise SpaceError(
-                        f"{node.path} and {other.path} share the weights {node.weights!r}, but {name} is "
-                        f"{TensorType(node.params[name].shape)} in one and {TensorType(other.params[name].shape)} in the other"
+                        f"{node.path} and {other.path} share the weights {node.weights!r}, but {name} is {mine} in one "
+                        f"and {theirs} in the other"
                     )
+
+    def _candidate(self, label: str, candidate: Candidate, wires: Sequence[Wire], share: bool) -> Wire:
+        if isinstance(candidate, Block):
+            if share:
+                self._shared.add(".".join([*self._scope, "shared"]))
+            return self.attach(candidate, wires, name=label, weights="shared" if share else None)
+        with self.inside(label):
+            made = candidate(*wires)
+        if not isinstance(made, Wire):
+            raise SpaceError(f"at {self._path(label)}: a candidate must give a wire, not {type(made).__name__}")
+        return made
+
+    def _owner(self, where: str, weights: str | None) -> str | None:
+        """The full path of the node whose weights are meant: in the present scope first, then anywhere."""
+        if weights is None:
+            return None
+        inner = ".".join([*self._scope, weights])
+        for path in (inner, weights):
+            if path in self._users or path in self._shared:
+                return path
+        raise SpaceError(f"at {where}: no node has weights {weights!r}{nearest(weights, self._users)}")
 
     def _switch(self, gates: Mapping[str, Expr], made: Mapping[str, Wire], present: Expr) -> Wire:
         if len(made) == 1 and present == 1:
             return next(iter(made.values()))
+        for label, wire in made.items():
+            if wire.edge.mixes:
+                raise SpaceError(
+                    f"at {self._path(label)}: {wire} was picked, so it may be absent: put it into a block first"
+                )
         edges = tuple(replace(wire.edge, gate=gates[label], mixes=True) for label, wire in made.items())
         first = next(iter(made.values()))
-        wire = self._add("switch", Sum(), edges, (first.type,), {}, None)
+        wire = self._add("switch", Sum(), edges, (first.type,), {})
         return wire if present == 1 else replace(wire, edge=replace(wire.edge, gate=present), optional=True)
 
-    def _zeros(self, label: str, source: Wire, like: TensorType) -> Wire:
-        edge = replace(source.edge, gate=ONE, mixes=False)
-        return self._add(label, Zeros(like), (edge,), (like,), {}, None)
+    def _zeros(self, label: str, wires: Sequence[Wire], like: TensorType) -> Wire:
+        # Inputs of the graph come first: they are always there, so taking sizes from them keeps no other node alive.
+        given = [Wire(self, Edge(n.path), n.outputs[0]) for n in self.inputs]
+        sources = sorted([*given, *wires], key=lambda w: w.type.dtype != like.dtype)
+        free = [d for d in like.dims if d.symbols]
+        source = next((w for w in sources if all(d in w.type.dims for d in free)), None)
+        if source is None:
+            raise SpaceError(
+                f"at {self._path(label)}: Zero() cannot tell the sizes {', '.join(map(str, free))} of {like}: no input "
+                "of the candidates or the graph has them"
+            )
+        axes = tuple(source.type.dims.index(d) if d.symbols else -1 for d in like.dims)
+        return self._add(label, Zeros(like, axes), (replace(source.edge, gate=ONE, mixes=False),), (like,), {})
 
     def _again(self, k: int, layer: Callable[[Wire], Wire], x: Wire) -> Wire:
         """Apply a layer; from the second time on with the same choices and weights."""
@@ -362,12 +348,19 @@ class Graph:
         if path in self.choices:
             if self._replay:
                 return self.choices[path]
-            raise SpaceError(f"choice {path!r} is declared twice: to share a choice, pass the object that the first call gave")
+            raise SpaceError(
+                f"choice {path!r} is declared twice: to share a choice, pass the object that the first call gave"
+            )
         self.choices[path] = make(path)
         return self.choices[path]
 
     def _path(self, name: str) -> str:
         return ".".join([*self._node_scope, name])
+
+    def outputs_of(self, wire: Wire) -> tuple[Wire, ...]:
+        """All outputs of the block that gives `wire`, in the order of its ports line."""
+        kinds = self.node(wire.edge.source).outputs
+        return tuple(replace(wire, edge=replace(wire.edge, index=i), type=kind) for i, kind in enumerate(kinds))
 
     def describe(self) -> dict[str, Any]:
         """Counts for a person: nodes, edges, choices, rules."""

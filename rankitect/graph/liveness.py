@@ -37,18 +37,29 @@ def _uses(node: Node) -> frozenset[str]:
     for output in node.outputs:
         for dim in output.dims:
             found |= dim.paths
-    found |= node.flops.paths
+    found |= node.flops.paths | node.cache.paths
     return frozenset(found)
+
+
+def _check_declared(graph: Graph) -> None:
+    for node in graph.nodes:
+        used = _uses(node).union(*(e.gate.paths for e in node.inputs))
+        if foreign := used - graph.choices.keys():
+            raise SpaceError(f"at {node.path}: choice {min(foreign)!r} was not declared in graph {graph.name!r}")
+    for rule in graph.rules:
+        if foreign := rule.condition.paths - graph.choices.keys():
+            raise SpaceError(f"rule {rule.text!r}: choice {min(foreign)!r} was not declared in graph {graph.name!r}")
 
 
 def liveness(graph: Graph) -> Liveness:
     """Walk the graph backwards from its outputs.
 
     Raises:
-        SpaceError: The graph has no output, or a choice is used nowhere.
+        SpaceError: The graph has no output, a choice is used nowhere, or one of another graph is used.
     """
     if not graph.outputs:
         raise SpaceError(f"graph {graph.name!r} has no output: assign `g.out`")
+    _check_declared(graph)
     consumers: dict[str, list[tuple[str | None, Edge]]] = {}
     for edge in graph.outputs:
         consumers.setdefault(edge.source, []).append((None, edge))
@@ -73,6 +84,4 @@ def liveness(graph: Graph) -> Liveness:
     unused = [p for p, found in choices.items() if not found and len(graph.choices[p].values) > 1]
     if unused:
         raise SpaceError(f"choice {unused[0]!r} is declared but decides nothing in the graph")
-    return Liveness(
-        live, {k: any_of(v) for k, v in weights.items()}, {p: any_of(v) for p, v in choices.items()}
-    )
+    return Liveness(live, {k: any_of(v) for k, v in weights.items()}, {p: any_of(v) for p, v in choices.items()})

@@ -32,8 +32,8 @@ Columns = dict[str, np.ndarray]
 def sample_columns(space: SearchSpace, n: int, rng: np.random.Generator, scope: str = "", **ranges: Any) -> Columns:
     """Index columns of `n` independent draws, uniform over the distinct feasible architectures within `ranges`.
 
-    Where few architectures are inside, proposals come from the distribution exp(lambda . cost), with lambda such that the
-    mean costs are inside, and are thinned by exp(-lambda . cost): the result is uniform again.
+    Where few architectures are inside, proposals come from the distribution exp(lambda . cost), with lambda such that
+    the mean costs are inside, and are thinned by exp(-lambda . cost): the result is uniform again.
 
     Raises:
         SpaceError: A range is impossible, or nothing was found in it after a bounded number of draws.
@@ -104,9 +104,7 @@ def _tilt(
     middle = np.asarray([sum(bounds[k]) / 2 / scale[k] for k in kinds])
 
     def run(tilt: np.ndarray, keep: bool = False) -> Elimination:
-        extra = [
-            Table(t.paths, t.values * (tilt[i] / scale[k])) for i, k in enumerate(kinds) for t in tables[k].tables
-        ]
+        extra = [Table(t.paths, t.values * (tilt[i] / scale[k])) for i, k in enumerate(kinds) for t in tables[k].tables]
         return eliminate(space.choices, [*factors, *extra], keep_steps=keep)
 
     offset = np.asarray([tables[k].constant / scale[k] for k in kinds])
@@ -115,7 +113,9 @@ def _tilt(
         return run(tilt).log_total - float(tilt @ (middle - offset))
 
     try:
-        best = minimize(excess, np.zeros(len(kinds)), method="Nelder-Mead" if len(kinds) > 1 else "Powell", options={"maxiter": 60})
+        best = minimize(
+            excess, np.zeros(len(kinds)), method="Nelder-Mead" if len(kinds) > 1 else "Powell", options={"maxiter": 60}
+        )
         proposal = run(best.x, keep=True)
     except SpaceError:  # the cost ties too many choices together: plain draws remain
         return {}, None

@@ -32,7 +32,9 @@ def _value_data(value: Any) -> Any:
         return {"tuple": [_value_data(v) for v in value]}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise SpaceError(f"a block's field of type {type(value).__name__} cannot be stored: use numbers, strings and expressions")
+    raise SpaceError(
+        f"a block's field of type {type(value).__name__} cannot be stored: use numbers, strings and expressions"
+    )
 
 
 def _value_from(data: Any) -> Any:
@@ -70,7 +72,10 @@ def _block_from(data: dict[str, Any], allowed: Sequence[str]) -> Block:
     module, _, name = data["class"].rpartition(".")
     if not any(module == p or module.startswith(p + ".") for p in allowed):
         raise SpaceError(f"block {data['class']!r} is not from an allowed package ({', '.join(allowed)})")
-    found = getattr(importlib.import_module(module), name, None)
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise SpaceError(f"block {data['class']!r} cannot be imported: {error}") from None
     if not (isinstance(found, type) and issubclass(found, Block)):
         raise SpaceError(f"{data['class']!r} is no block")
     return found(**{k: _value_from(v) for k, v in data["fields"].items()})
@@ -131,4 +136,6 @@ def _node_from(graph: Graph, item: dict[str, Any], allowed: Sequence[str]) -> No
         derived, sizes = unify(item["path"], parse_ports(block.ports), types, sizes)
         outputs = derived if "..." not in parse_ports(block.ports).outputs[0].axes else outputs
     params = block.params(*types)
-    return Node(item["path"], block, edges, outputs, item["weights"], params, sizes, block.flops(*types), block.cache(*types))
+    return Node(
+        item["path"], block, edges, outputs, item["weights"], params, sizes, block.flops(*types), block.cache(*types)
+    )

@@ -38,6 +38,10 @@ class Size(NamedTuple):
     distinct: int | None
 
 
+def _rows(columns: Mapping[str, np.ndarray]) -> int:
+    return len(next(iter(columns.values()))) if columns else 1
+
+
 class SearchSpace:
     """A graph with open choices.
 
@@ -58,7 +62,9 @@ class SearchSpace:
         self._compiled: dict[Any, Tables] = {}
         if self._uniform is not None and self._uniform.log_total == -math.inf:
             rules = "; ".join(r.text for r in graph.rules)
-            raise SpaceError(f"space {graph.name!r} has no feasible architecture: its rules exclude each other: {rules}")
+            raise SpaceError(
+                f"space {graph.name!r} has no feasible architecture: its rules exclude each other: {rules}"
+            )
 
     @property
     def name(self) -> str:
@@ -123,7 +129,7 @@ class SearchSpace:
 
     def decode(self, columns: Mapping[str, np.ndarray]) -> list[Architecture]:
         """The architectures of index columns (rules are not checked)."""
-        n = len(next(iter(columns.values()))) if columns else 1
+        n = _rows(columns)
         live = self._live(columns, n)
         return [self._from_row(columns, live, i) for i in range(n)]
 
@@ -133,25 +139,27 @@ class SearchSpace:
 
     def _live(self, columns: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
         return {
-            p: self._tables(("live", p), self.live.choices[p]).evaluate(self.choices, columns, n) != 0 for p in self.choices
+            p: self._tables(("live", p), self.live.choices[p]).evaluate(self.choices, columns, n) != 0
+            for p in self.choices
         }
 
     def canonical(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Index columns with every choice without effect set to its first value."""
-        n = len(next(iter(columns.values())))
-        live = self._live(columns, n)
+        live = self._live(columns, _rows(columns))
         return {p: np.where(live[p], columns[p], 0) for p in columns}
 
     def feasible(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Which rows of canonical index columns meet every rule; bool [n]."""
-        n = len(next(iter(columns.values()))) if columns else 1
+        n = _rows(columns)
         live = self._live(columns, n)
         ok = np.ones(n, dtype=bool)
         for rule in self.graph.rules:
             ok &= self._holds(rule.condition, columns, live, n)
         return ok
 
-    def _holds(self, rule: Expr, columns: Mapping[str, np.ndarray], live: Mapping[str, np.ndarray], n: int) -> np.ndarray:
+    def _holds(
+        self, rule: Expr, columns: Mapping[str, np.ndarray], live: Mapping[str, np.ndarray], n: int
+    ) -> np.ndarray:
         columns = {p: np.where(live[p], columns[p], 0) for p in rule.paths}
         in_force = np.any([live[p] for p in rule.paths], axis=0) if rule.paths else np.ones(n, dtype=bool)
         met = np.broadcast_to(np.asarray(rule.evaluate(Batch(self.choices, columns, self.defaults))) != 0, n)
@@ -161,7 +169,11 @@ class SearchSpace:
     def _broken(self, columns: Mapping[str, np.ndarray], live: Mapping[str, np.ndarray], i: int) -> str | None:
         for rule in self.graph.rules:
             if not self._holds(rule.condition, columns, live, 1)[i]:
-                values = ", ".join(f"{p}={self.choices[p].values[columns[p][i]]!r}" for p in sorted(rule.condition.paths))
+                values = ", ".join(
+                    f"{p}={self.choices[p].values[columns[p][i]]!r}"
+                    for p in sorted(rule.condition.paths)
+                    if live[p][i] or len(self.choices[p].values) == 1
+                )
                 return f"space {self.name!r}: rule {rule.text!r} does not hold for {values}"
         return None
 
@@ -233,7 +245,9 @@ class SearchSpace:
         if not counted or self._uniform is None:
             return Size(raw, None)
         exact = self._uniform.log_total
-        return Size(raw, round(math.exp(exact)) if exact < math.log(MANY) else int(float(f"{math.exp(min(exact, 700)):.6g}")))
+        return Size(
+            raw, round(math.exp(exact)) if exact < math.log(MANY) else int(float(f"{math.exp(min(exact, 700)):.6g}"))
+        )
 
     # --- cost -------------------------------------------------------------------------------------------------------
     def cost_tables(self, kind: str, scope: str = "", **symbols: int) -> Tables:
@@ -251,7 +265,11 @@ class SearchSpace:
         return self._compiled[key]
 
     def cost(
-        self, architectures: Architecture | Iterable[Architecture] | Mapping[str, np.ndarray], kind: str, scope: str = "", **symbols: int
+        self,
+        architectures: Architecture | Iterable[Architecture] | Mapping[str, np.ndarray],
+        kind: str,
+        scope: str = "",
+        **symbols: int,
     ) -> Any:
         """A cost of one architecture (a float) or of many (float64 [n]), without building a model.
 
@@ -264,8 +282,10 @@ class SearchSpace:
         tables = self.cost_tables(kind, scope, **symbols)
         if isinstance(architectures, Architecture):
             return float(tables.evaluate(self.choices, self.encode([architectures]), 1)[0])
-        columns = architectures if isinstance(architectures, Mapping) else self.encode(architectures)
-        return tables.evaluate(self.choices, columns, len(next(iter(columns.values()))))
+        if isinstance(architectures, Mapping):
+            return tables.evaluate(self.choices, architectures, _rows(architectures))
+        many = list(architectures)
+        return tables.evaluate(self.choices, self.encode(many), len(many))
 
     def _tables(self, key: Any, expr: Expr) -> Tables:
         if key not in self._compiled:
@@ -292,7 +312,9 @@ class SearchSpace:
 
         return self.decode(sample_columns(self, n, np.random.default_rng(rng), **ranges))
 
-    def mutate(self, architecture: Architecture, rng: np.random.Generator | int | None = None, tries: int = 1000) -> Architecture:
+    def mutate(
+        self, architecture: Architecture, rng: np.random.Generator | int | None = None, tries: int = 1000
+    ) -> Architecture:
         """A feasible architecture that differs in one live choice (and in what that switches on).
 
         Raises:
@@ -302,7 +324,9 @@ class SearchSpace:
 
         return mutate(self, architecture, np.random.default_rng(rng), tries)
 
-    def crossover(self, mother: Architecture, father: Architecture, rng: np.random.Generator | int | None = None) -> Architecture:
+    def crossover(
+        self, mother: Architecture, father: Architecture, rng: np.random.Generator | int | None = None
+    ) -> Architecture:
         """A feasible architecture that takes each choice from one of two; the mother if none is feasible."""
         from rankitect.graph.sampling import crossover
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from rankitect.errors import SpaceError
+from rankitect.graph.atoms import Atom, Is, Op, Sym, Var
 from rankitect.graph.choices import Choice
-from rankitect.graph.expr import Atom, Expr, Has, Is, Op, Sym, Var, as_expr
+from rankitect.graph.expr import Expr, as_expr
 
 __all__ = ["Batch", "Table", "Tables", "joint_grid", "tabulate", "upper_bound"]
 
@@ -33,11 +34,14 @@ class Batch:
         symbols: Values of free dimensions.
     """
 
-    def __init__(self, choices: Mapping[str, Choice], columns: Mapping[str, np.ndarray], symbols: Mapping[str, int]) -> None:
+    def __init__(
+        self, choices: Mapping[str, Choice], columns: Mapping[str, np.ndarray], symbols: Mapping[str, int]
+    ) -> None:
         self.choices, self.columns, self.symbols = choices, columns, symbols
         self._known: dict[Atom, Any] = {}
 
     def value(self, atom: Atom) -> Any:
+        """The value of an atom: a number, or an array with an entry for each architecture."""
         if atom not in self._known:
             self._known[atom] = self._value(atom)
         return self._known[atom]
@@ -61,7 +65,10 @@ class Batch:
 def joint_grid(choices: Mapping[str, Choice], paths: Sequence[str]) -> dict[str, np.ndarray]:
     """Index columns that enumerate the joint values of some choices, one axis each."""
     sizes = [len(choices[p].values) for p in paths]
-    return {p: np.arange(n).reshape([-1 if k == i else 1 for k in range(len(sizes))]) for i, (p, n) in enumerate(zip(paths, sizes, strict=True))}
+    return {
+        p: np.arange(n).reshape([-1 if k == i else 1 for k in range(len(sizes))])
+        for i, (p, n) in enumerate(zip(paths, sizes, strict=True))
+    }
 
 
 def _domain(choices: Mapping[str, Choice], paths: frozenset[str] | Sequence[str]) -> int:
@@ -108,7 +115,9 @@ class Tables:
             zero: A torch scalar zero, which carries dtype and device.
         """
         if self.rest.terms:
-            raise SpaceError(f"the expectation of a term over too many choices is not available: {str(self.rest)[:200]}")
+            raise SpaceError(
+                f"the expectation of a term over too many choices is not available: {str(self.rest)[:200]}"
+            )
         total = zero + self.constant
         for table in self.tables:
             value = zero.new_tensor(table.values)

@@ -6,7 +6,7 @@ import ast
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from rankitect.errors import SpaceError
@@ -91,12 +91,12 @@ def _port(text: str) -> Port:
     return Port(tuple(text.split()), dtype.strip() or "float", variadic)
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse_ports(text: str) -> Ports:
     """Read a ports line such as `"B D, B F D -> B (F+1)*F//2"`.
 
-    Axes are separated by blanks and inputs by commas. A name is bound by its first use, or is a field of the block;
-    `_` is any size; `...` any number of axes; `( ... _)+` one or more wires; `: int` after the axes gives whole numbers.
+    Axes are separated by blanks and ports by commas. A name is bound by its first use, or is a field of the block;
+    `_` is any size; `...` any number of axes; `( ... _)+` one or more wires; `: int` after the axes is for ids.
     """
     left, arrow, right = text.partition("->")
     if not arrow:
@@ -126,7 +126,11 @@ def _formula(text: str, names: Mapping[str, Expr]) -> Expr:
             return names[node.id]
         raise SpaceError(f"output axis {text!r} is not a formula of names, whole numbers, + - * // %")
 
-    return walk(ast.parse(text, mode="eval").body)
+    try:
+        tree = ast.parse(text, mode="eval")
+    except SyntaxError:
+        raise SpaceError(f"output axis {text!r} is not a formula of names, whole numbers, + - * // %") from None
+    return walk(tree.body)
 
 
 def _bind(port: Port, index: int, got: TensorType, names: dict[str, Expr], group: list[tuple[Expr, ...]]) -> str | None:

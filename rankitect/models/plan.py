@@ -1,7 +1,7 @@
 """From a graph to steps that a model runs: which blocks, on what, with which weights and sizes.
 
-Standalone models, supernets and relaxed supernets differ only in where a step's weights come from and whether its inputs
-are weighed; the walk over the steps (`run_plan`) and the way a weight is cut to size (`take`) exist once.
+Standalone models, supernets and relaxed supernets differ only in where a step's weights come from and whether its
+inputs are weighed; the walk over the steps (`run_plan`) and the way a weight is cut to size (`take`) exist once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,21 @@ from rankitect.graph import Architecture, Block, Edge, Expr, SearchSpace
 from rankitect.graph.block import Input, Zeros
 from rankitect.graph.tables import Batch, upper_bound
 
-__all__ = ["Owner", "Plan", "SlicedParams", "Step", "Variants", "WeightTree", "bounds", "find_owner", "make_plan", "relaxed_plan", "run_plan", "take", "weight_bounds"]
+__all__ = [
+    "Owner",
+    "Plan",
+    "SlicedParams",
+    "Step",
+    "Variants",
+    "WeightTree",
+    "bounds",
+    "find_owner",
+    "make_plan",
+    "relaxed_plan",
+    "run_plan",
+    "take",
+    "weight_bounds",
+]
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,7 @@ class Step:
         shapes: Shape of each weight under the architecture (at its largest in a relaxed plan).
         sizes: Value of each axis name and field (an expression in a relaxed plan).
         resolve: The number of a dimension in this plan.
-        masked: In a relaxed plan, the output's axes that need a mask, with their dimensions.
+        masked: In a relaxed plan, the outputs' axes that need a mask: (output, axis, dimension).
     """
 
     path: str
@@ -46,7 +60,7 @@ class Step:
     shapes: Mapping[str, tuple[int, ...]]
     sizes: Mapping[str, Any]
     resolve: Callable[[Expr], int]
-    masked: tuple[tuple[int, Expr], ...] = ()
+    masked: tuple[tuple[int, int, Expr], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,9 +105,7 @@ def make_plan(space: SearchSpace, architecture: Architecture) -> Plan:
             continue
         present = tuple(i for i, e in enumerate(node.inputs) if value(e.gate))
         edges = tuple(node.inputs[i] for i in present)
-        shapes = {
-            name: tuple(value(d) for d in p.shape) for name, p in node.params.items() if value(p.gate)
-        }
+        shapes = {name: tuple(value(d) for d in p.shape) for name, p in node.params.items() if value(p.gate)}
         steps.append(
             Step(node.path, node.block, node.weights, edges, present, shapes, value.open_sizes(node.sizes), value)
         )
@@ -110,9 +122,14 @@ def relaxed_plan(space: SearchSpace) -> Plan:
         useful = [i for i, e in enumerate(node.inputs) if not isinstance(space.graph.node(e.source).block, Zeros)]
         present = tuple(useful or range(len(node.inputs)))
         shapes = {name: tuple(bound(d) for d in p.shape) for name, p in node.params.items()}
-        masked: tuple[tuple[int, Expr], ...] = ()
+        masked: tuple[tuple[int, int, Expr], ...] = ()
         if not node.block.passes_masks:
-            masked = tuple((axis, d) for axis, d in enumerate(node.outputs[0].dims) if d.paths and not d.symbols)
+            masked = tuple(
+                (index, axis, d)
+                for index, output in enumerate(node.outputs)
+                for axis, d in enumerate(output.dims)
+                if d.paths and not d.symbols
+            )
         edges = tuple(node.inputs[i] for i in present)
         steps.append(Step(node.path, node.block, node.weights, edges, present, shapes, node.sizes, bound, masked))
     return Plan(tuple(n.path for n in space.graph.inputs), tuple(steps), tuple(space.graph.outputs))
@@ -140,7 +157,7 @@ def weight_bounds(space: SearchSpace) -> dict[tuple[str, str], tuple[int, ...]]:
 
 
 class Variants(Protocol):
-    """How a weight changes with the prefix that is taken of it (see `backbone`): the closed-form refits of pruned units."""
+    """How a weight changes with the prefix that is taken of it (see `backbone`): refits of pruned units."""
 
     def change(self, shape: Sequence[int]) -> torch.Tensor | None:
         """What to add to the prefix of this shape; None for nothing."""
@@ -182,6 +199,8 @@ class SlicedParams:
 
     def size(self, name: str) -> int:
         """The value of an axis name or field."""
+        if name not in self._step.sizes:
+            raise SpaceError(f"at {self._step.path}: {name!r} is no size that the architecture decides: ask a tensor")
         value: int = self._step.sizes[name]
         return value
 
@@ -221,7 +240,7 @@ def find_owner(root: nn.Module, path: str, create: bool = False) -> Owner:
     for part in path.split("."):
         assert module is not None
         if part not in module._modules and create:
-            module.add_module(part, Owner())
+            module._modules[part] = Owner()  # `add_module` refuses names such as "type", which Module has
         module = module._modules[part]
     assert isinstance(module, Owner)
     return module

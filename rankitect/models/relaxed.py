@@ -53,7 +53,9 @@ class _Masks:
         """The choices of a dimension, and bool [joint values..., entries]: is entry j inside."""
         if expr not in self._reach:
             paths = tuple(sorted(expr.paths))
-            values = torch.as_tensor(expr.evaluate(Batch(self.space.choices, joint_grid(self.space.choices, paths), {})))
+            values = torch.as_tensor(
+                expr.evaluate(Batch(self.space.choices, joint_grid(self.space.choices, paths), {}))
+            )
             inside = values[..., None] > torch.arange(self.bound(expr))
             self._reach[expr] = (paths, inside.float())
         return self._reach[expr]
@@ -90,7 +92,6 @@ class Mixture:
             self._known_masks[expr] = value
         return self._known_masks[expr]
 
-
     def sizes(self, expr: Expr) -> torch.Tensor:
         """Probability of each size of a dimension, [largest size + 1]."""
         mask = self.mask(expr)
@@ -112,14 +113,17 @@ class _RelaxedParams:
 
     def size(self, name: str) -> Any:
         """The expected value of an axis name or field."""
-        return self._mixture.mean(self._step.sizes[name])
+        size = self._step.sizes.get(name)
+        if size is None or size.symbols:
+            raise SpaceError(f"at {self._step.path}: {name!r} is no size that the architecture decides: ask a tensor")
+        return self._mixture.mean(size)
 
     def sizes(self, dims: tuple[Expr, ...]) -> list[int]:
         """The largest values of dimensions."""
         return [self._step.resolve(d) for d in dims]
 
     def read(self, h: torch.Tensor, name: str, dims: tuple[str | None, ...]) -> torch.Tensor:
-        """The weight applied to hidden units, those that may be left out weighed by the probability that they are not."""
+        """The weight applied to hidden units, those that may be left out weighed by the probability that they stay."""
         weight = getattr(self, name)
         sizes = [self._step.sizes[d] if d is not None else None for d in dims]
         variants = self._tensors.variants.get(name) if isinstance(self._tensors, Owner) else None
@@ -189,7 +193,7 @@ class RelaxedSupernet(nn.Module):
 
 
 def _mask_outputs(step: Step, params: _RelaxedParams, outputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    first = outputs[0]
-    for axis, dim in step.masked:
-        first = params.masked(first, dim, axis)
-    return (first, *outputs[1:])
+    masked = list(outputs)
+    for index, axis, dim in step.masked:
+        masked[index] = params.masked(masked[index], dim, axis)
+    return tuple(masked)

@@ -11,7 +11,17 @@ from torch import nn
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, Param, SearchSpace
-from rankitect.models.plan import Owner, Plan, SlicedParams, WeightTree, find_owner, make_plan, run_plan, take, weight_bounds
+from rankitect.models.plan import (
+    Owner,
+    Plan,
+    SlicedParams,
+    WeightTree,
+    find_owner,
+    make_plan,
+    run_plan,
+    take,
+    weight_bounds,
+)
 
 __all__ = ["ActiveSubnet", "Standalone", "Supernet", "build"]
 
@@ -28,7 +38,7 @@ def _initialise(tensor: torch.Tensor, param: Param, generator: torch.Generator) 
     elif param.init == "zeros":
         tensor.zero_()
     elif param.init in ("normal", "fan_in"):
-        fan_in = math.prod(tensor.shape[a] for a in param.inputs)
+        fan_in = max(1, math.prod(tensor.shape[a] for a in param.inputs))
         tensor.normal_(0.0, 0.02 if param.init == "normal" else fan_in**-0.5, generator=generator)
     else:
         raise SpaceError(f"unknown start {param.init!r} of a weight; allowed: fan_in, normal, ones, zeros")
@@ -63,7 +73,7 @@ class Standalone(_PlannedModel):
         super().__init__(plan)
         tree = WeightTree(tensors)
         for name, module in tree.named_children():
-            self.add_module(name, module)
+            self._modules[name] = module  # any name: `add_module` refuses "type", "half" and the like
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         """The model's outputs, for one tensor an input of the graph."""
@@ -125,9 +135,7 @@ class Supernet(nn.Module):
     def extract(self, architecture: Architecture) -> Standalone:
         """The architecture as a model of its own, with copies of the weights that `activate` uses."""
         plan = self.plan(architecture)
-        copies = {
-            (owner, name): self._copy(owner, name, shape) for (owner, name), shape in plan.shapes().items()
-        }
+        copies = {(owner, name): self._copy(owner, name, shape) for (owner, name), shape in plan.shapes().items()}
         return Standalone(plan, copies)
 
     def _copy(self, owner: str, name: str, shape: tuple[int, ...]) -> torch.Tensor:
