@@ -4,9 +4,12 @@ Every choice has a score for each value, in nats a token. Probabilities at a cos
 (score - mu * marginal cost) / scale, with mu such that the expected cost *is* the target: the cost constraint holds at
 every step, and no penalty weight has to be found. A step samples a target, draws Gumbel-softmax weights
 (arXiv 1611.01144) from those probabilities, runs the relaxed model on text that its weights never see, and moves the
-scores against the gradient of the loss (mirror descent: the gradient with respect to a value's weight is the change of
-the loss that the value brings, in the unit of the scores). Targets are drawn from the whole range, so one search yields
-a front. The scores may start from a task's second-order estimates instead of zero (`prior`).
+scores against the gradient of the loss (the gradient with respect to a value's weight is the change of the loss that the
+value brings, in the unit of the scores). Targets are drawn from the whole range, so one search yields a front.
+
+A task may offer second-order estimates of what each value costs (`prior`). Free scores for some 700 values are a random
+walk on the few ten thousand tokens that a search can afford; with a prior, the search estimates one multiplier a choice
+from the same gradients instead (`dnas_scores`).
 
 The relaxation and the sampled weights follow DARTS (arXiv 1806.09055) and FBNet (arXiv 1812.03443); the exact target in
 place of their penalty, and the shared scores over targets, are ours.
@@ -47,7 +50,7 @@ class DNAS:
             default=[0.9, 0.75, 0.67, 0.6, 0.55, 0.5], min_length=1, description="cost targets, of the largest architecture's"
         )
         cost: str = Field("layers:flops", description="the cost: a kind, or scope:kind")
-        lr: float = Field(0.05, gt=0, description="nats of score for a nat of gradient")
+        lr: float = Field(0.05, gt=0, description="nats of free score for a nat of gradient")
         scale: tuple[float, float] = Field((0.006, 0.001), description="softness of the choices, first and last step, nats")
         temperature: tuple[float, float] = Field((1.0, 0.3), description="of the Gumbel-softmax, first and last step")
         prior: bool = Field(True, description="start from the task's second-order estimates")

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Scores"]
 
+PRIOR_STEPS = 20.0
+"""How many steps' worth of gradients the prior counts as."""
+MOST = 4.0
+"""A multiplier stays within this factor of 1."""
 BISECTIONS = 20
 SPARE = 0.004
 """Share of the largest cost that is not worth spending."""
@@ -27,6 +31,9 @@ SHARP = 1e-4
 
 class Scores:
     """A score for each value of each choice, in nats; higher is better.
+
+    A choice with a prior has the score -m E(value), where E is the prior's rise of the loss and m a multiplier that the
+    search estimates from measured gradients; a choice without has free scores.
 
     Args:
         space: The space.
@@ -47,12 +54,21 @@ class Scores:
         scope, _, kind = cost.rpartition(":")
         self.space, self.step, self.tokens = space, 0, 0
         self._tables = space.cost_tables(kind, scope)
-        self._scores = {p: torch.zeros(len(c.values), dtype=torch.float64) for p, c in space.choices.items()}
-        for path, rise in (rises or {}).items():
-            self._scores[path] -= rise.double()
+        self._rises = {p: r.double() for p, r in (rises or {}).items()}
+        self._free = {p: torch.zeros(len(c.values), dtype=torch.float64) for p, c in space.choices.items()}
+        self._evidence = {p: torch.zeros(2, dtype=torch.float64) for p in self._rises}  # sums of w * m and of w
         self._whole = float(space.cost(reference, kind, scope))
-        self._marginal = {p: torch.zeros_like(s) for p, s in self._scores.items()}
-        self._remember({p: torch.full_like(s, 1 / len(s)) for p, s in self._scores.items()})
+        self._marginal = {p: torch.zeros_like(s) for p, s in self._free.items()}
+        self._remember({p: torch.full_like(s, 1 / len(s)) for p, s in self._free.items()})
+
+    @property
+    def _scores(self) -> dict[str, torch.Tensor]:
+        return {p: s - self.multiplier(p) * self._rises[p] if p in self._rises else s for p, s in self._free.items()}
+
+    def multiplier(self, path: str) -> float:
+        """By how much measured gradients say that a choice's prior is to be scaled: a mean that starts at 1."""
+        gathered, weight = self._evidence[path].tolist()
+        return float(np.clip((PRIOR_STEPS + gathered) / (PRIOR_STEPS + weight), 1 / MOST, MOST))
 
     def _expected(self, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
         import torch
@@ -92,22 +108,39 @@ class Scores:
         return self._at(self._solve(target, scale), scale)
 
     def draw(self, target: float, scale: float, temperature: float, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Gumbel-softmax weights at a target, float32 leaves that want gradients."""
+        """Weights at a target, float32 leaves that want gradients: Gumbel-softmax samples, one-hot where there is a prior."""
         import torch
 
         found = {}
         for path, chance in self.chances(target, scale).items():
             noise = torch.from_numpy(rng.gumbel(size=len(chance)))
-            logits = (chance.clamp_min(1e-12).log() + noise) / temperature
-            found[path] = logits.softmax(0).float().requires_grad_(True)
+            logits = chance.clamp_min(1e-12).log() + noise
+            soft = (logits / temperature).softmax(0).float()
+            hard = torch.zeros_like(soft).scatter_(0, logits.argmax(0, keepdim=True), 1.0)
+            found[path] = (hard if path in self._rises else soft).requires_grad_(True)
         return found
 
     def move(self, weights: Mapping[str, torch.Tensor], lr: float) -> None:
-        """One step of mirror descent with the gradients that `weights` have."""
+        """Learn from the gradients that `weights` have.
+
+        Free scores take a step of mirror descent. For a choice with a prior, the slope toward each larger value u of the
+        drawn value v estimates 2 m (E(u) - E(v)): the loss is quadratic in what was left out, and the refits of nested
+        sizes leave residuals that are orthogonal to what the larger size adds. Its regression gives one estimate of m.
+        """
         for path, weight in weights.items():
-            if weight.grad is not None and bool(weight.grad.isfinite().all()):
-                slope = weight.grad.double()
-                self._scores[path] -= lr * (slope - slope.mean())
+            if weight.grad is None or not bool(weight.grad.isfinite().all()):
+                continue
+            slope = weight.grad.double()
+            if path not in self._rises:
+                self._free[path] -= lr * (slope - slope.mean())
+                continue
+            drawn, rises = int(weight.argmax()), self._rises[path]
+            foretold = 2 * (rises - rises[drawn])
+            foretold = foretold.where(foretold < 0, foretold.new_zeros(()))
+            strength = float(foretold.square().sum())
+            if strength > 0:
+                measured = float(((slope - slope[drawn]) * foretold).sum()) / strength
+                self._evidence[path] += slope.new_tensor([measured, 1.0])
         self.step += 1
 
     def discretise(self, target: float, rng: np.random.Generator) -> Architecture:
@@ -152,8 +185,8 @@ class Scores:
         return float(self._tables.evaluate(self.space.choices, self.space.encode([architecture]), 1)[0]) / self._whole
 
     def _score(self, architecture: Architecture) -> float:
-        columns = self.space.encode([architecture])
-        return sum(float(self._scores[p][columns[p][0]]) for p in architecture.choices)
+        columns, scores = self.space.encode([architecture]), self._scores
+        return sum(float(scores[p][columns[p][0]]) for p in architecture.choices)
 
     def _best_draw(self, target: float, rng: np.random.Generator) -> Architecture:
         draws = [a for a in self.space.sample_many(4096, rng) if self._cost(a) <= target]
@@ -170,9 +203,10 @@ class Scores:
                 if gain > 0 and cost + price <= target:
                     better.append((gain / max(price, 1e-6), other.fingerprint, other))
             if not better:
-                return current
+                break
             current = max(better)[2]
             score, cost = self._score(current), self._cost(current)
+        return current
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
     def save(self, path: Path) -> None:
@@ -181,7 +215,9 @@ class Scores:
 
         from rankitect.data.files import write_atomically
 
-        tensors = {f"score|{p}": s for p, s in self._scores.items()}
+        tensors = {f"free|{p}": s for p, s in self._free.items()}
+        tensors |= {f"rise|{p}": r for p, r in self._rises.items()}
+        tensors |= {f"evidence|{p}": e for p, e in self._evidence.items()}
         tensors |= {f"marginal|{p}": m.contiguous() for p, m in self._marginal.items()}
         about = {"state": json.dumps({"step": self.step, "tokens": self.tokens})}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,8 +233,9 @@ class Scores:
         made = cls(space, cost, reference)
         with safe_open(path, framework="pt") as file:
             state = json.loads(file.metadata()["state"])
-            for choice in space.choices:
-                made._scores[choice] = file.get_tensor(f"score|{choice}")
-                made._marginal[choice] = file.get_tensor(f"marginal|{choice}")
+            parts = {"free": made._free, "rise": made._rises, "evidence": made._evidence, "marginal": made._marginal}
+            for key in file.keys():  # noqa: SIM118 - no mapping
+                part, _, choice = key.partition("|")
+                parts[part][choice] = file.get_tensor(key)
         made.step, made.tokens = state["step"], state["tokens"]
         return made

@@ -53,15 +53,15 @@ class EvaluatorsConfig(_Strict):
 class HealConfig(_Strict):
     """Training after inheritance: logit distillation from the backbone, the same for every candidate."""
 
-    tokens: int = Field(default=23040, ge=0, description="training tokens of one candidate")
+    tokens: int = Field(default=10240, ge=0, description="training tokens of one candidate")
     batch: int = Field(default=4, ge=1, description="windows of a step")
     context: int = Field(default=128, ge=8, description="tokens of a window")
     k: int | None = Field(default=64, ge=1, description="kept teacher logits of a token; null compares all")
     ce_weight: float = Field(default=0.0, ge=0, description="weight of the next-token loss beside the distillation")
     temperature: float = Field(default=1.0, gt=0, description="of both softmaxes in the distillation")
-    lr: float = Field(default=3e-4, gt=0, le=1, description="peak learning rate")
+    lr: float = Field(default=2e-4, gt=0, le=1, description="peak learning rate")
     schedule: Literal["linear", "cosine", "constant"] = Field(default="linear", description="after warm-up")
-    warmup: int = Field(default=0, ge=0, description="steps over which the learning rate rises")
+    warmup: int = Field(default=4, ge=0, description="steps over which the learning rate rises")
     final_lr: float = Field(default=0.0, ge=0, le=1, description="share of the learning rate at the end")
     betas: tuple[float, float] = Field(default=(0.9, 0.95), description="AdamW's averaging")
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's weight decay, matrices only")
