@@ -17,7 +17,7 @@ from rankitect.reports.cards import JSON, Card
 from rankitect.reports.comparison import Comparison, Roles, compare, points_of, roles_of
 from rankitect.reports.health import health_card
 from rankitect.reports.importance import importance_card
-from rankitect.reports.numbers import as_percent, as_value, compact, readable_name
+from rankitect.reports.numbers import as_value, compact, readable_name, signed_percent
 from rankitect.reports.reading import Run, load_run
 from rankitect.reports.sections import candidates_card, front_card, picture_card, verdict_card
 from rankitect.reports.spending import ledger_card, reproduce_card, totals_of
@@ -164,9 +164,8 @@ def _gain_tile(comparisons: Sequence[Comparison], roles: Roles) -> Tile:
     if not fair:
         return Tile("Best gain at equal cost", "–", "no baseline to compare with")
     top = max(fair, key=lambda c: c.gain)
-    sign = roles.sign if top.gain >= 0 else -roles.sign
     note = (
         f"{readable_name(roles.quality.name).lower()}, candidate {top.point.rank} at {roles.cost_text(top.point.cost)}"
     )
     name = "Best gain at equal cost" if top.how != "costlier" else "Best gain over a costlier model"
-    return Tile(name, f"{'−' if sign < 0 else '+'}{as_percent(abs(top.gain))}", note)
+    return Tile(name, signed_percent(top.gain), note)

@@ -38,7 +38,7 @@ class _Record(BaseModel):
 
 
 class Metric(_Record):
-    """A measured value, with its 95% interval and number of measurements where there was more than one."""
+    """A measured value, with its 95% interval and number of repeats or examples, where known."""
 
     value: Annotated[float | None, BeforeValidator(_finite)] = None
     unit: str = ""
@@ -138,6 +138,8 @@ def load_run(folder: Path) -> Run:
     summary = _read_summary(folder)
     known = {objective.name for objective in summary.objectives}
     known.update(name for holder in (summary.baselines, summary.pareto) for item in holder for name in item.metrics)
+    if not summary.choices:
+        summary = summary.model_copy(update={"choices": _offered(folder)})
     table = folder / "trials.csv"
     trials = read_trials(table, known) if table.is_file() else ()
     note = "" if trials else ("trials.csv has no rows" if table.is_file() else "the run folder has no trials.csv")
@@ -183,6 +185,16 @@ def _read_summary(folder: Path) -> Summary:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _offered(folder: Path) -> dict[str, list[Any]]:
+    """What the space allows at each choice, from any candidate's space.json; empty where there is none to read."""
+    for path in sorted((folder / "candidates").glob("*/space.json")):
+        try:
+            return {str(c["path"]): list(c["values"]) for c in json.loads(_text(path))["choices"]}
+        except (KeyError, TypeError, ValueError):
+            continue
+    return {}
 
 
 def _graphs(folder: Path) -> dict[str, str]:

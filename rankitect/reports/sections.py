@@ -150,7 +150,7 @@ def front_card(run: Run, roles: Roles | None, points: Sequence[Point]) -> Card:
         finding,
         how_to_read=(
             f"{side} is better. Numbers are ranks: click one for its row in the table. Vertical bars are 95% "
-            "intervals, where a model was measured more than once. Lines of baselines join one recipe at "
+            "intervals, where they are known. Lines of baselines join one recipe at "
             "several sizes and end in the backbone; baselines are measured by the same evaluator as the candidates."
         ),
         status=Status.PASS if baselines else Status.WARN,
@@ -169,7 +169,7 @@ def candidates_card(run: Run, roles: Roles | None, comparisons: Sequence[Compari
         return Card("candidates", title, "There are no candidates.", reason="the search has no candidate yet.")
     objectives = [o.name for o in run.summary.objectives]
     known = {name for c in candidates for name in c.metrics} | {n for b in run.summary.baselines for n in b.metrics}
-    names = [name for name in objectives if name in known] + sorted(known - set(objectives))
+    first, names = [name for name in objectives if name in known], sorted(known - set(objectives))
     gains = {c.point.rank: c for c in comparisons}
     rows = []
     for candidate in candidates:
@@ -180,8 +180,9 @@ def candidates_card(run: Run, roles: Roles | None, comparisons: Sequence[Compari
             (
                 Cell(str(candidate.rank), candidate.rank),
                 Cell(candidate.fingerprint[:8], candidate.fingerprint, note=_notes(candidate)),
-                *(_metric_cell(candidate.metrics.get(name), name, roles) for name in names),
+                *(_metric_cell(candidate.metrics.get(name), name, roles) for name in first),
                 gain,
+                *(_metric_cell(candidate.metrics.get(name), name, roles) for name in names),
                 Cell("" if files else "none", links=files),
             )
         )
@@ -189,8 +190,9 @@ def candidates_card(run: Run, roles: Roles | None, comparisons: Sequence[Compari
         (
             Cell("baseline"),
             Cell(baseline.name.replace("_", " ")),
-            *(_metric_cell(baseline.metrics.get(name), name, roles) for name in names),
+            *(_metric_cell(baseline.metrics.get(name), name, roles) for name in first),
             Cell("–"),
+            *(_metric_cell(baseline.metrics.get(name), name, roles) for name in names),
             Cell(""),
         )
         for baseline in run.summary.baselines
@@ -200,18 +202,26 @@ def candidates_card(run: Run, roles: Roles | None, comparisons: Sequence[Compari
     return Card(
         "candidates",
         title,
-        f"{plural(len(candidates), 'candidate')} with {plural(len(names), 'metric')} each, "
+        f"{plural(len(candidates), 'candidate')} with {plural(len(first) + len(names), 'metric')} each, "
         f"{repeated or 'none'} of them with intervals; "
         f"{plural(len(run.summary.baselines), 'baseline')} below for comparison.",
         how_to_read="Click a column's title to sort. Small numbers under a value are its 95% interval and the number "
-        "of measurements. Gain is against the best plain baseline of equal cost. Files are relative to this page.",
+        "of repeats or examples it is a mean of. Gain is against the best plain baseline of equal cost. Files are "
+        "relative to this page.",
         status=Status.PASS if repeated == len(candidates) else Status.WARN,
-        reason="every candidate was measured more than once"
+        reason="every candidate has an interval"
         if repeated == len(candidates)
-        else f"{len(candidates) - repeated} of {len(candidates)} were measured once: their noise is not known",
+        else f"{len(candidates) - repeated} of {len(candidates)} have no interval: their noise is not known",
         tables=(
             Table(
-                ("Rank", "Model", *(_column(name, roles) for name in names), "Gain", "Files"),
+                (
+                    "Rank",
+                    "Model",
+                    *(_column(name, roles) for name in first),
+                    "Gain",
+                    *(_column(name, roles) for name in names),
+                    "Files",
+                ),
                 tuple(rows),
                 tuple(anchors),
             ),
@@ -236,8 +246,16 @@ def _metric_cell(metric: Metric | None, name: str, roles: Roles | None) -> Cell:
     if roles and roles.cost and name == roles.cost.name and roles.unit == "share" and roles.scale not in (1.0, 100.0):
         note.append(as_percent(metric.value / roles.scale))
     # A unit that the column's title already says would be noise in every row; bytes and seconds also set the format.
-    said = metric.unit.lower() in name.lower().split("_") and metric.unit.lower() not in ("bytes", "seconds")
+    said = _says(name, metric.unit) and metric.unit.lower() not in ("bytes", "seconds")
+    if roles and roles.cost and name == roles.cost.name and roles.unit == "share" and roles.scale == 1.0:
+        return Cell(roles.cost_text(metric.value), metric.value, note=", ".join(note))
     return Cell(as_value(metric.value, "" if said else metric.unit), metric.value, note=", ".join(note))
+
+
+def _says(name: str, unit: str) -> bool:
+    """Whether a metric's name has its unit in it: "params" says parameters, "bits_per_byte" says bit/byte."""
+    words, parts = name.lower().split("_"), unit.lower().replace("/", " ").split()
+    return bool(parts) and all(any(w and (p.startswith(w) or w.startswith(p)) for w in words) for p in parts)
 
 
 def _notes(candidate: Candidate) -> str:

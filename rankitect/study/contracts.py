@@ -147,7 +147,8 @@ class Session(Protocol):
 
     def charge(self, key: str, spent: Spent) -> None:
         """Charge the ledger's stage "prepare". A later charge of the same key replaces the earlier, so that work
-        repeated after a crash is charged once; use a key per chunk of work, or one key with the total so far."""
+        repeated after a crash is charged once; use a key per chunk of work, or one key with the total so far. The study
+        counts seconds itself and takes none from here."""
         ...
 
     def spent(self) -> Spent:

@@ -53,6 +53,10 @@ class Ledger:
         """Charge a stage; a later charge of the same key replaces the earlier."""
         self._store.charge(f"{stage}:{key}", stage, spent)
 
+    def charge_session(self, stage: str, spent: Spent) -> None:
+        """Charge a stage with what this session of the run has spent on it so far."""
+        self.charge(f"session {self._session}", stage, spent)
+
     def search(self) -> Spent:
         """What prepare and trials have spent together."""
         return sum((spent for stage, spent in self._store.spent().items() if stage != BASELINES), Spent())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +74,7 @@ class StudySession:
         self.state_dir, self.logger = state_dir, logger
         self._store, self._ledger, self._stop = store, ledger, stop
         self._progress, self._scalars = progress, scalars
+        self._since: float | None = time.monotonic()
 
     @property
     def trials(self) -> list[Trial]:
@@ -79,8 +82,19 @@ class StudySession:
         return [trial for trial in self._store.trials if trial.finished]
 
     def charge(self, key: str, spent: Spent) -> None:
-        """Charge the stage "prepare"; a later charge of the same key replaces the earlier."""
-        self._ledger.charge(key, PREPARE, spent)
+        """Charge the stage "prepare"; a later charge of the same key replaces the earlier. Seconds are the study's."""
+        self._ledger.charge(key, PREPARE, replace(spent, seconds=0.0))
+        self._charge_clock()
+
+    def prepared(self) -> None:
+        """Ends `prepare`: the clock of that stage stops."""
+        self._charge_clock()
+        self._since = None
+
+    def _charge_clock(self) -> None:
+        """With every charge, so that a kill loses no more of the clock than of the work."""
+        if self._since is not None:
+            self._ledger.charge_session(PREPARE, Spent(seconds=time.monotonic() - self._since))
 
     def spent(self) -> Spent:
         """What the search has spent so far, without baselines."""

@@ -182,7 +182,10 @@ class Study:
             space=self.space, task=self.task, seed=self.seed, state_dir=self.folder.state_dir, logger=self.logger,
             store=self.store, ledger=self.ledger, stop=self.stop, progress=self.progress, scalars=self._scalars,
         )  # fmt: skip
-        controller.prepare(session)
+        try:
+            controller.prepare(session)
+        finally:
+            session.prepared()
         if self._expected is None:
             self._expected = getattr(controller, "expected_trials", None)
         batches = self._batches()
