@@ -53,7 +53,7 @@ class Random:
         """Screens band after band, then one finalist of each band."""
         c = self._config
         screened = c.samples * c.bands if self._screen else 0
-        proposals = []
+        proposals: list[Proposal] = []
         while len(proposals) < n and self._asked < screened:
             proposals.append(Proposal(self._draw(self._asked), "screen", {"band": self._asked % c.bands}))
             self._asked += 1

@@ -10,10 +10,9 @@ from rankitect.domains.costs import cost_metrics, cost_specs
 from rankitect.study.records import Measurement, Metric, MetricSpec, Spent
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from rankitect.domains.language import Language
     from rankitect.graph import Architecture
+    from rankitect.models.supernet import Standalone
     from rankitect.study.contracts import TrialContext
     from rankitect.study.join import Parts
     from rankitect.training.optimizer import StepReport
@@ -66,7 +65,7 @@ class Healed:
         notes = {"window_nats": [round(float(x), 6) for x in quality.window_nats], "healed_tokens": trained}
         return Measurement(metrics, Spent(train_tokens=trained, eval_tokens=quality.tokens), artifacts, notes)
 
-    def _heal(self, model: nn.Module, context: TrialContext) -> int:
+    def _heal(self, model: Standalone, context: TrialContext) -> int:
         from rankitect.training.distill import heal
 
         distillation = self._task.distillation
@@ -79,7 +78,7 @@ class Healed:
         context.check()
         return int(result.tokens)
 
-    def _save(self, architecture: Architecture, model: nn.Module, context: TrialContext) -> dict[str, str]:
+    def _save(self, architecture: Architecture, model: Standalone, context: TrialContext) -> dict[str, str]:
         from rankitect.models.candidate import save_candidate
 
         task = self._task

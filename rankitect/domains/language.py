@@ -207,7 +207,7 @@ class Language:
             step: Decides the batch.
         """
         batch = self._search_distillation.batch_at(step)
-        return self._search_distillation.loss(_Callable(forward), batch), len(batch)
+        return self._search_distillation.loss(forward, batch), len(batch)
 
     def prior(self) -> dict[str, torch.Tensor]:
         """Second-order estimates, for each choice, of how much the loss rises at each value, nats a token."""
@@ -252,16 +252,6 @@ class Language:
             return {"graph": "graph.svg"}
 
         return export
-
-
-class _Callable:
-    """A forward function as a model."""
-
-    def __init__(self, forward: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self._forward = forward
-
-    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
-        return self._forward(ids)
 
 
 def _sampled_loss(seed: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

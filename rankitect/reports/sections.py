@@ -255,7 +255,7 @@ def _metric_cell(metric: Metric | None, name: str, roles: Roles | None) -> Cell:
 def _says(name: str, unit: str) -> bool:
     """Whether a metric's name has its unit in it: "params" says parameters, "bits_per_byte" says bit/byte."""
     words, parts = name.lower().split("_"), unit.lower().replace("/", " ").split()
-    return bool(parts) and all(any(w and (p.startswith(w) or w.startswith(p)) for w in words) for p in parts)
+    return bool(parts) and all(any(w and (p[:5] == w[:5] or w.startswith(p)) for w in words) for p in parts)
 
 
 def _notes(candidate: Candidate) -> str:

@@ -267,7 +267,7 @@ class Distillation:
         with torch.inference_mode():
             return DistillBatch(ids, self.teacher(ids[:, :-1]))
 
-    def loss(self, model: nn.Module, batch: DistillBatch) -> Tensor:
+    def loss(self, model: Callable[[Tensor], Tensor], batch: DistillBatch) -> Tensor:
         """KL(teacher || model) plus the weighted cross-entropy, nats a token."""
         logits, config = model(batch.ids[:, :-1]), self.config
         targets = batch.ids[:, 1:]
