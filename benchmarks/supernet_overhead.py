@@ -1,0 +1,121 @@
+"""What a supernet costs over a hand-written model: at full size, and as a half-size subnet over the same model alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from common import arguments, in_turns, random_backbone, ratio, seconds, table, verdict
+from torch import nn
+
+FULL, HALF = 1.03, 1.10
+"""The largest ratios allowed."""
+
+
+def main() -> None:
+    """Print the table."""
+    options = arguments(__doc__ or "", rounds=15, batch=4, context=128)
+    from rankitect.models.backbone import Backbone
+    from rankitect.search_spaces.mobile_llm import from_backbone
+    from tests.models.reference import ReferenceLlama
+
+    checkpoint = random_backbone(options.quick)
+    backbone = Backbone(checkpoint, from_backbone(checkpoint.config))
+    ids = torch.randint(0, checkpoint.config.vocab, (options.batch, options.context + 1))
+    narrow, shallow = half_size(backbone)
+    pairs: list[tuple[str, str, nn.Module, nn.Module, float]] = [
+        (
+            "full size",
+            "hand-written Llama",
+            backbone.supernet.activate(backbone.largest),
+            ReferenceLlama.load(checkpoint),
+            FULL,
+        ),
+        ("narrow half", "the same alone", backbone.supernet.activate(narrow), backbone.inherit(narrow), HALF),
+        ("mixed half", "the same alone", backbone.supernet.activate(shallow), backbone.inherit(shallow), HALF),
+    ]
+    rows = []
+    for name, other, inside, alone, limit in pairs:
+        for kind, job in {"forward": forward, "forward and backward": step, "step with AdamW": adam_step}.items():
+            times = in_turns({"inside": job(inside, ids), "alone": job(alone, ids)}, options.rounds, warm_up=2)
+            value, text = ratio(times, "inside", "alone")
+            goal = verdict(value, at_most=limit)
+            rows.append((name, kind, seconds(times["inside"]), f"{other}: {seconds(times['alone'])}", text, goal))
+            for model in (inside, alone):
+                owner(model).zero_grad(set_to_none=True)
+    table(
+        f"Supernet, {options.batch} x {options.context} tokens",
+        ("in the supernet", "job", "time", "against", "ratio", "target"),
+        rows,
+        "The AdamW of a subnet in a supernet updates all of the supernet's weights, so that row has no target.",
+    )
+
+
+def half_size(backbone: Any) -> tuple[Any, Any]:
+    """Two architectures of about half the block FLOPs: every layer narrower, and layers of all kinds."""
+    space, config = backbone.space, backbone.checkpoint.config
+    group = config.n_heads // config.n_kv_heads
+    values = dict(backbone.largest.choices)
+    for path in values:
+        kind = path.split(".")[-1]
+        if kind == "ffn":
+            values[path] = config.ffn // 2
+        elif kind == "group":
+            values[path] = max(1, group - 1)
+    narrow = space.architecture(values)
+    rng = torch.Generator().manual_seed(0)
+    mixed = {p: c.values[0] for p, c in space.choices.items()} | dict(backbone.largest.choices)
+    for i in range(config.n_layers):
+        draw = float(torch.rand((), generator=rng))
+        mixed[f"layers.{i}.ffn"] = min((config.ffn // 2, config.ffn)[i % 2], max(space.choices[f"layers.{i}.ffn"].values))
+        mixed[f"layers.{i}.kv_heads"] = 2 if i % 3 else config.n_kv_heads
+        mixed[f"layers.{i}.attn"] = "skip" if draw < 0.2 else "swa" if draw < 0.4 else "full"
+        mixed[f"layers.{i}.runs"] = 0 if i % 6 == 5 else 1
+    return narrow, space.architecture(mixed)
+
+
+def owner(model: nn.Module) -> nn.Module:
+    """The module that holds the weights."""
+    held = getattr(model, "_supernet", None)
+    return held[0] if held else model
+
+
+def forward(model: nn.Module, ids: torch.Tensor) -> Callable[[], object]:
+    """Logits without gradients."""
+
+    def job() -> object:
+        with torch.inference_mode():
+            return model(ids[:, :-1])
+
+    return job
+
+
+def step(model: nn.Module, ids: torch.Tensor) -> Callable[[], object]:
+    """Loss and gradients of all weights."""
+    from rankitect.tasks.losses import cross_entropy
+
+    def job() -> object:
+        owner(model).zero_grad(set_to_none=True)
+        loss = cross_entropy(model(ids[:, :-1]), ids[:, 1:])
+        loss.backward()
+        return loss
+
+    return job
+
+
+def adam_step(model: nn.Module, ids: torch.Tensor) -> Callable[[], object]:
+    """Loss, gradients and update."""
+    once = step(model, ids)
+    optimizer = torch.optim.AdamW(owner(model).parameters(), lr=1e-6, fused=True)
+
+    def job() -> object:
+        loss = once()
+        optimizer.step()
+        return loss
+
+    return job
+
+
+if __name__ == "__main__":
+    main()
