@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,8 @@ __all__ = ["Random"]
 
 
 class Random:
-    """Draws `samples` architectures in each of `bands` equal parts of the constrained cost, screens them, and has the best
-    of each part measured by the final evaluator.
+    """Draws `samples` architectures in each of `bands` equal parts of the constrained cost, screens them, and has the
+    best of each part measured by the final evaluator. A part that holds fewer architectures gives what it has.
 
     The baseline that every method must beat at the same ledger (Li & Talwalkar, arXiv 1902.07638).
     """
@@ -34,12 +35,15 @@ class Random:
         bands: int = Field(6, ge=1, description="parts of the constrained cost, each giving one finalist")
         cost: str = Field("block_flops", description="the constraint that is divided into bands")
 
-    def __init__(self, config: Config, space: Any, limits: dict[str, tuple[float, float]], seed: int, screen: bool) -> None:
+    def __init__(
+        self, config: Config, space: Any, limits: dict[str, tuple[float, float]], seed: int, screen: bool
+    ) -> None:
         self._config, self._space, self._limits, self._seed = config, space, limits, seed
         self._screen = screen
         self._asked = 0
         self._best: dict[int, tuple[float, Architecture]] = {}
         self._seen: set[str] = set()
+        self._used_up: set[int] = set()
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Random:
@@ -55,14 +59,16 @@ class Random:
         screened = c.samples * c.bands if self._screen else 0
         proposals: list[Proposal] = []
         while len(proposals) < n and self._asked < screened:
-            proposals.append(Proposal(self._draw(self._asked), "screen", {"band": self._asked % c.bands}))
+            if (made := self._draw(self._asked)) is not None:
+                proposals.append(Proposal(made, "screen", {"band": self._asked % c.bands}))
             self._asked += 1
         if proposals:
             return proposals
         while len(proposals) < n and self._asked < screened + c.bands:
             band = self._asked - screened
             if not self._screen:
-                proposals.append(Proposal(self._draw(self._asked), "final", {"band": band}))
+                if (made := self._draw(self._asked)) is not None:
+                    proposals.append(Proposal(made, "final", {"band": band}))
             elif band in self._best:
                 proposals.append(Proposal(self._best[band][1], "final", {"band": band}))
             self._asked += 1
@@ -80,8 +86,8 @@ class Random:
         """Goes through the history again."""
         replay(self, trials)
 
-    def _draw(self, index: int) -> Architecture:
-        """A new architecture in the band of a draw, a function of seed and index."""
+    def _draw(self, index: int) -> Architecture | None:
+        """A new architecture in the band of a draw, a function of seed and index; None where the band is used up."""
         c = self._config
         band = index % c.bands
         bounds = dict(self._limits)
@@ -90,12 +96,20 @@ class Random:
                 step = (high - low) / c.bands
                 bounds[key] = (low + band * step, low + (band + 1) * step)
         rng = np.random.default_rng([self._seed, index])
-        for _ in range(100):
-            made: Architecture = self._space.sample(rng, **bounds)
-            if made.fingerprint not in self._seen:
-                self._seen.add(made.fingerprint)
-                return made
-        raise SpaceError(f"band {band} of {c.cost} holds too few distinct architectures; ask for fewer samples")
+        if band not in self._used_up:
+            for _ in range(100):
+                try:
+                    made: Architecture = self._space.sample(rng, **bounds)
+                except SpaceError:
+                    break
+                if made.fingerprint not in self._seen:
+                    self._seen.add(made.fingerprint)
+                    return made
+            self._used_up.add(band)
+            logging.getLogger("rankitect").info(
+                "part %d of %d of %s holds no more architectures", band + 1, c.bands, c.cost
+            )
+        return None
 
     def _divided(self, key: str) -> bool:
         from rankitect.domains.costs import LANGUAGE_COSTS

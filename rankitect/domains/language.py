@@ -183,8 +183,6 @@ class Language:
     @cached_property
     def distillation(self) -> Distillation:
         """Healing, shared by all candidates."""
-        from rankitect.training.distill import Distillation
-
         return self._distillation("train")
 
     @cached_property
@@ -230,7 +228,8 @@ class Language:
 
         found = [Baseline("backbone", self.reference)]
         for share in self.config.uniform:
-            found.append(Baseline(f"uniform width {share:.0%}", uniform_width(self.space, self.reference, share, self.context)))
+            made = uniform_width(self.space, self.reference, share, self.context)
+            found.append(Baseline(f"uniform width {share:.0%}", made))
         if self.config.depth_baselines:
             for share in self.config.uniform:
                 made = uniform_depth(self.space, self.reference, share, self.statistics.influence, self.context)
@@ -276,5 +275,3 @@ def _tiny_backbone(seed: int) -> LlamaCheckpoint:
 
     config = LlamaConfig(vocab=256, d_model=48, n_layers=4, n_heads=6, n_kv_heads=3, head_dim=8, ffn=128)
     return random_checkpoint(config, seed)
-
-

@@ -46,14 +46,19 @@ def uniform_width(space: SearchSpace, reference: Architecture, share: float, con
     found = _nearest(space, reference, share, candidates, context)
     cost = cost_value(space, found, "block_flops", context) / cost_value(space, reference, "block_flops", context)
     if cost > 1.02 * share:
-        raise ConfigError(f"task.uniform: feed-forward width alone reaches {cost:.0%} of the block FLOPs, not {share:.0%}.")
+        raise ConfigError(
+            f"task.uniform: feed-forward width alone reaches {cost:.0%} of the block FLOPs, not {share:.0%}."
+        )
     return found
 
 
 def uniform_depth(
     space: SearchSpace, reference: Architecture, share: float, influence: Mapping[str, float], context: int
 ) -> Architecture:
-    """The layers of least block influence dropped (ShortGPT, arXiv 2403.03853), nearest to a share of the block FLOPs."""
+    """The layers of least block influence dropped (ShortGPT, arXiv 2403.03853), nearest to a share of the block FLOPs.
+
+    At least one layer stays.
+    """
     full = _everything(space, reference)
     order = sorted(influence, key=influence.__getitem__)
     candidates = [{**full, **{f"{scope}.runs": 0 for scope in order[:n]}} for n in range(len(order))]
