@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.errors import SpaceError
+from rankitect.errors import ConfigError, SpaceError
 from rankitect.study.contracts import Proposal, replay
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Random:
 
         samples: int = Field(8, ge=1, description="screened architectures in each band")
         bands: int = Field(6, ge=1, description="parts of the constrained cost, each giving one finalist")
-        cost: str = Field("block_flops", description="the constraint that is divided into bands")
+        cost: str = Field("layers:flops", description="the constrained cost that is divided: a kind, or scope:kind")
 
     def __init__(
         self, config: Config, space: Any, limits: dict[str, tuple[float, float]], seed: int, screen: bool
@@ -47,8 +47,18 @@ class Random:
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Random:
-        """Made from its section of the configuration."""
-        return cls(config, parts.space, parts.task.limits(), parts.config.seed, "screen" in parts.evaluators)
+        """Made from its section of the configuration.
+
+        Raises:
+            ConfigError: The cost has no range that could be divided.
+        """
+        limits = parts.task.limits()
+        if config.cost not in limits:
+            raise ConfigError(
+                f"controller.cost is '{config.cost}', which no key of constraints bounds, so it cannot be divided. "
+                f"Bounded: {', '.join(limits) or 'none'}."
+            )
+        return cls(config, parts.space, limits, parts.config.seed, "screen" in parts.evaluators)
 
     def prepare(self, session: Session) -> None:
         """Nothing to prepare."""
@@ -92,7 +102,7 @@ class Random:
         band = index % c.bands
         bounds = dict(self._limits)
         for key, (low, high) in self._limits.items():
-            if self._divided(key):
+            if key == c.cost:
                 step = (high - low) / c.bands
                 bounds[key] = (low + band * step, low + (band + 1) * step)
         rng = np.random.default_rng([self._seed, index])
@@ -110,9 +120,3 @@ class Random:
                 "part %d of %d of %s holds no more architectures", band + 1, c.bands, c.cost
             )
         return None
-
-    def _divided(self, key: str) -> bool:
-        from rankitect.domains.costs import LANGUAGE_COSTS
-
-        reading = LANGUAGE_COSTS[self._config.cost]
-        return key == (f"{reading.scope}:{reading.kind}" if reading.scope else reading.kind)
