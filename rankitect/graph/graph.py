@@ -149,7 +149,7 @@ class Graph:
                     continue
                 made[label] = self._candidate(label, candidate, wires, share)
             if not made:
-                raise SpaceError(f"at {self._path(name)}: every candidate is Zero, so there is no output type")
+                raise SpaceError(f"at {'.'.join(self._scope)}: every candidate is Zero, so there is no output type")
             first, *others = made
             for other in others:
                 if made[other].type != made[first].type:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rankitect.errors import SpaceError
-from rankitect.graph.block import Block, Input
+from rankitect.graph.block import Block, Input, Zeros
 from rankitect.graph.choices import Choice
 from rankitect.graph.expr import Expr
 from rankitect.graph.graph import Edge, Graph, Node, Rule
@@ -132,7 +132,7 @@ def _node_from(graph: Graph, item: dict[str, Any], allowed: Sequence[str]) -> No
     types = graph.types(edges)
     outputs = tuple(_type_from(t) for t in item["outputs"])
     sizes = block.fields()
-    if not isinstance(block, Input):
+    if not isinstance(block, Input | Zeros):  # both are of any type
         derived, sizes = unify(item["path"], parse_ports(block.ports), types, sizes)
         outputs = derived if "..." not in parse_ports(block.ports).outputs[0].axes else outputs
     params = block.params(*types)

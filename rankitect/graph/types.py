@@ -113,7 +113,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 
 
-def _formula(text: str, names: Mapping[str, Expr]) -> Expr:
+def _formula(where: str, text: str, names: Mapping[str, Expr]) -> Expr:
     def walk(node: ast.expr) -> Expr:
         if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
             result: Expr = _OPERATORS[type(node.op)](walk(node.left), walk(node.right))
@@ -122,14 +122,19 @@ def _formula(text: str, names: Mapping[str, Expr]) -> Expr:
             return as_expr(node.value)
         if isinstance(node, ast.Name):
             if node.id not in names:
-                raise SpaceError(f"axis {node.id} of output {text!r} is on no input and is no field of the block")
+                raise SpaceError(
+                    f"at {where}: {node.id!r} of output axis {text!r} is on no input and is no whole number, choice or "
+                    "expression among the block's fields"
+                )
             return names[node.id]
-        raise SpaceError(f"output axis {text!r} is not a formula of names, whole numbers, + - * // %")
+        raise SpaceError(f"at {where}: output axis {text!r} is not a formula of names, whole numbers, + - * // %")
 
     try:
         tree = ast.parse(text, mode="eval")
     except SyntaxError:
-        raise SpaceError(f"output axis {text!r} is not a formula of names, whole numbers, + - * // %") from None
+        raise SpaceError(
+            f"at {where}: output axis {text!r} is not a formula of names, whole numbers, + - * // %"
+        ) from None
     return walk(tree.body)
 
 
@@ -194,6 +199,6 @@ def unify(
     for port in ports.outputs:
         dims: list[Expr] = []
         for axis in port.axes:
-            dims.extend(group[0] if group else ()) if axis == "..." else dims.append(_formula(axis, names))
+            dims.extend(group[0] if group else ()) if axis == "..." else dims.append(_formula(where, axis, names))
         outputs.append(TensorType(tuple(dims), port.dtype))
     return tuple(outputs), names

@@ -178,7 +178,11 @@ def nested() -> SearchSpace:
     def deep(x: Wire) -> Wire:
         return g.repeat("cell", g.choice("depth", [1, 0, 2]), inner, x, runs=(1, 2))
 
-    x = g.oneof("body", {"deep": deep, "flat": lambda x: x, "gate": lambda x: g.oneof("in", {"a": Linear(6), "no": Zero()}, x)}, x)
+    x = g.oneof(
+        "body",
+        {"deep": deep, "flat": lambda x: x, "gate": lambda x: g.oneof("in", {"a": Linear(6), "no": Zero()}, x)},
+        x,
+    )
     g.out = Linear(1)(x, name="head")
     return SearchSpace(g)
 
@@ -213,7 +217,9 @@ class Case:
     tokens: int = 5
     vocab: int = 7
 
-    def inputs(self, space: SearchSpace, seed: int = 0, batch: int = 2, tokens: int | None = None) -> list[torch.Tensor]:
+    def inputs(
+        self, space: SearchSpace, seed: int = 0, batch: int = 2, tokens: int | None = None
+    ) -> list[torch.Tensor]:
         """Random inputs of a space, by their types."""
         generator = torch.Generator().manual_seed(seed)
         sizes = {"B": batch, "T": tokens or self.tokens}
@@ -228,6 +234,4 @@ class Case:
         return found
 
 
-CASES = {
-    c.__name__: Case(c.__name__, cache(c)) for c in (ctr, dropped, llama, in_a_row, many, nested, shared, phone)
-}
+CASES = {c.__name__: Case(c.__name__, cache(c)) for c in (ctr, dropped, llama, in_a_row, many, nested, shared, phone)}

@@ -1,0 +1,386 @@
+"""What an author or a user reads when something is wrong: where it is, what it is, what is allowed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+
+from rankitect.blocks import GQA, Embed, Linear, Norm, SwiGLU, TiedHead
+from rankitect.errors import SpaceError
+from rankitect.graph import Architecture, B, Block, Elementwise, Graph, SearchSpace, Sum, T, Zero
+from rankitect.graph.types import parse_ports
+from tests.graph.spaces import CASES, DotInteract, Halves
+
+
+class NoCost(Block):
+    """A block that does not say its FLOPs."""
+
+    ports: ClassVar[str] = "B D -> B D"
+
+
+class Pair(Elementwise):
+    """Two inputs of one type."""
+
+    ports: ClassVar[str] = "B D, B D -> B D"
+
+
+class Bad(Elementwise):
+    """A ports line that is none."""
+
+    ports: ClassVar[str] = "B D -> B D*"
+
+
+def graph() -> tuple[Graph, Any, Any]:
+    g = Graph("demo")
+    return g, g.input("x", B, 4), g.input("tokens", B, T, 6)
+
+
+def bad_wire() -> None:
+    g, x, _ = graph()
+    with g.inside("block0"):
+        Pair()(x, Linear(g.choice("width", [3, 5]))(x), name="pair")
+
+
+def bad_rank() -> None:
+    g, x, t = graph()
+    DotInteract(3)(t, t)
+
+
+def bad_dtype() -> None:
+    g, x, _ = graph()
+    Embed(9, 4)(x)
+
+
+def bad_count() -> None:
+    g, x, _ = graph()
+    Pair()(x)
+
+
+def bad_candidate() -> None:
+    g, x, _ = graph()
+    with g.inside("layers.3"):
+        g.oneof("op", {"wide": Linear(8), "narrow": Linear(g.choice("width", [4, 8]))}, x)
+
+
+def only_zero() -> None:
+    g, x, _ = graph()
+    g.oneof("op", {"a": Zero(), "b": Zero()}, x)
+
+
+def no_wire() -> None:
+    g, x, _ = graph()
+    g.oneof("op", {"a": lambda x: (x, x), "b": Zero()}, x)
+
+
+def other_graph() -> None:
+    Pair()(graph()[1], graph()[1])
+
+
+def list_of_wires() -> None:
+    g, x, _ = graph()
+    Sum()(x, [x, x])  # type: ignore[arg-type]
+
+
+def picked_into_fixed() -> None:
+    g, x, _ = graph()
+    Norm()(g.pick("wire", [x, Linear(4)(x)])[1], name="norm")
+
+
+def picked_none() -> None:
+    g, x, _ = graph()
+    Linear(3)(*g.pick("wire", [x, x], least=0), name="mix")
+
+
+def picked_one_of() -> None:
+    g, x, _ = graph()
+    Linear(3)(g.pick("wire", [x, x])[0], name="mix")
+
+
+def picked_out() -> None:
+    g, x, _ = graph()
+    g.out = tuple(g.pick("wire", [x, x]))
+
+
+def picked_candidate() -> None:
+    g, x, _ = graph()
+    g.oneof("op", {"a": lambda *xs: xs[0], "b": Zero()}, *g.pick("wire", [x, x]))
+
+
+def twice() -> None:
+    g, x, _ = graph()
+    with g.inside("layers.1"):
+        g.choice("width", [1, 2])
+        g.choice("width", [1, 2])
+
+
+def decides_nothing() -> None:
+    g, x, _ = graph()
+    g.choice("width", [3, 4])
+    g.out = x
+    SearchSpace(g)
+
+
+def foreign_choice() -> None:
+    g, x, _ = graph()
+    g.out = Linear(Graph("other").choice("width", [1, 2]))(x, name="lin")
+    SearchSpace(g)
+
+
+def categorical_arithmetic() -> None:
+    g, x, _ = graph()
+    Linear(g.choice("act", ["relu", "gelu"]) * 2)(x)
+
+
+def categorical_size() -> None:
+    g, x, _ = graph()
+    Linear(g.choice("act", ["relu", "gelu"]))(x)
+
+
+def categorical_compared() -> None:
+    g, x, _ = graph()
+    g.require(g.choice("act", ["relu", "gelu"]).eq(1))
+
+
+def categorical_depth() -> None:
+    g, x, _ = graph()
+    g.repeat("layers", g.choice("depth", ["few", "many"]), lambda i, x: x, x)
+
+
+def float_size() -> None:
+    g, x, _ = graph()
+    Linear(2.5)(x)  # type: ignore[arg-type]
+
+
+def no_flops() -> None:
+    g, x, _ = graph()
+    NoCost()(x)
+
+
+def changed_type() -> None:
+    g, x, _ = graph()
+    g.repeat("layers", 2, lambda i, x: Linear(5)(x), x)
+
+
+def same_node() -> None:
+    g, x, _ = graph()
+    Linear(3)(Linear(4)(x, name="lin"), name="lin")
+
+
+def weights_unknown() -> None:
+    g, x, t = graph()
+    ids = g.input("ids", B, T, dtype="int")
+    TiedHead(9)(Embed(9, 4)(ids, name="embed"), name="head", weights="embedd")
+
+
+def weights_unlike() -> None:
+    g, x, t = graph()
+    ids = g.input("ids", B, T, dtype="int")
+    TiedHead(8)(Embed(9, 4)(ids, name="embed"), name="head", weights="embed")
+
+
+def no_output() -> None:
+    SearchSpace(graph()[0])
+
+
+def infeasible() -> None:
+    g, x, _ = graph()
+    w = g.choice("width", [3, 5])
+    g.require(w.le(4), "narrow")
+    g.require(w.ge(4), "wide")
+    g.out = Linear(w)(x)
+    SearchSpace(g)
+
+
+def never() -> None:
+    g, x, _ = graph()
+    g.require(Linear(3)(x).type[1].eq(4))
+
+
+def too_many_subsets() -> None:
+    g, x, _ = graph()
+    g.pick("wire", [x] * 20)
+
+
+def sizes_of_nothing() -> None:
+    g = Graph("demo")
+    x = g.input("x", B, 4)
+    g.oneof("op", {"a": lambda x: Other()(x), "b": Zero()}, x)
+
+
+class Other(Elementwise):
+    """An output with an axis of its own."""
+
+    ports: ClassVar[str] = "B D -> B extent"
+    extent: Any = T
+
+
+AUTHORING: list[tuple[Callable[[], Any], str]] = [
+    (
+        bad_wire,
+        "at block0.pair (Pair): axis D is 4 on an earlier port or in the block but block0.width on input 1; "
+        "wires: [B, 4], [B, block0.width]",
+    ),
+    (bad_rank, "at dotinteract (DotInteract): input 0 needs 2 axes (B D), not 3; wires: [B, T, 6], [B, T, 6]"),
+    (bad_dtype, "at embed (Embed): input 0 must be int, not float; wires: [B, 4]"),
+    (bad_count, "at pair (Pair): takes 2 inputs (B D, B D -> B D), not 1; wires: [B, 4]"),
+    (
+        bad_candidate,
+        "at layers.3.op: candidates must give one type, but 'wide' gives [B, 8] and 'narrow' gives [B, layers.3.width]",
+    ),
+    (only_zero, "at op: every candidate is Zero, so there is no output type"),
+    (no_wire, "at op.a: a candidate must give a wire, not tuple"),
+    (other_graph, "at pair (Pair): input 1 (x[B, 4]) belongs to another graph, 'demo'"),
+    (list_of_wires, "at sum (Sum): input 1 is a list, not a wire (unpack a list with *)"),
+    (
+        picked_into_fixed,
+        "at norm (Norm): input 0 (linear[B, 4]) was picked, so it may be absent; the port must take any number",
+    ),
+    (
+        picked_none,
+        "at mix (Linear): the choices 'wire' may leave none of its 2 inputs; pick with least=1 or add a wire "
+        "that is always there",
+    ),
+    (
+        picked_one_of,
+        "at mix (Linear): the choices 'wire' may leave none of its 1 inputs; pick with least=1 or add a wire "
+        "that is always there",
+    ),
+    (picked_out, "graph 'demo': x[B, 4] was picked, so it may be absent, and is no output"),
+    (picked_candidate, "at op.a: x[B, 4] was picked, so it may be absent: put it into a block first"),
+    (twice, "choice 'layers.1.width' is declared twice: to share a choice, pass the object that the first call gave"),
+    (decides_nothing, "choice 'width' is declared but decides nothing in the graph"),
+    (foreign_choice, "at lin: choice 'width' was not declared in graph 'demo'"),
+    (
+        categorical_arithmetic,
+        "choice 'act' is categorical ('relu', 'gelu') and is no number: ask `is_(value)` or `has(member)`",
+    ),
+    (
+        categorical_size,
+        "choice 'act' is categorical ('relu', 'gelu') and is no number: ask `is_(value)` or `has(member)`",
+    ),
+    (
+        categorical_compared,
+        "choice 'act' is categorical ('relu', 'gelu') and is no number: ask `is_(value)` or `has(member)`",
+    ),
+    (
+        categorical_depth,
+        "choice 'depth' is categorical ('few', 'many') and is no number: ask `is_(value)` or `has(member)`",
+    ),
+    (
+        float_size,
+        "at linear (Linear): 'width' of output axis 'width' is on no input and is no whole number, choice or "
+        "expression among the block's fields",
+    ),
+    (no_flops, "block NoCost does not state its FLOPs: define `flops`, or use Elementwise"),
+    (changed_type, "at layers.0: a repeated layer must keep [B, 4], not give [B, 5]"),
+    (same_node, "there is already a node 'lin': give this Linear a name of its own"),
+    (weights_unknown, "at head (TiedHead): no node has weights 'embedd'; did you mean 'embed'?"),
+    (weights_unlike, "head and embed share the weights 'embed', but weight is [8, 4] in one and [9, 4] in the other"),
+    (no_output, "graph 'demo' has no output: assign `g.out`"),
+    (infeasible, "space 'demo' has no feasible architecture: its rules exclude each other: narrow; wide"),
+    (never, "rule 0 can never hold"),
+    (too_many_subsets, "choice 'wire' would have 1,048,575 subsets of 20, more than 4,096: give `most`"),
+    (
+        sizes_of_nothing,
+        "at op.b: Zero() cannot tell the sizes B, T of [B, T]: no input of the candidates or the graph has them",
+    ),
+    (lambda: parse_ports("B D"), "ports line 'B D' lacks '->' between inputs and outputs"),
+    (lambda: Bad()(graph()[1]), "at bad (Bad): output axis 'D*' is not a formula of names, whole numbers, + - * // %"),
+    (lambda: Linear(3, "swish"), "Linear: activation 'swish' is unknown; allowed: none, relu, silu, gelu, tanh"),
+    (lambda: Norm()(), "Norm: put it on at least one wire"),
+    (lambda: Graph("g").choice("w", []), "choice 'w' has no values to choose from"),
+    (lambda: Graph("g").choice("w", [1, 1]), "choice 'w' lists a value twice: [1, 1]"),
+    (lambda: Graph("g").choice("w", [1, "a"]), "choice 'w' mixes numbers with other values: [1, 'a']"),
+    (
+        lambda: Graph("g").choice("w", [None]),  # type: ignore[list-item]
+        "choice 'w' must choose among numbers, strings and booleans, not [None]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "text"), AUTHORING, ids=[f"{i}-{m.__name__}" for i, (m, _) in enumerate(AUTHORING)])
+def test_a_mistake_of_the_author_is_named(make: Callable[[], Any], text: str) -> None:
+    with pytest.raises(SpaceError) as caught:
+        make()
+    assert str(caught.value) == text
+
+
+def llama(**changes: Any) -> Callable[[], Any]:
+    space = CASES["llama"].make()
+    choices: dict[str, Any] = {"d_model": 8, "depth": 1}
+    choices |= {f"layers.0.{k}": v for k, v in {"heads": 4, "kv": 2, "ffn": 12, "attn": "full"}.items()}
+    choices |= {k.replace("0_", "0.").replace("layers_", "layers."): v for k, v in changes.items()}
+    return lambda: space.architecture({k: v for k, v in choices.items() if v is not None})
+
+
+USING: list[tuple[Callable[[], Any], str]] = [
+    (llama(dmodel=8), r"space 'llama' has no choice 'dmodel'; did you mean 'd_model'\?"),
+    (llama(zzz=8), r"space 'llama' has no choice 'zzz'; known: d_model, depth, layers.0.heads, .*\.\.\."),
+    (llama(d_model=9), r"choice 'd_model' cannot be 9; allowed: 16, 8, 24"),
+    (llama(d_model="8"), r"choice 'd_model' cannot be '8'; allowed: 16, 8, 24"),
+    (llama(d_model=True), r"choice 'd_model' cannot be True; allowed: 16, 8, 24"),
+    (llama(d_model=[[8]]), r"choice 'd_model' cannot be \(\[8\],\); allowed: 16, 8, 24"),
+    (llama(layers_0_attn="half"), r"choice 'layers.0.attn' cannot be 'half'; allowed: 'full', 'swa', 'skip'"),
+    (llama(layers_0_kv=None), r"space 'llama': choice 'layers.0.kv' has an effect here and needs a value"),
+    (llama(depth=2), r"space 'llama': choice 'layers.1.heads' and 3 more has an effect here and needs a value"),
+    (
+        llama(layers_0_kv=3),
+        r"space 'llama': rule 'heads must be a multiple of kv' does not hold for layers.0.heads=4, "
+        r"layers.0.kv=3",
+    ),
+    (
+        lambda: CASES["llama"].make().validate(Architecture("ctr", "1", {})),
+        r"architecture of space 'ctr' version 1 given to 'llama' version 1",
+    ),
+    (
+        lambda: CASES["llama"].make().validate(Architecture("llama", "2", {})),
+        r"architecture of space 'llama' version 2 given to 'llama' version 1",
+    ),
+    (lambda: Architecture.from_json("{}"), r"not an architecture in JSON \(space, version, choices\): '{}': 'choices'"),
+    (lambda: Architecture.from_json("nonsense"), r"not an architecture in JSON .*: 'nonsense': Expecting value.*"),
+    (lambda: CASES["llama"].make().cost([], "flop"), r"unknown cost 'flop'; did you mean 'flops'\?"),
+    (lambda: CASES["llama"].make().sample(0, param=(0, 1)), r"cannot bound 'param'; did you mean 'params'\?"),
+    (lambda: CASES["llama"].make().sample(0, params=(2, 1)), r"params=\(2, 1\): the lower bound is above the upper"),
+]
+
+
+@pytest.mark.parametrize(("make", "text"), USING, ids=range(len(USING)))
+def test_a_mistake_of_the_user_is_named(make: Callable[[], Any], text: str) -> None:
+    with pytest.raises(SpaceError) as caught:
+        make()
+    assert re.fullmatch(text, str(caught.value)), str(caught.value)
+
+
+def test_a_stored_space_brings_no_code_from_elsewhere() -> None:
+    text = CASES["ctr"].make().to_json()
+    with pytest.raises(SpaceError, match=r"block 'tests.graph.spaces.DotInteract' is not from an allowed package"):
+        SearchSpace.from_json(text)
+    known = ("rankitect", "tests")
+    for name, message in {
+        "tests.graph.spaces.Missing": "'tests.graph.spaces.Missing' is no block",
+        "tests.graph.spaces.CASES": "'tests.graph.spaces.CASES' is no block",
+        "tests.nowhere.Block": "block 'tests.nowhere.Block' cannot be imported: No module named 'tests.nowhere'",
+        "os.system": r"block 'os.system' is not from an allowed package \(rankitect, tests\)",
+    }.items():
+        with pytest.raises(SpaceError, match=message):
+            SearchSpace.from_json(text.replace("tests.graph.spaces.DotInteract", name), known)
+    with pytest.raises(SpaceError, match="not a space in JSON: JSONDecodeError"):
+        SearchSpace.from_json(text[:-20], known)
+    with pytest.raises(SpaceError, match="space of schema 7; this version reads 1"):
+        SearchSpace.from_json(text.replace('"schema": 1', '"schema": 7'), known)
+    with pytest.raises(SpaceError, match="not a space in JSON"):
+        SearchSpace.from_json("[1]", known)
+
+
+def test_an_error_while_writing_leaves_the_graph_usable() -> None:
+    g, x, _ = graph()
+    with pytest.raises(SpaceError, match="output axis"), g.inside("block"):
+        Linear("wide")(x)  # type: ignore[arg-type]
+    g.out = Linear(3)(x, name="ok")
+    assert [n.path for n in g.nodes] == ["x", "tokens", "ok"]
+    assert GQA(1, 1, 4).label == "GQA"
+    assert SwiGLU(4).fields()["width"] == 4
+    assert len(g.outputs_of(Halves()(x))) == 2
