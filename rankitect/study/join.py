@@ -94,8 +94,8 @@ def _make(plugin: Plugin, parts: Parts) -> Any:
 
 def _decoder(space: Any) -> Callable[[str], Any]:
     """The space's own `decode`, for spaces that are not block graphs; else that of the graph's architectures."""
-    if own := getattr(space, "decode", None):
-        return own
-    from rankitect.graph import Architecture
+    from rankitect.graph import Architecture, SearchSpace
 
+    if not isinstance(space, SearchSpace) and (own := getattr(space, "decode", None)):
+        return own
     return Architecture.from_json
