@@ -27,6 +27,7 @@ __all__ = [
     "Variants",
     "WeightTree",
     "bounds",
+    "cut",
     "find_owner",
     "make_plan",
     "relaxed_plan",
@@ -166,20 +167,31 @@ class Variants(Protocol):
         """The expected change, [outputs, units...] at its largest, given the probabilities of joint sizes."""
 
 
-def take(weight: torch.Tensor, shape: Sequence[int], variants: Variants | None = None) -> torch.Tensor:
-    """The prefix of a weight along every axis: the one way in which any model gets a part of another's weights.
+def cut(
+    weight: torch.Tensor, shape: Sequence[int], variants: Variants | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The prefix of a weight along every axis, and what to add to it: the one way to get a part of another's weights.
 
-    A view; the weight itself where nothing is cut. With `variants`, the prefix refitted for its size.
+    The prefix is a view; the weight itself where nothing is cut. With `variants`, there may be something to add.
 
     Raises:
         SpaceError: The weight is smaller than the prefix.
     """
     if tuple(weight.shape) == tuple(shape):
-        return weight
+        return weight, None
     if weight.dim() != len(shape) or any(n > m for n, m in zip(shape, weight.shape, strict=True)):
         raise SpaceError(f"a weight of shape {list(weight.shape)} has no prefix of shape {list(shape)}")
     part = weight[tuple(slice(n) for n in shape)]
-    change = variants.change(shape) if variants is not None else None
+    return part, variants.change(shape) if variants is not None else None
+
+
+def take(weight: torch.Tensor, shape: Sequence[int], variants: Variants | None = None) -> torch.Tensor:
+    """What `cut` gives as one tensor: a view, unless there is something to add.
+
+    Raises:
+        SpaceError: The weight is smaller than the prefix.
+    """
+    part, change = cut(weight, shape, variants)
     return part if change is None else part + change
 
 

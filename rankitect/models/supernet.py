@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,15 +12,16 @@ from torch import nn
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, Param, SearchSpace
+from rankitect.models.copying import Piece, copied
 from rankitect.models.plan import (
     Owner,
     Plan,
     SlicedParams,
     WeightTree,
+    cut,
     find_owner,
     make_plan,
     run_plan,
-    take,
     weight_bounds,
 )
 
@@ -120,6 +122,14 @@ class Supernet(nn.Module):
         self.weights = WeightTree(tensors if tensors is not None else _start(space, shapes, seed))
         self._plans: dict[Architecture, Plan] = {}
 
+    def copy(self) -> Supernet:
+        """A supernet with weights of its own and the same refits."""
+        tensors = {(o, n): getattr(self.weights.owner(o), n).detach().clone() for o, n in weight_bounds(self.space)}
+        made = Supernet(self.space, tensors=tensors)
+        for owner, _ in tensors:
+            made.weights.owner(owner).variants = self.weights.owner(owner).variants
+        return made
+
     def plan(self, architecture: Architecture) -> Plan:
         """The steps of an architecture (the last few are kept)."""
         if architecture not in self._plans:
@@ -135,13 +145,14 @@ class Supernet(nn.Module):
     def extract(self, architecture: Architecture) -> Standalone:
         """The architecture as a model of its own, with copies of the weights that `activate` uses."""
         plan = self.plan(architecture)
-        copies = {(owner, name): self._copy(owner, name, shape) for (owner, name), shape in plan.shapes().items()}
-        return Standalone(plan, copies)
+        shapes = plan.shapes()
+        return Standalone(
+            plan, copied({key: partial(self._piece, *key, shape) for key, shape in shapes.items()}, shapes)
+        )
 
-    def _copy(self, owner: str, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    def _piece(self, owner: str, name: str, shape: tuple[int, ...]) -> Piece:
         module = self.weights.owner(owner)
-        part = take(getattr(module, name).detach(), shape, module.variants.get(name))
-        return part.clone(memory_format=torch.contiguous_format)
+        return cut(module.get_parameter(name).detach(), shape, module.variants.get(name))
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         """A supernet has no one forward.

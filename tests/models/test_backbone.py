@@ -197,3 +197,26 @@ def test_samples_of_the_space_are_pruned_backbones_of_every_kind() -> None:
     drawn = SPACE.sample_many(400, np.random.default_rng(0))
     kinds = {(a.get("layers.0.attn"), a.get("layers.0.runs")) for a in drawn}
     assert {(attn, runs) for attn in ("full", "swa", "skip") for runs in (1, 2)} | {(None, 0)} == kinds
+
+
+def test_an_extracted_model_shares_no_memory_with_the_supernet_or_between_weights() -> None:
+    alone = REFITTED.inherit(REFITTED.largest)
+    held = {p.untyped_storage().data_ptr() for p in REFITTED.supernet.parameters()}
+    own = [p.untyped_storage().data_ptr() for p in alone.parameters()]
+    assert len(set(own)) == len(own)
+    assert held.isdisjoint(own)
+    assert all(p.is_contiguous() and p.data_ptr() % 64 == 0 for p in alone.parameters())
+    with torch.no_grad():
+        before = REFITTED.supernet.activate(REFITTED.largest)(IDS)
+        for p in alone.parameters():
+            p.zero_()
+        assert torch.equal(REFITTED.supernet.activate(REFITTED.largest)(IDS), before)
+
+
+def test_a_supernet_of_another_precision_is_extracted_in_it() -> None:
+    supernet = Supernet(SPACE, tensors=llama_tensors(CHECKPOINT)).to(torch.bfloat16)
+    architecture = changed(SPACE, ffn=32, group=1)
+    alone = supernet.extract(architecture)
+    assert {p.dtype for p in alone.parameters()} == {torch.bfloat16}
+    owner = alone.owner("layers.0.mlp").get_parameter("gate")
+    assert torch.equal(owner, supernet.weights.owner("layers.0.mlp").get_parameter("gate")[:32])
