@@ -5,7 +5,8 @@ Every choice has a score for each value, in nats a token. Probabilities at a cos
 every step, and no penalty weight has to be found. A step samples a target, draws Gumbel-softmax weights
 (arXiv 1611.01144) from those probabilities, runs the relaxed model on text that its weights never see, and moves the
 scores against the gradient of the loss (the gradient with respect to a value's weight is the change of the loss that the
-value brings, in the unit of the scores). Targets are drawn from the whole range, so one search yields a front.
+value brings, in the unit of the scores). Between two such steps the shared weights take a step of the task's training on
+an architecture sampled from the same probabilities, on text of their own. Targets are drawn from the whole range, so one search yields a front.
 
 A task may offer second-order estimates of what each value costs (`prior`). Free scores for some 700 values are a random
 walk on the few ten thousand tokens that a search can afford; with a prior, the search estimates one multiplier a choice
@@ -23,11 +24,16 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.controllers.dnas_scores import Scores
+from rankitect.controllers.dnas_weights import CoTraining
 from rankitect.study.contracts import Proposal, replay
 from rankitect.study.records import Spent
 
 if TYPE_CHECKING:
+    import torch
+
     from rankitect.graph import Architecture, SearchSpace
+    from rankitect.models.relaxed import RelaxedSupernet
+    from rankitect.models.supernet import Supernet
     from rankitect.study.contracts import Session, Trial
     from rankitect.study.join import Parts
 
@@ -37,8 +43,11 @@ STATE = "dnas.safetensors"
 
 
 class DNAS:
-    """See the module. Works on any task that offers `supernet(space)`, `search_loss(forward, step)` and, optionally,
-    `prior()`; the cost is any reading of the graph."""
+    """See the module. The cost is any reading of the graph.
+
+    Works on any task that offers `supernet(space)` (weights of the search's own), `search_loss(forward, step)`,
+    `train_loss(model, step)`, `adopt(supernet)` (candidates inherit from it), `reference` and, optionally, `prior()`.
+    """
 
     class Config(BaseModel):
         """Keys of `controller`."""
@@ -54,7 +63,8 @@ class DNAS:
         scale: tuple[float, float] = Field((0.006, 0.001), description="softness of the choices, first and last step, nats")
         temperature: tuple[float, float] = Field((1.0, 0.3), description="of the Gumbel-softmax, first and last step")
         prior: bool = Field(True, description="start from the task's second-order estimates")
-        checkpoint_every: int = Field(5, ge=1, description="steps between checkpoints")
+        weight_lr: float = Field(1.5e-4, ge=0, description="peak rate of the shared weights' training; 0 keeps them as they are")
+        checkpoint_every: int = Field(20, ge=1, description="steps between checkpoints")
 
     def __init__(self, config: Config, space: SearchSpace, task: Any, seed: int) -> None:
         self._config, self._space, self._task, self._seed = config, space, task, seed
@@ -68,44 +78,69 @@ class DNAS:
 
     def prepare(self, session: Session) -> None:
         """Search, or go on from the last checkpoint; then discretise."""
-        scores = Scores.load(self._space, self._config.cost, self._task.reference, session.state_dir / STATE)
+        c, folder = self._config, session.state_dir
+        scores = Scores.load(self._space, c.cost, self._task.reference, folder / STATE)
         if scores is None:
-            prior = self._task.prior() if self._config.prior and hasattr(self._task, "prior") else {}
-            scores = Scores(self._space, self._config.cost, self._task.reference, prior)
-        if scores.step < self._config.steps:
-            self._search(scores, session)
-        for target in sorted(self._config.targets, reverse=True):
+            prior = self._task.prior() if c.prior and hasattr(self._task, "prior") else {}
+            scores = Scores(self._space, c.cost, self._task.reference, prior)
+        supernet = self._task.supernet(self._space)
+        weights = CoTraining(supernet, self._task, c.weight_lr, c.steps) if c.weight_lr and c.steps else None
+        if weights is not None and scores.step:
+            weights.load(folder / _weights_file(scores.step))
+        if scores.step < c.steps:
+            self._search(scores, weights, supernet, session)
+        if weights is not None:
+            self._task.adopt(supernet)
+        for target in sorted(c.targets, reverse=True):
             made = scores.discretise(target, np.random.default_rng([self._seed, 1]))
             if made not in [a for _, a in self._found]:
                 self._found.append((target, made))
 
-    def _search(self, scores: Scores, session: Session) -> None:
+    def _search(self, scores: Scores, weights: CoTraining | None, supernet: Supernet, session: Session) -> None:
         from rankitect.models.relaxed import RelaxedSupernet
 
-        c = self._config
-        supernet = self._task.supernet(self._space)
-        supernet.requires_grad_(False)
-        relaxed = RelaxedSupernet(supernet)
+        c, relaxed = self._config, RelaxedSupernet(supernet)
         low, high = min(c.targets), max(c.targets)
-        tokens = scores.tokens
         while scores.step < c.steps:
             part = scores.step / max(c.steps - 1, 1)
+            scale = _anneal(c.scale, part)
             rng = np.random.default_rng([self._seed, scores.step])
+            if weights is not None:
+                sampled = scores.sample(float(rng.uniform(low, high)), scale, rng)
+                loss, used = weights.step(sampled, scores.step)
+                scores.tokens += used
+                session.scalar("dnas/weight_loss", loss, scores.step)
             target = float(rng.uniform(low, high))
-            weights = scores.draw(target, _anneal(c.scale, part), _anneal(c.temperature, part), rng)
-            loss, used = self._task.search_loss(lambda *x, w=weights: relaxed(w, *x), scores.step)
-            loss.backward()
-            scores.move(weights, c.lr)
-            tokens += used
-            scores.tokens = tokens
-            session.scalar("dnas/loss", float(loss.detach()), scores.step)
+            value, used = self._score_step(scores, relaxed, scores.draw(target, scale, _anneal(c.temperature, part), rng))
+            scores.tokens += used
+            session.scalar("dnas/loss", value, scores.step)
             session.scalar("dnas/target", target, scores.step)
-            session.progress(scores.step, c.steps, f"loss {float(loss.detach()):.3f} at {target:.0%}")
+            session.progress(scores.step, c.steps, f"loss {value:.3f} at {target:.0%}")
             if scores.step % c.checkpoint_every == 0 or scores.step == c.steps or session.should_stop():
-                scores.save(session.state_dir / STATE)
-                session.charge("dnas", Spent(train_tokens=tokens))
+                self._save(scores, weights, session)
                 session.check()
-        supernet.requires_grad_(True)
+
+    def _score_step(self, scores: Scores, relaxed: RelaxedSupernet, drawn: dict[str, torch.Tensor]) -> tuple[float, int]:
+        """Learn from one batch of text; the loss and its tokens. The shared weights stay as they are."""
+        relaxed.freeze(True)
+        try:
+            loss, used = self._task.search_loss(lambda *x: relaxed(drawn, *x), scores.step)
+            loss.backward()
+        finally:
+            relaxed.freeze(False)
+        scores.move(drawn, self._config.lr)
+        return float(loss.detach()), used
+
+    def _save(self, scores: Scores, weights: CoTraining | None, session: Session) -> None:
+        """A checkpoint: the scores name the step, so weights of that step are there before them."""
+        folder = session.state_dir
+        if weights is not None:
+            weights.save(folder / _weights_file(scores.step), final=scores.step == self._config.steps)
+        scores.save(folder / STATE)
+        session.charge("dnas", Spent(train_tokens=scores.tokens))
+        for old in folder.glob("weights-*.safetensors"):
+            if old.name != _weights_file(scores.step):
+                old.unlink()
 
     def ask(self, n: int) -> list[Proposal]:
         """The discretised architectures, from the largest target to the smallest."""
@@ -119,6 +154,10 @@ class DNAS:
     def recover(self, trials: list[Trial]) -> None:
         """Goes through the history again."""
         replay(self, trials)
+
+
+def _weights_file(step: int) -> str:
+    return f"weights-{step:06d}.safetensors"
 
 
 def _anneal(ends: tuple[float, float], part: float) -> float:

@@ -107,6 +107,21 @@ class Scores:
             self._remember(found)
         return self._at(self._solve(target, scale), scale)
 
+    def sample(self, target: float, scale: float, rng: np.random.Generator) -> Architecture:
+        """A feasible architecture drawn from the probabilities at a target.
+
+        Raises:
+            SpaceError: None of many draws met the rules.
+        """
+        chances = {p: c.numpy() / float(c.sum()) for p, c in self.chances(target, scale).items()}
+        for _ in range(1000):
+            values = {p: c.values[rng.choice(len(c.values), p=chances[p])] for p, c in self.space.choices.items()}
+            try:
+                return self.space.architecture(values)
+            except SpaceError:
+                continue
+        raise SpaceError(f"no feasible architecture in 1,000 draws at {target:.0%}: the rules forbid nearly everything likely")
+
     def draw(self, target: float, scale: float, temperature: float, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Weights at a target, float32 leaves that want gradients: Gumbel-softmax samples, one-hot where there is a prior."""
         import torch
@@ -123,8 +138,8 @@ class Scores:
     def move(self, weights: Mapping[str, torch.Tensor], lr: float) -> None:
         """Learn from the gradients that `weights` have.
 
-        Free scores take a step of mirror descent. For a choice with a prior, the slope toward each larger value u of the
-        drawn value v estimates 2 m (E(u) - E(v)): the loss is quadratic in what was left out, and the refits of nested
+        Free scores take a step of mirror descent. For a choice with a prior, the slope toward each larger value u of
+        the drawn value v estimates 2 m (E(u) - E(v)): the loss is quadratic in what was left out, and the refits of nested
         sizes leave residuals that are orthogonal to what the larger size adds. Its regression gives one estimate of m.
         """
         for path, weight in weights.items():

@@ -51,7 +51,7 @@ class Healed:
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Inherit, heal, measure, save."""
         task = self._task
-        model = task.backbone.inherit(architecture)
+        model = task.inherited.extract(architecture)
         trained = 0
         if architecture != task.reference:
             trained = self._heal(model, context)

@@ -47,7 +47,7 @@ class Inherited:
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Measure one architecture."""
         task = self._task
-        model = task.backbone.supernet.activate(architecture)
+        model = task.inherited.activate(architecture)
         quality = task.task.quality(model, "search", windows=self._windows, check=context.check)
         metrics = {"perplexity": Metric(quality.perplexity, "", quality.tokens, quality.interval())}
         metrics |= cost_metrics(task.space, architecture, task.reference, task.context)

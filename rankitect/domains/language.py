@@ -15,17 +15,22 @@ from rankitect.errors import ConfigError, SpaceError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.models.backbone import Backbone
     from rankitect.models.checkpoints import LlamaCheckpoint
     from rankitect.models.importance import Statistics
+    from rankitect.models.supernet import Supernet
     from rankitect.study.join import Parts
     from rankitect.study.records import Baseline
     from rankitect.tasks.language import LanguageTask
     from rankitect.training.distill import Distillation
 
 __all__ = ["Language"]
+
+SEARCH_ORDER = 1_000_003
+"""Added to the seed for the order of training text during a search: healing sees it in another order."""
 
 
 class Language:
@@ -64,6 +69,7 @@ class Language:
         from rankitect.tasks.language import LanguageTask
 
         self.config, self._parts = config, parts
+        self._adopted: Supernet | None = None
         if config.backbone == "random":
             self.checkpoint = _tiny_backbone(parts.config.seed)
         else:
@@ -163,9 +169,18 @@ class Language:
         del self._plain  # half a gigabyte
         return made
 
-    def supernet(self, space: SearchSpace) -> Any:
-        """The shared weights on which architectures are relaxed."""
-        return self.backbone.supernet
+    def supernet(self, space: SearchSpace) -> Supernet:
+        """A copy of the backbone's weights for a search to train."""
+        return self.backbone.supernet.copy()
+
+    def adopt(self, supernet: Supernet) -> None:
+        """Let candidates inherit from weights that a search has trained, from now on."""
+        self._adopted = supernet
+
+    @property
+    def inherited(self) -> Supernet:
+        """The weights that candidates inherit."""
+        return self._adopted or self.backbone.supernet
 
     @property
     def reference(self) -> Architecture:
@@ -206,6 +221,11 @@ class Language:
         """
         batch = self._search_distillation.batch_at(step)
         return self._search_distillation.loss(forward, batch), len(batch)
+
+    def train_loss(self, model: nn.Module, step: int) -> tuple[torch.Tensor, int]:
+        """The loss that shared weights are trained on, on training text, and its tokens."""
+        batch = self.distillation.batch_at(step, self._parts.config.seed + SEARCH_ORDER)
+        return self.distillation.loss(model, batch), len(batch)
 
     def prior(self) -> dict[str, torch.Tensor]:
         """Second-order estimates, for each choice, of how much the loss rises at each value, nats a token."""

@@ -158,6 +158,10 @@ class RelaxedSupernet(nn.Module):
         self._plan = relaxed_plan(self.space)
         self._masks = _Masks(self.space)
 
+    def freeze(self, frozen: bool) -> None:
+        """Whether the supernet's weights want no gradients."""
+        self._supernet[0].requires_grad_(not frozen)
+
     def mixture(self, weights: Weights) -> Mixture:
         """Check weights and prepare what follows from them.
 
