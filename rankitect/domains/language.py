@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -228,10 +228,29 @@ class Language:
         return self.distillation.loss(model, batch), len(batch)
 
     def prior(self) -> dict[str, torch.Tensor]:
-        """Second-order estimates, for each choice, of how much the loss rises at each value, nats a token."""
+        """For each choice, how much the loss is expected to rise at each value with all else kept, nats a token.
+
+        Second-order estimates for the choices of layers; measured on a batch of training text for the others.
+        """
         from rankitect.domains.prior import second_order
 
-        return second_order(self.backbone, self.statistics)
+        found = second_order(self.backbone, self.statistics)
+        for path, choice in self.space.choices.items() if found else ():
+            if path not in found:
+                found[path] = self._measured_rise(path, choice.values)
+        return found
+
+    def _measured_rise(self, path: str, values: Sequence[Any]) -> torch.Tensor:
+        """The distillation loss with one value changed, over that of the backbone (0 but for the sampled tail)."""
+        import torch
+
+        batch, whole = self.distillation.batch_at(0), dict(self.reference.choices)
+        rises = []
+        with torch.inference_mode():
+            for value in values:
+                model = self.backbone.supernet.activate(self.space.architecture({**whole, path: value}))
+                rises.append(float(self.distillation.loss(model, batch)))
+        return torch.tensor(rises) - rises[list(values).index(whole[path])]
 
     # --- hooks of the study -----------------------------------------------------------------------------------------
     def check(self, parts: Parts) -> None:
