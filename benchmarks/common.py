@@ -35,7 +35,7 @@ def arguments(description: str, rounds: int, **more: Any) -> argparse.Namespace:
         more: Further options, `name=default`.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works; its figures mean nothing")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to try it; its figures mean nothing")
     parser.add_argument("--rounds", type=int, default=None, help=f"runs of each thing (default {rounds})")
     parser.add_argument("--threads", type=int, default=None, help="threads of torch (default: all cores)")
     for name, default in more.items():
@@ -58,8 +58,8 @@ def machine() -> str:
     name, memory = platform.processor() or platform.machine(), ""
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        models = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = models[0] if models else name
+        lines = info.read_text().splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
         memory = f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "?"
     return (

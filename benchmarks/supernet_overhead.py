@@ -1,4 +1,4 @@
-"""What a supernet costs over a hand-written model: at full size, and as a half-size subnet over the same model alone."""
+"""What a supernet costs: at full size over a hand-written model, and half-size over the same model standing alone."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def half_size(backbone: Any) -> tuple[Any, Any]:
     mixed = {p: c.values[0] for p, c in space.choices.items()} | dict(backbone.largest.choices)
     for i in range(config.n_layers):
         draw = float(torch.rand((), generator=rng))
-        mixed[f"layers.{i}.ffn"] = min((config.ffn // 2, config.ffn)[i % 2], max(space.choices[f"layers.{i}.ffn"].values))
+        mixed[f"layers.{i}.ffn"] = (config.ffn // 2, config.ffn)[i % 2]
         mixed[f"layers.{i}.kv_heads"] = 2 if i % 3 else config.n_kv_heads
         mixed[f"layers.{i}.attn"] = "skip" if draw < 0.2 else "swa" if draw < 0.4 else "full"
         mixed[f"layers.{i}.runs"] = 0 if i % 6 == 5 else 1
