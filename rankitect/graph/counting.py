@@ -60,41 +60,87 @@ def _spread(table: Table, paths: Sequence[str], sizes: Mapping[str, int]) -> np.
     return table.values.transpose(order).reshape(shape)
 
 
-def eliminate(choices: Mapping[str, Choice], factors: Sequence[Table], keep_steps: bool = True) -> Elimination:
-    """Sum the product of exp(factor) over all joint values.
+class _Pool:
+    """The tables left, and for each choice which of them hold it: an elimination changes only its neighbours."""
+
+    def __init__(self, choices: Mapping[str, Choice], factors: Sequence[Table]) -> None:
+        self.sizes = {p: len(c.values) for p, c in choices.items()}
+        self.order = {p: i for i, p in enumerate(choices)}
+        self.tables = dict(enumerate(factors))
+        self.holding: dict[str, set[int]] = {p: set() for p in choices}
+        for key, table in self.tables.items():
+            for p in table.paths:
+                self.holding[p].add(key)
+        self.scopes: dict[str, list[str]] = {}
+        self.entries: dict[str, float] = {}
+        for p in choices:
+            self._measure(p)
+
+    def _measure(self, path: str) -> None:
+        near = {q for key in self.holding[path] for q in self.tables[key].paths} - {path}
+        self.scopes[path] = [path, *sorted(near, key=self.order.__getitem__)]
+        self.entries[path] = float(np.prod([float(self.sizes[q]) for q in self.scopes[path]]))
+
+    def cheapest(self) -> str:
+        """The choice whose elimination makes the smallest table."""
+        return min(self.scopes, key=lambda p: (self.entries[p], self.order[p]))
+
+    def joint(self, path: str) -> np.ndarray:
+        """The sum of the tables that hold a choice, over its scope."""
+        scope = self.scopes[path]
+        total = np.zeros([self.sizes[p] for p in scope])
+        for key in sorted(self.holding[path]):
+            total = total + _spread(self.tables[key], scope, self.sizes)
+        return total
+
+    def replace(self, path: str, message: np.ndarray) -> None:
+        """Put what an elimination leaves in the place of the tables that held the choice."""
+        gone, rest = self.holding.pop(path), self.scopes.pop(path)[1:]
+        for key in gone:
+            del self.tables[key]
+        new = max(self.tables, default=0) + len(gone) + 1
+        if rest:
+            self.tables[new] = Table(tuple(rest), message)
+        for p in rest:
+            self.holding[p] = (self.holding[p] - gone) | {new}
+            self._measure(p)
+
+
+def eliminate(
+    choices: Mapping[str, Choice], factors: Sequence[Table], keep_steps: bool = True, best: bool = False
+) -> Elimination:
+    """Sum the product of exp(factor) over all joint values, or find the largest product.
 
     Args:
         choices: The choices.
         factors: Log-factors: 0 allows, -inf forbids, other numbers weigh.
+        keep_steps: Whether to keep what sampling needs.
+        best: Whether to take the largest product instead of the sum of all; `log_total` is then its logarithm.
 
     Raises:
         SpaceError: An intermediate table would be too large (the factors tie too many choices together).
     """
-    sizes = {p: len(c.values) for p, c in choices.items()}
-    live = list(factors)
-    left = list(choices)
+    pool = _Pool(choices, factors)
     steps: list[_Step] = []
     total = 0.0
-    while left:
-        scopes = {p: {q for t in live if p in t.paths for q in t.paths} | {p} for p in left}
-        path = min(left, key=lambda p: (float(np.prod([float(sizes[q]) for q in scopes[p]])), left.index(p)))
-        scope = [path, *sorted(scopes[path] - {path})]
-        if np.prod([float(sizes[q]) for q in scope]) > MAX_TABLE * 64:
+    while pool.scopes:
+        path = pool.cheapest()
+        scope = pool.scopes[path]
+        if pool.entries[path] > MAX_TABLE * 64:
             raise SpaceError(f"the rules and gates tie {len(scope)} choices together: {', '.join(scope[:6])}, ...")
-        joint = np.zeros([sizes[p] for p in scope])
-        for table in live:
-            if path in table.paths:
-                joint = joint + _spread(table, scope, sizes)
+        joint = pool.joint(path)
         top = joint.max(axis=0)
-        safe = np.where(np.isfinite(top), top, 0.0)
-        with np.errstate(divide="ignore"):
-            message = np.log(np.exp(joint - safe).sum(axis=0)) + safe
-        live = [t for t in live if path not in t.paths]
-        if message.ndim:
-            live.append(Table(tuple(scope[1:]), message))
-        else:
+        message = top if best else _log_sum(joint, top)
+        if not message.ndim:
             total += float(message)
         if keep_steps:
             steps.append(_Step(path, tuple(scope[1:]), joint))
-        left.remove(path)
+        pool.replace(path, message)
     return Elimination(total, tuple(steps))
+
+
+def _log_sum(joint: np.ndarray, top: np.ndarray) -> np.ndarray:
+    safe = np.where(np.isfinite(top), top, 0.0)
+    with np.errstate(divide="ignore"):
+        summed: np.ndarray = np.log(np.exp(joint - safe).sum(axis=0)) + safe
+    return summed

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import minimize_scalar
 
 from rankitect.errors import SpaceError
 from rankitect.graph.cost import COSTS
@@ -23,6 +23,14 @@ __all__ = ["crossover", "mutate", "neighbours", "sample_columns"]
 
 BATCH = 2048
 ROUNDS = 40
+HOPELESS = 8
+"""Rounds without any hit after which to stop."""
+STEEPEST = 1e4
+"""Bound of a tilt, over the full span of a cost: beyond it only the extreme architecture is left."""
+NEWTON = 24
+"""Steps to find the tilt of several costs."""
+CLOSE = 0.5
+"""Standard deviations from the aim at which a tilt is good enough."""
 ENOUGH = 0.02
 """Share of plain draws inside the ranges above which no tilt is needed."""
 
@@ -50,6 +58,14 @@ def sample_columns(space: SearchSpace, n: int, rng: np.random.Generator, scope: 
     for kind, (low, high) in bounds.items():
         if low > high:
             raise SpaceError(f"{kind}=({low:g}, {high:g}): the lower bound is above the upper")
+    spans = {k: _span(space, t) for k, t in tables.items()}
+    for kind, span in spans.items():
+        low, high = bounds[kind]
+        if span is not None and (high < span[0] or low > span[1]):
+            raise SpaceError(
+                f"space {space.name!r} has no architecture with {kind}=({low:,.0f}, {high:,.0f}): its {kind} go from "
+                f"{span[0]:,.0f} to {span[1]:,.0f}"
+            )
     found: list[Columns] = []
     count, drawn, seen = 0, 0, {k: [math.inf, -math.inf] for k in bounds}
     tilt: dict[str, float] = {}
@@ -70,10 +86,10 @@ def sample_columns(space: SearchSpace, n: int, rng: np.random.Generator, scope: 
         if kept.any():
             found.append({p: c[kept] for p, c in columns.items()})
             count += int(kept.sum())
-        if count >= n:
+        if count >= n or (round_ >= HOPELESS and not count):
             break
         if round_ == 0 and bounds and count < ENOUGH * BATCH and space.factors is not None:
-            tilt, proposal = _tilt(space, tables, bounds)
+            tilt, proposal = _tilt(space, tables, bounds, spans, rng)
     if count < n:
         offers = "; ".join(f"{k} from {a:,.0f} to {b:,.0f} seen" for k, (a, b) in seen.items() if a <= b)
         wanted = ", ".join(f"{k}=({a:,.0f}, {b:,.0f})" for k, (a, b) in bounds.items())
@@ -92,34 +108,89 @@ def _propose(space: SearchSpace, rng: np.random.Generator, proposal: Elimination
     return space.canonical(plain)
 
 
+def _span(space: SearchSpace, tables: Tables) -> tuple[float, float] | None:
+    """The least and the largest cost of all architectures; None where they tie too many choices together to tell."""
+    if space.factors is None or tables.rest.terms:
+        return None
+    ends = []
+    for sign in (-1.0, 1.0):
+        signed = [Table(t.paths, sign * t.values) for t in tables.tables]
+        try:
+            best = eliminate(space.choices, [*space.factors, *signed], keep_steps=False, best=True)
+        except SpaceError:
+            return None
+        ends.append(tables.constant + sign * best.log_total)
+    return ends[0], ends[1]
+
+
 def _tilt(
-    space: SearchSpace, tables: Mapping[str, Tables], bounds: Mapping[str, tuple[float, float]]
+    space: SearchSpace,
+    tables: Mapping[str, Tables],
+    bounds: Mapping[str, tuple[float, float]],
+    spans: Mapping[str, tuple[float, float] | None],
+    rng: np.random.Generator,
 ) -> tuple[dict[str, float], Elimination | None]:
     """The exponential tilt under which the mean cost is the middle of each range (a convex problem)."""
-    factors = space.factors or []
-    if any(t.rest.terms for t in tables.values()):
-        return {}, None
-    kinds = list(bounds)
-    scale = {k: max(abs(bounds[k][1]), 1.0) for k in kinds}
-    middle = np.asarray([sum(bounds[k]) / 2 / scale[k] for k in kinds])
+    factors, kinds, aims, widths = space.factors or [], list(bounds), [], []
+    for kind in kinds:
+        span = spans[kind]
+        if span is None:
+            return {}, None
+        low, high = max(bounds[kind][0], span[0]), min(bounds[kind][1], span[1])
+        widths.append(max(span[1] - span[0], 1.0))
+        aims.append(((low + high) / 2 - tables[kind].constant) / widths[-1])
 
     def run(tilt: np.ndarray, keep: bool = False) -> Elimination:
-        extra = [Table(t.paths, t.values * (tilt[i] / scale[k])) for i, k in enumerate(kinds) for t in tables[k].tables]
+        extra = [
+            Table(t.paths, t.values * (tilt[i] / widths[i])) for i, k in enumerate(kinds) for t in tables[k].tables
+        ]
         return eliminate(space.choices, [*factors, *extra], keep_steps=keep)
 
-    offset = np.asarray([tables[k].constant / scale[k] for k in kinds])
-
-    def excess(tilt: np.ndarray) -> float:
-        return run(tilt).log_total - float(tilt @ (middle - offset))
-
     try:
-        best = minimize(
-            excess, np.zeros(len(kinds)), method="Nelder-Mead" if len(kinds) > 1 else "Powell", options={"maxiter": 60}
-        )
-        proposal = run(best.x, keep=True)
-    except SpaceError:  # the cost ties too many choices together: plain draws remain
+        if len(kinds) == 1:
+
+            def excess(x: float) -> float:
+                return run(np.asarray([x])).log_total - x * aims[0]
+
+            tilt = np.asarray([minimize_scalar(excess, bounds=(-STEEPEST, STEEPEST), method="bounded").x])
+        else:
+            tilt = _newton(space, tables, run, np.asarray(aims), np.asarray(widths), rng)
+        proposal = run(tilt, keep=True)
+    except SpaceError:  # the costs together tie too many choices: plain draws remain
         return {}, None
-    return {k: float(np.atleast_1d(best.x)[i]) / scale[k] for i, k in enumerate(kinds)}, proposal
+    return {k: float(tilt[i]) / widths[i] for i, k in enumerate(kinds)}, proposal
+
+
+def _newton(
+    space: SearchSpace,
+    tables: Mapping[str, Tables],
+    run: Callable[..., Elimination],
+    aims: np.ndarray,
+    widths: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """The tilt of several costs by Newton steps, whose mean and curvature are those of draws under the tilt so far."""
+    tilt, step = np.zeros(len(aims)), np.zeros(len(aims))
+    least = math.inf
+    for _ in range(NEWTON):
+        tried = np.clip(tilt + step, -STEEPEST, STEEPEST)
+        made = run(tried, keep=True)
+        excess = made.log_total - float(tried @ aims)
+        if excess > least:  # the problem is convex, so a shorter step is better
+            step = step / 4
+            continue
+        tilt, least = tried, excess
+        columns = made.sample(BATCH, rng)
+        costs = [t.evaluate(space.choices, columns, BATCH) - t.constant for t in tables.values()]
+        drawn = np.stack(costs, axis=1) / widths
+        missing = aims - drawn.mean(axis=0)
+        spread = np.cov(drawn.T) + 1e-12 * np.eye(len(aims))
+        step = np.linalg.solve(spread, missing)
+        away = math.sqrt(max(0.0, float(step @ missing)))
+        if away < CLOSE:
+            break
+        step *= min(1.0, 3.0 / away)  # the curvature is known only near the draws
+    return tilt
 
 
 def _complete(space: SearchSpace, choices: dict[str, Any], rng: np.random.Generator) -> Architecture | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
+import re
 from collections import Counter
 
 import numpy as np
@@ -17,6 +18,7 @@ from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Graph, SearchSpace
 from rankitect.graph.cost import COSTS
 from rankitect.models.supernet import Supernet
+from rankitect.search_spaces.mobile_llm import mobile_llm
 from tests.graph.drawing import every_space, seeds
 from tests.graph.spaces import CASES
 from tests.models.test_supernet import outputs, supernet_of
@@ -244,3 +246,29 @@ def test_a_space_without_choices_has_one_architecture() -> None:
     assert list(space.neighbours(only)) == []
     with pytest.raises(SpaceError, match="no feasible mutation"):
         space.mutate(only, 0)
+
+
+@pytest.mark.parametrize("kind", ["params", "flops"])
+def test_an_impossible_range_is_refused_with_what_the_space_offers(kind: str) -> None:
+    space = CASES["nested"].make()
+    costs = [space.cost(a, kind) for a in distinct(space).values()]
+    offers = f"its {kind} go from {min(costs):,.0f} to {max(costs):,.0f}"
+    for low, high in [(max(costs) + 1, 1e12), (0, min(costs) - 1)]:
+        text = f"space 'nested' has no architecture with {kind}=({low:,.0f}, {high:,.0f}): {offers}"
+        with pytest.raises(SpaceError, match=re.escape(text)):
+            space.sample(0, **{kind: (low, high)})
+
+
+def test_ranges_that_exclude_each_other_are_given_up() -> None:
+    space = CASES["phone"].make()
+    some = space.sample_many(500, 0)
+    params, flops = space.cost(some, "params"), space.cost(some, "flops")
+    with pytest.raises(SpaceError, match=r"0 of 1 architectures found with params=.*, flops=.* in [\d,]+ draws \(params"):
+        space.sample(0, params=(params.max(), 1e9), flops=(0, flops.min()))
+
+
+def test_two_rare_ranges_are_met_together() -> None:
+    space = mobile_llm()
+    a = space.sample(0, params=(60e6, 70e6), flops=(40e9, 45e9))
+    assert 60e6 <= space.cost(a, "params") <= 70e6
+    assert 40e9 <= space.cost(a, "flops") <= 45e9
