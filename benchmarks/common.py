@@ -64,7 +64,7 @@ def machine() -> str:
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "?"
     return (
         f"{name}, {os.cpu_count()} cores{memory}; {platform.system()}, Python {platform.python_version()}, "
-        f"torch {torch.__version__} with {torch.get_num_threads()} threads; load {load} at the start"
+        f"torch {torch.__version__} with {torch.get_num_threads()} threads; load {load}"
     )
 
 
@@ -126,8 +126,8 @@ def verdict(value: float, at_most: float | None = None, at_least: float | None =
     return f"≥ {at_least:,g}: {'yes' if value >= (at_least or 0) else 'NO'}"
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]], *notes: str) -> None:
-    """Print a Markdown table with the machine under it."""
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]], *notes: str, timed: bool = True) -> None:
+    """Print a Markdown table with notes and the machine under it."""
     cells = [[str(c) for c in row] for row in [header, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     print(f"\n### {title}\n")
@@ -135,7 +135,7 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]], *
         print("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |")
         if number == 0:
             print("|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    for note in (*notes, f"Median (quartiles). {machine()}."):
+    for note in (*notes, f"{'Median (quartiles). ' if timed else ''}{machine()}."):
         print(f"\n{note}")
     sys.stdout.flush()
 
