@@ -1,4 +1,4 @@
-"""Which criterion of importance prunes best on each axis, at one size: before healing, with and without refits, and after.
+"""Which importance criterion prunes best on each axis, at one size: before healing, with and without refits, and after.
 
 Calibration is on the train split; perplexity is that of the search split, so that the test split stays unseen.
 """

@@ -1,0 +1,32 @@
+"""The benchmarks run: on tiny sizes, each prints its table. What they say there means nothing and is not looked at."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ("cost_readings", "supernet_overhead", "extraction", "dnas_step", "importance")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_benchmark_prints_its_table(name: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--quick", "--threads", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) >= 5
+    assert len({row.count("|") for row in rows}) == 1, "every row has as many cells as the header"
+    assert "torch" in done.stdout.splitlines()[-1], "the machine is described under the table"
