@@ -52,13 +52,14 @@ class PictureEdge:
 
 
 def picture(
-    space: SearchSpace, architecture: Architecture | None = None
+    space: SearchSpace, architecture: Architecture | None = None, dropped: bool = True
 ) -> tuple[list[PictureNode], list[PictureEdge]]:
     """The graph of a space, or of one architecture in it, to be drawn.
 
     Args:
         space: The space.
-        architecture: Says which nodes are live and which number each size is. What it leaves out is still there.
+        architecture: Says which nodes are live and which number each size is.
+        dropped: Whether to show what the architecture leaves out.
 
     Returns:
         Nodes, inputs first, and edges. Sums of candidates are shown as "choice"; zeros are left out.
@@ -73,6 +74,8 @@ def picture(
     for node in shown:
         scope, _, label = node.path.rpartition(".")
         live = architecture is None or bool(value(space.live.nodes[node.path]))
+        if not (live or dropped):
+            continue
         nodes.append(PictureNode(node.path, label, _kind(node), _detail(space, node, architecture, value), scope, live))
         sources = [e.source for e in node.inputs if architecture is None or not live or value(e.gate)]
         edges += [PictureEdge(s, node.path) for s in dict.fromkeys(sources) if s in known]

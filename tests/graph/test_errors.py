@@ -45,17 +45,17 @@ def bad_wire() -> None:
 
 
 def bad_rank() -> None:
-    g, x, t = graph()
+    _g, _x, t = graph()
     DotInteract(3)(t, t)
 
 
 def bad_dtype() -> None:
-    g, x, _ = graph()
+    _g, x, _ = graph()
     Embed(9, 4)(x)
 
 
 def bad_count() -> None:
-    g, x, _ = graph()
+    _g, x, _ = graph()
     Pair()(x)
 
 
@@ -80,7 +80,7 @@ def other_graph() -> None:
 
 
 def list_of_wires() -> None:
-    g, x, _ = graph()
+    _g, x, _ = graph()
     Sum()(x, [x, x])  # type: ignore[arg-type]
 
 
@@ -110,7 +110,7 @@ def picked_candidate() -> None:
 
 
 def twice() -> None:
-    g, x, _ = graph()
+    g, _x, _ = graph()
     with g.inside("layers.1"):
         g.choice("width", [1, 2])
         g.choice("width", [1, 2])
@@ -140,7 +140,7 @@ def categorical_size() -> None:
 
 
 def categorical_compared() -> None:
-    g, x, _ = graph()
+    g, _x, _ = graph()
     g.require(g.choice("act", ["relu", "gelu"]).eq(1))
 
 
@@ -150,12 +150,12 @@ def categorical_depth() -> None:
 
 
 def float_size() -> None:
-    g, x, _ = graph()
+    _g, x, _ = graph()
     Linear(2.5)(x)  # type: ignore[arg-type]
 
 
 def no_flops() -> None:
-    g, x, _ = graph()
+    _g, x, _ = graph()
     NoCost()(x)
 
 
@@ -165,18 +165,18 @@ def changed_type() -> None:
 
 
 def same_node() -> None:
-    g, x, _ = graph()
+    _g, x, _ = graph()
     Linear(3)(Linear(4)(x, name="lin"), name="lin")
 
 
 def weights_unknown() -> None:
-    g, x, t = graph()
+    g, _x, _t = graph()
     ids = g.input("ids", B, T, dtype="int")
     TiedHead(9)(Embed(9, 4)(ids, name="embed"), name="head", weights="embedd")
 
 
 def weights_unlike() -> None:
-    g, x, t = graph()
+    g, _x, _t = graph()
     ids = g.input("ids", B, T, dtype="int")
     TiedHead(8)(Embed(9, 4)(ids, name="embed"), name="head", weights="embed")
 

@@ -43,6 +43,9 @@ def test_an_architecture_shows_its_numbers_and_what_it_leaves_out() -> None:
     live = {n.id for n in nodes if n.live}
     kept = [e for e in edges if e.target in live]
     assert all(e.source in live for e in kept)
+    only, wires = picture(space, space.architecture(choices), dropped=False)
+    assert {n.id for n in only} == live
+    assert set(wires) == set(kept)
 
 
 def test_a_space_shows_its_choices() -> None:

@@ -263,7 +263,9 @@ def test_ranges_that_exclude_each_other_are_given_up() -> None:
     space = CASES["phone"].make()
     some = space.sample_many(500, 0)
     params, flops = space.cost(some, "params"), space.cost(some, "flops")
-    with pytest.raises(SpaceError, match=r"0 of 1 architectures found with params=.*, flops=.* in [\d,]+ draws \(params"):
+    with pytest.raises(
+        SpaceError, match=r"0 of 1 architectures found with params=.*, flops=.* in [\d,]+ draws \(params"
+    ):
         space.sample(0, params=(params.max(), 1e9), flops=(0, flops.min()))
 
 

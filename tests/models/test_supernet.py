@@ -151,9 +151,9 @@ def test_given_weights_are_checked() -> None:
     space = CASES["ctr"].make()
     tensors = tensors_of(space)
     assert torch.equal(Supernet(space, tensors=tensors).weights.get_parameter("logit.bias"), tensors["logit", "bias"])
-    with pytest.raises(SpaceError, match="1 weights are missing: logit.bias"):
+    with pytest.raises(SpaceError, match=r"1 weights are missing: logit\.bias"):
         Supernet(space, tensors={k: v for k, v in tensors.items() if k != ("logit", "bias")})
-    with pytest.raises(SpaceError, match="1 weights are unknown to the space: a.b"):
+    with pytest.raises(SpaceError, match=r"1 weights are unknown to the space: a\.b"):
         Supernet(space, tensors={**tensors, ("a", "b"): torch.zeros(1)})
     with pytest.raises(SpaceError, match=r"weight logit.bias is \[2\], not \[1\]"):
         Supernet(space, tensors={**tensors, ("logit", "bias"): torch.zeros(2)})
