@@ -69,7 +69,7 @@ class Choice(Expr):
         """
         from itertools import combinations
 
-        most = members if most is None else most
+        most = members if most is None else min(most, members)  # a pool that grows starts small
         if not 0 <= least <= most <= members:
             raise SpaceError(f"choice {path!r}: cannot pick {least} to {most} of {members}")
         count = sum(comb(members, k) for k in range(least, most + 1))
