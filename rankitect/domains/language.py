@@ -279,10 +279,7 @@ class Language:
         """Draws each candidate's graph."""
 
         def export(trial: Any, folder: Path) -> dict[str, str]:
-            try:
-                from rankitect.graph.picture import picture  # type: ignore[import-untyped,unused-ignore]
-            except ImportError:
-                return {}
+            from rankitect.graph.picture import picture
             from rankitect.reports.graph_picture import draw_graph
 
             nodes, edges = picture(parts.space, trial.architecture)

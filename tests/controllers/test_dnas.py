@@ -73,7 +73,7 @@ def test_a_stop_in_the_middle_saves_the_step_it_came_at(tmp_path: Path) -> None:
     assert [*steps, *resumed] == list(range(8)), "no step is lost or done twice"
 
 
-# --- a space whose best architecture is known ---------------------------------------------------------------------------
+# --- a space whose best architecture is known -------------------------------------------------------------------------
 LOSSES = np.random.default_rng(3).uniform(0, 1, (4, 3))
 
 
@@ -152,7 +152,7 @@ def test_the_controller_needs_no_more_than_a_supernet_and_a_loss(tmp_path: Path)
 
     whole = SPACE.cost(Regression.reference, "flops")
     target = SPACE.cost(best, "flops") / whole + 0.01
-    config = DNAS.Config(steps=80, targets=[target], cost="flops", lr=0.3, scale=(0.3, 0.01), temperature=(1.0, 0.3))
+    config = DNAS.Config(steps=80, targets=[target], cost="flops", lr=0.3, scale=(0.3, 0.01), weight_lr=0)
     controller = DNAS(config, SPACE, Regression(), seed=0)
     session = SimpleNamespace(
         state_dir=tmp_path, scalar=lambda *a: None, progress=lambda *a: None, charge=lambda *a: None,

@@ -1,0 +1,344 @@
+"""The main job from end to end on its smallest preset, through the command itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rankitect
+from benchmarks.resume import MOMENTS, drill, finished
+from rankitect.data.assets import ASSETS
+from rankitect.search import main
+from tests.domains.tiny import own_cache
+
+ROOT = Path(__file__).parents[1]
+SMOKE = ["space=mobile_llm", "preset=smoke", "runner.threads=1"]
+QUICK = ["controller.steps=2", "controller.targets=[0.75,0.6]"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with own_cache(tmp_path_factory.mktemp("cache")):
+        yield
+
+
+def start(*overrides: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
+    path = os.pathsep.join([str(ROOT), str(cwd)])
+    return subprocess.Popen(
+        [sys.executable, "-m", "rankitect.search", *SMOKE, *overrides],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def command(*overrides: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    process = start(*overrides, cwd=cwd, **options)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def found(folder: Path) -> dict[str, Any]:
+    """What a run found, without clocks and places."""
+    data = json.loads((folder / "summary.json").read_text())
+    del data["reproduce"], data["ledger"]["minutes"], data["ledger"]["seconds"]
+    for stage in data["ledger"]["stages"].values():
+        del stage["seconds"]
+    return dict(data)
+
+
+@pytest.mark.parametrize("controller", ["dnas", "random"])
+def test_a_smoke_run_leaves_a_whole_run_folder_and_repeating_it_changes_nothing(
+    controller: str, tmp_path: Path
+) -> None:
+    done = command(f"controller={controller}", "output_dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "run"
+    for name in ("config.yaml", "study.db", "trials.csv", "summary.json", "log.txt", "report/index.html"):
+        assert (folder / name).stat().st_size > 0, name
+    summary = found(folder)
+    assert [b["name"] for b in summary["baselines"]] == ["backbone", "uniform width 75%", "uniform width 60%"]
+    assert summary["pareto"]
+    for candidate in summary["pareto"]:
+        assert 0.45 <= candidate["metrics"]["block_flops"]["value"] <= 1.0
+        assert {"architecture", "weights", "graph"} <= set(candidate["artifacts"])
+        assert all((folder / path).exists() for path in candidate["artifacts"].values())
+    assert "<script src" not in (folder / "report/index.html").read_text(), "the page opens offline"
+    before = finished(folder)
+    again = command(f"controller={controller}", "output_dir=run", cwd=tmp_path)
+    assert again.returncode == 0
+    assert "Resuming: what is finished is not measured again." in again.stdout
+    assert finished(folder) == before
+    assert found(folder) == summary
+
+
+def test_python_does_the_same_as_the_command(tmp_path: Path) -> None:
+    assert command("controller=dnas", *QUICK, "output_dir=one", cwd=tmp_path).returncode == 0
+    result = rankitect.search(
+        [*SMOKE, "controller=dnas"],
+        quiet=True,
+        output_dir=tmp_path / "two",
+        controller={"steps": 2, "targets": [0.75, 0.6]},
+    )
+    assert result.ended == "finished"
+    assert found(tmp_path / "two") == found(tmp_path / "one")
+
+
+def test_a_space_and_a_controller_of_a_users_own_package(tmp_path: Path) -> None:
+    package = tmp_path / "my_pkg"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "parts.py").write_text(
+        '''
+from pydantic import BaseModel, ConfigDict
+
+from rankitect.search_spaces.mobile_llm import from_backbone
+from rankitect.study.contracts import Proposal
+
+
+class Narrow:
+    """Only feed-forward widths."""
+
+    class Config(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        step: int = 32
+
+    @classmethod
+    def from_config(cls, config, parts):
+        made = parts.task.checkpoint.config
+        return from_backbone(made, context=parts.task.context, ffn_step=config.step, patterns=("full",))
+
+
+class First:
+    """The first few architectures that come up."""
+
+    class Config(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        count: int = 2
+
+    @classmethod
+    def from_config(cls, config, parts):
+        made = cls()
+        made.left = parts.space.sample_many(config.count, parts.config.seed, **parts.task.limits())
+        return made
+
+    def prepare(self, session):
+        pass
+
+    def ask(self, n):
+        asked, self.left = self.left[:n], self.left[n:]
+        return [Proposal(a) for a in asked]
+
+    def tell(self, trials):
+        pass
+
+    def recover(self, trials):
+        done = {t.architecture.fingerprint for t in trials}
+        self.left = [a for a in self.left if a.fingerprint not in done]
+'''
+    )
+    (tmp_path / "configs" / "space").mkdir(parents=True)
+    (tmp_path / "configs" / "controller").mkdir()
+    (tmp_path / "configs" / "space" / "mine.yaml").write_text("name: mine\ntarget: my_pkg.parts.Narrow\n")
+    (tmp_path / "configs" / "controller" / "first.yaml").write_text("name: first\ntarget: my_pkg.parts.First\n")
+    mine = ["--config-dir", "configs", "space=mine", "controller=first"]
+    plain = ["preset=null", "task.backbone=random", "task.context=32", "heal.tokens=256", "heal.context=32"]
+    refused = command(*mine, *plain, "output_dir=run", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "allowed_packages=[rankitect,my_pkg]" in refused.stderr
+    small = ["task.calibration_tokens=512", "task.test_windows=4", "task.uniform=[0.75]", "controller.count=3"]
+    done = command(*mine, *plain, *small, "allowed_packages=[rankitect,my_pkg]", "output_dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "3 trials done" in done.stdout or "4 trials done" in done.stdout or "5 trials done" in done.stdout
+    assert found(tmp_path / "run")["space"] == "mine"
+
+
+# --- bad input: exit code 2, one sentence, no traceback, before work starts
+def gguf_of_another_kind(folder: Path) -> None:
+    import gguf
+
+    writer = gguf.GGUFWriter(str(folder / "gemma.gguf"), "gemma2")
+    writer.add_context_length(128)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def truncated_gguf(folder: Path) -> None:
+    gguf_of_another_kind(folder)
+    (folder / "half.gguf").write_bytes((folder / "gemma.gguf").read_bytes()[:40])
+
+
+def few_words(folder: Path) -> None:
+    (folder / "few.txt").write_text("Only a few words.\n")
+
+
+def some_notes(folder: Path) -> None:
+    (folder / "notes").mkdir()
+    (folder / "notes" / "todo.txt").write_text("mine")
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+BAD: list[tuple[list[str], Callable[[Path], None], str]] = [
+    (["space=mobile_lm"], nothing, "Unknown space 'mobile_lm'. Did you mean 'mobile_llm'? Allowed: mobile_llm"),
+    (["controller=dnaz"], nothing, "Unknown controller 'dnaz'. Did you mean 'dnas'? Allowed: dnas, random"),
+    (["heal.token=5"], nothing, "Unknown key 'heal.token' on the command line. Did you mean 'heal.tokens' (configs/"),
+    (["controller.sample=5"], nothing, "Did you mean 'controller.samples'"),
+    (["task.context=many"], nothing, "'task.context' on the command line is 'many'"),
+    (["task.context=100000"], nothing, "task.context is 100000; the backbone was made for at most"),
+    (["constraints.block_flops=[1.5,2.0]"], nothing, "constraints: no architecture meets them."),
+    (["constraints.block_flops=[0.9,0.5]"], nothing, "a range needs 0 <= low < high, not [0.9, 0.5]"),
+    (["+constraints.latency=[0.1,0.5]"], nothing, "constraints: there is no cost 'latency'"),
+    (["controller.cost=params"], nothing, "controller.cost is 'params', which no key of constraints bounds"),
+    (["task.uniform=[0.1]"], nothing, "task.uniform: feed-forward width alone reaches"),
+    (["task.backbone=gemma.gguf"], gguf_of_another_kind, "holds a model of architecture 'gemma2'. Supported: 'llama'"),
+    (["task.backbone=half.gguf"], truncated_gguf, "half.gguf"),
+    (["task.backbone=nothing/here"], nothing, "nothing/here"),
+    (["task.text=few.txt"], few_words, "few.txt"),
+    (["task.text=nowhere.txt"], nothing, "nowhere.txt"),
+    (["output_dir=notes"], some_notes, "is not a run folder"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "prepare", "text"), BAD, ids=[" ".join(o) for o, _, _ in BAD])
+def test_bad_input_is_told_in_a_sentence(
+    overrides: list[str],
+    prepare: Callable[[Path], None],
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path)
+    assert main([*SMOKE, "controller=random", *overrides]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("Error: ")
+    assert text in told
+    assert "Traceback" not in told
+    assert not list(tmp_path.glob("runs/*/trials.csv")), "no work was begun"
+
+
+def test_a_folder_of_another_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:
+    assert command("controller=dnas", *QUICK, "output_dir=run", cwd=tmp_path).returncode == 0
+    refused = command("controller=dnas", *QUICK, "output_dir=run", "heal.tokens=1024", "seed=1", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "heal.tokens: 512 -> 1024" in refused.stderr
+    assert "seed: 0 -> 1" in refused.stderr
+    assert "resume=force" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(None, "cannot be fetched"), (1000, "truncated"), (-1, "sha256")],
+    ids=["missing", "truncated", "wrong hash"],
+)
+def test_an_asset_that_cannot_be_had_or_trusted(size: int | None, text: str, tmp_path: Path) -> None:
+    asset = ASSETS["smollm2-135m"]
+    shadow = tmp_path / asset.module  # hides the installed package, so that the asset has to be fetched
+    shadow.mkdir()
+    (shadow / "__init__.py").write_text("")
+    cached = tmp_path / "cache" / "assets" / f"{asset.name}-{asset.sha256[:8]}" / asset.filename
+    if size is not None:
+        cached.parent.mkdir(parents=True)
+        with cached.open("wb") as file:
+            file.truncate(asset.size if size < 0 else size)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+        "RANKITECT_CACHE": str(tmp_path / "cache"),
+        "PIP_NO_INDEX": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "rankitect.search", "space=mobile_llm", "controller=dnas"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "smollm2-135m" in done.stderr
+    assert text in done.stderr
+
+
+# --- trouble during work
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while process.poll() is None and not condition():
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("moment", ["prepare", "healing"])
+def test_ctrl_c_is_tidy_and_resumed(moment: str, tmp_path: Path) -> None:
+    longer = ["controller=dnas", "controller.steps=40", "controller.targets=[0.75,0.6]", "output_dir=run"]
+    process = start(*longer, cwd=tmp_path)
+    wait_until(lambda: MOMENTS[moment](tmp_path / "run"), process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "To go on: python -m rankitect.search" in out
+    assert "Traceback" not in err
+    before = finished(tmp_path / "run")
+    assert command(*longer, cwd=tmp_path).returncode == 0
+    assert finished(tmp_path / "run")[: len(before)] == before
+
+
+def test_a_full_disk_says_how_to_go_on(tmp_path: Path) -> None:
+    def small_files_only() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+    case = ["controller=dnas", *QUICK, "output_dir=run"]
+    done = command(*case, cwd=tmp_path, preexec_fn=small_files_only)
+    assert done.returncode == 3, done.stderr[-2000:]
+    assert "then go on with: python -m rankitect.search" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert command(*case, cwd=tmp_path).returncode == 0
+    assert command(*case[:-1], "output_dir=whole", cwd=tmp_path).returncode == 0
+    assert found(tmp_path / "run")["pareto"] == found(tmp_path / "whole")["pareto"]
+
+
+def test_a_loss_that_is_no_number_fails_the_trial_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a backbone whose distances overflow would: every healing sees a loss that is not a number."""
+    from rankitect.training.distill import Distillation
+
+    plain = Distillation.loss
+
+    def loss(self: Any, model: Any, batch: Any) -> Any:
+        value = plain(self, model, batch)
+        return value * float("nan") if self.split == "train" else value
+
+    monkeypatch.setattr(Distillation, "loss", loss)
+    result = rankitect.search(
+        [*SMOKE, "controller=random", "controller.bands=1", "report.page=false"],
+        quiet=True,
+        output_dir=tmp_path / "run",
+    )
+    assert result.ended == "finished"
+    assert result.summary.ledger["trials"]["failed"] == 3
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count("TrainingError: Training cannot go on: the loss is not finite") >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killing_at_any_moment_loses_and_changes_nothing(seed: int, tmp_path: Path) -> None:
+    killed, wrong = drill(tmp_path, [*SMOKE, "controller=dnas"], kills=3, seed=seed)
+    assert wrong == []
+    assert any(kill.landed for kill in killed)
