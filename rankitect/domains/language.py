@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.errors import ConfigError, SpaceError
+from rankitect.errors import ConfigError, DataError, SpaceError
 
 if TYPE_CHECKING:
     import torch
@@ -79,18 +79,21 @@ class Language:
             raise ConfigError(
                 f"task.context is {config.context}; the backbone was made for at most {self.checkpoint.config.context}."
             )
-        self.task: LanguageTask = LanguageTask.open(
-            self.checkpoint.tokenizer,
-            config.text,
-            context=config.context,
-            seed=parts.config.seed,
-            split_seed=config.split_seed,
-            field=config.field,
-        )
         heal = parts.config.heal
-        self.task.require("train", heal.batch, heal.context)
-        for split in ("search", "test"):
-            self.task.require(split, 1, config.context)
+        try:
+            self.task: LanguageTask = LanguageTask.open(
+                self.checkpoint.tokenizer,
+                config.text,
+                context=config.context,
+                seed=parts.config.seed,
+                split_seed=config.split_seed,
+                field=config.field,
+            )
+            self.task.require("train", heal.batch, heal.context)
+            for split in ("search", "test"):
+                self.task.require(split, 1, config.context)
+        except DataError as error:
+            raise DataError(f"task.text={config.text}: {error}") from error
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Language:
