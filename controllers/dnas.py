@@ -83,6 +83,7 @@ class DNAS:
         if scores is None:
             prior = self._task.prior() if c.prior and hasattr(self._task, "prior") else {}
             scores = Scores(self._space, c.cost, self._task.reference, prior)
+            scores.save(folder / STATE)  # the prior takes a while
         supernet = self._task.supernet(self._space)
         weights = CoTraining(supernet, self._task, c.weight_lr, c.steps) if c.weight_lr and c.steps else None
         if weights is not None and scores.step:

@@ -239,7 +239,7 @@ class Language:
 
         found = second_order(self.backbone, self.statistics)
         for path, choice in self.space.choices.items() if found else ():
-            if path not in found:
+            if path not in found and len(choice.values) > 1:
                 found[path] = self._measured_rise(path, choice.values)
         return found
 
