@@ -46,7 +46,7 @@ test: lint types imports  ## everything that a change must pass
 test-fast: $(STAMP)  ## the tests without the slow ones
 	$(PY) -m pytest -m "not slow"
 
-test-long: $(STAMP)  ## every identity on 10,000 architectures; about two hours
+test-long: $(STAMP)  ## every identity on 10,000 architectures; about an hour
 	RANKITECT_HYPOTHESIS=long $(PY) -m pytest -m identity
 
 lint: $(STAMP)  ## style

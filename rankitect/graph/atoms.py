@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -14,6 +15,9 @@ __all__ = ["Atom", "Has", "Is", "Monomial", "Number", "Op", "Sym", "Value", "Var
 
 Number: TypeAlias = int | Fraction
 Value: TypeAlias = int | float | bool | str
+
+MAX_KEY = 500
+"""Letters of a function's name."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,13 @@ class Op:
         infix = {"floordiv": "//", "mod": "%", "eq": "==", "le": "<="}
         if self.fn in infix:
             left, right = (f"({a})" if len(a.terms) > 1 else str(a) for a in self.args)
-            return f"({left} {infix[self.fn]} {right})"
-        return f"{self.fn}({', '.join(map(str, self.args))})"
+            return _short(f"({left} {infix[self.fn]} {right})")
+        return _short(f"{self.fn}({', '.join(map(str, self.args))})")
+
+
+def _short(text: str) -> str:
+    """The text, or its start and a digest where it is long: functions of functions would grow without bound."""
+    return text if len(text) <= MAX_KEY else f"{text[:40]}...#{hashlib.sha256(text.encode()).hexdigest()[:16]})"
 
 
 Atom: TypeAlias = Sym | Var | Is | Has | Op

@@ -42,8 +42,11 @@ MAX_EXPANDED_TERMS = 32
 class Env(Protocol):
     """Where atoms get their values: one architecture, many at once (arrays), or probabilities."""
 
+    known: dict[Atom, Any]
+    """Values that have been found; an empty dictionary at first."""
+
     def value(self, atom: Atom) -> Any:
-        """The value of an atom: a number or an array."""
+        """The value of an atom that is no function: a number or an array."""
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -230,10 +233,14 @@ class Expr:
 
     @staticmethod
     def _atom(atom: Atom, env: Env) -> Any:
-        if isinstance(atom, Op):
+        if not isinstance(atom, Op):
+            return env.value(atom)
+        if atom not in env.known:  # functions of functions: each once, not once for each way to it
             result = _FUNCTIONS[atom.fn](*(arg.evaluate(env) for arg in atom.args))
-            return result.item() if isinstance(result, np.generic | np.ndarray) and result.ndim == 0 else result
-        return env.value(atom)
+            env.known[atom] = (
+                result.item() if isinstance(result, np.generic | np.ndarray) and result.ndim == 0 else result
+            )
+        return env.known[atom]
 
     # --- data -------------------------------------------------------------------------------------------------------
     def to_data(self) -> Any:

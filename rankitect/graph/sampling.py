@@ -72,7 +72,7 @@ def sample_columns(space: SearchSpace, n: int, rng: np.random.Generator, scope: 
     proposal: Elimination | None = None
     for round_ in range(ROUNDS):
         columns = _propose(space, rng, proposal)
-        kept = space.feasible(columns)
+        kept = np.broadcast_to(space.feasible(columns), BATCH).copy()
         weight = np.zeros(BATCH)
         for kind, (low, high) in bounds.items():
             cost = tables[kind].evaluate(space.choices, columns, BATCH)

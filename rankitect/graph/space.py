@@ -310,7 +310,8 @@ class SearchSpace:
         """`n` architectures, drawn independently; see `sample`."""
         from rankitect.graph.sampling import sample_columns
 
-        return self.decode(sample_columns(self, n, np.random.default_rng(rng), **ranges))
+        made = self.decode(sample_columns(self, n, np.random.default_rng(rng), **ranges))
+        return made if self.choices else made * n
 
     def mutate(
         self, architecture: Architecture, rng: np.random.Generator | int | None = None, tries: int = 1000

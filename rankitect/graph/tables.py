@@ -38,13 +38,13 @@ class Batch:
         self, choices: Mapping[str, Choice], columns: Mapping[str, np.ndarray], symbols: Mapping[str, int]
     ) -> None:
         self.choices, self.columns, self.symbols = choices, columns, symbols
-        self._known: dict[Atom, Any] = {}
+        self.known: dict[Atom, Any] = {}
 
     def value(self, atom: Atom) -> Any:
         """The value of an atom: a number, or an array with an entry for each architecture."""
-        if atom not in self._known:
-            self._known[atom] = self._value(atom)
-        return self._known[atom]
+        if atom not in self.known:
+            self.known[atom] = self._value(atom)
+        return self.known[atom]
 
     def _value(self, atom: Atom) -> Any:
         if isinstance(atom, Sym):

@@ -65,6 +65,9 @@ def test_attention_equals_one_head_at_a_time(window: int | None, kv: int, group:
 @given(tokens=st.integers(1, 60), past=st.integers(0, 60), window=st.integers(1, 12))
 def test_pairs_of_one_token_at_a_time_are_those_of_its_window(tokens: int, past: int, window: int) -> None:
     class Env:
+        def __init__(self) -> None:
+            self.known: dict[object, object] = {}
+
         def value(self, atom: object) -> int:
             return {"T": tokens, "P": past}[str(getattr(atom, "name", atom))]
 
