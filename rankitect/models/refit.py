@@ -17,7 +17,7 @@ from rankitect.graph import Expr
 __all__ = ["RIDGE", "Refit", "refit_change"]
 
 RIDGE = 0.01
-"""Ridge, as a share of the mean diagonal of the kept units' second moments."""
+"""Ridge, as a share of the mean diagonal of the units' second moments."""
 
 
 @torch.no_grad()
@@ -37,11 +37,36 @@ def refit_change(full: torch.Tensor, gram: torch.Tensor, units: Sequence[int], r
     inside = torch.zeros(full.shape[1:], dtype=torch.bool)
     inside[tuple(slice(n) for n in units)] = True
     kept, lost = inside.flatten().nonzero()[:, 0], (~inside).flatten().nonzero()[:, 0]
-    square = gram[kept][:, kept].double()
-    square.diagonal().add_(ridge * float(square.diagonal().mean()) + 1e-12)
+    square = _with_ridge(gram, ridge)[kept][:, kept]
     right = (gram[kept][:, lost] @ full.flatten(1)[:, lost].T).double()
     change = torch.cholesky_solve(right, torch.linalg.cholesky(square))
     return change.T.float().reshape(full.shape[0], *units).contiguous()
+
+
+def _with_ridge(gram: torch.Tensor, ridge: float) -> torch.Tensor:
+    square = gram.double()
+    square.diagonal().add_(ridge * float(square.diagonal().mean()) + 1e-12)
+    return square
+
+
+class _Prefixes:
+    """`refit_change` for every prefix of one axis of units, from one Cholesky factor.
+
+    With C + lambda I = L L', the best prediction of the lost units from the first k is L_lost,k L_kk^-1, so the refitted
+    weights are (W L)_k L_kk^-1.
+    """
+
+    def __init__(self, full: torch.Tensor, gram: torch.Tensor, ridge: float = RIDGE) -> None:
+        self._full = full
+        self._lower = torch.linalg.cholesky(_with_ridge(gram, ridge))
+        self._mixed = full.double() @ self._lower
+
+    @torch.no_grad()
+    def change(self, kept: int) -> torch.Tensor:
+        """What to add to the first `kept` columns, [outputs, kept]."""
+        lower = self._lower[:kept, :kept]
+        refitted = torch.linalg.solve_triangular(lower, self._mixed[:, :kept], upper=False, left=False)
+        return (refitted - self._full[:, :kept]).float().contiguous()
 
 
 class Refit:
@@ -59,6 +84,7 @@ class Refit:
         self._options = [o for o in options if o != self._units]
         self._known: dict[tuple[int, ...], torch.Tensor] = {}
         self._bank: torch.Tensor | None = None
+        self._prefixes: _Prefixes | None = None
 
     def change(self, shape: Sequence[int]) -> torch.Tensor | None:
         """What to add to the prefix of this shape; None where no unit is cut."""
@@ -66,8 +92,17 @@ class Refit:
         if units == self._units:
             return None
         if units not in self._known:
-            self._known[units] = refit_change(self._full, self._gram, units)
+            self._known[units] = self._compute(units)
         return self._known[units][: shape[0]]
+
+    def _compute(self, units: tuple[int, ...]) -> torch.Tensor:
+        if len(units) > 1:
+            return refit_change(self._full, self._gram, units)
+        self._prefixes = self._prefixes or _Prefixes(self._full, self._gram)
+        change = self._prefixes.change(units[0])
+        if len(self._known) + 1 >= len(self._options):
+            self._prefixes = None  # all sizes are known: 25 MB a layer
+        return change
 
     @torch.no_grad()
     def error(self, units: Sequence[int] | None, slopes: torch.Tensor) -> float:

@@ -29,11 +29,19 @@ def test_the_change_is_the_ridge_solution() -> None:
     change = refit_change(weight, moments(hidden), (5,))
     kept, lost = hidden[:, :5].double().numpy(), hidden[:, 5:].double().numpy()
     target = lost @ weight[:, 5:].double().numpy().T
-    ridge = RIDGE * float((kept**2).mean(0).mean())
+    ridge = RIDGE * float((hidden.double().numpy() ** 2).mean(0).mean())
     rows = np.concatenate([kept / len(kept) ** 0.5, ridge**0.5 * np.eye(5)])  # least squares with the ridge as rows
     goal = np.concatenate([target / len(kept) ** 0.5, np.zeros((5, 5))])
     expected = np.linalg.lstsq(rows, goal, rcond=None)[0].T
     np.testing.assert_allclose(change.numpy(), expected, rtol=1e-3, atol=1e-5)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 7))
+def test_one_factor_serves_every_prefix(seed: int, kept: int) -> None:
+    weight, hidden = problem(seed, (8,))
+    refit = Refit(weight, moments(hidden), [(n,) for n in range(1, 9)])
+    alone = refit_change(weight, moments(hidden), (kept,))
+    torch.testing.assert_close(refit.change((5, kept)), alone, rtol=1e-4, atol=1e-4)
 
 
 def test_a_lost_copy_of_a_kept_unit_is_made_up_for() -> None:
