@@ -171,6 +171,14 @@ class First:
     assert found(tmp_path / "run")["space"] == "mine"
 
 
+def test_the_readmes_space_is_one() -> None:
+    text = (ROOT / "README.md").read_text()
+    (code,) = [block.split("```")[0] for block in text.split("```python\n") if "def llama" in block.split("```")[0]]
+    names: dict[str, Any] = {}
+    exec(code, names)  # the page's own text
+    assert 30e6 <= names["space"].cost(names["small"], "params") <= 60e6
+
+
 # --- bad input: exit code 2, one sentence, no traceback, before work starts
 def gguf_of_another_kind(folder: Path) -> None:
     import gguf
