@@ -63,7 +63,10 @@ class Results:
 
     def table(self, targets: list[float], methods: list[str]) -> str:
         """Perplexity by target and method: mean over seeds, and the ratio to uniform width with its 95% interval."""
-        lines = ["| block FLOPs | method | perplexity (mean of seeds) | seeds | ratio to uniform width [95%] |", "|---|---|---|---|---|"]
+        lines = [
+            "| block FLOPs | method | perplexity (mean of seeds) | seeds | ratio to uniform width [95%] |",
+            "|---|---|---|---|---|",
+        ]
         for target in targets:
             base = {r["seed"]: r for r in self.rows if (r["target"], r["method"]) == (target, "uniform width")}
             for method in methods:
@@ -75,7 +78,9 @@ class Results:
                 ratio = _ratio(pairs) if pairs and method != "uniform width" else ""
                 mean = math.exp(float(np.mean(nats)))
                 spread = f" ({math.exp(min(nats)):.2f} to {math.exp(max(nats)):.2f})"
-                lines.append(f"| {target:.0%} ({rows[0]['cost']:.1%}) | {method} | {mean:.2f}{spread} | {len(rows)} | {ratio} |")
+                lines.append(
+                    f"| {target:.0%} ({rows[0]['cost']:.1%}) | {method} | {mean:.2f}{spread} | {len(rows)} | {ratio} |"
+                )
         return "\n".join(lines)
 
 
@@ -91,7 +96,9 @@ def _ratio(pairs: list[tuple[list[float], list[float]]]) -> str:
 
 def run_seed(seed: int, options: argparse.Namespace, results: Results) -> None:
     """All methods at all targets with one seed."""
-    missing = [(t, m) for t in options.targets for m in options.methods if not results.find(seed=seed, target=t, method=m)]
+    missing = [
+        (t, m) for t in options.targets for m in options.methods if not results.find(seed=seed, target=t, method=m)
+    ]
     if not missing:
         return
     parts = _parts(seed, options)
@@ -99,7 +106,10 @@ def run_seed(seed: int, options: argparse.Namespace, results: Results) -> None:
         architecture, ledger = pick(method, target, seed, parts, options)
         measured = measure(parts, architecture, seed, options.folder)
         results.add({"seed": seed, "target": target, "method": method, **ledger, **measured})
-        print(f"seed {seed} {target:.0%} {method}: perplexity {measured['perplexity']:.2f} at {measured['cost']:.1%}", flush=True)
+        print(
+            f"seed {seed} {target:.0%} {method}: perplexity {measured['perplexity']:.2f} at {measured['cost']:.1%}",
+            flush=True,
+        )
 
 
 def _parts(seed: int, options: argparse.Namespace) -> Parts:
@@ -113,7 +123,9 @@ def _parts(seed: int, options: argparse.Namespace) -> Parts:
     return build(resolve([*overrides, *options.overrides]), options.folder / f"seed{seed}")
 
 
-def pick(method: str, target: float, seed: int, parts: Parts, options: argparse.Namespace) -> tuple[Architecture, dict[str, Any]]:
+def pick(
+    method: str, target: float, seed: int, parts: Parts, options: argparse.Namespace
+) -> tuple[Architecture, dict[str, Any]]:
     """A method's architecture for a target, and what finding it took."""
     from rankitect.domains.uniform import uniform_depth, uniform_width
 

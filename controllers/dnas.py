@@ -4,9 +4,10 @@ Every choice has a score for each value, in nats a token. Probabilities at a cos
 (score - mu * marginal cost) / scale, with mu such that the expected cost *is* the target: the cost constraint holds at
 every step, and no penalty weight has to be found. A step samples a target, draws Gumbel-softmax weights
 (arXiv 1611.01144) from those probabilities, runs the relaxed model on text that its weights never see, and moves the
-scores against the gradient of the loss (the gradient with respect to a value's weight is the change of the loss that the
-value brings, in the unit of the scores). Between two such steps the shared weights take a step of the task's training on
-an architecture sampled from the same probabilities, on text of their own. Targets are drawn from the whole range, so one search yields a front.
+scores against the gradient of the loss (the gradient with respect to a value's weight is the change of the loss that
+the value brings, in the unit of the scores). Between two such steps the shared weights take a step of the task's
+training on an architecture sampled from the same probabilities, on text of their own. Targets are drawn from the whole
+range, so one search yields a front.
 
 A task may offer second-order estimates of what each value costs (`prior`). Free scores for some 700 values are a random
 walk on the few ten thousand tokens that a search can afford; with a prior, the search estimates one multiplier a choice
@@ -56,14 +57,20 @@ class DNAS:
 
         steps: int = Field(60, ge=0, description="steps of the search")
         targets: list[float] = Field(
-            default=[0.9, 0.75, 0.67, 0.6, 0.55, 0.5], min_length=1, description="cost targets, of the largest architecture's"
+            default=[0.9, 0.75, 0.67, 0.6, 0.55, 0.5],
+            min_length=1,
+            description="cost targets, of the largest architecture's",
         )
         cost: str = Field("layers:flops", description="the cost: a kind, or scope:kind")
         lr: float = Field(0.05, gt=0, description="nats of free score for a nat of gradient")
-        scale: tuple[float, float] = Field((0.006, 0.001), description="softness of the choices, first and last step, nats")
+        scale: tuple[float, float] = Field(
+            (0.006, 0.001), description="softness of the choices, first and last step, nats"
+        )
         temperature: tuple[float, float] = Field((1.0, 0.3), description="of the Gumbel-softmax, first and last step")
         prior: bool = Field(True, description="start from the task's second-order estimates")
-        weight_lr: float = Field(1.5e-4, ge=0, description="peak rate of the shared weights' training; 0 keeps them as they are")
+        weight_lr: float = Field(
+            1.5e-4, ge=0, description="peak rate of the shared weights' training; 0 keeps them as they are"
+        )
         checkpoint_every: int = Field(20, ge=1, description="steps between checkpoints")
 
     def __init__(self, config: Config, space: SearchSpace, task: Any, seed: int) -> None:
@@ -112,7 +119,9 @@ class DNAS:
                 scores.tokens += used
                 session.scalar("dnas/weight_loss", loss, scores.step)
             target = float(rng.uniform(low, high))
-            value, used = self._score_step(scores, relaxed, scores.draw(target, scale, _anneal(c.temperature, part), rng))
+            value, used = self._score_step(
+                scores, relaxed, scores.draw(target, scale, _anneal(c.temperature, part), rng)
+            )
             scores.tokens += used
             session.scalar("dnas/loss", value, scores.step)
             session.scalar("dnas/target", target, scores.step)
@@ -121,7 +130,9 @@ class DNAS:
                 self._save(scores, weights, session)
                 session.check()
 
-    def _score_step(self, scores: Scores, relaxed: RelaxedSupernet, drawn: dict[str, torch.Tensor]) -> tuple[float, int]:
+    def _score_step(
+        self, scores: Scores, relaxed: RelaxedSupernet, drawn: dict[str, torch.Tensor]
+    ) -> tuple[float, int]:
         """Learn from one batch of text; the loss and its tokens. The shared weights stay as they are."""
         relaxed.freeze(True)
         try:

@@ -1,4 +1,4 @@
-"""The scores of a differentiable search: probabilities at a cost target, sampled weights, discretisation, checkpoints."""
+"""Scores of a differentiable search: probabilities at a cost target, sampled weights, discretisation, checkpoints."""
 
 from __future__ import annotations
 
@@ -120,10 +120,17 @@ class Scores:
                 return self.space.architecture(values)
             except SpaceError:
                 continue
-        raise SpaceError(f"no feasible architecture in 1,000 draws at {target:.0%}: the rules forbid nearly everything likely")
+        raise SpaceError(
+            f"no feasible architecture in 1,000 draws at {target:.0%}: the rules forbid nearly everything likely"
+        )
 
-    def draw(self, target: float, scale: float, temperature: float, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Weights at a target, float32 leaves that want gradients: Gumbel-softmax samples, one-hot where there is a prior."""
+    def draw(
+        self, target: float, scale: float, temperature: float, rng: np.random.Generator
+    ) -> dict[str, torch.Tensor]:
+        """Weights at a target, float32 leaves that want gradients.
+
+        Gumbel-softmax samples, one-hot where there is a prior.
+        """
         import torch
 
         found = {}
@@ -138,8 +145,8 @@ class Scores:
     def move(self, weights: Mapping[str, torch.Tensor], lr: float) -> None:
         """Learn from the gradients that `weights` have.
 
-        Free scores take a step of mirror descent. For a choice with a prior, the slope toward each larger value u of
-        the drawn value v estimates 2 m (E(u) - E(v)): the loss is quadratic in what was left out, and the refits of nested
+        Free scores take a step of mirror descent. For a choice with a prior, the slope toward each larger value u
+        than the drawn v estimates 2 m (E(u) - E(v)): the loss is quadratic in what was left out, and the refits of nested
         sizes leave residuals that are orthogonal to what the larger size adds. Its regression gives one estimate of m.
         """
         for path, weight in weights.items():
