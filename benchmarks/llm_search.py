@@ -178,7 +178,7 @@ class _Session:
 
 
 def random_best(parts: Parts, target: float, seed: int, train_tokens: float) -> tuple[Architecture, dict[str, Any]]:
-    """The best of as many screened draws as DNAS's training tokens pay for (a trained token counts as three forward)."""
+    """The best of as many screened draws as DNAS's tokens pay for (a trained token counts as three forward)."""
     task, windows = parts.task, 8
     count = max(2, math.ceil(3 * train_tokens / (windows * task.context)))
     whole = parts.space.cost(task.reference, "flops", "layers")

@@ -145,9 +145,9 @@ class Scores:
     def move(self, weights: Mapping[str, torch.Tensor], lr: float) -> None:
         """Learn from the gradients that `weights` have.
 
-        Free scores take a step of mirror descent. For a choice with a prior, the slope toward each larger value u
-        than the drawn v estimates 2 m (E(u) - E(v)): the loss is quadratic in what was left out, and the refits of nested
-        sizes leave residuals that are orthogonal to what the larger size adds. Its regression gives one estimate of m.
+        Free scores take a step of mirror descent. For a choice with a prior, the slope toward each larger value u than
+        the drawn v estimates 2 m (E(u) - E(v)): the loss is quadratic in what was left out, and the refits of nested
+        sizes leave residuals that are orthogonal to what the larger size adds. A regression gives one estimate of m.
         """
         for path, weight in weights.items():
             if weight.grad is None or not bool(weight.grad.isfinite().all()):

@@ -52,8 +52,8 @@ def _with_ridge(gram: torch.Tensor, ridge: float) -> torch.Tensor:
 class _Prefixes:
     """`refit_change` for every prefix of one axis of units, from one Cholesky factor.
 
-    With C + lambda I = L L', the best prediction of the lost units from the first k is L_lost,k L_kk^-1, so the refitted
-    weights are (W L)_k L_kk^-1.
+    With C + lambda I = L L', the best prediction of the lost units from the first k is L_lost,k L_kk^-1, so the
+    refitted weights are (W L)_k L_kk^-1.
     """
 
     def __init__(self, full: torch.Tensor, gram: torch.Tensor, ridge: float = RIDGE) -> None:
