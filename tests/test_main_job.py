@@ -216,7 +216,11 @@ BAD: list[tuple[list[str], Callable[[Path], None], str]] = [
     (["controller.sample=5"], nothing, "Did you mean 'controller.samples'"),
     (["task.context=many"], nothing, "'task.context' on the command line is 'many'"),
     (["task.context=100000"], nothing, "task.context is 100000; the backbone was made for at most"),
-    (["constraints.block_flops=[1.5,2.0]"], nothing, "constraints: no architecture meets them."),
+    (
+        ["constraints.block_flops=[1.5,2.0]"],
+        nothing,
+        "constraints: no architecture meets them (block_flops 1.5 to 2, relative to the backbone).",
+    ),
     (["constraints.block_flops=[0.9,0.5]"], nothing, "a range needs 0 <= low < high, not [0.9, 0.5]"),
     (["+constraints.latency=[0.1,0.5]"], nothing, "constraints: there is no cost 'latency'"),
     (["controller.cost=params"], nothing, "controller.cost is 'params', which no key of constraints bounds"),

@@ -261,7 +261,10 @@ class Language:
         try:
             parts.space.sample(0, **self.limits())
         except SpaceError as error:
-            raise ConfigError(f"constraints: no architecture meets them. {error}") from None
+            given = ", ".join(f"{k} {a:g} to {b:g}" for k, (a, b) in self._parts.config.constraints.items())
+            raise ConfigError(
+                f"constraints: no architecture meets them ({given}, relative to the backbone). {error}"
+            ) from None
 
     def baselines(self, parts: Parts) -> list[Baseline]:
         """The backbone, and its uniformly pruned versions."""
