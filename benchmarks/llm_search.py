@@ -169,6 +169,10 @@ class _Session:
         """Print it."""
         print(f"  search {done}/{total}: {note}", flush=True)
 
+    def remaining(self) -> float:
+        """No limit."""
+        return 1.0
+
     def should_stop(self) -> bool:
         """Never."""
         return False

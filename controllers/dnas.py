@@ -19,13 +19,15 @@ place of their penalty, and the shared scores over targets, are ours.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.controllers.dnas_weights import CoTraining
+from rankitect.errors import ConfigError, TrainingError
 from rankitect.study.contracts import Proposal, replay
 from rankitect.study.records import Spent
 
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["DNAS"]
 
 STATE = "dnas.safetensors"
+PATIENCE = 4
+"""Steps in a row whose loss may be not finite: they teach nothing and are left out."""
 
 
 class DNAS:
@@ -56,10 +60,9 @@ class DNAS:
         model_config = ConfigDict(extra="forbid", frozen=True)
 
         steps: int = Field(60, ge=0, description="steps of the search")
-        targets: list[float] = Field(
-            default=[0.9, 0.75, 0.67, 0.6, 0.55, 0.5],
-            min_length=1,
-            description="cost targets, of the largest architecture's",
+        points: int = Field(6, ge=1, description="cost targets, spread evenly over what the constraints allow")
+        targets: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(
+            None, min_length=1, description="cost targets of one's own, of the largest architecture's"
         )
         cost: str = Field("layers:flops", description="the cost: a kind, or scope:kind")
         lr: float = Field(0.05, gt=0, description="nats of free score for a nat of gradient")
@@ -71,17 +74,32 @@ class DNAS:
         weight_lr: float = Field(
             1.5e-4, ge=0, description="peak rate of the shared weights' training; 0 keeps them as they are"
         )
+        share: float = Field(
+            0.5, gt=0, le=1, description="of a limited budget, what the search may use before candidates are healed"
+        )
         checkpoint_every: int = Field(20, ge=1, description="steps between checkpoints")
 
-    def __init__(self, config: Config, space: SearchSpace, task: Any, seed: int) -> None:
+    def __init__(
+        self, config: Config, space: SearchSpace, task: Any, seed: int, targets: list[float], least: float = 0.0
+    ) -> None:
         self._config, self._space, self._task, self._seed = config, space, task, seed
+        self._targets, self._least = sorted(targets, reverse=True), least
         self._found: list[tuple[float, Architecture]] = []
         self._asked = 0
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> DNAS:
         """Made from its section of the configuration."""
-        return cls(config, parts.space, parts.task, parts.config.seed)
+        Scores(parts.space, config.cost, parts.task.reference)  # refuses an unknown cost before any work
+        low, high = _share_range(config.cost, parts)
+        step = (high - low) / config.points
+        targets = config.targets or [round(low + (i + 0.5) * step, 4) for i in range(config.points)]
+        if outside := [t for t in targets if not low - 1e-9 <= t <= high + 1e-9]:
+            raise ConfigError(
+                f"controller.targets: {outside[0]:g} is outside of the constraints, which allow {low:g} to {high:g} of "
+                f"{config.cost}."
+            )
+        return cls(config, parts.space, parts.task, parts.config.seed, targets, low)
 
     def prepare(self, session: Session) -> None:
         """Search, or go on from the last checkpoint; then discretise."""
@@ -99,8 +117,8 @@ class DNAS:
             self._search(scores, weights, supernet, session)
         if weights is not None:
             self._task.adopt(supernet)
-        for target in sorted(c.targets, reverse=True):
-            made = scores.discretise(target, np.random.default_rng([self._seed, 1]))
+        for target in self._targets:
+            made = scores.discretise(target, np.random.default_rng([self._seed, 1]), self._least)
             if made not in [a for _, a in self._found]:
                 self._found.append((target, made))
 
@@ -108,8 +126,9 @@ class DNAS:
         from rankitect.models.relaxed import RelaxedSupernet
 
         c, relaxed = self._config, RelaxedSupernet(supernet)
-        low, high = min(c.targets), max(c.targets)
-        while scores.step < c.steps:
+        low, high = self._targets[-1], self._targets[0]
+        bad = 0
+        while scores.step < c.steps and session.remaining() > 1 - c.share:
             part = scores.step / max(c.steps - 1, 1)
             scale = _anneal(c.scale, part)
             rng = np.random.default_rng([self._seed, scores.step])
@@ -123,12 +142,19 @@ class DNAS:
                 scores, relaxed, scores.draw(target, scale, _anneal(c.temperature, part), rng)
             )
             scores.tokens += used
+            bad = 0 if math.isfinite(value) else bad + 1
+            if bad > PATIENCE:
+                raise TrainingError(f"The search cannot go on: its loss is not finite, {bad} steps in a row.")
             session.scalar("dnas/loss", value, scores.step)
             session.scalar("dnas/target", target, scores.step)
             session.progress(scores.step, c.steps, f"loss {value:.3f} at {target:.0%}")
+            session.charge("dnas", Spent(train_tokens=scores.tokens))
             if scores.step % c.checkpoint_every == 0 or scores.step == c.steps or session.should_stop():
                 self._save(scores, weights, session)
                 session.check()
+        if scores.step < c.steps:
+            session.logger.info("The search stops after %d steps: its share of the budget is spent.", scores.step)
+            self._save(scores, weights, session)
 
     def _score_step(
         self, scores: Scores, relaxed: RelaxedSupernet, drawn: dict[str, torch.Tensor]
@@ -149,7 +175,6 @@ class DNAS:
         if weights is not None:
             weights.save(folder / _weights_file(scores.step), final=scores.step == self._config.steps)
         scores.save(folder / STATE)
-        session.charge("dnas", Spent(train_tokens=scores.tokens))
         for old in folder.glob("weights-*.safetensors"):
             if old.name != _weights_file(scores.step):
                 old.unlink()
@@ -166,6 +191,16 @@ class DNAS:
     def recover(self, trials: list[Trial]) -> None:
         """Goes through the history again."""
         replay(self, trials)
+
+
+def _share_range(cost: str, parts: Parts) -> tuple[float, float]:
+    """The allowed cost, relative to the reference."""
+    bounds = parts.task.limits().get(cost) if hasattr(parts.task, "limits") else None
+    if bounds is None:
+        return 0.0, 1.0
+    scope, _, kind = cost.rpartition(":")
+    whole = float(parts.space.cost(parts.task.reference, kind, scope))
+    return bounds[0] / whole, min(bounds[1] / whole, 1.0)
 
 
 def _weights_file(step: int) -> str:

@@ -22,6 +22,8 @@ PRIOR_STEPS = 20.0
 """How many steps' worth of gradients the prior counts as."""
 MOST = 4.0
 """A multiplier stays within this factor of 1."""
+DRAWS = 512
+"""Feasible draws of which the best is taken where the best value of every choice is not feasible together."""
 BISECTIONS = 20
 SPARE = 0.004
 """Share of the largest cost that is not worth spending."""
@@ -52,12 +54,15 @@ class Scores:
         import torch
 
         scope, _, kind = cost.rpartition(":")
+        self._cost_name = cost
         self.space, self.step, self.tokens = space, 0, 0
         self._tables = space.cost_tables(kind, scope)
         self._rises = {p: r.double() for p, r in (rises or {}).items()}
         self._free = {p: torch.zeros(len(c.values), dtype=torch.float64) for p, c in space.choices.items()}
         self._evidence = {p: torch.zeros(2, dtype=torch.float64) for p in self._rises}  # sums of w * m and of w
         self._whole = float(space.cost(reference, kind, scope))
+        if self._whole <= 0:
+            raise SpaceError(f"cost {cost!r} counts nothing in space {space.name!r}: is {scope!r} a part of its graph?")
         self._marginal = {p: torch.zeros_like(s) for p, s in self._free.items()}
         self._remember({p: torch.full_like(s, 1 / len(s)) for p, s in self._free.items()})
 
@@ -95,6 +100,8 @@ class Scores:
         low, high = -1e-3, 1.0
         while float(self._expected(self._at(high, scale))) > target and high < 1e6:
             high *= 4
+        while float(self._expected(self._at(low, scale))) < target and low > -1e3:
+            low *= 4  # soft choices at a high target: cost has to be rewarded
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
             low, high = (middle, high) if float(self._expected(self._at(middle, scale))) > target else (low, middle)
@@ -165,8 +172,8 @@ class Scores:
                 self._evidence[path] += slope.new_tensor([measured, 1.0])
         self.step += 1
 
-    def discretise(self, target: float, rng: np.random.Generator) -> Architecture:
-        """The architecture of the best total score whose cost is at most the target and near it.
+    def discretise(self, target: float, rng: np.random.Generator, least: float = 0.0) -> Architecture:
+        """The architecture of the best total score whose cost is at most the target and near it, and at least `least`.
 
         Takes the best value of each choice at a price, with the lowest price that meets the target; then spends what is
         left on the best single changes. Where a rule forbids the result, the best of many feasible draws is taken.
@@ -187,8 +194,9 @@ class Scores:
             else:
                 low = middle
         if best is None:
-            best = self._best_draw(target, rng)
-        return self._spend(best, target)
+            best = self._best_draw(0.0, target, rng)
+        best = self._spend(best, target)
+        return best if self._cost(best) >= least else self._best_draw(least, target, rng)
 
     def _harden(self, mu: float, start: Mapping[str, torch.Tensor]) -> Architecture | None:
         import torch
@@ -210,11 +218,9 @@ class Scores:
         columns, scores = self.space.encode([architecture]), self._scores
         return sum(float(scores[p][columns[p][0]]) for p in architecture.choices)
 
-    def _best_draw(self, target: float, rng: np.random.Generator) -> Architecture:
-        draws = [a for a in self.space.sample_many(4096, rng) if self._cost(a) <= target]
-        if not draws:
-            raise SpaceError(f"no architecture found at {target:.0%} of the largest one's cost")
-        return max(draws, key=self._score)
+    def _best_draw(self, least: float, target: float, rng: np.random.Generator) -> Architecture:
+        bounds = {self._cost_name: (least * self._whole, target * self._whole)}
+        return max(self.space.sample_many(DRAWS, rng, **bounds), key=self._score)
 
     def _spend(self, architecture: Architecture, target: float) -> Architecture:
         current, score, cost = architecture, self._score(architecture), self._cost(architecture)

@@ -68,13 +68,7 @@ def test_proposals_are_distinct_feasible_and_within_constraints(
     assert any(evaluator == "final" for evaluator, _, _, _ in found)
 
 
-@pytest.mark.parametrize(
-    "controller",
-    [
-        pytest.param(c, marks=[pytest.mark.xfail(reason="targets do not look at constraints")] if c == "dnas" else [])
-        for c in CONTROLLERS
-    ],
-)
+@every_controller
 def test_a_narrower_constraint_is_kept(controller: str, made: Callable[..., Any], tmp_path: Path) -> None:
     parts = made(controller, "constraints.block_flops=[0.7,0.95]")
     study(tmp_path / "run", parts)

@@ -158,7 +158,7 @@ def test_the_controller_needs_no_more_than_a_supernet_and_a_loss(tmp_path: Path)
     whole = SPACE.cost(Regression.reference, "flops")
     target = SPACE.cost(best, "flops") / whole + 0.01
     config = DNAS.Config(steps=80, targets=[target], cost="flops", lr=0.3, scale=(0.3, 0.01), weight_lr=0)
-    controller = DNAS(config, SPACE, Regression(), seed=0)
+    controller = DNAS(config, SPACE, Regression(), seed=0, targets=[target])
     session = SimpleNamespace(
         state_dir=tmp_path, scalar=lambda *a: None, progress=lambda *a: None, charge=lambda *a: None,
         check=lambda: None, should_stop=lambda: False, remaining=lambda: 1.0, spent=lambda: None,

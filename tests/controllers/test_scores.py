@@ -53,8 +53,8 @@ def expected(chances: dict[str, torch.Tensor], draws: int = 4000) -> float:
         (0.45, 0.005),
         (0.6, 0.005),
         (0.75, 0.002),
-        pytest.param(0.75, 0.02, marks=pytest.mark.xfail(reason="the price has a floor of -0.001 nats")),
-        pytest.param(0.9, 0.005, marks=pytest.mark.xfail(reason="the price has a floor of -0.001 nats")),
+        (0.75, 0.02),
+        (0.9, 0.005),
     ],
 )
 def test_the_expected_cost_is_the_target(target: float, scale: float) -> None:
