@@ -28,6 +28,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         write(part)
+        part.chmod(0o644)  # safetensors makes files that only their owner can read
         with part.open("rb+") as file:
             os.fsync(file.fileno())  # a rename may reach the disk before the bytes do
         os.replace(part, path)
