@@ -59,7 +59,7 @@ class DNAS:
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-        steps: int = Field(60, ge=0, description="steps of the search")
+        steps: int = Field(40, ge=0, description="steps of the search")
         points: int = Field(6, ge=1, description="cost targets, spread evenly over what the constraints allow")
         targets: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(
             None, min_length=1, description="cost targets of one's own, of the largest architecture's"
