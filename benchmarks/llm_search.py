@@ -2,7 +2,9 @@
 
 For each target (share of the backbone's block FLOPs) and seed, four picks are healed alike and measured on the test
 split: DNAS's, the best of random search at the same ledger, uniform width pruning (importance order), and uniform depth
-pruning (least block influence first). Every finished measurement is a line in `results.jsonl`; repeating the command
+pruning (least block influence first). `--methods` also takes what tells the causes apart: DNAS's pick with the
+backbone's weights in place of those that the search trained, uniform width with the latter, and
+uniform width without closed-form refits. Every finished measurement is a line in `results.jsonl`; repeating the command
 goes on where it stopped.
 
     python benchmarks/llm_search.py --folder runs/bench-llm --seeds 3
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
     from rankitect.graph import Architecture
     from rankitect.study.join import Parts
 
-METHODS = ("dnas", "random", "uniform width", "uniform depth")
+METHODS = ("dnas", "uniform width", "uniform depth", "random")
+SEARCHED = "uniform width, searched weights"
+PLAIN = "uniform width, no refits"
+CAUSES = ("dnas, backbone's weights", SEARCHED, PLAIN)
 
 
 def main() -> None:
@@ -31,8 +36,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/bench-llm"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--targets", type=float, nargs="+", default=[0.75, 0.6, 0.5])
-    parser.add_argument("--tokens", type=int, default=23040, help="healing tokens of one candidate")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--tokens", type=int, default=10240, help="healing tokens of one candidate")
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, *CAUSES], default=list(METHODS))
     parser.add_argument("overrides", nargs="*", help="further keys of the search, such as controller.steps=30")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -97,13 +102,19 @@ def _ratio(pairs: list[tuple[list[float], list[float]]]) -> str:
 def run_seed(seed: int, options: argparse.Namespace, results: Results) -> None:
     """All methods at all targets with one seed."""
     missing = [
-        (t, m) for t in options.targets for m in options.methods if not results.find(seed=seed, target=t, method=m)
+        (t, m) for m in options.methods for t in options.targets if not results.find(seed=seed, target=t, method=m)
     ]
     if not missing:
         return
-    parts = _parts(seed, options)
+    made: dict[bool, Parts] = {}
     for target, method in missing:
+        refit = method != PLAIN
+        if refit not in made:
+            made = {refit: _parts(seed, options, refit)}
+        parts = made[refit]
         architecture, ledger = pick(method, target, seed, parts, options)
+        if method not in ("dnas", SEARCHED):
+            parts.task.adopt(None)
         measured = measure(parts, architecture, seed, options.folder)
         results.add({"seed": seed, "target": target, "method": method, **ledger, **measured})
         print(
@@ -112,14 +123,15 @@ def run_seed(seed: int, options: argparse.Namespace, results: Results) -> None:
         )
 
 
-def _parts(seed: int, options: argparse.Namespace) -> Parts:
+def _parts(seed: int, options: argparse.Namespace, refit: bool) -> Parts:
     from rankitect.config import resolve
     from rankitect.study.join import build
     from rankitect.training.host import configure_host
 
     configure_host()
     targets = ",".join(map(str, options.targets))
-    overrides = [f"seed={seed}", f"heal.tokens={options.tokens}", "controller=dnas", f"controller.targets=[{targets}]"]
+    overrides = [f"seed={seed}", f"heal.tokens={options.tokens}", "controller=dnas"]
+    overrides += [f"controller.targets=[{targets}]", f"task.refit={refit}"]
     return build(resolve([*overrides, *options.overrides]), options.folder / f"seed{seed}")
 
 
@@ -130,12 +142,14 @@ def pick(
     from rankitect.domains.uniform import uniform_depth, uniform_width
 
     task = parts.task
-    if method == "uniform width":
+    if method in ("uniform width", PLAIN):
         return uniform_width(parts.space, task.reference, target, task.context), {}
     if method == "uniform depth":
         return uniform_depth(parts.space, task.reference, target, task.statistics.influence, task.context), {}
     chosen, tokens = dnas(parts, options.folder / f"seed{seed}")
-    if method == "dnas":
+    if method == SEARCHED:
+        return uniform_width(parts.space, task.reference, target, task.context), {"search_tokens": tokens}
+    if method.startswith("dnas"):
         return chosen[target], {"search_tokens": tokens}
     return random_best(parts, target, seed, tokens / len(options.targets))
 
@@ -144,8 +158,8 @@ def dnas(parts: Parts, folder: Path) -> tuple[dict[float, Architecture], int]:
     """DNAS's picks by target, and the tokens it trained on (resumes from its own checkpoint)."""
     session = _Session(folder)
     controller: Any = parts.controller
-    if not controller._found:
-        controller.prepare(session)
+    controller._found.clear()
+    controller.prepare(session)  # from its last checkpoint, where there is one
     return dict(controller._found), session.tokens
 
 

@@ -176,8 +176,8 @@ class Language:
         """A copy of the backbone's weights for a search to train."""
         return self.backbone.supernet.copy()
 
-    def adopt(self, supernet: Supernet) -> None:
-        """Let candidates inherit from weights that a search has trained, from now on."""
+    def adopt(self, supernet: Supernet | None) -> None:
+        """Let candidates inherit from weights that a search has trained, from now on; None: the backbone's again."""
         self._adopted = supernet
 
     @property
