@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rankitect.data.text import DEFAULT_TEXT, TextSource, open_text
 from rankitect.data.tokens import Encoder, SplitTokens, TokenizedText, tokenize
 from rankitect.errors import DataError
+from rankitect.tasks.intervals import mean_estimate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -101,20 +102,9 @@ def perplexity_interval(
     >>> low < 10 < high
     True
     """
-    from scipy import stats
-
     values = np.asarray(nats, dtype=np.float64) if other is None else np.asarray(nats) - np.asarray(other)
-    count, mean = len(values), float(values.mean()) if len(values) else 0.0
-    groups = np.arange(count) if documents is None else np.unique(documents, return_inverse=True)[1]
-    clusters = int(groups.max()) + 1 if count else 0
-    if clusters < 2:
-        groups, clusters = np.arange(count), count
-    if clusters < 2:
-        return 0.0, math.inf
-    sums = np.bincount(groups, weights=values - mean)
-    error = math.sqrt(float((sums**2).sum()) * clusters / (clusters - 1)) / count
-    width = float(stats.t.ppf(0.5 + confidence / 2, clusters - 1)) * error
-    return _exp(mean - width), _exp(mean + width)
+    low, high = mean_estimate(values, clusters=documents).interval(confidence)
+    return _exp(low), _exp(high)
 
 
 class LanguageTask:
