@@ -1,0 +1,18 @@
+"""Click logs and other tables for ranking models: read once, encoded, and kept memory-mapped."""
+
+from rankitect.data.ranking.batch import RankingBatch
+from rankitect.data.ranking.dataset import RankingData, RankingSplit
+from rankitect.data.ranking.features import CategoricalFeature, Features
+from rankitect.data.ranking.prepare import open_ranking
+from rankitect.data.ranking.schema import DataSettings, TableSchema
+
+__all__ = [
+    "CategoricalFeature",
+    "DataSettings",
+    "Features",
+    "RankingBatch",
+    "RankingData",
+    "RankingSplit",
+    "TableSchema",
+    "open_ranking",
+]

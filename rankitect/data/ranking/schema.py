@@ -1,0 +1,227 @@
+"""What a table's columns are for, and how it is read: the keys of `task.data`. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+__all__ = [
+    "SPLITS",
+    "Categorical",
+    "DataSettings",
+    "Label",
+    "MultiHot",
+    "Numeric",
+    "SyntheticSettings",
+    "TableSchema",
+    "Timestamp",
+]
+
+SPLITS = ("train", "validation", "test")
+
+Encoding = Literal["vocabulary", "hash", "index"]
+Format = Literal["movielens", "criteo", "avazu", "csv", "tsv", "parquet", "synthetic"]
+Splitting = Literal["auto", "time", "user_time", "user", "hash", "file"]
+
+
+def _named(value: Any) -> Any:
+    """A column's bare name stands for the column with everything else by default."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class _Column(_Strict):
+    name: str = Field(min_length=1, description="the column's name in the file, and the feature's")
+    column: str | None = Field(default=None, min_length=1, description="the column in the file, where it differs")
+
+    @property
+    def source(self) -> str:
+        """The column in the file."""
+        return self.column or self.name
+
+
+class Label(_Strict):
+    """The column that is predicted."""
+
+    name: str = Field(min_length=1, description="the column's name in the file")
+    at_least: float | None = Field(
+        default=None, description="values from here on are 1, lower ones 0; null: the column holds 0 and 1"
+    )
+
+
+class Numeric(_Column):
+    """A column of numbers. Mean and deviation are those of the training split; a missing value becomes the mean."""
+
+    transform: Literal["log", "standard", "none"] = Field(
+        default="standard",
+        description="log: sign(x)·log(1+|x|), then standardised; standard: standardised; none: as it is",
+    )
+
+
+class Categorical(_Column):
+    """A column of values that get a row of an embedding table each."""
+
+    encoding: Encoding | None = Field(
+        default=None,
+        description="vocabulary: a row for each training value; hash: values share `rows` rows by their hash; "
+        "index: the file holds whole numbers below `rows`; null: task.data.encoding",
+    )
+    rows: int | None = Field(
+        default=None,
+        ge=3,
+        description="rows of the table, with one for unknown and one for missing values; of a vocabulary the limit",
+    )
+    min_count: int | None = Field(
+        default=None, ge=1, description="rarer training values share the unknown row; null: task.data.min_count"
+    )
+
+    @model_validator(mode="after")
+    def _sized(self) -> Self:
+        if self.encoding in ("hash", "index") and self.rows is None:
+            raise ValueError(f"column {self.name!r} with encoding {self.encoding} needs `rows`")
+        if self.encoding == "index" and self.min_count is not None:
+            raise ValueError(f"column {self.name!r}: `min_count` goes with vocabulary and hash, not with index")
+        return self
+
+
+class MultiHot(Categorical):
+    """A column with several values a row."""
+
+    separator: str = Field(default="|", min_length=1, description="between the values of a row")
+    slots: int | None = Field(
+        default=None, ge=1, description="values kept of a row, the first ones; null: the most a training row has"
+    )
+
+
+class Timestamp(_Strict):
+    """When a row happened: numbers since 1970, or text."""
+
+    name: str = Field(min_length=1, description="the column's name in the file")
+    unit: Literal["s", "ms", "us"] = Field(default="s", description="of numbers since 1970")
+    format: str | None = Field(
+        default=None, description="strptime's, such as %y%m%d%H; null: a number, or ISO 8601 such as 2024-05-31 17:00:00"
+    )
+
+
+NumericColumn = Annotated[Numeric, BeforeValidator(_named)]
+CategoricalColumn = Annotated[Categorical, BeforeValidator(_named)]
+MultiHotColumn = Annotated[MultiHot, BeforeValidator(_named)]
+LabelColumn = Annotated[Label, BeforeValidator(_named)]
+TimestampColumn = Annotated[Timestamp, BeforeValidator(_named)]
+
+
+class TableSchema(_Strict):
+    """What each column is for; columns that are not named are not read."""
+
+    label: LabelColumn | None = Field(default=None, description="the column to predict")
+    numeric: tuple[NumericColumn, ...] = Field(default=(), description="columns of numbers")
+    categorical: tuple[CategoricalColumn, ...] = Field(default=(), description="columns with one value a row")
+    multi_hot: tuple[MultiHotColumn, ...] = Field(default=(), description="columns with several values a row")
+    timestamp: TimestampColumn | None = Field(default=None, description="the column that says when")
+    calendar: tuple[Literal["hour", "weekday"], ...] = Field(
+        default=(), description="categorical features made from the timestamp, UTC"
+    )
+    group: str | None = Field(
+        default=None, min_length=1, description="column of the user (or other unit) whose rows belong together"
+    )
+    weight: str | None = Field(default=None, min_length=1, description="column of the rows' importance")
+    missing: tuple[str, ...] = Field(
+        default=("", "null", "NULL", "nan", "NaN", "\\N"), description="texts that stand for a missing value"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [c.name for c in (*self.categorical, *self.multi_hot)] + list(self.calendar)
+        for group in (names, [c.name for c in self.numeric]):
+            twice = sorted({name for name in group if group.count(name) > 1})
+            if twice:
+                raise ValueError(f"feature {twice[0]!r} is named twice")
+        if self.calendar and self.timestamp is None:
+            raise ValueError("`calendar` needs a `timestamp`")
+        if self.label is not None:
+            inputs = {c.source for c in (*self.numeric, *self.categorical, *self.multi_hot)}
+            if self.label.name in inputs:
+                raise ValueError(f"the label {self.label.name!r} is also a feature: a model would only copy it")
+        return self
+
+    @property
+    def is_empty(self) -> bool:
+        """True if it names no column."""
+        return self.label is None and not (self.numeric or self.categorical or self.multi_hot or self.calendar)
+
+
+class SyntheticSettings(_Strict):
+    """A generated click log with a known best model; for tests of scale, never for results."""
+
+    rows: int = Field(default=100_000, ge=100, description="rows of data")
+    numeric: int = Field(default=13, ge=0, description="numeric features")
+    categorical: int = Field(default=26, ge=1, description="categorical features")
+    ids: int = Field(default=100_000, ge=2, description="different values of the largest categorical feature")
+    smallest: int = Field(default=10, ge=2, description="different values of the smallest; the others lie between")
+    zipf: float = Field(default=1.1, gt=0, le=4, description="exponent of the values' frequencies")
+    base_rate: float = Field(default=0.25, gt=0, lt=1, description="share of clicks")
+    signal: float = Field(default=1.5, ge=0, le=10, description="deviation of the teacher's logit")
+    days: int = Field(default=7, ge=1, description="days that the rows are spread over")
+    drift: float = Field(default=0.1, ge=0, le=1, description="how far the teacher turns in a day, radians")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of the generator")
+
+
+class DataSettings(_Strict):
+    """A ranking task's data: `task.data`."""
+
+    format: Format = Field(default="movielens", description="of the file; with csv, tsv and parquet give `table`")
+    path: str | None = Field(
+        default=None, min_length=1, description="file or folder; movielens without one fetches MovieLens-100K"
+    )
+    table: TableSchema = Field(
+        default=TableSchema(), description="what the columns are for; known for movielens, criteo, avazu, synthetic"
+    )
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1, description="of csv; by default a comma")
+    encoding: Literal["vocabulary", "hash"] = Field(default="vocabulary", description="of categorical columns")
+    hash_rows: int = Field(default=100_000, ge=3, description="rows of a hashed feature that names none")
+    min_count: int | None = Field(
+        default=None,
+        ge=1,
+        description="training values rarer than this share the unknown row; null: criteo 10, avazu 2, others 1",
+    )
+    max_rows: int = Field(default=20_000_000, ge=3, description="largest vocabulary of a feature, an error beyond")
+    split: Splitting = Field(
+        default="auto",
+        description="time: earliest rows train; user_time: that within each user; user: whole users; hash: rows by "
+        "chance; file: in file order; auto: user_time for movielens, file for criteo, else time where there is a "
+        "timestamp, else hash",
+    )
+    shares: tuple[float, float, float] = Field(default=(0.8, 0.1, 0.1), description="train, validation, test")
+    split_seed: int = Field(default=0, ge=0, lt=2**32, description="of the splits by user and by hash")
+    out_of_order: Literal["sort", "error"] = Field(
+        default="sort", description="what to do with rows that are not in the order of their timestamps"
+    )
+    bad_rows: Literal["error", "skip"] = Field(default="error", description="what to do with a row that is unreadable")
+    bad_share: float = Field(default=0.001, ge=0, lt=1, description="with skip: the largest share of bad rows")
+    workers: int | None = Field(default=None, ge=1, le=64, description="preprocessing threads; null: all cores")
+    synthetic: SyntheticSettings = Field(default=SyntheticSettings(), description="with format synthetic")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.format in ("csv", "tsv", "parquet"):
+            if self.table.label is None:
+                raise ValueError(f"format {self.format} needs table.label, the column to predict")
+            if not (self.table.numeric or self.table.categorical or self.table.multi_hot or self.table.calendar):
+                raise ValueError(f"format {self.format} needs features: table.numeric, table.categorical, …")
+        elif not self.table.is_empty:
+            raise ValueError(
+                f"the columns of format {self.format} are known: leave `table` out, or use csv, tsv or parquet"
+            )
+        if self.path is None and self.format not in ("movielens", "synthetic"):
+            raise ValueError(f"format {self.format} needs a path")
+        if self.split in ("time", "user_time") and self.format in ("csv", "tsv", "parquet") and not self.table.timestamp:
+            raise ValueError(f"split {self.split} needs table.timestamp")
+        if self.split in ("user", "user_time") and self.format in ("csv", "tsv", "parquet") and not self.table.group:
+            raise ValueError(f"split {self.split} needs table.group, the column of the user")
+        if min(self.shares) <= 0:
+            raise ValueError("every share of `shares` (train, validation, test) must be above 0")
+        return self
