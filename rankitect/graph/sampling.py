@@ -205,7 +205,8 @@ def _complete(space: SearchSpace, choices: dict[str, Any], rng: np.random.Genera
 
 def mutate(space: SearchSpace, architecture: Architecture, rng: np.random.Generator, tries: int) -> Architecture:
     """See `SearchSpace.mutate`."""
-    paths = [p for p in architecture.choices if len(space.choices[p].values) > 1]
+    # In the space's order: one that was read from JSON has its own.
+    paths = [p for p, c in space.choices.items() if p in architecture.choices and len(c.values) > 1]
     for _ in range(tries if paths else 0):
         path = paths[rng.integers(len(paths))]
         others = [v for v in space.choices[path].values if v != architecture.choices[path]]
@@ -219,8 +220,8 @@ def crossover(space: SearchSpace, mother: Architecture, father: Architecture, rn
     """See `SearchSpace.crossover`."""
     for _ in range(100):
         choices = dict(father.choices) | dict(mother.choices)
-        for path in mother.choices.keys() & father.choices.keys():
-            if rng.random() < 0.5:
+        for path in space.choices:  # in a fixed order: that of a set differs from process to process
+            if path in mother.choices and path in father.choices and rng.random() < 0.5:
                 choices[path] = father.choices[path]
         made = _complete(space, choices, rng)
         if made is not None:

@@ -1,0 +1,32 @@
+"""Regularised, multi-objective evolution (Real et al., arXiv 1802.01548; Deb et al. 2002), the best measured in full."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rankitect.study.aims import Aims
+from rankitect.study.evolving import EvolutionConfig, EvolvingSearch
+from rankitect.study.moves import Moves
+from rankitect.study.staged import measured_by
+
+if TYPE_CHECKING:
+    from rankitect.study.join import Parts
+
+__all__ = ["Evolution"]
+
+
+class Evolution(EvolvingSearch):
+    """Evolves architectures by what the screening evaluator (or, with `by: final`, full training) measures."""
+
+    class Config(EvolutionConfig):
+        """Keys of `controller`."""
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Parts) -> Evolution:
+        """Made from its section of the configuration.
+
+        Raises:
+            ConfigError: The evaluator that the search asks is not configured.
+        """
+        by = measured_by(config.by, parts)
+        return cls(config, by, Moves.of(parts), Aims.of(parts, by), parts.config.seed)

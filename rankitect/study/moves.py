@@ -1,0 +1,123 @@
+"""Steps through a space that stay within a study's constraints and never come back to a known architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rankitect.errors import SpaceError
+
+if TYPE_CHECKING:
+    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.study.join import Parts
+
+__all__ = ["Moves"]
+
+TRIES = 64
+"""Draws after which a place counts as used up."""
+
+
+class Moves:
+    """Draws and changes architectures within bounds on their costs.
+
+    Args:
+        space: The space.
+        limits: Bounds by cost, "flops" or "layers:flops", as `SearchSpace.sample` takes them.
+    """
+
+    def __init__(self, space: SearchSpace, limits: Mapping[str, tuple[float, float]]) -> None:
+        self.space, self.limits = space, dict(limits)
+
+    @classmethod
+    def of(cls, parts: Parts) -> Moves:
+        """Within the constraints of a configuration."""
+        return cls(parts.space, parts.task.limits() if hasattr(parts.task, "limits") else {})
+
+    def allowed(self, architecture: Architecture) -> bool:
+        """Whether every bound holds."""
+        for key, (low, high) in self.limits.items():
+            scope, _, kind = key.rpartition(":")
+            if not low <= self.space.cost(architecture, kind, scope) <= high:
+                return False
+        return True
+
+    def sample(self, rng: np.random.Generator, known: Collection[str] = ()) -> Architecture | None:
+        """A new architecture, uniform among those within the bounds; None where only known ones are drawn.
+
+        Args:
+            rng: Decides the draw.
+            known: Fingerprints that do not count as new.
+        """
+        return self._new(lambda: self.space.sample(rng, **self.limits), known)
+
+    def mutate(
+        self, parent: Architecture, rng: np.random.Generator, known: Collection[str] = (), changes: int = 1
+    ) -> Architecture | None:
+        """A new architecture in which so many choices of the parent were changed; None where none was found."""
+
+        def change() -> Architecture:
+            made = parent
+            for _ in range(changes):
+                made = self.space.mutate(made, rng)
+            return made
+
+        return self._new(change, known)
+
+    def crossover(
+        self, mother: Architecture, father: Architecture, rng: np.random.Generator, known: Collection[str] = ()
+    ) -> Architecture | None:
+        """A new architecture that takes each choice from one of two; None where none was found."""
+        return self._new(lambda: self.space.crossover(mother, father, rng), known)
+
+    def _new(self, draw: Callable[[], Architecture], known: Collection[str]) -> Architecture | None:
+        for _ in range(TRIES):
+            try:
+                made = draw()
+            except SpaceError:
+                return None
+            if made.fingerprint not in known and self.allowed(made):
+                return made
+        return None
+
+    def extreme(self, kind: str, largest: bool, rng: np.random.Generator) -> Architecture:
+        """An architecture of nearly the largest (or least) cost within the bounds.
+
+        The best of many draws, improved one choice at a time until no single change helps. Exact where the cost rises
+        with each choice on its own and no rule ties choices together.
+
+        Args:
+            kind: The cost: a kind, or scope:kind.
+            largest: The largest, or the least.
+            rng: Decides the draws.
+
+        Raises:
+            SpaceError: Nothing is within the bounds.
+        """
+        scope, _, kind = kind.rpartition(":")
+        sign = 1.0 if largest else -1.0
+        space = self.space
+
+        def value(rows: list[dict[str, int]]) -> np.ndarray:
+            columns = space.canonical({p: np.asarray([r[p] for r in rows]) for p in space.choices})
+            ok = space.feasible(columns)
+            for key, (low, high) in self.limits.items():
+                part, _, bounded = key.rpartition(":")
+                cost = space.cost(columns, bounded, part)
+                ok = ok & (cost >= low) & (cost <= high)
+            return np.where(ok, sign * np.asarray(space.cost(columns, kind, scope)), -np.inf)
+
+        drawn = space.encode(space.sample_many(TRIES, rng, **self.limits))
+        starts = [{p: int(c[i]) for p, c in drawn.items()} for i in range(TRIES)]
+        best = starts[int(value(starts).argmax())]
+        reached = float(value([best])[0])
+        while True:
+            before = reached
+            for path, choice in space.choices.items():
+                rows = [{**best, path: i} for i in range(len(choice.values))]
+                found = value(rows)
+                if found.max() > reached:
+                    best, reached = rows[int(found.argmax())], float(found.max())
+            if reached == before:
+                return space.decode({p: np.asarray([i]) for p, i in best.items()})[0]

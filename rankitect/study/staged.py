@@ -1,0 +1,162 @@
+"""A search in two stages: many architectures measured cheaply, one after another, then the best few in full."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from rankitect.errors import ConfigError
+from rankitect.study.aims import Aims, ranking
+from rankitect.study.records import Proposal, Trial
+
+if TYPE_CHECKING:
+    from rankitect.graph import Architecture
+    from rankitect.study.contracts import Session
+    from rankitect.study.join import Parts
+
+__all__ = ["StagedConfig", "StagedSearch", "finalists", "measured_by"]
+
+
+class StagedConfig(BaseModel):
+    """Keys of `controller` that all methods of this kind have."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    samples: int = Field(48, ge=1, description="architectures measured while searching")
+    finalists: int = Field(6, ge=1, description="the best of them, measured by the final evaluator")
+    by: Literal["screen", "proxy", "final"] = Field(
+        "screen", description="evaluator that the search asks; final: each candidate in full"
+    )
+
+
+def measured_by(by: str, parts: Parts) -> str:
+    """The evaluator that a search asks: `by`, or "final" where there is no screening in the configuration.
+
+    Raises:
+        ConfigError: A proxy is asked for and none is configured.
+    """
+    if by in parts.evaluators:
+        return by
+    if by == "screen":
+        return "final"
+    raise ConfigError(f"controller.by is '{by}', but evaluator.{by} is not configured. There are: screen, final.")
+
+
+def finalists(trials: list[Trial], aims: Aims, count: int) -> list[Trial]:
+    """The trials worth measuring in full.
+
+    With a second objective, its range over the trials is cut into `count` equal parts, and each part gives its best in
+    the first objective; parts that are empty leave their place to the next best by front and crowding. With one
+    objective, the best.
+
+    Args:
+        trials: Finished trials.
+        aims: What counts.
+        count: How many at most.
+
+    Returns:
+        Different architectures, those of small cost first.
+    """
+    done = list({t.architecture.fingerprint: t for t in trials if t.ok}.values())
+    if not done:
+        return []
+    costs = aims.table(done)
+    if costs.shape[1] == 1:
+        return [done[i] for i in ranking(costs)[:count]]
+    second = costs[:, 1]
+    span = max(float(second.max() - second.min()), 1e-12)
+    band = np.minimum(((second - second.min()) / span * count).astype(int), count - 1)
+    best = [int(members[costs[members, 0].argmin()]) for b in range(count) if len(members := np.nonzero(band == b)[0])]
+    rest = [int(i) for i in ranking(costs) if i not in best]
+    chosen = [*best, *rest[: count - len(best)]]
+    return [done[i] for i in sorted(chosen, key=lambda i: (second[i], i))]
+
+
+class StagedSearch:
+    """The base of methods that propose one architecture after another and then have the best measured in full.
+
+    A method gives `propose`, a function of a generator (made of seed and index) and of what it was told. Nothing is
+    proposed twice; failed trials count as the worst. To resume, it is told again what was measured, batch by batch.
+
+    Args:
+        samples: Architectures measured while searching.
+        count: Finalists.
+        by: Evaluator of the first stage; "final" leaves out the second.
+        aims: What counts.
+        seed: Of all proposals.
+    """
+
+    rounds: ClassVar[bool] = False
+    """Whether proposals depend on results so much that only one is made at a time, whatever `n` is."""
+
+    def __init__(self, samples: int, count: int, by: str, aims: Aims, seed: int) -> None:
+        self.samples, self.count, self.by, self.aims, self.seed = samples, count, by, aims, seed
+        self.told: list[Trial] = []
+        self.known: set[str] = set()
+        self.pending: list[Architecture] = []
+        self._asked = self._asked_finals = 0
+        self._used_up = False
+        self._chosen: list[Trial] | None = None
+
+    @property
+    def expected_trials(self) -> int:
+        """Trials of both stages, for the estimate of the time left."""
+        return self.samples + (self.count if self.by != "final" else 0)
+
+    def prepare(self, session: Session) -> None:
+        """Nothing to prepare."""
+
+    def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
+        """The architecture of an index with its tags; None where there is nothing new to propose."""
+        raise NotImplementedError
+
+    def ask(self, n: int) -> list[Proposal]:
+        """At most `n` proposals of the first stage, then of the second."""
+        out: list[Proposal] = []
+        while len(out) < (1 if self.rounds else n) and self._asked < self.samples and not self._used_up:
+            made = self.propose(self._asked, np.random.default_rng([self.seed, self._asked]))
+            if made is None:
+                self._used_up = True
+                logging.getLogger("rankitect").info("nothing new within the constraints after %d draws", self._asked)
+                break
+            out.append(Proposal(made[0], self.by, made[1]))
+            self._note(made[0])
+        if out or self.by == "final":
+            return out
+        if self._chosen is None:
+            self._chosen = finalists(self.told, self.aims, self.count)
+        chosen = self._chosen[self._asked_finals : self._asked_finals + n]
+        self._asked_finals += len(chosen)
+        return [Proposal(trial.architecture, "final", {"screened": trial.number}) for trial in chosen]
+
+    def _note(self, architecture: Architecture) -> None:
+        self._asked += 1
+        self.known.add(architecture.fingerprint)
+        self.pending.append(architecture)
+
+    def tell(self, trials: list[Trial]) -> None:
+        """Remembers the results of the first stage."""
+        searched = [trial for trial in trials if trial.evaluator == self.by]
+        if searched:
+            self.told += searched
+            self.pending.clear()
+            self.learn(searched)
+
+    def learn(self, trials: list[Trial]) -> None:
+        """A hook: what else a method does with the results of one `ask` of the first stage."""
+
+    def recover(self, trials: list[Trial]) -> None:
+        """Is told again what was measured; nothing is proposed anew."""
+        batches: dict[int, list[Trial]] = {}
+        for trial in trials:
+            batches.setdefault(trial.batch, []).append(trial)
+        for number in sorted(batches):
+            for trial in batches[number]:
+                if trial.evaluator == self.by:
+                    self._note(trial.architecture)
+                else:
+                    self._asked_finals += 1
+            self.tell(batches[number])
