@@ -49,7 +49,11 @@ class Estimate:
 
 
 def mean_estimate(
-    values: ArrayLike, *, clusters: ArrayLike | None = None, weights: ArrayLike | None = None, value: float | None = None
+    values: ArrayLike,
+    *,
+    clusters: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    value: float | None = None,
 ) -> Estimate:
     """The (weighted) mean of values, with the error that is right when those of one cluster are alike.
 
@@ -90,12 +94,9 @@ def seeded_estimate(over_examples: Estimate, *runs: Sequence[float]) -> Estimate
             with seeds of their own, one list of differences where the seeds are paired. A list of one adds nothing.
     """
     parts = [(over_examples.error**2, over_examples.freedom)]
-    for values in runs:
-        if len(values) > 1:
-            parts.append((float(np.var(values, ddof=1)) / len(values), len(values) - 1.0))
-    variance = sum(v for v, _ in parts)
+    parts += [(float(np.var(v, ddof=1)) / len(v), len(v) - 1.0) for v in runs if len(v) > 1]
+    variance = math.fsum(v for v, _ in parts)
     if not math.isfinite(variance) or variance == 0:
         return Estimate(over_examples.value, math.sqrt(variance), over_examples.freedom)
     freedom = variance**2 / sum(v**2 / d for v, d in parts if v > 0)
     return Estimate(over_examples.value, math.sqrt(variance), freedom)
-

@@ -141,7 +141,7 @@ class RankingTask:
         return found.steps(batch or self.batch)
 
     def batch_at(
-        self, split: str, step: int, *, batch: int | None = None, seed: int | None | EllipsisType = ...
+        self, split: str, step: int, *, batch: int | None = None, seed: int | EllipsisType | None = ...
     ) -> RankingBatch:
         """The batch of a step: every row once an epoch, each epoch in another order.
 

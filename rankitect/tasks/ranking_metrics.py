@@ -313,15 +313,18 @@ def entropy_difference(
     y = np.asarray(labels, dtype=np.float64)
     over_examples = _relative(a.mean(0) - b.mean(0), y, weights, clusters)
     entropy = _entropy_of(y, weights)[1]
-    w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
-    runs = [(x @ w / w.sum() / entropy).tolist() for x in (a, b)]
+    runs = [[_mean(x, weights) / entropy for x in model] for model in (a, b)]
     if paired_seeds and len(a) == len(b):
         runs = [[i - j for i, j in zip(*runs, strict=True)]]
     return seeded_estimate(over_examples, *runs)
 
 
+def _mean(values: NDArray[np.float64], weights: ArrayLike | None) -> float:
+    return float(np.average(values, weights=None if weights is None else np.asarray(weights, dtype=np.float64)))
+
+
 def _entropy_of(labels: NDArray[np.float64], weights: ArrayLike | None) -> tuple[float, float]:
-    rate = float(np.average(labels, weights=weights)) if len(labels) else 0.0
+    rate = _mean(labels, weights) if len(labels) else 0.0
     entropy = binary_entropy(rate)
     if not entropy > 0:
         raise DataError("Normalized entropy needs both classes: all examples are of one.")
@@ -333,7 +336,7 @@ def _relative(
 ) -> Estimate:
     """Mean loss over entropy of the base rate. By the delta method, the rate's own error moves the divisor."""
     rate, entropy = _entropy_of(labels, weights)
-    value = float(np.average(losses, weights=weights)) / entropy
+    value = _mean(losses, weights) / entropy
     slope = math.log1p(-rate) - math.log(rate)  # of the entropy in the rate
     influence = (losses - value * slope * (labels - rate)) / entropy
     return mean_estimate(influence, clusters=clusters, weights=weights, value=value)

@@ -135,7 +135,7 @@ def test_log_loss_neither_overflows_nor_falls_below_the_label_s_entropy(z, y):
 
 
 def test_bad_input_is_named():
-    z, y, w = clicks(20)
+    z, y, _ = clicks(20)
     y[7] = 2
     with pytest.raises(DataError, match=r"the clicks: the label of row 1007 is 2; labels must lie in \[0, 1\]"):
         RankingMetrics("the clicks").update(z, y, row=1000)
