@@ -26,7 +26,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.controllers.dnas_scores import Scores
-from rankitect.controllers.dnas_weights import CoTraining
+from rankitect.training.shared_weights import CoTraining
 from rankitect.errors import ConfigError, TrainingError
 from rankitect.study.contracts import Proposal, replay
 from rankitect.study.records import Spent

@@ -1,0 +1,50 @@
+"""One-shot search: a supernet with shared weights is trained once, then architectures evolve on what they inherit.
+
+Single-path and any-path sampling follow SPOS (arXiv 1904.00420) and NASRec (arXiv 2207.07187), the sandwich rule with
+in-place distillation Universally Slimmable Networks (arXiv 1903.05134), the fitted last layer NASRec.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from rankitect.study.aims import Aims
+from rankitect.study.moves import Moves
+from rankitect.study.staged import measured_by
+from rankitect.training.supernet_search import SupernetConfig, SupernetSearch, training_defaults
+
+if TYPE_CHECKING:
+    from rankitect.study.join import Parts
+
+__all__ = ["OneShot"]
+
+
+class OneShot(SupernetSearch):
+    """See the module. The screening evaluator measures each candidate with the weights that it inherits."""
+
+    class Config(SupernetConfig):
+        """Keys of `controller`."""
+
+        final_layer_steps: int = Field(
+            0, ge=0, description="steps of the last layer alone before a candidate is screened; NASRec takes 500"
+        )
+        final_layer_lr: float = Field(0.01, gt=0, description="their learning rate")
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Parts) -> OneShot:
+        """Made from its section of the configuration.
+
+        Raises:
+            ConfigError: The evaluator that the search asks is not configured.
+        """
+        by = measured_by(config.by, parts)
+        if config.final_layer_steps and by == "screen":
+            from rankitect.training.final_layer import FinalLayerTuned
+
+            parts.evaluators[by] = FinalLayerTuned(
+                parts.evaluators[by], parts.space, parts.task, config.final_layer_steps, config.final_layer_lr
+            )
+        steps = training_defaults(parts.task)[0] if config.steps is None else config.steps
+        return cls(config, steps, by, Moves.of(parts), Aims.of(parts, by), parts.task, parts.config.seed)

@@ -1,0 +1,198 @@
+"""Training of shared weights: one optimiser over a supernet, an architecture (or several) a step, with checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankitect.study.records import Spent
+
+if TYPE_CHECKING:
+    import torch
+
+    from rankitect.graph import Architecture
+    from rankitect.models.supernet import Supernet
+    from rankitect.study.contracts import Session
+
+__all__ = ["CoTraining", "Trained", "likeness", "train_steps"]
+
+WARMUP = 4
+
+
+class CoTraining:
+    """Trains a supernet for the architectures that a method samples.
+
+    Args:
+        supernet: Trained in place.
+        task: Offers `train_loss(model, step) -> (loss, tokens)`.
+        lr: Peak learning rate of AdamW.
+        steps: Length of the schedule.
+        schedule: How the rate falls after its warm-up.
+    """
+
+    def __init__(self, supernet: Supernet, task: Any, lr: float, steps: int, schedule: str = "linear") -> None:
+        from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig
+
+        config = OptimizerConfig(
+            lr=lr,
+            schedule=schedule,  # type: ignore[arg-type]
+            warmup=min(WARMUP, steps),
+            final_lr=0.1,
+            weight_decay=0.0,
+        )
+        self.supernet, self._task = supernet, task
+        self._optimizer = GuardedOptimizer(supernet.weights.named_parameters(), config, steps)
+
+    def step(self, architecture: Architecture, step: int) -> tuple[float, int]:
+        """One step on one architecture; the loss before it, and the tokens used."""
+        loss, tokens = self._task.train_loss(self.supernet.activate(architecture), step)
+        return self._optimizer.step(loss, step).loss, tokens
+
+    def step_together(
+        self, architectures: Sequence[Architecture], step: int, distil: float = 0.0
+    ) -> tuple[list[float], int]:
+        """One step on several architectures, all on the same batch.
+
+        With `distil`, the first teaches the others in place: that share of their loss is the distance of their outputs
+        from its own (sandwich rule with in-place distillation, Yu & Huang, arXiv 1903.05134).
+
+        Args:
+            architectures: The largest first, where it is to teach.
+            step: Decides the batch and the learning rate.
+            distil: Weight of the distance in the loss of all but the first, in [0, 1].
+
+        Returns:
+            The loss of each before the step, without distillation, and the tokens used by all.
+        """
+        import torch
+
+        losses, total, used = [], torch.zeros(()), 0
+        teacher: torch.Tensor | None = None
+        for architecture in architectures:
+            heard: list[torch.Tensor] = []
+            model = self.supernet.activate(architecture)
+            model.register_forward_hook(lambda module, inputs, output, heard=heard: heard.append(output))
+            loss, tokens = self._task.train_loss(model, step)
+            losses.append(float(loss.detach()))
+            if teacher is not None and distil:
+                loss = (1 - distil) * loss + distil * likeness(heard[-1], teacher)
+            elif distil:
+                teacher = heard[-1].detach()
+            total, used = total + loss / len(architectures), used + tokens
+        self._optimizer.step(total, step)
+        return losses, used
+
+    def save(
+        self,
+        path: Path,
+        final: bool,
+        info: Mapping[str, Any] | None = None,
+        tensors: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Write the weights and, unless this is the end, the optimiser's state.
+
+        Args:
+            path: The file.
+            final: Whether no more steps follow.
+            info: Anything more that JSON can hold.
+            tensors: More tensors, by names of the caller's.
+        """
+        from rankitect.training.checkpoint import save_state
+
+        found: dict[str, torch.Tensor] = {f"weight/{name}": w for name, w in self.supernet.weights.named_parameters()}
+        if not final:
+            found.update({f"state/{name}": t for name, t in self._optimizer.state().items()})
+        found.update({f"more/{name}": t for name, t in (tensors or {}).items()})
+        save_state(path, found, {"halvings": self._optimizer.halvings, **(info or {})})
+
+    def load(self, path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """Go on from a file that `save` wrote; its `info` and `tensors`.
+
+        Raises:
+            TrainingError: The file is damaged, or of another model.
+        """
+        import torch
+
+        from rankitect.training.checkpoint import load_state
+
+        tensors, about = load_state(path)
+        with torch.no_grad():
+            for name, weight in self.supernet.weights.named_parameters():
+                weight.copy_(tensors[f"weight/{name}"])
+        state = {name.removeprefix("state/"): t for name, t in tensors.items() if name.startswith("state/")}
+        self._optimizer.load_state(state, int(about["halvings"]))
+        return about, {n.removeprefix("more/"): t for n, t in tensors.items() if n.startswith("more/")}
+
+
+def likeness(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of a model's outputs with those of a teacher, nats: of a click where there is one output a row,
+    of the next token where there are many.
+
+    Args:
+        logits: [..., 1] or [..., V].
+        teacher: The same shape; no gradient goes to it.
+    """
+    import torch.nn.functional as F
+
+    if logits.shape[-1] == 1:
+        return F.binary_cross_entropy_with_logits(logits, teacher.detach().sigmoid())
+    return F.cross_entropy(logits.flatten(0, -2), teacher.detach().flatten(0, -2).softmax(-1))
+
+
+class Trained:
+    """How far a training of shared weights has come.
+
+    Attributes:
+        step: Steps done.
+        tokens: Tokens (or examples) used.
+    """
+
+    def __init__(self, step: int = 0, tokens: int = 0) -> None:
+        self.step, self.tokens = step, tokens
+
+    @classmethod
+    def from_info(cls, info: Mapping[str, Any]) -> Trained:
+        """From the `info` of a checkpoint."""
+        return cls(int(info["step"]), int(info["tokens"]))
+
+    def to_info(self) -> dict[str, Any]:
+        """For the `info` of a checkpoint."""
+        return {"step": self.step, "tokens": self.tokens}
+
+
+def train_steps(
+    session: Session,
+    name: str,
+    state: Trained,
+    steps: int,
+    one: Callable[[int], tuple[float, int]],
+    save: Callable[[Trained], None],
+    *,
+    share: float = 1.0,
+    every: int = 20,
+) -> None:
+    """The steps of a preparation that are left: charged, shown, saved, and stopped where the user asks.
+
+    Args:
+        session: The study's.
+        name: Of the charge and of scalars.
+        state: How far it has come; changed in place.
+        steps: Where it ends.
+        one: From a step's number to its loss and tokens.
+        save: Writes a checkpoint.
+        share: Of a limited budget, what may be used; the rest is for trials.
+        every: Steps between checkpoints.
+    """
+    while state.step < steps and session.remaining() > 1 - share:
+        loss, used = one(state.step)
+        state.step, state.tokens = state.step + 1, state.tokens + used
+        session.scalar(f"{name}/loss", loss, state.step)
+        session.progress(state.step, steps, f"loss {loss:.4f}")
+        session.charge(name, Spent(train_tokens=state.tokens))
+        if state.step % every == 0 or state.step == steps or session.should_stop():
+            save(state)
+            session.check()
+    if state.step < steps:
+        session.logger.info("%s stops after %d steps: its share of the budget is spent.", name, state.step)
+        save(state)
