@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,24 +18,28 @@ from rankitect.errors import TrainingError
 __all__ = ["GuardedOptimizer", "OptimizerConfig", "StepReport", "learning_rate"]
 
 Schedule = Literal["linear", "cosine", "constant"]
+Kind = Literal["adamw", "adagrad", "sgd"]
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with a schedule.
+    """An optimiser with a schedule.
 
     Attributes:
+        kind: AdamW, Adagrad, or plain SGD.
         lr: peak learning rate.
         schedule: how it falls to `final_lr` after the warm-up.
         warmup: steps over which it rises linearly from 0; the first step is already above 0.
         final_lr: share of `lr` at the end.
         betas: decay of AdamW's two running means.
-        eps: AdamW's denominator floor.
-        weight_decay: decoupled; only for matrices, never for norms, biases and other vectors.
+        eps: AdamW's and Adagrad's denominator floor.
+        weight_decay: decoupled in AdamW, added to the gradient (L2) in the others; only for matrices, never for norms,
+            biases and other vectors.
         clip: greatest L2 norm of the whole gradient; None does not clip.
         retries: how often a loss or gradient that is not finite may be met with a skipped step and half the rate.
     """
 
+    kind: Kind = "adamw"
     lr: float = 3e-4
     schedule: Schedule = "linear"
     warmup: int = 0
@@ -48,6 +52,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         problems = {
+            f"kind must be adamw, adagrad or sgd, found {self.kind!r}": self.kind not in ("adamw", "adagrad", "sgd"),
             f"lr must be above 0, found {self.lr}": not self.lr > 0,
             f"schedule must be linear, cosine or constant, found {self.schedule!r}": self.schedule
             not in ("linear", "cosine", "constant"),
@@ -99,8 +104,16 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
     return config.lr * (config.final_lr + (1.0 - config.final_lr) * max(0.0, height))
 
 
+def _optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    if config.kind == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, fused=True)
+    if config.kind == "adagrad":
+        return torch.optim.Adagrad(groups, lr=config.lr, eps=config.eps, fused=True)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
 class GuardedOptimizer:
-    """AdamW over named parameters; see the module.
+    """An optimiser over named parameters; see the module.
 
     Args:
         parameters: by name; those that need no gradient are left out. A parameter without gradient in a step (a layer
@@ -129,9 +142,7 @@ class GuardedOptimizer:
             {"params": matrices, "weight_decay": config.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        self._adamw = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=config.lr, betas=config.betas, eps=config.eps, fused=True
-        )
+        self._optimizer = _optimizer(config, [group for group in groups if group["params"]])
 
     def lr(self, step: int) -> float:
         """Learning rate of a step, after the halvings so far."""
@@ -148,20 +159,20 @@ class GuardedOptimizer:
             TrainingError: when it was not finite more often than `retries` allows.
         """
         value, lr = loss.item(), self.lr(step)
-        self._adamw.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
         norm = math.nan
         if math.isfinite(value):
             loss.backward()
             grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
             norm = self._clip(grads)
         if not math.isfinite(norm):
-            self._adamw.zero_grad(set_to_none=True)
+            self._optimizer.zero_grad(set_to_none=True)
             self._back_off(value, norm, step, lr)
             return StepReport(value, lr, norm, skipped=True)
-        for group in self._adamw.param_groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = lr
-        self._adamw.step()
-        self._adamw.zero_grad(set_to_none=True)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
         return StepReport(value, lr, norm, skipped=False)
 
     def _clip(self, grads: Sequence[Tensor]) -> float:
@@ -189,7 +200,7 @@ class GuardedOptimizer:
         return {
             f"{moment}/{name}": value
             for name, parameter in self.parameters.items()
-            for moment, value in self._adamw.state.get(parameter, {}).items()
+            for moment, value in self._optimizer.state.get(parameter, {}).items()
             if isinstance(value, Tensor)
         }
 
@@ -205,4 +216,4 @@ class GuardedOptimizer:
             parameter = self.parameters.get(name)
             if parameter is None or (value.ndim and value.shape != parameter.shape):
                 raise TrainingError(f"The optimiser's saved state does not belong to this model: {name!r} differs.")
-            self._adamw.state[parameter][moment] = value.clone()
+            self._optimizer.state[parameter][moment] = value.clone()

@@ -1,0 +1,92 @@
+"""Training of rankers: early stopping, online training, interruptions."""
+
+import numpy as np
+import pytest
+import torch
+
+from rankitect.errors import TrainingError
+from rankitect.tasks.ranking import RankingTask
+from rankitect.training.optimizer import OptimizerConfig
+from rankitect.training.ranking import FitConfig, fit
+from tests.tasks.tiny_ranking import Factorized, table
+
+FAST = OptimizerConfig(lr=0.05, schedule="constant", weight_decay=0.0)
+
+
+def trained(config, seed=0, **more):
+    model, task = Factorized(seed), RankingTask(table(3000))
+    return model, task, fit(model, task, config, **more)
+
+
+def test_early_stopping_ends_with_the_best_weights():
+    config = FitConfig(epochs=40, batch=100, evaluate_every=1, patience=2, optimizer=FAST)
+    model, task, result = trained(config)
+    assert result.finished
+    assert result.steps < 40 * 24
+    assert result.steps == result.best_step + 2 * 24
+    assert result.examples == result.steps * 100
+    assert result.evaluated == 300 * len(result.entropies)
+    found = task.quality(model, "validation").normalized_entropy
+    assert found == result.entropies[result.best_step] == min(result.entropies.values())
+    assert found < 0.9
+    assert not model.training
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adagrad", "sgd"])
+def test_every_optimizer_learns(kind):
+    lr = {"adamw": 0.05, "adagrad": 0.2, "sgd": 5.0}[kind]
+    optimizer = OptimizerConfig(kind=kind, lr=lr, schedule="constant", weight_decay=1e-4, clip=10.0)
+    _, _, result = trained(FitConfig(epochs=4, batch=100, evaluate_every=1, optimizer=optimizer))
+    assert min(result.entropies.values()) < 0.96
+
+
+def test_one_pass_is_validated_before_it_learns():
+    model, task = Factorized(), RankingTask(table(3000, weighted=True))
+    config = FitConfig(batch=100, one_pass=True, optimizer=FAST)
+    with torch.no_grad():
+        first = task.loss(model, task.batch_at("train", 0, batch=100, seed=None))
+    losses = []
+    result = fit(model, task, config, progress=lambda done, total, note: losses.append(note))
+    progressive = result.progressive
+    assert result.steps == result.best_step == 24
+    assert result.examples == progressive.whole.rows == 2400
+    assert losses[0].startswith(f"loss {float(first):.4f}")  # the rows' own order
+    assert sum(part.rows for part in progressive.parts) == 2400
+    assert progressive.whole.loss == pytest.approx(sum(part.loss for part in progressive.parts))
+    assert progressive.parts[-1].normalized_entropy < progressive.parts[0].normalized_entropy
+    with pytest.raises(TrainingError, match="keeps no checkpoint"):
+        fit(model, task, config, checkpoint=task.data.folder / "none")
+
+
+@pytest.mark.parametrize("stop_after", [7, 30, 60])
+def test_an_interrupted_training_ends_as_an_undisturbed_one(tmp_path, stop_after):
+    config = FitConfig(epochs=6, batch=100, evaluate_every=0.5, patience=2, optimizer=FAST)
+    whole, _, expected = trained(config)
+    model, task, steps = Factorized(), RankingTask(table(3000)), []
+    file = tmp_path / "state.safetensors"
+    part = fit(model, task, config, checkpoint=file, progress=lambda done, total, note: steps.append(done),
+               should_stop=lambda: len(steps) >= stop_after)  # fmt: skip
+    assert part.finished == (expected.steps <= stop_after)
+    model = Factorized(5)  # another process
+    result = fit(model, RankingTask(table(3000)), config, checkpoint=file)
+    assert (result.steps, result.best_step, result.entropies) == (
+        expected.steps, expected.best_step, expected.entropies)  # fmt: skip
+    assert result.evaluated == expected.evaluated
+    for a, b in zip(model.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_equal_seeds_give_equal_models_and_others_do_not():
+    config = FitConfig(epochs=1, batch=64, optimizer=FAST)
+    other = FitConfig(epochs=1, batch=64, optimizer=FAST, seed=1)
+    one, two, three = (trained(c)[0].user.detach().numpy() for c in (config, config, other))
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, three)
+
+
+def test_wrong_settings_are_refused():
+    for keys in ({"epochs": 0}, {"batch": 0}, {"evaluate_every": 0.0}, {"patience": 0}):
+        with pytest.raises(TrainingError, match=next(iter(keys))):
+            FitConfig(**keys)
+    with pytest.raises(TrainingError, match="kind must be adamw, adagrad or sgd, found 'adam'"):
+        OptimizerConfig(kind="adam")
