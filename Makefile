@@ -40,8 +40,11 @@ search: $(STAMP)  ## the main job: search pruned versions of a pretrained langua
 smoke: $(STAMP)  ## the same job in small (a tiny random backbone), under a minute
 	$(PY) -m rankitect.search space=mobile_llm controller=dnas preset=smoke $(ARGS)
 
+# One process a core, and one thread in each of them: nearly twice as fast on two cores as one process with two threads.
+WORKERS ?= 2
+
 test: lint types imports  ## everything that a change must pass
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
 
 test-fast: $(STAMP)  ## the tests without the slow ones
 	$(PY) -m pytest -m "not slow"

@@ -211,7 +211,7 @@ def nothing(folder: Path) -> None:
 
 BAD: list[tuple[list[str], Callable[[Path], None], str]] = [
     (["space=mobile_lm"], nothing, "Unknown space 'mobile_lm'. Did you mean 'mobile_llm'? Allowed: mobile_llm"),
-    (["controller=dnaz"], nothing, "Unknown controller 'dnaz'. Did you mean 'dnas'? Allowed: dnas, random"),
+    (["controller=dnaz"], nothing, "Unknown controller 'dnaz'. Did you mean 'dnas'? Allowed: "),
     (["heal.token=5"], nothing, "Unknown key 'heal.token' on the command line. Did you mean 'heal.tokens' (configs/"),
     (["controller.sample=5"], nothing, "Did you mean 'controller.samples'"),
     (["task.context=many"], nothing, "'task.context' on the command line is 'many'"),

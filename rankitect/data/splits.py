@@ -53,7 +53,7 @@ def assign_splits(
         groups.setdefault(_root(parents, name), []).append(name)
     if len(groups) < len(shares):
         raise DataError(
-            f"The text has {len(sizes)} documents, of which {len(groups)} are independent (near-copies count once), "
+            f"The text has {len(sizes)} document(s), of which {len(groups)} independent (near-copies count once), "
             f"but {len(shares)} splits ({', '.join(shares)}) need at least one each: give more documents, or one long "
             "text file (which is cut into pieces)."
         )

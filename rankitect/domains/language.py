@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rankitect.models.importance import Statistics
     from rankitect.models.supernet import Supernet
     from rankitect.study.join import Parts
-    from rankitect.study.records import Baseline
+    from rankitect.study.records import Baseline, Metric
     from rankitect.tasks.language import LanguageTask
     from rankitect.training.distill import Distillation
 
@@ -198,6 +198,12 @@ class Language:
 
         return limits(self.space, self.reference, self._parts.config.constraints, self.context)
 
+    def costs(self, architecture: Architecture) -> dict[str, Metric]:
+        """All costs by name, for evaluators and for methods that need them before a measurement."""
+        from rankitect.domains.costs import cost_metrics
+
+        return cost_metrics(self.space, architecture, self.reference, self.context)
+
     @cached_property
     def distillation(self) -> Distillation:
         """Healing, shared by all candidates."""
@@ -288,7 +294,7 @@ class Language:
             from rankitect.graph.picture import picture
             from rankitect.reports.graph_picture import draw_graph
 
-            nodes, edges = picture(parts.space, trial.architecture)
+            nodes, edges = picture(parts.space, trial.architecture, dropped=False)
             (folder / "graph.svg").write_text(draw_graph(nodes, edges, title=trial.architecture.fingerprint[:8]))
             return {"graph": "graph.svg"}
 

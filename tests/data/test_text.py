@@ -163,7 +163,7 @@ def test_no_chapter_dominates_a_held_out_split_of_the_default_text(seed):
 def test_few_documents_still_fill_every_split_and_too_few_are_refused():
     documents = [Document(str(i), words(i)) for i in range(4)]
     assert sorted(assign_splits(documents)[0].values()) == sorted(SHARES)
-    with pytest.raises(DataError, match=r"has 4 documents, of which 3 are independent .* 4 splits"):
+    with pytest.raises(DataError, match=r"has 4 document\(s\), of which 3 independent .* 4 splits"):
         assign_splits([*documents[:3], Document("copy", documents[0].text)])
     with pytest.raises(DataError, match="the same id '1'"):
         assign_splits([*documents, documents[1]])
