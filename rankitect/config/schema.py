@@ -48,6 +48,7 @@ class EvaluatorsConfig(_Strict):
     objectives: list[str] = Field(min_length=1, description="metrics of the final evaluator for the Pareto front")
     final: PluginConfig = Field(description="evaluator whose results are reported")
     screen: PluginConfig | None = Field(default=None, description="cheaper evaluator that a controller may ask for")
+    proxy: PluginConfig | None = Field(default=None, description="score without training, to search or compare with")
 
 
 class HealConfig(_Strict):

@@ -34,7 +34,8 @@ class Parts:
         say: Shows a sentence to the user.
         task: What the model is for.
         space: The search space.
-        evaluators: Evaluators by the key that proposals use: "final" and, if configured, "screen".
+        evaluators: Evaluators by the key that proposals use: "final" and, if configured, "screen" and
+            "proxy".
         controller: The search method.
         baselines: Models to compare with.
         export: Writes more files for each candidate.
@@ -68,7 +69,7 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print) 
     plugins = resolved.plugins
     parts.task = _make(plugins["task"], parts)
     parts.space = _make(plugins["space"], parts)
-    for section in ("evaluator.screen", "evaluator.final"):
+    for section in ("evaluator.screen", "evaluator.proxy", "evaluator.final"):
         if section in plugins:
             parts.evaluators[section.rpartition(".")[2]] = _make(plugins[section], parts)
     parts.controller = _make(plugins["controller"], parts)

@@ -69,7 +69,7 @@ def study(
     with RunFolder(path, {"seed": parts.config.seed}) as folder:
         made = Study(
             folder,
-            evaluators=evaluators or {"screen": Quick(parts), "final": Quick(parts)},
+            evaluators=evaluators or {key: Quick(parts) for key in parts.evaluators},
             objectives=["perplexity", "block_flops"],
             labels=Labels("mobile_llm", "language", "any", "python -m rankitect.search"),
             decode=parts.decode,
