@@ -35,7 +35,8 @@ class RankingSplit:
         labels: 0 or 1, [rows] float32.
         weights: [rows] float32, or None.
         groups: equal for the rows of one user, [rows] int64, or None.
-        facts: What is known of the split beside its rows, such as `bayes_ne` of generated data.
+        truth: Probability of label 1, [rows] float32; of generated data only.
+        facts: `base_rate`, the share of `unknown` values by feature, and of generated data `bayes_ne`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class RankingSplit:
     labels: NDArray[np.float32]
     weights: NDArray[np.float32] | None
     groups: NDArray[np.int64] | None
+    truth: NDArray[np.float32] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     _order: tuple[tuple[int, int], NDArray[Any]] | None = field(default=None, init=False, repr=False)
 

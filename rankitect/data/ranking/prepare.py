@@ -1,14 +1,43 @@
-"""Preprocessing: read, split, count, encode; each stage is kept, so that a killed run goes on where it was."""
+"""Preprocessing: read, divide, count, encode. What was read is kept, so that a killed run goes on where it was.
+
+1. read: each piece of the source becomes a raw shard (`raw.py`), side by side on all cores.
+2. divide: which row is of which split (`splitting.py`).
+3. count: vocabulary, mean and deviation, from training rows only.
+4. encode: shards into one memory-mapped .npy file a split and kind of column, rows one after the other in each, as a
+   batch reads whole rows.
+
+Memory holds a few pieces and the vocabularies, whatever the size of the file.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from rankitect.data.assets import cache_root
+from rankitect.data.files import folder_lock
 from rankitect.data.ranking.dataset import RankingData
-from rankitect.data.ranking.schema import DataSettings
+from rankitect.data.ranking.encoding import count, encode
+from rankitect.data.ranking.pool import Progress, in_order, worker_count
+from rankitect.data.ranking.raw import RawShard, build
+from rankitect.data.ranking.readers import open_source, with_defaults
+from rankitect.data.ranking.schema import DataSettings, TableSchema
+from rankitect.data.ranking.sources import Piece, Source, content_hash
+from rankitect.data.ranking.splitting import assign, split_kind
+from rankitect.data.ranking.store import complete, open_stored, publish
+from rankitect.errors import DataError
 
 __all__ = ["open_ranking"]
+
+_LOG = logging.getLogger(__name__)
+_FORMAT = 1  # part of every fingerprint: raise it when the meaning of the files or the way they are made changes
+_ROWS_TO_JUDGE = 200_000  # before the share of bad rows may end a run early
 
 
 def open_ranking(
@@ -28,4 +57,105 @@ def open_ranking(
         DataError: If the data cannot be read or used, with file, row and column where known.
         AssetError: If MovieLens-100K has to be fetched and cannot be.
     """
-    raise NotImplementedError
+    settings = settings or DataSettings()
+    root = cache or cache_root() / "ranking"
+    source = open_source(settings)
+    schema = with_defaults(source.schema, settings)
+    try:
+        described = _described(source, schema, settings, root)
+        fingerprint = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+        folder = root / fingerprint[:32]
+        if not complete(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with folder_lock(folder):
+                if not complete(folder):  # another process may have made it while this one waited
+                    _make(folder, source, schema, settings, described, progress or _LOG.info)
+        return open_stored(folder, fingerprint)
+    except OSError as error:
+        raise DataError(
+            f"The encoded table cannot be kept in {root} ({error.strerror or error}): free some space, or set "
+            "RANKITECT_CACHE to a folder that can be written."
+        ) from error
+
+
+def _described(source: Source, schema: TableSchema, settings: DataSettings, root: Path) -> dict[str, Any]:
+    """All that decides the encoded rows."""
+    about: dict[str, Any] = {
+        "format": _FORMAT,
+        "name": source.name,
+        "content": content_hash(source.files, root / "sources"),
+        "schema": schema.model_dump(mode="json"),
+        "delimiter": settings.delimiter,
+        "split": split_kind(settings, schema),
+        "shares": settings.shares,
+        "out_of_order": settings.out_of_order,
+        "bad": [settings.bad_rows, settings.bad_share],
+    }
+    if about["split"] in ("user", "hash"):
+        about["split_seed"] = settings.split_seed
+    if settings.format == "synthetic":
+        about["synthetic"] = settings.synthetic.model_dump(mode="json")
+    return about
+
+
+def _make(
+    folder: Path,
+    source: Source,
+    schema: TableSchema,
+    settings: DataSettings,
+    described: dict[str, Any],
+    say: Callable[[str], None],
+) -> None:
+    (folder / "manifest.json").unlink(missing_ok=True)  # of a damaged entry
+    workers = worker_count(settings.workers)
+    shards, outlines = _read(folder / "raw", source, schema, settings, Progress(f"{source.name}: read", say))
+    bad = sum((Counter(facts["bad"]) for _, facts in outlines), Counter())
+    _judge(bad, sum(rows for rows, _ in outlines), settings, source.name)
+    assignment = assign(settings, schema, shards, outlines)
+    plan = count(schema, shards, assignment, workers, Progress(f"{source.name}: counted", say))
+    facts = encode(folder, schema, plan, shards, assignment, workers, Progress(f"{source.name}: encoded", say))
+    publish(folder, plan, described, {**facts, "bad_rows": dict(bad), "split": split_kind(settings, schema)}, workers)
+    shutil.rmtree(folder / "raw", ignore_errors=True)
+
+
+def _read(
+    folder: Path, source: Source, schema: TableSchema, settings: DataSettings, progress: Progress
+) -> tuple[list[Path], list[tuple[int, dict[str, Any]]]]:
+    """All raw shards, with rows and facts of each. Those of a run that was killed are not made again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+    def shard(number: int, read: Callable[[], Piece]) -> tuple[Path, int, dict[str, Any]]:
+        path = folder / f"{number:06d}.npz"
+        outline = RawShard.outline(path)
+        if outline is None:
+            made = build(read(), schema, settings)
+            made.save(path)
+            outline = made.rows, dict(made.facts)
+        return path, *outline
+
+    shards, outlines = [], []
+    bad = 0
+    tasks = (lambda number=number, read=read: shard(number, read) for number, read in enumerate(source.pieces()))
+    for path, rows, facts in in_order(tasks, worker_count(settings.workers)):
+        shards.append(path)
+        outlines.append((rows, facts))
+        bad += sum(facts["bad"].values())
+        progress.add(rows)
+        if progress.rows + bad > _ROWS_TO_JUDGE:
+            _judge(sum((Counter(facts["bad"]) for _, facts in outlines), Counter()) if bad else Counter(),
+                   progress.rows, settings, source.name)
+    progress.end()
+    return shards, outlines
+
+
+def _judge(bad: Counter[str], rows: int, settings: DataSettings, name: str) -> None:
+    count = bad.total()
+    if count > settings.bad_share * (rows + count):
+        kinds = "; ".join(f"{kind}: {number:,}" for kind, number in bad.most_common(5))
+        raise DataError(
+            f"{name}: {count:,} of {rows + count:,} rows are bad, {count / (rows + count):.2%}, more than the "
+            f"{settings.bad_share:.2%} of task.data.bad_share ({kinds}). Are the format, the delimiter and the columns "
+            "right? If they are, raise task.data.bad_share."
+        )

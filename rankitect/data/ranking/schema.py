@@ -153,6 +153,11 @@ class TableSchema(_Strict):
         """True if it names no column."""
         return self.label is None and not (self.numeric or self.categorical or self.multi_hot or self.calendar)
 
+    @property
+    def features(self) -> int:
+        """Number of features."""
+        return len(self.numeric) + len(self.categorical) + len(self.multi_hot) + len(self.calendar)
+
 
 class SyntheticSettings(_Strict):
     """A generated click log with a known best model; for tests of scale, never for results."""

@@ -1,0 +1,279 @@
+"""Vocabularies and normalisation from training rows, and rows of all splits encoded with them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankitect.data.ranking.columns import Codes
+from rankitect.data.ranking.features import FIRST_ID, MISSING_ID, PADDING, UNKNOWN_ID, CategoricalFeature, Features
+from rankitect.data.ranking.pool import Progress, in_order
+from rankitect.data.ranking.raw import CALENDAR, RawShard
+from rankitect.data.ranking.schema import SPLITS, Categorical, MultiHot, Numeric, TableSchema
+from rankitect.data.ranking.splitting import Assignment
+from rankitect.data.ranking.vocabulary import KeyCounter, Vocabulary
+from rankitect.errors import DataError
+
+__all__ = ["Plan", "count", "encode", "transformed"]
+
+_Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How rows are encoded.
+
+    Attributes:
+        features: What comes out.
+        vocabularies: Of each categorical feature.
+        centre: Subtracted from each numeric feature after its transform, [N].
+        scale: Divided by after that, [N].
+    """
+
+    features: Features
+    vocabularies: tuple[Vocabulary, ...]
+    centre: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+
+def transformed(numeric: NDArray[np.float32], columns: Sequence[Numeric]) -> NDArray[np.float32]:
+    """Numbers after each feature's transform, [N, rows]; `numeric` is changed in place."""
+    for place, column in enumerate(columns):
+        if column.transform == "log":
+            values = numeric[place]
+            numeric[place] = np.copysign(np.log1p(np.abs(values)), values)
+    return numeric
+
+
+def count(schema: TableSchema, shards: Sequence[Path], assignment: Assignment, workers: int, progress: Progress) -> Plan:
+    """The plan that training rows give.
+
+    Raises:
+        DataError: If a vocabulary overflows.
+    """
+    columns = (*schema.categorical, *schema.multi_hot)
+    counters = [_counter(column) for column in columns]
+    locks = [threading.Lock() for _ in columns]
+    slots = [1] * len(columns)
+
+    def read(number: int, path: Path) -> tuple[int, list[_Array]]:
+        shard, chosen = RawShard.load(path), assignment.of(number) == 0
+        if not chosen.any():
+            return shard.rows, []
+        for place, counter in enumerate(counters):
+            codes = shard.codes[place].keep(chosen)
+            if codes.offsets is not None:
+                with locks[place]:
+                    slots[place] = max(slots[place], int(np.diff(codes.offsets).max()))
+            if counter is not None:
+                counts = np.bincount(codes.codes, minlength=len(codes.keys) + 1)[1:]
+                with locks[place]:
+                    counter.add(codes.keys, counts)
+        return shard.rows, _moments(transformed(shard.numeric[:, chosen], schema.numeric))
+
+    total: list[_Array] = [np.zeros(len(schema.numeric)) for _ in range(3)]
+    tasks = (lambda number=number, path=path: read(number, path) for number, path in enumerate(shards))
+    for rows, moments in in_order(tasks, workers):
+        progress.add(rows)
+        if moments:
+            total = _joined(total, moments)
+    progress.end()
+    vocabularies = [_vocabulary(column, counter) for column, counter in zip(columns, counters, strict=True)]
+    vocabularies += [Vocabulary(CALENDAR[name] + FIRST_ID, None) for name in schema.calendar]
+    widths = [
+        (column.slots or slots[place]) if isinstance(column, MultiHot) else 1 for place, column in enumerate(columns)
+    ] + [1] * len(schema.calendar)
+    names = [*(column.name for column in columns), *schema.calendar]
+    features = Features(
+        tuple(column.name for column in schema.numeric),
+        tuple(
+            CategoricalFeature(name, vocabulary.rows, width)
+            for name, vocabulary, width in zip(names, vocabularies, widths, strict=True)
+        ),
+    )
+    plain = np.array([column.transform == "none" for column in schema.numeric], dtype=np.bool_)
+    deviation = np.sqrt(total[2] / np.maximum(total[0], 1))
+    centre = np.where(plain, 0.0, total[1])
+    return Plan(features, tuple(vocabularies), centre, np.where(plain | (deviation < 1e-12), 1.0, deviation))
+
+
+def encode(
+    folder: Path,
+    schema: TableSchema,
+    plan: Plan,
+    shards: Sequence[Path],
+    assignment: Assignment,
+    workers: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Writes the rows of all splits and gives what is known of them.
+
+    Raises:
+        DataError: If a split has labels of one kind only.
+    """
+    columns = sum(plan.features.slots)
+    kinds = _kinds(plan, columns, RawShard.load(shards[0]))
+    files = [_create(folder, name, size, kinds) for name, size in zip(SPLITS, assignment.sizes, strict=True)]
+
+    def write(number: int, path: Path) -> tuple[int, list[tuple[_Array, _Array]]]:
+        shard, codes = RawShard.load(path), assignment.of(number)
+        arrays = _encoded(shard, schema, plan)
+        found = []
+        for split, file in enumerate(files):
+            rows = np.flatnonzero(codes == split)
+            if len(rows):
+                target = assignment.target(number, split, rows)
+                chosen = slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) == rows[-1] - rows[0] + 1 else rows
+                for name, values in arrays.items():
+                    if name in file:
+                        file[name][target] = values[chosen]
+            labels = arrays["labels"][rows]
+            found.append((np.array([len(rows), labels.sum()]), (arrays["ids"][rows] == UNKNOWN_ID).sum(axis=0)))
+        return shard.rows, found
+
+    clicks, unknown = np.zeros((3, 2)), np.zeros((3, columns))
+    tasks = (lambda number=number, path=path: write(number, path) for number, path in enumerate(shards))
+    for rows, found in in_order(tasks, workers):
+        progress.add(rows)
+        for split, (labels, strange) in enumerate(found):
+            clicks[split] += labels
+            unknown[split] += strange
+    progress.end()
+    for file in files:
+        for array in file.values():
+            if isinstance(array, np.memmap):
+                array.flush()
+    firsts = np.cumsum([0, *plan.features.slots])[:-1]
+    facts = {}
+    for split, name in enumerate(SPLITS):
+        rows, positive = clicks[split]
+        _check_labels(name, schema, int(rows), int(positive))
+        shares = {
+            feature.name: round(float(unknown[split, first] / rows), 6)
+            for feature, first in zip(plan.features.categorical, firsts, strict=True)
+        }
+        facts[name] = {"rows": int(rows), "base_rate": float(positive / rows), "unknown": shares}
+        facts[name] |= _bayes(files[split].get("truth"), files[split]["labels"])
+    return {"splits": facts}
+
+
+def _counter(column: Categorical) -> KeyCounter | None:
+    """None where no count is needed."""
+    assert column.rows is not None and column.min_count is not None
+    if column.encoding == "index" or (column.encoding == "hash" and column.min_count == 1):
+        return None
+    # What shares rows by its hash may have more values than rows.
+    return KeyCounter(column.name, column.rows - FIRST_ID if column.encoding == "vocabulary" else 1 << 40)
+
+
+def _vocabulary(column: Categorical, counter: KeyCounter | None) -> Vocabulary:
+    assert column.rows is not None and column.min_count is not None
+    hashed = column.encoding == "hash"
+    if counter is None:
+        return Vocabulary(column.rows, None, hashed)
+    keys = counter.most_frequent(column.min_count)
+    return Vocabulary(column.rows if hashed else len(keys) + FIRST_ID, keys, hashed)
+
+
+def _moments(values: NDArray[np.float32]) -> list[_Array]:
+    """Count, mean and sum of squared deviations of each row of `values`, without missing values."""
+    there = ~np.isnan(values)
+    counts = there.sum(axis=1)
+    sums = np.where(there, values, 0).sum(axis=1, dtype=np.float64)
+    means = sums / np.maximum(counts, 1)
+    deviations = np.where(there, values - means[:, None], 0)
+    return [counts.astype(np.float64), means, (deviations**2).sum(axis=1)]
+
+
+def _joined(one: list[_Array], other: list[_Array]) -> list[_Array]:
+    """Moments of both together (Chan, Golub and LeVeque 1979)."""
+    counts = one[0] + other[0]
+    share = other[0] / np.maximum(counts, 1)
+    delta = other[1] - one[1]
+    return [counts, one[1] + delta * share, one[2] + other[2] + delta**2 * one[0] * share]
+
+
+def _encoded(shard: RawShard, schema: TableSchema, plan: Plan) -> dict[str, _Array]:
+    numeric = transformed(shard.numeric, schema.numeric)
+    numeric -= plan.centre[:, None].astype(np.float32)
+    numeric /= plan.scale[:, None].astype(np.float32)
+    ids = np.empty((shard.rows, sum(plan.features.slots)), dtype=np.int32)
+    first = 0
+    for codes, vocabulary, feature in zip(shard.codes, plan.vocabularies, plan.features.categorical, strict=True):
+        table = vocabulary.table(codes.keys)
+        if codes.offsets is None:
+            ids[:, first] = table[codes.codes]
+        else:
+            _fill_slots(ids[:, first : first + feature.slots], table, codes)
+        first += feature.slots
+    arrays = {"numeric": np.nan_to_num(numeric.T, nan=0.0), "ids": ids, "labels": shard.labels.astype(np.float32)}
+    if shard.groups is not None:
+        arrays["groups"] = (shard.groups >> np.uint64(1)).astype(np.int64)
+    if shard.weights is not None:
+        arrays["weights"] = shard.weights
+    if shard.truth is not None:
+        arrays["truth"] = shard.truth
+    return arrays
+
+
+def _fill_slots(target: _Array, table: NDArray[np.int32], codes: Codes) -> None:
+    """Ids of a multi-hot feature: the first values of each row, then padding; one missing id where there is none."""
+    assert codes.offsets is not None
+    lengths = np.diff(codes.offsets)
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    slot = np.arange(len(rows)) - np.repeat(codes.offsets[:-1], lengths)
+    kept = slot < target.shape[1]
+    target[:] = PADDING
+    target[rows[kept], slot[kept]] = table[codes.codes[kept]]
+    target[lengths == 0, 0] = MISSING_ID
+
+
+def _kinds(plan: Plan, columns: int, shard: RawShard) -> dict[str, tuple[type, tuple[int, ...]]]:
+    """Type and further dimensions of what is kept of each row."""
+    kinds: dict[str, tuple[type, tuple[int, ...]]] = {"labels": (np.float32, ())}
+    if plan.features.numeric:  # an array without elements could not be mapped
+        kinds["numeric"] = (np.float32, (len(plan.features.numeric),))
+    if columns:
+        kinds["ids"] = (np.int32, (columns,))
+    optional = {"groups": (np.int64, shard.groups), "weights": (np.float32, shard.weights), "truth": (np.float32, shard.truth)}
+    return kinds | {name: (kind, ()) for name, (kind, values) in optional.items() if values is not None}
+
+
+def _create(folder: Path, split: str, rows: int, kinds: dict[str, tuple[type, tuple[int, ...]]]) -> dict[str, _Array]:
+    """The files of a split, to be filled."""
+    return {
+        name: np.lib.format.open_memmap(folder / f"{split}.{name}.npy", mode="w+", dtype=dtype, shape=(rows, *shape))
+        for name, (dtype, shape) in kinds.items()
+    }
+
+
+def _check_labels(split: str, schema: TableSchema, rows: int, positive: int) -> None:
+    if positive in (0, rows):
+        assert schema.label is not None
+        raise DataError(
+            f"Split {split}: all {rows:,} labels (column {schema.label.name!r}) are {int(positive > 0)}, so nothing can "
+            "be learnt or measured. Is the file sorted by its label? Then use task.data.split=hash; else check the label "
+            "column, or give more rows."
+        )
+
+
+def _bayes(truth: _Array | None, labels: _Array) -> dict[str, float]:
+    """Normalised entropy of the probabilities that generated the labels: realised, and expected over labels."""
+    if truth is None:
+        return {}
+    p = np.clip(np.asarray(truth, dtype=np.float64), 1e-9, 1 - 1e-9)
+
+    def entropy(rate: _Array, p: _Array) -> _Array:
+        return -(rate * np.log(p) + (1 - rate) * np.log1p(-p))
+
+    base, mean = np.float64(labels.mean(dtype=np.float64)), p.mean()
+    return {
+        "bayes_ne": float(entropy(labels, p).mean() / entropy(base, base)),
+        "bayes_ne_expected": float(entropy(p, p).mean() / entropy(mean, mean)),
+    }

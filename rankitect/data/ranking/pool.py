@@ -1,0 +1,66 @@
+"""Work on a few threads with its results in order, and lines of progress. NumPy and Arrow leave Python's lock alone."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+__all__ = ["Progress", "in_order", "worker_count"]
+
+T = TypeVar("T")
+_SECONDS = 5.0  # between lines
+
+
+def worker_count(given: int | None) -> int:
+    """Threads to use: as given, else one a core that this process may use."""
+    if given is not None:
+        return given
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_order(tasks: Iterable[Callable[[], T]], workers: int) -> Iterator[T]:
+    """Results of tasks in their order; a few are under way at a time, so that memory is bounded.
+
+    The first error, in the order of the tasks, is raised.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[T]] = deque()
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(task))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+class Progress:
+    """Tells how many rows are done, every few seconds."""
+
+    def __init__(self, what: str, say: Callable[[str], None]) -> None:
+        self.rows = 0
+        self._what, self._say = what, say
+        self._begun = self._told = time.monotonic()
+
+    def add(self, rows: int) -> None:
+        """Counts rows that are done."""
+        self.rows += rows
+        if time.monotonic() - self._told > _SECONDS:
+            self._tell()
+
+    def end(self) -> None:
+        """Says the total, if it took long enough for anything to be said."""
+        if time.monotonic() - self._begun > _SECONDS:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = time.monotonic()
+        rate = self.rows / max(self._told - self._begun, 1e-9)
+        self._say(f"{self._what} {self.rows:,} rows, {rate:,.0f} a second")

@@ -1,0 +1,181 @@
+"""Raw shards: the pieces of a source as numbers, on disk, before it is known which row trains and which value is rare."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankitect.data.files import write_atomically
+from rankitect.data.ranking.columns import (
+    Codes,
+    Problems,
+    as_index,
+    as_labels,
+    as_numbers,
+    as_times,
+    as_values,
+    single_codes,
+    split_codes,
+)
+from rankitect.data.ranking.keys import Keys, hash_values
+from rankitect.data.ranking.schema import Categorical, DataSettings, MultiHot, TableSchema
+from rankitect.data.ranking.sources import BadRow, Piece
+from rankitect.errors import DataError
+
+__all__ = ["CALENDAR", "RawShard", "build"]
+
+CALENDAR = {"hour": 24, "weekday": 7}  # values of each calendar feature
+_OPTIONAL = ("times", "groups", "weights", "truth")
+_HOUR = 3_600_000_000  # microseconds
+
+
+@dataclass(frozen=True)
+class RawShard:
+    """Good rows of one piece.
+
+    Attributes:
+        numeric: As read, NaN where missing, [N, rows] float32.
+        codes: Of each categorical feature: categorical, multi-hot, calendar, in the schema's order.
+        labels: [rows] uint8.
+        times: Microseconds, [rows] int64; None without timestamps.
+        groups: Keys, [rows] uint64; None without a group column.
+        weights: [rows] float32; None without.
+        truth: Probability of label 1, [rows] float32; of generated data only.
+        facts: `bad` rows by kind; the `backward` step of time inside, if any, as {line, file}; the last row's `line`.
+    """
+
+    numeric: NDArray[np.float32]
+    codes: Sequence[Codes]
+    labels: NDArray[np.uint8]
+    times: NDArray[np.int64] | None
+    groups: Keys | None
+    weights: NDArray[np.float32] | None
+    truth: NDArray[np.float32] | None
+    facts: Mapping[str, Any]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.labels)
+
+    def save(self, path: Path) -> None:
+        """Writes it as one uncompressed .npz, whole or not at all."""
+        arrays: dict[str, NDArray[Any]] = {"numeric": self.numeric, "labels": self.labels}
+        for place, codes in enumerate(self.codes):
+            arrays[f"codes{place}"], arrays[f"keys{place}"] = codes.codes, codes.keys
+            if codes.offsets is not None:
+                arrays[f"offsets{place}"] = codes.offsets
+        for name in _OPTIONAL:
+            if (values := getattr(self, name)) is not None:
+                arrays[name] = values
+        arrays["facts"] = np.frombuffer(json.dumps({**self.facts, "features": len(self.codes)}).encode(), np.uint8)
+
+        def write(part: Path) -> None:
+            with part.open("wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+
+        write_atomically(path, write)
+
+    @classmethod
+    def load(cls, path: Path) -> RawShard:
+        """Reads it back; the file's checksums are checked."""
+        with np.load(path) as arrays:
+            facts = json.loads(arrays["facts"].tobytes())
+            names = set(arrays.files)
+            codes = [
+                Codes(arrays[f"codes{i}"], arrays[f"keys{i}"], arrays[f"offsets{i}"] if f"offsets{i}" in names else None)
+                for i in range(facts.pop("features"))
+            ]
+            others = [arrays[name] if name in names else None for name in _OPTIONAL]
+            return cls(arrays["numeric"], codes, arrays["labels"], *others, facts)
+
+    @staticmethod
+    def outline(path: Path) -> tuple[int, dict[str, Any]] | None:
+        """Rows and facts of a saved shard; None if it is not there whole."""
+        try:
+            with np.load(path) as arrays:
+                return len(arrays["labels"]), json.loads(arrays["facts"].tobytes())
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return None
+
+
+def build(piece: Piece, schema: TableSchema, settings: DataSettings) -> RawShard:
+    """The piece's rows as numbers.
+
+    Raises:
+        DataError: At its first bad row, unless bad rows are skipped.
+    """
+    n = len(piece.lines)
+    problems = Problems(n)
+    columns = piece.columns
+    assert schema.label is not None
+    labels = as_labels(columns[schema.label.name], schema.label, problems)
+    numeric = np.empty((len(schema.numeric), n), dtype=np.float32)
+    for place, number in enumerate(schema.numeric):
+        numeric[place] = as_numbers(columns[number.source], number.name, problems)
+    codes = [_encoded(columns[column.source], column, problems) for column in (*schema.categorical, *schema.multi_hot)]
+    times = groups = weights = None
+    truth = piece.truth
+    if schema.timestamp is not None:
+        times = as_times(columns[schema.timestamp.name], schema.timestamp, problems)
+        codes += [_calendar(times, name) for name in schema.calendar]
+    if schema.group is not None:
+        single = single_codes(columns[schema.group])
+        groups = np.concatenate([np.zeros(1, np.uint64), single.keys])[single.codes]
+    if schema.weight is not None:
+        read = as_numbers(columns[schema.weight], schema.weight, problems, missing=False)
+        problems.mark(read < 0, schema.weight, columns[schema.weight], "negative weight", "a weight of at least 0")
+        weights = read.astype(np.float32)
+    facts = {"bad": _judge(piece, problems, settings), "file": piece.file, "backward": None}
+    lines = piece.lines
+    if problems.bad.any():
+        good = ~problems.bad
+        numeric, labels, lines = numeric[:, good], labels[good], lines[good]
+        codes = [column.keep(good) for column in codes]
+        times, groups, weights, truth = (None if x is None else x[good] for x in (times, groups, weights, truth))
+    if times is not None and len(times):
+        back = np.flatnonzero(np.diff(times) < 0)
+        facts["backward"] = int(lines[back[0] + 1]) if len(back) else None
+        facts["times"] = [int(times[0]), int(times[-1])]
+        facts["first_line"] = int(lines[0])
+    return RawShard(numeric, codes, labels, times, groups, weights, truth, facts)
+
+
+def _encoded(values: Any, column: Categorical, problems: Problems) -> Codes:
+    if isinstance(column, MultiHot):
+        return split_codes(values, column.separator)
+    codes = single_codes(values)
+    if column.encoding == "index":
+        assert column.rows is not None
+        return as_index(codes, column.rows - 2, column.name, values, problems)
+    return codes
+
+
+def _calendar(times: NDArray[np.int64], name: str) -> Codes:
+    hours = times // _HOUR
+    values = hours % 24 if name == "hour" else (hours // 24 + 3) % 7  # 1970 began on a Thursday; Monday is 0
+    return Codes((values + 1).astype(np.uint16), np.arange(CALENDAR[name], dtype=np.uint64))
+
+
+def _judge(piece: Piece, problems: Problems, settings: DataSettings) -> dict[str, int]:
+    """Counts bad rows by kind; the first one is an error where they are not to be skipped."""
+    bad = [
+        *piece.bad,
+        *(BadRow(int(piece.lines[row]), *found) for row, found in problems.found.items()),
+    ]
+    if bad and settings.bad_rows == "error":
+        first = min(bad, key=lambda row: row.line)
+        where = f", column {first.column!r}" if first.column else ""
+        raise DataError(
+            f"{piece.file}, row {first.line}{where}: found {first.found}. Mend the file, or let bad rows be left out "
+            "and counted: task.data.bad_rows=skip."
+        )
+    return dict(Counter(row.kind for row in bad))

@@ -1,0 +1,96 @@
+"""The encoded table on disk: a manifest that says what is there, written last, and memory-mapped arrays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankitect.data.files import file_sha256, write_atomically
+from rankitect.data.ranking.dataset import RankingData, RankingSplit
+from rankitect.data.ranking.encoding import Plan
+from rankitect.data.ranking.features import Features
+from rankitect.data.ranking.pool import in_order
+from rankitect.data.ranking.schema import SPLITS
+from rankitect.errors import DataError
+
+__all__ = ["complete", "open_stored", "publish", "verify"]
+
+
+def publish(folder: Path, plan: Plan, described: dict[str, Any], facts: dict[str, Any], workers: int) -> None:
+    """Writes the vocabularies and then the manifest, with which the entry is complete."""
+    for place, vocabulary in enumerate(plan.vocabularies):
+        if vocabulary.keys is not None:
+            np.save(folder / f"keys{place}.npy", vocabulary.keys)
+    files = sorted(folder.glob("*.npy"))
+    hashes = list(in_order([lambda file=file: file_sha256(file) for file in files], workers))  # type: ignore[misc]
+    manifest = {
+        "described": described,
+        "features": plan.features.to_json(),
+        "centre": plan.centre.tolist(),
+        "scale": plan.scale.tolist(),
+        "hashed": [vocabulary.hashed for vocabulary in plan.vocabularies],
+        "facts": facts,
+        "files": {
+            file.name: {"bytes": file.stat().st_size, "sha256": digest}
+            for file, digest in zip(files, hashes, strict=True)
+        },
+    }
+    text = json.dumps(manifest, indent=1)
+    write_atomically(folder / "manifest.json", lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def complete(folder: Path) -> bool:
+    """True if the manifest is there, and every file with its size."""
+    try:
+        files = _manifest(folder)["files"]
+        return all((folder / name).stat().st_size == known["bytes"] for name, known in files.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def verify(data: RankingData) -> None:
+    """Reads every file of an encoded table and compares its hash.
+
+    Raises:
+        DataError: If one is damaged; it names the folder to delete.
+    """
+    for name, known in _manifest(data.folder)["files"].items():
+        if file_sha256(data.folder / name) != known["sha256"]:
+            raise DataError(f"{data.folder / name} is damaged. Delete the folder {data.folder}; it is made again.")
+
+
+def open_stored(folder: Path, fingerprint: str) -> RankingData:
+    """The table of a complete entry."""
+    manifest = _manifest(folder)
+    features = Features.from_json(manifest["features"])
+    facts = manifest["facts"]
+    splits = {}
+    for name in SPLITS:
+        rows = int(facts["splits"][name]["rows"])
+
+        def mapped(kind: str, split: str = name) -> NDArray[Any] | None:
+            path = folder / f"{split}.{kind}.npy"
+            return np.load(path, mmap_mode="r") if path.name in manifest["files"] else None
+
+        numeric, ids, labels = mapped("numeric"), mapped("ids"), mapped("labels")
+        assert labels is not None
+        splits[name] = RankingSplit(
+            name,
+            np.empty((rows, 0), np.float32) if numeric is None else numeric,
+            np.empty((rows, 0), np.int32) if ids is None else ids,
+            labels,
+            mapped("weights"),
+            mapped("groups"),
+            mapped("truth"),
+            facts["splits"][name],
+        )
+    return RankingData(manifest["described"]["name"], fingerprint, features, splits, facts, folder)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return found
