@@ -104,6 +104,18 @@ class Choice(Expr):
             raise SpaceError(f"choice {self.path!r} cannot be {value!r}; allowed: {', '.join(map(repr, shown))}")
         return found
 
+    def positions(self, values: Sequence[ChoiceValue | None]) -> np.ndarray:
+        """The positions of many values, int64; 0 for None (a choice without effect).
+
+        Raises:
+            SpaceError: A value is not allowed.
+        """
+        places = {**self.index, None: 0}
+        try:
+            return np.fromiter([places[v] for v in values], np.int64, len(values))
+        except (KeyError, TypeError):  # not allowed, or in another spelling: `position` says which
+            return np.asarray([0 if v is None else self.position(v) for v in values], dtype=np.int64)
+
     def is_(self, value: ChoiceValue) -> Expr:
         """1 where this choice has `value`, otherwise 0.
 

@@ -121,11 +121,8 @@ class SearchSpace:
 
     def encode(self, architectures: Iterable[Architecture]) -> dict[str, np.ndarray]:
         """Indices of chosen values, int64 [n] for each path; 0 for choices without effect."""
-        many = list(architectures)
-        return {
-            p: np.asarray([c.position(a.choices[p]) if p in a.choices else 0 for a in many], dtype=np.int64)
-            for p, c in self.choices.items()
-        }
+        chosen = [a.choices for a in architectures]
+        return {p: c.positions([values.get(p) for values in chosen]) for p, c in self.choices.items()}
 
     def decode(self, columns: Mapping[str, np.ndarray]) -> list[Architecture]:
         """The architectures of index columns (rules are not checked)."""
@@ -275,7 +272,7 @@ class SearchSpace:
 
         Args:
             architectures: One, many, or index columns as `encode` gives.
-            kind: "params", "flops", "weight_bytes", "activation_bytes" or "cache_bytes".
+            kind: A key of `graph.cost.COSTS`, for example "params", "flops" or "weight_bytes".
             scope: Count only this part of the graph, for example "layers".
             symbols: Free dimensions, for example `T=256`; the space's defaults where not given.
         """
