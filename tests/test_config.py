@@ -45,6 +45,7 @@ def test_the_command_line_wins_over_a_preset_and_a_preset_over_a_group() -> None
     assert resolved.data["controller"]["total"] == 3
     assert resolved.data["preset"] == "small"
     assert resolve([*TOY, "preset=small", "space.size=5"], CONFIGS).data["space"]["size"] == 5
+    assert resolve([*TOY, "preset=small", "preset=null"], CONFIGS).hash == resolve(TOY, CONFIGS).hash
 
 
 def test_a_key_that_only_the_plugin_knows_can_be_set() -> None:

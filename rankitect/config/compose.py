@@ -97,7 +97,8 @@ def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> Compo
     prepared, given = [], set()
     for override in overrides:
         text, key = _prepare(override, known)
-        if text is None:
+        if text is None:  # preset=null: takes back an earlier one
+            prepared = [p for p in prepared if not p.startswith("preset=")]
             continue
         prepared.append(text)
         if key is not None:
