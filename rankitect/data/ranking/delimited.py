@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +51,7 @@ class DelimitedSource:
         files: The files.
         dialect: How they are written.
         header: Names of the columns of files without a header; None where the first row names them.
+        skip_first: True if the files have a first row of names all the same.
         block_bytes: Text read at a time.
     """
 
@@ -60,6 +60,7 @@ class DelimitedSource:
     files: Sequence[Path]
     dialect: Dialect
     header: tuple[str, ...] | None = None
+    skip_first: bool = False
     block_bytes: int = BLOCK_BYTES
 
     def pieces(self) -> Iterator[Callable[[], Piece]]:
@@ -67,7 +68,8 @@ class DelimitedSource:
         for file in self.files:
             names = self.header or read_header(file, self.dialect)
             wanted = check_columns(self.schema, names, str(file))
-            for first, block in read_blocks(file, self.block_bytes, self.dialect.quote, skip=self.header is None):
+            skip = self.header is None or self.skip_first
+            for first, block in read_blocks(file, self.block_bytes, self.dialect.quote, skip=skip):
                 yield lambda first=first, block=block, names=names, wanted=wanted, file=file: parse(  # type: ignore[misc]
                     block, names, wanted, self.dialect, str(file), first
                 )
@@ -229,11 +231,3 @@ def _rows_in(block: bytes, quote: str | None) -> int:
     places: NDArray[np.int64] = np.flatnonzero((data == 10) | (data == ord(quote)))
     marks = data[places] == ord(quote)
     return int((~marks & (np.cumsum(marks) % 2 == 0)).sum()) + open_end
-
-
-def rows_of(file: Path, delimiter: str, encoding: str = "utf-8") -> Iterator[tuple[int, list[str]]]:
-    """Rows of a small side table (users, items) with their numbers, taken apart in Python."""
-    text = file.read_bytes().decode(encoding)
-    for number, line in enumerate(io.StringIO(text), 1):
-        if line.strip():
-            yield number, line.rstrip("\r\n").split(delimiter)

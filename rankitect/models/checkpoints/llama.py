@@ -165,7 +165,8 @@ def load_checkpoint(path_or_name: str | Path) -> LlamaCheckpoint:
     from rankitect.models.checkpoints.huggingface import load_huggingface
 
     name = str(path_or_name)
-    if name in ASSETS:
+    models = [known for known, asset in ASSETS.items() if asset.filename.endswith(".gguf")]
+    if name in models:
         return load_gguf(
             asset_path(name), source=f"{name} ({ASSETS[name].requirement}, sha256 {ASSETS[name].sha256[:12]})"
         )
@@ -174,7 +175,7 @@ def load_checkpoint(path_or_name: str | Path) -> LlamaCheckpoint:
         return load_huggingface(path)
     if path.is_file() and path.suffix == ".gguf":
         return load_gguf(path)
-    allowed = f"an asset ({', '.join(sorted(ASSETS))}), a .gguf file, or a Hugging Face folder with config.json"
+    allowed = f"an asset ({', '.join(sorted(models))}), a .gguf file, or a Hugging Face folder with config.json"
     if path.exists():
         raise AssetError(f"{path} is not a checkpoint that can be loaded. Give {allowed}.")
     raise AssetError(f"There is no checkpoint {name!r}: no asset, file or folder has this name. Give {allowed}.")
