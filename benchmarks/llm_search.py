@@ -131,7 +131,7 @@ def _parts(seed: int, options: argparse.Namespace, refit: bool) -> Parts:
     configure_host()
     targets = ",".join(map(str, options.targets))
     overrides = [f"seed={seed}", f"heal.tokens={options.tokens}", "controller=dnas"]
-    overrides += [f"controller.targets=[{targets}]", f"task.refit={refit}"]
+    overrides += [f"controller.targets=[{targets}]", f"task.refit={refit}", "task.test_windows=null"]
     return build(resolve([*overrides, *options.overrides]), options.folder / f"seed{seed}")
 
 

@@ -57,7 +57,7 @@ class Language:
         refit: bool = Field(True, description="refit pruned weights in closed form on calibration text")
         calibration_tokens: int = Field(8192, ge=64, description="tokens of training text for importance and refits")
         slope_tokens: int = Field(4096, ge=0, description="of which with gradients, for second-order estimates")
-        test_windows: int | None = Field(None, ge=1, description="windows of the test split; null for all")
+        test_windows: int | None = Field(48, ge=1, description="windows of the test split; null for all")
         search_windows: int | None = Field(24, ge=1, description="windows of the search split for screening")
         uniform: list[float] = Field(
             default=[0.75, 0.6, 0.5], description="block FLOPs of the uniformly pruned baselines, of the backbone's"
