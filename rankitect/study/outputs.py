@@ -88,8 +88,8 @@ class Outputs:
             controller=self.labels.controller,
             seed=seed,
             objectives=[
-                ObjectiveSummary(name=objective.name, unit=objective.unit, direction=objective.direction)
-                for objective in self.objectives
+                ObjectiveSummary(name=o.name, unit=o.unit, direction=o.direction, held_out=o.held_out)
+                for o in self.objectives
             ],
             baselines=[
                 BaselineSummary(

@@ -94,11 +94,20 @@ class Metric:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """A metric that an evaluator promises: its name, unit, and whether less ("min") or more ("max") is better."""
+    """A metric that an evaluator promises.
+
+    Attributes:
+        name: Its name.
+        unit: Its unit.
+        direction: Whether less ("min") or more ("max") is better.
+        held_out: Another metric that is the same on data by which nothing was chosen. A search goes by this one, a
+            report shows the other.
+    """
 
     name: str
     unit: str
     direction: Direction
+    held_out: str | None = None
 
 
 @dataclass(frozen=True)

@@ -46,11 +46,12 @@ class MetricSummary(_Model):
 
 
 class ObjectiveSummary(_Model):
-    """What the search optimised."""
+    """What the search optimised; `held_out` names the metric that is the same on data by which nothing was chosen."""
 
     name: str
     unit: str
     direction: Direction
+    held_out: str | None = None
 
 
 class BaselineSummary(_Model):
@@ -104,6 +105,7 @@ class Summary(_Model):
     def to_json(self) -> str:
         """The file's text. Optional parts of a metric are left out where there is nothing to say."""
         data = self.model_dump(by_alias=True, mode="json")
+        data["objectives"] = [{k: v for k, v in o.items() if v is not None} for o in data["objectives"]]
         for entry in (*data["baselines"], *data["pareto"]):
             entry["metrics"] = {
                 name: {key: value for key, value in metric.items() if value is not None}

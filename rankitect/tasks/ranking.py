@@ -140,6 +140,20 @@ class RankingTask:
             raise DataError(f"{self.data.name}: the {split} split has no rows. Choose another split, or more data.")
         return found.steps(batch or self.batch)
 
+    def require_classes(self, split: str) -> None:
+        """Check that a split has clicks and others, so that it can be learnt from and measured.
+
+        Raises:
+            DataError: when it has not, is empty, or holds a label outside of [0, 1].
+        """
+        self.steps(split)
+        found, metrics = self.data.split(split), RankingMetrics(f"{self.data.name}, {split} split", exact_rows=0)
+        for start in range(0, found.rows, 1 << 20):
+            part = slice(start, start + (1 << 20))
+            weights = None if found.weights is None else found.weights[part]
+            metrics.update(np.zeros(len(found.labels[part])), found.labels[part], weights)
+        metrics.require()
+
     def batch_at(
         self, split: str, step: int, *, batch: int | None = None, seed: int | EllipsisType | None = ...
     ) -> RankingBatch:

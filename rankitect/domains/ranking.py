@@ -1,0 +1,291 @@
+"""Click prediction: what controllers and evaluators of rankers share in one search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from rankitect.data.ranking.schema import DataSettings
+from rankitect.errors import ConfigError, SpaceError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from rankitect.data.ranking.batch import RankingBatch
+    from rankitect.data.ranking.features import Features
+    from rankitect.domains.costs import Costs
+    from rankitect.domains.ranking_models import NamedModel
+    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.models.supernet import Supernet
+    from rankitect.study.join import Parts
+    from rankitect.study.records import Baseline, Metric, MetricSpec
+    from rankitect.tasks.ranking import RankingTask
+    from rankitect.training.optimizer import OptimizerConfig
+    from rankitect.training.ranking import FitConfig
+
+__all__ = ["OptimizerSettings", "Ranking"]
+
+SEARCH_ORDER = 1_000_003
+"""Added to the seed for the order of rows while shared weights are trained: candidates see them in another order."""
+
+
+class OptimizerSettings(BaseModel):
+    """Keys of `task.optimizer`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["adamw", "adagrad", "sgd"] = Field(default="adamw", description="the optimiser")
+    lr: float = Field(default=1e-3, gt=0, description="peak learning rate")
+    schedule: Literal["linear", "cosine", "constant"] = Field(default="constant", description="after warm-up")
+    warmup: int = Field(default=0, ge=0, description="steps over which the learning rate rises")
+    final_lr: float = Field(
+        default=0.0, ge=0, le=1, description="share of the learning rate at the end of the schedule"
+    )
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="AdamW's averaging")
+    eps: float = Field(default=1e-8, gt=0, description="denominator floor of AdamW and Adagrad")
+    weight_decay: float = Field(default=0.0, ge=0, description="of matrices and tables")
+    clip: float | None = Field(default=10.0, gt=0, description="largest gradient norm; null does not clip")
+
+    def settings(self) -> OptimizerConfig:
+        """The same for `rankitect.training` (which imports torch)."""
+        from rankitect.training.optimizer import OptimizerConfig
+
+        return OptimizerConfig(**self.model_dump())
+
+
+class Ranking:
+    """Rankers trained from scratch on a click log.
+
+    Attributes:
+        task: Rows, loss and quality.
+        features: What the data give to a model; spaces are made from it.
+    """
+
+    class Config(BaseModel):
+        """Keys of `task`."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        data: DataSettings = Field(DataSettings(), description="what is read, and how")
+        batch: int = Field(1024, ge=1, description="rows of a training step")
+        epochs: float = Field(15.0, gt=0, description="passes over the training rows, at most")
+        one_pass: bool = Field(
+            False, description="one pass in the rows' own order with progressive validation, as in online training"
+        )
+        evaluate_every: float = Field(0.5, gt=0, description="epochs between looks at the validation split")
+        patience: int = Field(3, ge=1, description="looks in a row without improvement before training stops")
+        optimizer: OptimizerSettings = Field(OptimizerSettings(), description="of all weights")
+        shared_epochs: float = Field(10.0, gt=0, description="length of the training of shared weights in a search")
+        shared_lr: float = Field(2e-3, gt=0, description="its peak learning rate")
+        search_rows: int | None = Field(
+            None, ge=1, description="validation rows for screening, a fixed sample; null for all"
+        )
+        short_epochs: float = Field(
+            1.0, gt=0, description="epochs by which candidates are screened where no search has trained shared weights"
+        )
+        models: str | None = Field(
+            "rankitect.search_spaces.ranking_engineered.production_models",
+            description="dotted path of a function that gives named production models for the data's features",
+        )
+        baselines: list[str] | None = Field(None, description="which of them to compare with; null for all")
+        reference: str | None = Field(
+            "dlrm", description="the one that constraints are relative to; null: the space's largest architecture"
+        )
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        from rankitect.data.ranking.prepare import open_ranking
+        from rankitect.tasks.ranking import RankingTask
+
+        self.config, self._parts = config, parts
+        data = open_ranking(config.data, progress=parts.say)
+        self.features: Features = data.features
+        self.task: RankingTask = RankingTask(data, batch=config.batch, seed=parts.config.seed)
+        self._adopted: Supernet | None = None
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Parts) -> Ranking:
+        """Made from its section of the configuration."""
+        return cls(config, parts)
+
+    # --- spaces and costs -------------------------------------------------------------------------------------------
+    @property
+    def space(self) -> SearchSpace:
+        """The search space (made after the task)."""
+        found: SearchSpace = self._parts.space
+        return found
+
+    @cached_property
+    def models(self) -> Mapping[str, NamedModel]:
+        """Production models by name, each an architecture of its own space.
+
+        Raises:
+            ConfigError: The configuration names one that there is not.
+        """
+        from rankitect.domains.ranking_models import production_models
+
+        found = production_models(self.config.models, self.features, self._parts.config.allowed_packages)
+        wanted = [*(self.config.baselines or []), *([self.config.reference] if self.config.reference else [])]
+        for name in wanted:
+            if name not in found:
+                raise ConfigError(
+                    f"task: there is no production model '{name}' (baselines, reference). Known: "
+                    f"{', '.join(found) or 'none'}."
+                )
+        return found
+
+    def space_of(self, architecture: Architecture) -> SearchSpace:
+        """The space that an architecture belongs to: the one that is searched, or a production model's.
+
+        Raises:
+            SpaceError: It belongs to neither.
+        """
+        named = {model.architecture.fingerprint: model.space for model in self.models.values()}
+        if architecture.fingerprint in named:
+            return named[architecture.fingerprint]
+        if (architecture.space, architecture.version) == (self.space.name, self.space.version):
+            return self.space
+        raise SpaceError(
+            f"architecture {architecture.fingerprint[:8]} is of space {architecture.space!r}, which is not searched"
+        )
+
+    @cached_property
+    def reference(self) -> Architecture:
+        """The architecture that shares of a cost are of: the searched space's one of most FLOPs."""
+        from rankitect.study.moves import Moves
+
+        return Moves(self.space, {}).extreme("flops", True, np.random.default_rng(0))
+
+    @cached_property
+    def _costs(self) -> Costs:
+        from rankitect.domains.costs import ranking_costs
+
+        return ranking_costs(self.space, self.reference)
+
+    @property
+    def cost_specs(self) -> list[MetricSpec]:
+        """The costs as metrics."""
+        from rankitect.domains.costs import RANKING_COSTS, specs
+
+        return specs(RANKING_COSTS)
+
+    def costs(self, architecture: Architecture) -> dict[str, Metric]:
+        """All costs of an architecture, of one example."""
+        from rankitect.domains.costs import ranking_costs
+
+        space = self.space_of(architecture)
+        return (self._costs if space is self.space else ranking_costs(space, architecture)).metrics(architecture)
+
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """The configuration's constraints, as bounds for `SearchSpace.sample`; relative to the reference model."""
+        from rankitect.domains.costs import ranking_costs
+
+        constraints = self._parts.config.constraints
+        if self.config.reference is None:
+            return self._costs.limits(constraints)
+        model = self.models[self.config.reference]
+        return ranking_costs(model.space, model.architecture).limits(constraints)
+
+    # --- training ---------------------------------------------------------------------------------------------------
+    def fit_config(self, seed: int, epochs: float | None = None) -> FitConfig:
+        """How one model is trained.
+
+        Args:
+            seed: Of the order of the rows.
+            epochs: Instead of the configuration's.
+        """
+        from rankitect.training.ranking import FitConfig
+
+        c = self.config
+        return FitConfig(
+            epochs=c.epochs if epochs is None else epochs,
+            batch=c.batch,
+            one_pass=c.one_pass,
+            evaluate_every=c.evaluate_every,
+            patience=c.patience,
+            optimizer=c.optimizer.settings(),
+            seed=seed,
+        )
+
+    @property
+    def shared_training(self) -> tuple[int, float]:
+        """Steps and peak learning rate of shared weights that suit the data."""
+        return max(1, round(self.config.shared_epochs * self.task.steps("train"))), self.config.shared_lr
+
+    def supernet(self, space: SearchSpace) -> Supernet:
+        """Fresh weights for a search to train."""
+        from rankitect.models.supernet import Supernet
+
+        return Supernet(space, self._parts.config.seed)
+
+    def adopt(self, supernet: Supernet | None) -> None:
+        """Let candidates inherit from weights that a search has trained, from now on; None: from nothing again."""
+        self._adopted = supernet
+
+    @property
+    def inherited(self) -> Supernet | None:
+        """The weights that a search has trained, if any."""
+        return self._adopted
+
+    def train_loss(self, model: nn.Module, step: int) -> tuple[torch.Tensor, int]:
+        """The loss that shared weights are trained on, on training rows, and how many they are.
+
+        The same step gives the same rows, so that two models can be compared before either has learnt from them.
+        """
+        seed = None if self.config.one_pass else self._parts.config.seed + SEARCH_ORDER
+        return self._loss(model, self.task.batch_at("train", step, seed=seed))
+
+    def search_loss(self, forward: Callable[..., torch.Tensor], step: int) -> tuple[torch.Tensor, int]:
+        """The loss that architectures are chosen by, on validation rows, which no weights learn from.
+
+        Args:
+            forward: From (numeric [B, N], ids [B, S]) to logits [B, 1].
+            step: Decides the batch.
+        """
+        return self._loss(forward, self.task.batch_at("validation", step))
+
+    def _loss(self, model: Callable[..., torch.Tensor], batch: RankingBatch) -> tuple[torch.Tensor, int]:
+        return self.task.loss(model, batch), len(batch)
+
+    # --- hooks of the study -----------------------------------------------------------------------------------------
+    def check(self, parts: Parts) -> None:
+        """Raise what can be known only now: splits of one class, constraints that no architecture meets."""
+        for split in ("train", "validation", "test"):
+            self.task.require_classes(split)
+        try:
+            parts.space.sample(0, **self.limits())
+        except SpaceError as error:
+            given = ", ".join(f"{k} {a:g} to {b:g}" for k, (a, b) in parts.config.constraints.items())
+            whose = self.config.reference or "the largest architecture"
+            raise ConfigError(
+                f"constraints: no architecture meets them ({given}, relative to {whose}). {error}"
+            ) from None
+
+    def baselines(self, parts: Parts) -> list[Baseline]:
+        """The production models, trained exactly as candidates are."""
+        from rankitect.study.records import Baseline
+
+        names = self.config.baselines
+        return [Baseline(n, m.architecture) for n, m in self.models.items() if names is None or n in names]
+
+    def exporter(self, parts: Parts) -> Callable[[Any, Path], dict[str, str]]:
+        """Draws each candidate's graph, and compares it with the baselines, row by row."""
+        from rankitect.domains.ranking_models import compare_rows
+        from rankitect.graph.picture import picture
+        from rankitect.reports.graph_picture import draw_graph
+
+        def export(trial: Any, folder: Path) -> dict[str, str]:
+            nodes, edges = picture(self.space_of(trial.architecture), trial.architecture, dropped=False)
+            (folder / "graph.svg").write_text(draw_graph(nodes, edges, title=trial.architecture.fingerprint[:8]))
+            written = {"graph": "graph.svg"}
+            named = {b.name: b.architecture.fingerprint for b in self.baselines(parts)}
+            if compare_rows(folder / "paired.json", parts.folder, self.task, trial.architecture.fingerprint, named):
+                written["paired"] = "paired.json"
+            return written
+
+        return export
