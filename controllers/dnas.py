@@ -26,10 +26,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.controllers.dnas_scores import Scores
-from rankitect.training.shared_weights import CoTraining
 from rankitect.errors import ConfigError, TrainingError
 from rankitect.study.contracts import Proposal, replay
+from rankitect.study.moves import main_cost
 from rankitect.study.records import Spent
+from rankitect.training.shared_weights import CoTraining, training_defaults
 
 if TYPE_CHECKING:
     import torch
@@ -59,20 +60,24 @@ class DNAS:
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-        steps: int = Field(40, ge=0, description="steps of the search")
+        steps: int | None = Field(None, ge=0, description="steps of the search; null: the task's")
         points: int = Field(6, ge=1, description="cost targets, spread evenly over what the constraints allow")
         targets: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(
             None, min_length=1, description="cost targets of one's own, of the largest architecture's"
         )
-        cost: str = Field("layers:flops", description="the cost: a kind, or scope:kind")
+        cost: str | None = Field(
+            None, description="the cost: a kind, or scope:kind; null: the first that is constrained"
+        )
         lr: float = Field(0.05, gt=0, description="nats of free score for a nat of gradient")
         scale: tuple[float, float] = Field(
             (0.006, 0.001), description="softness of the choices, first and last step, nats"
         )
         temperature: tuple[float, float] = Field((1.0, 0.3), description="of the Gumbel-softmax, first and last step")
         prior: bool = Field(True, description="start from the task's second-order estimates")
-        weight_lr: float = Field(
-            1.5e-4, ge=0, description="peak rate of the shared weights' training; 0 keeps them as they are"
+        weight_lr: float | None = Field(
+            None,
+            ge=0,
+            description="peak rate of the shared weights' training; null: the task's; 0 keeps them as they are",
         )
         share: float = Field(
             0.5, gt=0, le=1, description="of a limited budget, what the search may use before candidates are healed"
@@ -83,6 +88,10 @@ class DNAS:
         self, config: Config, space: SearchSpace, task: Any, seed: int, targets: list[float], least: float = 0.0
     ) -> None:
         self._config, self._space, self._task, self._seed = config, space, task, seed
+        steps, lr = training_defaults(task)
+        self._steps = steps if config.steps is None else config.steps
+        self._weight_lr = lr if config.weight_lr is None else config.weight_lr
+        self._cost = config.cost or main_cost(task)
         self._targets, self._least = sorted(targets, reverse=True), least
         self._found: list[tuple[float, Architecture]] = []
         self._asked = 0
@@ -90,30 +99,33 @@ class DNAS:
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> DNAS:
         """Made from its section of the configuration."""
-        Scores(parts.space, config.cost, parts.task.reference)  # refuses an unknown cost before any work
-        low, high = _share_range(config.cost, parts)
+        cost = config.cost or main_cost(parts.task)
+        Scores(parts.space, cost, parts.task.reference)  # refuses an unknown cost before any work
+        low, high = _share_range(cost, parts)
         step = (high - low) / config.points
         targets = config.targets or [round(low + (i + 0.5) * step, 4) for i in range(config.points)]
         if outside := [t for t in targets if not low - 1e-9 <= t <= high + 1e-9]:
             raise ConfigError(
                 f"controller.targets: {outside[0]:g} is outside of the constraints, which allow {low:g} to {high:g} of "
-                f"{config.cost}."
+                f"{cost}."
             )
         return cls(config, parts.space, parts.task, parts.config.seed, targets, low)
 
     def prepare(self, session: Session) -> None:
         """Search, or go on from the last checkpoint; then discretise."""
         c, folder = self._config, session.state_dir
-        scores = Scores.load(self._space, c.cost, self._task.reference, folder / STATE)
+        scores = Scores.load(self._space, self._cost, self._task.reference, folder / STATE)
         if scores is None:
             prior = self._task.prior() if c.prior and hasattr(self._task, "prior") else {}
-            scores = Scores(self._space, c.cost, self._task.reference, prior)
+            scores = Scores(self._space, self._cost, self._task.reference, prior)
             scores.save(folder / STATE)  # the prior takes a while
         supernet = self._task.supernet(self._space)
-        weights = CoTraining(supernet, self._task, c.weight_lr, c.steps) if c.weight_lr and c.steps else None
+        weights = (
+            CoTraining(supernet, self._task, self._weight_lr, self._steps) if self._weight_lr and self._steps else None
+        )
         if weights is not None and scores.step:
             weights.load(folder / _weights_file(scores.step))
-        if scores.step < c.steps:
+        if scores.step < self._steps:
             self._search(scores, weights, supernet, session)
         if weights is not None:
             self._task.adopt(supernet)
@@ -128,8 +140,8 @@ class DNAS:
         c, relaxed = self._config, RelaxedSupernet(supernet)
         low, high = self._targets[-1], self._targets[0]
         bad = 0
-        while scores.step < c.steps and session.remaining() > 1 - c.share:
-            part = scores.step / max(c.steps - 1, 1)
+        while scores.step < self._steps and session.remaining() > 1 - c.share:
+            part = scores.step / max(self._steps - 1, 1)
             scale = _anneal(c.scale, part)
             rng = np.random.default_rng([self._seed, scores.step])
             if weights is not None:
@@ -147,12 +159,12 @@ class DNAS:
                 raise TrainingError(f"The search cannot go on: its loss is not finite, {bad} steps in a row.")
             session.scalar("dnas/loss", value, scores.step)
             session.scalar("dnas/target", target, scores.step)
-            session.progress(scores.step, c.steps, f"loss {value:.3f} at {target:.0%}")
+            session.progress(scores.step, self._steps, f"loss {value:.3f} at {target:.0%}")
             session.charge("dnas", Spent(train_tokens=scores.tokens))
-            if scores.step % c.checkpoint_every == 0 or scores.step == c.steps or session.should_stop():
+            if scores.step % c.checkpoint_every == 0 or scores.step == self._steps or session.should_stop():
                 self._save(scores, weights, session)
                 session.check()
-        if scores.step < c.steps:
+        if scores.step < self._steps:
             session.logger.info("The search stops after %d steps: its share of the budget is spent.", scores.step)
             self._save(scores, weights, session)
 
@@ -173,7 +185,7 @@ class DNAS:
         """A checkpoint: the scores name the step, so weights of that step are there before them."""
         folder = session.state_dir
         if weights is not None:
-            weights.save(folder / _weights_file(scores.step), final=scores.step == self._config.steps)
+            weights.save(folder / _weights_file(scores.step), final=scores.step == self._steps)
         scores.save(folder / STATE)
         for old in folder.glob("weights-*.safetensors"):
             if old.name != _weights_file(scores.step):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rankitect.errors import SpaceError
+from rankitect.training.cost_target import BISECTIONS, CostTarget
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,6 @@ MOST = 4.0
 """A multiplier stays within this factor of 1."""
 DRAWS = 512
 """Feasible draws of which the best is taken where the best value of every choice is not feasible together."""
-BISECTIONS = 20
 SPARE = 0.004
 """Share of the largest cost that is not worth spending."""
 SHARP = 1e-4
@@ -53,18 +53,11 @@ class Scores:
     ) -> None:
         import torch
 
-        scope, _, kind = cost.rpartition(":")
-        self._cost_name = cost
         self.space, self.step, self.tokens = space, 0, 0
-        self._tables = space.cost_tables(kind, scope)
+        self._target = CostTarget(space, cost, reference)
         self._rises = {p: r.double() for p, r in (rises or {}).items()}
         self._free = {p: torch.zeros(len(c.values), dtype=torch.float64) for p, c in space.choices.items()}
         self._evidence = {p: torch.zeros(2, dtype=torch.float64) for p in self._rises}  # sums of w * m and of w
-        self._whole = float(space.cost(reference, kind, scope))
-        if self._whole <= 0:
-            raise SpaceError(f"cost {cost!r} counts nothing in space {space.name!r}: is {scope!r} a part of its graph?")
-        self._marginal = {p: torch.zeros_like(s) for p, s in self._free.items()}
-        self._remember({p: torch.full_like(s, 1 / len(s)) for p, s in self._free.items()})
 
     @property
     def _scores(self) -> dict[str, torch.Tensor]:
@@ -75,44 +68,9 @@ class Scores:
         gathered, weight = self._evidence[path].tolist()
         return float(np.clip((PRIOR_STEPS + gathered) / (PRIOR_STEPS + weight), 1 / MOST, MOST))
 
-    def _expected(self, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        import torch
-
-        zero = torch.zeros((), dtype=torch.float64)
-        cost: torch.Tensor = self._tables.expectation(weights.__getitem__, zero)
-        return cost / self._whole
-
-    def _remember(self, chances: Mapping[str, torch.Tensor]) -> None:
-        """The marginal cost of each value, given the probabilities of all other choices (the cost is multilinear)."""
-        import torch
-
-        leaves = {p: c.detach().clone().requires_grad_(True) for p, c in chances.items()}
-        with torch.enable_grad():
-            grads = torch.autograd.grad(self._expected(leaves), list(leaves.values()), allow_unused=True)
-        for path, grad in zip(leaves, grads, strict=True):
-            self._marginal[path] = torch.zeros_like(leaves[path]) if grad is None else grad - grad.min()
-
-    def _at(self, mu: float, scale: float) -> dict[str, torch.Tensor]:
-        return {p: ((s - mu * self._marginal[p]) / scale).softmax(0) for p, s in self._scores.items()}
-
-    def _solve(self, target: float, scale: float) -> float:
-        """The price of cost at which the expected cost is the target."""
-        low, high = -1e-3, 1.0
-        while float(self._expected(self._at(high, scale))) > target and high < 1e6:
-            high *= 4
-        while float(self._expected(self._at(low, scale))) < target and low > -1e3:
-            low *= 4  # soft choices at a high target: cost has to be rewarded
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if float(self._expected(self._at(middle, scale))) > target else (low, middle)
-        return (low + high) / 2
-
     def chances(self, target: float, scale: float) -> dict[str, torch.Tensor]:
         """Probabilities of all values with the expected cost at `target` (of the largest architecture's)."""
-        for _ in range(2):  # marginal costs depend on the probabilities: iterate
-            found = self._at(self._solve(target, scale), scale)
-            self._remember(found)
-        return self._at(self._solve(target, scale), scale)
+        return self._target.chances(self._scores, target, scale)
 
     def sample(self, target: float, scale: float, rng: np.random.Generator) -> Architecture:
         """A feasible architecture drawn from the probabilities at a target.
@@ -183,57 +141,55 @@ class Scores:
         """
         low, high = -1e-3, 1.0
         start = self.chances(target, SHARP)
-        while (made := self._harden(high, start)) is not None and self._cost(made) > target and high < 1e6:
+        while (made := self._harden(high, start)) is not None and self._target.of(made) > target and high < 1e6:
             high *= 4
         best: Architecture | None = None
         for _ in range(2 * BISECTIONS):
             middle = (low + high) / 2
             made = self._harden(middle, start)
-            if made is not None and self._cost(made) <= target:
+            if made is not None and self._target.of(made) <= target:
                 best, high = made, middle
             else:
                 low = middle
         if best is None:
             best = self._best_draw(0.0, target, rng)
         best = self._spend(best, target)
-        return best if self._cost(best) >= least else self._best_draw(least, target, rng)
+        return best if self._target.of(best) >= least else self._best_draw(least, target, rng)
 
     def _harden(self, mu: float, start: Mapping[str, torch.Tensor]) -> Architecture | None:
         import torch
 
         current = start
         for _ in range(3):
-            self._remember(current)
-            picked = {p: int((s - mu * self._marginal[p]).argmax()) for p, s in self._scores.items()}
+            self._target.remember(current)
+            picked = {p: int((s - mu * self._target.marginal[p]).argmax()) for p, s in self._scores.items()}
             current = {p: torch.eye(len(s), dtype=torch.float64)[picked[p]] for p, s in self._scores.items()}
         try:
             return self.space.architecture({p: c.values[picked[p]] for p, c in self.space.choices.items()})
         except SpaceError:
             return None
 
-    def _cost(self, architecture: Architecture) -> float:
-        return float(self._tables.evaluate(self.space.choices, self.space.encode([architecture]), 1)[0]) / self._whole
-
     def _score(self, architecture: Architecture) -> float:
         columns, scores = self.space.encode([architecture]), self._scores
         return sum(float(scores[p][columns[p][0]]) for p in architecture.choices)
 
     def _best_draw(self, least: float, target: float, rng: np.random.Generator) -> Architecture:
-        bounds = {self._cost_name: (least * self._whole, target * self._whole)}
+        whole = self._target.whole
+        bounds = {self._target.name: (least * whole, target * whole)}
         return max(self.space.sample_many(DRAWS, rng, **bounds), key=self._score)
 
     def _spend(self, architecture: Architecture, target: float) -> Architecture:
-        current, score, cost = architecture, self._score(architecture), self._cost(architecture)
+        current, score, cost = architecture, self._score(architecture), self._target.of(architecture)
         while target - cost > SPARE:
             better = []
             for other in self.space.neighbours(current):
-                gain, price = self._score(other) - score, self._cost(other) - cost
+                gain, price = self._score(other) - score, self._target.of(other) - cost
                 if gain > 0 and cost + price <= target:
                     better.append((gain / max(price, 1e-6), other.fingerprint, other))
             if not better:
                 break
             current = max(better)[2]
-            score, cost = self._score(current), self._cost(current)
+            score, cost = self._score(current), self._target.of(current)
         return current
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
@@ -246,7 +202,7 @@ class Scores:
         tensors = {f"free|{p}": s for p, s in self._free.items()}
         tensors |= {f"rise|{p}": r for p, r in self._rises.items()}
         tensors |= {f"evidence|{p}": e for p, e in self._evidence.items()}
-        tensors |= {f"marginal|{p}": m.contiguous() for p, m in self._marginal.items()}
+        tensors |= {f"marginal|{p}": m.contiguous() for p, m in self._target.marginal.items()}
         about = {"state": json.dumps({"step": self.step, "tokens": self.tokens})}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda part: save_file(tensors, part, metadata=about))
@@ -261,7 +217,12 @@ class Scores:
         made = cls(space, cost, reference)
         with safe_open(path, framework="pt") as file:
             state = json.loads(file.metadata()["state"])
-            parts = {"free": made._free, "rise": made._rises, "evidence": made._evidence, "marginal": made._marginal}
+            parts = {
+                "free": made._free,
+                "rise": made._rises,
+                "evidence": made._evidence,
+                "marginal": made._target.marginal,
+            }
             for key in file.keys():  # noqa: SIM118 - no mapping
                 part, _, choice = key.partition("|")
                 parts[part][choice] = file.get_tensor(key)

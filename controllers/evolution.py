@@ -1,4 +1,4 @@
-"""Regularised, multi-objective evolution (Real et al., arXiv 1802.01548; Deb et al. 2002), the best measured in full."""
+"""Regularised, multi-objective evolution (arXiv 1802.01548; NSGA-II, Deb et al. 2002), the best measured in full."""
 
 from __future__ import annotations
 

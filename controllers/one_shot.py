@@ -13,7 +13,8 @@ from pydantic import Field
 from rankitect.study.aims import Aims
 from rankitect.study.moves import Moves
 from rankitect.study.staged import measured_by
-from rankitect.training.supernet_search import SupernetConfig, SupernetSearch, training_defaults
+from rankitect.training.shared_weights import training_defaults
+from rankitect.training.supernet_search import SupernetConfig, SupernetSearch
 
 if TYPE_CHECKING:
     from rankitect.study.join import Parts

@@ -9,7 +9,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.errors import ConfigError, SpaceError
+from rankitect.study.aims import Aims
 from rankitect.study.contracts import Proposal, replay
+from rankitect.study.moves import main_cost
 
 if TYPE_CHECKING:
     from rankitect.graph import Architecture
@@ -33,13 +35,21 @@ class Random:
 
         samples: int = Field(8, ge=1, description="screened architectures in each band")
         bands: int = Field(6, ge=1, description="parts of the constrained cost, each giving one finalist")
-        cost: str = Field("layers:flops", description="the constrained cost that is divided: a kind, or scope:kind")
+        cost: str | None = Field(
+            None, description="the constrained cost that is divided: a kind, or scope:kind; null: the first"
+        )
 
     def __init__(
-        self, config: Config, space: Any, limits: dict[str, tuple[float, float]], seed: int, screen: bool
+        self,
+        config: Config,
+        cost: str,
+        space: Any,
+        limits: dict[str, tuple[float, float]],
+        seed: int,
+        aims: Aims | None,
     ) -> None:
-        self._config, self._space, self._limits, self._seed = config, space, limits, seed
-        self._screen = screen
+        self._config, self._cost, self._space, self._limits, self._seed = config, cost, space, limits, seed
+        self._aims, self._screen = aims, aims is not None
         self._asked = 0
         self._best: dict[int, tuple[float, Architecture]] = {}
         self._seen: set[str] = set()
@@ -53,12 +63,14 @@ class Random:
             ConfigError: The cost has no range that could be divided.
         """
         limits = parts.task.limits()
-        if config.cost not in limits:
+        cost = config.cost or main_cost(parts.task)
+        if cost not in limits and (config.cost or limits):
             raise ConfigError(
-                f"controller.cost is '{config.cost}', which no key of constraints bounds, so it cannot be divided. "
+                f"controller.cost is '{cost}', which no key of constraints bounds, so it cannot be divided. "
                 f"Bounded: {', '.join(limits) or 'none'}."
             )
-        return cls(config, parts.space, limits, parts.config.seed, "screen" in parts.evaluators)
+        aims = Aims.of(parts, "screen") if "screen" in parts.evaluators else None
+        return cls(config, cost, parts.space, limits, parts.config.seed, aims)
 
     def prepare(self, session: Session) -> None:
         """Nothing to prepare."""
@@ -87,8 +99,8 @@ class Random:
     def tell(self, trials: list[Trial]) -> None:
         """Keeps the best screened architecture of each band."""
         for trial in trials:
-            if trial.evaluator == "screen" and trial.ok and trial.measurement is not None:
-                value, band = trial.measurement.metrics["perplexity"].value, int(trial.tags["band"])
+            if trial.evaluator == "screen" and trial.ok and trial.measurement is not None and self._aims is not None:
+                value, band = self._aims.costs(trial.measurement)[0], int(trial.tags["band"])
                 if band not in self._best or value < self._best[band][0]:
                     self._best[band] = (value, trial.architecture)
 
@@ -102,7 +114,7 @@ class Random:
         band = index % c.bands
         bounds = dict(self._limits)
         for key, (low, high) in self._limits.items():
-            if key == c.cost:
+            if key == self._cost:
                 step = (high - low) / c.bands
                 bounds[key] = (low + band * step, low + (band + 1) * step)
         rng = np.random.default_rng([self._seed, index])
@@ -117,6 +129,6 @@ class Random:
                     return made
             self._used_up.add(band)
             logging.getLogger("rankitect").info(
-                "part %d of %d of %s holds no more architectures", band + 1, c.bands, c.cost
+                "part %d of %d of %s holds no more architectures", band + 1, c.bands, self._cost
             )
         return None

@@ -1,4 +1,4 @@
-"""Scores of an architecture with the weights that it inherits, from a few batches: proxies to search or compare with."""
+"""Scores of an architecture with the weights it inherits, from a few batches: proxies to search or compare with."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ JITTER = 1e-3
 class Proxy:
     """A score of the model before its own training, and the task's costs. See `proxy_scores` for the formulas.
 
-    Works on any task that offers `search_loss(forward, step)` and either `inherited` (weights that a search has trained,
-    or a backbone's) or `supernet(space)` (fresh weights). All architectures see the same batches.
+    Works on any task that offers `search_loss(forward, step)` and either `inherited` (weights that a search has
+    trained, or a backbone's) or `supernet(space)` (fresh weights). All architectures see the same batches.
     """
 
     class Config(BaseModel):

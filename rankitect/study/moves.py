@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,10 +13,15 @@ if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.study.join import Parts
 
-__all__ = ["Moves"]
+__all__ = ["Moves", "main_cost"]
 
 TRIES = 64
 """Draws after which a place counts as used up."""
+
+
+def main_cost(task: Any) -> str:
+    """The cost that a search is about where none is named: the first that is bounded, else FLOPs."""
+    return next(iter(task.limits()), "flops") if hasattr(task, "limits") else "flops"
 
 
 class Moves:

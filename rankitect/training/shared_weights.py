@@ -10,14 +10,29 @@ from rankitect.study.records import Spent
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from rankitect.graph import Architecture
     from rankitect.models.supernet import Supernet
     from rankitect.study.contracts import Session
+    from rankitect.training.optimizer import GuardedOptimizer
 
-__all__ = ["CoTraining", "Trained", "likeness", "train_steps"]
+__all__ = ["CoTraining", "Paired", "Trained", "likeness", "train_steps", "training_defaults"]
 
 WARMUP = 4
+
+
+def training_defaults(task: Any) -> tuple[int, float]:
+    """Steps and peak learning rate of shared weights that suit a task: its `shared_training`, where it has one."""
+    steps, lr = getattr(task, "shared_training", (40, 1.5e-4))
+    return int(steps), float(lr)
+
+
+def _optimizer(parameters: Mapping[str, nn.Parameter], lr: float, steps: int) -> GuardedOptimizer:
+    from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig
+
+    config = OptimizerConfig(lr=lr, warmup=min(WARMUP, steps), final_lr=0.1, weight_decay=0.0)
+    return GuardedOptimizer(parameters, config, steps)
 
 
 class CoTraining:
@@ -28,21 +43,11 @@ class CoTraining:
         task: Offers `train_loss(model, step) -> (loss, tokens)`.
         lr: Peak learning rate of AdamW.
         steps: Length of the schedule.
-        schedule: How the rate falls after its warm-up.
     """
 
-    def __init__(self, supernet: Supernet, task: Any, lr: float, steps: int, schedule: str = "linear") -> None:
-        from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig
-
-        config = OptimizerConfig(
-            lr=lr,
-            schedule=schedule,  # type: ignore[arg-type]
-            warmup=min(WARMUP, steps),
-            final_lr=0.1,
-            weight_decay=0.0,
-        )
+    def __init__(self, supernet: Supernet, task: Any, lr: float, steps: int) -> None:
         self.supernet, self._task = supernet, task
-        self._optimizer = GuardedOptimizer(supernet.weights.named_parameters(), config, steps)
+        self._optimizer = _optimizer(dict(supernet.weights.named_parameters()), lr, steps)
 
     def step(self, architecture: Architecture, step: int) -> tuple[float, int]:
         """One step on one architecture; the loss before it, and the tokens used."""
@@ -123,6 +128,48 @@ class CoTraining:
         state = {name.removeprefix("state/"): t for name, t in tensors.items() if name.startswith("state/")}
         self._optimizer.load_state(state, int(about["halvings"]))
         return about, {n.removeprefix("more/"): t for n, t in tensors.items() if n.startswith("more/")}
+
+
+class Paired:
+    """A fixed model trained beside a supernet, on the same batches at the same rate: what the batch was worth.
+
+    It is the task's reference architecture, and starts from the supernet's weights.
+
+    Args:
+        supernet: Where it starts from; left as it is.
+        task: Offers `train_loss(model, step)` and `reference`.
+        lr: Peak learning rate.
+        steps: Length of the schedule.
+    """
+
+    def __init__(self, supernet: Supernet, task: Any, lr: float, steps: int) -> None:
+        self._task, self.model = task, supernet.extract(task.reference)
+        self._optimizer = _optimizer(dict(self.model.named_parameters()), lr, steps)
+
+    @property
+    def halvings(self) -> int:
+        """How often its rate was halved."""
+        return self._optimizer.halvings
+
+    def step(self, step: int) -> tuple[float, int]:
+        """One step; the loss before it, and the tokens used."""
+        loss, tokens = self._task.train_loss(self.model, step)
+        return self._optimizer.step(loss, step).loss, tokens
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Weights and optimiser state, for a checkpoint."""
+        found: dict[str, torch.Tensor] = {f"baseline/{n}": w for n, w in self.model.named_parameters()}
+        return found | {f"baseline_state/{n}": t for n, t in self._optimizer.state().items()}
+
+    def load(self, tensors: Mapping[str, torch.Tensor], halvings: int) -> None:
+        """Go on from what `tensors` gave."""
+        import torch
+
+        with torch.no_grad():
+            for name, weight in self.model.named_parameters():
+                weight.copy_(tensors[f"baseline/{name}"])
+        state = {n.removeprefix("baseline_state/"): t for n, t in tensors.items() if n.startswith("baseline_state/")}
+        self._optimizer.load_state(state, halvings)
 
 
 def likeness(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -11,24 +11,18 @@ from pydantic import Field
 from rankitect.errors import SpaceError
 from rankitect.study.evolving import EvolutionConfig, EvolvingSearch
 from rankitect.study.moves import Moves
+from rankitect.training.shared_weights import CoTraining, Trained, train_steps, training_defaults
 
 if TYPE_CHECKING:
     from rankitect.graph import Architecture
     from rankitect.study.aims import Aims
     from rankitect.study.contracts import Session
-    from rankitect.training.shared_weights import CoTraining, Trained
 
-__all__ = ["Paths", "Sampling", "SupernetConfig", "SupernetSearch", "training_defaults"]
+__all__ = ["Paths", "Sampling", "SupernetConfig", "SupernetSearch"]
 
 STATE = "supernet.safetensors"
 
 Sampling = Literal["single_path", "any_path", "sandwich"]
-
-
-def training_defaults(task: Any) -> tuple[int, float]:
-    """Steps and peak learning rate of shared weights that suit a task: its `shared_training`, where it has one."""
-    steps, lr = getattr(task, "shared_training", (40, 1.5e-4))
-    return int(steps), float(lr)
 
 
 class SupernetConfig(EvolutionConfig):
@@ -127,8 +121,6 @@ class SupernetSearch(EvolvingSearch):
 
     def prepare(self, session: Session) -> None:
         """Train the supernet, or go on from the last checkpoint; then let candidates inherit from it."""
-        from rankitect.training.shared_weights import CoTraining, Trained, train_steps
-
         c, path = self._training, session.state_dir / STATE
         whole, lr = training_defaults(self._task)
         supernet = self._task.supernet(self.moves.space)

@@ -1,0 +1,216 @@
+"""Search by policy gradient (REINFORCE) with rewards used more than once, and a baseline trained beside.
+
+Where the task offers weights that can be shared, policy and supernet are trained together in `prepare`: each step draws
+an architecture, takes its loss on a batch that no weight has seen as its reward, and only then trains on that batch. On
+data that drift, batches differ more than architectures do. So a fixed baseline model is trained on the same batches,
+and the reward is by how much the architecture was better than the baseline on that very batch (Rankitect, arXiv
+2311.08430; the details are ours). `paired_baseline: false` shows what that brings.
+
+Rewards are reused off-policy with clipped importance weights. Costs are no part of the reward: each draw is for a cost
+target, which the policy meets in expectation (`rankitect.training.cost_target`). After `prepare`, the policy goes on
+learning from what the screening evaluator measures, and the best are measured in full.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from rankitect.errors import SpaceError
+from rankitect.study.aims import Aims
+from rankitect.study.moves import TRIES, Moves, main_cost
+from rankitect.study.staged import StagedConfig, StagedSearch, measured_by
+from rankitect.training.shared_weights import CoTraining, Paired, Trained, train_steps, training_defaults
+
+if TYPE_CHECKING:
+    from rankitect.controllers.reinforce_policy import Policy, Record
+    from rankitect.graph import Architecture
+    from rankitect.study.contracts import Session, Trial
+    from rankitect.study.join import Parts
+
+__all__ = ["Reinforce"]
+
+STATE = "reinforce.safetensors"
+
+
+class Reinforce(StagedSearch):
+    """See the module."""
+
+    class Config(StagedConfig):
+        """Keys of `controller`."""
+
+        co_training: bool = Field(True, description="train a supernet with the policy, where the task offers one")
+        paired_baseline: bool = Field(True, description="rewards relative to a baseline trained on the same batches")
+        steps: int | None = Field(None, ge=0, description="steps of the co-training; null: the task's")
+        weight_lr: float | None = Field(None, gt=0, description="peak rate of the shared weights; null: the task's")
+        lr: float = Field(0.3, gt=0, description="step of the policy, in logits for one standard deviation of reward")
+        reuse: int = Field(4, ge=0, description="earlier rewards used again with each new one")
+        memory: int = Field(64, ge=1, description="rewards that are remembered")
+        clip: float = Field(2.0, gt=0, description="largest importance weight of an earlier reward")
+        cost: str | None = Field(
+            None, description="cost that is targeted: a kind, or scope:kind; null: the first bound"
+        )
+        share: float = Field(0.5, gt=0, le=1, description="of a limited budget, what the co-training may use")
+        checkpoint_every: int = Field(20, ge=1, description="steps between checkpoints")
+
+    def __init__(
+        self, config: Config, by: str, moves: Moves, aims: Aims, task: Any, seed: int, *, targeted: bool = True
+    ) -> None:
+        super().__init__(config.samples, config.finalists, by, aims, seed)
+        self._config, self.moves, self._task, self._targeted = config, moves, task, targeted
+        self._memory: list[Record] = []
+        self._drawn: dict[str, tuple[float | None, float]] = {}
+        self._range = (0.0, 1.0)
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Parts) -> Reinforce:
+        """Made from its section of the configuration.
+
+        Raises:
+            ConfigError: The evaluator that the search asks is not configured.
+        """
+        by = measured_by(config.by, parts)
+        targeted = len(parts.config.evaluator.objectives) > 1
+        moves, aims = Moves.of(parts), Aims.of(parts, by)
+        return cls(config, by, moves, aims, parts.task, parts.config.seed, targeted=targeted)
+
+    def prepare(self, session: Session) -> None:
+        """Train policy and supernet together, or go on from the last checkpoint."""
+        self._policy = self._new_policy()
+        if self._config.co_training and hasattr(self._task, "train_loss"):
+            self._co_train(session)
+        self._memory = []  # what the evaluator measures is another scale
+
+    def _new_policy(self) -> Policy:
+        from rankitect.controllers.reinforce_policy import Policy
+        from rankitect.training.cost_target import CostTarget
+
+        space, cost = self.moves.space, None
+        if self._targeted:
+            name = self._config.cost or main_cost(self._task)
+            cost = CostTarget(space, name, self._task.reference)
+            rng = np.random.default_rng([self.seed, 2])
+            self._range = tuple(cost.of(self.moves.extreme(name, most, rng)) for most in (False, True))  # type: ignore[assignment]
+        return Policy(space, cost, self._config.clip)
+
+    # --- learning from losses, in prepare ---------------------------------------------------------------------------
+    def _co_train(self, session: Session) -> None:
+        from rankitect.controllers.reinforce_policy import Record
+
+        c, path = self._config, session.state_dir / STATE
+        steps, lr = training_defaults(self._task)
+        steps, lr = (steps if c.steps is None else c.steps), c.weight_lr or lr
+        supernet = self._task.supernet(self.moves.space)
+        history: list[list[float]] = []
+        if steps:
+            weights = CoTraining(supernet, self._task, lr, steps)
+            baseline = Paired(supernet, self._task, lr, steps) if c.paired_baseline else None
+            state = Trained()
+            if path.exists():
+                info, tensors = weights.load(path)
+                state = Trained.from_info(info)
+                self._policy.logits = {p: tensors[f"policy/{p}"] for p in self._policy.logits}
+                self._memory = [Record.from_data(self.moves.space, row) for row in info["memory"]]
+                history = info["history"]
+                if baseline is not None:
+                    baseline.load(tensors, info["baseline_halvings"])
+
+            def save(state: Trained) -> None:
+                more = {f"policy/{p}": x for p, x in self._policy.logits.items()}
+                more |= baseline.tensors() if baseline is not None else {}
+                info = {
+                    **state.to_info(),
+                    "memory": [r.to_data() for r in self._memory],
+                    "history": history,
+                    "baseline_halvings": baseline.halvings if baseline is not None else 0,
+                }
+                weights.save(path, state.step >= steps, info, more)
+
+            train_steps(
+                session, "reinforce", state, steps, lambda step: self._learn_step(weights, baseline, step, history),
+                save, share=c.share, every=c.checkpoint_every,
+            )  # fmt: skip
+        self._task.adopt(supernet)
+
+    def _learn_step(
+        self, weights: CoTraining, baseline: Paired | None, step: int, history: list[list[float]]
+    ) -> tuple[float, int]:
+        """Draw, reward by the loss before the step, learn. History: target, loss, loss of the baseline (or nothing)."""
+        from rankitect.controllers.reinforce_policy import Record
+
+        rng = np.random.default_rng([self.seed, 5, step])
+        architecture, target, chance = self._draw(rng, frozenset())
+        loss, used = weights.step(architecture, step)
+        row = [target if target is not None else 0.0, loss]
+        reward = -loss
+        if baseline is not None:
+            beside, more = baseline.step(step)
+            reward, used = beside - loss, used + more
+            row.append(beside)
+        if math.isfinite(reward):
+            history.append(row)
+            self._learn_from([Record(architecture, target, reward, chance)], rng)
+        return loss, used
+
+    def _learn_from(self, new: list[Record], rng: np.random.Generator) -> None:
+        """A step on new records and some of memory."""
+        from rankitect.controllers.reinforce_policy import advantages
+
+        old = self._memory
+        count = min(self._config.reuse * len(new), len(old))
+        again = [old[i] for i in rng.choice(len(old), count, replace=False)] if count else []
+        self._memory = [*old, *new][-self._config.memory :]
+        if len(self._memory) >= 2:
+            records = [*new, *again]
+            self._policy.learn(records, advantages(records, self._memory), self._config.lr)
+
+    # --- learning from measurements ---------------------------------------------------------------------------------
+    def _draw(
+        self, rng: np.random.Generator, known: set[str] | frozenset[str]
+    ) -> tuple[Architecture, float | None, float]:
+        """A new architecture within the constraints from the policy, its cost target, and its log probability.
+
+        Raises:
+            SpaceError: There is nothing new.
+        """
+        target = float(rng.uniform(*self._range)) if self._targeted else None
+        chances = self._policy.chances(target)
+        made: Architecture | None = None
+        for _ in range(TRIES):
+            try:
+                drawn = self.moves.space.architecture(self._policy.draw(chances, rng))
+            except SpaceError:
+                continue
+            if drawn.fingerprint not in known and self.moves.allowed(drawn):
+                made = drawn
+                break
+        if made is None:  # the policy is sure of what is known: look elsewhere
+            made = self.moves.sample(rng, known)
+        if made is None:
+            raise SpaceError("nothing new within the constraints")
+        return made, target, self._policy.log_chance(made, chances)
+
+    def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
+        """A draw of the policy."""
+        try:
+            made, target, chance = self._draw(rng, self.known)
+        except SpaceError:
+            return None
+        return made, {"target": target, "chance": chance}
+
+    def learn(self, trials: list[Trial]) -> None:
+        """A step of the policy on new measurements and some earlier ones."""
+        from rankitect.controllers.reinforce_policy import Record
+
+        new = []
+        for trial in trials:
+            if trial.ok and trial.measurement is not None:
+                cost = self.aims.costs(trial.measurement)[0]
+                reward = -math.log(cost) if cost > 0 else -cost
+                made = self.moves.space.validate(trial.architecture)
+                new.append(Record(made, trial.tags["target"], reward, trial.tags["chance"]))
+        if new:
+            self._learn_from(new, np.random.default_rng([self.seed, 6, len(self.told)]))

@@ -1,0 +1,138 @@
+"""The policy of a search by REINFORCE: independent probabilities for each choice, learnt from rewards old and new."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.training.cost_target import CostTarget
+
+__all__ = ["Policy", "Record", "advantages"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """An architecture that was drawn, and what came of it.
+
+    Attributes:
+        architecture: What was drawn.
+        target: The cost target that it was drawn at; None without one.
+        reward: Higher is better.
+        chance: log probability of its live choices when it was drawn.
+    """
+
+    architecture: Architecture
+    target: float | None
+    reward: float
+    chance: float
+
+    def to_data(self) -> list[Any]:
+        """Plain data for a checkpoint."""
+        return [self.architecture.to_data()["choices"], self.target, self.reward, self.chance]
+
+    @classmethod
+    def from_data(cls, space: SearchSpace, data: Sequence[Any]) -> Record:
+        """The inverse of `to_data`."""
+        choices, target, reward, chance = data
+        return cls(space.architecture(choices), target, float(reward), float(chance))
+
+
+def advantages(records: Sequence[Record], memory: Sequence[Record]) -> np.ndarray:
+    """How much better each record did than is usual at its cost target, in standard deviations.
+
+    What is usual is a straight line over targets through the rewards in memory: a larger model is expected to do
+    better.
+
+    Args:
+        records: Records of which memory holds some or all.
+        memory: What was seen so far.
+
+    Returns:
+        float64 [records].
+    """
+    rewards = np.asarray([r.reward for r in memory])
+    targets = np.asarray([0.0 if r.target is None else r.target for r in memory])
+    sloped = len(memory) >= 4 and float(np.ptp(targets)) > 1e-9
+    line = np.polyfit(targets, rewards, 1) if sloped else np.asarray([0.0, rewards.mean()])
+    spread = float((rewards - np.polyval(line, targets)).std())
+    at = np.asarray([0.0 if r.target is None else r.target for r in records])
+    found: np.ndarray = (np.asarray([r.reward for r in records]) - np.polyval(line, at)) / max(spread, 1e-12)
+    return np.clip(found, -3.0, 3.0)
+
+
+class Policy:
+    """A softmax over the values of each choice, tilted so that the expected cost is a target.
+
+    The gradient of an architecture's log probability with respect to the logits of a live choice is (one-hot of its
+    value - probabilities); choices that are not live had no part in the result.
+
+    Args:
+        space: The space.
+        cost: How the cost target is met; None for no target.
+        clip: Largest importance weight of a record that an earlier policy drew.
+    """
+
+    def __init__(self, space: SearchSpace, cost: CostTarget | None, clip: float) -> None:
+        import torch
+
+        self.space, self._cost, self._clip = space, cost, clip
+        self.logits = {p: torch.zeros(len(c.values), dtype=torch.float64) for p, c in space.choices.items()}
+
+    def chances(self, target: float | None) -> dict[str, torch.Tensor]:
+        """Probabilities of the values of each choice at a target."""
+        if self._cost is None or target is None:
+            return {p: x.softmax(0) for p, x in self.logits.items()}
+        self._cost.forget()  # a function of logits and target alone, so that a resumed search draws the same
+        return self._cost.chances(self.logits, target, 1.0)
+
+    def draw(self, chances: Mapping[str, torch.Tensor], rng: np.random.Generator) -> dict[str, Any]:
+        """A value for every choice; rules are not checked."""
+        return {
+            p: c.values[rng.choice(len(c.values), p=chances[p].numpy() / float(chances[p].sum()))]
+            for p, c in self.space.choices.items()
+        }
+
+    def log_chance(self, architecture: Architecture, chances: Mapping[str, torch.Tensor]) -> float:
+        """log probability of the live choices of an architecture."""
+        return sum(
+            math.log(max(float(chances[p][self.space.choices[p].position(v)]), 1e-12))
+            for p, v in architecture.choices.items()
+        )
+
+    def learn(self, records: Sequence[Record], scores: np.ndarray, lr: float) -> list[float]:
+        """One step of policy gradient on some records, new or old.
+
+        A record counts by min(clip, probability now / probability when it was drawn), so that rewards are used again
+        where the policy has not moved far.
+
+        Args:
+            records: What was drawn.
+            scores: Advantage of each.
+            lr: Size of the step, in logits for an advantage of one standard deviation.
+
+        Returns:
+            The weight of each record.
+        """
+        import torch
+
+        steps = {p: torch.zeros_like(x) for p, x in self.logits.items()}
+        weights = []
+        for record, score in zip(records, scores, strict=True):
+            chances = self.chances(record.target)
+            ratio = self.log_chance(record.architecture, chances) - record.chance
+            weights.append(min(self._clip, math.exp(min(ratio, 50.0))))
+            for path, value in record.architecture.choices.items():
+                slope = -chances[path]
+                slope[self.space.choices[path].position(value)] += 1.0
+                steps[path] += weights[-1] * float(score) * slope
+        for path, step in steps.items():
+            self.logits[path] += lr * step / max(1, len(records))
+        return weights
