@@ -29,17 +29,26 @@ class Param:
             "zeros".
         inputs: The axes over which an output sums, for "fan_in".
         gate: 1 where the weight is used while its block is (that of the input which it belongs to).
+        table: Whether it is only ever read row by row (`Params.lookup`): embeddings, which may be held and trained apart.
     """
 
     shape: tuple[Expr, ...]
     init: str = "fan_in"
     inputs: tuple[int, ...] = (-1,)
     gate: Expr = dataclasses.field(default_factory=lambda: as_expr(1))
+    table: bool = False
 
     @classmethod
-    def of(cls, *dims: ExprLike, init: str = "fan_in", inputs: tuple[int, ...] = (-1,), gate: ExprLike = 1) -> Param:
+    def of(
+        cls,
+        *dims: ExprLike,
+        init: str = "fan_in",
+        inputs: tuple[int, ...] = (-1,),
+        gate: ExprLike = 1,
+        table: bool = False,
+    ) -> Param:
         """A parameter from numbers, choices and expressions."""
-        return cls(tuple(as_expr(d) for d in dims), init, inputs, as_expr(gate))
+        return cls(tuple(as_expr(d) for d in dims), init, inputs, as_expr(gate), table)
 
     @property
     def numel(self) -> Expr:
@@ -72,6 +81,24 @@ class Params(Protocol):
             h: Hidden units on the last `len(dims)` axes.
             name: A weight of shape [outputs, units...].
             dims: The field or axis name of each of the units' axes; None for an axis that is no choice.
+        """
+
+    def lookup(self, name: str, rows: torch.Tensor, bags: torch.Tensor | None = None) -> torch.Tensor:
+        """Rows of the weight `name`, a `table`: the only way to read one.
+
+        Args:
+            name: A weight of shape [rows, width].
+            rows: Row numbers, of any shape; of one axis where there are bags.
+            bags: Where in `rows` each bag starts, [M]: its rows are summed, none are zeros. Default: no sums.
+
+        Returns:
+            [*rows.shape, width], or [M, width] with bags.
+        """
+
+    def mask(self, name: str) -> torch.Tensor | None:
+        """How likely each entry along an axis is kept, [largest size]; None where the axis has just what is kept.
+
+        For what zeros do not leave out by themselves, as a softmax over the axis.
         """
 
     def sizes(self, dims: tuple[Expr, ...]) -> list[int]:

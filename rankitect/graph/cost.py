@@ -19,8 +19,11 @@ COSTS: Final[Mapping[str, str]] = {
     "weight_bytes": "bytes",
     "activation_bytes": "bytes",
     "cache_bytes": "bytes",
+    "table_rows": "rows",
+    "table_bytes": "bytes",
 }
-"""The costs that every space has, with their units. FLOPs count a multiplication with its addition as two."""
+"""The costs that every space has, with their units. FLOPs count a multiplication with its addition as two. Tables are the
+weights that are read row by row (`Param.table`); their bytes are among the weights' bytes, too."""
 
 
 def cost_expression(graph: Graph, live: Liveness, kind: str, scope: str = "") -> Expr:
@@ -41,6 +44,12 @@ def cost_expression(graph: Graph, live: Liveness, kind: str, scope: str = "") ->
         shapes = {(n.weights, name): p for n in graph.nodes for name, p in n.params.items() if within(n.weights)}
         factor = 1 if kind == "params" else FLOAT_BYTES
         terms = [live.weights[key] * param.numel * factor for key, param in shapes.items()]
+    elif kind in ("table_rows", "table_bytes"):
+        tables = {(n.weights, k): p for n in graph.nodes for k, p in n.params.items() if p.table and within(n.weights)}
+        terms = [
+            live.weights[key] * (param.shape[0] if kind == "table_rows" else param.numel * FLOAT_BYTES)
+            for key, param in tables.items()
+        ]
     elif kind == "flops":
         terms = [live.nodes[n.path] * n.flops for n in graph.nodes if within(n.path)]
     elif kind == "cache_bytes":

@@ -4,6 +4,9 @@ A cost of a space is a polynomial whose monomials touch few choices each. Groupi
 handful of look-ups an architecture, vectorised over architectures, and makes its expectation under independent choices
 exact: an inner product of each table with the outer product of the choices' probabilities. The same tables are the
 factors of a counting problem, from which distinct architectures are counted and sampled uniformly (`counting`).
+
+A condition over very many choices (whether any of a long chain of blocks uses an output) fits into no table. Its
+expectation is that of independent conditions, "any" being 1 - prod(1 - p): exact wherever the choices are certain.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from rankitect.errors import SpaceError
-from rankitect.graph.atoms import Atom, Is, Op, Sym, Var
+from rankitect.graph.atoms import Atom, Is, Monomial, Number, Op, Sym, Var
 from rankitect.graph.choices import Choice
 from rankitect.graph.expr import Expr, as_expr
 
@@ -94,6 +97,7 @@ class Tables:
     tables: tuple[Table, ...]
     rest: Expr
     symbols: Mapping[str, int]
+    loose: Callable[[], tuple[_Loose, ...]] = tuple
 
     def evaluate(self, choices: Mapping[str, Choice], columns: Mapping[str, np.ndarray], n: int) -> np.ndarray:
         """Values for `n` architectures whose chosen indices are `columns`; float64 [n]."""
@@ -110,25 +114,90 @@ class Tables:
     def expectation(self, weights: Callable[[str], Any], zero: Any) -> Any:
         """The expectation under independent choices, differentiable in their probabilities.
 
+        Exact, but for conditions over too many choices to tabulate; see the module.
+
         Args:
             weights: For each path, the probabilities of its values (a torch vector).
             zero: A torch scalar zero, which carries dtype and device.
         """
-        if self.rest.terms:
-            raise SpaceError(
-                f"the expectation of a term over too many choices is not available: {str(self.rest)[:200]}"
-            )
+        return self._expectation(weights, zero, {})
+
+    def _expectation(self, weights: Callable[[str], Any], zero: Any, known: dict[int, Any]) -> Any:
         total = zero + self.constant
         for table in self.tables:
             value = zero.new_tensor(table.values)
             for path in reversed(table.paths):
                 value = value @ weights(path).to(value.dtype)
             total = total + value
+        for term in self.loose() if self.rest.terms else ():
+            part = zero + 1.0
+            for factor in term.factors:
+                part = part * factor._expectation(weights, zero, known)
+            for conditions in term.conditions:
+                if id(conditions) not in known:
+                    none = zero + 1.0
+                    for condition in conditions:
+                        none = none * (1.0 - condition._expectation(weights, zero, known))
+                    known[id(conditions)] = 1.0 - none
+                part = part * known[id(conditions)]
+            total = total + part
         return total
 
     def scope(self) -> frozenset[str]:
         """All choices that it depends on."""
         return frozenset(p for t in self.tables for p in t.paths) | self.rest.paths
+
+
+@dataclass(frozen=True)
+class _Loose:
+    """A term over too many choices: factors without a choice in common, and conditions, each the "any" of others."""
+
+    factors: tuple[Tables, ...]
+    conditions: tuple[tuple[Tables, ...], ...]
+
+
+class _Loosen:
+    """Takes the rest of a tabulated expression apart, when it is first asked for; equal conditions once."""
+
+    def __init__(self, rest: Expr, choices: Mapping[str, Choice], symbols: Mapping[str, int]) -> None:
+        self.rest, self.choices, self.symbols = rest, choices, symbols
+        self.terms: tuple[_Loose, ...] | None = None
+        self.known: dict[Op, tuple[Tables, ...]] = {}
+
+    def __call__(self) -> tuple[_Loose, ...]:
+        if self.terms is None:
+            self.terms = tuple(self._term(m, c) for m, c in self.rest.terms.items())
+        return self.terms
+
+    def _term(self, monomial: Monomial, coefficient: Number) -> _Loose:
+        wide = [(a, n) for a, n in monomial if isinstance(a, Op) and a.fn == "any"]
+        groups: list[tuple[frozenset[str], Expr]] = [(frozenset(), Expr({(): coefficient}))]
+        for item in monomial:
+            if item in wide:
+                continue
+            single = Expr({(item,): 1})
+            paths = single.paths
+            for other in [g for g in groups if g[0] & paths]:
+                groups.remove(other)
+                paths, single = paths | other[0], single * other[1]
+            groups.append((paths, single))
+        factors = tuple(self._tabulate(expr) for _, expr in groups)
+        if large := [f for f in factors if f.rest.terms]:
+            raise SpaceError(
+                f"the expectation of a term over too many choices is not available: {str(large[0].rest)[:200]}"
+            )
+        return _Loose(factors, tuple(self._conditions(a) for a, _ in wide if isinstance(a, Op)))
+
+    def _conditions(self, any_: Op) -> tuple[Tables, ...]:
+        if any_ not in self.known:
+            self.known[any_] = tuple(self._tabulate(arg) for arg in any_.args)
+        return self.known[any_]
+
+    def _tabulate(self, expr: Expr) -> Tables:
+        found = tabulate(expr, self.choices, self.symbols)
+        if isinstance(found.loose, _Loosen):
+            found.loose.known = self.known
+        return found
 
 
 def tabulate(expr: Expr, choices: Mapping[str, Choice], symbols: Mapping[str, int] | None = None) -> Tables:
@@ -159,7 +228,7 @@ def tabulate(expr: Expr, choices: Mapping[str, Choice], symbols: Mapping[str, in
             shape = [len(choices[p].values) for p in names]
             values = part.evaluate(Batch(choices, joint_grid(choices, names), symbols))
             tables.append(Table(names, np.broadcast_to(np.asarray(values, dtype=np.float64), shape).copy()))
-    return Tables(constant, tuple(tables), rest, dict(symbols))
+    return Tables(constant, tuple(tables), rest, dict(symbols), _Loosen(rest, choices, symbols))
 
 
 def upper_bound(expr: Expr, choices: Mapping[str, Choice], rules: Sequence[Expr] = ()) -> int:

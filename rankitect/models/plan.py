@@ -22,6 +22,7 @@ from rankitect.graph.tables import Batch, upper_bound
 __all__ = [
     "Owner",
     "Plan",
+    "RowStore",
     "SlicedParams",
     "Step",
     "Variants",
@@ -29,6 +30,7 @@ __all__ = [
     "bounds",
     "cut",
     "find_owner",
+    "looked_up",
     "make_plan",
     "relaxed_plan",
     "run_plan",
@@ -51,6 +53,7 @@ class Step:
         sizes: Value of each axis name and field (an expression in a relaxed plan).
         resolve: The number of a dimension in this plan.
         masked: In a relaxed plan, the outputs' axes that need a mask: (output, axis, dimension).
+        tables: Which of the weights are tables, read row by row.
     """
 
     path: str
@@ -62,6 +65,7 @@ class Step:
     sizes: Mapping[str, Any]
     resolve: Callable[[Expr], int]
     masked: tuple[tuple[int, int, Expr], ...] = ()
+    tables: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,10 @@ class Plan:
     inputs: tuple[str, ...]
     steps: tuple[Step, ...]
     outputs: tuple[Edge, ...]
+
+    def tables(self) -> list[tuple[str, str]]:
+        """The tables by (owner, name)."""
+        return list(dict.fromkeys((s.weights, name) for s in self.steps for name in s.tables))
 
     def shapes(self) -> dict[tuple[str, str], tuple[int, ...]]:
         """Shape of every weight by (owner, name)."""
@@ -107,9 +115,8 @@ def make_plan(space: SearchSpace, architecture: Architecture) -> Plan:
         present = tuple(i for i, e in enumerate(node.inputs) if value(e.gate))
         edges = tuple(node.inputs[i] for i in present)
         shapes = {name: tuple(value(d) for d in p.shape) for name, p in node.params.items() if value(p.gate)}
-        steps.append(
-            Step(node.path, node.block, node.weights, edges, present, shapes, value.open_sizes(node.sizes), value)
-        )
+        sizes, tables = value.open_sizes(node.sizes), tuple(name for name, p in node.params.items() if p.table)
+        steps.append(Step(node.path, node.block, node.weights, edges, present, shapes, sizes, value, tables=tables))
     return Plan(tuple(n.path for n in space.graph.inputs), tuple(steps), tuple(space.graph.outputs))
 
 
@@ -195,6 +202,35 @@ def take(weight: torch.Tensor, shape: Sequence[int], variants: Variants | None =
     return part if change is None else part + change
 
 
+class RowStore(Protocol):
+    """Who holds a table in place of the model (see `rankitect.training.embeddings`)."""
+
+    def __call__(self, rows: torch.Tensor, bags: torch.Tensor | None) -> torch.Tensor:
+        """What `Params.lookup` gives, at the table's whole width."""
+
+
+def looked_up(
+    owner: nn.Module, name: str, rows: torch.Tensor, bags: torch.Tensor | None = None, width: int | None = None
+) -> torch.Tensor:
+    """Rows of a table, cut to `width` after they were looked up: a table is never sliced, as it may be large.
+
+    Args:
+        owner: The module that holds the table, or whose `stores` do.
+        name: The table.
+        rows: Row numbers.
+        bags: Starts of bags; see `Params.lookup`.
+        width: Columns to keep; None for all.
+    """
+    store = owner.stores.get(name) if isinstance(owner, Owner) else None
+    if store is not None:
+        found = store(rows, bags)
+    elif bags is None:
+        found = F.embedding(rows, getattr(owner, name))
+    else:
+        found = F.embedding_bag(rows, getattr(owner, name), bags, mode="sum")
+    return found if width is None or found.shape[-1] == width else found[..., :width]
+
+
 class SlicedParams:
     """Weights and sizes of one step under one architecture (the `Params` that blocks see)."""
 
@@ -208,6 +244,14 @@ class SlicedParams:
     def __getattr__(self, name: str) -> torch.Tensor:
         variants = self._tensors.variants.get(name) if isinstance(self._tensors, Owner) else None
         return take(getattr(self._tensors, name), self._step.shapes[name], variants)
+
+    def lookup(self, name: str, rows: torch.Tensor, bags: torch.Tensor | None = None) -> torch.Tensor:
+        """Rows of a table, of the active width."""
+        return looked_up(self._tensors, name, rows, bags, self._step.shapes[name][-1])
+
+    def mask(self, name: str) -> None:
+        """Nothing: an axis has just what is kept."""
+        return
 
     def size(self, name: str) -> int:
         """The value of an axis name or field."""
@@ -226,11 +270,12 @@ class SlicedParams:
 
 
 class Owner(nn.Module):
-    """Weights of one node, and how they change with their size."""
+    """Weights of one node, how they change with their size, and who holds the tables among them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.variants: dict[str, Variants] = {}
+        self.stores: dict[str, RowStore] = {}
 
 
 class WeightTree(nn.Module):

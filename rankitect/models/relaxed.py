@@ -17,7 +17,7 @@ from torch import nn
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, Edge, Expr, SearchSpace
 from rankitect.graph.tables import Batch, Tables, joint_grid, tabulate
-from rankitect.models.plan import Owner, Step, bounds, relaxed_plan, run_plan
+from rankitect.models.plan import Owner, Step, bounds, looked_up, relaxed_plan, run_plan
 from rankitect.models.supernet import Supernet
 
 __all__ = ["Mixture", "RelaxedSupernet", "one_hot"]
@@ -110,6 +110,15 @@ class _RelaxedParams:
     def __getattr__(self, name: str) -> torch.Tensor:
         found: torch.Tensor = getattr(self._tensors, name)
         return found
+
+    def lookup(self, name: str, rows: torch.Tensor, bags: torch.Tensor | None = None) -> torch.Tensor:
+        """Rows of a table, at its largest width."""
+        return looked_up(self._tensors, name, rows, bags)
+
+    def mask(self, name: str) -> torch.Tensor | None:
+        """Probability that each entry of an axis is kept; None where it is of fixed size."""
+        size = self._step.sizes[name]
+        return None if not size.paths else self._mixture.mask(size)
 
     def size(self, name: str) -> Any:
         """The expected value of an axis name or field."""

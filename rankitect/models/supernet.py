@@ -12,7 +12,9 @@ from torch import nn
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, Param, SearchSpace
+from rankitect.graph.cost import FLOAT_BYTES
 from rankitect.models.copying import Piece, copied
+from rankitect.models.memory import check_memory
 from rankitect.models.plan import (
     Owner,
     Plan,
@@ -49,6 +51,9 @@ def _initialise(tensor: torch.Tensor, param: Param, generator: torch.Generator) 
 def _start(space: SearchSpace, shapes: Mapping[Key, tuple[int, ...]], seed: int) -> dict[Key, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     params = _parameters(space)
+    tables = {".".join(k): math.prod(shape) * FLOAT_BYTES for k, shape in shapes.items() if params[k].table}
+    rest = sum(math.prod(shape) * FLOAT_BYTES for k, shape in shapes.items() if not params[k].table)
+    check_memory({**tables, "the other weights": rest}, f"The model of space {space.name!r}")
     tensors = {}
     for key, shape in shapes.items():
         tensors[key] = torch.empty(shape)
@@ -85,6 +90,10 @@ class Standalone(_PlannedModel):
         """The module that holds the weights of `path`, for example `layers.3.mlp`."""
         return find_owner(self, path)
 
+    def lookup_tables(self) -> dict[str, tuple[Owner, str]]:
+        """Who holds each table (a weight that is read row by row), and under which name; by parameter name."""
+        return {f"{owner}.{name}": (self.owner(owner), name) for owner, name in self.plan.tables()}
+
 
 class ActiveSubnet(_PlannedModel):
     """A view of a supernet as one architecture. Holds no weights and no state: any number can be used in turns.
@@ -110,7 +119,7 @@ class Supernet(nn.Module):
         tensors: Weights to use instead, by (owner, name); every weight must be there in its largest shape.
 
     Raises:
-        SpaceError: A given weight is missing, unknown or of another shape.
+        SpaceError: A given weight is missing, unknown or of another shape, or all do not fit into memory.
     """
 
     def __init__(self, space: SearchSpace, seed: int = 0, tensors: Mapping[Key, torch.Tensor] | None = None) -> None:
@@ -129,6 +138,11 @@ class Supernet(nn.Module):
         for owner, _ in tensors:
             made.weights.owner(owner).variants = self.weights.owner(owner).variants
         return made
+
+    def lookup_tables(self) -> dict[str, tuple[Owner, str]]:
+        """Who holds each table (a weight that is read row by row), and under which name; by parameter name."""
+        tables = [key for key, param in _parameters(self.space).items() if param.table]
+        return {f"weights.{owner}.{name}": (self.weights.owner(owner), name) for owner, name in tables}
 
     def plan(self, architecture: Architecture) -> Plan:
         """The steps of an architecture (the last few are kept)."""

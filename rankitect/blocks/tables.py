@@ -1,0 +1,103 @@
+"""Embedding tables of categorical features: ids of an example's slots to one vector a feature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate
+from typing import ClassVar
+
+import torch
+
+from rankitect.errors import SpaceError
+from rankitect.graph import Block, Expr, Param, Params, TensorType, as_expr
+from rankitect.graph.expr import ExprLike
+
+__all__ = ["Tables", "columns_of"]
+
+
+class Tables(Block):
+    """Embeddings of F categorical features: ids [B, S] -> [B, F, width].
+
+    All features' rows lie one after another in a single weight `table`, so that one lookup serves them all. An id counts
+    within its own feature; a feature of several slots (multi-hot) gets the sum over its slots, those of id -1 left out.
+    Features of different widths are several of these blocks, each on its own columns.
+
+    Args:
+        rows: Rows of each feature, [F]. Ids are 0 to rows - 1.
+        slots: Columns of each feature, [F]; 1 for a single-valued one, whose id is never -1.
+        width: Columns of the table.
+        columns: Where the slots are among the ids' columns. Default: they are all of them, in order.
+        init: How the table starts: "normal" or "zeros".
+    """
+
+    ports: ClassVar[str] = "B S : int -> B F width"
+    rows: tuple[int, ...]
+    slots: tuple[int, ...]
+    width: ExprLike
+    columns: tuple[int, ...] = ()
+    init: str = "normal"
+
+    def __post_init__(self) -> None:
+        if not self.rows or len(self.rows) != len(self.slots):
+            raise SpaceError(f"Tables: {len(self.rows)} numbers of rows for {len(self.slots)} numbers of slots")
+        if min(self.rows) < 1 or min(self.slots) < 1:
+            raise SpaceError("Tables: every feature needs at least one row and one slot")
+        if self.columns and len(self.columns) != sum(self.slots):
+            raise SpaceError(f"Tables: {len(self.columns)} columns for {sum(self.slots)} slots")
+
+    def fields(self) -> dict[str, Expr]:
+        """The width, the number of features and, where the block takes all columns, their number."""
+        found = {**super().fields(), "F": as_expr(len(self.rows))}
+        return found if self.columns else {**found, "S": as_expr(sum(self.slots))}
+
+    def params(self, *inputs: TensorType) -> dict[str, Param]:
+        last = inputs[0][1].constant
+        if self.columns and last is not None and max(self.columns) >= last:
+            raise SpaceError(f"Tables: there is no column {max(self.columns)} among {last}")
+        return {"table": Param.of(sum(self.rows), self.width, init=self.init, table=True)}
+
+    @cached_property
+    def _starts(self) -> torch.Tensor:
+        """The first row of each slot's feature, [S]."""
+        first = [0, *accumulate(self.rows[:-1])]
+        return torch.tensor([f for f, n in zip(first, self.slots, strict=True) for _ in range(n)])
+
+    @cached_property
+    def _firsts(self) -> torch.Tensor:
+        """The first slot of each feature, [F]."""
+        return torch.tensor([0, *accumulate(self.slots[:-1])])
+
+    @cached_property
+    def _columns(self) -> torch.Tensor | slice:
+        run = range(self.columns[0], self.columns[0] + len(self.columns)) if self.columns else range(0)
+        if not self.columns:
+            return slice(None)
+        return slice(run.start, run.stop) if self.columns == tuple(run) else torch.tensor(self.columns)
+
+    def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
+        ids = inputs[0][:, self._columns]
+        rows = ids + self._starts.to(ids.device)
+        if max(self.slots) == 1:
+            return p.lookup("table", rows)
+        kept = (ids >= 0).flatten()
+        before = kept.cumsum(0) - kept.long()  # kept slots before each one: where a bag that begins there starts
+        starts = before.view(ids.shape)[:, self._firsts.to(ids.device)]
+        return p.lookup("table", rows.flatten()[kept], starts.flatten()).unflatten(0, starts.shape)
+
+    def flops(self, *inputs: TensorType) -> Expr:
+        return as_expr(0)
+
+
+def columns_of(slots: Sequence[int], features: Sequence[int]) -> tuple[int, ...]:
+    """The columns of some features among those of all.
+
+    Args:
+        slots: Slots of every feature.
+        features: Positions of the wanted ones.
+
+    >>> columns_of([1, 3, 1], [1, 2])
+    (1, 2, 3, 4)
+    """
+    first = [0, *accumulate(slots)]
+    return tuple(c for f in features for c in range(first[f], first[f + 1]))
