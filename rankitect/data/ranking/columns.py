@@ -15,7 +15,17 @@ from rankitect.data.ranking.schema import Label, Timestamp
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Codes", "Problems", "as_index", "as_labels", "as_numbers", "as_times", "as_values", "single_codes", "split_codes"]
+__all__ = [
+    "Codes",
+    "Problems",
+    "as_index",
+    "as_labels",
+    "as_numbers",
+    "as_times",
+    "as_values",
+    "single_codes",
+    "split_codes",
+]
 
 _UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _SHOWN = 60  # characters of a value in a message
@@ -196,8 +206,12 @@ def _codes(values: pa.Array, offsets: NDArray[np.int64] | None) -> Codes:
 
     encoded = values.dictionary_encode()
     keys = hash_values(encoded.dictionary)
-    codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False) + 1
-    return Codes(codes.astype(np.uint16 if len(keys) < 1 << 16 else np.uint32), keys, offsets)
+    indices = encoded.indices
+    if indices.null_count:
+        indices = pc.fill_null(indices, -1)
+    codes = indices.to_numpy(zero_copy_only=False).astype(np.uint16 if len(keys) < 1 << 16 else np.uint32)
+    codes += 1  # -1 comes to 0, as numbers without sign go round
+    return Codes(codes, keys, offsets)
 
 
 def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -182,4 +182,6 @@ def _tensor(source: NDArray[Any], chosen: slice | NDArray[Any], dtype: type[np.g
 
     rows = source[chosen]
     # A slice is a view of the read-only file: it must be copied; chosen rows are a copy already.
-    return torch.from_numpy(np.array(rows, dtype=dtype) if isinstance(chosen, slice) else rows.astype(dtype, copy=False))
+    return torch.from_numpy(
+        np.array(rows, dtype=dtype) if isinstance(chosen, slice) else rows.astype(dtype, copy=False)
+    )

@@ -20,7 +20,7 @@ from rankitect.data.ranking.splitting import Assignment
 from rankitect.data.ranking.vocabulary import KeyCounter, Vocabulary
 from rankitect.errors import DataError
 
-__all__ = ["Plan", "count", "encode", "transformed"]
+__all__ = ["Plan", "count", "encode"]
 
 _Array = NDArray[Any]
 
@@ -42,16 +42,9 @@ class Plan:
     scale: NDArray[np.float64]
 
 
-def transformed(numeric: NDArray[np.float32], columns: Sequence[Numeric]) -> NDArray[np.float32]:
-    """Numbers after each feature's transform, [N, rows]; `numeric` is changed in place."""
-    for place, column in enumerate(columns):
-        if column.transform == "log":
-            values = numeric[place]
-            numeric[place] = np.copysign(np.log1p(np.abs(values)), values)
-    return numeric
-
-
-def count(schema: TableSchema, shards: Sequence[Path], assignment: Assignment, workers: int, progress: Progress) -> Plan:
+def count(
+    schema: TableSchema, shards: Sequence[Path], assignment: Assignment, workers: int, progress: Progress
+) -> Plan:
     """The plan that training rows give.
 
     Raises:
@@ -75,7 +68,7 @@ def count(schema: TableSchema, shards: Sequence[Path], assignment: Assignment, w
                 counts = np.bincount(codes.codes, minlength=len(codes.keys) + 1)[1:]
                 with locks[place]:
                     counter.add(codes.keys, counts)
-        return shard.rows, _moments(transformed(shard.numeric[:, chosen], schema.numeric))
+        return shard.rows, _moments(shard.numeric[:, chosen])
 
     total: list[_Array] = [np.zeros(len(schema.numeric)) for _ in range(3)]
     tasks = (lambda number=number, path=path: read(number, path) for number, path in enumerate(shards))
@@ -127,14 +120,13 @@ def encode(
         found = []
         for split, file in enumerate(files):
             rows = np.flatnonzero(codes == split)
-            if len(rows):
-                target = assignment.target(number, split, rows)
-                chosen = slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) == rows[-1] - rows[0] + 1 else rows
-                for name, values in arrays.items():
-                    if name in file:
-                        file[name][target] = values[chosen]
-            labels = arrays["labels"][rows]
-            found.append((np.array([len(rows), labels.sum()]), (arrays["ids"][rows] == UNKNOWN_ID).sum(axis=0)))
+            together = len(rows) and len(rows) == rows[-1] - rows[0] + 1
+            chosen = slice(int(rows[0]), int(rows[-1]) + 1) if together else rows
+            target = assignment.target(number, split, rows)
+            for name, values in file.items():
+                values[target] = arrays[name][chosen]
+            labels, ids = arrays["labels"][chosen], arrays["ids"][chosen]
+            found.append((np.array([len(rows), labels.sum()]), (ids == UNKNOWN_ID).sum(axis=0)))
         return shard.rows, found
 
     clicks, unknown = np.zeros((3, 2)), np.zeros((3, columns))
@@ -200,7 +192,7 @@ def _joined(one: list[_Array], other: list[_Array]) -> list[_Array]:
 
 
 def _encoded(shard: RawShard, schema: TableSchema, plan: Plan) -> dict[str, _Array]:
-    numeric = transformed(shard.numeric, schema.numeric)
+    numeric = shard.numeric
     numeric -= plan.centre[:, None].astype(np.float32)
     numeric /= plan.scale[:, None].astype(np.float32)
     ids = np.empty((shard.rows, sum(plan.features.slots)), dtype=np.int32)
@@ -241,7 +233,11 @@ def _kinds(plan: Plan, columns: int, shard: RawShard) -> dict[str, tuple[type, t
         kinds["numeric"] = (np.float32, (len(plan.features.numeric),))
     if columns:
         kinds["ids"] = (np.int32, (columns,))
-    optional = {"groups": (np.int64, shard.groups), "weights": (np.float32, shard.weights), "truth": (np.float32, shard.truth)}
+    optional = {
+        "groups": (np.int64, shard.groups),
+        "weights": (np.float32, shard.weights),
+        "truth": (np.float32, shard.truth),
+    }
     return kinds | {name: (kind, ()) for name, (kind, values) in optional.items() if values is not None}
 
 

@@ -109,8 +109,8 @@ def _make(
     (folder / "manifest.json").unlink(missing_ok=True)  # of a damaged entry
     workers = worker_count(settings.workers)
     shards, outlines = _read(folder / "raw", source, schema, settings, Progress(f"{source.name}: read", say))
-    bad = sum((Counter(facts["bad"]) for _, facts in outlines), Counter())
-    _judge(bad, sum(rows for rows, _ in outlines), settings, source.name)
+    bad = sum((Counter(facts["bad"]) for facts in outlines), Counter[str]())
+    _judge(bad, sum(facts["rows"] for facts in outlines), settings, source.name)
     assignment = assign(settings, schema, shards, outlines)
     plan = count(schema, shards, assignment, workers, Progress(f"{source.name}: counted", say))
     facts = encode(folder, schema, plan, shards, assignment, workers, Progress(f"{source.name}: encoded", say))
@@ -120,33 +120,32 @@ def _make(
 
 def _read(
     folder: Path, source: Source, schema: TableSchema, settings: DataSettings, progress: Progress
-) -> tuple[list[Path], list[tuple[int, dict[str, Any]]]]:
-    """All raw shards, with rows and facts of each. Those of a run that was killed are not made again."""
+) -> tuple[list[Path], list[dict[str, Any]]]:
+    """All raw shards, with the facts of each. Those of a run that was killed are not made again."""
     folder.mkdir(parents=True, exist_ok=True)
     for part in folder.glob(".*.part"):
         part.unlink(missing_ok=True)
 
-    def shard(number: int, read: Callable[[], Piece]) -> tuple[Path, int, dict[str, Any]]:
-        path = folder / f"{number:06d}.npz"
-        outline = RawShard.outline(path)
-        if outline is None:
-            made = build(read(), schema, settings)
-            made.save(path)
-            outline = made.rows, dict(made.facts)
-        return path, *outline
+    def shard(number: int, read: Callable[[], Piece]) -> tuple[Path, dict[str, Any]]:
+        path = folder / f"{number:06d}.safetensors"
+        if RawShard.outline(path) is None:
+            build(read(), schema, settings).save(path)
+        facts = RawShard.outline(path)
+        assert facts is not None
+        return path, facts
 
-    shards, outlines = [], []
-    bad = 0
+    shards, outlines, bad = [], [], Counter[str]()
     tasks = (lambda number=number, read=read: shard(number, read) for number, read in enumerate(source.pieces()))
-    for path, rows, facts in in_order(tasks, worker_count(settings.workers)):
+    for path, facts in in_order(tasks, worker_count(settings.workers)):
         shards.append(path)
-        outlines.append((rows, facts))
-        bad += sum(facts["bad"].values())
-        progress.add(rows)
-        if progress.rows + bad > _ROWS_TO_JUDGE:
-            _judge(sum((Counter(facts["bad"]) for _, facts in outlines), Counter()) if bad else Counter(),
-                   progress.rows, settings, source.name)
+        outlines.append(facts)
+        bad.update(facts["bad"])
+        progress.add(facts["rows"])
+        if progress.rows + bad.total() > _ROWS_TO_JUDGE:
+            _judge(bad, progress.rows, settings, source.name)
     progress.end()
+    if not progress.rows:
+        raise DataError(f"{source.name}: there is no usable row in {', '.join(str(file) for file in source.files)}.")
     return shards, outlines
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ class RawShard:
     """Good rows of one piece.
 
     Attributes:
-        numeric: As read, NaN where missing, [N, rows] float32.
+        numeric: After each feature's transform but not normalised, NaN where missing, [N, rows] float32.
         codes: Of each categorical feature: categorical, multi-hot, calendar, in the schema's order.
         labels: [rows] uint8.
         times: Microseconds, [rows] int64; None without timestamps.
@@ -67,7 +66,9 @@ class RawShard:
         return len(self.labels)
 
     def save(self, path: Path) -> None:
-        """Writes it as one uncompressed .npz, whole or not at all."""
+        """Writes it as one safetensors file, whole or not at all."""
+        from safetensors.numpy import save_file
+
         arrays: dict[str, NDArray[Any]] = {"numeric": self.numeric, "labels": self.labels}
         for place, codes in enumerate(self.codes):
             arrays[f"codes{place}"], arrays[f"keys{place}"] = codes.codes, codes.keys
@@ -76,34 +77,42 @@ class RawShard:
         for name in _OPTIONAL:
             if (values := getattr(self, name)) is not None:
                 arrays[name] = values
-        arrays["facts"] = np.frombuffer(json.dumps({**self.facts, "features": len(self.codes)}).encode(), np.uint8)
-
-        def write(part: Path) -> None:
-            with part.open("wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
-
-        write_atomically(path, write)
+        facts = {"facts": json.dumps({**self.facts, "features": len(self.codes), "rows": self.rows})}
+        whole = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+        write_atomically(path, lambda part: save_file(whole, part, facts))
 
     @classmethod
     def load(cls, path: Path) -> RawShard:
-        """Reads it back; the file's checksums are checked."""
-        with np.load(path) as arrays:
-            facts = json.loads(arrays["facts"].tobytes())
-            names = set(arrays.files)
-            codes = [
-                Codes(arrays[f"codes{i}"], arrays[f"keys{i}"], arrays[f"offsets{i}"] if f"offsets{i}" in names else None)
-                for i in range(facts.pop("features"))
-            ]
-            others = [arrays[name] if name in names else None for name in _OPTIONAL]
-            return cls(arrays["numeric"], codes, arrays["labels"], *others, facts)
+        """Reads it back."""
+        from safetensors import safe_open
+
+        with safe_open(path, "numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            facts = json.loads(file.metadata()["facts"])
+        codes = [
+            Codes(arrays[f"codes{i}"], arrays[f"keys{i}"], arrays.get(f"offsets{i}")) for i in range(facts["features"])
+        ]
+        return cls(arrays["numeric"], codes, arrays["labels"], *(arrays.get(name) for name in _OPTIONAL), facts)
 
     @staticmethod
-    def outline(path: Path) -> tuple[int, dict[str, Any]] | None:
-        """Rows and facts of a saved shard; None if it is not there whole."""
+    def field(path: Path, name: str) -> NDArray[Any]:
+        """One of its arrays."""
+        from safetensors import safe_open
+
+        with safe_open(path, "numpy") as file:
+            found: NDArray[Any] = file.get_tensor(name)
+            return found
+
+    @staticmethod
+    def outline(path: Path) -> dict[str, Any] | None:
+        """Facts and `rows` of a saved shard; None if it is not there whole."""
+        from safetensors import SafetensorError, safe_open
+
         try:
-            with np.load(path) as arrays:
-                return len(arrays["labels"]), json.loads(arrays["facts"].tobytes())
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            with safe_open(path, "numpy") as file:
+                found: dict[str, Any] = json.loads(file.metadata()["facts"])
+                return found
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None
 
 
@@ -121,6 +130,8 @@ def build(piece: Piece, schema: TableSchema, settings: DataSettings) -> RawShard
     numeric = np.empty((len(schema.numeric), n), dtype=np.float32)
     for place, number in enumerate(schema.numeric):
         numeric[place] = as_numbers(columns[number.source], number.name, problems)
+        if number.transform == "log":
+            numeric[place] = np.copysign(np.log1p(np.abs(numeric[place])), numeric[place])
     codes = [_encoded(columns[column.source], column, problems) for column in (*schema.categorical, *schema.multi_hot)]
     times = groups = weights = None
     truth = piece.truth

@@ -103,7 +103,8 @@ class Timestamp(_Strict):
     name: str = Field(min_length=1, description="the column's name in the file")
     unit: Literal["s", "ms", "us"] = Field(default="s", description="of numbers since 1970")
     format: str | None = Field(
-        default=None, description="strptime's, such as %y%m%d%H; null: a number, or ISO 8601 such as 2024-05-31 17:00:00"
+        default=None,
+        description="strptime's, such as %y%m%d%H; null: a number, or ISO 8601 such as 2024-05-31 17:00:00",
     )
 
 
@@ -223,7 +224,11 @@ class DataSettings(_Strict):
             )
         if self.path is None and self.format not in ("movielens", "synthetic"):
             raise ValueError(f"format {self.format} needs a path")
-        if self.split in ("time", "user_time") and self.format in ("csv", "tsv", "parquet") and not self.table.timestamp:
+        if (
+            self.split in ("time", "user_time")
+            and self.format in ("csv", "tsv", "parquet")
+            and not self.table.timestamp
+        ):
             raise ValueError(f"split {self.split} needs table.timestamp")
         if self.split in ("user", "user_time") and self.format in ("csv", "tsv", "parquet") and not self.table.group:
             raise ValueError(f"split {self.split} needs table.group, the column of the user")

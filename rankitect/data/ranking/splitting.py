@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,7 @@ def split_kind(settings: DataSettings, schema: TableSchema) -> str:
 
 
 def assign(
-    settings: DataSettings, schema: TableSchema, shards: Sequence[Path], outlines: Sequence[tuple[int, dict]]
+    settings: DataSettings, schema: TableSchema, shards: Sequence[Path], outlines: Sequence[Mapping[str, Any]]
 ) -> Assignment:
     """Divides the rows.
 
@@ -76,7 +77,7 @@ def assign(
             empty.
     """
     kind = split_kind(settings, schema)
-    starts = np.concatenate([[0], np.cumsum([rows for rows, _ in outlines])]).astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum([facts["rows"] for facts in outlines])]).astype(np.int64)
     total = int(starts[-1])
     if kind in ("time", "user_time") and schema.timestamp is None:
         raise DataError(f"Split {kind} needs timestamps, and this data has none: choose another task.data.split.")
@@ -90,10 +91,9 @@ def assign(
             "the file by time, or let it be done: task.data.out_of_order=sort."
         )
     sort = backward is not None
-    if kind == "file" or (kind == "time" and not sort):
-        if not (sort and kind == "file"):
-            return _in_order(starts, _cuts(total, settings))
-    times = np.concatenate([_field(path, "times") for path in shards]) if sort or kind == "user_time" else None
+    if kind in ("file", "time") and not sort:
+        return _in_order(starts, _cuts(total, settings))
+    times = np.concatenate([RawShard.field(path, "times") for path in shards]) if sort or kind == "user_time" else None
     order = np.argsort(times, kind="stable") if sort and times is not None else np.arange(total)
     codes = np.empty(total, dtype=np.uint8)
     if kind == "file":  # divided as the file goes, read in the order of time
@@ -103,7 +103,7 @@ def assign(
     elif kind == "hash":
         codes = _by_share(uniform(np.arange(total, dtype=np.uint64), settings.split_seed), settings)
     else:
-        groups = np.concatenate([_field(path, "groups") for path in shards])
+        groups = np.concatenate([RawShard.field(path, "groups") for path in shards])
         if kind == "user":
             codes = _by_share(uniform(groups, settings.split_seed), settings)
         else:
@@ -111,10 +111,10 @@ def assign(
     return _divided(starts, codes, order if sort else None)
 
 
-def first_backward(outlines: Sequence[tuple[int, dict]]) -> tuple[str, int] | None:
+def first_backward(outlines: Sequence[Mapping[str, Any]]) -> tuple[str, int] | None:
     """File and row of the first timestamp that is earlier than the one before it; None without."""
     last: int | None = None
-    for _, facts in outlines:
+    for facts in outlines:
         if "times" not in facts:
             continue
         first, end = facts["times"]
@@ -180,8 +180,3 @@ def _checked(sizes: NDArray[np.int64], rows: int) -> tuple[int, int, int]:
                 "another task.data.split (with few users, the split by user may give one split none)."
             )
     return int(sizes[0]), int(sizes[1]), int(sizes[2])
-
-
-def _field(path: Path, name: str) -> NDArray:
-    with np.load(path) as arrays:
-        return arrays[name]
