@@ -1,9 +1,9 @@
 """`ranking_blocks`: rankers composed from low-level blocks, from the raw features to the logit.
 
-A chain of blocks, each of which gives a vector and a set of fields. Every block chooses an operator for its vector and one
-for its fields, the widths, and which earlier outputs, raw features included, go into them. With seven blocks and NASRec's
-widths (`nasrec`) it holds NASRec-Full (arXiv 2207.07187), to which it adds the low-rank cross network (arXiv 2008.13535),
-identity and zero.
+A chain of blocks, each of which gives a vector and a set of fields. Every block chooses an operator for its vector and
+one for its fields, the widths, and which earlier outputs, raw features included, go into them. With seven blocks and
+NASRec's widths (`nasrec`) it holds NASRec-Full (arXiv 2207.07187), to which it adds the low-rank cross network (arXiv
+2008.13535), identity and zero.
 """
 
 from __future__ import annotations
@@ -204,10 +204,10 @@ def ranking_blocks(
             vectors.append(merged)
             extra = LayerNorm()(ToFields(EXTRA, width)(vector.always(), name="to_fields"), name="to_fields_norm")
             pool.append((fields, extra, there))
-    last, extra, there = pool[-1]
-    assert extra is not None
-    assert there is not None
-    flat = FlatLinear(1, bias=False)(last.always(), _given(extra, there), name="flat")
+    last, own_extra, own_there = pool[-1]
+    assert own_extra is not None
+    assert own_there is not None
+    flat = FlatLinear(1, bias=False)(last.always(), _given(own_extra, own_there), name="flat")
     g.out = Linear(1)(vectors[-1], name="head") + flat
     return SearchSpace(g, version="1")
 
@@ -223,9 +223,9 @@ def _check_ops(dense_ops: Sequence[str], field_ops: Sequence[str]) -> None:
 def nasrec(features: Features, **options: Any) -> SearchSpace:
     """The space with the blocks, widths and operators of NASRec-Full (arXiv 2207.07187, and its public code).
 
-    Its sigmoid gate multiplies two projections and projects the product, where NASRec's multiplies a padded input: more,
-    as the projection may be a padding. Dense features that are made into fields, and factorization machines merged into
-    vectors, are as there.
+    Its sigmoid gate multiplies two projections and projects the product, where NASRec's multiplies a padded input:
+    more, as the projection may be a padding. Dense features that are made into fields, and factorization machines
+    merged into vectors, are as there.
 
     Args:
         features: The data's features.
@@ -255,8 +255,9 @@ _BEST_CRITEO: tuple[tuple[str, int, str, int, bool, bool, tuple[int, ...], tuple
     ("linear", 128, "attention", 48, False, True, (0, 2, 3), (1, 3), 6, 1),
 )
 """Blocks of NASRec-Full's best one-shot architecture on Criteo: operator and width of the vector, operator and count of
-the fields, whether the vector becomes fields, whether a factorization machine is merged, inputs of the vector and of the
-fields, left and right input. From `nasrec/configs/criteo/ea_criteo_kaggle_xlarge_best_1shot.json` of the public code."""
+the fields, whether the vector becomes fields, whether a factorization machine is merged, inputs of the vector and of
+the fields, left and right input. From `nasrec/configs/criteo/ea_criteo_kaggle_xlarge_best_1shot.json` of the public
+code."""
 
 
 def nasrec_best_criteo(space: SearchSpace) -> Architecture:

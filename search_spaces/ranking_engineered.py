@@ -1,15 +1,16 @@
 """`ranking_engineered`: the space that an engineer opens around a production ranker.
 
 Embedding tables by group of features, a bottom MLP on the numbers, the known interactions (dot products, cross network,
-factorization machine, self-attention), a top MLP and a wide part. Open are all depths and widths, the rank and kind of the
-cross network, the embedding width of each group and how it is brought to the common width, which of these parts feed the
-top MLP, and which of them feed the logit. DLRM, DCN-V2, DeepFM, AutoInt, Wide&Deep and logistic regression are points of it
-(`rankitect.search_spaces.ranking_points` has them by name).
+factorization machine, self-attention), a top MLP and a wide part. Open are all depths and widths, the rank and kind of
+the cross network, the embedding width of each group and how it is brought to the common width, which of these parts
+feed the top MLP, and which of them feed the logit. DLRM, DCN-V2, DeepFM, AutoInt, Wide&Deep and logistic regression are
+points of it (`rankitect.search_spaces.ranking_points` has them by name).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -97,7 +98,7 @@ def feature_groups(rows: Sequence[int], bounds: Sequence[int]) -> dict[str, list
     {'group0': [0, 1], 'group1': [2]}
     """
     edges = [0, *sorted(bounds), max(rows) + 1]
-    groups = [[i for i, n in enumerate(rows) if low < n <= high] for low, high in zip(edges, edges[1:], strict=False)]
+    groups = [[i for i, n in enumerate(rows) if low < n <= high] for low, high in pairwise(edges)]
     return {f"group{i}": group for i, group in enumerate(g for g in groups if g)}
 
 

@@ -213,7 +213,8 @@ class Flatten(Elementwise):
     """All channels of all fields as one vector: [B, F, E] -> [B, F*E].
 
     Args:
-        order: "fields" puts field after field, for a fixed E, and copies nothing; "width" puts channel after channel, so
+        order: "fields" puts field after field, for a fixed E, and copies nothing; "width" puts channel after channel,
+        so
             that a smaller E is a prefix, for a fixed F.
     """
 

@@ -19,9 +19,9 @@ __all__ = ["Tables", "columns_of"]
 class Tables(Block):
     """Embeddings of F categorical features: ids [B, S] -> [B, F, width].
 
-    All features' rows lie one after another in a single weight `table`, so that one lookup serves them all. An id counts
-    within its own feature; a feature of several slots (multi-hot) gets the sum over its slots, those of id -1 left out.
-    Features of different widths are several of these blocks, each on its own columns.
+    All features' rows lie one after another in a single weight `table`, so that one lookup serves them all. An id
+    counts within its own feature; a feature of several slots (multi-hot) gets the sum over its slots, those of id -1
+    left out. Features of different widths are several of these blocks, each on its own columns.
 
     Args:
         rows: Rows of each feature, [F]. Ids are 0 to rows - 1.

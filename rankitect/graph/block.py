@@ -29,7 +29,8 @@ class Param:
             "zeros".
         inputs: The axes over which an output sums, for "fan_in".
         gate: 1 where the weight is used while its block is (that of the input which it belongs to).
-        table: Whether it is only ever read row by row (`Params.lookup`): embeddings, which may be held and trained apart.
+        table: Whether it is only ever read row by row (`Params.lookup`): embeddings, which may be held and trained
+            apart.
     """
 
     shape: tuple[Expr, ...]

@@ -22,8 +22,8 @@ COSTS: Final[Mapping[str, str]] = {
     "table_rows": "rows",
     "table_bytes": "bytes",
 }
-"""The costs that every space has, with their units. FLOPs count a multiplication with its addition as two. Tables are the
-weights that are read row by row (`Param.table`); their bytes are among the weights' bytes, too."""
+"""The costs that every space has, with their units. FLOPs count a multiplication with its addition as two. Tables are
+the weights that are read row by row (`Param.table`); their bytes are among the weights' bytes, too."""
 
 
 def cost_expression(graph: Graph, live: Liveness, kind: str, scope: str = "") -> Expr:

@@ -58,8 +58,8 @@ def check_memory(parts: Mapping[str, int], what: str) -> None:
     listed = ", ".join(f"{name} {_gib(size)}" for name, size in largest)
     raise SpaceError(
         f"{what} needs {_gib(total)}, but only {_gib(max(limit, 0))} of memory are available ({listed}). Use narrower "
-        f"embeddings, fewer rows (a higher minimum count, or hashing), or another machine; {LIMIT_VARIABLE} sets the limit "
-        "by hand."
+        f"embeddings, fewer rows (a higher minimum count, or hashing), or another machine; {LIMIT_VARIABLE} sets the "
+        "limit by hand."
     )
 
 

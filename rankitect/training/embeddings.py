@@ -3,15 +3,16 @@
 A table has many rows of which a batch uses few, so its optimiser runs inside of the backward pass, on those rows alone,
 whatever holds the table:
 
-- "torchrec": a torchrec `FusedEmbeddingBagCollection`, whose fbgemm kernel looks up and updates (SGD, Adagrad and row-wise
-  Adagrad; fbgemm's CPU kernels have no Adam). Its rows must be a multiple of four wide: narrower tables stay with torch.
+- "torchrec": a torchrec `FusedEmbeddingBagCollection`, whose fbgemm kernel looks up and updates (SGD, Adagrad and
+  row-wise Adagrad; fbgemm's CPU kernels have no Adam). Its rows must be a multiple of four wide: narrower tables stay
+  with torch.
 - "torch": sparse gradients, which a hook gives to an optimiser of torch's as soon as they are there (Adam, too).
 - "auto": the first where it is installed and can, else the second.
 
-Either way a table has no `.grad` after a backward pass, takes no part in the clipping of gradients, and is to be left out of
-other optimisers (`dense_parameters`). A lookup changes nothing where gradients are off, where the table's parameter wants
-none (`requires_grad`), and inside of `frozen`. The parameter itself stays where the model has it, under its name, so saving,
-loading and extraction work as ever.
+Either way a table has no `.grad` after a backward pass, takes no part in the clipping of gradients, and is to be left
+out of other optimisers (`dense_parameters`). A lookup changes nothing where gradients are off, where the table's
+parameter wants none (`requires_grad`), and inside of `frozen`. The parameter itself stays where the model has it, under
+its name, so saving, loading and extraction work as ever.
 """
 
 from __future__ import annotations
@@ -285,7 +286,8 @@ class TableStorage:
     """Takes over the tables of a model; see the module.
 
     Args:
-        model: A supernet or a standalone model (or one's own with `lookup_tables()`). Supernets and what is activated from them
+        model: A supernet or a standalone model (or one's own with `lookup_tables()`). Supernets and what is activated
+        from them
             share tables, so it is the supernet that is given.
         config: Backend and optimiser.
 
@@ -306,8 +308,8 @@ class TableStorage:
             raise TrainingError(f"Embedding tables: {held[0]} is held already; `release` it first.")
         if config.backend == "torchrec" and not torchrec_installed():
             raise TrainingError(
-                "Embedding tables: backend=torchrec needs torchrec and fbgemm, which are not installed (see docs/adr/0003, or "
-                "`make install`); backend=torch works without."
+                "Embedding tables: backend=torchrec needs torchrec and fbgemm, which are not installed (docs/adr/0003 "
+                "says how); backend=torch works without."
             )
         self.backends = {name: self._choose(owner.get_parameter(key)) for name, (owner, key) in tables.items()}
         check_memory(self._needs(tables), "Training the embedding tables")
@@ -353,7 +355,8 @@ class TableStorage:
                 store.frozen = before[name]
 
     def state(self) -> dict[str, Tensor]:
-        """Accumulators, as `<accumulator>/<parameter>`: the same whichever backend. Live tensors, to be saved at once."""
+        """Accumulators, as `<accumulator>/<parameter>`: the same whichever backend. Live tensors, to be saved at
+        once."""
         return {f"{key}/{name}": value for name, s in self._stores.items() for key, value in s.state().items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:

@@ -223,7 +223,8 @@ def test_a_dcn_v2_is_the_one_written_by_hand() -> None:
     h = x0
     for i in range(2):
         h = torch.relu(h @ w[f"top.layer{i}.weight"].T + w[f"top.layer{i}.bias"])
-    logit = sum(v @ w[f"{k}.weight"].T + w[f"{k}.bias"] for k, v in {"top.logit": h, "logit.cross": x}.items())
+    logit = h @ w["top.logit.weight1"].T + w["top.logit.bias"]  # its second input: that of two layers
+    logit = logit + x @ w["logit.cross.weight"].T + w["logit.cross.bias"]
     torch.testing.assert_close(model(numeric, ids), logit)
 
 
