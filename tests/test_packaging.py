@@ -108,6 +108,7 @@ def test_every_dependency_is_pinned_to_a_version_that_the_package_allows() -> No
         ("runtime", "nodeps-cpu"): extras["ranking"],
         ("nodeps-cuda",): extras["cuda"],
         ("test",): extras["test"],
+        ("bayesian",): extras["bayesian"],
         ("deploy",): extras["deploy"],
         ("ray",): extras["ray"],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from tests.domains.tiny import own_cache, parts_of, proposed, study
 
 CONTROLLERS = sorted(p.stem for p in (Path(__file__).parents[2] / "configs" / "controller").glob("*.yaml"))
+if find_spec("botorch") is None:  # an optional part
+    CONTROLLERS.remove("bayesian")
 every_controller = pytest.mark.parametrize("controller", CONTROLLERS)
 
 

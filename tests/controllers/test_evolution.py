@@ -1,0 +1,129 @@
+"""Evolution: fronts, crowding, constraints, and that it finds more than random draws do."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from rankitect.controllers.evolution import Evolution
+from rankitect.study.aims import Aims, crowding, fronts, ranking
+from rankitect.study.contracts import Measurement, Metric, MetricSpec, Trial
+from rankitect.study.staged import finalists
+from tests.controllers import planted
+from tests.controllers.planted import COST, QUALITY, SPACE, Task
+
+points = st.integers(1, 12).flatmap(lambda n: arrays(np.float64, (n, 2), elements=st.integers(0, 4).map(float)))
+
+
+@given(points)
+def test_fronts_are_peeled_off_one_by_one(costs: np.ndarray) -> None:
+    """Against the definition: a point's front is that of its worst dominator, plus one."""
+    rank = fronts(costs)
+    for i, a in enumerate(costs):
+        above = [int(rank[j]) for j, b in enumerate(costs) if (b <= a).all() and (b < a).any()]
+        assert rank[i] == max(above, default=-1) + 1
+
+
+@given(points)
+def test_the_ranking_keeps_fronts_together(costs: np.ndarray) -> None:
+    order = ranking(costs)
+    assert sorted(order) == list(range(len(costs)))
+    assert (np.diff(fronts(costs)[order]) >= 0).all()
+
+
+def test_crowding_is_the_box_between_neighbours() -> None:
+    costs = np.asarray([[0.0, 10.0], [1.0, 6.0], [4.0, 5.0], [5.0, 0.0]])
+    found = crowding(costs)
+    assert np.isinf(found[[0, 3]]).all()
+    assert found[1:3].tolist() == [4 / 5 + 5 / 10, 4 / 5 + 6 / 10]
+
+
+def test_one_objective_is_ranked_by_its_value() -> None:
+    assert ranking(np.asarray([[3.0], [1.0], [np.inf], [2.0]])).tolist() == [1, 3, 0, 2]
+
+
+def controller(seed: int, objectives: tuple[MetricSpec, ...] = (QUALITY,), **config: object) -> Evolution:
+    task = Task(config.pop("limits", None))  # type: ignore[arg-type]
+    sizes = {"samples": 40, "population": 10, "tournament": 4, "finalists": 3, **config}
+    return Evolution(Evolution.Config(**sizes), "screen", planted.moves(task), planted.aims(*objectives), seed)  # type: ignore[arg-type]
+
+
+def test_it_finds_more_than_random_draws() -> None:
+    ours = [planted.best(planted.run(controller(seed))) for seed in range(6)]
+    random = [planted.random_best(40, seed) for seed in range(6)]
+    assert np.mean(ours) < np.mean(random) - 0.05
+    assert min(ours) <= planted.best_loss() + 0.1
+
+
+def test_with_two_objectives_its_front_covers_more() -> None:
+    from rankitect.reports.anytime import hypervolume
+
+    corner = (3.5, 700.0)
+
+    def area(architectures: list[object]) -> float:
+        return hypervolume([(planted.loss_of(a), SPACE.cost(a, "flops")) for a in architectures], corner)  # type: ignore[call-overload]
+
+    ours = [
+        area([t.architecture for t in planted.run(controller(seed, (QUALITY, COST), samples=60))]) for seed in range(4)
+    ]
+    random = [area(list(SPACE.sample_many(60, [seed, 99]))) for seed in range(4)]  # type: ignore[arg-type]
+    assert np.mean(ours) > np.mean(random)
+
+
+def test_constraints_hold_and_nothing_comes_twice() -> None:
+    limits = {"flops": (300.0, 500.0)}
+    trials = planted.run(controller(0, (QUALITY, COST), limits=limits), n=3)
+    screened = [t.architecture for t in trials if t.evaluator == "screen"]
+    assert len(screened) == len(set(screened)) == 40
+    assert all(300 <= SPACE.cost(a, "flops") <= 500 for a in screened)
+    final = [t.architecture for t in trials if t.evaluator == "final"]
+    assert len(final) == 3
+    assert set(final) <= set(screened)
+
+
+def test_failures_are_no_parents() -> None:
+    found = controller(0, samples=12, population=4)
+    architectures = []
+    while (proposals := found.ask(1)) and proposals[0].evaluator == "screen":
+        number = len(architectures) + 1
+        made = proposals[0].architecture
+        architectures.append(made)
+        failed = number % 2 == 0
+        result = None if failed else planted.measurement(made)
+        state = "FAILED" if failed else "DONE"
+        found.tell([Trial(number, number, 1, made, "screen", 0, proposals[0].tags, state, result)])
+        if (parent := proposals[0].tags["parent"]) is not None:
+            assert parent not in [a.fingerprint[:8] for a in architectures[1::2]]
+
+
+def test_recovering_equals_going_on() -> None:
+    whole = planted.run(controller(5))
+    fresh = controller(5)
+    fresh.recover(whole[:25])
+    assert [p.architecture for p in fresh.ask(1)] == [whole[25].architecture]
+    fresh = controller(5)
+    fresh.recover(whole[:41])
+    assert [p.architecture for p in fresh.ask(5)] == [t.architecture for t in whole[41:]]
+
+
+def test_a_proxy_stands_in_for_quality() -> None:
+    score = MetricSpec("score", "", "max")
+    aims = Aims((QUALITY, COST), score)
+    measured = Measurement({"score": Metric(3.0, ""), "flops": Metric(7.0, "FLOP")})
+    assert aims.costs(measured) == [-3.0, 7.0]
+    assert aims.costs(Measurement({"loss": Metric(0.5, "nat")})) == [0.5]
+
+
+def test_finalists_are_spread_over_the_cost() -> None:
+    drawn = list(dict.fromkeys(SPACE.sample_many(30, 0)))
+    trials = [Trial(i, i, 1, a, "screen", 0, {}, "DONE", planted.measurement(a)) for i, a in enumerate(drawn, start=1)]
+    chosen = finalists(trials, planted.aims(QUALITY, COST), 4)
+    costs = [SPACE.cost(t.architecture, "flops") for t in chosen]
+    assert costs == sorted(costs)
+    low, high = (f(SPACE.cost(drawn, "flops")) for f in (np.min, np.max))
+    parts = [min(int((c - low) / (high - low) * 4), 3) for c in costs]
+    assert parts == [0, 1, 2, 3]
+    alone = finalists(trials, planted.aims(QUALITY), 4)
+    assert {planted.loss_of(t.architecture) for t in alone} == set(sorted(map(planted.loss_of, drawn))[:4])
