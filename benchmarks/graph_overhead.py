@@ -15,7 +15,7 @@ MOST = 1.03
 
 
 class ByHand(nn.Module):
-    """DCN-V2 in parallel, on the weights of the one built from the graph, its table looked up through the same store."""
+    """DCN-V2 in parallel, on the weights of the one built from the graph, and on the same holder of its table."""
 
     def __init__(self, built: Any, layers: int, cross: int) -> None:
         super().__init__()

@@ -58,31 +58,28 @@ class Tables(Block):
         return {"table": Param.of(sum(self.rows), self.width, init=self.init, table=True)}
 
     @cached_property
-    def _starts(self) -> torch.Tensor:
+    def _starts(self) -> list[int]:
         """The first row of each slot's feature, [S]."""
         first = [0, *accumulate(self.rows[:-1])]
-        return torch.tensor([f for f, n in zip(first, self.slots, strict=True) for _ in range(n)])
+        return [f for f, n in zip(first, self.slots, strict=True) for _ in range(n)]
 
     @cached_property
-    def _firsts(self) -> torch.Tensor:
-        """The first slot of each feature, [F]."""
-        return torch.tensor([0, *accumulate(self.slots[:-1])])
-
-    @cached_property
-    def _columns(self) -> torch.Tensor | slice:
-        run = range(self.columns[0], self.columns[0] + len(self.columns)) if self.columns else range(0)
+    def _columns(self) -> list[int] | slice:
+        """The columns that are taken, as a slice where they follow each other."""
         if not self.columns:
             return slice(None)
-        return slice(run.start, run.stop) if self.columns == tuple(run) else torch.tensor(self.columns)
+        run = range(self.columns[0], self.columns[0] + len(self.columns))
+        return slice(run.start, run.stop) if self.columns == tuple(run) else list(self.columns)
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         ids = inputs[0][:, self._columns]
-        rows = ids + self._starts.to(ids.device)
+        rows = ids + ids.new_tensor(self._starts)
         if max(self.slots) == 1:
             return p.lookup("table", rows)
+        firsts = [0, *accumulate(self.slots[:-1])]
         kept = (ids >= 0).flatten()
         before = kept.cumsum(0) - kept.long()  # kept slots before each one: where a bag that begins there starts
-        starts = before.view(ids.shape)[:, self._firsts.to(ids.device)]
+        starts = before.view(ids.shape)[:, firsts]
         return p.lookup("table", rows.flatten()[kept], starts.flatten()).unflatten(0, starts.shape)
 
     def flops(self, *inputs: TensorType) -> Expr:
