@@ -61,7 +61,7 @@ def finalists(trials: list[Trial], aims: Aims, count: int) -> list[Trial]:
         Different architectures, those of small cost first.
     """
     done = list({t.architecture.fingerprint: t for t in trials if t.ok}.values())
-    if not done:
+    if not done or not count:
         return []
     costs = aims.table(done)
     if costs.shape[1] == 1:

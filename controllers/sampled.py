@@ -1,0 +1,73 @@
+"""The same random architectures whatever measures them: to compare a cheap score with training in full.
+
+Runs of one seed that differ in `by` and `warmup` propose the same architectures in the same order, so their results can
+be laid side by side (`python -m rankitect.compare` does). No search method.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from rankitect.study.aims import Aims
+from rankitect.study.moves import Moves
+from rankitect.study.records import Proposal
+from rankitect.study.staged import measured_by
+from rankitect.training.shared_weights import training_defaults
+from rankitect.training.supernet_search import SupernetConfig, SupernetSearch
+
+if TYPE_CHECKING:
+    from rankitect.graph import Architecture
+    from rankitect.study.contracts import Session
+    from rankitect.study.join import Parts
+
+__all__ = ["Sampled"]
+
+
+class Sampled(SupernetSearch):
+    """See the module. With `warmup`, evaluators see weights that a supernet's training of that length left."""
+
+    class Config(SupernetConfig):
+        """Keys of `controller`."""
+
+        by: Literal["screen", "proxy", "final"] = Field("final", description="evaluator of all architectures")
+        warmup: float | None = Field(
+            None, ge=0, le=1, description="fraction of a supernet's training beforehand; null: no shared weights at all"
+        )
+
+        trial_seed: int | None = Field(None, ge=0, description="seed of all measurements; null: the study's")
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Parts) -> Sampled:
+        """Made from its section of the configuration.
+
+        Raises:
+            ConfigError: The evaluator is not configured.
+        """
+        by = measured_by(config.by, parts)
+        whole = training_defaults(parts.task)[0] if config.steps is None else config.steps
+        steps = math.ceil((config.warmup or 0.0) * whole)
+        made = cls(config, steps, by, Moves.of(parts), Aims.of(parts, by), parts.task, parts.config.seed)
+        made.count, made._shared, made._trial_seed = 0, config.warmup is not None, config.trial_seed
+        return made
+
+    _shared: bool
+    _trial_seed: int | None
+
+    def prepare(self, session: Session) -> None:
+        """Train the supernet where one is wanted."""
+        if self._shared:
+            super().prepare(session)
+
+    def ask(self, n: int) -> list[Proposal]:
+        """The next architectures."""
+        return [replace(proposal, seed=self._trial_seed) for proposal in super().ask(n)]
+
+    def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
+        """The architecture of an index, whatever was told."""
+        made = self.moves.sample(rng, self.known)
+        return None if made is None else (made, {"index": index})

@@ -1,0 +1,200 @@
+"""The command `python -m rankitect.compare`: several search methods on one space and task, and scores against training.
+
+    python -m rankitect.compare --controllers random,evolution,one_shot --seeds 0,1,2 space=ranking_engineered
+    python -m rankitect.compare --correlation 40 space=ranking_blocks
+
+Every pair of method and seed is a search of its own, in a folder of its own; repeating the command resumes. What is
+written: methods.csv, methods.md, progress.svg, trade_off.svg, and with --correlation scores.csv and scores.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankitect.errors import ConfigError, RankitectError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rankitect.study.records import MetricSpec
+
+__all__ = ["compare_methods", "compare_scores", "main"]
+
+CONTROLLERS = ("random", "evolution", "bayesian", "reinforce", "one_shot", "dnas", "sigeo")
+COLD = ("zico", "grad_norm", "snip", "synflow", "nwot", "params", "flops")
+WARM = (0.0, 0.1, 0.2, 0.4, 1.0)
+
+
+def _search(folder: Path, overrides: Sequence[str]) -> Any:
+    """One search, told in one line; its result."""
+    from rankitect.search import search
+
+    print(f"-- {folder}", flush=True)
+    result = search([*overrides], quiet=True, output_dir=folder, report={"page": False})
+    if result.ended == "interrupted":
+        raise KeyboardInterrupt
+    return result
+
+
+def _objectives(summary: Any) -> list[MetricSpec]:
+    from rankitect.study.records import MetricSpec
+
+    return [MetricSpec(o.name, o.unit, o.direction) for o in summary.objectives]
+
+
+def compare_methods(
+    folder: Path, controllers: Sequence[str], seeds: Sequence[int], overrides: Sequence[str]
+) -> pd.DataFrame:
+    """Run every method with every seed, and lay the results side by side.
+
+    Args:
+        folder: For the run folders `<controller>-<seed>` and what is written.
+        controllers: Options of the group `controller`.
+        seeds: Of the studies; a method's runs are paired by seed.
+        overrides: Of every search. A key for one method alone is given as `evolution:controller.population=32`.
+
+    Returns:
+        One line a method.
+
+    Raises:
+        RankitectError: A search refuses its configuration.
+    """
+    from rankitect.reports.methods import draw_progress, draw_trade_off, methods_table, read_run
+
+    runs, objectives = [], None
+    for seed in seeds:
+        for controller in controllers:
+            place = folder / f"{controller}-{seed}"
+            mine = _of(controller, overrides, controllers)
+            result = _search(place, [f"controller={controller}", f"seed={seed}", *mine])
+            objectives = objectives or _objectives(result.summary)
+            runs.append(read_run(place, controller, seed, objectives))
+    if objectives is None or not any(len(run.points) for run in runs):
+        raise ConfigError("No search measured an architecture in full: there is nothing to compare.")
+    table = methods_table(runs, objectives)
+    _write(table, folder / "methods")
+    draw_progress(runs, objectives, folder / "progress.svg")
+    if len(objectives) == 2:
+        draw_trade_off(runs, objectives, folder / "trade_off.svg")
+    return table
+
+
+def _of(controller: str, overrides: Sequence[str], controllers: Sequence[str]) -> list[str]:
+    """The overrides that concern a method."""
+    mine = []
+    for override in overrides:
+        owner, _, rest = override.partition(":")
+        if owner not in controllers:
+            mine.append(override)
+        elif owner == controller:
+            mine.append(rest)
+    return mine
+
+
+def compare_scores(folder: Path, count: int, seed: int, overrides: Sequence[str]) -> pd.DataFrame:
+    """Kendall's τ of cheap scores with training in full, over the same random architectures.
+
+    The first line is the ceiling: training in full with another seed. Then the screening evaluator on a supernet that
+    was trained to the end, SiGeo at several fractions of that training, and zero-cost proxies on untrained weights.
+
+    Args:
+        folder: For the run folders and what is written.
+        count: Architectures, at least 3.
+        seed: Decides the architectures.
+        overrides: Of every search.
+
+    Returns:
+        One line a score.
+    """
+    import pandas as pd
+
+    from rankitect.reports.methods import correlation, values
+
+    base = ["controller=sampled", f"controller.samples={count}", f"seed={seed}", *overrides]
+    result = _search(folder / "truth", [*base, "controller.by=final"])
+    quality = _objectives(result.summary)[0]
+    towards = 1.0 if quality.direction == "min" else -1.0
+    truth = {f: -towards * v for f, v in values(folder / "truth", "final", quality.name).items()}
+    spent = {"truth": result.summary.ledger}
+    found: dict[str, dict[str, float]] = {}
+
+    def measured(name: str, by: str, metric: str, sign: float, *more: str) -> None:
+        made = _search(folder / name.replace(" ", "-"), [*base, f"controller.by={by}", *more])
+        spent[name] = made.summary.ledger
+        found[name] = {f: sign * v for f, v in values(made.folder, by, metric).items()}
+
+    measured("training with another seed", "final", quality.name, -towards, f"controller.trial_seed={seed + 1}")
+    measured("supernet", "screen", quality.name, -towards, "controller.warmup=1.0")
+    for warmup in WARM:
+        cold = ["evaluator.proxy.fisher_rao=1.0", "evaluator.proxy.loss=0.0"] if warmup == 0 else []
+        name = f"sigeo {warmup:.0%}".replace("%", "")
+        measured(name, "proxy", "sigeo", 1.0, f"controller.warmup={warmup}", *cold)
+    for score in COLD:
+        measured(score, "proxy", score, 1.0, "controller.warmup=0.0", f"evaluator.proxy.score={score}")
+    rows = []
+    for name, scores in found.items():
+        tau, low, high, n = correlation(scores, truth)
+        ledger = spent[name]
+        rows.append(
+            {
+                "score": name, "tau": tau, "low": low, "high": high, "n": n,
+                "trained": ledger["train_tokens"], "evaluated": ledger["eval_tokens"],
+            }
+        )  # fmt: skip
+    table = pd.DataFrame(rows)
+    _write(table, folder / "scores")
+    return table
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    """As CSV, and as a Markdown table."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path.with_suffix(".csv"), index=False)
+    rows = [list(map(str, table.columns)), ["---"] * len(table.columns)]
+    rows += [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in table.itertuples(index=False)]
+    path.with_suffix(".md").write_text("".join(f"| {' | '.join(row)} |\n" for row in rows))
+    print(table.to_string(index=False), flush=True)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code: 0, 2 for wrong input, 130 after Ctrl-C.
+
+    Args:
+        arguments: The command line without the program's name; `sys.argv` by default.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m rankitect.compare",
+        description="Compare search methods on one space and task. Repeating the command resumes.",
+        epilog="A key for one method alone: evolution:controller.population=32",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for python -m rankitect.search")
+    parser.add_argument("--controllers", default=",".join(CONTROLLERS), help="methods, with commas between")
+    parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2], help="seeds, with commas between")
+    parser.add_argument("--correlation", type=int, default=0, metavar="N", help="compare scores over N architectures")
+    parser.add_argument("--output-dir", type=Path, default=Path("runs/compare"), metavar="FOLDER")
+    options = parser.parse_intermixed_args(arguments)
+    try:
+        if options.correlation:
+            compare_scores(options.output_dir, options.correlation, options.seeds[0], options.overrides)
+        else:
+            chosen = [name for name in options.controllers.split(",") if name]
+            compare_methods(options.output_dir, chosen, options.seeds, options.overrides)
+    except RankitectError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped. To go on, repeat the command.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Comparing methods: points, budgets and correlations against values computed by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rankitect import compare
+from rankitect.reports.methods import MethodRun, corner, correlation, methods_table, progress, read_run, values
+from rankitect.study.contracts import MetricSpec, Spent
+from tests.domains.tiny import Quick, own_cache, parts_of, study
+
+TWO = [MetricSpec("loss", "nat", "min"), MetricSpec("cost", "FLOP", "min")]
+
+
+def run(method: str, seed: int, points: list[list[float]]) -> MethodRun:
+    spent = np.arange(1, len(points) + 1) * 10.0
+    return MethodRun(method, seed, np.asarray(points, dtype=float), spent, Spent(10 * len(points), 5), 1.5, {})
+
+
+def test_progress_is_the_hypervolume_so_far() -> None:
+    one, other = run("a", 0, [[2, 2], [1, 3]]), run("b", 0, [[3, 3]])
+    edge = corner([one, other])
+    assert edge == pytest.approx((3.2, 3.1))
+    assert progress(one, edge).tolist() == pytest.approx([1.2 * 1.1, 1.2 * 1.1 + 1 * 0.1])
+    assert progress(run("c", 0, [[3], [1], [2]]), edge).tolist() == [3, 1, 1]
+
+
+def test_a_line_for_each_method_with_an_interval_over_seeds() -> None:
+    table = methods_table([run("a", 0, [[1, 3], [2, 2]]), run("a", 1, [[2, 2]]), run("b", 0, [[3, 3]])], TWO)
+    assert list(table["method"]) == ["a", "b"]
+    assert list(table["seeds"]) == [2, 1]
+    half = 12.706 * math.sqrt(0.5) / math.sqrt(2)
+    assert table["best loss"][0] == f"1.5 ± {half:.2g}"
+    assert table["best loss"][1] == "3"
+    assert list(table["trained"]) == [15.0, 10.0]
+
+
+def test_kendalls_tau_and_its_interval() -> None:
+    truth = {str(i): float(i) for i in range(40)}
+    assert correlation(truth, truth)[0] == 1.0
+    rng = np.random.default_rng(0)
+    noisy = {k: v + rng.normal(0, 12) for k, v in truth.items()}
+    tau, low, high, n = correlation(noisy, truth, draws=300)
+    assert low < tau < high
+    assert 0.2 < tau < 0.9
+    assert n == 40
+    assert math.isnan(correlation({}, truth)[0])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    made = tmp_path_factory.mktemp("methods")
+    with own_cache(made / "cache"):
+        yield made
+
+
+def test_a_run_is_read_from_its_store(folder: Path) -> None:
+    parts = parts_of(folder, "controller=evolution")
+    outcome = study(folder / "run", parts, evaluators={key: Quick(parts) for key in parts.evaluators})
+    found = read_run(
+        folder / "run", "evolution", 0, [MetricSpec(o.name, o.unit, o.direction) for o in outcome.summary.objectives]
+    )
+    assert len(found.points) == 2
+    assert found.spent.tolist() == [64.0 * 7, 64.0 * 8], "six screened, then the finalists"
+    assert found.total.eval_tokens == 64 * 8
+    screened = values(folder / "run", "screen", "perplexity")
+    assert len(screened) == 6
+
+
+def test_keys_of_one_method_alone() -> None:
+    given = ["seed=1", "evolution:controller.population=4", "random:controller.bands=2"]
+    known = ["random", "evolution"]
+    assert compare._of("evolution", given, known) == ["seed=1", "controller.population=4"]
+    assert compare._of("random", given, known) == ["seed=1", "controller.bands=2"]
+
+
+@pytest.mark.slow
+def test_the_command_compares_and_resumes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["space=mobile_llm", "preset=smoke", "runner.threads=1", "task.uniform=[0.75]", "--seeds", "0"]
+    place = ["--output-dir", str(folder / "compare")]
+    for _ in range(2):
+        assert compare.main(["--controllers", "random,evolution", *given, *place]) == 0
+    assert "evolution" in (folder / "compare" / "methods.md").read_text()
+    for name in ("methods.csv", "progress.svg", "trade_off.svg"):
+        assert (folder / "compare" / name).exists()
+    assert compare.main(["--controllers", "nothing", *given, *place]) == 2
+    assert "Unknown controller 'nothing'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_scores_are_compared_over_the_same_architectures(folder: Path) -> None:
+    import pandas as pd
+
+    given = ["space=mobile_llm", "preset=smoke", "runner.threads=1", "task.uniform=[0.75]", "controller.steps=2"]
+    assert compare.main(["--correlation", "3", "--output-dir", str(folder / "scores"), *given, "--seeds", "0"]) == 0
+    table = pd.read_csv(folder / "scores" / "scores.csv")
+    assert list(table["n"]) == [3] * len(table)
+    assert {"supernet", "sigeo 40", "nwot", "flops", "training with another seed"} <= set(table["score"])
