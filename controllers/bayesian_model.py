@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,16 @@ def _categories(space: SearchSpace) -> list[int]:
 
     ordinal = {path for path, choice in space.choices.items() if choice.kind == "ordinal"}
     return [i for i, name in enumerate(feature_names(space)) if name not in ordinal]
+
+
+def _column(x: Tensor, at: int) -> Tensor:
+    """A known metric, which is a column of its own: [..., 1]."""
+    return x[..., at : at + 1]
+
+
+def _beyond(y: Tensor, at: int, sign: float, limit: float) -> Tensor:
+    """How far a metric is beyond a limit; at most 0 where it is allowed."""
+    return sign * (y[..., at] - limit)
 
 
 class Acquisition:
@@ -106,7 +117,7 @@ class Acquisition:
         for i, name in enumerate(self._names):
             if name in self._known:
                 at = width + self._known.index(name)
-                parts.append(GenericDeterministicModel(lambda x, at=at: x[..., at : at + 1], num_outputs=1))
+                parts.append(GenericDeterministicModel(partial(_column, at=at), num_outputs=1))
             else:
                 parts.append(_Process(x[:, :width], self._values[:, i : i + 1], _categories(self._space)))
         return ModelList(*parts) if len(parts) > 1 else parts[0]
@@ -121,7 +132,7 @@ class Acquisition:
                     if self._logged[name] and end <= 0:
                         continue  # all values are positive
                     limit = float(self._scaled(name, np.asarray([end]))[0])
-                    found.append(lambda y, at=at, sign=sign, limit=limit: sign * (y[..., at] - limit))
+                    found.append(partial(_beyond, at=at, sign=sign, limit=limit))
         return found
 
     def values(self, architectures: Sequence[Architecture]) -> list[float]:

@@ -72,7 +72,8 @@ class Paths:
     def at(self, step: int) -> list[Architecture]:
         """The architectures of a step, the largest first where it is among them."""
         c, rng = self._config, np.random.default_rng([self._seed, 4, step])
-        if rng.random() < 1 - step / max(c.full * self._steps, 1e-9):
+        falling = c.full * self._steps
+        if step < falling and rng.random() < 1 - step / falling:
             return [self.largest]
         if c.sampling == "sandwich":
             return [self.largest, *(self._draw(rng) for _ in range(c.between)), self.smallest]
