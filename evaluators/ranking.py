@@ -36,7 +36,7 @@ def _trained(
     from rankitect.training.ranking import fit
 
     model = build(task.space_of(architecture), architecture, context.seed)
-    config = task.fit_config(context.seed, epochs)
+    config = task.fit_config(architecture, context.seed, epochs)
 
     def progress(done: int, total: int, note: str) -> None:
         context.spent = Spent(train_tokens=done * config.batch)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rankitect.data.ranking.schema import DataSettings
+from rankitect.domains.ranking_settings import OptimizerSettings, TableSettings
 from rankitect.errors import ConfigError, SpaceError
 
 if TYPE_CHECKING:
@@ -26,37 +27,12 @@ if TYPE_CHECKING:
     from rankitect.study.join import Parts
     from rankitect.study.records import Baseline, Metric, MetricSpec
     from rankitect.tasks.ranking import RankingTask
-    from rankitect.training.optimizer import OptimizerConfig
     from rankitect.training.ranking import FitConfig
 
-__all__ = ["OptimizerSettings", "Ranking"]
+__all__ = ["Ranking"]
 
 SEARCH_ORDER = 1_000_003
 """Added to the seed for the order of rows while shared weights are trained: candidates see them in another order."""
-
-
-class OptimizerSettings(BaseModel):
-    """Keys of `task.optimizer`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["adamw", "adagrad", "sgd"] = Field(default="adamw", description="the optimiser")
-    lr: float = Field(default=1e-3, gt=0, description="peak learning rate")
-    schedule: Literal["linear", "cosine", "constant"] = Field(default="constant", description="after warm-up")
-    warmup: int = Field(default=0, ge=0, description="steps over which the learning rate rises")
-    final_lr: float = Field(
-        default=0.0, ge=0, le=1, description="share of the learning rate at the end of the schedule"
-    )
-    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="AdamW's averaging")
-    eps: float = Field(default=1e-8, gt=0, description="denominator floor of AdamW and Adagrad")
-    weight_decay: float = Field(default=0.0, ge=0, description="of matrices and tables")
-    clip: float | None = Field(default=10.0, gt=0, description="largest gradient norm; null does not clip")
-
-    def settings(self) -> OptimizerConfig:
-        """The same for `rankitect.training` (which imports torch)."""
-        from rankitect.training.optimizer import OptimizerConfig
-
-        return OptimizerConfig(**self.model_dump())
 
 
 class Ranking:
@@ -66,6 +42,9 @@ class Ranking:
         task: Rows, loss and quality.
         features: What the data give to a model; spaces are made from it.
     """
+
+    coin = "rows"
+    """What the ledger counts."""
 
     class Config(BaseModel):
         """Keys of `task`."""
@@ -80,7 +59,8 @@ class Ranking:
         )
         evaluate_every: float = Field(0.5, gt=0, description="epochs between looks at the validation split")
         patience: int = Field(3, ge=1, description="looks in a row without improvement before training stops")
-        optimizer: OptimizerSettings = Field(OptimizerSettings(), description="of all weights")
+        optimizer: OptimizerSettings = Field(OptimizerSettings(), description="of all weights but tables")
+        tables: TableSettings = Field(TableSettings(), description="how embedding tables are held and trained")
         shared_epochs: float = Field(10.0, gt=0, description="length of the training of shared weights in a search")
         shared_lr: float = Field(2e-3, gt=0, description="its peak learning rate")
         search_rows: int | None = Field(
@@ -89,9 +69,13 @@ class Ranking:
         short_epochs: float = Field(
             1.0, gt=0, description="epochs by which candidates are screened where no search has trained shared weights"
         )
-        models: str | None = Field(
-            "rankitect.search_spaces.ranking_engineered.production_models",
-            description="dotted path of a function that gives named production models for the data's features",
+        zoo: str = Field(
+            "rankitect.search_spaces.ranking_points.baseline",
+            description="dotted path of a function (name, features, **sizes) that makes known rankers",
+        )
+        models: dict[str, dict[str, Any]] = Field(
+            default={name: {} for name in ("lr", "wide_deep", "deepfm", "dlrm", "dcnv2", "autoint", "finalmlp")},
+            description="known rankers with their sizes and, under `optimizer` and `tables`, their own training",
         )
         baselines: list[str] | None = Field(None, description="which of them to compare with; null for all")
         reference: str | None = Field(
@@ -122,22 +106,20 @@ class Ranking:
 
     @cached_property
     def models(self) -> Mapping[str, NamedModel]:
-        """Production models by name, each an architecture of its own space.
+        """Known rankers by name, each an architecture of its own space.
 
         Raises:
-            ConfigError: The configuration names one that there is not.
+            ConfigError: The configuration names one that it does not define.
         """
         from rankitect.domains.ranking_models import production_models
 
-        found = production_models(self.config.models, self.features, self._parts.config.allowed_packages)
-        wanted = [*(self.config.baselines or []), *([self.config.reference] if self.config.reference else [])]
-        for name in wanted:
-            if name not in found:
-                raise ConfigError(
-                    f"task: there is no production model '{name}' (baselines, reference). Known: "
-                    f"{', '.join(found) or 'none'}."
-                )
-        return found
+        c = self.config
+        wanted = set(c.models) if c.baselines is None else set(c.baselines)
+        wanted |= {c.reference} if c.reference else set()
+        for name in sorted(wanted - set(c.models)):
+            raise ConfigError(f"task: there is no model '{name}' in task.models: {', '.join(c.models) or 'none'}.")
+        used = {name: keys for name, keys in c.models.items() if name in wanted}
+        return production_models(c.zoo, used, self.features, self._parts.config.allowed_packages)
 
     def space_of(self, architecture: Architecture) -> SearchSpace:
         """The space that an architecture belongs to: the one that is searched, or a production model's.
@@ -192,23 +174,37 @@ class Ranking:
         return ranking_costs(model.space, model.architecture).limits(constraints)
 
     # --- training ---------------------------------------------------------------------------------------------------
-    def fit_config(self, seed: int, epochs: float | None = None) -> FitConfig:
-        """How one model is trained.
+    def fit_config(self, architecture: Architecture, seed: int, epochs: float | None = None) -> FitConfig:
+        """How one model is trained: as all are, unless it is a known ranker with settings of its own.
 
         Args:
+            architecture: The model.
             seed: Of the order of the rows.
             epochs: Instead of the configuration's.
+
+        Raises:
+            ConfigError: A known ranker's settings are none of an optimiser.
         """
         from rankitect.training.ranking import FitConfig
 
         c = self.config
+        parts: dict[str, Any] = {"optimizer": c.optimizer, "tables": c.tables}
+        for name, model in self.models.items():
+            for part, own in model.training.items() if model.architecture == architecture else ():
+                try:
+                    parts[part] = type(parts[part])(**{**parts[part].model_dump(), **own})
+                except ValidationError as error:
+                    wrong = error.errors()[0]
+                    where = ".".join(str(key) for key in (name, part, *wrong["loc"]))
+                    raise ConfigError(f"task.models.{where}: {wrong['msg']}.") from None
         return FitConfig(
             epochs=c.epochs if epochs is None else epochs,
             batch=c.batch,
             one_pass=c.one_pass,
             evaluate_every=c.evaluate_every,
             patience=c.patience,
-            optimizer=c.optimizer.settings(),
+            optimizer=parts["optimizer"].settings(),
+            tables=parts["tables"].settings(),
             seed=seed,
         )
 
@@ -270,8 +266,8 @@ class Ranking:
         """The production models, trained exactly as candidates are."""
         from rankitect.study.records import Baseline
 
-        names = self.config.baselines
-        return [Baseline(n, m.architecture) for n, m in self.models.items() if names is None or n in names]
+        names = self.config.models if self.config.baselines is None else self.config.baselines
+        return [Baseline(name, self.models[name].architecture) for name in names]
 
     def exporter(self, parts: Parts) -> Callable[[Any, Path], dict[str, str]]:
         """Draws each candidate's graph, and compares it with the baselines, row by row."""

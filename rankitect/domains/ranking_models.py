@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankitect.data.files import write_atomically
-from rankitect.errors import AssetError, SpaceError
+from rankitect.errors import AssetError, ConfigError, SpaceError
 
 if TYPE_CHECKING:
     from rankitect.data.ranking.features import Features
@@ -22,35 +22,52 @@ if TYPE_CHECKING:
 
 __all__ = ["NamedModel", "compare_rows", "load_ranker", "production_models", "save_losses", "save_ranker"]
 
+TRAINING = ("optimizer", "tables")
 LOSSES = "losses.safetensors"
 _FILES = {"weights": "weights.safetensors", "space": "space.json", "features": "features.json"}
 
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A model that is known by name, as an architecture of a space of its own or of the one that is searched."""
+    """A model that is known by name.
+
+    Attributes:
+        space: The space that it is an architecture of, its own.
+        architecture: The architecture.
+        training: Settings that differ from the task's, where it was tuned on its own, by section (`TRAINING`).
+    """
 
     space: SearchSpace
     architecture: Architecture
+    training: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def production_models(target: str | None, features: Features, allowed: Sequence[str]) -> dict[str, NamedModel]:
-    """The models that a configuration's function gives for the data's features.
+def production_models(
+    target: str, wanted: Mapping[str, Mapping[str, Any]], features: Features, allowed: Sequence[str]
+) -> dict[str, NamedModel]:
+    """Known rankers, each at its sizes.
 
     Args:
-        target: Dotted path of a function from features to {name: (space, architecture)}; None for no models.
+        target: Dotted path of a function (name, features, **sizes) -> (space, architecture).
+        wanted: Sizes by name; the keys of `TRAINING` hold settings of its training instead of the task's.
         features: The data's.
         allowed: Packages that the function may come from.
 
     Raises:
-        ConfigError: There is no such function.
+        ConfigError: There is no such function, or it takes no such size.
+        SpaceError: It knows no such name, or a size is impossible.
     """
     from rankitect.config.plugins import load_target
 
-    if target is None:
-        return {}
-    made = load_target(target, allowed, "task.models")(features)
-    return {name: NamedModel(*model) for name, model in made.items()}
+    make, found = load_target(target, allowed, "task.zoo"), {}
+    for name, keys in wanted.items():
+        training = {key: dict(keys[key]) for key in TRAINING if keys.get(key)}
+        try:
+            space, architecture = make(name, features, **{k: v for k, v in keys.items() if k not in TRAINING})
+            found[name] = NamedModel(space, architecture, training)
+        except TypeError as error:
+            raise ConfigError(f"task.models.{name}: {target} does not take these sizes: {error}.") from error
+    return found
 
 
 def save_ranker(

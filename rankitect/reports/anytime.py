@@ -64,7 +64,7 @@ def anytime_card(run: Run, roles: Roles | None) -> Card:
     if roles is None:
         return _missing("the summary names no objective")
     trials = run.searched()
-    coin, unit, spent = _spending(trials)
+    coin, unit, spent = _spending(trials, run.coin)
     curves = _curves(trials, spent, roles)
     if not curves:
         why = run.trials_note or f"fewer than two finished trials have a value of {roles.quality.name}"
@@ -107,13 +107,13 @@ def _missing(reason: str) -> Card:
     return Card("anytime", _TITLE, "Progress cannot be shown.", reason=f"{reason}.")
 
 
-def _spending(trials: Sequence[Trial]) -> tuple[str, str, list[float]]:
+def _spending(trials: Sequence[Trial], named: str) -> tuple[str, str, list[float]]:
     """The coin that was recorded, its unit, and what had been spent by the end of each trial."""
     tokens = [t.spent.get("train_tokens", 0.0) + t.spent.get("eval_tokens", 0.0) for t in trials]
     seconds = [t.spent.get("seconds", 0.0) for t in trials]
     coin, unit, each = ("trials", "", [1.0] * len(trials))
     if any(tokens):
-        coin, unit, each = "tokens trained and evaluated by trials", "tokens", tokens
+        coin, unit, each = f"{named} trained and evaluated by trials", named, tokens
     elif any(seconds):
         coin, unit, each = "seconds spent on trials", "s", seconds
     total, running = 0.0, []

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
 from rankitect.reports.numbers import as_percent, as_value, is_share, readable_name
-from rankitect.reports.reading import Baseline, Metric, Objective, Run
+from rankitect.reports.reading import Baseline, Metric, Objective, Paired, Run
 
 __all__ = ["Comparison", "Point", "Roles", "compare", "families", "points_of", "roles_of"]
 
@@ -18,7 +18,7 @@ _COST_WORDS = ("flops", "params", "parameters", "bytes", "latency", "memory", "s
 _SIZE_SUFFIX = re.compile(r"[\s_@:(-]*\d+(\.\d+)?\s*%?\)?$")
 # Costs closer than half a percentage point of the backbone count as equal; pruning to whole channels is not finer.
 _SAME_COST = 0.005
-How: TypeAlias = Literal["measured", "interpolated", "costlier", "cheaper"]
+How: TypeAlias = Literal["measured", "interpolated", "costlier", "cheaper", "best of all", "no costlier"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,9 @@ class Comparison:
             cheapest one stands in, which costs more than the candidate and is worse; "cheaper": the candidate costs
             more than every baseline and is worse.
         gain: Relative gain over the reference; positive is better.
-        separated: Whether the 95% intervals do not overlap; None where an interval is missing.
+        separated: Whether the 95% interval of the paired difference excludes zero or, where that was not measured, the
+            two 95% intervals do not overlap; None where an interval is missing.
+        paired: The 95% interval of the relative gain on the same examples, where it was measured.
     """
 
     point: Point
@@ -127,6 +129,7 @@ class Comparison:
     how: How
     gain: float
     separated: bool | None
+    paired: tuple[float, float] | None = None
 
 
 def roles_of(run: Run) -> Roles | None:
@@ -134,6 +137,7 @@ def roles_of(run: Run) -> Roles | None:
     objectives = run.summary.objectives
     if not objectives:
         return None
+    objectives = [_shown(o, run) for o in objectives]
     costs = [o for o in objectives if o.direction == "min" and any(word in o.name.lower() for word in _COST_WORDS)]
     quality = next((o for o in objectives if o not in costs), objectives[0])
     rest = [o for o in objectives if o is not quality]
@@ -149,11 +153,22 @@ def roles_of(run: Run) -> Roles | None:
     return Roles(quality, cost, backbone, scale, unit)
 
 
+def _shown(objective: Objective, run: Run) -> Objective:
+    """The objective on data by which nothing was chosen, where every model has it."""
+    name = objective.held_out
+    measured = [*(b.metrics for b in run.summary.baselines), *(c.metrics for c in run.summary.pareto)]
+    if name is None or not all(name in metrics for metrics in measured):
+        return objective
+    return objective.model_copy(update={"name": name})
+
+
 def _backbone(baselines: Sequence[Baseline], cost: Objective | None) -> Baseline | None:
     named = [b for b in baselines if "backbone" in b.name.lower()]
     if named:
         return named[-1]
     whole = [b for b in baselines if cost and cost.name in b.metrics and not _SIZE_SUFFIX.search(b.name)]
+    if len(whole) > 1:  # models of different recipes
+        return None
     return max(whole, key=lambda b: b.metrics[cost.name].value or 0.0) if cost and whole else None
 
 
@@ -192,7 +207,34 @@ def families(points: Sequence[Point]) -> dict[str, list[Point]]:
     return {name: sorted(members, key=lambda p: p.cost) for name, members in grouped.items()}
 
 
-def compare(points: Sequence[Point], roles: Roles) -> list[Comparison]:
+def compare(
+    points: Sequence[Point], roles: Roles, paired: Mapping[str, Mapping[str, Paired]] | None = None
+) -> list[Comparison]:
+    """Compare each candidate with the best baseline of its cost; paired over examples where that was measured.
+
+    See `_compare` for what is compared with what.
+
+    Args:
+        points: Baselines and candidates.
+        roles: What is quality and what is cost.
+        paired: Differences on the same examples, as `Run.paired` has them.
+
+    Returns:
+        One comparison a candidate that can be compared, in the order of the candidates.
+    """
+    return [_with_pairs(c, roles, paired or {}) for c in _compare(points, roles)]
+
+
+def _with_pairs(found: Comparison, roles: Roles, paired: Mapping[str, Mapping[str, Paired]]) -> Comparison:
+    by_name = {n.replace("_", " "): p for n, p in paired.get(found.point.fingerprint[:8], {}).items()}
+    pair = by_name.get(found.against)
+    if pair is None or not found.reference:
+        return found
+    low, high = sorted(roles.sign * end / abs(found.reference) for end in pair.ci95)
+    return replace(found, paired=(low, high), separated=low > 0 or high < 0)
+
+
+def _compare(points: Sequence[Point], roles: Roles) -> list[Comparison]:
     """Compare each candidate with the best baseline of its cost.
 
     Between two baselines of one recipe the quality is interpolated along cost, in the logarithm where all are positive:
@@ -207,6 +249,10 @@ def compare(points: Sequence[Point], roles: Roles) -> list[Comparison]:
     Returns:
         One comparison a candidate that can be compared, in the order of the candidates.
     """
+    models = [p for p in points if p.kind != "candidate"]
+    if len(models) > 1 and all(p.kind == "baseline" for p in models) and len(families(points)) == len(models):
+        found_ = (_against_models(p, models, roles) for p in points if p.kind == "candidate")
+        return [c for c in found_ if c]
     grouped = families(points)
     backbone = [p for p in points if p.kind == "backbone"]
     curves = {
@@ -221,6 +267,24 @@ def compare(points: Sequence[Point], roles: Roles) -> list[Comparison]:
             if found:
                 result.append(min(found, key=lambda c: c.gain))
     return result
+
+
+def _against_models(point: Point, models: Sequence[Point], roles: Roles) -> Comparison | None:
+    """A candidate against models of different recipes: the best of all where it beats that at no more cost, else the
+    best of those that cost no more than it.
+    """
+
+    def against(model: Point, how: How) -> Comparison:
+        return _comparison(point, model.quality, model.label, how, model.ci95, roles)
+
+    best = min(models, key=lambda p: -roles.sign * p.quality)
+    if point.cost <= best.cost * (1 + _SAME_COST) and roles.better(point.quality, best.quality):
+        return against(best, "best of all")
+    cheaper = [p for p in models if p.cost <= point.cost * (1 + _SAME_COST)]
+    if cheaper:
+        return against(min(cheaper, key=lambda p: -roles.sign * p.quality), "no costlier")
+    found = against(min(models, key=lambda p: p.cost), "costlier")
+    return found if found.gain > 0 else None
 
 
 def _against(point: Point, name: str, curve: Sequence[Point], roles: Roles) -> Comparison | None:

@@ -47,7 +47,7 @@ def cards_of(run: Run) -> list[Card]:
     """
     roles = roles_of(run)
     points = points_of(run, roles) if roles else []
-    comparisons = compare(points, roles) if roles else []
+    comparisons = compare(points, roles, run.paired) if roles else []
     return [
         verdict_card(run, roles, comparisons),
         front_card(run, roles, points),
@@ -142,7 +142,7 @@ def _tiles(run: Run) -> list[Tile]:
     comparisons: list[Comparison] = []
     if roles:
         points = points_of(run, roles)
-        comparisons = compare(points, roles)
+        comparisons = compare(points, roles, run.paired)
         tiles.append(_gain_tile(comparisons, roles))
         costs = [p.cost for p in points if p.kind == "candidate"]
         span = roles.cost_phrase(min(costs), max(costs)) if costs else "best in the objectives"
@@ -155,7 +155,7 @@ def _tiles(run: Run) -> list[Tile]:
     tokens = totals.get("train_tokens", 0.0) + totals.get("eval_tokens", 0.0)
     if totals:
         time = as_value(totals.get("seconds"), "s")
-        tiles.append(Tile("Spent", time, f"{compact(tokens)} tokens" if tokens else "by the search"))
+        tiles.append(Tile("Spent", time, f"{compact(tokens)} {run.coin}" if tokens else "by the search"))
     return tiles
 
 

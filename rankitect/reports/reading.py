@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ from rankitect.errors import RunFolderError
 from rankitect.reports.cards import JSON
 from rankitect.reports.trials import Trial, read_trials
 
-__all__ = ["Baseline", "Candidate", "Metric", "Objective", "Run", "Summary", "choices_of", "load_run"]
+__all__ = ["Baseline", "Candidate", "Metric", "Objective", "Paired", "Run", "Summary", "choices_of", "load_run"]
 
 SCHEMA = 1
 
@@ -47,11 +47,12 @@ class Metric(_Record):
 
 
 class Objective(_Record):
-    """What the search minimised or maximised."""
+    """What the search minimised or maximised; `held_out` is the same metric on data by which nothing was chosen."""
 
     name: str
     unit: str = ""
     direction: Literal["min", "max"] = "min"
+    held_out: str | None = None
 
 
 class Baseline(_Record):
@@ -91,9 +92,20 @@ class Summary(_Record):
     choices: dict[str, list[Any]] = {}
 
 
+class Paired(_Record):
+    """By how much a candidate's quality differs from a baseline's on the same examples, with its 95% interval."""
+
+    difference: float
+    relative: float = 0.0
+    ci95: tuple[float, float]
+
+
 @dataclass(frozen=True)
 class Run:
-    """A run folder as read: the folder, its summary, its trials in order, and the configuration's text."""
+    """A run folder as read: the folder, its summary, its trials in order, and the configuration's text.
+
+    `paired` has, by the first eight digits of a candidate's fingerprint, its differences from baselines by their name.
+    """
 
     folder: Path
     summary: Summary
@@ -101,6 +113,13 @@ class Run:
     trials_note: str
     config: str
     graphs: Mapping[str, str]
+    paired: Mapping[str, Mapping[str, Paired]] = field(default_factory=dict)
+
+    @property
+    def coin(self) -> str:
+        """What is trained and evaluated: tokens of a text, or rows of a table."""
+        ledger = self.summary.ledger
+        return str(ledger.get("coin", "tokens")) if isinstance(ledger, Mapping) else "tokens"
 
     def searched(self) -> tuple[Trial, ...]:
         """The trials without those that measured a baseline."""
@@ -143,7 +162,7 @@ def load_run(folder: Path) -> Run:
     table = folder / "trials.csv"
     trials = read_trials(table, known) if table.is_file() else ()
     note = "" if trials else ("trials.csv has no rows" if table.is_file() else "the run folder has no trials.csv")
-    return Run(folder, summary, trials, note, _text(folder / "config.yaml"), _graphs(folder))
+    return Run(folder, summary, trials, note, _text(folder / "config.yaml"), _graphs(folder), _paired(folder))
 
 
 def _read_summary(folder: Path) -> Summary:
@@ -201,6 +220,18 @@ def _graphs(folder: Path) -> dict[str, str]:
     """The drawings in candidates/<rank>-<fingerprint8>/graph.svg, by the first eight digits of the fingerprint."""
     found = sorted((folder / "candidates").glob("*/graph.svg"))
     return {path.parent.name.rpartition("-")[2]: _text(path) for path in found}
+
+
+def _paired(folder: Path) -> dict[str, dict[str, Paired]]:
+    """The comparisons in candidates/<rank>-<fingerprint8>/paired.json; what cannot be read is left out."""
+    found: dict[str, dict[str, Paired]] = {}
+    for path in sorted((folder / "candidates").glob("*/paired.json")):
+        try:
+            against = json.loads(_text(path))["against"]
+            found[path.parent.name.rpartition("-")[2]] = {n: Paired.model_validate(v) for n, v in against.items()}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            continue
+    return found
 
 
 def choices_of(architecture: object) -> dict[str, JSON]:

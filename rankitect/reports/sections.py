@@ -56,7 +56,7 @@ def verdict_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison
         f"{len(wins)} of {plural(len(comparisons), 'candidate')} {'beats' if len(wins) == 1 else 'beat'} the best "
         f"plain baseline of {cost}. {what} is candidate {top.point.rank}: {name} "
         f"{as_value(top.point.quality, roles.quality.unit)} against {as_value(top.reference, roles.quality.unit)} "
-        f"({as_percent(abs(top.gain))} {side}) at {roles.cost_phrase(top.point.cost)}.{rest}"
+        f"({as_percent(abs(top.gain))} {side}{_surely(top)}) at {roles.cost_phrase(top.point.cost)}.{rest}"
     )
     return Card(
         "verdict",
@@ -65,9 +65,11 @@ def verdict_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison
         how_to_read=(
             "Each candidate is held against the best baseline of the same cost. Between two measured baselines of one "
             "recipe the value is interpolated (in the logarithm), never beyond the cheapest: a "
-            "candidate cheaper than every baseline counts only where it is also better. Intervals are 95%; where "
-            "they do not overlap the difference is clear. The winner of many noisy measurements looks a little better "
-            "than it is: measure the one you choose on data that no step of the search has seen."
+            "candidate cheaper than every baseline counts only where it is also better. Among models of different "
+            "recipes it is held against the best of those that cost no more, and against the best of all where it "
+            "beats that at no more cost. Intervals are 95%; where they do not overlap, or the one of the paired "
+            "difference excludes zero, the difference is clear. The winner of many noisy measurements looks a little "
+            "better than it is: measure the one you choose on data that no step of the search has seen."
         ),
         status=_verdict(len(wins), len(clear), comparisons),
         reason=_why(wins, clear, comparisons),
@@ -103,13 +105,25 @@ def _comparison_table(comparisons: Sequence[Comparison], roles: Roles) -> Table:
                 Cell(roles.cost_text(c.point.cost), c.point.cost),
                 Cell(as_value(c.point.quality, roles.quality.unit), c.point.quality, note=_spread(c.point.ci95)),
                 Cell(as_value(c.reference, roles.quality.unit), c.reference, note=f"{c.how}: {c.against}"),
-                Cell(signed_percent(c.gain), c.gain, tone=tone),
+                Cell(signed_percent(c.gain), c.gain, tone=tone, note=_gain_spread(c.paired)),
                 Cell(sure, sure),
             )
         )
     quality = readable_name(roles.quality.name)
-    names = ("Candidate", roles.cost_label, quality, f"Best baseline's {quality.lower()}", "Gain", "Intervals apart")
+    names = ("Candidate", roles.cost_label, quality, f"Best baseline's {quality.lower()}", "Gain", "Clear")
     return Table(names, tuple(rows), caption="Against the best plain baseline of equal cost")
+
+
+def _surely(comparison: Comparison) -> str:
+    """The paired interval of the gain, within a sentence."""
+    if comparison.paired is None:
+        return ""
+    low, high = comparison.paired
+    return f" than {comparison.against}, 95% interval {signed_percent(low)} to {signed_percent(high)}"
+
+
+def _gain_spread(paired: tuple[float, float] | None) -> str:
+    return f"{signed_percent(paired[0])} to {signed_percent(paired[1])}, paired" if paired else ""
 
 
 def _spread(ci95: tuple[float, float] | None) -> str:

@@ -74,13 +74,14 @@ def ledger_card(run: Run) -> Card:
             )
         )
     rows.append((Cell("total of the search"), *(Cell(_amount(totals[coin], coin), totals[coin]) for coin in coins)))
-    tables = [Table(("Stage", *(readable_name(coin) for coin in coins)), tuple(rows), sortable=False)]
+    titles = [readable_name(coin.replace("tokens", run.coin)) for coin in coins]
+    tables = [Table(("Stage", *titles), tuple(rows), sortable=False)]
     details = ledger if isinstance(ledger, Mapping) else {}
     if isinstance(details.get("trials"), Mapping):
         counted = tuple((Cell(str(k)), Cell(str(v), v)) for k, v in details["trials"].items())
         tables.append(Table(("Trials", "Count"), counted, sortable=False))
     tokens = totals.get("train_tokens", 0.0) + totals.get("eval_tokens", 0.0)
-    parts = [f"{compact(tokens)} tokens trained and evaluated"] if tokens else []
+    parts = [f"{compact(tokens)} {run.coin} trained and evaluated"] if tokens else []
     if "seconds" in totals:
         parts.append(f"{as_duration(totals['seconds'])} of work")
     if isinstance(details.get("minutes"), int | float):
@@ -91,8 +92,8 @@ def ledger_card(run: Run) -> Card:
         "ledger",
         title,
         ("The search spent " + ", ".join(parts or ["what the table says"]) + f".{dearest}{ended}"),
-        how_to_read="Train tokens had a gradient computed on them, eval tokens only went forward. Bars are shares of "
-        "the column. Baselines are measured alike but not charged to the search, so totals leave them out. Two methods "
+        how_to_read=f"Train {run.coin} had a gradient computed on them, eval {run.coin} only went forward. Bars are "
+        "shares of the column. Baselines are measured alike but not charged to the search, so totals leave them out. Two methods "
         "compare fairly only at equal spending.",
         status=Status.PASS,
         reason=f"recorded for {plural(len(stages), 'stage')}" if stages else "only totals were recorded",

@@ -333,7 +333,9 @@ class Study:
 
     def _write(self, ended: str, *, with_candidates: bool) -> Summary:
         summary = self.outputs.write(
-            self.seed, {**self.ledger.to_dict(), "ended": ended}, with_candidates=with_candidates
+            self.seed,
+            {**self.ledger.to_dict(), "coin": getattr(self.task, "coin", "tokens"), "ended": ended},
+            with_candidates=with_candidates,
         )
         self._written = time.monotonic()
         return summary

@@ -79,7 +79,8 @@ class Summary(_Model):
     """summary.json, schema 1.
 
     `ledger` has the totals of the search (train_tokens, eval_tokens, latency_measurements, seconds), the same by
-    `stages`, the counts of `trials`, `minutes` of wall clock, and how the run `ended`.
+    `stages`, the counts of `trials`, `minutes` of wall clock, what a token of it is (`coin`: "tokens" or "rows"), and
+    how the run `ended`.
     """
 
     # The field's name is part of the public interface; pydantic's own method of that name is deprecated and not used.

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from rankitect.errors import TrainingError
 from rankitect.training.checkpoint import load_state, save_state
 from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig, StepReport
+
+if TYPE_CHECKING:
+    from rankitect.training.embeddings import TableStorage
 
 __all__ = ["TrainConfig", "TrainResult", "step_seed", "train"]
 
@@ -90,6 +93,7 @@ def train(
     *,
     size: Callable[[Batch], int] | None = None,
     parameters: Mapping[str, nn.Parameter] | None = None,
+    tables: TableStorage | None = None,
     before_step: Callable[[int], None] | None = None,
     progress: Callable[[int, int, StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -104,7 +108,8 @@ def train(
         config: see `TrainConfig`.
         size: tokens or examples of a batch, for the ledger; by default B * T for ids [B, T + 1], else the first
             dimension, or `len`.
-        parameters: what to train; by default all parameters of the model.
+        parameters: what to train; by default all parameters of the model, but those that `tables` holds.
+        tables: trains the model's embedding tables; see `GuardedOptimizer`.
         before_step: called with the step's number before its batch, such as to activate an architecture.
         progress: called with (steps done, steps, report of the step).
         should_stop: asked before every step; True saves the state and returns.
@@ -114,10 +119,11 @@ def train(
         TrainingError: when the loss stays not finite, or the checkpoint belongs to another model or configuration.
     """
     size = size or _batch_size
-    trained = dict(model.named_parameters()) if parameters is None else dict(parameters)
-    optimizer = GuardedOptimizer(trained, config.optimizer, config.steps)
+    if parameters is None:
+        parameters = dict(model.named_parameters()) if tables is None else tables.dense_parameters()
+    optimizer = GuardedOptimizer(parameters, config.optimizer, config.steps, tables)
     run = _Run()
-    identity = _identity(config, model)
+    identity = _identity(config, model, tables)
     if checkpoint is not None and checkpoint.exists():
         run = _restore(checkpoint, identity, model, optimizer)
     before, started = run.seconds, time.monotonic()
@@ -163,9 +169,11 @@ def _batch_size(batch: object) -> int:
     return len(batch)  # type: ignore[arg-type]
 
 
-def _identity(config: TrainConfig, model: nn.Module) -> str:
+def _identity(config: TrainConfig, model: nn.Module, tables: TableStorage | None) -> str:
     shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
     settings = {name: value for name, value in asdict(config).items() if name != "checkpoint_every"}
+    if tables is not None:
+        settings["tables"] = asdict(tables.config)
     return hashlib.sha256(json.dumps([settings, shapes], sort_keys=True).encode()).hexdigest()
 
 

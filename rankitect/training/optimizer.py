@@ -8,17 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from rankitect.errors import TrainingError
 
+if TYPE_CHECKING:
+    from rankitect.training.embeddings import TableStorage
+
 __all__ = ["GuardedOptimizer", "OptimizerConfig", "StepReport", "learning_rate"]
 
 Schedule = Literal["linear", "cosine", "constant"]
 Kind = Literal["adamw", "adagrad", "sgd"]
+_OF_TABLES = "tables:"
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,9 @@ class GuardedOptimizer:
             that the activated architecture skips) keeps its value and its running means.
         config: see `OptimizerConfig`.
         steps: length of the schedule.
+        tables: holds and trains embedding tables, which are then not among the parameters; their learning rate follows
+            the same schedule. They take their step in the backward pass, so that of a gradient that is not finite is
+            not taken back.
 
     Raises:
         TrainingError: when nothing can be trained.
@@ -130,8 +137,9 @@ class GuardedOptimizer:
         parameters: Mapping[str, nn.Parameter] | Iterable[tuple[str, nn.Parameter]],
         config: OptimizerConfig,
         steps: int,
+        tables: TableStorage | None = None,
     ) -> None:
-        self.config, self.steps = config, steps
+        self.config, self.steps, self._tables = config, steps, tables
         self.parameters = {name: parameter for name, parameter in dict(parameters).items() if parameter.requires_grad}
         if not self.parameters:
             raise TrainingError("There is nothing to train: no parameter needs a gradient.")
@@ -162,6 +170,8 @@ class GuardedOptimizer:
         self._optimizer.zero_grad(set_to_none=True)
         norm = math.nan
         if math.isfinite(value):
+            if self._tables is not None:
+                self._tables.set_lr(self._tables.config.lr * lr / self.config.lr)
             loss.backward()
             grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
             norm = self._clip(grads)
@@ -197,12 +207,15 @@ class GuardedOptimizer:
 
     def state(self) -> dict[str, Tensor]:
         """Running means and step counts, as `<moment>/<parameter>`; live tensors, to be saved at once."""
-        return {
+        found = {
             f"{moment}/{name}": value
             for name, parameter in self.parameters.items()
             for moment, value in self._optimizer.state.get(parameter, {}).items()
             if isinstance(value, Tensor)
         }
+        if self._tables is not None:
+            found |= {f"{_OF_TABLES}{key}": value for key, value in self._tables.state().items()}
+        return found
 
     def load_state(self, state: Mapping[str, Tensor], halvings: int) -> None:
         """Goes on from what `state` gave and from so many halvings.
@@ -211,6 +224,10 @@ class GuardedOptimizer:
             TrainingError: when the state has other parameters or shapes.
         """
         self.halvings = halvings
+        if self._tables is not None:
+            held = {k.removeprefix(_OF_TABLES): v for k, v in state.items() if k.startswith(_OF_TABLES)}
+            self._tables.load_state(held)
+            state = {key: value for key, value in state.items() if not key.startswith(_OF_TABLES)}
         for key, value in state.items():
             moment, _, name = key.partition("/")
             parameter = self.parameters.get(name)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from rankitect.errors import TrainingError
 from rankitect.tasks.ranking import RankingTask, logits_of, weighted_loss
 from rankitect.tasks.ranking_metrics import RankingMetrics
 from rankitect.training.checkpoint import load_state, save_state
+from rankitect.training.embeddings import HoldsTables, TableConfig, TableStorage
 from rankitect.training.loop import TrainConfig, train
 from rankitect.training.optimizer import OptimizerConfig, StepReport
 
@@ -37,6 +39,7 @@ class FitConfig:
         evaluate_every: epochs between looks at the validation split.
         patience: looks in a row that may bring nothing better before training stops.
         optimizer: learning rate, schedule, clipping.
+        tables: how embedding tables are held and trained; None trains them as all other weights.
         seed: of the order of the rows.
     """
 
@@ -46,6 +49,7 @@ class FitConfig:
     evaluate_every: float = 0.5
     patience: int = 3
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-3, schedule="constant"))
+    tables: TableConfig | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -129,7 +133,7 @@ def fit(
     """Trains a ranker in place; it ends with the weights that were best on the validation split.
 
     Args:
-        model: (numeric [B, N], ids [B, S]) to logits [B, 1] or [B].
+        model: (numeric [B, N], ids [B, S]) to logits [B, 1] or [B]; with `lookup_tables()` where tables are to be held.
         task: gives the rows; its splits train and validation are used.
         config: how long, with what optimiser, under what seed.
         progress: called with (steps done, steps, a note).
@@ -138,16 +142,18 @@ def fit(
             progressive metrics are not kept). Delete it and its neighbour `<name>.best` when the result is used.
 
     Raises:
-        TrainingError: when the loss stays not finite.
+        TrainingError: when the loss stays not finite, or a setting does not go with another.
+        SpaceError: when tables and their accumulators do not fit into memory.
         DataError: when the validation split is of one class.
     """
     epoch = task.steps("train", config.batch)
     steps = config.steps(epoch)
     progressive = Progressive(task.data.name, steps) if config.one_pass else None
     every = steps if config.one_pass else min(steps, max(1, round(config.evaluate_every * epoch)))
-    best = _Best(model, task, config.patience, every, steps, checkpoint)
     if progressive is not None and checkpoint is not None:
         raise TrainingError("Online training keeps no checkpoint: its progressive validation is one undisturbed pass.")
+    tables = None if config.tables is None else TableStorage(cast("HoldsTables", model), config.tables)
+    best = _Best(model, task, config.patience, every, steps, checkpoint)
 
     def after(done: int, total: int, report: StepReport) -> None:
         if done % every == 0 or done == total:
@@ -166,10 +172,13 @@ def fit(
         lambda step: task.batch_at("train", step, batch=config.batch, seed=seed),
         TrainConfig(steps=steps, optimizer=config.optimizer, seed=config.seed, checkpoint_every=every),
         size=len,
+        tables=tables,
         progress=after,
         should_stop=stop,
         checkpoint=checkpoint,
     )
+    if tables is not None:
+        tables.release()
     finished = result.finished or best.over
     if finished:
         best.restore()

@@ -103,7 +103,7 @@ def test_verdict_says_how_much_better_than_the_baseline_of_equal_cost(run: Path)
     assert row["Best baseline's perplexity"]["value"] == 31.5
     assert row["Best baseline's perplexity"]["note"].startswith("measured")
     assert row["Gain"] == pytest.approx(1 - 26.4 / 31.5)
-    assert row["Intervals apart"] == "yes"
+    assert row["Clear"] == "yes"
 
 
 def test_verdict_fails_where_no_candidate_is_better(run: Path) -> None:
