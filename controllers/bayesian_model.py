@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Acquisition"]
 
 _CHUNK = 64
+_ITERATIONS = 75
 
 
 def _categories(space: SearchSpace) -> list[int]:
@@ -157,7 +158,8 @@ def _Process(x: Tensor, y: Tensor, categories: list[int]) -> Any:
     else:
         made = SingleTaskGP(x, y, input_transform=keep)
     try:
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(made.likelihood, made))
+        options = {"options": {"maxiter": _ITERATIONS}}
+        fit_gpytorch_mll(ExactMarginalLogLikelihood(made.likelihood, made), optimizer_kwargs=options)
     except ModelFittingError as error:
         raise TrainingError(f"The Gaussian process could not be fitted to {len(x)} measurements: {error}") from error
     return made

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Reinforce"]
 
 STATE = "reinforce.safetensors"
+TOLERANCE = 2e-3
+"""Of the expected cost of a draw, relative to the reference: draws themselves vary more."""
 
 
 class Reinforce(StagedSearch):
@@ -91,7 +93,7 @@ class Reinforce(StagedSearch):
         space, cost = self.moves.space, None
         if self._targeted:
             name = self._config.cost or main_cost(self._task)
-            cost = CostTarget(space, name, self._task.reference)
+            cost = CostTarget(space, name, self._task.reference, TOLERANCE, rounds=1)
             rng = np.random.default_rng([self.seed, 2])
             self._range = tuple(cost.of(self.moves.extreme(name, most, rng)) for most in (False, True))  # type: ignore[assignment]
         return Policy(space, cost, self._config.clip)

@@ -91,9 +91,7 @@ def grad_norm(grads: Gradients) -> float:
 
 def snip(grads: Gradients) -> float:
     """Sum over weights of |gradient * weight|, the gradient averaged over batches (arXiv 1810.02340)."""
-    return sum(
-        float((g.mean(0).double() * grads.weights[m].double()).abs().sum()) for m, g in grads.by_module.items()
-    )
+    return sum(float((g.mean(0).double() * grads.weights[m].double()).abs().sum()) for m, g in grads.by_module.items())
 
 
 def zico(grads: Gradients) -> float:

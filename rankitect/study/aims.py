@@ -101,7 +101,7 @@ def crowding(costs: np.ndarray) -> np.ndarray:
         order = np.argsort(column, kind="stable")
         low, high = column[order[0]], column[order[-1]]
         found[order[[0, -1]]] = np.inf
-        if np.isfinite(high - low) and high > low:
+        if low < high < np.inf:
             found[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / (high - low)
     return found
 

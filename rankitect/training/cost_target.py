@@ -28,6 +28,8 @@ class CostTarget:
         space: The space.
         cost: A kind, or scope:kind.
         reference: The architecture whose cost is 1.
+        tolerance: How far the expected cost may be from its target before the search for the price goes on.
+        rounds: How often marginal costs, which depend on the probabilities, are found again.
 
     Attributes:
         whole: The reference's cost.
@@ -37,10 +39,12 @@ class CostTarget:
         SpaceError: The cost is unknown, or counts nothing.
     """
 
-    def __init__(self, space: SearchSpace, cost: str, reference: Architecture) -> None:
+    def __init__(
+        self, space: SearchSpace, cost: str, reference: Architecture, tolerance: float = 0.0, rounds: int = 2
+    ) -> None:
 
         scope, _, kind = cost.rpartition(":")
-        self.name, self._space = cost, space
+        self.name, self._space, self._tolerance, self._rounds = cost, space, tolerance, rounds
         self._tables = space.cost_tables(kind, scope)
         self.whole = float(space.cost(reference, kind, scope))
         if self.whole <= 0:
@@ -91,12 +95,14 @@ class CostTarget:
             low *= 4  # soft choices at a high target: cost has to be rewarded
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            above = float(self.expected(self.at(scores, middle, scale))) > target
-            low, high = (middle, high) if above else (low, middle)
+            excess = float(self.expected(self.at(scores, middle, scale))) - target
+            if abs(excess) < self._tolerance:
+                break
+            low, high = (middle, high) if excess > 0 else (low, middle)
         return (low + high) / 2
 
     def chances(self, scores: Mapping[str, torch.Tensor], target: float, scale: float) -> dict[str, torch.Tensor]:
         """Probabilities of all values with the expected cost at `target` (of the reference's)."""
-        for _ in range(2):  # marginal costs depend on the probabilities: iterate
+        for _ in range(self._rounds):
             self.remember(self.at(scores, self.price(scores, target, scale), scale))
         return self.at(scores, self.price(scores, target, scale), scale)

@@ -93,8 +93,7 @@ def test_proposals_are_a_function_of_the_seed(
         assert proposed(tmp_path / "other", parts) != whole(controller)
 
 
-@every_controller
-@pytest.mark.parametrize("trials", [1, 2])
+@pytest.mark.parametrize(("controller", "trials"), [("random", 1), ("dnas", 1), *((c, 2) for c in CONTROLLERS)])
 def test_a_fresh_controller_goes_on_where_the_history_ends(
     controller: str, trials: int, made: Callable[..., Any], whole: Callable[[str], Any], tmp_path: Path
 ) -> None:
@@ -106,8 +105,9 @@ def test_a_fresh_controller_goes_on_where_the_history_ends(
     assert proposed(tmp_path / "run", parts) == undisturbed
 
 
-@every_controller
-@pytest.mark.parametrize("calls", [2, 5, 9])
+@pytest.mark.parametrize(
+    ("controller", "calls"), [("random", 5), ("dnas", 5), *((c, n) for c in CONTROLLERS for n in (2, 9))]
+)
 def test_a_stop_at_any_point_changes_nothing(
     controller: str, calls: int, made: Callable[..., Any], whole: Callable[[str], Any], tmp_path: Path
 ) -> None:

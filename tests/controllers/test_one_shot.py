@@ -102,8 +102,8 @@ def test_paths_are_single_any_or_sandwiched() -> None:
     large, *between, small = sandwich.at(3)
     assert len(between) == 2
     costs = np.asarray(space.cost(space.sample_many(300, 0), "flops"))
-    assert space.cost(large, "flops") == costs.max()
-    assert space.cost(small, "flops") == costs.min()
+    assert space.cost(large, "flops") >= costs.max()
+    assert space.cost(small, "flops") <= costs.min()
     full = Paths(moves, SupernetConfig(full=0.5), 0, 100)
     early, late = (sum(full.at(s) == [full.largest] for s in steps) for steps in (range(20), range(50, 100)))
     assert early >= 12
@@ -123,7 +123,7 @@ def test_distillation_pulls_outputs_toward_the_teacher() -> None:
     teacher = torch.tensor([[2.0], [-1.0]])
     logits = torch.zeros(2, 1, requires_grad=True)
     value = likeness(logits, teacher)
-    assert float(value) == pytest.approx(np.log(2))
+    assert value.item() == pytest.approx(np.log(2))
     value.backward()
     expected = (0.5 - torch.sigmoid(teacher)) / 2
     torch.testing.assert_close(logits.grad, expected)

@@ -46,7 +46,7 @@ def test_the_policy_moves_along_the_gradient_of_the_log_probability() -> None:
     total = sum(leaves[p].log_softmax(0)[SPACE.choices[p].position(v)] for p, v in architecture.choices.items())
     total.backward()  # type: ignore[union-attr]
     chance = policy.log_chance(architecture, policy.chances(None))
-    assert chance == pytest.approx(float(total))  # type: ignore[arg-type]
+    assert chance == pytest.approx(total.item())  # type: ignore[union-attr]
     before = {p: x.clone() for p, x in policy.logits.items()}
     weights = policy.learn([Record(architecture, None, 0.0, chance)], np.asarray([1.5]), lr=0.1)
     assert weights == [pytest.approx(1.0)]
@@ -66,7 +66,7 @@ def test_importance_weights_are_ratios_and_clipped(shift: float, weight: float) 
 
 def test_the_expected_cost_is_the_target() -> None:
     task = Task()
-    cost = CostTarget(SPACE, "flops", task.reference)
+    cost = CostTarget(SPACE, "flops", task.reference, tolerance=2e-3, rounds=1)
     policy = Policy(SPACE, cost, clip=2.0)
     for target in (0.4, 0.6, 0.8):
         chances = policy.chances(target)
@@ -109,7 +109,7 @@ def test_without_the_baseline_nothing_is_trained_beside(tmp_path: Path) -> None:
 
 
 def test_a_co_training_that_was_stopped_goes_on_to_the_same_policy(tmp_path: Path) -> None:
-    whole = controller(Regression(), steps=9, targeted=True)
+    whole = controller(Regression(), steps=6, targeted=True, samples=12)
     whole.prepare(planted.session(tmp_path / "whole"))
     session = planted.session(tmp_path / "cut")
     stops = iter([False, False, False, True])
@@ -120,13 +120,13 @@ def test_a_co_training_that_was_stopped_goes_on_to_the_same_policy(tmp_path: Pat
 
     session.check = check
     with pytest.raises(StopRequested):
-        controller(Regression(), steps=9, targeted=True).prepare(session)
+        controller(Regression(), steps=6, targeted=True, samples=12).prepare(session)
     assert len(history(tmp_path / "cut")) == 4
-    again = controller(Regression(), steps=9, targeted=True)
+    again = controller(Regression(), steps=6, targeted=True, samples=12)
     again.prepare(planted.session(tmp_path / "cut"))
     for path, logits in whole._policy.logits.items():
         assert torch.equal(logits, again._policy.logits[path])
     assert np.array_equal(history(tmp_path / "whole"), history(tmp_path / "cut"))
     trials = planted.run(whole)
-    again.recover(trials[:15])
-    assert [p.architecture for p in again.ask(1)] == [trials[15].architecture]
+    again.recover(trials[:8])
+    assert [p.architecture for p in again.ask(1)] == [trials[8].architecture]
