@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+_LATEST = 9e18  # microseconds that 64 bits hold
 _SHOWN = 60  # characters of a value in a message
 
 
@@ -137,10 +138,10 @@ def as_times(values: pa.Array, timestamp: Timestamp, problems: Problems) -> NDAr
         try:
             numbers = _cast(values, pa.float64()).to_numpy(zero_copy_only=False)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            times = _from_iso(values)
+            times = _from_text(values, _UNITS[timestamp.unit])
         else:
             micro = numbers * _UNITS[timestamp.unit]
-            missing = ~(np.abs(micro) < 9e18)
+            missing = ~(np.abs(micro) < _LATEST)
             problems.mark(missing, timestamp.name, values, "no time", wanted)
             return np.where(missing, 0, micro).astype(np.int64)
     problems.mark(np.asarray(pc.is_null(times)), timestamp.name, values, "no time", wanted)
@@ -237,7 +238,8 @@ def _number(value: object) -> float | None:
         return None
 
 
-def _from_iso(values: pa.Array) -> pa.Array:
+def _from_text(values: pa.Array, unit: int) -> pa.Array:
+    """Microseconds of a column that is not all numbers; null where a value is no time."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -246,14 +248,17 @@ def _from_iso(values: pa.Array) -> pa.Array:
             return pc.cast(pc.cast(values, pa.string()), kind)
         except pa.ArrowInvalid:
             continue
-    return pa.array([_iso_micros(value) for value in values.to_pylist()], pa.int64())
+    return pa.array([_micros(value, unit) for value in values.to_pylist()], pa.int64())
 
 
-def _iso_micros(value: object) -> int | None:
+def _micros(value: object, unit: int) -> int | None:
+    number = _number(value)
+    if number is not None:
+        return int(number * unit) if abs(number * unit) < _LATEST else None
     try:
         text = value.decode("ascii") if isinstance(value, bytes) else str(value)
         time = datetime.datetime.fromisoformat(text)
     except ValueError:
         return None
-    time = time if time.tzinfo else time.replace(tzinfo=datetime.timezone.utc)
-    return (time - datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)) // datetime.timedelta(microseconds=1)
+    time = time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
+    return (time - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)) // datetime.timedelta(microseconds=1)

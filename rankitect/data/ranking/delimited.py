@@ -83,7 +83,7 @@ def read_header(file: Path, dialect: Dialect) -> tuple[str, ...]:
         DataError: If there is none, or a name is there twice.
     """
     with _opened(file) as stream:
-        start = stream.read(1 << 20)
+        start = _read(stream, 1 << 20, file, 1)
     line = _decoded(start.removeprefix(_BOM).split(b"\n", 1)[0].rstrip(b"\r"), file)
     names = next(csv.reader([line], delimiter=dialect.delimiter), [])
     names = [name.strip() for name in names]
@@ -110,12 +110,7 @@ def read_blocks(file: Path, size: int, quote: str | None, *, skip: bool) -> Iter
     line, rest, begun, mark = 1, b"", False, b'"' if quote is None else quote.encode()
     with _opened(file) as stream:
         while True:
-            try:
-                read = stream.read(size)
-            except OSError as error:
-                raise DataError(
-                    f"{file} cannot be read beyond row {line}: {error}. The file may be truncated; fetch or pack it again."
-                ) from error
+            read = _read(stream, size, file, line)
             if not begun:
                 read, begun = read.removeprefix(_BOM), True
             if not read and not rest:
@@ -207,6 +202,16 @@ def _opened(file: Path) -> Any:
         return pa.input_stream(str(file), compression="detect", buffer_size=1 << 20)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{file} cannot be opened: {error}.") from error
+
+
+def _read(stream: Any, size: int, file: Path, line: int) -> bytes:
+    try:
+        read: bytes = stream.read(size)
+    except OSError as error:
+        raise DataError(
+            f"{file} cannot be read beyond row {line}: {error}. The file may be truncated; fetch or pack it again."
+        ) from error
+    return read
 
 
 def _decoded(line: bytes, file: Path) -> str:

@@ -15,7 +15,7 @@ from rankitect.data.ranking.columns import Codes
 from rankitect.data.ranking.features import FIRST_ID, MISSING_ID, PADDING, UNKNOWN_ID, CategoricalFeature, Features
 from rankitect.data.ranking.pool import Progress, in_order
 from rankitect.data.ranking.raw import CALENDAR, RawShard
-from rankitect.data.ranking.schema import SPLITS, Categorical, MultiHot, Numeric, TableSchema
+from rankitect.data.ranking.schema import SPLITS, Categorical, MultiHot, TableSchema
 from rankitect.data.ranking.splitting import Assignment
 from rankitect.data.ranking.vocabulary import KeyCounter, Vocabulary
 from rankitect.errors import DataError
@@ -157,7 +157,8 @@ def encode(
 
 def _counter(column: Categorical) -> KeyCounter | None:
     """None where no count is needed."""
-    assert column.rows is not None and column.min_count is not None
+    assert column.rows is not None
+    assert column.min_count is not None
     if column.encoding == "index" or (column.encoding == "hash" and column.min_count == 1):
         return None
     # What shares rows by its hash may have more values than rows.
@@ -165,7 +166,8 @@ def _counter(column: Categorical) -> KeyCounter | None:
 
 
 def _vocabulary(column: Categorical, counter: KeyCounter | None) -> Vocabulary:
-    assert column.rows is not None and column.min_count is not None
+    assert column.rows is not None
+    assert column.min_count is not None
     hashed = column.encoding == "hash"
     if counter is None:
         return Vocabulary(column.rows, None, hashed)
@@ -253,9 +255,9 @@ def _check_labels(split: str, schema: TableSchema, rows: int, positive: int) -> 
     if positive in (0, rows):
         assert schema.label is not None
         raise DataError(
-            f"Split {split}: all {rows:,} labels (column {schema.label.name!r}) are {int(positive > 0)}, so nothing can "
-            "be learnt or measured. Is the file sorted by its label? Then use task.data.split=hash; else check the label "
-            "column, or give more rows."
+            f"Split {split}: all {rows:,} labels (column {schema.label.name!r}) are {int(positive > 0)}, so nothing "
+            "can be learnt or measured. Is the file sorted by its label? Then use task.data.split=hash; else check the "
+            "label column, or give more rows."
         )
 
 
@@ -265,11 +267,11 @@ def _bayes(truth: _Array | None, labels: _Array) -> dict[str, float]:
         return {}
     p = np.clip(np.asarray(truth, dtype=np.float64), 1e-9, 1 - 1e-9)
 
-    def entropy(rate: _Array, p: _Array) -> _Array:
-        return -(rate * np.log(p) + (1 - rate) * np.log1p(-p))
+    def entropy(rate: Any, p: Any) -> float:
+        return float(np.mean(-(rate * np.log(p) + (1 - rate) * np.log1p(-p))))
 
-    base, mean = np.float64(labels.mean(dtype=np.float64)), p.mean()
+    base, mean = float(labels.mean(dtype=np.float64)), float(p.mean())
     return {
-        "bayes_ne": float(entropy(labels, p).mean() / entropy(base, base)),
-        "bayes_ne_expected": float(entropy(p, p).mean() / entropy(mean, mean)),
+        "bayes_ne": entropy(labels, p) / entropy(base, base),
+        "bayes_ne_expected": entropy(p, p) / entropy(mean, mean),
     }

@@ -35,13 +35,15 @@ def mix(keys: Keys) -> Keys:
 
 def uniform(keys: Keys, seed: int) -> NDArray[np.float64]:
     """A number in [0, 1) for each key, by chance but always the same for a seed."""
-    return (mix(keys ^ mix(np.array([seed], dtype=np.uint64))) >> np.uint64(11)) * 2.0**-53
+    chances = mix(keys ^ mix(np.array([seed], dtype=np.uint64))) >> np.uint64(11)
+    return chances.astype(np.float64) * 2.0**-53
 
 
 def hash_values(values: pa.Array) -> Keys:
     """The key of each value.
 
-    The length in bytes, mixed; then for each eight bytes (little-endian, the last filled with zeros): exclusive or, mix.
+    The length in bytes, mixed; then for each eight bytes (little-endian, the last filled with zeros) exclusive or and
+    mix.
 
     Args:
         values: A binary array (32-bit offsets) without nulls, [n].

@@ -29,9 +29,9 @@ _USER = ("age", "gender", "occupation", "zip")
 _ITEM = ("year", "genres")
 _YEAR = re.compile(r"\((\d{4})\)\s*$")
 _GENRES = (
-    "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|Horror|Musical|"
-    "Mystery|Romance|Sci-Fi|Thriller|War|Western"
-).split("|")  # the order of the flags in u.item
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
+    *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)  # the order of the flags in u.item
 
 _Row = Mapping[str, str]
 
@@ -95,8 +95,8 @@ _LAYOUTS = (
     _PACKED,
     _Layout("ml-100k", "u.data", "u.user", "u.item", _TABS, False, _user, _item_flags, "|", "latin-1"),
     _Layout(
-        "ml-1m", "ratings.dat", "users.dat", "movies.dat", Dialect("\t", None, join="::"), False, _user_1m, _item_titled,
-        "::", "latin-1",
+        "ml-1m", "ratings.dat", "users.dat", "movies.dat", Dialect("\t", None, join="::"), False, _user_1m,
+        _item_titled, "::", "latin-1",
     ),
     _Layout("movielens", "ratings.csv", None, "movies.csv", Dialect(",", None), True, None, _item_titled, ","),
 )  # fmt: skip

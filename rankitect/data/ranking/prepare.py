@@ -72,6 +72,8 @@ def open_ranking(
                     _make(folder, source, schema, settings, described, progress or _LOG.info)
         return open_stored(folder, fingerprint)
     except OSError as error:
+        if error.filename is not None and Path(error.filename) in source.files:
+            raise DataError(f"{error.filename} cannot be read ({error.strerror or error}).") from error
         raise DataError(
             f"The encoded table cannot be kept in {root} ({error.strerror or error}): free some space, or set "
             "RANKITECT_CACHE to a folder that can be written."

@@ -1,4 +1,4 @@
-"""Raw shards: the pieces of a source as numbers, on disk, before it is known which row trains and which value is rare."""
+"""Raw shards: pieces of a source as numbers on disk, before it is known which row trains and which value is rare."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from rankitect.data.ranking.columns import (
     as_labels,
     as_numbers,
     as_times,
-    as_values,
     single_codes,
     split_codes,
 )
-from rankitect.data.ranking.keys import Keys, hash_values
+from rankitect.data.ranking.keys import Keys
 from rankitect.data.ranking.schema import Categorical, DataSettings, MultiHot, TableSchema
 from rankitect.data.ranking.sources import BadRow, Piece
 from rankitect.errors import DataError
@@ -92,7 +91,8 @@ class RawShard:
         codes = [
             Codes(arrays[f"codes{i}"], arrays[f"keys{i}"], arrays.get(f"offsets{i}")) for i in range(facts["features"])
         ]
-        return cls(arrays["numeric"], codes, arrays["labels"], *(arrays.get(name) for name in _OPTIONAL), facts)
+        optional = {name: arrays.get(name) for name in _OPTIONAL}
+        return cls(numeric=arrays["numeric"], codes=codes, labels=arrays["labels"], facts=facts, **optional)
 
     @staticmethod
     def field(path: Path, name: str) -> NDArray[Any]:
@@ -133,8 +133,10 @@ def build(piece: Piece, schema: TableSchema, settings: DataSettings) -> RawShard
         if number.transform == "log":
             numeric[place] = np.copysign(np.log1p(np.abs(numeric[place])), numeric[place])
     codes = [_encoded(columns[column.source], column, problems) for column in (*schema.categorical, *schema.multi_hot)]
-    times = groups = weights = None
-    truth = piece.truth
+    times: Any = None
+    groups: Any = None
+    weights: Any = None
+    truth: Any = piece.truth
     if schema.timestamp is not None:
         times = as_times(columns[schema.timestamp.name], schema.timestamp, problems)
         codes += [_calendar(times, name) for name in schema.calendar]
@@ -145,7 +147,7 @@ def build(piece: Piece, schema: TableSchema, settings: DataSettings) -> RawShard
         read = as_numbers(columns[schema.weight], schema.weight, problems, missing=False)
         problems.mark(read < 0, schema.weight, columns[schema.weight], "negative weight", "a weight of at least 0")
         weights = read.astype(np.float32)
-    facts = {"bad": _judge(piece, problems, settings), "file": piece.file, "backward": None}
+    facts: dict[str, Any] = {"bad": _judge(piece, problems, settings), "file": piece.file, "backward": None}
     lines = piece.lines
     if problems.bad.any():
         good = ~problems.bad

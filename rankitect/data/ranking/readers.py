@@ -33,9 +33,10 @@ CRITEO = TableSchema(
 """Criteo display advertising (2014 challenge and the terabyte logs): no header, tab-separated, hashed values."""
 
 _AVAZU = (
-    "C1 banner_pos site_id site_domain site_category app_id app_domain app_category device_id device_ip device_model "
-    "device_type device_conn_type C14 C15 C16 C17 C18 C19 C20 C21"
-).split()
+    *("C1", "banner_pos", "site_id", "site_domain", "site_category", "app_id", "app_domain", "app_category"),
+    *("device_id", "device_ip", "device_model", "device_type", "device_conn_type"),
+    *(f"C{i}" for i in range(14, 22)),
+)
 AVAZU = TableSchema(
     label=Label(name="click"),
     categorical=tuple(Categorical(name=name) for name in _AVAZU),

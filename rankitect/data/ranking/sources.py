@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -123,8 +124,9 @@ def content_hash(files: Iterable[Path], memory: Path) -> str:
     total = hashlib.sha256()
     for file in files:
         state = file.stat()
-        known = {"path": str(file.resolve()), "size": state.st_size, "time": state.st_mtime_ns}
-        note = memory / f"{hashlib.sha256(known['path'].encode()).hexdigest()[:24]}.json"  # type: ignore[union-attr]
+        path = str(file.resolve())
+        known = {"path": path, "size": state.st_size, "time": state.st_mtime_ns}
+        note = memory / f"{hashlib.sha256(path.encode()).hexdigest()[:24]}.json"
         found: dict[str, object] = {}
         if note.is_file():
             try:
@@ -136,6 +138,10 @@ def content_hash(files: Iterable[Path], memory: Path) -> str:
             digest = file_sha256(file)
             memory.mkdir(parents=True, exist_ok=True)
             text = json.dumps({**known, "sha256": digest})
-            write_atomically(note, lambda part, text=text: part.write_text(text, encoding="utf-8"))
+            write_atomically(note, functools.partial(_write, text=text))
         total.update(f"{file.name}\n{digest}\n".encode())
     return total.hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def _divided(starts: NDArray[np.int64], codes: NDArray[np.uint8], order: NDArray
         sorted_codes = codes[order]
         for split in range(3):
             places[order[sorted_codes == split]] = np.arange(sizes[split])
-    counts = [np.bincount(codes[a:b], minlength=3) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    counts = [np.bincount(codes[a:b], minlength=3) for a, b in pairwise(starts.tolist())]
     before = np.concatenate([np.zeros((1, 3), np.int64), np.cumsum(np.array(counts).reshape(-1, 3), axis=0)])
     return Assignment(starts, _checked(sizes, len(codes)), None, codes, places, before)
 
