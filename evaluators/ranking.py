@@ -25,7 +25,7 @@ TEST, VALIDATION = "normalized_entropy", "validation_normalized_entropy"
 
 
 def _entropy(quality: RankingQuality) -> Metric:
-    return Metric(quality.normalized_entropy, "", quality.rows, quality.interval())
+    return Metric(quality.normalized_entropy, "NE", quality.rows, quality.interval())
 
 
 def _trained(
@@ -74,10 +74,10 @@ class Trained:
     def metrics(self) -> list[MetricSpec]:
         """Normalized entropy on both splits, log-loss and AUC on the test split, and all costs."""
         return [
-            MetricSpec(VALIDATION, "", "min", held_out=TEST),
-            MetricSpec(TEST, "", "min"),
+            MetricSpec(VALIDATION, "NE", "min", held_out=TEST),
+            MetricSpec(TEST, "NE", "min"),
             MetricSpec("log_loss", "nat", "min"),
-            MetricSpec("auc", "", "max"),
+            MetricSpec("auc", "AUC", "max"),
             *self._task.cost_specs,
         ]
 
@@ -93,7 +93,7 @@ class Trained:
             VALIDATION: _entropy(validation),
             TEST: _entropy(test),
             "log_loss": Metric(test.log_loss, "nat", test.rows),
-            "auc": Metric(test.auc, "", test.rows),
+            "auc": Metric(test.auc, "AUC", test.rows),
             "calibration": Metric(test.calibration, "", test.rows),
             **task.costs(architecture),
         }
@@ -146,7 +146,7 @@ class Inherited:
     @property
     def metrics(self) -> list[MetricSpec]:
         """Normalized entropy on the validation split, and all costs."""
-        return [MetricSpec(VALIDATION, "", "min"), *self._task.cost_specs]
+        return [MetricSpec(VALIDATION, "NE", "min"), *self._task.cost_specs]
 
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Measure one architecture."""

@@ -56,7 +56,7 @@ def test_a_key_that_only_the_plugin_knows_can_be_set() -> None:
     ("override", "text"),
     [
         ("space=gird", "Unknown space 'gird'. Did you mean 'grid'? Allowed: grid, mobile_llm, "),
-        ("controller=zzz", "Unknown controller 'zzz'. Allowed: climber, "),
+        ("controller=zzz", "Unknown controller 'zzz'. Allowed: bayesian, climber, "),
         (
             "heal.token=3",
             "Unknown key 'heal.token' on the command line. Did you mean 'heal.tokens' (configs/config.yaml:",

@@ -123,7 +123,8 @@ def load_ranker(folder: str | Path, allowed_packages: Sequence[str] = ("rankitec
         shapes = plan.shapes()
         if {".".join(k): shape for k, shape in shapes.items()} != {n: tuple(t.shape) for n, t in tensors.items()}:
             raise SpaceError("weights.safetensors is not of architecture.json")
-        return Standalone(plan, {key: tensors[".".join(key)] for key in shapes}), features
+        # Copies lie in memory as a built model's do: kernels then give the same last bits.
+        return Standalone(plan, {key: tensors[".".join(key)].clone() for key in shapes}), features
     except (OSError, ValueError, SafetensorError) as error:
         raise AssetError(f"{folder} holds no whole ranker ({error}). Copy the candidate's folder again.") from error
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
-from rankitect.reports.numbers import as_percent, as_value, is_share, readable_name
+from rankitect.reports.numbers import FINE, as_percent, as_value, is_share, readable_name
 from rankitect.reports.reading import Baseline, Metric, Objective, Paired, Run
 
-__all__ = ["Comparison", "Point", "Roles", "compare", "families", "points_of", "roles_of"]
+__all__ = ["Comparison", "Point", "Roles", "compare", "families", "points_of", "roles_of", "standing"]
 
 _COST_WORDS = ("flops", "params", "parameters", "bytes", "latency", "memory", "seconds", "macs", "cost", "cache")
 _SIZE_SUFFIX = re.compile(r"[\s_@:(-]*\d+(\.\d+)?\s*%?\)?$")
@@ -43,7 +43,7 @@ class Roles:
     def quality_label(self) -> str:
         """Axis title for quality, with its unit and direction."""
         unit = self.quality.unit
-        shown = f", {unit}" if unit and unit.lower() != self.quality.name.lower() else ""
+        shown = f", {unit}" if unit and unit.lower() != self.quality.name.lower() and unit.lower() not in FINE else ""
         better = "lower" if self.quality.direction == "min" else "higher"
         return f"{readable_name(self.quality.name)}{shown} ({better} is better)"
 
@@ -55,7 +55,7 @@ class Roles:
         name = readable_name(self.cost.name.removesuffix("_share").removesuffix("_ratio"))
         if self.unit == "share":
             return f"{name}, % of the {self.backbone.name if self.backbone else 'backbone'}"
-        return f"{name}, {self.unit}" if self.unit else name
+        return f"{name}, {self.unit}" if self.unit and self.unit != name else name
 
     def cost_text(self, cost: float) -> str:
         """A cost as text, in the unit of the axis."""
@@ -130,6 +130,11 @@ class Comparison:
     gain: float
     separated: bool | None
     paired: tuple[float, float] | None = None
+
+
+def standing(comparison: Comparison) -> tuple[bool, bool, float]:
+    """What to look at first, larger is first: wins over the best of all, then those at equal cost, then the gain."""
+    return comparison.how == "best of all", comparison.how != "costlier", comparison.gain
 
 
 def roles_of(run: Run) -> Roles | None:

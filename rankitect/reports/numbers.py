@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 __all__ = [
+    "FINE",
     "as_duration",
     "as_percent",
     "as_value",
@@ -16,6 +17,8 @@ __all__ = [
 ]
 
 _SHARE_UNITS = ("share", "fraction", "ratio", "%", "percent")
+FINE = ("ne", "auc", "nat")
+"""Units of values in whose third or fourth decimal models differ: normalized entropy, area under the curve, nats."""
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _ACRONYMS = {"flops": "FLOPs", "kv": "KV", "ffn": "FFN", "ne": "NE", "auc": "AUC", "p50": "p50", "p99": "p99"}
 
@@ -60,8 +63,8 @@ def as_percent(share: float | None, digits: int = 1) -> str:
 
 
 def signed_percent(share: float) -> str:
-    """A relative change with its sign: +5.0%, −0.6%."""
-    return f"{'−' if share < 0 else '+'}{100 * abs(share):.1f}%"
+    """A relative change with its sign, with two digits that count where it is small: +5.0%, −0.64%."""
+    return f"{'−' if share < 0 else '+'}{100 * abs(share):.{1 if abs(share) >= 0.01 or not share else 2}f}%"
 
 
 def as_duration(seconds: float | None) -> str:
@@ -94,6 +97,8 @@ def as_value(value: float | None, unit: str) -> str:
             if abs(value) >= step:
                 return f"{_significant(value / step, 3)} {word}"
         return f"{value:g} B"
+    if name.lower() in FINE:
+        return f"{value:.4f}" + (f" {name}" if name.islower() else "")
     if name == "count":
         return compact(value, trim=True)
     number = compact(value)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from rankitect.errors import RunFolderError
 from rankitect.reports.anytime import anytime_card
 from rankitect.reports.cards import JSON, Card
-from rankitect.reports.comparison import Comparison, Roles, compare, points_of, roles_of
+from rankitect.reports.comparison import Comparison, Roles, compare, points_of, roles_of, standing
 from rankitect.reports.health import health_card
 from rankitect.reports.importance import importance_card
 from rankitect.reports.numbers import as_value, compact, readable_name, signed_percent
@@ -163,7 +163,7 @@ def _gain_tile(comparisons: Sequence[Comparison], roles: Roles) -> Tile:
     fair = [c for c in comparisons if c.how != "costlier"] or comparisons
     if not fair:
         return Tile("Best gain at equal cost", "–", "no baseline to compare with")
-    top = max(fair, key=lambda c: c.gain)
+    top = max(fair, key=standing)
     note = (
         f"{readable_name(roles.quality.name).lower()}, candidate {top.point.rank} at {roles.cost_text(top.point.cost)}"
     )

@@ -11,9 +11,9 @@ from markupsafe import Markup
 
 from rankitect.reports.architecture_picture import architecture_figure
 from rankitect.reports.cards import Card, Cell, Figure, Link, Status, Table
-from rankitect.reports.comparison import Comparison, Point, Roles
+from rankitect.reports.comparison import Comparison, Point, Roles, standing
 from rankitect.reports.front import front_figure
-from rankitect.reports.numbers import as_percent, as_value, compact, plural, readable_name, signed_percent
+from rankitect.reports.numbers import FINE, as_percent, as_value, compact, plural, readable_name, signed_percent
 from rankitect.reports.reading import Candidate, Metric, Run, choices_of
 
 __all__ = ["best_of", "candidates_card", "front_card", "picture_card", "safe_link", "verdict_card"]
@@ -29,7 +29,7 @@ def best_of(run: Run, comparisons: Sequence[Comparison]) -> Candidate | None:
     first = min(run.summary.pareto, key=lambda candidate: candidate.rank)
     if not fair:
         return first
-    rank = max(fair, key=lambda c: c.gain).point.rank
+    rank = max(fair, key=standing).point.rank
     return next((c for c in run.summary.pareto if c.rank == rank), first)
 
 
@@ -45,7 +45,7 @@ def verdict_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison
         return Card("verdict", title, f"{plural(count, 'candidate')} found; none can be compared.", reason=reason)
     wins = [c for c in comparisons if c.gain > 0]
     clear = [c for c in wins if c.separated]
-    top = max(comparisons, key=lambda c: (c.how != "costlier", c.gain))
+    top = max(comparisons, key=standing)
     cost = "equal or higher cost" if any(c.how == "costlier" for c in comparisons) else "equal cost"
     left = count - len(comparisons)
     rest = f" {left} more cannot be compared: no baseline of such a cost, or a value is missing." if left else ""
@@ -103,7 +103,11 @@ def _comparison_table(comparisons: Sequence[Comparison], roles: Roles) -> Table:
             (
                 Cell("", c.point.rank, links=(Link(f"candidate {c.point.rank}", f"#candidate-{c.point.rank}"),)),
                 Cell(roles.cost_text(c.point.cost), c.point.cost),
-                Cell(as_value(c.point.quality, roles.quality.unit), c.point.quality, note=_spread(c.point.ci95)),
+                Cell(
+                    as_value(c.point.quality, roles.quality.unit),
+                    c.point.quality,
+                    note=_spread(c.point.ci95, roles.quality.unit),
+                ),
                 Cell(as_value(c.reference, roles.quality.unit), c.reference, note=f"{c.how}: {c.against}"),
                 Cell(signed_percent(c.gain), c.gain, tone=tone, note=_gain_spread(c.paired)),
                 Cell(sure, sure),
@@ -126,8 +130,9 @@ def _gain_spread(paired: tuple[float, float] | None) -> str:
     return f"{signed_percent(paired[0])} to {signed_percent(paired[1])}, paired" if paired else ""
 
 
-def _spread(ci95: tuple[float, float] | None) -> str:
-    return f"{compact(ci95[0])} to {compact(ci95[1])}" if ci95 else ""
+def _spread(ci95: tuple[float, float] | None, unit: str = "") -> str:
+    shown = [as_value(end, unit) if unit.lower() in FINE else compact(end) for end in ci95 or ()]
+    return " to ".join(shown)
 
 
 def front_card(run: Run, roles: Roles | None, points: Sequence[Point]) -> Card:
@@ -254,13 +259,13 @@ def _column(name: str, roles: Roles | None) -> str:
 def _metric_cell(metric: Metric | None, name: str, roles: Roles | None) -> Cell:
     if metric is None or metric.value is None:
         return Cell("–")
-    note = [_spread(metric.ci95)] if metric.ci95 else []
+    note = [_spread(metric.ci95, metric.unit)] if metric.ci95 else []
     if metric.n and metric.n > 1:
         note.append(f"n = {metric.n}")
     if roles and roles.cost and name == roles.cost.name and roles.unit == "share" and roles.scale not in (1.0, 100.0):
         note.append(as_percent(metric.value / roles.scale))
     # A unit that the column's title already says would be noise in every row; bytes and seconds also set the format.
-    said = _says(name, metric.unit) and metric.unit.lower() not in ("bytes", "seconds")
+    said = _says(name, metric.unit) and metric.unit.lower() not in ("bytes", "seconds", *FINE)
     if roles and roles.cost and name == roles.cost.name and roles.unit == "share" and roles.scale == 1.0:
         return Cell(roles.cost_text(metric.value), metric.value, note=", ".join(note))
     return Cell(as_value(metric.value, "" if said else metric.unit), metric.value, note=", ".join(note))

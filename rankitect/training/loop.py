@@ -138,6 +138,7 @@ def train(
             if before_step is not None:
                 before_step(run.step)
             batch = batch_at(run.step)
+            optimizer.begin(run.step)
             report = optimizer.step(loss_fn(model, batch), run.step)
             run.losses.append(report.loss)
             run.step, run.tokens, run.skipped = run.step + 1, run.tokens + size(batch), run.skipped + report.skipped

@@ -156,6 +156,11 @@ class GuardedOptimizer:
         """Learning rate of a step, after the halvings so far."""
         return learning_rate(self.config, step, self.steps) * 0.5**self.halvings
 
+    def begin(self, step: int) -> None:
+        """Called before the forward pass of a step, where there are tables: fused ones take their rate from there."""
+        if self._tables is not None:
+            self._tables.set_lr(self._tables.config.lr * self.lr(step) / self.config.lr)
+
     def step(self, loss: Tensor, step: int) -> StepReport:
         """Back-propagates a loss and updates the parameters, or skips the step when something is not finite.
 
@@ -170,8 +175,6 @@ class GuardedOptimizer:
         self._optimizer.zero_grad(set_to_none=True)
         norm = math.nan
         if math.isfinite(value):
-            if self._tables is not None:
-                self._tables.set_lr(self._tables.config.lr * lr / self.config.lr)
             loss.backward()
             grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
             norm = self._clip(grads)

@@ -1,11 +1,15 @@
 """Training of rankers: early stopping, online training, interruptions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from rankitect.errors import TrainingError
+from rankitect.models.plan import Owner, looked_up
 from rankitect.tasks.ranking import RankingTask
+from rankitect.training.embeddings import TableConfig
 from rankitect.training.optimizer import OptimizerConfig
 from rankitect.training.ranking import FitConfig, fit
 from tests.tasks.tiny_ranking import Factorized, table
@@ -74,6 +78,45 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(tmp_path, stop_after
     assert result.evaluated == expected.evaluated
     for a, b in zip(model.parameters(), whole.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+class WithTable(Factorized):
+    """Its users are a table that a storage can hold."""
+
+    def __init__(self, seed=0):
+        super().__init__(seed, width=4)
+        self.users = Owner()
+        self.users.register_parameter("table", self.user)
+        del self.user
+
+    def lookup_tables(self):
+        return {"users.table": (self.users, "table")}
+
+    def forward(self, numeric, ids):
+        user = looked_up(self.users, "table", ids[:, 0])
+        return (user * self.item[ids[:, 1]]).sum(1, keepdim=True) + numeric @ self.linear.T + self.bias
+
+
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_tables_on_their_storage_learn_as_dense_ones_and_resume(tmp_path, backend, schedule):
+    """Adagrad of the touched rows is Adagrad of all rows, at the same rates, through an interruption."""
+    optimizer = OptimizerConfig(kind="adagrad", lr=0.1, schedule=schedule, weight_decay=0.0, clip=None, eps=1e-6)
+    config = FitConfig(epochs=2, batch=100, evaluate_every=0.5, optimizer=optimizer)
+    held = replace(config, tables=TableConfig(backend, "adagrad", lr=0.1, eps=1e-6))
+    models, entropies = [], []
+    for each in (config, held):
+        models.append(WithTable())
+        entropies.append(fit(models[-1], RankingTask(table(3000)), each).entropies)
+    assert entropies[0] == pytest.approx(entropies[1], rel=1e-4)
+    torch.testing.assert_close(models[0].users.table, models[1].users.table, rtol=1e-3, atol=1e-4)
+    assert not models[1].users.stores  # given back
+    file, steps = tmp_path / "state.safetensors", []
+    fit(WithTable(), RankingTask(table(3000)), held, checkpoint=file, should_stop=lambda: len(steps) >= 17,
+        progress=lambda done, total, note: steps.append(done))  # fmt: skip
+    again = WithTable(5)
+    assert fit(again, RankingTask(table(3000)), held, checkpoint=file).entropies == entropies[1]
+    torch.testing.assert_close(again.users.table, models[1].users.table, rtol=0, atol=0)
 
 
 def test_equal_seeds_give_equal_models_and_others_do_not():

@@ -1,0 +1,122 @@
+"""Evaluators of rankers: what they report equals what a direct computation gives; the smallest search end to end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+import rankitect
+from rankitect.domains.ranking_models import load_ranker
+from rankitect.models.supernet import build
+from rankitect.study.contracts import Measurement, StopRequested, TrialContext
+from rankitect.training.ranking import fit
+from tests.domains.tiny import own_cache
+from tests.domains.tiny_ranking import SMALL, ranking_parts
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("evaluators")
+    with own_cache(folder / "cache"):
+        yield ranking_parts(folder, "task.epochs=2")
+
+
+def context(folder: Path, seed: int = 0, **more: Any) -> TrialContext:
+    place = folder / "trial"
+    place.mkdir(parents=True, exist_ok=True)
+    return TrialContext(folder, place, seed, **more)
+
+
+def values(measurement: Measurement) -> dict[str, float]:
+    return {name: metric.value for name, metric in measurement.metrics.items()}
+
+
+def test_training_from_scratch_equals_a_direct_computation(parts: Any, tmp_path: Path) -> None:
+    task, architecture = parts.task, parts.space.sample(1, **parts.task.limits())
+    evaluator = parts.evaluators["final"]
+    found = evaluator.measure(architecture, context(tmp_path, seed=7))
+    model = build(parts.space, architecture, 7)
+    result = fit(model, task.task, task.fit_config(architecture, 7))
+    quality = task.task.quality(model, "test")
+    metrics = values(found)
+    assert metrics["normalized_entropy"] == quality.normalized_entropy
+    assert metrics["validation_normalized_entropy"] == min(result.entropies.values())
+    assert (metrics["auc"], metrics["calibration"]) == (quality.auc, quality.calibration)
+    assert found.metrics["normalized_entropy"].ci95 == quality.interval()
+    assert {spec.name for spec in evaluator.metrics} <= metrics.keys()
+    assert found.spent.train_tokens == result.examples
+    assert found.spent.eval_tokens == result.evaluated + 300
+    read, _ = load_ranker(tmp_path / "trial")
+    assert task.task.quality(read, "test").normalized_entropy == quality.normalized_entropy
+    kept = load_file(tmp_path / found.artifacts["losses"])["losses"]
+    assert kept.tolist() == quality.losses.tolist()
+    again = evaluator.measure(architecture, context(tmp_path / "again", seed=7))
+    assert values(again) == metrics
+
+
+def test_known_rankers_are_measured_as_candidates_are(parts: Any, tmp_path: Path) -> None:
+    known = parts.task.models["dlrm"]
+    found = parts.evaluators["final"].measure(known.architecture, context(tmp_path))
+    assert found.metrics["flops"].value == known.space.cost(known.architecture, "flops")
+    assert found.notes["best_step"] <= found.notes["steps"]
+
+
+def test_screening_with_inherited_weights(parts: Any, tmp_path: Path) -> None:
+    task, architecture = parts.task, parts.space.sample(2)
+    evaluator = parts.evaluators["screen"]
+    short = evaluator.measure(architecture, context(tmp_path))  # nothing to inherit: a short training stands in
+    assert short.spent.train_tokens == round(task.config.short_epochs * task.task.steps("train")) * task.config.batch
+    supernet = task.supernet(parts.space)
+    task.adopt(supernet)
+    try:
+        found = evaluator.measure(architecture, context(tmp_path))
+    finally:
+        task.adopt(None)
+    quality = task.task.quality(supernet.extract(architecture), "validation")
+    assert found.metrics["validation_normalized_entropy"].value == pytest.approx(quality.normalized_entropy)
+    assert found.spent.train_tokens == 0
+    assert found.spent.eval_tokens == quality.rows
+    assert {spec.name for spec in evaluator.metrics} == found.metrics.keys() == short.metrics.keys()
+
+
+def test_a_stop_is_obeyed_and_what_was_spent_is_told(parts: Any, tmp_path: Path) -> None:
+    steps: list[int] = []
+    place = context(
+        tmp_path, should_stop=lambda: len(steps) >= 2, progress=lambda done, total, note: steps.append(done)
+    )
+    with pytest.raises(StopRequested):
+        parts.evaluators["final"].measure(parts.space.sample(0), place)
+    assert place.spent.train_tokens == 2 * parts.task.config.batch
+
+
+def test_online_training_notes_its_progressive_validation(tmp_path: Path, parts: Any) -> None:
+    online = ranking_parts(tmp_path, "task.one_pass=true")
+    found = online.evaluators["final"].measure(online.space.sample(1), context(tmp_path))
+    assert found.spent.train_tokens == 1200
+    assert found.notes["best_step"] == found.notes["steps"] == 5
+    assert found.notes["progressive"] > 0
+
+
+def test_the_smallest_search_ends_with_a_paired_comparison(tmp_path: Path, parts: Any) -> None:
+    result = rankitect.search(
+        [*SMALL, "controller=random", "controller.samples=1", "controller.bands=2"],
+        output_dir=tmp_path / "run", quiet=True, report={"tensorboard": False},
+    )  # fmt: skip
+    assert result.ended == "finished"
+    summary = json.loads((result.folder / "summary.json").read_text())
+    assert summary["objectives"][0]["held_out"] == "normalized_entropy"
+    assert {b["name"] for b in summary["baselines"]} == {"dlrm", "lr"}
+    assert summary["ledger"]["coin"] == "rows"
+    first = summary["pareto"][0]["artifacts"]
+    paired = json.loads((result.folder / first["paired"]).read_text())
+    assert set(paired["against"]) == {"dlrm", "lr"}
+    load_ranker((result.folder / first["weights"]).parent)
+    page = (result.folder / "report" / "report.md").read_text()
+    assert "Normalized entropy" in page
+    assert "rows trained and evaluated" in page
+    assert "tokens trained" not in page
