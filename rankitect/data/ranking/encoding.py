@@ -123,8 +123,9 @@ def encode(
             together = len(rows) and len(rows) == rows[-1] - rows[0] + 1
             chosen = slice(int(rows[0]), int(rows[-1]) + 1) if together else rows
             target = assignment.target(number, split, rows)
-            for name, values in file.items():
-                values[target] = arrays[name][chosen]
+            for name, path in file.items() if len(rows) else ():
+                # Mapped anew each time: pages that stay mapped would count as this process's memory.
+                np.load(path, mmap_mode="r+")[target] = arrays[name][chosen]
             labels, ids = arrays["labels"][chosen], arrays["ids"][chosen]
             found.append((np.array([len(rows), labels.sum()]), (ids == UNKNOWN_ID).sum(axis=0)))
         return shard.rows, found
@@ -137,10 +138,6 @@ def encode(
             clicks[split] += labels
             unknown[split] += strange
     progress.end()
-    for file in files:
-        for array in file.values():
-            if isinstance(array, np.memmap):
-                array.flush()
     firsts = np.cumsum([0, *plan.features.slots])[:-1]
     facts = {}
     for split, name in enumerate(SPLITS):
@@ -151,7 +148,8 @@ def encode(
             for feature, first in zip(plan.features.categorical, firsts, strict=True)
         }
         facts[name] = {"rows": int(rows), "base_rate": float(positive / rows), "unknown": shares}
-        facts[name] |= _bayes(files[split].get("truth"), files[split]["labels"])
+        if "truth" in files[split]:
+            facts[name] |= _bayes(np.load(files[split]["truth"]), np.load(files[split]["labels"]))
     return {"splits": facts}
 
 
@@ -243,12 +241,12 @@ def _kinds(plan: Plan, columns: int, shard: RawShard) -> dict[str, tuple[type, t
     return kinds | {name: (kind, ()) for name, (kind, values) in optional.items() if values is not None}
 
 
-def _create(folder: Path, split: str, rows: int, kinds: dict[str, tuple[type, tuple[int, ...]]]) -> dict[str, _Array]:
+def _create(folder: Path, split: str, rows: int, kinds: dict[str, tuple[type, tuple[int, ...]]]) -> dict[str, Path]:
     """The files of a split, to be filled."""
-    return {
-        name: np.lib.format.open_memmap(folder / f"{split}.{name}.npy", mode="w+", dtype=dtype, shape=(rows, *shape))
-        for name, (dtype, shape) in kinds.items()
-    }
+    files = {name: folder / f"{split}.{name}.npy" for name in kinds}
+    for name, (dtype, shape) in kinds.items():
+        np.lib.format.open_memmap(files[name], mode="w+", dtype=dtype, shape=(rows, *shape))
+    return files
 
 
 def _check_labels(split: str, schema: TableSchema, rows: int, positive: int) -> None:
@@ -261,10 +259,8 @@ def _check_labels(split: str, schema: TableSchema, rows: int, positive: int) -> 
         )
 
 
-def _bayes(truth: _Array | None, labels: _Array) -> dict[str, float]:
+def _bayes(truth: _Array, labels: _Array) -> dict[str, float]:
     """Normalised entropy of the probabilities that generated the labels: realised, and expected over labels."""
-    if truth is None:
-        return {}
     p = np.clip(np.asarray(truth, dtype=np.float64), 1e-9, 1 - 1e-9)
 
     def entropy(rate: Any, p: Any) -> float:

@@ -6,6 +6,7 @@ no hash of a column, and pandas' one goes through Python objects; this one is a 
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Keys", "hash_values", "mix", "uniform"]
 
 Keys = NDArray[np.uint64]
+_LONG = 256  # bytes
 
 
 def mix(keys: Keys) -> Keys:
@@ -43,7 +45,8 @@ def hash_values(values: pa.Array) -> Keys:
     """The key of each value.
 
     The length in bytes, mixed; then for each eight bytes (little-endian, the last filled with zeros) exclusive or and
-    mix.
+    mix. Of values longer than 256 bytes the key is BLAKE2b's digest of eight bytes instead, read as little-endian: each
+    word is a round over all values.
 
     Args:
         values: A binary array (32-bit offsets) without nulls, [n].
@@ -61,13 +64,18 @@ def hash_values(values: pa.Array) -> Keys:
     words = np.ndarray(shape=(size + 1,), dtype="<u8", buffer=data.data, strides=(1,))  # the word from each byte on
     keys = mix(lengths.astype(np.uint64))
     rows: NDArray[np.int64] | slice = slice(None)
-    for word in range(-(-int(lengths.max()) // 8)):
+    short = lengths <= _LONG
+    for word in range(-(-int(lengths.max(where=short, initial=0)) // 8)):
         if word:
-            rows = np.flatnonzero(lengths > 8 * word)
+            rows = np.flatnonzero(short & (lengths > 8 * word))
         left = lengths[rows] - 8 * word
         # An empty value has no word; all rows are read in the first round, so it is put back.
         read = cast("Keys", words[np.minimum(starts[rows] + 8 * word, size)])
         read = read & ~np.uint64(0) >> (np.uint64(64) - np.uint64(8) * np.clip(left, 1, 8).astype(np.uint64))
         mixed = mix(keys[rows] ^ read)
         keys[rows] = np.where(left > 0, mixed, keys[rows])
+    for row in np.flatnonzero(~short).tolist():
+        value = data[starts[row] : starts[row] + lengths[row]].tobytes()
+        digest = hashlib.blake2b(value, digest_size=8).digest()
+        keys[row] = int.from_bytes(digest, "little")
     return keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def publish(folder: Path, plan: Plan, described: dict[str, Any], facts: dict[str
         if vocabulary.keys is not None:
             np.save(folder / f"keys{place}.npy", vocabulary.keys)
     files = sorted(folder.glob("*.npy"))
-    hashes = list(in_order([lambda file=file: file_sha256(file) for file in files], workers))  # type: ignore[misc]
+    hashes = list(in_order([lambda file=file: _kept(file) for file in files], workers))  # type: ignore[misc]
     manifest = {
         "described": described,
         "features": plan.features.to_json(),
@@ -89,6 +90,13 @@ def open_stored(folder: Path, fingerprint: str) -> RankingData:
             facts["splits"][name],
         )
     return RankingData(manifest["described"]["name"], fingerprint, features, splits, facts, folder)
+
+
+def _kept(file: Path) -> str:
+    """The hash of a file that is then on the disk."""
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
+    return file_sha256(file)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

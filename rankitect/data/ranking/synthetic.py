@@ -7,6 +7,8 @@ Rows are made piece by piece, each from its own seed, so any number of rows take
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,10 +18,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from rankitect.data.files import write_atomically
 from rankitect.data.ranking.schema import Categorical, Label, Numeric, SyntheticSettings, TableSchema, Timestamp
 from rankitect.data.ranking.sources import Piece
 
-__all__ = ["Rows", "SyntheticSource", "write_criteo"]
+__all__ = ["Rows", "SyntheticSource", "main", "write_avazu", "write_criteo"]
 
 _ROWS = 1 << 16  # of a piece; part of what the rows are
 _RANK = 4  # of the teacher's factors
@@ -182,21 +185,44 @@ def write_criteo(settings: SyntheticSettings, file: BinaryIO) -> None:
         columns: dict[str, Any] = {"label": pa.array(rows.labels)}
         for i, values in enumerate(rows.numeric.T):
             columns[f"I{i + 1}"] = pa.array(values, from_pandas=True).cast(pa.int64())
-        for i, ids in enumerate(rows.ids.T):
-            # One to one for values below 2^32, and without order, as hashes are.
-            hashed = (ids.astype(np.uint64) * np.uint64(2_654_435_761) + np.uint64(i * 97)) & np.uint64(0xFFFFFFFF)
-            columns[f"C{i + 1}"] = _hexadecimal(hashed.astype(np.uint32))
+        columns |= {f"C{i + 1}": _hexadecimal(ids, i) for i, ids in enumerate(rows.ids.T)}
         csv.write_csv(pa.table(columns), file, options)
 
 
-def _hexadecimal(values: NDArray[np.uint32]) -> Any:
-    """Eight hexadecimal digits of each value, an Arrow string array."""
+def write_avazu(settings: SyntheticSettings, file: BinaryIO) -> None:
+    """Writes generated rows as Avazu's CSV: id, click, hour and 21 values."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv
+
+    from rankitect.data.ranking.readers import AVAZU
+
+    names = [column.name for column in AVAZU.categorical]
+    source = SyntheticSource(settings.model_copy(update={"numeric": 0, "categorical": len(names)}))
+    first = 0
+    for rows in source.rows():
+        hours = pc.strftime(pa.array(rows.seconds).cast(pa.timestamp("s")), format="%y%m%d%H")
+        columns: dict[str, Any] = {
+            "id": pa.array(np.arange(first, first + len(hours))),
+            "click": pa.array(rows.labels),
+            "hour": hours,
+        }
+        columns |= {name: _hexadecimal(ids, i) for i, (name, ids) in enumerate(zip(names, rows.ids.T, strict=True))}
+        csv.write_csv(pa.table(columns), file, csv.WriteOptions(include_header=first == 0, quoting_style="none"))
+        first += len(hours)
+
+
+def _hexadecimal(ids: NDArray[np.int64], feature: int) -> Any:
+    """Eight hexadecimal digits for each id, one to one and without order, as hashes are; an Arrow string array."""
     import pyarrow as pa
 
+    hashed = (ids.astype(np.uint64) * np.uint64(2_654_435_761) + np.uint64(feature * 97)) & np.uint64(0xFFFFFFFF)
     shifts = np.arange(28, -4, -4, dtype=np.uint32)
-    digits = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)[(values[:, None] >> shifts) & np.uint32(15)]
-    offsets = np.arange(0, 8 * len(values) + 1, 8, dtype=np.int32)
-    return pa.StringArray.from_buffers(len(values), pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(digits)))
+    digits = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)[
+        (hashed.astype(np.uint32)[:, None] >> shifts) & np.uint32(15)
+    ]
+    offsets = np.arange(0, 8 * len(ids) + 1, 8, dtype=np.int32)
+    return pa.StringArray.from_buffers(len(ids), pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(digits)))
 
 
 def _zipf(chance: NDArray[np.float64], size: int, exponent: float) -> NDArray[np.int64]:
@@ -207,3 +233,37 @@ def _zipf(chance: NDArray[np.float64], size: int, exponent: float) -> NDArray[np
         power = 1 - exponent
         ranks = (chance * ((size + 1.0) ** power - 1) + 1) ** (1 / power)
     return np.minimum(ranks.astype(np.int64) - 1, size - 1)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write a generated log from the command line.
+
+    Returns:
+        0; 2 if the file cannot be written or a size is not allowed.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m rankitect.data.ranking.synthetic", description="Write a generated click log, to try things on."
+    )
+    parser.add_argument("file", type=Path, help="what to write")
+    parser.add_argument("--layout", choices=("criteo", "avazu"), default="criteo", help="columns of the file")
+    parser.add_argument("--rows", type=int, default=20_000, help="default 20000")
+    parser.add_argument("--ids", type=int, default=1000, help="values of the largest feature, default 1000")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    try:
+        settings = SyntheticSettings(rows=args.rows, ids=args.ids, seed=args.seed)
+        write = {"criteo": write_criteo, "avazu": write_avazu}[args.layout]
+        write_atomically(args.file, lambda part: _to(part, settings, write))
+    except (ValueError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _to(path: Path, settings: SyntheticSettings, write: Callable[[SyntheticSettings, BinaryIO], None]) -> None:
+    with path.open("wb") as file:
+        write(settings, file)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

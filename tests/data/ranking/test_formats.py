@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from rankitect.data.ranking import DataSettings, RankingData, open_ranking
 from rankitect.data.ranking.keys import hash_values, mix
 from rankitect.data.ranking.schema import SyntheticSettings
-from rankitect.data.ranking.synthetic import SyntheticSource, write_criteo
+from rankitect.data.ranking.synthetic import SyntheticSource, main, write_criteo
 from rankitect.data.ranking.vocabulary import KeyCounter, Vocabulary
 from rankitect.errors import DataError
 
@@ -25,6 +26,8 @@ SMALL = SyntheticSettings(rows=3000, ids=200, seed=3)
 def by_hand(value: bytes) -> int:
     """The key as the documentation has it, in plain Python."""
     bits = (1 << 64) - 1
+    if len(value) > 256:
+        return int.from_bytes(hashlib.blake2b(value, digest_size=8).digest(), "little")
 
     def mixed(x: int) -> int:
         x = (x + 0x9E3779B97F4A7C15) & bits
@@ -38,7 +41,10 @@ def by_hand(value: bytes) -> int:
     return key
 
 
-@given(values=st.lists(st.binary(max_size=40), max_size=20), start=st.integers(0, 5))
+@given(
+    values=st.lists(st.binary(max_size=40) | st.binary(min_size=250, max_size=260), max_size=20),
+    start=st.integers(0, 5),
+)
 def test_keys(values: list[bytes], start: int) -> None:
     found = hash_values(pa.array(values, pa.binary()).slice(start))
     assert found.tolist() == [by_hand(value) for value in values[start:]]
@@ -94,6 +100,14 @@ def test_avazu(tmp_path: Path) -> None:
     assert len(data.features.categorical) == 23
     assert data.split("train").ids[:, -2].tolist() == [2 + i // 10 for i in range(160)]
     assert set(data.split("train").ids[:, -1].tolist()) == {3}  # 21 October 2014 was a Tuesday
+
+
+def test_written_logs_are_read_back(tmp_path: Path) -> None:
+    file = tmp_path / "avazu.csv"
+    assert main([str(file), "--layout", "avazu", "--rows", "700", "--ids", "50"]) == 0
+    data = open_ranking(DataSettings(format="avazu", path=str(file)), cache=tmp_path / "cache")
+    assert sum(split.rows for split in data.splits.values()) == 700
+    assert main([str(tmp_path / "none" / "log.tsv")]) == 2
 
 
 RATINGS = [(u, m, 1 + (u * m) % 5, 1_000_000 + 7919 * ((u * 31 + m) % 97)) for u in range(1, 7) for m in range(1, 11)]
