@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ("cost_readings", "supernet_overhead", "extraction", "dnas_step", "importance")
+SCRIPTS = ("cost_readings", "supernet_overhead", "extraction", "dnas_step", "importance", "preprocessing")
 
 
 @pytest.mark.slow

@@ -156,3 +156,17 @@ def test_rows_are_numbered_through_blocks_and_quotes(tmp_path: Path) -> None:
         opened(tmp_path, lines)
     long = "1,2," + "u" * 3_000_000 + ",3"
     assert opened(tmp_path, [*GOOD, long, *GOOD], split="hash").facts["bad_rows"] == {}
+
+
+def test_the_guide_agrees_with_the_settings() -> None:
+    """What docs/your_data.md shows is allowed, and it names every key."""
+    import yaml
+
+    from rankitect.data.ranking import TableSchema
+
+    text = (Path(__file__).parents[3] / "docs" / "your_data.md").read_text()
+    shown = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    DataSettings.model_validate(shown["task"]["data"])
+    for key in (*TableSchema.model_fields, *DataSettings.model_fields):
+        if key not in ("table", "split_seed", "workers", "synthetic"):
+            assert f"`{key}`" in text, key
