@@ -93,7 +93,7 @@ def test_the_report_page_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "text"),
     [
-        ("space=nowhere", "Unknown space 'nowhere'. Allowed: grid, mobile_llm."),
+        ("space=nowhere", "Unknown space 'nowhere'. Allowed: grid, mobile_llm, "),
         ("controller=gird", "Unknown controller 'gird'"),
         ("space.sise=2", "Did you mean 'space.size'"),
         ("seed=x", "'seed' on the command line is 'x'"),

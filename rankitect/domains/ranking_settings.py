@@ -48,7 +48,7 @@ class TableSettings(BaseModel):
     optimizer: Literal["sgd", "adagrad", "rowwise_adagrad", "adam", "dense"] = Field(
         default="adagrad", description="of the rows of a batch; dense: tables are trained as all other weights"
     )
-    lr: float = Field(default=0.05, gt=0, description="peak learning rate; follows the schedule of task.optimizer")
+    lr: float = Field(default=0.02, gt=0, description="peak learning rate; follows the schedule of task.optimizer")
     eps: float = Field(default=1e-8, gt=0, description="denominator floor")
 
     def settings(self) -> TableConfig | None:
