@@ -182,8 +182,9 @@ class Scores:
         current, score, cost = architecture, self._score(architecture), self._target.of(architecture)
         while target - cost > SPARE:
             better = []
-            for other in self.space.neighbours(current):
-                gain, price = self._score(other) - score, self._target.of(other) - cost
+            others = list(self.space.neighbours(current))
+            for other, total in zip(others, self._target.of_many(others), strict=True):
+                gain, price = self._score(other) - score, total - cost
                 if gain > 0 and cost + price <= target:
                     better.append((gain / max(price, 1e-6), other.fingerprint, other))
             if not better:

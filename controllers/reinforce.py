@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["Reinforce"]
 
 STATE = "reinforce.safetensors"
-TOLERANCE = 2e-3
-"""Of the expected cost of a draw, relative to the reference: draws themselves vary more."""
 
 
 class Reinforce(StagedSearch):
@@ -64,7 +62,6 @@ class Reinforce(StagedSearch):
         super().__init__(config.samples, config.finalists, by, aims, seed)
         self._config, self.moves, self._task, self._targeted = config, moves, task, targeted
         self._memory: list[Record] = []
-        self._drawn: dict[str, tuple[float | None, float]] = {}
         self._range = (0.0, 1.0)
 
     @classmethod
@@ -93,7 +90,7 @@ class Reinforce(StagedSearch):
         space, cost = self.moves.space, None
         if self._targeted:
             name = self._config.cost or main_cost(self._task)
-            cost = CostTarget(space, name, self._task.reference, TOLERANCE, rounds=1)
+            cost = CostTarget(space, name, self._task.reference, quick=True)
             rng = np.random.default_rng([self.seed, 2])
             self._range = tuple(cost.of(self.moves.extreme(name, most, rng)) for most in (False, True))  # type: ignore[assignment]
         return Policy(space, cost, self._config.clip)
@@ -144,7 +141,7 @@ class Reinforce(StagedSearch):
         from rankitect.controllers.reinforce_policy import Record
 
         rng = np.random.default_rng([self.seed, 5, step])
-        architecture, target, chance = self._draw(rng, frozenset())
+        architecture, target, price, chance = self._draw(rng, frozenset())
         loss, used = weights.step(architecture, step)
         row = [target if target is not None else 0.0, loss]
         reward = -loss
@@ -154,7 +151,7 @@ class Reinforce(StagedSearch):
             row.append(beside)
         if math.isfinite(reward):
             history.append(row)
-            self._learn_from([Record(architecture, target, reward, chance)], rng)
+            self._learn_from([Record(architecture, target, price, reward, chance)], rng)
         return loss, used
 
     def _learn_from(self, new: list[Record], rng: np.random.Generator) -> None:
@@ -172,14 +169,15 @@ class Reinforce(StagedSearch):
     # --- learning from measurements ---------------------------------------------------------------------------------
     def _draw(
         self, rng: np.random.Generator, known: set[str] | frozenset[str]
-    ) -> tuple[Architecture, float | None, float]:
-        """A new architecture within the constraints from the policy, its cost target, and its log probability.
+    ) -> tuple[Architecture, float | None, float, float]:
+        """A new architecture within the constraints from the policy, its cost target and price, its log probability.
 
         Raises:
             SpaceError: There is nothing new.
         """
         target = float(rng.uniform(*self._range)) if self._targeted else None
-        chances = self._policy.chances(target)
+        price = self._policy.price(target)
+        chances = self._policy.chances(price)
         made: Architecture | None = None
         for _ in range(TRIES):
             try:
@@ -193,15 +191,15 @@ class Reinforce(StagedSearch):
             made = self.moves.sample(rng, known)
         if made is None:
             raise SpaceError("nothing new within the constraints")
-        return made, target, self._policy.log_chance(made, chances)
+        return made, target, price, self._policy.log_chance(made, chances)
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
         """A draw of the policy."""
         try:
-            made, target, chance = self._draw(rng, self.known)
+            made, target, price, chance = self._draw(rng, self.known)
         except SpaceError:
             return None
-        return made, {"target": target, "chance": chance}
+        return made, {"target": target, "price": price, "chance": chance}
 
     def learn(self, trials: list[Trial]) -> None:
         """A step of the policy on new measurements and some earlier ones."""
@@ -213,6 +211,7 @@ class Reinforce(StagedSearch):
                 cost = self.aims.costs(trial.measurement)[0]
                 reward = -math.log(cost) if cost > 0 else -cost
                 made = self.moves.space.validate(trial.architecture)
-                new.append(Record(made, trial.tags["target"], reward, trial.tags["chance"]))
+                tags = trial.tags
+                new.append(Record(made, tags["target"], tags["price"], reward, tags["chance"]))
         if new:
             self._learn_from(new, np.random.default_rng([self.seed, 6, len(self.told)]))

@@ -24,25 +24,27 @@ class Record:
 
     Attributes:
         architecture: What was drawn.
-        target: The cost target that it was drawn at; None without one.
+        target: The cost target that it was drawn for; None without one.
+        price: The price of cost at which the policy met that target.
         reward: Higher is better.
         chance: log probability of its live choices when it was drawn.
     """
 
     architecture: Architecture
     target: float | None
+    price: float
     reward: float
     chance: float
 
     def to_data(self) -> list[Any]:
         """Plain data for a checkpoint."""
-        return [self.architecture.to_data()["choices"], self.target, self.reward, self.chance]
+        return [self.architecture.to_data()["choices"], self.target, self.price, self.reward, self.chance]
 
     @classmethod
     def from_data(cls, space: SearchSpace, data: Sequence[Any]) -> Record:
         """The inverse of `to_data`."""
-        choices, target, reward, chance = data
-        return cls(space.architecture(choices), target, float(reward), float(chance))
+        choices, target, price, reward, chance = data
+        return cls(space.architecture(choices), target, float(price), float(reward), float(chance))
 
 
 def advantages(records: Sequence[Record], memory: Sequence[Record]) -> np.ndarray:
@@ -69,7 +71,7 @@ def advantages(records: Sequence[Record], memory: Sequence[Record]) -> np.ndarra
 
 
 class Policy:
-    """A softmax over the values of each choice, tilted so that the expected cost is a target.
+    """A softmax over the values of each choice, tilted by a price of cost at which the expected cost is a target.
 
     The gradient of an architecture's log probability with respect to the logits of a live choice is (one-hot of its
     value - probabilities); choices that are not live had no part in the result.
@@ -86,12 +88,15 @@ class Policy:
         self.space, self._cost, self._clip = space, cost, clip
         self.logits = {p: torch.zeros(len(c.values), dtype=torch.float64) for p, c in space.choices.items()}
 
-    def chances(self, target: float | None) -> dict[str, torch.Tensor]:
-        """Probabilities of the values of each choice at a target."""
-        if self._cost is None or target is None:
+    def price(self, target: float | None) -> float:
+        """The price of cost, in logits, at which the expected cost is a target now; 0 without a target."""
+        return 0.0 if self._cost is None or target is None else self._cost.price(self.logits, target, 1.0)
+
+    def chances(self, price: float = 0.0) -> dict[str, torch.Tensor]:
+        """Probabilities of the values of each choice at a price of cost."""
+        if self._cost is None:
             return {p: x.softmax(0) for p, x in self.logits.items()}
-        self._cost.forget()  # a function of logits and target alone, so that a resumed search draws the same
-        return self._cost.chances(self.logits, target, 1.0)
+        return self._cost.at(self.logits, price, 1.0)
 
     def draw(self, chances: Mapping[str, torch.Tensor], rng: np.random.Generator) -> dict[str, Any]:
         """A value for every choice; rules are not checked."""
@@ -126,7 +131,7 @@ class Policy:
         steps = {p: torch.zeros_like(x) for p, x in self.logits.items()}
         weights = []
         for record, score in zip(records, scores, strict=True):
-            chances = self.chances(record.target)
+            chances = self.chances(record.price)
             ratio = self.log_chance(record.architecture, chances) - record.chance
             weights.append(min(self._clip, math.exp(min(ratio, 50.0))))
             for path, value in record.architecture.choices.items():

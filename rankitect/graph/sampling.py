@@ -231,16 +231,20 @@ def crossover(space: SearchSpace, mother: Architecture, father: Architecture, rn
 
 def neighbours(space: SearchSpace, architecture: Architecture) -> Iterator[Architecture]:
     """See `SearchSpace.neighbours`."""
+    start = space.encode([architecture])
+    changes = [
+        (path, i)
+        for path, value in architecture.choices.items()
+        for i, other in enumerate(space.choices[path].values)
+        if other != value
+    ]
+    columns = {path: np.repeat(column, len(changes)) for path, column in start.items()}
+    for at, (path, i) in enumerate(changes):
+        columns[path][at] = i
+    columns = space.canonical(columns) if changes else columns
+    allowed = space.feasible(columns) if changes else np.zeros(0, dtype=bool)
     seen = {architecture.fingerprint}
-    for path in architecture.choices:
-        for value in space.choices[path].values:
-            if value == architecture.choices[path]:
-                continue
-            full = {p: c.values[0] for p, c in space.choices.items()} | dict(architecture.choices) | {path: value}
-            try:
-                made = space.architecture(full)
-            except SpaceError:
-                continue
-            if made.fingerprint not in seen:
-                seen.add(made.fingerprint)
-                yield made
+    for made in space.decode({p: c[allowed] for p, c in columns.items()}) if allowed.any() else ():
+        if made.fingerprint not in seen:
+            seen.add(made.fingerprint)
+            yield made

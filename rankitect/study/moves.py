@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,8 +89,8 @@ class Moves:
     def extreme(self, kind: str, largest: bool, rng: np.random.Generator) -> Architecture:
         """An architecture of nearly the largest (or least) cost within the bounds.
 
-        The best of many draws, improved one choice at a time until no single change helps. Exact where the cost rises
-        with each choice on its own and no rule ties choices together.
+        The best of many draws, improved by changes of single choices, many at once where they go together, until none
+        helps. Exact where the cost rises with each choice on its own and no rule ties choices together.
 
         Args:
             kind: The cost: a kind, or scope:kind.
@@ -103,9 +103,11 @@ class Moves:
         scope, _, kind = kind.rpartition(":")
         sign = 1.0 if largest else -1.0
         space = self.space
+        if not space.choices:
+            return space.sample(rng)
 
-        def value(rows: list[dict[str, int]]) -> np.ndarray:
-            columns = space.canonical({p: np.asarray([r[p] for r in rows]) for p in space.choices})
+        def value(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+            columns = space.canonical(columns)
             ok = space.feasible(columns)
             for key, (low, high) in self.limits.items():
                 part, _, bounded = key.rpartition(":")
@@ -114,15 +116,29 @@ class Moves:
             return np.where(ok, sign * np.asarray(space.cost(columns, kind, scope)), -np.inf)
 
         drawn = space.encode(space.sample_many(TRIES, rng, **self.limits))
-        starts = [{p: int(c[i]) for p, c in drawn.items()} for i in range(TRIES)]
-        best = starts[int(value(starts).argmax())]
-        reached = float(value([best])[0])
+        best = _row(drawn, int(value(drawn).argmax()))
+        reached = float(value(_columns([best]))[0])
         while True:
-            before = reached
-            for path, choice in space.choices.items():
-                rows = [{**best, path: i} for i in range(len(choice.values))]
-                found = value(rows)
-                if found.max() > reached:
-                    best, reached = rows[int(found.argmax())], float(found.max())
-            if reached == before:
-                return space.decode({p: np.asarray([i]) for p, i in best.items()})[0]
+            changes = [(p, i) for p, c in space.choices.items() for i in range(len(c.values)) if i != best[p]]
+            found = value(_columns([{**best, p: i} for p, i in changes])) if changes else np.zeros(0)
+            better = [(found[at], p, i) for at, (p, i) in enumerate(changes) if found[at] > reached]
+            if not better:
+                return space.decode(_columns([best]))[0]
+            # The best value of each choice that has a better one; then the most helpful one, two, four … together.
+            by_choice = {p: i for _, p, i in sorted(better, key=lambda change: change[0])}
+            ordered = [p for _, p, _ in sorted(better, key=lambda change: -change[0])]
+            helpful = list(dict.fromkeys(ordered))
+            counts = sorted({len(helpful), *(2**k for k in range(len(helpful).bit_length()))})
+            together = [{**best, **{p: by_choice[p] for p in helpful[:n]}} for n in counts]
+            totals = value(_columns(together))
+            best, reached = together[int(totals.argmax())], float(totals.max())
+
+
+def _columns(rows: Sequence[Mapping[str, int]]) -> dict[str, np.ndarray]:
+    """Index columns of architectures given one by one."""
+    return {p: np.asarray([row[p] for row in rows]) for p in rows[0]}
+
+
+def _row(columns: Mapping[str, np.ndarray], at: int) -> dict[str, int]:
+    """One architecture of index columns."""
+    return {p: int(c[at]) for p, c in columns.items()}

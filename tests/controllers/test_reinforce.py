@@ -45,10 +45,10 @@ def test_the_policy_moves_along_the_gradient_of_the_log_probability() -> None:
     leaves = {p: x.clone().requires_grad_(True) for p, x in policy.logits.items()}
     total = sum(leaves[p].log_softmax(0)[SPACE.choices[p].position(v)] for p, v in architecture.choices.items())
     total.backward()  # type: ignore[union-attr]
-    chance = policy.log_chance(architecture, policy.chances(None))
+    chance = policy.log_chance(architecture, policy.chances())
     assert chance == pytest.approx(total.item())  # type: ignore[union-attr]
     before = {p: x.clone() for p, x in policy.logits.items()}
-    weights = policy.learn([Record(architecture, None, 0.0, chance)], np.asarray([1.5]), lr=0.1)
+    weights = policy.learn([Record(architecture, None, 0.0, 0.0, chance)], np.asarray([1.5]), lr=0.1)
     assert weights == [pytest.approx(1.0)]
     for path, leaf in leaves.items():
         slope = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
@@ -59,18 +59,18 @@ def test_the_policy_moves_along_the_gradient_of_the_log_probability() -> None:
 def test_importance_weights_are_ratios_and_clipped(shift: float, weight: float) -> None:
     policy = Policy(SPACE, None, clip=2.0)
     architecture = SPACE.sample(1)
-    chance = policy.log_chance(architecture, policy.chances(None))
-    found = policy.learn([Record(architecture, None, 0.0, chance + shift)], np.asarray([0.0]), lr=0.1)
+    chance = policy.log_chance(architecture, policy.chances())
+    found = policy.learn([Record(architecture, None, 0.0, 0.0, chance + shift)], np.asarray([0.0]), lr=0.1)
     assert found == [pytest.approx(weight)]
 
 
 def test_the_expected_cost_is_the_target() -> None:
     task = Task()
-    cost = CostTarget(SPACE, "flops", task.reference, tolerance=2e-3, rounds=1)
+    cost = CostTarget(SPACE, "flops", task.reference, quick=True)
     policy = Policy(SPACE, cost, clip=2.0)
     for target in (0.4, 0.6, 0.8):
-        chances = policy.chances(target)
-        assert float(cost.expected(chances)) == pytest.approx(target, abs=0.02)
+        chances = policy.chances(policy.price(target))
+        assert float(cost.expected(chances)) == pytest.approx(target, abs=0.003)
         rng = np.random.default_rng(0)
         drawn = [SPACE.architecture(policy.draw(chances, rng)) for _ in range(300)]
         assert np.mean([cost.of(a) for a in drawn]) == pytest.approx(target, abs=0.05)
@@ -79,7 +79,7 @@ def test_the_expected_cost_is_the_target() -> None:
 def test_advantages_are_relative_to_what_is_usual_at_the_target() -> None:
     made = SPACE.sample(0)
     memory = [
-        Record(made, t, 2 * t + e, 0.0) for t, e in zip((0.2, 0.4, 0.6, 0.8), (0.1, -0.1, -0.1, 0.1), strict=True)
+        Record(made, t, 0.0, 2 * t + e, 0.0) for t, e in zip((0.2, 0.4, 0.6, 0.8), (0.1, -0.1, -0.1, 0.1), strict=True)
     ]
     found = advantages(memory, memory)
     assert found == pytest.approx([1.0, -1.0, -1.0, 1.0])
