@@ -93,9 +93,11 @@ def test_the_command_compares_and_resumes(folder: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.slow
-def test_scores_are_compared_over_the_same_architectures(folder: Path) -> None:
+def test_scores_are_compared_over_the_same_architectures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pandas as pd
 
+    monkeypatch.setattr(compare, "WARM", (0.0, 0.4))
+    monkeypatch.setattr(compare, "COLD", ("nwot", "flops"))
     given = ["space=mobile_llm", "preset=smoke", "runner.threads=1", "task.uniform=[0.75]", "controller.steps=2"]
     assert compare.main(["--correlation", "3", "--output-dir", str(folder / "scores"), *given, "--seeds", "0"]) == 0
     table = pd.read_csv(folder / "scores" / "scores.csv")
