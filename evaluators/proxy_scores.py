@@ -206,15 +206,16 @@ def nwot(model: nn.Module, inputs: tuple[Tensor, ...], jitter: float = 0.0) -> f
     Args:
         model: Left as it is.
         inputs: Of one batch.
-        jitter: Added to the diagonal, so that two equal examples leave the determinant above 0.
+        jitter: Added to the diagonal, so that the determinant is above 0 where two examples are equal, and least where
+            the model has no such unit and tells none apart.
 
     Raises:
-        TrainingError: The model has no such unit.
+        TrainingError: The model has no such unit, and there is no jitter.
     """
     switches = _Switches(len(inputs[0]))
     with torch.no_grad(), switches:
         model(*inputs)
-    if not float(switches.kernel.abs().sum()):
+    if not jitter and not float(switches.kernel.abs().sum()):
         raise TrainingError("NWOT counts ReLU, SiLU and GELU units; this model has none.")
     kernel = switches.kernel + jitter * torch.eye(switches.rows, dtype=torch.float64)
     return float(torch.linalg.slogdet(kernel).logabsdet)

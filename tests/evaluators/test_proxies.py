@@ -111,6 +111,7 @@ def test_nwot_by_hand() -> None:
     assert scores.nwot(Two(), (x,)) == pytest.approx(math.log(3))
     with pytest.raises(TrainingError, match="this model has none"):
         scores.nwot(nn.Linear(2, 1), (x,))
+    assert scores.nwot(nn.Linear(2, 1), (x,), jitter=1e-3) == pytest.approx(2 * math.log(1e-3))
 
 
 def test_inputs_are_heard_without_a_forward_pass() -> None:
