@@ -94,7 +94,8 @@ def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> Compo
         if not folder.is_dir():
             raise ConfigError(f"The folder of configurations {folder} does not exist.")
     known = groups(folders)
-    prepared, given = [], set()
+    prepared: list[str] = []
+    given: set[str] = set()
     for override in overrides:
         text, key = _prepare(override, known)
         if text is None:  # preset=null: takes back an earlier one
