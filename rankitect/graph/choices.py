@@ -110,7 +110,7 @@ class Choice(Expr):
         Raises:
             SpaceError: A value is not allowed.
         """
-        places: dict[ChoiceValue | None, int] = {**self.index, None: 0}
+        places = dict[object, int](self.index.items()) | {None: 0}
         try:
             return np.fromiter([places[v] for v in values], np.int64, len(values))
         except (KeyError, TypeError):  # not allowed, or in another spelling: `position` says which
