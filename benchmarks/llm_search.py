@@ -7,7 +7,7 @@ backbone's weights in place of those that the search trained, uniform width with
 uniform width without closed-form refits. Every finished measurement is a line in `results.jsonl`; repeating the command
 goes on where it stopped.
 
-    python benchmarks/llm_search.py --folder runs/bench-llm --seeds 3
+    python benchmarks/llm_search.py --folder runs/bench-llm --seeds 0 1 2
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     """Run what is missing, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/bench-llm"))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--targets", type=float, nargs="+", default=[0.75, 0.6, 0.5])
     parser.add_argument("--tokens", type=int, default=10240, help="healing tokens of one candidate")
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, *CAUSES], default=list(METHODS))
@@ -42,7 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     results = Results(options.folder / "results.jsonl")
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         run_seed(seed, options, results)
     print(results.table(options.targets, options.methods))
 
@@ -169,12 +169,17 @@ class _Session:
     def __init__(self, folder: Path) -> None:
         self.state_dir = folder
         self._ledger = folder / "tokens.json"
-        self.tokens = json.loads(self._ledger.read_text()) if self._ledger.exists() else 0
+        self._spent = json.loads(self._ledger.read_text()) if self._ledger.exists() else {}
 
     def charge(self, key: str, spent: Any) -> None:
         """Remember the tokens."""
-        self.tokens = spent.train_tokens
-        self._ledger.write_text(json.dumps(self.tokens))
+        self._spent[key] = spent.train_tokens
+        self._ledger.write_text(json.dumps(self._spent))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on so far."""
+        return sum(self._spent.values())
 
     def scalar(self, name: str, value: float, step: int) -> None:
         """Not kept."""

@@ -116,8 +116,9 @@ class DNAS:
         c, folder = self._config, session.state_dir
         scores = Scores.load(self._space, self._cost, self._task.reference, folder / STATE)
         if scores is None:
-            prior = self._task.prior() if c.prior and hasattr(self._task, "prior") else {}
+            prior, spent = self._task.prior() if c.prior and hasattr(self._task, "prior") else ({}, Spent())
             scores = Scores(self._space, self._cost, self._task.reference, prior)
+            session.charge("prior", spent)
             scores.save(folder / STATE)  # the prior takes a while
         supernet = self._task.supernet(self._space)
         weights = (

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rankitect.models.importance import Statistics
     from rankitect.models.supernet import Supernet
     from rankitect.study.join import Parts
-    from rankitect.study.records import Baseline, Metric
+    from rankitect.study.records import Baseline, Metric, Spent
     from rankitect.tasks.language import LanguageTask
     from rankitect.training.distill import Distillation
 
@@ -142,19 +142,33 @@ class Language:
 
         return Supernet(self.space, tensors=llama_tensors(self.checkpoint))
 
+    def _calibration(self) -> tuple[int, int, int]:
+        """Windows of a batch, batches, and how many of these also with gradients."""
+        c = self.config
+        batch = max(1, 1024 // c.context)
+        windows = self.task.require("train", 1, c.context).windows(c.context)
+        count = max(1, min(c.calibration_tokens, windows * c.context) // (batch * c.context))
+        sloped = min(count, c.slope_tokens // (batch * c.context))
+        return batch, count, max(1, sloped) if c.criterion in ("fisher", "taylor") else sloped
+
+    @property
+    def upfront(self) -> Spent:
+        """What every method owes before it starts: calibration, also where its result was kept from another run."""
+        from rankitect.study.records import Spent
+
+        batch, count, sloped = self._calibration()
+        size = batch * self.context
+        return Spent(train_tokens=sloped * size, eval_tokens=count * size)
+
     def _gather(self) -> Statistics:
         from rankitect.models.backbone import largest
         from rankitect.models.importance import gather
 
-        c, whole = self.config, largest(self.space)
-        batch = max(1, 1024 // c.context)
-        windows = self.task.require("train", 1, c.context).windows(c.context)
-        count = max(1, min(c.calibration_tokens, windows * c.context) // (batch * c.context))
+        whole, (batch, count, sloped) = largest(self.space), self._calibration()
         found = gather(self._plain, whole, self.task.batches("train", batch=batch, steps=count))
-        sloped = min(count, c.slope_tokens // (batch * c.context))
-        if sloped or c.criterion in ("fisher", "taylor"):
+        if sloped:
             loss = _sampled_loss(self._parts.config.seed)
-            batches = self.task.batches("train", batch=batch, steps=max(1, sloped))
+            batches = self.task.batches("train", batch=batch, steps=sloped)
             with_slopes = gather(self._plain, whole, batches, loss)
             found.slopes, found.fisher, found.taylor = with_slopes.slopes, with_slopes.fisher, with_slopes.taylor
         return found
@@ -236,18 +250,21 @@ class Language:
         batch = self.distillation.batch_at(step, self._parts.config.seed + SEARCH_ORDER)
         return self.distillation.loss(model, batch), len(batch)
 
-    def prior(self) -> dict[str, torch.Tensor]:
-        """For each choice, how much the loss is expected to rise at each value with all else kept, nats a token.
+    def prior(self) -> tuple[dict[str, torch.Tensor], Spent]:
+        """For each choice, how much the loss is expected to rise at each value with all else kept, nats a token; and
+        what finding that out has cost beyond calibration.
 
         Second-order estimates for the choices of layers; measured on a batch of training text for the others.
         """
         from rankitect.domains.prior import second_order
+        from rankitect.study.records import Spent
 
-        found = second_order(self.backbone, self.statistics)
+        found, measured = second_order(self.backbone, self.statistics), 0
         for path, choice in self.space.choices.items() if found else ():
             if path not in found and len(choice.values) > 1:
                 found[path] = self._measured_rise(path, choice.values)
-        return found
+                measured += len(choice.values)
+        return found, Spent(eval_tokens=measured * len(self.distillation.batch_at(0)) if measured else 0)
 
     def _measured_rise(self, path: str, values: Sequence[Any]) -> torch.Tensor:
         """The distillation loss with one value changed, over that of the backbone (0 but for the sampled tail)."""

@@ -4,7 +4,8 @@ A plug-in class says how it is made in a class method `from_config(config, parts
 `Config` and `parts` holds what is made already, in the order task, space, evaluators, controller. A plain function is
 called with its keys. Optional methods and attributes that are looked for, on the task first and then on the space:
 `baselines(parts) -> list[Baseline]`, `exporter(parts) -> Exporter` and `check(parts)`, which raises a `RankitectError`
-for what can be known only now (a constraint that no architecture meets, too little text).
+for what can be known only now (a constraint that no architecture meets, too little text). A task's `upfront: Spent`
+is charged to every method before it starts.
 """
 
 from __future__ import annotations

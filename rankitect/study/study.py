@@ -182,6 +182,8 @@ class Study:
             space=self.space, task=self.task, seed=self.seed, state_dir=self.folder.state_dir, logger=self.logger,
             store=self.store, ledger=self.ledger, stop=self.stop, progress=self.progress, scalars=self._scalars,
         )  # fmt: skip
+        if (upfront := getattr(self.task, "upfront", None)) is not None:
+            session.charge("task", upfront)
         try:
             controller.prepare(session)
         finally:
