@@ -75,7 +75,7 @@ def search(
     Raises:
         RankitectError: The input is wrong, with what to do about it (`DiskFullError` for a full disk).
     """
-    given = [*(overrides or []), *_as_overrides(keys)]
+    given = [*([overrides] if isinstance(overrides, str) else overrides or []), *_as_overrides(keys)]
     return _search(given, config_dir, None, _silent if quiet else print, quiet=quiet)
 
 
@@ -251,8 +251,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(error)
         return 3
     except RankitectError as error:
+        from rankitect.study.files import is_disk_full
+
         _complain(error)
-        return 2
+        return 3 if is_disk_full(error) else 2
     except KeyboardInterrupt:  # before or after the part that ends at a safe point
         print(f"\nStopped. To go on: {command}", file=sys.stderr)
         return INTERRUPTED
@@ -284,7 +286,7 @@ def _tell(result: Result, command: str) -> int:
     trials = result.summary.ledger["trials"]
     _say(
         f"{ended} {trials['done']} trials done, {trials['failed']} failed, {trials['duplicates']} duplicates; "
-        f"{len(result.summary.pareto)} candidates on the Pareto front."
+        f"{len(result.summary.pareto)} on the Pareto front. (Baselines count as trials here.)"
     )
     _say(f"Summary: {result.folder / 'summary.json'}")
     if result.report is not None:
@@ -297,7 +299,10 @@ def _tell(result: Result, command: str) -> int:
         folder = shlex.quote(str(result.folder))
         more = "" if result.ended == "budget.minutes" else f", output_dir={folder} and resume=force"
         _say(f"To go on, repeat the command with a larger {result.ended}{more}.")
-    return 1 if result.ended == "failures" else 0
+    nothing = trials["failed"] > 0 and trials["done"] == 0
+    if nothing:
+        _say(f"No trial could be measured: {result.folder / 'log.txt'} says why.")
+    return 1 if nothing or result.ended == "failures" else 0
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ class MobileLLM:
     def from_config(cls, config: Config, parts: Parts) -> SearchSpace:
         """The space for the task's backbone."""
         return from_backbone(
-            parts.task.checkpoint.config,
+            parts.of_task("checkpoint").config,
             context=parts.task.context,
             widths=config.widths,
             ffn_step=config.ffn_step,

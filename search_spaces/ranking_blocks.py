@@ -318,4 +318,4 @@ class RankingBlocks:
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> SearchSpace:
         """The space for the task's features."""
-        return ranking_blocks(parts.task.features, **config.model_dump())
+        return ranking_blocks(parts.of_task("features"), **config.model_dump())

@@ -253,4 +253,4 @@ class RankingEngineered:
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> SearchSpace:
         """The space for the task's features."""
-        return ranking_engineered(parts.task.features, **config.model_dump())
+        return ranking_engineered(parts.of_task("features"), **config.model_dump())

@@ -231,6 +231,9 @@ BAD: list[tuple[list[str], Callable[[Path], None], str]] = [
     (["task.text=few.txt"], few_words, "few.txt"),
     (["task.text=nowhere.txt"], nothing, "nowhere.txt"),
     (["output_dir=notes"], some_notes, "is not a run folder"),
+    (["heal.tokens=0"], nothing, "'heal.tokens' on the command line is 0"),
+    (["space.name=../elsewhere"], nothing, "'space.name' on the command line is '../elsewhere'"),
+    (["space=ranking_engineered", "task=language"], nothing, "do not go together"),
 ]
 
 
@@ -251,6 +254,38 @@ def test_bad_input_is_told_in_a_sentence(
     assert text in told
     assert "Traceback" not in told
     assert not list(tmp_path.glob("runs/*/trials.csv")), "no work was begun"
+
+
+def test_a_mistake_in_ones_own_yaml_is_told_with_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "space").mkdir()
+    (tmp_path / "space" / "mine.yaml").write_text("name: mine\n target: [x\n")
+    assert main(["--config-dir", str(tmp_path), "space=mine"]) == 2
+    told = capsys.readouterr().err
+    assert "mine.yaml" in told
+    assert "line 2" in told
+
+
+def test_a_short_text_is_enough_where_a_candidate_can_heal_on_it(tmp_path: Path) -> None:
+    text = "".join(f"The {i}th of these sentences says that {i * i} is a square.\n\n" for i in range(60))
+    (tmp_path / "short.txt").write_text(text)
+    done = command("controller=random", "task.text=short.txt", "output_dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert " 0 failed" in done.stdout
+
+
+def test_a_search_in_which_nothing_could_be_measured_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rankitect.evaluators.healed import Healed
+    from rankitect.evaluators.inherited import Inherited
+
+    def no_memory(*arguments: Any) -> None:
+        raise MemoryError("no memory is left")
+
+    for evaluator in (Healed, Inherited):
+        monkeypatch.setattr(evaluator, "measure", no_memory)
+    assert main([*SMOKE, "controller=random", f"output_dir={tmp_path / 'run'}"]) == 1
+    assert "No trial could be measured" in capsys.readouterr().out
 
 
 def test_a_folder_of_another_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:

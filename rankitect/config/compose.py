@@ -149,6 +149,7 @@ def _compose(folder: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[s
     from hydra.errors import HydraException
     from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError  # type: ignore[import-untyped]
 
     before = GlobalHydra.instance().hydra  # a program that uses Hydra itself may call search()
     GlobalHydra.instance().clear()
@@ -159,7 +160,7 @@ def _compose(folder: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[s
         with open_dict(config):
             del config["hydra"]
         data = OmegaConf.to_container(config, resolve=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         said = " ".join(str(part).split("\nSee https")[0].strip() for part in (error, error.__cause__) if part)
         raise ConfigError(
             f"The configuration cannot be composed from {' '.join(overrides)}: {said}. Lists are written [a,b]; "
@@ -184,7 +185,7 @@ def _origins(
 
 
 def _lines(path: Path, group: str, folders: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     text = path.read_text(encoding="utf-8")
     root = yaml.compose(text)

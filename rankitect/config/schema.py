@@ -38,7 +38,9 @@ class PluginConfig(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str = Field(default="", description="name for reports; the file's name by default")
+    name: str = Field(
+        default="", pattern=r"^([A-Za-z0-9][\w-]*)?$", description="name for reports; the file's name by default"
+    )
     target: str = Field(description="dotted path of a class or function")
 
 
@@ -54,7 +56,7 @@ class EvaluatorsConfig(_Strict):
 class HealConfig(_Strict):
     """Training after inheritance: logit distillation from the backbone, the same for every candidate."""
 
-    tokens: int = Field(default=10240, ge=0, description="training tokens of one candidate")
+    tokens: int = Field(default=10240, ge=1, description="training tokens of one candidate")
     batch: int = Field(default=4, ge=1, description="windows of a step")
     context: int = Field(default=128, ge=8, description="tokens of a window")
     k: int | None = Field(default=64, ge=1, description="kept teacher logits of a token; null compares all")

@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.errors import ConfigError, DataError, SpaceError
+from rankitect.errors import ConfigError, DataError, RankitectError, SpaceError
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Language"]
 
+UNIFORM = (0.75, 0.6, 0.5)
+"""Block FLOPs of the uniformly pruned baselines, where the configuration names none."""
 SEARCH_ORDER = 1_000_003
 """Added to the seed for the order of training text during a search: healing sees it in another order."""
 
@@ -59,8 +61,10 @@ class Language:
         slope_tokens: int = Field(4096, ge=0, description="of which with gradients, for second-order estimates")
         test_windows: int | None = Field(48, ge=1, description="windows of the test split; null for all")
         search_windows: int | None = Field(24, ge=1, description="windows of the search split for screening")
-        uniform: list[float] = Field(
-            default=[0.75, 0.6, 0.5], description="block FLOPs of the uniformly pruned baselines, of the backbone's"
+        uniform: list[Annotated[float, Field(gt=0, lt=1)]] | None = Field(
+            None,
+            description="block FLOPs of the uniformly pruned baselines, of the backbone's; null: those of 0.75, 0.6 "
+            "and 0.5 that feed-forward widths reach",
         )
         depth_baselines: bool = Field(False, description="also measure depth pruning at these sizes")
 
@@ -74,7 +78,10 @@ class Language:
             self.checkpoint = _tiny_backbone(parts.config.seed)
         else:
             parts.say(f"Backbone: {config.backbone}")
-            self.checkpoint = load_checkpoint(config.backbone)
+            try:
+                self.checkpoint = load_checkpoint(config.backbone)
+            except RankitectError as error:
+                raise type(error)(f"task.backbone={config.backbone}: {error}") from error
         if config.context > self.checkpoint.config.context:
             raise ConfigError(
                 f"task.context is {config.context}; the backbone was made for at most {self.checkpoint.config.context}."
@@ -90,7 +97,7 @@ class Language:
                 field=config.field,
             )
             self.task.require("train", heal.batch, heal.context)
-            for split in ("search", "test"):
+            for split in ("train", "search", "test"):
                 self.task.require(split, 1, config.context)
         except DataError as error:
             raise DataError(f"task.text={config.text}: {error}") from error
@@ -145,8 +152,8 @@ class Language:
     def _calibration(self) -> tuple[int, int, int]:
         """Windows of a batch, batches, and how many of these also with gradients."""
         c = self.config
-        batch = max(1, 1024 // c.context)
         windows = self.task.require("train", 1, c.context).windows(c.context)
+        batch = max(1, min(1024 // c.context, windows))
         count = max(1, min(c.calibration_tokens, windows * c.context) // (batch * c.context))
         sloped = min(count, c.slope_tokens // (batch * c.context))
         return batch, count, max(1, sloped) if c.criterion in ("fisher", "taylor") else sloped
@@ -295,11 +302,17 @@ class Language:
         from rankitect.study.records import Baseline
 
         found = [Baseline("backbone", self.reference)]
-        for share in self.config.uniform:
-            made = uniform_width(self.space, self.reference, share, self.context)
+        shares = self.config.uniform
+        for share in UNIFORM if shares is None else shares:
+            try:
+                made = uniform_width(self.space, self.reference, share, self.context)
+            except ConfigError:
+                if shares is None:
+                    continue
+                raise
             found.append(Baseline(f"uniform width {share:.0%}", made))
         if self.config.depth_baselines:
-            for share in self.config.uniform:
+            for share in UNIFORM if shares is None else shares:
                 made = uniform_depth(self.space, self.reference, share, self.statistics.influence, self.context)
                 found.append(Baseline(f"uniform depth {share:.0%}", made))
         return found

@@ -47,7 +47,8 @@ def uniform_width(space: SearchSpace, reference: Architecture, share: float, con
     cost = cost_value(space, found, "block_flops", context) / cost_value(space, reference, "block_flops", context)
     if cost > 1.02 * share:
         raise ConfigError(
-            f"task.uniform: feed-forward width alone reaches {cost:.0%} of the block FLOPs, not {share:.0%}."
+            f"task.uniform: feed-forward width alone reaches {cost:.0%} of the block FLOPs, not {share:.0%}. "
+            "Give larger shares, or task.uniform=[] for none."
         )
     return found
 

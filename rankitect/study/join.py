@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rankitect.errors import ConfigError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -54,6 +56,21 @@ class Parts:
     export: Exporter | None = None
     decode: Callable[[str], Any] | None = None
 
+    def of_task(self, name: str) -> Any:
+        """What a part needs of the task.
+
+        Raises:
+            ConfigError: The task is of another kind and has nothing of this name.
+        """
+        found = getattr(self.task, name, None)
+        if found is None:
+            space, task = (part.name or part.target for part in (self.config.space, self.config.task))
+            raise ConfigError(
+                f"space={space} and task={task} do not go together: the space is made for tasks with '{name}', which "
+                f"{type(self.task).__name__} has not. Leave task= out to take the space's own."
+            )
+        return found
+
 
 def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print) -> Parts:
     """Make all parts of a search. This is where heavy packages are imported and assets fetched.
@@ -70,14 +87,15 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print) 
     plugins = resolved.plugins
     parts.task = _make(plugins["task"], parts)
     parts.space = _make(plugins["space"], parts)
+    for hook in (parts.task, parts.space):
+        if check := getattr(hook, "check", None):
+            check(parts)
     for section in ("evaluator.screen", "evaluator.proxy", "evaluator.final"):
         if section in plugins:
             parts.evaluators[section.rpartition(".")[2]] = _make(plugins[section], parts)
     parts.controller = _make(plugins["controller"], parts)
     parts.decode = _decoder(parts.space)
     for hook in (parts.task, parts.space):
-        if check := getattr(hook, "check", None):
-            check(parts)
         if not parts.baselines and (baselines := getattr(hook, "baselines", None)):
             parts.baselines = list(baselines(parts))
         if parts.export is None and (exporter := getattr(hook, "exporter", None)):

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks for a stop at the next safe point, the second stops at once."""
+"""Ctrl-C, SIGTERM, a closed terminal: the first asks for a stop at the next safe point, the second stops at once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from types import FrameType
 __all__ = ["INTERRUPTED", "StopSignal"]
 
 INTERRUPTED = 130  # exit code of a command ended by Ctrl-C
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -32,7 +33,7 @@ class StopSignal:
 
     @contextmanager
     def on_signals(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Listen to SIGINT and SIGTERM in this block. Only the main thread can; elsewhere the block changes nothing.
+        """Listen to these signals in this block. Only the main thread can; elsewhere the block changes nothing.
 
         Args:
             say: Shows a sentence to the user.
@@ -51,7 +52,7 @@ class StopSignal:
             self.request()
             say("Stopping at the next safe point; finished trials are kept. Press Ctrl-C again to stop at once.")
 
-        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, handle) for number in _SIGNALS}
         try:
             yield
         finally:

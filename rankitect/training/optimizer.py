@@ -141,7 +141,7 @@ class GuardedOptimizer:
     ) -> None:
         self.config, self.steps, self._tables = config, steps, tables
         self.parameters = {name: parameter for name, parameter in dict(parameters).items() if parameter.requires_grad}
-        if not self.parameters:
+        if not self.parameters and tables is None:
             raise TrainingError("There is nothing to train: no parameter needs a gradient.")
         self.halvings = 0
         matrices = [parameter for parameter in self.parameters.values() if parameter.ndim > 1]
@@ -150,7 +150,8 @@ class GuardedOptimizer:
             {"params": matrices, "weight_decay": config.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        self._optimizer = _optimizer(config, [group for group in groups if group["params"]])
+        filled = [group for group in groups if group["params"]]
+        self._optimizer = _optimizer(config, filled or groups[:1])  # none where tables hold everything
 
     def lr(self, step: int) -> float:
         """Learning rate of a step, after the halvings so far."""
