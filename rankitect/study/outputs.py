@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -149,6 +150,9 @@ class Outputs:
         elif source.is_file():
             copy_or_link(source, folder / source.name)
         else:
+            logging.getLogger("rankitect").warning(
+                "%s of candidate %s is gone (%s); a run in a new folder makes it again", artifact, folder.name, path
+            )
             return {}
         return {artifact: source.name}
 

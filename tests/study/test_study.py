@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,16 @@ def test_artifacts_of_dominated_trials_are_dropped(tmp_path: Path) -> None:
     run(tmp_path / "run", RandomPoints(total=30))
     kept = {folder.name[-8:] for folder in (tmp_path / "run" / "trials").iterdir()}
     assert kept == {candidate.fingerprint[:8] for candidate in read_summary(tmp_path / "run").pareto}
+
+
+def test_artifacts_that_somebody_deleted_are_missed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(tmp_path / "run", RandomPoints(total=5))
+    (best, *_) = read_summary(tmp_path / "run").pareto
+    shutil.rmtree(next((tmp_path / "run" / "trials").glob(f"*-{best.fingerprint[:8]}")))
+    again = run(tmp_path / "run", RandomPoints(total=5)).summary.pareto[0]
+    assert again.fingerprint == best.fingerprint
+    assert "weights" not in again.artifacts
+    assert f"weights of candidate 01-{best.fingerprint[:8]} is gone" in caplog.text
 
 
 def test_nothing_is_measured_twice(tmp_path: Path) -> None:
