@@ -227,7 +227,7 @@ def measure(parts: Parts, architecture: Architecture, seed: int, folder: Path) -
         "perplexity": metrics["perplexity"].value,
         "cost": metrics["block_flops"].value,
         "healed_tokens": measured.notes["healed_tokens"],
-        "window_nats": measured.notes["window_nats"],
+        "window_nats": measured.notes["examples"]["values"],
         "architecture": json.loads(architecture.to_json()),
     }
 

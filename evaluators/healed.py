@@ -62,7 +62,12 @@ class Healed:
         }
         metrics |= cost_metrics(task.space, architecture, task.reference, task.context)
         artifacts = self._save(architecture, model, context) if self._config.save else {}
-        notes = {"window_nats": [round(float(x), 6) for x in quality.window_nats], "healed_tokens": trained}
+        examples = {
+            "metric": "perplexity",
+            "values": [round(float(x), 6) for x in quality.window_nats],
+            "clusters": quality.window_documents.tolist(),
+        }
+        notes = {"examples": examples, "healed_tokens": trained}
         return Measurement(metrics, Spent(train_tokens=trained, eval_tokens=quality.tokens), artifacts, notes)
 
     def _heal(self, model: Standalone, context: TrialContext) -> int:

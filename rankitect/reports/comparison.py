@@ -9,8 +9,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from rankitect.reports.numbers import FINE, as_percent, as_value, is_share, readable_name
-from rankitect.reports.reading import Baseline, Metric, Objective, Paired, Run
+from rankitect.reports.reading import Baseline, Examples, Metric, Objective, Paired, Run
+from rankitect.tasks.intervals import mean_estimate
 
 __all__ = ["Comparison", "Point", "Roles", "compare", "families", "points_of", "roles_of", "standing"]
 
@@ -121,6 +124,7 @@ class Comparison:
         separated: Whether the 95% interval of the paired difference excludes zero or, where that was not measured, the
             two 95% intervals do not overlap; None where an interval is missing.
         paired: The 95% interval of the relative gain on the same examples, where it was measured.
+        mixture: Fingerprints of the baselines that the reference is made of, each with its share.
     """
 
     point: Point
@@ -130,6 +134,7 @@ class Comparison:
     gain: float
     separated: bool | None
     paired: tuple[float, float] | None = None
+    mixture: tuple[tuple[str, float], ...] = ()
 
 
 def standing(comparison: Comparison) -> tuple[bool, bool, float]:
@@ -212,9 +217,7 @@ def families(points: Sequence[Point]) -> dict[str, list[Point]]:
     return {name: sorted(members, key=lambda p: p.cost) for name, members in grouped.items()}
 
 
-def compare(
-    points: Sequence[Point], roles: Roles, paired: Mapping[str, Mapping[str, Paired]] | None = None
-) -> list[Comparison]:
+def compare(points: Sequence[Point], roles: Roles, run: Run | None = None) -> list[Comparison]:
     """Compare each candidate with the best baseline of its cost; paired over examples where that was measured.
 
     See `_compare` for what is compared with what.
@@ -222,12 +225,32 @@ def compare(
     Args:
         points: Baselines and candidates.
         roles: What is quality and what is cost.
-        paired: Differences on the same examples, as `Run.paired` has them.
+        run: Where differences on the same examples are.
 
     Returns:
         One comparison a candidate that can be compared, in the order of the candidates.
     """
-    return [_with_pairs(c, roles, paired or {}) for c in _compare(points, roles)]
+    found = _compare(points, roles)
+    if run is None:
+        return found
+    return [_over_examples(_with_pairs(c, roles, run.paired), roles, run.examples) for c in found]
+
+
+def _over_examples(found: Comparison, roles: Roles, examples: Examples | None) -> Comparison:
+    """The interval of the gain over examples of which the quality is the exponential of the mean.
+
+    A reference between two baselines is interpolated in the logarithm, so each example's is.
+    """
+    if examples is None or examples.metric != roles.quality.name or not found.mixture:
+        return found
+    values = [examples.models.get(name) for name in (found.point.fingerprint, *(f for f, _ in found.mixture))]
+    if any(v is None or len(v) != len(examples.clusters) for v in values):
+        return found
+    shares = [1.0, *(-share for _, share in found.mixture)]
+    gaps = sum(share * np.asarray(v, dtype=float) for share, v in zip(shares, values, strict=True))
+    ends = mean_estimate(gaps, clusters=examples.clusters).interval()
+    low, high = sorted(roles.sign * math.expm1(min(end, 700.0)) for end in ends)
+    return replace(found, paired=(low, high), separated=low > 0 or high < 0)
 
 
 def _with_pairs(found: Comparison, roles: Roles, paired: Mapping[str, Mapping[str, Paired]]) -> Comparison:
@@ -297,7 +320,7 @@ def _against(point: Point, name: str, curve: Sequence[Point], roles: Roles) -> C
     near = [p for p in curve if abs(p.cost - point.cost) <= tolerance]
     if near:
         best = min(near, key=lambda p: -roles.sign * p.quality)
-        return _comparison(point, best.quality, best.label, "measured", best.ci95, roles)
+        return _comparison(point, best.quality, best.label, "measured", best.ci95, roles, ((best.fingerprint, 1.0),))
     for low, high in pairwise(curve):
         if low.cost < point.cost < high.cost:
             share = (point.cost - low.cost) / (high.cost - low.cost)
@@ -307,13 +330,16 @@ def _against(point: Point, name: str, curve: Sequence[Point], roles: Roles) -> C
             if ends[0] and ends[1]:
                 spread = (_between(ends[0][0], ends[1][0], share), _between(ends[0][1], ends[1][1], share))
             label = f"{name}, {roles.cost_text(low.cost)} to {roles.cost_text(high.cost)}"
-            return _comparison(point, quality, label, "interpolated", spread, roles)
+            mixture = ((low.fingerprint, 1 - share), (high.fingerprint, share))
+            return _comparison(point, quality, label, "interpolated", spread, roles, mixture)
     if point.cost < curve[0].cost:
         first = curve[0]
-        found = _comparison(point, first.quality, first.label, "costlier", first.ci95, roles)
+        found = _comparison(
+            point, first.quality, first.label, "costlier", first.ci95, roles, ((first.fingerprint, 1.0),)
+        )
         return found if found.gain > 0 else None
     last = curve[-1]
-    found = _comparison(point, last.quality, last.label, "cheaper", last.ci95, roles)
+    found = _comparison(point, last.quality, last.label, "cheaper", last.ci95, roles, ((last.fingerprint, 1.0),))
     return found if found.gain <= 0 else None
 
 
@@ -330,8 +356,9 @@ def _comparison(
     how: How,
     spread: tuple[float, float] | None,
     roles: Roles,
+    mixture: tuple[tuple[str, float], ...] = (),
 ) -> Comparison:
     separated = None
     if point.ci95 and spread:
         separated = point.ci95[1] < spread[0] or spread[1] < point.ci95[0]
-    return Comparison(point, reference, against, how, roles.gain(point.quality, reference), separated)
+    return Comparison(point, reference, against, how, roles.gain(point.quality, reference), separated, None, mixture)

@@ -47,7 +47,7 @@ def cards_of(run: Run) -> list[Card]:
     """
     roles = roles_of(run)
     points = points_of(run, roles) if roles else []
-    comparisons = compare(points, roles, run.paired) if roles else []
+    comparisons = compare(points, roles, run) if roles else []
     return [
         verdict_card(run, roles, comparisons),
         front_card(run, roles, points),
@@ -142,7 +142,7 @@ def _tiles(run: Run) -> list[Tile]:
     comparisons: list[Comparison] = []
     if roles:
         points = points_of(run, roles)
-        comparisons = compare(points, roles, run.paired)
+        comparisons = compare(points, roles, run)
         tiles.append(_gain_tile(comparisons, roles))
         costs = [p.cost for p in points if p.kind == "candidate"]
         span = roles.cost_phrase(min(costs), max(costs)) if costs else "best in the objectives"

@@ -100,6 +100,17 @@ class Paired(_Record):
     ci95: tuple[float, float]
 
 
+class Examples(_Record):
+    """What the final evaluator saw of each example: a metric is the exponential of the mean of a model's values.
+
+    `clusters` has the number of each example's cluster, `models` the values by fingerprint.
+    """
+
+    metric: str
+    clusters: list[int]
+    models: dict[str, list[float]]
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder as read: the folder, its summary, its trials in order, and the configuration's text.
@@ -114,6 +125,7 @@ class Run:
     config: str
     graphs: Mapping[str, str]
     paired: Mapping[str, Mapping[str, Paired]] = field(default_factory=dict)
+    examples: Examples | None = None
 
     @property
     def coin(self) -> str:
@@ -162,7 +174,16 @@ def load_run(folder: Path) -> Run:
     table = folder / "trials.csv"
     trials = read_trials(table, known) if table.is_file() else ()
     note = "" if trials else ("trials.csv has no rows" if table.is_file() else "the run folder has no trials.csv")
-    return Run(folder, summary, trials, note, _text(folder / "config.yaml"), _graphs(folder), _paired(folder))
+    return Run(
+        folder,
+        summary,
+        trials,
+        note,
+        _text(folder / "config.yaml"),
+        _graphs(folder),
+        _paired(folder),
+        _examples(folder),
+    )
 
 
 def _read_summary(folder: Path) -> Summary:
@@ -232,6 +253,14 @@ def _paired(folder: Path) -> dict[str, dict[str, Paired]]:
         except (AttributeError, KeyError, TypeError, ValueError):
             continue
     return found
+
+
+def _examples(folder: Path) -> Examples | None:
+    """What examples.json holds; None where there is none that can be read."""
+    try:
+        return Examples.model_validate_json(_text(folder / "examples.json"))
+    except ValidationError:
+        return None
 
 
 def choices_of(architecture: object) -> dict[str, JSON]:

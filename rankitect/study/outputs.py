@@ -80,6 +80,7 @@ class Outputs:
         if with_candidates:
             artifacts = self._write_candidates(front)
             self.drop_dominated(front)
+            self._write_examples()
         else:
             artifacts = [dict((candidate.trial.measurement or _NONE).artifacts) for candidate in front]
         write_atomic(self.folder.path / "trials.csv", trials_csv(self.store.trials, self.store.times()))
@@ -117,6 +118,26 @@ class Outputs:
         )
         write_atomic(self.folder.path / "summary.json", summary.to_json())
         return summary
+
+    def _write_examples(self) -> None:
+        """examples.json: what the final evaluator saw of each example, for comparisons that are paired over them.
+
+        An evaluator gives it as `notes["examples"]`: {"metric", "values", "clusters"}, where the metric is the
+        exponential of the values' mean, and examples of one cluster (a document) are alike.
+        """
+        models: dict[str, Any] = {}
+        about: dict[str, Any] = {}
+        for trial in self.store.trials:
+            notes = trial.measurement.notes if trial.measurement is not None and trial.evaluator == self.final else {}
+            given = notes.get("examples")
+            if not isinstance(given, dict):
+                continue
+            same = {"metric": given["metric"], "clusters": given["clusters"]}
+            about = about or same
+            if same == about:
+                models.setdefault(trial.architecture.fingerprint, given["values"])
+        if models:
+            write_atomic(self.folder.path / "examples.json", json.dumps({**about, "models": models}) + "\n")
 
     def _write_candidates(self, front: Sequence[Candidate]) -> list[dict[str, str]]:
         """Build all folders beside the old ones and swap, so that a reader never sees a mixture of two fronts."""

@@ -69,7 +69,7 @@ def test_a_run_is_read_from_its_store(folder: Path) -> None:
     owed = parts.task.upfront.train_tokens + parts.task.upfront.eval_tokens
     assert owed > 0
     assert found.spent.tolist() == [owed + 64.0 * 7, owed + 64.0 * 8], "calibration, six screened, then the finalists"
-    assert found.total.eval_tokens == 64 * 8
+    assert found.total.train_tokens + found.total.eval_tokens == owed + 64 * 8
     screened = values(folder / "run", "screen", "perplexity")
     assert len(screened) == 6
 

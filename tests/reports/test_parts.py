@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ from rankitect.reports.front import front_of
 from rankitect.reports.graph_layout import arrange
 from rankitect.reports.graph_picture import PictureEdge, PictureNode, draw_graph
 from rankitect.reports.numbers import as_duration, as_percent, as_value, compact, readable_name
-from rankitect.reports.reading import Objective
+from rankitect.reports.reading import Examples, Objective
 from rankitect.reports.sections import safe_link
 from rankitect.reports.svg import log_ticks, ticks
 from rankitect.reports.trials import read_trials
@@ -52,6 +54,31 @@ def test_nothing_is_extrapolated_below_the_cheapest_baseline() -> None:
     assert compare([*LINE, Point("c", "candidate", 0.4, 41.0, rank=1)], ROLES) == []
     assert compare([*LINE, Point("c", "candidate", 1.2, 18.0, rank=1)], ROLES) == []
     assert against(1.2, 19.5)[0] == "cheaper"
+
+
+@pytest.mark.parametrize("cost", [0.5, 0.625])
+def test_a_small_gain_on_every_example_is_clear_although_examples_differ_much(cost: float) -> None:
+    rng = np.random.default_rng(0)
+    cheap = rng.normal(3.0, 1.0, 40)
+    dear = cheap - 0.5 + rng.normal(0, 0.01, 40)
+    share = (cost - 0.5) / 0.25
+    own = (1 - share) * cheap + share * dear - 0.03 + rng.normal(0, 0.01, 40)
+    models = {"a": cheap.tolist(), "b": dear.tolist(), "c": own.tolist()}
+    wide = (5.0, 60.0)
+    points = [
+        Point(name, kind, x, float(np.exp(np.mean(models[name]))), "u", wide, 40, name, rank=1)  # type: ignore[arg-type]
+        for name, kind, x in [("a", "baseline", 0.5), ("b", "baseline", 0.75), ("c", "candidate", cost)]
+    ]
+    examples = Examples(metric="perplexity", clusters=list(range(40)), models=models)
+    run = SimpleNamespace(paired={}, examples=examples)
+    (plain,), (found,) = compare(points, ROLES), compare(points, ROLES, run)  # type: ignore[arg-type]
+    assert plain.separated is False
+    assert found.separated is True
+    assert found.paired is not None
+    assert found.paired[0] < found.gain < found.paired[1]
+    assert found.gain == pytest.approx(1 - np.exp(np.mean(own - (1 - share) * cheap - share * dear)))
+    other = SimpleNamespace(paired={}, examples=examples.model_copy(update={"metric": "loss"}))
+    assert compare(points, ROLES, other) == [plain]  # type: ignore[arg-type]
 
 
 def test_the_strongest_recipe_is_the_reference() -> None:
