@@ -24,7 +24,7 @@ PRIOR_STEPS = 20.0
 MOST = 4.0
 """A multiplier stays within this factor of 1."""
 OUTLIER = 2 * MOST
-"""One measured multiplier counts as no more than this, and as no less than 0. Slopes of a single batch have heavy tails:
+"""One measured multiplier counts as at most this, and at least 0. Slopes of a single batch have heavy tails:
 in one of three searches, a few of them made two feed-forward layers look worthless and cost 6% of perplexity."""
 DRAWS = 512
 """Feasible draws of which the best is taken where the best value of every choice is not feasible together."""

@@ -120,6 +120,23 @@ def test_a_gradient_that_is_no_number_changes_nothing() -> None:
     assert all(torch.isfinite(chance).all() for chance in scores.chances(0.6, 0.01).values())
 
 
+@pytest.mark.parametrize("outlier", [0.0, -100.0, 100.0])
+def test_multipliers_are_those_of_the_gradients_whatever_one_batch_says(outlier: float) -> None:
+    scores = random_scores(5)
+    path, truth = "layers.1.ffn", 1.7
+    rises = scores._rises[path]
+    for step in range(60):
+        weights = scores.draw(0.6, 0.01, 1.0, np.random.default_rng(step))
+        drawn = int(weights[path].argmax())
+        times = outlier if step == 30 and outlier else truth
+        weights[path].grad = (2 * times * (rises - rises[drawn])).float()
+        scores.move({path: weights[path]}, 0.1)
+    used = int(scores._evidence[path][1])
+    unhurt = (20 + used * truth) / (20 + used)
+    assert used > 20
+    assert scores.multiplier(path) == pytest.approx(unhurt, rel=0.1 if outlier else 1e-5)
+
+
 def test_a_checkpoint_gives_the_same_scores_again(tmp_path: Path) -> None:
     scores = random_scores(4)
     weights = scores.draw(0.6, 0.01, 1.0, np.random.default_rng(0))
