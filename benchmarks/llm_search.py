@@ -174,6 +174,7 @@ class _Session:
     def charge(self, key: str, spent: Any) -> None:
         """Remember the tokens."""
         self._spent[key] = spent.train_tokens
+        self.state_dir.mkdir(parents=True, exist_ok=True)
         self._ledger.write_text(json.dumps(self._spent))
 
     @property
