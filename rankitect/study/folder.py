@@ -169,17 +169,18 @@ class RunFolder:
         return folder
 
     def open_log(self, logger: logging.Logger) -> None:
-        """Let a logger append to log.txt."""
+        """Let a logger append to log.txt and nothing else: other packages set up handlers that spoil the progress."""
         self._handler = _LogFile(self.path / "log.txt", encoding="utf-8")
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(self._handler)
         logger.setLevel(logging.INFO)
-        self._logger = logger
+        self._logger, self._propagate, logger.propagate = logger, logger.propagate, False
 
     def close(self) -> None:
         """Close log.txt and give the lock back."""
         if self._handler is not None:
             self._logger.removeHandler(self._handler)
+            self._logger.propagate = self._propagate
             self._handler.close()
             self._handler = None
         self._lock.release()

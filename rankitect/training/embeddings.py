@@ -183,6 +183,8 @@ class _TorchStore(_Store):
         if config.optimizer == "sgd":
             self._optimizer: torch.optim.Optimizer = torch.optim.SGD(table, lr=config.lr)
         elif config.optimizer == "adagrad":
+            # Its rows come from autograd and are sound; torch warns until somebody has said so.
+            torch.sparse.check_sparse_tensor_invariants.disable()
             self._optimizer = torch.optim.Adagrad(table, lr=config.lr, eps=config.eps)
         elif config.optimizer == "rowwise_adagrad":
             self._optimizer = RowWiseAdagrad(table, lr=config.lr, eps=config.eps)

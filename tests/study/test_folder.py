@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -191,3 +192,16 @@ def test_copy_or_link_gives_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"abc")
     copy_or_link(tmp_path / "weights", tmp_path / "x" / "weights")
     assert (tmp_path / "x" / "weights").read_bytes() == b"abc"
+
+
+def test_the_log_goes_to_its_file_and_to_no_handler_of_another_package(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("rankitect")
+    with RunFolder(tmp_path / "run", CONFIG) as folder:
+        folder.open_log(logger)
+        logger.info("trial 1 done")
+    assert "trial 1 done" in (tmp_path / "run" / "log.txt").read_text()
+    assert "trial 1 done" not in caplog.text
+    logger.warning("afterwards")
+    assert "afterwards" in caplog.text
