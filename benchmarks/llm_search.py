@@ -90,13 +90,13 @@ class Results:
 
 
 def _ratio(pairs: list[tuple[list[float], list[float]]]) -> str:
-    """exp of the mean paired difference; t interval over windows (averaged over seeds)."""
-    from scipy import stats
+    """exp of the mean paired difference, with the spread over windows and over seeds (paired by seed)."""
+    from rankitect.tasks.intervals import mean_estimate, seeded_estimate
 
-    gaps = np.mean([np.asarray(a) - np.asarray(b) for a, b in pairs], axis=0)
-    half = float(stats.t.ppf(0.975, len(gaps) - 1)) * float(gaps.std(ddof=1)) / math.sqrt(len(gaps))
-    middle = float(gaps.mean())
-    return f"{math.exp(middle):.3f} [{math.exp(middle - half):.3f}, {math.exp(middle + half):.3f}]"
+    gaps = np.asarray([np.asarray(a) - np.asarray(b) for a, b in pairs])
+    found = seeded_estimate(mean_estimate(gaps.mean(0)), gaps.mean(1).tolist())
+    low, high = found.interval()
+    return f"{math.exp(found.value):.3f} [{math.exp(low):.3f}, {math.exp(high):.3f}]"
 
 
 def run_seed(seed: int, options: argparse.Namespace, results: Results) -> None:
