@@ -288,8 +288,9 @@ class Language:
     # --- hooks of the study -----------------------------------------------------------------------------------------
     def check(self, parts: Parts) -> None:
         """Raise what can be known only now: constraints that no architecture meets."""
+        limits = self.limits()
         try:
-            parts.space.sample(0, **self.limits())
+            parts.space.sample(0, **limits)
         except SpaceError as error:
             given = ", ".join(f"{k} {a:g} to {b:g}" for k, (a, b) in self._parts.config.constraints.items())
             raise ConfigError(

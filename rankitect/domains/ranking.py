@@ -253,8 +253,9 @@ class Ranking:
         """Raise what can be known only now: splits of one class, constraints that no architecture meets."""
         for split in ("train", "validation", "test"):
             self.task.require_classes(split)
+        limits = self.limits()
         try:
-            parts.space.sample(0, **self.limits())
+            parts.space.sample(0, **limits)
         except SpaceError as error:
             given = ", ".join(f"{k} {a:g} to {b:g}" for k, (a, b) in parts.config.constraints.items())
             whose = self.config.reference or "the largest architecture"
