@@ -13,7 +13,6 @@ from types import FrameType
 __all__ = ["INTERRUPTED", "StopSignal"]
 
 INTERRUPTED = 130  # exit code of a command ended by Ctrl-C
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -52,7 +51,10 @@ class StopSignal:
             self.request()
             say("Stopping at the next safe point; finished trials are kept. Press Ctrl-C again to stop at once.")
 
-        previous = {number: signal.signal(number, handle) for number in _SIGNALS}
+        wanted = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
+            wanted.append(signal.SIGHUP)
+        previous = {number: signal.signal(number, handle) for number in wanted}
         try:
             yield
         finally:
