@@ -24,8 +24,8 @@ PRIOR_STEPS = 20.0
 MOST = 4.0
 """A multiplier stays within this factor of 1."""
 OUTLIER = 2 * MOST
-"""One measured multiplier counts as at most this, and at least 0. Slopes of a single batch have heavy tails:
-in one of three searches, a few of them made two feed-forward layers look worthless and cost 6% of perplexity."""
+"""One measured multiplier counts as at most this, and at least 0. Slopes of a single batch have heavy tails: a
+few of them can make a feed-forward layer look worthless (docs/adr/0007)."""
 DRAWS = 512
 """Feasible draws of which the best is taken where the best value of every choice is not feasible together."""
 SPARE = 0.004

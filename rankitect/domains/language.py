@@ -303,17 +303,18 @@ class Language:
         from rankitect.study.records import Baseline
 
         found = [Baseline("backbone", self.reference)]
-        shares = self.config.uniform
-        for share in UNIFORM if shares is None else shares:
+        given = self.config.uniform
+        shares = UNIFORM if given is None else given
+        for share in shares:
             try:
                 made = uniform_width(self.space, self.reference, share, self.context)
             except ConfigError:
-                if shares is None:
+                if given is None:
                     continue
                 raise
             found.append(Baseline(f"uniform width {share:.0%}", made))
         if self.config.depth_baselines:
-            for share in UNIFORM if shares is None else shares:
+            for share in shares:
                 made = uniform_depth(self.space, self.reference, share, self.statistics.influence, self.context)
                 found.append(Baseline(f"uniform depth {share:.0%}", made))
         return found

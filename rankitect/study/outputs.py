@@ -120,11 +120,7 @@ class Outputs:
         return summary
 
     def _write_examples(self) -> None:
-        """examples.json: what the final evaluator saw of each example, for comparisons that are paired over them.
-
-        An evaluator gives it as `notes["examples"]`: {"metric", "values", "clusters"}, where the metric is the
-        exponential of the values' mean, and examples of one cluster (a document) are alike.
-        """
+        """examples.json: what the final evaluator saw of each example (`notes["examples"]`), for paired comparisons."""
         models: dict[str, Any] = {}
         about: dict[str, Any] = {}
         for trial in self.store.trials:

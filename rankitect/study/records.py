@@ -154,7 +154,9 @@ class Measurement:
         metrics: Every promised metric by name; more are allowed.
         spent: What the measurement cost. The study overwrites `seconds` with the wall time it observed.
         artifacts: Files by a short name ("weights", "onnx"), as paths relative to the run folder, with "/".
-        notes: Anything else worth keeping; must survive JSON.
+        notes: Anything else worth keeping; must survive JSON. "examples" makes reports compare models pairwise on the
+            same examples: {"metric", "values", "clusters"}, where the metric is the exponential of the values' mean,
+            and examples of one cluster (a document) are alike.
     """
 
     metrics: dict[str, Metric]
