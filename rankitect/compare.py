@@ -29,12 +29,13 @@ COLD = ("zico", "grad_norm", "snip", "synflow", "nwot", "params", "flops")
 WARM = (0.0, 0.1, 0.2, 0.4, 1.0)
 
 
-def _search(folder: Path, overrides: Sequence[str]) -> Any:
-    """One search, told in one line; its result."""
+def _search(folder: Path, overrides: Sequence[str], baselines: bool = False) -> Any:
+    """One search, told in one line; its result. What it finds is not confirmed: a seed is a search."""
     from rankitect.search import search
 
     print(f"-- {folder}", flush=True)
-    result = search([*overrides], quiet=True, output_dir=folder, report={"page": False})
+    keys: dict[str, Any] = {"report": {"page": False}, "confirm": {"seeds": 1}, "runner": {"baselines": baselines}}
+    result = search([*overrides], quiet=True, output_dir=folder, **keys)
     if result.ended == "interrupted":
         raise KeyboardInterrupt
     return result
@@ -43,7 +44,7 @@ def _search(folder: Path, overrides: Sequence[str]) -> Any:
 def _objectives(summary: Any) -> list[MetricSpec]:
     from rankitect.study.records import MetricSpec
 
-    return [MetricSpec(o.name, o.unit, o.direction) for o in summary.objectives]
+    return [MetricSpec(o.name, o.unit, o.direction, o.held_out) for o in summary.objectives]
 
 
 def compare_methods(
@@ -70,7 +71,9 @@ def compare_methods(
         for controller in controllers:
             place = folder / f"{controller}-{seed}"
             mine = _of(controller, overrides, controllers)
-            result = _search(place, [f"controller={controller}", f"seed={seed}", *mine])
+            # Baselines are the same for every method: the first measures them.
+            known = controller != controllers[0]
+            result = _search(place, [f"controller={controller}", f"seed={seed}", *mine], baselines=not known)
             objectives = objectives or _objectives(result.summary)
             runs.append(read_run(place, controller, seed, objectives))
     if objectives is None or not any(len(run.points) for run in runs):

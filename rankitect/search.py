@@ -183,6 +183,7 @@ def _run(
 def _study(
     resolved: Resolved, folder: RunFolder, parts: Parts, command: str, stop: StopSignal, progress: Any
 ) -> Outcome:
+    from rankitect.study.confirming import Confirmation
     from rankitect.study.ledger import Budget
     from rankitect.study.outputs import Labels
     from rankitect.study.study import Limits, Study
@@ -199,6 +200,7 @@ def _study(
         seed=config.seed,
         budget=Budget(config.budget.minutes, config.budget.tokens, config.budget.trials),
         limits=Limits(config.runner.batch, config.runner.attempts, config.runner.failures, config.runner.duplicates),
+        confirmation=Confirmation(config.confirm.seeds, config.confirm.candidates),
         space=parts.space,
         task=parts.task,
         stop=stop,
@@ -207,7 +209,7 @@ def _study(
         keep_all=config.report.keep_all,
         tensorboard=config.report.tensorboard,
     )
-    return study.run(parts.controller, parts.baselines)
+    return study.run(parts.controller, parts.baselines if config.runner.baselines else [])
 
 
 def _report(folder: Path, out: Callable[[str], None]) -> Path | None:

@@ -104,6 +104,13 @@ class BudgetConfig(_Strict):
     trials: int | None = Field(default=None, gt=0, description="measured trials")
 
 
+class ConfirmConfig(_Strict):
+    """What the search found, and the baselines, measured again with other seeds; on top of the budget."""
+
+    seeds: int = Field(default=1, ge=1, description="measurements of each; 1: none more than the search makes")
+    candidates: int = Field(default=6, ge=0, description="candidates of the front that are measured again, at most")
+
+
 class RunnerConfig(_Strict):
     """How trials are run."""
 
@@ -111,6 +118,7 @@ class RunnerConfig(_Strict):
     attempts: int = Field(default=5, ge=1, description="how often a trial may end with its process")
     failures: int = Field(default=20, ge=1, description="failed trials in a row that end the run")
     duplicates: int = Field(default=200, ge=1, description="duplicates in a row that end the run")
+    baselines: bool = Field(default=True, description="measure the task's baselines first")
     threads: int | None = Field(default=None, ge=1, description="torch threads; null leaves the default")
     progress: bool = Field(default=True, description="show progress")
 
@@ -135,6 +143,7 @@ class SearchConfig(_Strict):
     )
     heal: HealConfig = HealConfig()
     budget: BudgetConfig = BudgetConfig()
+    confirm: ConfirmConfig = ConfirmConfig()
     runner: RunnerConfig = RunnerConfig()
     report: ReportConfig = ReportConfig()
     seed: int = Field(default=0, ge=0, lt=2**32, description="seed of everything random")

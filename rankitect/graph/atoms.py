@@ -77,6 +77,14 @@ class Op:
     fn: str
     args: tuple[Expr, ...]
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Made once: functions of functions would be walked through at every look into a table."""
+        return hash((self.fn, self.args))
+
     @cached_property
     def key(self) -> str:
         """What it sorts by and is shown as."""

@@ -135,8 +135,9 @@ class SearchSpace:
         return Architecture(self.name, self.version, values)
 
     def _live(self, columns: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
+        shared = Batch(self.choices, columns, self.defaults)
         return {
-            p: self._tables(("live", p), self.live.choices[p]).evaluate(self.choices, columns, n) != 0
+            p: self._tables(("live", p), self.live.choices[p]).evaluate(self.choices, columns, n, shared) != 0
             for p in self.choices
         }
 

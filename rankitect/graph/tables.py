@@ -99,8 +99,18 @@ class Tables:
     symbols: Mapping[str, int]
     loose: Callable[[], tuple[_Loose, ...]] = tuple
 
-    def evaluate(self, choices: Mapping[str, Choice], columns: Mapping[str, np.ndarray], n: int) -> np.ndarray:
-        """Values for `n` architectures whose chosen indices are `columns`; float64 [n]."""
+    def evaluate(
+        self, choices: Mapping[str, Choice], columns: Mapping[str, np.ndarray], n: int, shared: Batch | None = None
+    ) -> np.ndarray:
+        """Values for `n` architectures whose chosen indices are `columns`; float64 [n].
+
+        Args:
+            choices: By path.
+            columns: Indices by path.
+            n: Architectures.
+            shared: Their values, where many expressions are evaluated on the same architectures: parts that they have
+                in common are evaluated once.
+        """
         total = np.full(n, float(self.constant))
         for table in self.tables:
             flat: np.ndarray | int = 0
@@ -108,7 +118,7 @@ class Tables:
                 flat = flat * size + columns[path]
             total += table.values.reshape(-1)[flat]
         if self.rest.terms:
-            total = total + self.rest.evaluate(Batch(choices, columns, self.symbols))
+            total = total + self.rest.evaluate(shared or Batch(choices, columns, self.symbols))
         return total
 
     def expectation(self, weights: Callable[[str], Any], zero: Any) -> Any:

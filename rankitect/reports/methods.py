@@ -44,7 +44,8 @@ class MethodRun:
         spent: Tokens (or examples) trained and evaluated by the end of each of them, preparation included, [n].
         total: What the whole search spent, without baselines.
         minutes: Wall-clock minutes.
-        baselines: Objectives of the baselines by name.
+        baselines: Objectives of the baselines by name, and what `held` is of, last.
+        held: The first objective on data by which nothing was chosen (else itself), of each final measurement, [n].
     """
 
     method: str
@@ -54,6 +55,7 @@ class MethodRun:
     total: Spent
     minutes: float
     baselines: Mapping[str, list[float]]
+    held: np.ndarray
 
 
 def read_run(folder: Path, method: str, seed: int, objectives: Sequence[MetricSpec]) -> MethodRun:
@@ -66,7 +68,8 @@ def read_run(folder: Path, method: str, seed: int, objectives: Sequence[MetricSp
         objectives: What counts.
     """
     from rankitect.graph import Architecture
-    from rankitect.study.ledger import BASELINES, PREPARE
+    from rankitect.study.confirming import CONFIRM
+    from rankitect.study.ledger import BASELINES, CONFIRMED, PREPARE
     from rankitect.study.records import Spent
     from rankitect.study.store import Store
 
@@ -76,20 +79,25 @@ def read_run(folder: Path, method: str, seed: int, objectives: Sequence[MetricSp
     with Store(folder / "study.db", Architecture.from_json, readonly=True) as store:
         stages = store.spent()
         running = _tokens(stages.get(PREPARE, Spent()))
-        points, spent, baselines = [], [], {}
+        points, spent, held, baselines = [], [], [], {}
+        shown = objectives[0].held_out or objectives[0].name
         for trial in store.trials:
+            if trial.batch == CONFIRM:
+                continue
             if trial.baseline is not None:
                 if trial.measurement is not None:
-                    baselines[trial.baseline] = point(trial.measurement.metrics)
+                    metrics = trial.measurement.metrics
+                    baselines[trial.baseline] = [*point(metrics), metrics[shown].value]
                 continue
             running += _tokens(trial.spent)
             if trial.evaluator == "final" and trial.measurement is not None:
                 points.append(point(trial.measurement.metrics))
                 spent.append(running)
+                held.append(trial.measurement.metrics[shown].value)
         minutes = store.worked() / 60
-    total = sum((s for stage, s in stages.items() if stage != BASELINES), Spent())
+    total = sum((s for stage, s in stages.items() if stage not in (BASELINES, CONFIRMED)), Spent())
     made = np.asarray(points, dtype=float).reshape(len(points), len(objectives))
-    return MethodRun(method, seed, made, np.asarray(spent, dtype=float), total, minutes, baselines)
+    return MethodRun(method, seed, made, np.asarray(spent, dtype=float), total, minutes, baselines, np.asarray(held))
 
 
 def _tokens(spent: Spent) -> int:
@@ -156,6 +164,8 @@ def methods_table(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec]) -
             "seeds": len(mine),
             f"best {objectives[0].name}": _over_seeds([sign * float(run.points[:, 0].min()) for run in mine]),
         }
+        if objectives[0].held_out:
+            row[f"its {objectives[0].held_out}"] = _over_seeds([float(r.held[r.points[:, 0].argmin()]) for r in mine])
         if two:
             row["hypervolume"] = _over_seeds([float(progress(run, reference)[-1]) for run in mine])
         row |= {
@@ -165,7 +175,25 @@ def methods_table(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec]) -
             "minutes": round(float(np.mean([run.minutes for run in mine])), 2),
         }
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame([*rows, *_baseline_rows(runs, objectives, sign)])
+
+
+def _baseline_rows(
+    runs: Sequence[MethodRun], objectives: Sequence[MetricSpec], sign: float
+) -> list[dict[str, Any]]:
+    """The baselines, over the runs that measured them, the best first."""
+    found: dict[str, list[list[float]]] = {}
+    for run in runs:
+        for name, values_ in run.baselines.items():
+            found.setdefault(name, []).append(values_)
+    rows = []
+    for name, each in sorted(found.items(), key=lambda item: float(np.mean([v[0] for v in item[1]]))):
+        row: dict[str, Any] = {"method": f"baseline {name}", "seeds": len(each)}
+        row[f"best {objectives[0].name}"] = _over_seeds([sign * v[0] for v in each])
+        if objectives[0].held_out:
+            row[f"its {objectives[0].held_out}"] = _over_seeds([v[-1] for v in each])
+        rows.append(row)
+    return rows
 
 
 def draw_progress(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec], path: Path) -> None:

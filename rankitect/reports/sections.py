@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from rankitect.reports.architecture_picture import architecture_figure
 from rankitect.reports.cards import Card, Cell, Figure, Link, Status, Table
-from rankitect.reports.comparison import Comparison, Point, Roles, standing
+from rankitect.reports.comparison import Comparison, Point, Roles, points_of, standing
 from rankitect.reports.front import front_figure
 from rankitect.reports.numbers import FINE, as_percent, as_value, compact, plural, readable_name, signed_percent
 from rankitect.reports.reading import Candidate, Metric, Run, choices_of
@@ -58,6 +58,12 @@ def verdict_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison
         f"{as_value(top.point.quality, roles.quality.unit)} against {as_value(top.reference, roles.quality.unit)} "
         f"({as_percent(abs(top.gain))} {side}{_surely(top)}) at {roles.cost_phrase(top.point.cost)}.{rest}"
     )
+    unbeaten = _unbeaten(run, roles, comparisons)
+    if unbeaten:
+        finding += (
+            f" None beats the best baseline of all at no more cost: {unbeaten.label} has "
+            f"{as_value(unbeaten.quality, roles.quality.unit)} at {roles.cost_phrase(unbeaten.cost)}."
+        )
     return Card(
         "verdict",
         title,
@@ -71,17 +77,25 @@ def verdict_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison
             "difference excludes zero, the difference is clear. The winner of many noisy measurements looks a little "
             "better than it is: measure the one you choose on data that no step of the search has seen."
         ),
-        status=_verdict(len(wins), len(clear), comparisons),
-        reason=_why(wins, clear, comparisons),
+        status=_verdict(len(wins), len(clear), comparisons, unbeaten is not None),
+        reason=_why(wins, clear, comparisons) + ("; the best baseline of all is unbeaten" if unbeaten else ""),
         tables=(_comparison_table(comparisons, roles),),
     )
 
 
-def _verdict(wins: int, clear: int, comparisons: Sequence[Comparison]) -> Status:
+def _unbeaten(run: Run, roles: Roles, comparisons: Sequence[Comparison]) -> Point | None:
+    """The best baseline of all, where candidates are held against models of different recipes and none beats it."""
+    if not any(c.how == "no costlier" for c in comparisons) or any(c.how == "best of all" for c in comparisons):
+        return None
+    models = [p for p in points_of(run, roles) if p.kind != "candidate"]
+    return min(models, key=lambda p: -roles.sign * p.quality)
+
+
+def _verdict(wins: int, clear: int, comparisons: Sequence[Comparison], unbeaten: bool) -> Status:
     if not wins:
         return Status.FAIL
     known = [c for c in comparisons if c.separated is not None]
-    return Status.PASS if wins == len(comparisons) and (not known or clear) else Status.WARN
+    return Status.PASS if wins == len(comparisons) and (not known or clear) and not unbeaten else Status.WARN
 
 
 def _why(wins: Sequence[Comparison], clear: Sequence[Comparison], comparisons: Sequence[Comparison]) -> str:

@@ -11,9 +11,9 @@ from rankitect.study.records import Spent
 if TYPE_CHECKING:
     from rankitect.study.store import Store
 
-__all__ = ["BASELINES", "PREPARE", "TRIALS", "Budget", "Ledger"]
+__all__ = ["BASELINES", "CONFIRMED", "PREPARE", "TRIALS", "Budget", "Ledger"]
 
-PREPARE, TRIALS, BASELINES = "prepare", "trials", "baselines"
+PREPARE, TRIALS, BASELINES, CONFIRMED = "prepare", "trials", "baselines", "confirmation"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Ledger:
 
     def search(self) -> Spent:
         """What prepare and trials have spent together."""
-        return sum((spent for stage, spent in self._store.spent().items() if stage != BASELINES), Spent())
+        return sum((spent for stage, spent in self._store.spent().items() if stage not in (BASELINES, CONFIRMED)), Spent())
 
     def minutes(self) -> float:
         """Wall-clock minutes worked on this study, over all sessions."""
@@ -68,7 +68,8 @@ class Ledger:
     def measured(self) -> int:
         """Trials that count against the budget."""
         return sum(
-            trial.finished and trial.duplicate_of is None and trial.baseline is None for trial in self._store.trials
+            trial.finished and trial.duplicate_of is None and trial.baseline is None and trial.batch != CONFIRM
+            for trial in self._store.trials
         )
 
     def save(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rankitect.study.files import copy_or_link, write_atomic
-from rankitect.study.pareto import Candidate, candidates, pareto_front
+from rankitect.study.pareto import Candidate, baselines, candidates, pareto_front
 from rankitect.study.records import Measurement, Metric, MetricSpec
 from rankitect.study.summary import (
     BaselineSummary,
@@ -94,13 +94,8 @@ class Outputs:
                 for o in self.objectives
             ],
             baselines=[
-                BaselineSummary(
-                    name=trial.baseline,
-                    fingerprint=trial.architecture.fingerprint,
-                    metrics=_metrics(trial.measurement.metrics),
-                )
-                for trial in self.store.trials
-                if trial.baseline is not None and trial.measurement is not None
+                BaselineSummary(name=name, fingerprint=c.trial.architecture.fingerprint, metrics=_metrics(c.metrics))
+                for name, c in baselines(self.store.trials, self.final)
             ],
             pareto=[
                 CandidateSummary(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rankitect.study.records import Measurement, Metric, MetricSpec, Trial
 
-__all__ = ["Candidate", "candidates", "merge", "pareto_front"]
+__all__ = ["Candidate", "baselines", "candidates", "merge", "pareto_front"]
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,25 @@ def merge(measurements: Sequence[Measurement]) -> dict[str, Metric]:
 
 def candidates(trials: Sequence[Trial], evaluator: str) -> list[Candidate]:
     """Every architecture that `evaluator` measured, baselines left out, each once, in order of its first trial."""
-    found: dict[str, dict[int, Trial]] = {}
+    return [found for name, found in _merged(trials, evaluator) if name is None]
+
+
+def baselines(trials: Sequence[Trial], evaluator: str) -> list[tuple[str, Candidate]]:
+    """Every baseline that `evaluator` measured, with its name, in order of its first trial."""
+    return [(name, found) for name, found in _merged(trials, evaluator) if name is not None]
+
+
+def _merged(trials: Sequence[Trial], evaluator: str) -> list[tuple[str | None, Candidate]]:
+    """Each model once, over its seeds, with the baseline's name where it is one."""
+    found: dict[tuple[str | None, str], dict[int, Trial]] = {}
     for trial in trials:
-        if trial.ok and trial.evaluator == evaluator and trial.baseline is None:
-            found.setdefault(trial.architecture.fingerprint, {}).setdefault(trial.seed, trial)
+        if trial.ok and trial.evaluator == evaluator:
+            model = (trial.baseline, trial.architecture.fingerprint)
+            found.setdefault(model, {}).setdefault(trial.seed, trial)
     out = []
-    for by_seed in found.values():
+    for (name, _), by_seed in found.items():
         measurements = [trial.measurement for trial in by_seed.values() if trial.measurement is not None]
-        out.append(Candidate(list(by_seed.values())[-1], merge(measurements)))
+        out.append((name, Candidate(list(by_seed.values())[-1], merge(measurements))))
     return out
 
 

@@ -15,7 +15,8 @@ from rankitect.study.checks import in_words, one_line, problem, seed_everything
 from rankitect.study.checks import objectives as resolve_objectives
 from rankitect.study.contracts import StopRequested, TrialContext
 from rankitect.study.files import explain_disk_full, is_disk_full
-from rankitect.study.ledger import BASELINES, TRIALS, Budget, Ledger
+from rankitect.study.confirming import CONFIRM, Confirmation, wanted
+from rankitect.study.ledger import BASELINES, CONFIRMED, TRIALS, Budget, Ledger
 from rankitect.study.outputs import Labels, Outputs
 from rankitect.study.progress import Progress
 from rankitect.study.records import Baseline, Proposal, Spent, Trial
@@ -76,6 +77,7 @@ class Study:
         seed: Seed of the study.
         budget: When to stop.
         limits: When to give up.
+        confirmation: How often what was found is measured again.
         space: Search space, handed to the controller.
         task: Task, handed to the controller.
         stop: Whether the user asked to stop.
@@ -100,6 +102,7 @@ class Study:
         seed: int = 0,
         budget: Budget | None = None,
         limits: Limits | None = None,
+        confirmation: Confirmation | None = None,
         space: Any = None,
         task: Any = None,
         stop: Callable[[], bool] = lambda: False,
@@ -109,7 +112,7 @@ class Study:
         tensorboard: bool = True,
     ) -> None:
         self.folder, self.evaluators, self.final, self.seed = folder, dict(evaluators), final, seed
-        self.limits = limits or Limits()
+        self.limits, self._confirmation = limits or Limits(), confirmation or Confirmation()
         self.space, self.task, self.stop = space, task, stop
         self.progress = progress or Progress(quiet=True)
         self.logger = logging.getLogger("rankitect")
@@ -148,6 +151,8 @@ class Study:
         try:
             self._measure_baselines(baselines)
             ended = self._search(controller)
+            if ended != "failures":
+                self._confirm()
         except StopRequested:
             ended = "interrupted"
         self.ledger.save()
@@ -176,6 +181,21 @@ class Study:
                 self._check_stop()
                 self._measure(trial)
         self._failures = self._duplicates = 0  # these counts are about the controller's proposals
+
+    def _confirm(self) -> None:
+        """Measure the front and the baselines with more seeds. Comes on top of the budget, as the baselines do."""
+        while True:
+            for trial in self.store.trials:
+                if trial.batch == CONFIRM and not trial.finished:
+                    self._check_stop()
+                    self._measure(trial)
+            again = wanted(self.store.trials, self.final, self._objectives, self._confirmation, self.seed)
+            if not again:
+                return
+            for name in dict.fromkeys(name for _, name in again):
+                proposals = [proposal for proposal, whose in again if whose == name]
+                names = [name] * len(proposals) if name is not None else None
+                self.store.add_batch(CONFIRM, len(proposals), proposals, self.seed, names)
 
     def _search(self, controller: Controller) -> str:
         session = StudySession(
@@ -220,7 +240,7 @@ class Study:
     def _batches(self) -> dict[int, list[Trial]]:
         batches: dict[int, list[Trial]] = {}
         for trial in self.store.trials:
-            if trial.baseline is None:
+            if trial.baseline is None and trial.batch != CONFIRM:
                 batches.setdefault(trial.batch, []).append(trial)
         return batches
 
@@ -360,6 +380,8 @@ class _Kept:
 
 
 def _stage(trial: Trial) -> str:
+    if trial.batch == CONFIRM:
+        return CONFIRMED
     return TRIALS if trial.baseline is None else BASELINES
 
 

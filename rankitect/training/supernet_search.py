@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Paths", "Sampling", "SupernetConfig", "SupernetSearch"]
 
 STATE = "supernet.safetensors"
+CHUNK = 256
+"""Architectures drawn at a time."""
 
 Sampling = Literal["single_path", "any_path", "sandwich"]
 
@@ -58,6 +60,7 @@ class Paths:
 
     def __init__(self, moves: Moves, config: SupernetConfig, seed: int, steps: int) -> None:
         self._moves, self._config, self._seed, self._steps = moves, config, seed, steps
+        self._chunk: tuple[int, list[Architecture]] | None = None
 
     @cached_property
     def largest(self) -> Architecture:
@@ -76,12 +79,17 @@ class Paths:
         if step < falling and rng.random() < 1 - step / falling:
             return [self.largest]
         if c.sampling == "sandwich":
-            return [self.largest, *(self._draw(rng) for _ in range(c.between)), self.smallest]
-        drawn = self._draw(rng)
+            return [self.largest, *(self._drawn(step * c.between + i) for i in range(c.between)), self.smallest]
+        drawn = self._drawn(step)
         return [self._single(drawn, rng) if c.sampling == "single_path" else drawn]
 
-    def _draw(self, rng: np.random.Generator) -> Architecture:
-        return self._moves.space.sample(rng, **self._moves.limits)
+    def _drawn(self, index: int) -> Architecture:
+        """The draw of an index. They are made many at a time: one alone costs as much as hundreds."""
+        chunk = index // CHUNK
+        if self._chunk is None or self._chunk[0] != chunk:
+            rng = np.random.default_rng([self._seed, 5, chunk])
+            self._chunk = chunk, self._moves.space.sample_many(CHUNK, rng, **self._moves.limits)
+        return self._chunk[1][index % CHUNK]
 
     def _single(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
         """The architecture with one of its inputs at every place, where the rules allow it."""
