@@ -122,7 +122,9 @@ class DNAS:
             scores.save(folder / STATE)  # the prior takes a while
         supernet = self._task.supernet(self._space)
         weights = (
-            CoTraining(supernet, self._task, self._weight_lr, self._steps) if self._weight_lr and self._steps else None
+            CoTraining(supernet, self._task, self._weight_lr, self._steps, hold=False)
+            if self._weight_lr and self._steps
+            else None
         )
         if weights is not None and scores.step:
             weights.load(folder / _weights_file(scores.step))

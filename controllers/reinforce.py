@@ -132,6 +132,7 @@ class Reinforce(StagedSearch):
                 session, "reinforce", state, steps, lambda step: self._learn_step(weights, baseline, step, history),
                 save, share=c.share, every=c.checkpoint_every,
             )  # fmt: skip
+            weights.close()
         self._task.adopt(supernet)
 
     def _learn_step(

@@ -45,10 +45,13 @@ class Linear(Block):
         return {**found, "bias": Param.of(self.width, init="zeros")} if self.bias else found
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        total: Any = p.bias if self.bias else 0
+        bias = p.bias if self.bias else None
+        total: Any = None
         for i, x in zip(p.present, inputs, strict=True):
-            total = F.linear(x, getattr(p, _name(i))) + total
-        return ACTIVATIONS[self.act](total)
+            weight = getattr(p, _name(i))
+            # The bias goes into the first product: a pass of its own would cost as much as a small product.
+            total = F.linear(x, weight, bias) if total is None else total + F.linear(x, weight)
+        return ACTIVATIONS[self.act](p.bias if total is None else total)
 
     def flops(self, *inputs: TensorType) -> Expr:
         return sum((2 * x.numel * self.width * x.gate for x in inputs), start=as_expr(0))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rankitect.study.join import Parts
     from rankitect.study.records import Baseline, Metric, MetricSpec
     from rankitect.tasks.ranking import RankingTask
+    from rankitect.training.embeddings import HoldsTables, TableStorage
     from rankitect.training.ranking import FitConfig
 
 __all__ = ["Ranking"]
@@ -68,6 +69,9 @@ class Ranking:
         )
         short_epochs: float = Field(
             1.0, gt=0, description="epochs by which candidates are screened where no search has trained shared weights"
+        )
+        inherited_epochs: float = Field(
+            0.5, ge=0, description="epochs for which a candidate trains what it has inherited before it is screened"
         )
         zoo: str = Field(
             "rankitect.search_spaces.ranking_points.baseline",
@@ -218,6 +222,13 @@ class Ranking:
         from rankitect.models.supernet import Supernet
 
         return Supernet(space, self._parts.config.seed)
+
+    def hold_tables(self, model: HoldsTables) -> TableStorage | None:
+        """Tables of shared weights, trained as those of a single model are."""
+        from rankitect.training.embeddings import TableStorage
+
+        settings = self.config.tables.settings()
+        return None if settings is None else TableStorage(model, settings)
 
     def adopt(self, supernet: Supernet | None) -> None:
         """Let candidates inherit from weights that a search has trained, from now on; None: from nothing again."""

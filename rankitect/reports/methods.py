@@ -178,9 +178,7 @@ def methods_table(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec]) -
     return pd.DataFrame([*rows, *_baseline_rows(runs, objectives, sign)])
 
 
-def _baseline_rows(
-    runs: Sequence[MethodRun], objectives: Sequence[MetricSpec], sign: float
-) -> list[dict[str, Any]]:
+def _baseline_rows(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec], sign: float) -> list[dict[str, Any]]:
     """The baselines, over the runs that measured them, the best first."""
     found: dict[str, list[list[float]]] = {}
     for run in runs:

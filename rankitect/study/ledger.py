@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rankitect.study.confirming import CONFIRM
 from rankitect.study.records import Spent
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ class Ledger:
 
     def search(self) -> Spent:
         """What prepare and trials have spent together."""
-        return sum((spent for stage, spent in self._store.spent().items() if stage not in (BASELINES, CONFIRMED)), Spent())
+        return sum(
+            (spent for stage, spent in self._store.spent().items() if stage not in (BASELINES, CONFIRMED)), Spent()
+        )
 
     def minutes(self) -> float:
         """Wall-clock minutes worked on this study, over all sessions."""

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from rankitect.errors import ConfigError
 from rankitect.study.checks import in_words, one_line, problem, seed_everything
 from rankitect.study.checks import objectives as resolve_objectives
+from rankitect.study.confirming import CONFIRM, Confirmation, wanted
 from rankitect.study.contracts import StopRequested, TrialContext
 from rankitect.study.files import explain_disk_full, is_disk_full
-from rankitect.study.confirming import CONFIRM, Confirmation, wanted
 from rankitect.study.ledger import BASELINES, CONFIRMED, TRIALS, Budget, Ledger
 from rankitect.study.outputs import Labels, Outputs
 from rankitect.study.progress import Progress

@@ -4,8 +4,8 @@ A table has many rows of which a batch uses few, so its optimiser runs inside of
 whatever holds the table:
 
 - "torchrec": a torchrec `FusedEmbeddingBagCollection`, whose fbgemm kernel looks up and updates (SGD, Adagrad and
-  row-wise Adagrad; fbgemm's CPU kernels have no Adam). Its rows must be a multiple of four wide: narrower tables stay
-  with torch.
+  row-wise Adagrad; fbgemm's CPU kernels have no Adam). Its rows are a multiple of four wide: other tables are held with
+  columns of zeros beside them, which no rule but row-wise Adagrad's minds (these stay with torch).
 - "torch": sparse gradients, which a hook gives to an optimiser of torch's as soon as they are there (Adam, too).
 - "auto": the first where it is installed and can, else the second.
 
@@ -118,6 +118,11 @@ class RowWiseAdagrad(torch.optim.Optimizer):
 def torchrec_installed() -> bool:
     """Whether torchrec and fbgemm are there."""
     return all(importlib.util.find_spec(name) is not None for name in ("torchrec", "fbgemm_gpu"))
+
+
+def _fused_width(width: int) -> int:
+    """Columns of fbgemm's table for one of this width."""
+    return -(-width // FUSED_WIDTH) * FUSED_WIDTH
 
 
 def state_bytes(rows: int, width: int, optimizer: Rule) -> int:
@@ -242,8 +247,9 @@ class _FusedStore(_Store):
         settings: dict[str, Any] = {"lr": config.lr}
         if config.optimizer != "sgd":
             settings["eps"] = config.eps
-        rows, width = self.table.shape
-        table = EmbeddingBagConfig(name=name, embedding_dim=width, num_embeddings=rows, feature_names=["rows"])
+        rows, self._width = self.table.shape
+        wide = _fused_width(self._width)
+        table = EmbeddingBagConfig(name=name, embedding_dim=wide, num_embeddings=rows, feature_names=["rows"])
         self._collection = FusedEmbeddingBagCollection(
             [table], optimizer_type=kinds[config.optimizer], optimizer_kwargs=settings, device=torch.device("cpu")
         )
@@ -251,10 +257,12 @@ class _FusedStore(_Store):
         # with one table of one feature, its kernel can be called as it is.
         self._kernel = self._collection._emb_modules[0]
         held = dict(self._collection.named_parameters())[f"embedding_bags.{name}.weight"]
+        trained = self.table.requires_grad
         with torch.no_grad():
-            held.copy_(self.table)
-        held.requires_grad_(self.table.requires_grad)
-        owner.register_parameter(name, held)
+            held.zero_()
+            held[:, : self._width].copy_(self.table)
+        owner.register_parameter(name, held if wide == self._width else nn.Parameter(held.detach()[:, : self._width]))
+        self.table.requires_grad_(trained)
         self._each = torch.arange(1)
 
     def trained(self, rows: Tensor, bags: Tensor | None) -> Tensor:
@@ -273,14 +281,17 @@ class _FusedStore(_Store):
 
     def state(self) -> dict[str, Tensor]:
         states = self._kernel._emb_module.split_optimizer_states()
-        return {"sum": states[0][0]} if states else {}
+        if not states:
+            return {}
+        found = states[0][0]
+        return {"sum": found if found.ndim == 1 else found[:, : self._width]}
 
     def load(self, name: str, value: Tensor) -> None:
         """Set an accumulator."""
         self.state()[name].copy_(value)
 
     def release(self) -> None:
-        self.owner.register_parameter(self.name, nn.Parameter(self.table.detach().clone()))
+        self.owner.register_parameter(self.name, nn.Parameter(self.table.detach().clone(), self.table.requires_grad))
         super().release()
 
 
@@ -322,7 +333,8 @@ class TableStorage:
             owner.stores[key] = self._stores[name]
 
     def _choose(self, table: nn.Parameter) -> str:
-        fused = self.config.optimizer in FUSED_RULES and table.shape[1] % FUSED_WIDTH == 0
+        whole = table.shape[1] == _fused_width(table.shape[1]) or self.config.optimizer != "rowwise_adagrad"
+        fused = self.config.optimizer in FUSED_RULES and whole
         wanted = self.config.backend != "torch" and torchrec_installed() and table.device.type == "cpu"
         return "torchrec" if fused and wanted else "torch"
 
@@ -331,6 +343,7 @@ class TableStorage:
         found = {}
         for name, (owner, key) in tables.items():
             rows, width = owner.get_parameter(key).shape
+            width = _fused_width(width) if self.backends[name] == "torchrec" else width
             copy = rows * width * FLOAT_BYTES if self.backends[name] == "torchrec" else 0
             found[name] = copy + state_bytes(rows, width, self.config.optimizer)
         return found

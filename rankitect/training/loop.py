@@ -134,7 +134,7 @@ def train(
             if should_stop is not None and should_stop():
                 finished = False
                 break
-            torch.manual_seed(step_seed(config.seed, run.step))
+            torch.default_generator.manual_seed(step_seed(config.seed, run.step))  # `torch.manual_seed` is slow
             if before_step is not None:
                 before_step(run.step)
             batch = batch_at(run.step)

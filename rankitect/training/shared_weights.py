@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rankitect.graph import Architecture
     from rankitect.models.supernet import Supernet
     from rankitect.study.contracts import Session
+    from rankitect.training.embeddings import TableStorage
     from rankitect.training.optimizer import GuardedOptimizer
 
 __all__ = ["CoTraining", "Paired", "Trained", "likeness", "train_steps", "training_defaults"]
@@ -28,11 +29,20 @@ def training_defaults(task: Any) -> tuple[int, float]:
     return int(steps), float(lr)
 
 
-def _optimizer(parameters: Mapping[str, nn.Parameter], lr: float, steps: int) -> GuardedOptimizer:
+def _optimizer(
+    parameters: Mapping[str, nn.Parameter], lr: float, steps: int, tables: TableStorage | None = None
+) -> GuardedOptimizer:
     from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig
 
     config = OptimizerConfig(lr=lr, warmup=min(WARMUP, steps), final_lr=0.1, weight_decay=0.0)
-    return GuardedOptimizer(parameters, config, steps)
+    return GuardedOptimizer(parameters, config, steps, tables)
+
+
+def _held(task: Any, model: nn.Module) -> TableStorage | None:
+    """Who trains the embedding tables of a model, where the task has a way of its own for them."""
+    hold = getattr(task, "hold_tables", None)
+    found: TableStorage | None = None if hold is None else hold(model)
+    return found
 
 
 class CoTraining:
@@ -40,17 +50,27 @@ class CoTraining:
 
     Args:
         supernet: Trained in place.
-        task: Offers `train_loss(model, step) -> (loss, tokens)`.
+        task: Offers `train_loss(model, step) -> (loss, tokens)`, and `hold_tables(model)` where it has tables.
         lr: Peak learning rate of AdamW.
         steps: Length of the schedule.
+        hold: Train tables in the task's way; without it they are trained as all other weights, and backward passes
+            that are not steps of this training leave them alone.
     """
 
-    def __init__(self, supernet: Supernet, task: Any, lr: float, steps: int) -> None:
+    def __init__(self, supernet: Supernet, task: Any, lr: float, steps: int, *, hold: bool = True) -> None:
         self.supernet, self._task = supernet, task
-        self._optimizer = _optimizer(dict(supernet.weights.named_parameters()), lr, steps)
+        self._tables = _held(task, supernet) if hold else None
+        weights = self._tables.dense_parameters() if self._tables else dict(supernet.weights.named_parameters())
+        self._optimizer = _optimizer(weights, lr, steps, self._tables)
+
+    def close(self) -> None:
+        """Give the tables back to the supernet; no step follows."""
+        if self._tables is not None:
+            self._tables.release()
 
     def step(self, architecture: Architecture, step: int) -> tuple[float, int]:
         """One step on one architecture; the loss before it, and the tokens used."""
+        self._optimizer.begin(step)
         loss, tokens = self._task.train_loss(self.supernet.activate(architecture), step)
         return self._optimizer.step(loss, step).loss, tokens
 
@@ -72,6 +92,7 @@ class CoTraining:
         """
         import torch
 
+        self._optimizer.begin(step)
         losses, total, used = [], torch.zeros(()), 0
         teacher: torch.Tensor | None = None
         for architecture in architectures:
@@ -137,14 +158,16 @@ class Paired:
 
     Args:
         supernet: Where it starts from; left as it is.
-        task: Offers `train_loss(model, step)` and `reference`.
+        task: Offers `train_loss(model, step)` and `reference`, and `hold_tables(model)` where it has tables.
         lr: Peak learning rate.
         steps: Length of the schedule.
     """
 
     def __init__(self, supernet: Supernet, task: Any, lr: float, steps: int) -> None:
         self._task, self.model = task, supernet.extract(task.reference)
-        self._optimizer = _optimizer(dict(self.model.named_parameters()), lr, steps)
+        tables = _held(task, self.model)
+        weights = tables.dense_parameters() if tables else dict(self.model.named_parameters())
+        self._optimizer = _optimizer(weights, lr, steps, tables)
 
     @property
     def halvings(self) -> int:
@@ -153,6 +176,7 @@ class Paired:
 
     def step(self, step: int) -> tuple[float, int]:
         """One step; the loss before it, and the tokens used."""
+        self._optimizer.begin(step)
         loss, tokens = self._task.train_loss(self.model, step)
         return self._optimizer.step(loss, step).loss, tokens
 

@@ -150,6 +150,7 @@ class SupernetSearch(EvolvingSearch):
                 share=c.share,
                 every=c.checkpoint_every,
             )
+            weights.close()
         self._task.adopt(supernet)
 
     def _step(self, weights: CoTraining, paths: Paths, step: int) -> tuple[float, int]:
