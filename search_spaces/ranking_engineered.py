@@ -26,7 +26,7 @@ __all__ = ["LOGIT_PARTS", "TOP_PARTS", "RankingEngineered", "ranking_engineered"
 
 TOP_PARTS = ("raw", "bottom", "dot", "cross", "fm", "attention")
 """What may feed the top MLP: `raw` is the numbers beside all embeddings."""
-LOGIT_PARTS = ("top", "cross", "fm", "attention", "wide")
+LOGIT_PARTS = ("top", "cross", "fm", "attention", "wide", "dot")
 """What may feed the logit."""
 
 
@@ -88,7 +88,7 @@ def ranking_engineered(
     parts["attention"] = flat(parts["attention"], name="attended")
     parts["cross"] = _cross(g, raw, cross_kinds, cross_layers, ranks)
     _logit(g, numeric, ids, features, parts, top, top_layers)
-    return SearchSpace(g, version="1")
+    return SearchSpace(g, version="2")
 
 
 def feature_groups(rows: Sequence[int], bounds: Sequence[int]) -> dict[str, list[int]]:
@@ -217,6 +217,7 @@ def _logit(
             "fm": Total()(parts["fm"], name="fm"),
             "attention": Linear(1)(parts["attention"], name="attention"),
             "wide": wide,
+            "dot": Linear(1)(parts["dot"], name="dot"),
         }
         g.out = Sum()(*g.pick("from", [ends[name] for name in LOGIT_PARTS]), name="sum")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -62,8 +63,11 @@ class Ranking:
         patience: int = Field(3, ge=1, description="looks in a row without improvement before training stops")
         optimizer: OptimizerSettings = Field(OptimizerSettings(), description="of all weights but tables")
         tables: TableSettings = Field(TableSettings(), description="how embedding tables are held and trained")
-        shared_epochs: float = Field(10.0, gt=0, description="length of the training of shared weights in a search")
-        shared_lr: float = Field(2e-3, gt=0, description="its peak learning rate")
+        shared_epochs: float = Field(15.0, gt=0, description="length of the training of shared weights in a search")
+        shared_batch: int = Field(512, ge=1, description="rows of a step of it")
+        shared_lr: float = Field(3e-3, gt=0, description="its peak learning rate")
+        # An embedding has as many steps as in a single model, but seldom two in a row for the same architecture.
+        shared_table_lr: float = Field(0.2, gt=0, description="its peak learning rate of embedding tables")
         search_rows: int | None = Field(
             None, ge=1, description="validation rows for screening, a fixed sample; null for all"
         )
@@ -71,7 +75,7 @@ class Ranking:
             1.0, gt=0, description="epochs by which candidates are screened where no search has trained shared weights"
         )
         inherited_epochs: float = Field(
-            0.5, ge=0, description="epochs for which a candidate trains what it has inherited before it is screened"
+            0.0, ge=0, description="epochs for which a candidate trains what it has inherited before it is screened"
         )
         zoo: str = Field(
             "rankitect.search_spaces.ranking_points.baseline",
@@ -215,7 +219,8 @@ class Ranking:
     @property
     def shared_training(self) -> tuple[int, float]:
         """Steps and peak learning rate of shared weights that suit the data."""
-        return max(1, round(self.config.shared_epochs * self.task.steps("train"))), self.config.shared_lr
+        c = self.config
+        return max(1, round(c.shared_epochs * self.task.steps("train", c.shared_batch))), c.shared_lr
 
     def supernet(self, space: SearchSpace) -> Supernet:
         """Fresh weights for a search to train."""
@@ -228,7 +233,9 @@ class Ranking:
         from rankitect.training.embeddings import TableStorage
 
         settings = self.config.tables.settings()
-        return None if settings is None else TableStorage(model, settings)
+        if settings is None:
+            return None
+        return TableStorage(model, dataclasses.replace(settings, lr=self.config.shared_table_lr))
 
     def adopt(self, supernet: Supernet | None) -> None:
         """Let candidates inherit from weights that a search has trained, from now on; None: from nothing again."""
@@ -245,7 +252,7 @@ class Ranking:
         The same step gives the same rows, so that two models can be compared before either has learnt from them.
         """
         seed = None if self.config.one_pass else self._parts.config.seed + SEARCH_ORDER
-        return self._loss(model, self.task.batch_at("train", step, seed=seed))
+        return self._loss(model, self.task.batch_at("train", step, batch=self.config.shared_batch, seed=seed))
 
     def search_loss(self, forward: Callable[..., torch.Tensor], step: int) -> tuple[torch.Tensor, int]:
         """The loss that architectures are chosen by, on validation rows, which no weights learn from.
