@@ -4,6 +4,9 @@
 PYTHON ?= python3
 # Optional parts to install as well: deploy, ray (files in requirements/), cuda. Example: make test EXTRAS="deploy ray"
 EXTRAS ?=
+# What `make search` searches, and how: make search SPACE=ranking_blocks CONTROLLER=one_shot
+SPACE ?= mobile_llm
+CONTROLLER ?= dnas
 # Anything to add to the command of `make search` and `make smoke`: make search ARGS="budget.minutes=10 seed=1"
 ARGS ?=
 
@@ -35,7 +38,7 @@ $(STAMP):
 	touch $@
 
 search: $(STAMP)  ## the main job: search pruned versions of a pretrained language model, end with a report
-	$(PY) -m rankitect.search space=mobile_llm controller=dnas $(ARGS)
+	$(PY) -m rankitect.search space=$(SPACE) controller=$(CONTROLLER) $(ARGS)
 
 smoke: $(STAMP)  ## the same job in small (a tiny random backbone), under a minute
 	$(PY) -m rankitect.search space=mobile_llm controller=dnas preset=smoke $(ARGS)

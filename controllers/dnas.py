@@ -122,15 +122,14 @@ class DNAS:
             scores.save(folder / STATE)  # the prior takes a while
         supernet = self._task.supernet(self._space)
         weights = (
-            CoTraining(supernet, self._task, self._weight_lr, self._steps, hold=False)
-            if self._weight_lr and self._steps
-            else None
+            CoTraining(supernet, self._task, self._weight_lr, self._steps) if self._weight_lr and self._steps else None
         )
         if weights is not None and scores.step:
             weights.load(folder / _weights_file(scores.step))
         if scores.step < self._steps:
             self._search(scores, weights, supernet, session)
         if weights is not None:
+            weights.close()
             self._task.adopt(supernet)
         for target in self._targets:
             made = scores.discretise(target, np.random.default_rng([self._seed, 1]), self._least)

@@ -53,13 +53,11 @@ class CoTraining:
         task: Offers `train_loss(model, step) -> (loss, tokens)`, and `hold_tables(model)` where it has tables.
         lr: Peak learning rate of AdamW.
         steps: Length of the schedule.
-        hold: Train tables in the task's way; without it they are trained as all other weights, and backward passes
-            that are not steps of this training leave them alone.
     """
 
-    def __init__(self, supernet: Supernet, task: Any, lr: float, steps: int, *, hold: bool = True) -> None:
+    def __init__(self, supernet: Supernet, task: Any, lr: float, steps: int) -> None:
         self.supernet, self._task = supernet, task
-        self._tables = _held(task, supernet) if hold else None
+        self._tables = _held(task, supernet)
         weights = self._tables.dense_parameters() if self._tables else dict(supernet.weights.named_parameters())
         self._optimizer = _optimizer(weights, lr, steps, self._tables)
 

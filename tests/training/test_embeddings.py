@@ -186,7 +186,33 @@ def test_without_torchrec_torch_does_it(monkeypatch: pytest.MonkeyPatch) -> None
         TableStorage(model_of(space()), TableConfig("torchrec"))
 
 
-def test_narrow_tables_stay_with_torch() -> None:
+@fused
+@pytest.mark.parametrize("rule", ["sgd", "adagrad"])
+@pytest.mark.parametrize("width", [1, 3, 6])
+def test_tables_of_any_width_are_held_by_the_fused_kernel(rule: Any, width: int) -> None:
+    slots, made = (1, 3), space(width=width)
+    expected = reference(rule, model_of(made), 3, 0.1, slots)
+    model = model_of(made)
+    storage = TableStorage(model, TableConfig("torchrec", rule, lr=0.1))
+    assert storage.backends == {NAME: "torchrec"}
+    for step in range(2):
+        model(batch(step, slots)).square().sum().backward()
+    saved, state = model.state_dict(), {k: v.clone() for k, v in storage.state().items()}
+    assert saved[NAME].shape == (30, width)
+    assert all(v.shape == (30, width) for v in state.values())
+    other = model_of(made)
+    other.load_state_dict({k: v.clone() for k, v in saved.items()})
+    again = TableStorage(other, TableConfig("torch", rule, lr=0.1))
+    again.load_state(state)
+    for each in (model, other):
+        each(batch(2, slots)).square().sum().backward()
+        torch.testing.assert_close(each.get_parameter(NAME).detach(), expected, rtol=1e-4, atol=1e-6)
+    storage.release()
+    assert model.get_parameter(NAME).is_contiguous()
+    torch.testing.assert_close(model(batch(3)), other(batch(3)))
+
+
+def test_row_wise_adagrad_keeps_tables_of_odd_width_with_torch() -> None:
     assert TableStorage(model_of(space(width=3)), TableConfig()).backends == {NAME: "torch"}
 
 
