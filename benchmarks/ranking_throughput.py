@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from _throughput_others import LEAST_STEPS, POOL, PREDICTED, Job, batch_rows, entropy_terms, report
 from common import ratio, table, verdict
 from numpy.typing import NDArray
-from ranking_throughput_others import LEAST_STEPS, POOL, PREDICTED, Job, batch_rows, entropy_terms, report
 
 if TYPE_CHECKING:
     from rankitect.data.ranking import RankingData
@@ -172,7 +172,7 @@ def run(job: Job, competitors: str | None) -> dict[str, Any]:
     if job.library == RANKITECT:
         command = [sys.executable, str(HERE / Path(__file__).name), "--worker", job.to_json()]
     else:
-        command = [str(competitors), str(HERE / "ranking_throughput_others.py"), job.to_json()]
+        command = [str(competitors), str(HERE / "_throughput_others.py"), job.to_json()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not done.stdout.strip():
         sys.exit(f"{job.library}, {job.model}, failed:\n{done.stderr[-4000:]}")

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ("cost_readings", "supernet_overhead", "extraction", "dnas_step", "importance", "preprocessing")
+SCRIPTS = (
+    "cost_readings",
+    "supernet_overhead",
+    "extraction",
+    "dnas_step",
+    "importance",
+    "preprocessing",
+    "graph_overhead",
+    "embedding_backends",
+)
 
 
 @pytest.mark.slow
