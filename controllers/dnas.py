@@ -6,8 +6,8 @@ every step, and no penalty weight has to be found. A step samples a target, draw
 (arXiv 1611.01144) from those probabilities, runs the relaxed model on text that its weights never see, and moves the
 scores against the gradient of the loss (the gradient with respect to a value's weight is the change of the loss that
 the value brings, in the unit of the scores). Between two such steps the shared weights take a step of the task's
-training on an architecture sampled from the same probabilities, on text of their own. Targets are drawn from the whole
-range, so one search yields a front.
+training, or several, on architectures sampled from the same probabilities, on data of their own. Targets are drawn from
+the whole range, so one search yields a front.
 
 A task may offer second-order estimates of what each value costs (`prior`). Free scores for some 700 values are a random
 walk on the few ten thousand tokens that a search can afford; with a prior, the search estimates one multiplier a choice
@@ -30,7 +30,7 @@ from rankitect.errors import ConfigError, TrainingError
 from rankitect.study.contracts import Proposal, replay
 from rankitect.study.moves import main_cost
 from rankitect.study.records import Spent
-from rankitect.training.shared_weights import CoTraining, training_defaults
+from rankitect.training.shared_weights import CoTraining, samples_per_update, training_defaults
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +61,9 @@ class DNAS:
         model_config = ConfigDict(extra="forbid", frozen=True)
 
         steps: int | None = Field(None, ge=0, description="steps of the search; null: the task's")
+        samples: int | None = Field(
+            None, ge=1, description="architectures whose weights take a step for each of these; null: the task's"
+        )
         points: int = Field(6, ge=1, description="cost targets, spread evenly over what the constraints allow")
         targets: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(
             None, min_length=1, description="cost targets of one's own, of the largest architecture's"
@@ -89,7 +92,8 @@ class DNAS:
     ) -> None:
         self._config, self._space, self._task, self._seed = config, space, task, seed
         steps, lr = training_defaults(task)
-        self._steps = steps if config.steps is None else config.steps
+        self._samples = samples_per_update(task) if config.samples is None else config.samples
+        self._steps = -(-steps // self._samples) if config.steps is None else config.steps
         self._weight_lr = lr if config.weight_lr is None else config.weight_lr
         self._cost = config.cost or main_cost(task)
         self._targets, self._least = sorted(targets, reverse=True), least
@@ -122,7 +126,9 @@ class DNAS:
             scores.save(folder / STATE)  # the prior takes a while
         supernet = self._task.supernet(self._space)
         weights = (
-            CoTraining(supernet, self._task, self._weight_lr, self._steps) if self._weight_lr and self._steps else None
+            CoTraining(supernet, self._task, self._weight_lr, self._steps * self._samples)
+            if self._weight_lr and self._steps
+            else None
         )
         if weights is not None and scores.step:
             weights.load(folder / _weights_file(scores.step))
@@ -147,10 +153,11 @@ class DNAS:
             scale = _anneal(c.scale, part)
             rng = np.random.default_rng([self._seed, scores.step])
             if weights is not None:
-                sampled = scores.sample(float(rng.uniform(low, high)), scale, rng)
-                loss, used = weights.step(sampled, scores.step)
-                scores.tokens += used
-                session.scalar("dnas/weight_loss", loss, scores.step)
+                drawn = scores.sample(float(rng.uniform(low, high)), scale, rng, self._samples)
+                for i, sampled in enumerate(drawn):
+                    loss, used = weights.step(sampled, scores.step * self._samples + i)
+                    scores.tokens += used
+                    session.scalar("dnas/weight_loss", loss, scores.step * self._samples + i)
             target = float(rng.uniform(low, high))
             value, used = self._score_step(
                 scores, relaxed, scores.draw(target, scale, _anneal(c.temperature, part), rng)

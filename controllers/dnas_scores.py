@@ -75,19 +75,22 @@ class Scores:
         """Probabilities of all values with the expected cost at `target` (of the largest architecture's)."""
         return self._target.chances(self._scores, target, scale)
 
-    def sample(self, target: float, scale: float, rng: np.random.Generator) -> Architecture:
-        """A feasible architecture drawn from the probabilities at a target.
+    def sample(self, target: float, scale: float, rng: np.random.Generator, count: int = 1) -> list[Architecture]:
+        """Feasible architectures drawn from the probabilities at a target.
 
         Raises:
-            SpaceError: None of many draws met the rules.
+            SpaceError: Too few of many draws met the rules.
         """
         chances = {p: c.numpy() / float(c.sum()) for p, c in self.chances(target, scale).items()}
-        for _ in range(1000):
+        found: list[Architecture] = []
+        for _ in range(1000 * count):
             values = {p: c.values[rng.choice(len(c.values), p=chances[p])] for p, c in self.space.choices.items()}
             try:
-                return self.space.architecture(values)
+                found.append(self.space.architecture(values))
             except SpaceError:
                 continue
+            if len(found) == count:
+                return found
         raise SpaceError(
             f"no feasible architecture in 1,000 draws at {target:.0%}: the rules forbid nearly everything likely"
         )

@@ -1,7 +1,8 @@
 """Search by policy gradient (REINFORCE) with rewards used more than once, and a baseline trained beside.
 
 Where the task offers weights that can be shared, policy and supernet are trained together in `prepare`: each step draws
-an architecture, takes its loss on a batch that no weight has seen as its reward, and only then trains on that batch. On
+an architecture, takes its loss on a batch that no weight has seen as its reward, and only then trains on that batch;
+after a few of them the policy learns. On
 data that drift, batches differ more than architectures do. So a fixed baseline model is trained on the same batches,
 and the reward is by how much the architecture was better than the baseline on that very batch (Rankitect, arXiv
 2311.08430; the details are ours). `paired_baseline: false` shows what that brings.
@@ -14,6 +15,7 @@ learning from what the screening evaluator measures, and the best are measured i
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,9 +25,18 @@ from rankitect.errors import SpaceError
 from rankitect.study.aims import Aims
 from rankitect.study.moves import TRIES, Moves, main_cost
 from rankitect.study.staged import StagedConfig, StagedSearch, measured_by
-from rankitect.training.shared_weights import CoTraining, Paired, Trained, train_steps, training_defaults
+from rankitect.training.shared_weights import (
+    CoTraining,
+    Paired,
+    Trained,
+    samples_per_update,
+    train_steps,
+    training_defaults,
+)
 
 if TYPE_CHECKING:
+    import torch
+
     from rankitect.controllers.reinforce_policy import Policy, Record
     from rankitect.graph import Architecture
     from rankitect.study.contracts import Session, Trial
@@ -45,6 +56,9 @@ class Reinforce(StagedSearch):
         co_training: bool = Field(True, description="train a supernet with the policy, where the task offers one")
         paired_baseline: bool = Field(True, description="rewards relative to a baseline trained on the same batches")
         steps: int | None = Field(None, ge=0, description="steps of the co-training; null: the task's")
+        episodes: int | None = Field(
+            None, ge=1, description="architectures drawn and trained on before the policy learns; null: the task's"
+        )
         weight_lr: float | None = Field(None, gt=0, description="peak rate of the shared weights; null: the task's")
         lr: float = Field(0.3, gt=0, description="step of the policy, in logits for one standard deviation of reward")
         reuse: int = Field(4, ge=0, description="earlier rewards used again with each new one")
@@ -102,11 +116,13 @@ class Reinforce(StagedSearch):
         c, path = self._config, session.state_dir / STATE
         steps, lr = training_defaults(self._task)
         steps, lr = (steps if c.steps is None else c.steps), c.weight_lr or lr
+        episodes = min(c.episodes or samples_per_update(self._task), max(steps, 1))
         supernet = self._task.supernet(self.moves.space)
         history: list[list[float]] = []
         if steps:
-            weights = CoTraining(supernet, self._task, lr, steps)
-            baseline = Paired(supernet, self._task, lr, steps) if c.paired_baseline else None
+            updates = -(-steps // episodes)
+            weights = CoTraining(supernet, self._task, lr, updates * episodes)
+            baseline = Paired(supernet, self._task, lr, updates * episodes) if c.paired_baseline else None
             state = Trained()
             if path.exists():
                 info, tensors = weights.load(path)
@@ -126,34 +142,40 @@ class Reinforce(StagedSearch):
                     "history": history,
                     "baseline_halvings": baseline.halvings if baseline is not None else 0,
                 }
-                weights.save(path, state.step >= steps, info, more)
+                weights.save(path, state.step >= updates, info, more)
 
             train_steps(
-                session, "reinforce", state, steps, lambda step: self._learn_step(weights, baseline, step, history),
-                save, share=c.share, every=c.checkpoint_every,
+                session, "reinforce", state, updates,
+                lambda update: self._update(weights, baseline, update, episodes, history),
+                save, share=c.share, every=-(-c.checkpoint_every // episodes),
             )  # fmt: skip
             weights.close()
         self._task.adopt(supernet)
 
-    def _learn_step(
-        self, weights: CoTraining, baseline: Paired | None, step: int, history: list[list[float]]
+    def _update(
+        self, weights: CoTraining, baseline: Paired | None, update: int, episodes: int, history: list[list[float]]
     ) -> tuple[float, int]:
-        """Draw, reward by the loss before the step, learn. History: target, loss, loss of the baseline (or nothing)."""
+        """Draw some, reward each by the loss before its step, learn from all. History: target, loss, loss of the
+        baseline (or nothing)."""
         from rankitect.controllers.reinforce_policy import Record
 
-        rng = np.random.default_rng([self.seed, 5, step])
-        architecture, target, price, chance = self._draw(rng, frozenset())
-        loss, used = weights.step(architecture, step)
-        row = [target if target is not None else 0.0, loss]
-        reward = -loss
-        if baseline is not None:
-            beside, more = baseline.step(step)
-            reward, used = beside - loss, used + more
-            row.append(beside)
-        if math.isfinite(reward):
-            history.append(row)
-            self._learn_from([Record(architecture, target, price, reward, chance)], rng)
-        return loss, used
+        rng = np.random.default_rng([self.seed, 5, update])
+        drawn, new, tokens, loss = self._draws(rng, episodes), [], 0, math.nan
+        for i, (architecture, target, price, chance) in enumerate(drawn):
+            step = update * episodes + i
+            loss, used = weights.step(architecture, step)
+            row, reward = [target if target is not None else 0.0, loss], -loss
+            if baseline is not None:
+                beside, more = baseline.step(step)
+                reward, used = beside - loss, used + more
+                row.append(beside)
+            tokens += used
+            if math.isfinite(reward):
+                history.append(row)
+                new.append(Record(architecture, target, price, reward, chance))
+        if new:
+            self._learn_from(new, rng)
+        return loss, tokens
 
     def _learn_from(self, new: list[Record], rng: np.random.Generator) -> None:
         """A step on new records and some of memory."""
@@ -168,10 +190,11 @@ class Reinforce(StagedSearch):
             self._policy.learn(records, advantages(records, self._memory), self._config.lr)
 
     # --- learning from measurements ---------------------------------------------------------------------------------
-    def _draw(
-        self, rng: np.random.Generator, known: set[str] | frozenset[str]
-    ) -> tuple[Architecture, float | None, float, float]:
-        """A new architecture within the constraints from the policy, its cost target and price, its log probability.
+    def _draws(
+        self, rng: np.random.Generator, count: int, known: set[str] | frozenset[str] = frozenset()
+    ) -> list[tuple[Architecture, float | None, float, float]]:
+        """Architectures within the constraints from the policy at one cost target, each with that and its price, and
+        its log probability; none of them `known`.
 
         Raises:
             SpaceError: There is nothing new.
@@ -179,25 +202,31 @@ class Reinforce(StagedSearch):
         target = float(rng.uniform(*self._range)) if self._targeted else None
         price = self._policy.price(target)
         chances = self._policy.chances(price)
-        made: Architecture | None = None
+        found = []
+        for _ in range(count):
+            made = self._drawn(chances, rng, known) or self.moves.sample(rng, known)
+            if made is None:
+                raise SpaceError("nothing new within the constraints")
+            found.append((made, target, price, self._policy.log_chance(made, chances)))
+        return found
+
+    def _drawn(
+        self, chances: Mapping[str, torch.Tensor], rng: np.random.Generator, known: set[str] | frozenset[str]
+    ) -> Architecture | None:
+        """A draw that is new and allowed; None where the policy is too sure of what is known."""
         for _ in range(TRIES):
             try:
                 drawn = self.moves.space.architecture(self._policy.draw(chances, rng))
             except SpaceError:
                 continue
             if drawn.fingerprint not in known and self.moves.allowed(drawn):
-                made = drawn
-                break
-        if made is None:  # the policy is sure of what is known: look elsewhere
-            made = self.moves.sample(rng, known)
-        if made is None:
-            raise SpaceError("nothing new within the constraints")
-        return made, target, price, self._policy.log_chance(made, chances)
+                return drawn
+        return None
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
         """A draw of the policy."""
         try:
-            made, target, price, chance = self._draw(rng, self.known)
+            ((made, target, price, chance),) = self._draws(rng, 1, self.known)
         except SpaceError:
             return None
         return made, {"target": target, "price": price, "chance": chance}

@@ -45,6 +45,8 @@ class Ranking:
         features: What the data give to a model; spaces are made from it.
     """
 
+    samples_per_update = 16
+    """Of a differentiable search or a policy: for a small ranker either costs as much as many steps of its weights."""
     coin = "rows"
     """What the ledger counts."""
 
@@ -261,7 +263,7 @@ class Ranking:
             forward: From (numeric [B, N], ids [B, S]) to logits [B, 1].
             step: Decides the batch.
         """
-        return self._loss(forward, self.task.batch_at("validation", step))
+        return self._loss(forward, self.task.batch_at("validation", step, batch=self.config.shared_batch))
 
     def _loss(self, model: Callable[..., torch.Tensor], batch: RankingBatch) -> tuple[torch.Tensor, int]:
         return self.task.loss(model, batch), len(batch)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rankitect.training.embeddings import TableStorage
     from rankitect.training.optimizer import GuardedOptimizer
 
-__all__ = ["CoTraining", "Paired", "Trained", "likeness", "train_steps", "training_defaults"]
+__all__ = ["CoTraining", "Paired", "Trained", "likeness", "samples_per_update", "train_steps", "training_defaults"]
 
 WARMUP = 4
 
@@ -27,6 +27,12 @@ def training_defaults(task: Any) -> tuple[int, float]:
     """Steps and peak learning rate of shared weights that suit a task: its `shared_training`, where it has one."""
     steps, lr = getattr(task, "shared_training", (40, 1.5e-4))
     return int(steps), float(lr)
+
+
+def samples_per_update(task: Any) -> int:
+    """Architectures that shared weights are trained on between two updates of what draws them: a task's own number,
+    where an update costs much more than a step of the weights; else 1."""
+    return int(getattr(task, "samples_per_update", 1))
 
 
 def _optimizer(
