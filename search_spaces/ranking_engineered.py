@@ -5,13 +5,16 @@ factorization machine, self-attention), a top MLP and a wide part. Open are all 
 the cross network, the embedding width of each group and how it is brought to the common width, which of these parts
 feed the top MLP, and which of them feed the logit. DLRM, DCN-V2, DeepFM, AutoInt, Wide&Deep and logistic regression are
 points of it (`rankitect.search_spaces.ranking_points` has them by name).
+
+The whole may stand there more than once: towers of one architecture, each with tables and weights of its own, whose
+logits are averaged. Wider tables overfit where several sets of narrow ones do not (multi-embedding, arXiv 2310.04400).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -45,6 +48,7 @@ def ranking_engineered(
     attention_layers: Sequence[int] = (1, 2, 3),
     heads: Sequence[int] = (2, 4),
     head: int = 8,
+    towers: Sequence[int] = (1, 2, 4),
 ) -> SearchSpace:
     """The space.
 
@@ -63,31 +67,45 @@ def ranking_engineered(
         attention_layers: Depths of the self-attention.
         heads: Numbers of attention heads, one choice for all layers.
         head: Size of a head.
+        towers: How often the whole may stand there, all of one architecture.
 
     Raises:
         SpaceError: There is no categorical feature.
     """
-    from rankitect.blocks import Concat, Flatten
+    from rankitect.blocks import Concat, Flatten, Scale
+    from rankitect.graph import Sum
 
     if not features.categorical:
         raise SpaceError("ranking_engineered: the data have no categorical feature, and there is nothing to embed")
     g = Graph("ranking_engineered")
     numeric = g.input("numeric", B, len(features.numeric))
     ids = g.input("ids", B, sum(features.slots), dtype="int")
-    common = g.choice("width", width)
-    fields = _embeddings(g, ids, features, common, embedding, group_rows)
-    flat = Flatten("width" if len(common.values) > 1 else "fields")
-    raw = flat(fields, name="flat")
-    parts: dict[str, Wire] = {}
-    joined = fields
-    if features.numeric:
-        raw = Concat()(numeric, raw, name="raw")
-        parts["bottom"], joined = _bottom(g, numeric, fields, common, bottom, bottom_layers)
-    parts["raw"] = raw
-    parts |= _interactions(g, fields, joined, heads, head, attention_layers)
-    parts["attention"] = flat(parts["attention"], name="attended")
-    parts["cross"] = _cross(g, raw, cross_kinds, cross_layers, ranks)
-    _logit(g, numeric, ids, features, parts, top, top_layers)
+
+    def tower() -> Wire:
+        common = g.choice("width", width)
+        fields = _embeddings(g, ids, features, common, embedding, group_rows)
+        flat = Flatten("width" if len(common.values) > 1 else "fields")
+        raw = flat(fields, name="flat")
+        parts: dict[str, Wire] = {}
+        joined = fields
+        if features.numeric:
+            raw = Concat()(numeric, raw, name="raw")
+            parts["bottom"], joined = _bottom(g, numeric, fields, common, bottom, bottom_layers)
+        parts["raw"] = raw
+        parts |= _interactions(g, fields, joined, heads, head, attention_layers)
+        parts["attention"] = flat(parts["attention"], name="attended")
+        parts["cross"] = _cross(g, raw, cross_kinds, cross_layers, ranks)
+        return _logit(g, numeric, ids, features, parts, top, top_layers)
+
+    logits = []
+    for i in range(max(towers)):
+        with g.twin(i):
+            logits.append(tower())
+
+    def mean(count: int) -> Callable[..., Wire]:
+        return lambda *each: Scale(1 / count)(Sum()(*each[:count], name="sum"), name="mean") if count > 1 else each[0]
+
+    g.out = g.oneof("towers", {str(n): mean(n) for n in towers}, *logits) if len(logits) > 1 else logits[0]
     return SearchSpace(g, version="2")
 
 
@@ -198,7 +216,7 @@ def _logit(
     parts: Mapping[str, Wire],
     widths: Sequence[int],
     layers: int,
-) -> None:
+) -> Wire:
     """The top MLP on what it picks, and the logit, the sum of what it picks."""
     from rankitect.blocks import Flatten, Linear, Tables, Total
     from rankitect.graph import Sum
@@ -219,7 +237,7 @@ def _logit(
             "wide": wide,
             "dot": Linear(1)(parts["dot"], name="dot"),
         }
-        g.out = Sum()(*g.pick("from", [ends[name] for name in LOGIT_PARTS]), name="sum")
+        return Sum()(*g.pick("from", [ends[name] for name in LOGIT_PARTS]), name="sum")
 
 
 def top_parts(features: Features) -> tuple[str, ...]:
@@ -250,6 +268,9 @@ class RankingEngineered:
         attention_layers: list[int] = Field([1, 2, 3], min_length=1, description="depths of the self-attention")
         heads: list[int] = Field([2, 4], min_length=1, description="attention heads of a layer")
         head: int = Field(8, ge=1, description="size of an attention head")
+        towers: list[Annotated[int, Field(ge=1)]] = Field(
+            [1, 2, 4], min_length=1, description="how often the whole stands there, with the logits averaged"
+        )
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> SearchSpace:

@@ -115,6 +115,7 @@ def baseline(
         attention_layers=(attention_layers,),
         heads=(heads,),
         head=head,
+        towers=(1,),
     )
     found = point(space, name, features)
     widths = {f"top.width{i}": w for i, w in enumerate(hidden)} | {f"bottom.width{i}": w for i, w in enumerate(bottom)}

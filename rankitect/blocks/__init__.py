@@ -15,7 +15,7 @@ from rankitect.blocks.fields import (
 )
 from rankitect.blocks.interaction import FM, Bilinear, Cross, Dot, LowRankCross
 from rankitect.blocks.tables import Tables
-from rankitect.blocks.vectors import Activation, Concat, Gate, LayerNorm, Pad, TiedLinear, Total
+from rankitect.blocks.vectors import Activation, Concat, Gate, LayerNorm, Pad, Scale, TiedLinear, Total
 
 __all__ = [
     "FM",
@@ -41,6 +41,7 @@ __all__ = [
     "Norm",
     "Pad",
     "Rope",
+    "Scale",
     "SwiGLU",
     "Tables",
     "TiedHead",

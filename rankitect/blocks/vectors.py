@@ -21,6 +21,7 @@ __all__ = [
     "Gate",
     "LayerNorm",
     "Pad",
+    "Scale",
     "TiedLinear",
     "Total",
     "check_act",
@@ -148,6 +149,20 @@ class Activation(Elementwise):
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         return ACTIVATIONS[self.act](inputs[0])
+
+
+class Scale(Elementwise):
+    """A fixed multiple: [..., D] -> [..., D].
+
+    Args:
+        factor: What is multiplied with.
+    """
+
+    ports: ClassVar[str] = "... -> ..."
+    factor: float
+
+    def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
+        return inputs[0] * self.factor
 
 
 class Total(Elementwise):

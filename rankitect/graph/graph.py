@@ -43,6 +43,7 @@ class Graph:
         self._scope: list[str] = []
         self._node_scope: list[str] = []
         self._replay = False
+        self._twin: list[str] = []
         self._out: list[Edge] = []
         self._users: dict[str, list[str]] = {}
         self._shared: set[str] = set()
@@ -102,6 +103,27 @@ class Graph:
             yield
         finally:
             self._scope.pop()
+            self._node_scope.pop()
+
+    @contextmanager
+    def twin(self, number: int) -> Iterator[None]:
+        """Build once more what was built here: with the same choices, and weights of its own.
+
+        Args:
+            number: From 0, which declares the choices and has the plain names.
+        """
+        if not number:
+            yield
+            return
+        label, was = f"twin{number}", self._replay
+        self._node_scope.append(label)
+        self._twin.append(label)
+        self._replay = True
+        try:
+            yield
+        finally:
+            self._replay = was
+            self._twin.pop()
             self._node_scope.pop()
 
     def input(self, name: str, *dims: ExprLike, dtype: str = "float") -> Wire:
@@ -252,7 +274,7 @@ class Graph:
                 raise SpaceError(f"there is already a node {path!r}: give this {block.label} a name of its own")
             name = next(f"{name}_{n}" for n in range(2, 1 << 30) if self._path(f"{name}_{n}") not in self.dag)
             path = self._path(name)
-        owner = owner or ".".join([*self._scope, name])
+        owner = owner or ".".join([*self._twin, *self._scope, name])
         self.restore(Node(path, block, edges, outputs, owner, params, sizes, block.flops(*types), block.cache(*types)))
         return Wire(self, Edge(path), outputs[0])
 
