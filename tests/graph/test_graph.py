@@ -15,7 +15,7 @@ from rankitect.errors import SpaceError
 from rankitect.graph import B, Choice, Expr, Graph, SearchSpace, Sum, T, Zero, all_of, any_of, as_expr, sym
 from rankitect.graph.tables import Batch
 from rankitect.models.relaxed import RelaxedSupernet, one_hot
-from rankitect.models.supernet import Supernet
+from rankitect.models.supernet import Supernet, build
 
 
 def demo() -> tuple[Graph, Any]:
@@ -69,6 +69,23 @@ def test_layers_run_as_often_as_chosen(runs: tuple[int, ...]) -> None:
     assert space.size().distinct == len(runs) ** 2
     once = 32 * 2 * max(0, min(runs))
     assert min(space.cost(a, "flops") for a in space.sample_many(40, 0)) == once
+
+
+def test_twins_share_their_choices_and_no_weights() -> None:
+    g, x = demo()
+    ends = []
+    for i in range(2):
+        with g.twin(i):
+            width = g.choice("width", [2, 3])
+            g.require(width.le(3))
+            ends.append(Linear(4)(Linear(width, "tanh")(x, name="up"), name="down"))
+    g.out = g.oneof("both", {"one": lambda a, b: a, "two": lambda a, b: Sum()(a, b)}, *ends)
+    space = SearchSpace(g)
+    assert set(space.choices) == {"width", "both"}
+    one, two = (space.architecture(width=3, both=both) for both in ("one", "two"))
+    assert space.cost(two, "params") == 2 * space.cost(one, "params")
+    assert {"up.weight", "twin1.up.weight"} <= set(build(space, two).state_dict())
+    identities(space, torch.randn(3, 4))
 
 
 def test_a_rule_over_choices_without_effect_is_vacuous() -> None:

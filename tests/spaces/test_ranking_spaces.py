@@ -20,7 +20,7 @@ from rankitect.models.relaxed import RelaxedSupernet, one_hot
 from rankitect.models.supernet import Supernet, build
 from rankitect.search_spaces.ranking_blocks import nasrec, nasrec_best_criteo, ranking_blocks
 from rankitect.search_spaces.ranking_engineered import feature_groups, ranking_engineered
-from rankitect.search_spaces.ranking_points import MODELS, baseline
+from rankitect.search_spaces.ranking_points import MODELS, baseline, point
 from tests.graph.drawing import seeds
 
 MIXED = Features(
@@ -229,6 +229,21 @@ def test_a_dcn_v2_is_the_one_written_by_hand() -> None:
     logit = h @ w["top.logit.weight1"].T + w["top.logit.bias"]  # its second input: that of two layers
     logit = logit + x @ w["logit.cross.weight"].T + w["logit.cross.bias"]
     torch.testing.assert_close(model(numeric, ids), logit)
+
+
+def test_towers_are_one_architecture_with_weights_of_their_own_whose_logits_are_averaged() -> None:
+    space = engineered(MIXED)
+    one = point(space, "deepfm", MIXED)
+    four = space.architecture({**one.choices, "towers": "4"})
+    for kind in ("params", "table_rows", "table_bytes"):
+        assert space.cost(four, kind) == 4 * space.cost(one, kind)
+    single, whole, batch = build(space, one, 3), build(space, four, 5), inputs(MIXED)
+    each = []
+    for prefix in ("", "twin1.", "twin2.", "twin3."):
+        single.load_state_dict({name: whole.get_parameter(f"{prefix}{name}").detach() for name in single.state_dict()})
+        each.append(single(*batch).detach())
+    torch.testing.assert_close(whole(*batch).detach(), torch.stack(each).mean(0))
+    assert not torch.allclose(each[0], each[1])
 
 
 def test_features_are_grouped_by_the_size_of_their_tables() -> None:
