@@ -21,7 +21,7 @@ _COST_WORDS = ("flops", "params", "parameters", "bytes", "latency", "memory", "s
 _SIZE_SUFFIX = re.compile(r"[\s_@:(-]*\d+(\.\d+)?\s*%?\)?$")
 # Costs closer than half a percentage point of the backbone count as equal; pruning to whole channels is not finer.
 _SAME_COST = 0.005
-How: TypeAlias = Literal["measured", "interpolated", "costlier", "cheaper", "best of all", "no costlier"]
+How: TypeAlias = Literal["measured", "interpolated", "costlier", "cheaper", "best of all", "dearer"]
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ class Comparison:
         against: Which baseline, as text.
         how: "measured" at the same cost; "interpolated" between two costs; "costlier": no baseline is as cheap, so the
             cheapest one stands in, which costs more than the candidate and is worse; "cheaper": the candidate costs
-            more than every baseline and is worse.
+            more than every baseline and is worse. Among models of different recipes, "best of all": the best of them,
+            which costs at least as much as the candidate; "dearer": the best of them, which costs less.
         gain: Relative gain over the reference; positive is better.
         separated: Whether the 95% interval of the paired difference excludes zero or, where that was not measured, the
             two 95% intervals do not overlap; None where an interval is missing.
@@ -136,10 +137,15 @@ class Comparison:
     paired: tuple[float, float] | None = None
     mixture: tuple[tuple[str, float], ...] = ()
 
+    @property
+    def won(self) -> bool:
+        """Whether the candidate is better, and at no more cost."""
+        return self.gain > 0 and self.how != "dearer"
+
 
 def standing(comparison: Comparison) -> tuple[bool, bool, float]:
-    """What to look at first, larger is first: wins over the best of all, then those at equal cost, then the gain."""
-    return comparison.how == "best of all", comparison.how != "costlier", comparison.gain
+    """What to look at first, larger is first: wins, then comparisons at equal cost, then the gain."""
+    return comparison.won, comparison.how != "costlier", comparison.gain
 
 
 def roles_of(run: Run) -> Roles | None:
@@ -279,8 +285,7 @@ def _compare(points: Sequence[Point], roles: Roles) -> list[Comparison]:
     """
     models = [p for p in points if p.kind != "candidate"]
     if len(models) > 1 and all(p.kind == "baseline" for p in models) and len(families(points)) == len(models):
-        found_ = (_against_models(p, models, roles) for p in points if p.kind == "candidate")
-        return [c for c in found_ if c]
+        return [_against_models(p, models, roles) for p in points if p.kind == "candidate"]
     grouped = families(points)
     backbone = [p for p in points if p.kind == "backbone"]
     curves = {
@@ -297,22 +302,11 @@ def _compare(points: Sequence[Point], roles: Roles) -> list[Comparison]:
     return result
 
 
-def _against_models(point: Point, models: Sequence[Point], roles: Roles) -> Comparison | None:
-    """A candidate against models of different recipes: the best of all where it beats that at no more cost, else the
-    best of those that cost no more than it.
-    """
-
-    def against(model: Point, how: How) -> Comparison:
-        return _comparison(point, model.quality, model.label, how, model.ci95, roles)
-
+def _against_models(point: Point, models: Sequence[Point], roles: Roles) -> Comparison:
+    """A candidate against models of different recipes: the best of all, whatever it costs."""
     best = min(models, key=lambda p: -roles.sign * p.quality)
-    if point.cost <= best.cost * (1 + _SAME_COST) and roles.better(point.quality, best.quality):
-        return against(best, "best of all")
-    cheaper = [p for p in models if p.cost <= point.cost * (1 + _SAME_COST)]
-    if cheaper:
-        return against(min(cheaper, key=lambda p: -roles.sign * p.quality), "no costlier")
-    found = against(min(models, key=lambda p: p.cost), "costlier")
-    return found if found.gain > 0 else None
+    how: How = "best of all" if point.cost <= best.cost * (1 + _SAME_COST) else "dearer"
+    return _comparison(point, best.quality, best.label, how, best.ci95, roles)
 
 
 def _against(point: Point, name: str, curve: Sequence[Point], roles: Roles) -> Comparison | None:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from rankitect.reports.architecture_picture import architecture_figure
 from rankitect.reports.cards import Card, Cell, Figure, Link, Status, Table
-from rankitect.reports.comparison import Comparison, Point, Roles, points_of, standing
+from rankitect.reports.comparison import Comparison, Point, Roles, standing
 from rankitect.reports.front import front_figure
 from rankitect.reports.numbers import FINE, as_percent, as_value, compact, plural, readable_name, signed_percent
 from rankitect.reports.reading import Candidate, Metric, Run, choices_of
@@ -43,27 +43,24 @@ def verdict_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison
     if not comparisons:
         reason = "the summary has no baseline with both cost and quality." if roles.cost else "no objective is a cost."
         return Card("verdict", title, f"{plural(count, 'candidate')} found; none can be compared.", reason=reason)
-    wins = [c for c in comparisons if c.gain > 0]
+    wins = [c for c in comparisons if c.won]
     clear = [c for c in wins if c.separated]
     top = max(comparisons, key=standing)
     cost = "equal or higher cost" if any(c.how == "costlier" for c in comparisons) else "equal cost"
+    rivals = f"the best plain baseline of {cost}"
+    if _among_models(comparisons):
+        rivals = f"the best baseline, {top.against}, at no more cost"
     left = count - len(comparisons)
     rest = f" {left} more cannot be compared: no baseline of such a cost, or a value is missing." if left else ""
     name = readable_name(roles.quality.name).lower()
     side = "better" if top.gain > 0 else "worse"
     what = "The best" if top.gain > 0 else "The least bad"
     finding = (
-        f"{len(wins)} of {plural(len(comparisons), 'candidate')} {'beats' if len(wins) == 1 else 'beat'} the best "
-        f"plain baseline of {cost}. {what} is candidate {top.point.rank}: {name} "
+        f"{len(wins)} of {plural(len(comparisons), 'candidate')} {'beats' if len(wins) == 1 else 'beat'} {rivals}. "
+        f"{what} is candidate {top.point.rank}: {name} "
         f"{as_value(top.point.quality, roles.quality.unit)} against {as_value(top.reference, roles.quality.unit)} "
         f"({as_percent(abs(top.gain))} {side}{_surely(top)}) at {roles.cost_phrase(top.point.cost)}.{rest}"
     )
-    unbeaten = _unbeaten(run, roles, comparisons)
-    if unbeaten:
-        finding += (
-            f" None beats the best baseline of all at no more cost: {unbeaten.label} has "
-            f"{as_value(unbeaten.quality, roles.quality.unit)} at {roles.cost_phrase(unbeaten.cost)}."
-        )
     return Card(
         "verdict",
         title,
@@ -72,30 +69,29 @@ def verdict_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison
             "Each candidate is held against the best baseline of the same cost. Between two measured baselines of one "
             "recipe the value is interpolated (in the logarithm), never beyond the cheapest: a "
             "candidate cheaper than every baseline counts only where it is also better. Among models of different "
-            "recipes it is held against the best of those that cost no more, and against the best of all where it "
-            "beats that at no more cost. Intervals are 95%; where they do not overlap, or the one of the paired "
-            "difference excludes zero, the difference is clear. The winner of many noisy measurements looks a little "
-            "better than it is: measure the one you choose on data that no step of the search has seen."
+            "recipes it is held against the best of all, and wins only at no more cost. Intervals are 95%; where they "
+            "do not overlap, or the one of the paired difference excludes zero, the difference is clear. The winner of "
+            "many noisy measurements looks a little better than it is: measure the one you choose on data that no step "
+            "of the search has seen."
         ),
-        status=_verdict(len(wins), len(clear), comparisons, unbeaten is not None),
-        reason=_why(wins, clear, comparisons) + ("; the best baseline of all is unbeaten" if unbeaten else ""),
+        status=_verdict(len(wins), len(clear), comparisons),
+        reason=_why(wins, clear, comparisons),
         tables=(_comparison_table(comparisons, roles),),
     )
 
 
-def _unbeaten(run: Run, roles: Roles, comparisons: Sequence[Comparison]) -> Point | None:
-    """The best baseline of all, where candidates are held against models of different recipes and none beats it."""
-    if not any(c.how == "no costlier" for c in comparisons) or any(c.how == "best of all" for c in comparisons):
-        return None
-    models = [p for p in points_of(run, roles) if p.kind != "candidate"]
-    return min(models, key=lambda p: -roles.sign * p.quality)
-
-
-def _verdict(wins: int, clear: int, comparisons: Sequence[Comparison], unbeaten: bool) -> Status:
+def _verdict(wins: int, clear: int, comparisons: Sequence[Comparison]) -> Status:
     if not wins:
         return Status.FAIL
-    known = [c for c in comparisons if c.separated is not None]
-    return Status.PASS if wins == len(comparisons) and (not known or clear) and not unbeaten else Status.WARN
+    known = any(c.separated is not None for c in comparisons)
+    if _among_models(comparisons):  # one winner over the best of them is what was sought
+        return Status.PASS if clear or not known else Status.WARN
+    return Status.PASS if wins == len(comparisons) and (not known or clear) else Status.WARN
+
+
+def _among_models(comparisons: Sequence[Comparison]) -> bool:
+    """Whether candidates are held against models of different recipes."""
+    return any(c.how in ("best of all", "dearer") for c in comparisons)
 
 
 def _why(wins: Sequence[Comparison], clear: Sequence[Comparison], comparisons: Sequence[Comparison]) -> str:

@@ -19,7 +19,8 @@ TWO = [MetricSpec("loss", "nat", "min"), MetricSpec("cost", "FLOP", "min")]
 
 def run(method: str, seed: int, points: list[list[float]]) -> MethodRun:
     spent = np.arange(1, len(points) + 1) * 10.0
-    return MethodRun(method, seed, np.asarray(points, dtype=float), spent, Spent(10 * len(points), 5), 1.5, {})
+    at, held = np.asarray(points, dtype=float), np.asarray([p[0] + 10 for p in points], dtype=float)
+    return MethodRun(method, seed, at, spent, Spent(10 * len(points), 5), 1.5, {"known": [4.0, 1.0, 5.0]}, held)
 
 
 def test_progress_is_the_hypervolume_so_far() -> None:
@@ -31,13 +32,17 @@ def test_progress_is_the_hypervolume_so_far() -> None:
 
 
 def test_a_line_for_each_method_with_an_interval_over_seeds() -> None:
-    table = methods_table([run("a", 0, [[1, 3], [2, 2]]), run("a", 1, [[2, 2]]), run("b", 0, [[3, 3]])], TWO)
-    assert list(table["method"]) == ["a", "b"]
-    assert list(table["seeds"]) == [2, 1]
+    runs = [run("a", 0, [[1, 3], [2, 2]]), run("a", 1, [[2, 2]]), run("b", 0, [[3, 3]])]
+    table = methods_table(runs, TWO)
+    assert list(table["method"]) == ["a", "b", "baseline known"]
+    assert list(table["seeds"]) == [2, 1, 3]
     half = 12.706 * math.sqrt(0.5) / math.sqrt(2)
     assert table["best loss"][0] == f"1.5 ± {half:.2g}"
     assert table["best loss"][1] == "3"
-    assert list(table["trained"]) == [15.0, 10.0]
+    assert list(table["trained"][:2]) == [15.0, 10.0]
+    held_out = methods_table(runs, [MetricSpec("loss", "nat", "min", held_out="test_loss"), TWO[1]])
+    assert held_out["its test_loss"][1] == "13", "of the best by what the search went by"
+    assert held_out["its test_loss"][2] == "5 ± 0"
 
 
 def test_kendalls_tau_and_its_interval() -> None:

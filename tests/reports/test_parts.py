@@ -56,6 +56,19 @@ def test_nothing_is_extrapolated_below_the_cheapest_baseline() -> None:
     assert against(1.2, 19.5)[0] == "cheaper"
 
 
+def test_among_models_of_different_recipes_the_best_of_all_is_the_rival() -> None:
+    roles = Roles(Objective(name="normalized_entropy"), Objective(name="flops"), None, 1.0, "FLOPs")
+    models = [Point("lr", "baseline", 4, 0.86, "lr"), Point("dcnv2", "baseline", 200, 0.79, "dcnv2")]
+
+    def held(cost: float, quality: float) -> tuple[str, str, bool]:
+        (found,) = compare([*models, Point("c", "candidate", cost, quality, rank=1)], roles)
+        return found.how, found.against, found.won
+
+    assert held(100, 0.78) == ("best of all", "dcnv2", True)
+    assert held(100, 0.80) == ("best of all", "dcnv2", False), "better than all that is as cheap, and yet no win"
+    assert held(300, 0.78) == ("dearer", "dcnv2", False)
+
+
 @pytest.mark.parametrize("cost", [0.5, 0.625])
 def test_a_small_gain_on_every_example_is_clear_although_examples_differ_much(cost: float) -> None:
     rng = np.random.default_rng(0)
