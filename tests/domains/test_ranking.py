@@ -30,7 +30,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 def test_a_ranking_space_brings_its_task_and_evaluators() -> None:
     plain = resolve(["space=ranking_blocks"])
-    assert plain.plugins["task"].name == "ranking"
+    assert plain.plugins["task"].name == "movielens"
     assert plain.config.evaluator.objectives == ["validation_normalized_entropy", "flops"]
     assert plain.config.constraints == {"flops": (0.1, 1.0)}
     other = resolve(["space=ranking_engineered", "task=criteo", "task.data.path=train.txt"])
@@ -67,12 +67,12 @@ def test_losses_are_of_the_rows_they_should_be(parts: Any) -> None:
     task, known = parts.task, parts.task.models["dlrm"]
     model = build(known.space, known.architecture)
     one, rows = task.train_loss(model, 1)
-    assert rows == task.config.batch
+    assert rows == task.config.shared_batch
     assert torch.equal(one, task.train_loss(model, 1)[0])
-    batch = task.task.batch_at("validation", 0)
+    batch = task.task.batch_at("validation", 0, batch=task.config.shared_batch)
     assert torch.equal(task.search_loss(model, 0)[0], task.task.loss(model, batch))
     steps, lr = task.shared_training
-    assert (steps, lr) == (task.task.steps("train"), task.config.shared_lr)
+    assert (steps, lr) == (task.task.steps("train", task.config.shared_batch), task.config.shared_lr)
 
 
 def test_candidates_inherit_what_a_search_has_trained(parts: Any) -> None:

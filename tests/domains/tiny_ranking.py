@@ -9,7 +9,7 @@ from rankitect.config import resolve
 from rankitect.study.join import Parts, build
 
 SMALL = [
-    "space=ranking_engineered", "preset=smoke", "runner.threads=1", "task.data.synthetic.rows=1500",
+    "space=ranking_engineered", "task=ranking", "preset=smoke", "runner.threads=1", "task.data.synthetic.rows=1500",
     "space.top=[16,8]", "space.bottom=[8]", "space.embedding=[8,4]", "space.width=[8]", "space.head=4",
     "task.models.dlrm.hidden=[32,16]", "task.models.dlrm.embedding=8", "task.models.dlrm.bottom=[8]",
 ]  # fmt: skip
