@@ -341,8 +341,10 @@ class Study:
         if front := self.outputs.front():
             first = self._objectives[0]
             best = front[0].metrics[first.name]
-            if trial.evaluator == self.final:
-                self.outputs.drop_dominated(front)  # at once: with weights of every candidate a disk is soon full
+            if trial.evaluator == self.final and self._confirmation.seeds < 2:
+                # At once: with weights of every candidate a disk is soon full. Where more seeds follow, who is on the
+                # front is open until the end.
+                self.outputs.drop_dominated(front)
             self.progress.facts(best=f"{first.name} {best.value:.4g} {best.unit}".rstrip() + f", front {len(front)}")
         self.progress.update("trials", self.ledger.measured(), self._expected)
         if time.monotonic() - self._written > _WRITE_EVERY:
