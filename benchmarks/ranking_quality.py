@@ -2,7 +2,8 @@
 
 The search may use as many FLOPs as the best tuned baseline has. Every contender is tuned with the same number of trials
 (learning rates, regularisation, and for baselines widths too) by the validation split, then trained with several seeds;
-the test split is looked at once. Contenders are the known rankers, LightGBM where it is installed, and the best
+each is then trained once more on training and validation rows for as long as was best, as a model that goes live would
+be, and the test split is looked at once. Contenders are the known rankers, LightGBM where it is installed, and the best
 architecture that a search finds. Every training is a line in `results.jsonl` with its losses beside it; repeating the
 command goes on where it stopped.
 
@@ -69,6 +70,11 @@ def _installed(package: str) -> bool:
     return find_spec(package) is not None
 
 
+Trained = tuple[float, NDArray[np.float32] | None, float]
+"""NE on the validation split; losses on the test split after a refit on training and validation rows, unless it only
+tunes; FLOPs."""
+
+
 class Bench:
     """The data, the contenders' trainings so far, and how one is trained."""
 
@@ -129,8 +135,9 @@ class Bench:
         if known is not None:
             return known
         train = self._boosted if name == BOOSTED else self._ranker
-        validation, losses, flops = train(name, settings, seed)
-        np.save(self.options.folder / f"{key}.npy", losses)
+        validation, losses, flops = train(name, settings, seed, purpose)
+        if losses is not None:
+            np.save(self.options.folder / f"{key}.npy", losses)
         row = {"key": key, "name": name, "settings": dict(settings), "seed": seed, "purpose": purpose}
         row |= {"validation": validation, "flops": flops}
         with self._file.open("a") as file:
@@ -139,12 +146,12 @@ class Bench:
         print(f"{name} {purpose} seed {seed}: validation NE {validation:.4f} {dict(settings)}", flush=True)
         return row
 
-    def _ranker(self, name: str, settings: Mapping[str, Any], seed: int) -> tuple[float, NDArray[np.float32], float]:
+    def _ranker(self, name: str, settings: Mapping[str, Any], seed: int, purpose: str) -> Trained:
         import dataclasses
 
         from rankitect.models.supernet import build
         from rankitect.search_spaces.ranking_points import baseline
-        from rankitect.training.ranking import fit
+        from rankitect.training.ranking import fit, refit
 
         task = self.parts.task
         if name == FOUND:
@@ -159,9 +166,14 @@ class Bench:
             tables = dataclasses.replace(tables, lr=settings["table_lr"])
         config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, **rates), tables=tables)
         model = build(space, architecture, seed)
-        fit(model, task.task, config)
-        validation, test = (task.task.quality(model, split) for split in ("validation", "test"))
-        return validation.normalized_entropy, test.losses, float(space.cost(architecture, "flops", B=1))
+        result = fit(model, task.task, config)
+        validation = task.task.quality(model, "validation").normalized_entropy
+        if purpose == "tune":
+            return validation, None, float(space.cost(architecture, "flops", B=1))
+        model = build(space, architecture, seed)
+        refit(model, task.task, config, result.best_step / task.task.steps("train", config.batch))
+        test = task.task.quality(model, "test")
+        return validation, test.losses, float(space.cost(architecture, "flops", B=1))
 
     def found(self) -> tuple[SearchSpace, Architecture]:
         """The architecture of the lowest validation NE that a search finds within its constraints."""
@@ -193,7 +205,7 @@ class Bench:
         share = flops / model.space.cost(model.architecture, "flops", B=1)
         return [f"constraints.flops=[{share / 10:.6f},{share:.6f}]"]
 
-    def _boosted(self, name: str, settings: Mapping[str, Any], seed: int) -> tuple[float, NDArray[np.float32], float]:
+    def _boosted(self, name: str, settings: Mapping[str, Any], seed: int, purpose: str) -> Trained:
         import lightgbm  # type: ignore[import-not-found]
 
         from rankitect.tasks.ranking_metrics import entropy_estimate
@@ -219,7 +231,14 @@ class Bench:
             found: NDArray[np.float32] = (-y * np.log(p) - (1 - y) * np.log1p(-p)).astype(np.float32)
             return found
 
-        return entropy_estimate(losses("validation"), labels["validation"]).value, losses("test"), math.nan
+        validation = entropy_estimate(losses("validation"), labels["validation"]).value
+        if purpose == "tune":
+            return validation, None, math.nan
+        both = np.concatenate([inputs("train"), inputs("validation")])
+        known = np.concatenate([labels["train"], labels["validation"]])
+        whole = lightgbm.Dataset(both, known, categorical_feature=columns)
+        booster = lightgbm.train(keys, whole, max(1, booster.best_iteration))
+        return validation, losses("test"), math.nan
 
     # --- the table --------------------------------------------------------------------------------------------------
     def report(self) -> None:

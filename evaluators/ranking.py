@@ -51,8 +51,25 @@ def _trained(
     return model, result
 
 
+def _refitted(
+    task: Ranking, architecture: Architecture, context: TrialContext, result: FitResult
+) -> tuple[Standalone, int]:
+    """The model that would go live, and the rows that it was trained on: see `rankitect.training.ranking.refit`."""
+    from rankitect.models.supernet import build
+    from rankitect.training.ranking import refit
+
+    config = task.fit_config(architecture, context.seed)
+    model = build(task.space_of(architecture), architecture, context.seed)
+    epochs = result.best_step / task.task.steps("train", config.batch)
+    rows, _ = refit(model, task.task, config, epochs, progress=context.progress, should_stop=context.should_stop)
+    context.check()
+    return model, rows
+
+
 class Trained:
     """Normalized entropy after training from scratch: early stopping on the validation split, then the test split.
+
+    With `task.refit`, what is tested (and saved) was trained once more, on validation rows as well.
 
     A search chooses by the validation split; what it chose is reported on the test split, by which nothing was chosen.
     """
@@ -92,6 +109,10 @@ class Trained:
         task, folder = self._task, context.folder
         model, result = _trained(task, architecture, context, None)
         validation = task.task.quality(model, "validation", check=context.check)
+        trained = result.examples
+        if task.config.refit and not task.config.one_pass:
+            model, more = _refitted(task, architecture, context, result)
+            trained += more
         test = task.task.quality(model, "test", check=context.check)
         metrics = {
             VALIDATION: _entropy(validation),
@@ -106,7 +127,7 @@ class Trained:
             space = task.space_of(architecture)
             for name, path in save_ranker(folder, space, architecture, model, task.features).items():
                 artifacts[name] = context.artifact(folder / path)
-        spent = Spent(train_tokens=result.examples, eval_tokens=result.evaluated + validation.rows + test.rows)
+        spent = Spent(train_tokens=trained, eval_tokens=result.evaluated + validation.rows + test.rows)
         return Measurement(metrics, spent, artifacts, _notes(result, test))
 
 

@@ -61,6 +61,11 @@ class Ranking:
         one_pass: bool = Field(
             False, description="one pass in the rows' own order with progressive validation, as in online training"
         )
+        refit: bool = Field(
+            True,
+            description="before the test, train once more on training and validation rows, as long as was best "
+            "(not with one_pass)",
+        )
         evaluate_every: float = Field(0.5, gt=0, description="epochs between looks at the validation split")
         patience: int = Field(3, ge=1, description="looks in a row without improvement before training stops")
         optimizer: OptimizerSettings = Field(OptimizerSettings(), description="of all weights but tables")

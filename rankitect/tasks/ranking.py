@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import EllipsisType
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -153,6 +153,14 @@ class RankingTask:
             weights = None if found.weights is None else found.weights[part]
             metrics.update(np.zeros(len(found.labels[part])), found.labels[part], weights)
         metrics.require()
+
+    def with_validation(self) -> RankingTask:
+        """The same task with the validation rows among the training rows, for a last training before the test."""
+        from rankitect.data.ranking.dataset import JoinedSplit
+
+        train, validation = self.data.split("train"), self.data.split("validation")
+        splits = {**self.data.splits, "train": JoinedSplit("train", train, validation)}
+        return RankingTask(replace(self.data, splits=splits), batch=self.batch, seed=self.seed)
 
     def batch_at(
         self, split: str, step: int, *, batch: int | None = None, seed: int | EllipsisType | None = ...

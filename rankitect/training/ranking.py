@@ -25,7 +25,7 @@ from rankitect.training.embeddings import HoldsTables, TableConfig, TableStorage
 from rankitect.training.loop import TrainConfig, train
 from rankitect.training.optimizer import OptimizerConfig, StepReport
 
-__all__ = ["FitConfig", "FitResult", "Progressive", "fit"]
+__all__ = ["FitConfig", "FitResult", "Progressive", "fit", "refit"]
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,54 @@ def fit(
         progressive=progressive,
         finished=finished,
     )
+
+
+def refit(
+    model: nn.Module,
+    task: RankingTask,
+    config: FitConfig,
+    epochs: float,
+    *,
+    progress: Callable[[int, int, str], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> tuple[int, bool]:
+    """Trains a fresh ranker on training and validation rows, for as many epochs as early stopping found best.
+
+    The validation rows are the latest before the test rows; a model that goes live has learnt from them as well.
+
+    Args:
+        model: A fresh one.
+        task: As for `fit`.
+        config: As for `fit`.
+        epochs: Passes over both splits.
+        progress: As for `fit`.
+        should_stop: As for `fit`.
+
+    Returns:
+        Rows trained on, and whether training came to its end.
+    """
+    whole = task.with_validation()
+    tables = None if config.tables is None else TableStorage(cast("HoldsTables", model), config.tables)
+    try:
+        result = train(
+            model,
+            whole.loss,
+            lambda step: whole.batch_at("train", step, batch=config.batch, seed=config.seed),
+            TrainConfig(
+                steps=max(1, round(epochs * whole.steps("train", config.batch))),
+                optimizer=config.optimizer,
+                seed=config.seed,
+            ),
+            size=len,
+            tables=tables,
+            progress=None if progress is None else lambda done, total, report: progress(done, total, "refit"),
+            should_stop=should_stop,
+        )
+    finally:
+        whole.close()
+    if tables is not None:
+        tables.release()
+    return result.tokens, result.finished
 
 
 class _Best:

@@ -11,7 +11,7 @@ from rankitect.models.plan import Owner, looked_up
 from rankitect.tasks.ranking import RankingTask
 from rankitect.training.embeddings import TableConfig
 from rankitect.training.optimizer import OptimizerConfig
-from rankitect.training.ranking import FitConfig, fit
+from rankitect.training.ranking import FitConfig, fit, refit
 from tests.tasks.tiny_ranking import Factorized, table
 
 FAST = OptimizerConfig(lr=0.05, schedule="constant", weight_decay=0.0)
@@ -34,6 +34,27 @@ def test_early_stopping_ends_with_the_best_weights():
     assert found == result.entropies[result.best_step] == min(result.entropies.values())
     assert found < 0.9
     assert not model.training
+
+
+def test_a_refit_learns_from_every_row_of_both_splits():
+    task = RankingTask(table(3000, weighted=True))
+    train, validation = task.data.split("train"), task.data.split("validation")
+    whole = task.with_validation().data.split("train")
+    assert whole.rows == train.rows + validation.rows == 2700
+    for seed in (None, 3):
+        seen = [whole.batch(step, 400, seed) for step in range(whole.steps(400))]
+        ids = torch.cat([b.ids for b in seen])
+        expected = np.concatenate([train.ids, validation.ids])
+        order = np.arange(2700) if seed is None else np.random.default_rng([seed, 0]).permutation(2700)
+        assert (ids.numpy() == expected[order]).all()
+        labels = np.concatenate([train.labels, validation.labels])[order]
+        assert (torch.cat([b.label for b in seen]).numpy() == labels).all()
+        weights = np.concatenate([train.weights, validation.weights])[order]
+        assert (torch.cat([b.weight for b in seen]).numpy() == weights).all()
+    model, config = Factorized(0), FitConfig(batch=100, optimizer=FAST)
+    assert refit(model, task, config, 2.0) == (5400, True)
+    assert task.quality(model, "test").normalized_entropy < 0.95
+    assert refit(Factorized(0), task, config, 2.0, should_stop=lambda: True) == (0, False)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "adagrad", "sgd"])

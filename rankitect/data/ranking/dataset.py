@@ -82,13 +82,17 @@ class RankingSplit:
         if seed is not None:
             chosen = self._permutation(seed, epoch)[start:stop]
         return RankingBatch(
-            numeric=_tensor(self.numeric, chosen, np.float32),
-            ids=_tensor(self.ids, chosen, np.int64),
-            label=_tensor(self.labels, chosen, np.float32),
-            weight=None if self.weights is None else _tensor(self.weights, chosen, np.float32),
-            group=None if self.groups is None else _tensor(self.groups, chosen, np.int64),
+            numeric=self._take("numeric", chosen, np.float32),
+            ids=self._take("ids", chosen, np.int64),
+            label=self._take("labels", chosen, np.float32),
+            weight=None if self.weights is None else self._take("weights", chosen, np.float32),
+            group=None if self.groups is None else self._take("groups", chosen, np.int64),
             row=start,
         )
+
+    def _take(self, column: str, chosen: slice | NDArray[Any], dtype: type[np.generic]) -> torch.Tensor:
+        """Rows of a column, as a tensor of its own memory."""
+        return _tensor(getattr(self, column), chosen, dtype)
 
     def batches(
         self, batch: int, seed: int | None = None, epoch: int = 0, start_step: int = 0
@@ -143,6 +147,35 @@ class RankingSplit:
             )
             kept = self._order = ((seed, epoch), order)
         return kept[1]
+
+
+class JoinedSplit(RankingSplit):
+    """Two splits as one, the first one's rows before the other's; nothing is copied but the rows of a batch.
+
+    Args:
+        name: Of the whole.
+        first: A split.
+        second: Another of the same table.
+    """
+
+    def __init__(self, name: str, first: RankingSplit, second: RankingSplit) -> None:
+        super().__init__(name, first.numeric, first.ids, first.labels, first.weights, first.groups)
+        self._second = second
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of both."""
+        return int(self.labels.shape[0]) + self._second.rows
+
+    def _take(self, column: str, chosen: slice | NDArray[Any], dtype: type[np.generic]) -> torch.Tensor:
+        import torch
+
+        one, other = getattr(self, column), getattr(self._second, column)
+        rows = np.arange(chosen.start, chosen.stop) if isinstance(chosen, slice) else chosen.astype(np.int64)
+        late = rows >= len(one)
+        found = np.empty((len(rows), *one.shape[1:]), dtype)
+        found[~late], found[late] = one[rows[~late]], other[rows[late] - len(one)]
+        return torch.from_numpy(found)
 
 
 @dataclass(eq=False)
