@@ -14,7 +14,7 @@ import rankitect
 from rankitect.domains.ranking_models import load_ranker
 from rankitect.models.supernet import build
 from rankitect.study.contracts import Measurement, StopRequested, TrialContext
-from rankitect.training.ranking import fit
+from rankitect.training.ranking import fit, refit
 from tests.domains.tiny import own_cache
 from tests.domains.tiny_ranking import SMALL, ranking_parts
 
@@ -41,15 +41,19 @@ def test_training_from_scratch_equals_a_direct_computation(parts: Any, tmp_path:
     evaluator = parts.evaluators["final"]
     found = evaluator.measure(architecture, context(tmp_path, seed=7))
     model = build(parts.space, architecture, 7)
-    result = fit(model, task.task, task.fit_config(architecture, 7))
+    config = task.fit_config(architecture, 7)
+    result = fit(model, task.task, config)
+    early = task.task.quality(model, "test")
+    model = build(parts.space, architecture, 7)
+    more, _ = refit(model, task.task, config, result.best_step / task.task.steps("train"))
     quality = task.task.quality(model, "test")
     metrics = values(found)
-    assert metrics["normalized_entropy"] == quality.normalized_entropy
+    assert metrics["normalized_entropy"] == quality.normalized_entropy != early.normalized_entropy
     assert metrics["validation_normalized_entropy"] == min(result.entropies.values())
     assert (metrics["auc"], metrics["calibration"]) == (quality.auc, quality.calibration)
     assert found.metrics["normalized_entropy"].ci95 == quality.interval()
     assert {spec.name for spec in evaluator.metrics} <= metrics.keys()
-    assert found.spent.train_tokens == result.examples
+    assert found.spent.train_tokens == result.examples + more
     assert found.spent.eval_tokens == result.evaluated + 300
     read, _ = load_ranker(tmp_path / "trial")
     assert task.task.quality(read, "test").normalized_entropy == quality.normalized_entropy
