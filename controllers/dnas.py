@@ -61,8 +61,10 @@ class DNAS:
         model_config = ConfigDict(extra="forbid", frozen=True)
 
         steps: int | None = Field(None, ge=0, description="steps of the search; null: the task's")
-        samples: int | None = Field(
-            None, ge=1, description="architectures whose weights take a step for each of these; null: the task's"
+        weight_steps: int | None = Field(
+            None,
+            ge=1,
+            description="steps of the shared weights for each of these, each its own draw; null: the task's",
         )
         points: int = Field(6, ge=1, description="cost targets, spread evenly over what the constraints allow")
         targets: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(
@@ -92,8 +94,8 @@ class DNAS:
     ) -> None:
         self._config, self._space, self._task, self._seed = config, space, task, seed
         steps, lr = training_defaults(task)
-        self._samples = samples_per_update(task) if config.samples is None else config.samples
-        self._steps = -(-steps // self._samples) if config.steps is None else config.steps
+        self._weight_steps = samples_per_update(task) if config.weight_steps is None else config.weight_steps
+        self._steps = -(-steps // self._weight_steps) if config.steps is None else config.steps
         self._weight_lr = lr if config.weight_lr is None else config.weight_lr
         self._cost = config.cost or main_cost(task)
         self._targets, self._least = sorted(targets, reverse=True), least
@@ -126,7 +128,7 @@ class DNAS:
             scores.save(folder / STATE)  # the prior takes a while
         supernet = self._task.supernet(self._space)
         weights = (
-            CoTraining(supernet, self._task, self._weight_lr, self._steps * self._samples)
+            CoTraining(supernet, self._task, self._weight_lr, self._steps * self._weight_steps)
             if self._weight_lr and self._steps
             else None
         )
@@ -153,11 +155,11 @@ class DNAS:
             scale = _anneal(c.scale, part)
             rng = np.random.default_rng([self._seed, scores.step])
             if weights is not None:
-                drawn = scores.sample(float(rng.uniform(low, high)), scale, rng, self._samples)
+                drawn = scores.sample(float(rng.uniform(low, high)), scale, rng, self._weight_steps)
                 for i, sampled in enumerate(drawn):
-                    loss, used = weights.step(sampled, scores.step * self._samples + i)
+                    loss, used = weights.step(sampled, scores.step * self._weight_steps + i)
                     scores.tokens += used
-                    session.scalar("dnas/weight_loss", loss, scores.step * self._samples + i)
+                    session.scalar("dnas/weight_loss", loss, scores.step * self._weight_steps + i)
             target = float(rng.uniform(low, high))
             value, used = self._score_step(
                 scores, relaxed, scores.draw(target, scale, _anneal(c.temperature, part), rng)

@@ -2,10 +2,10 @@
 
 Where the task offers weights that can be shared, policy and supernet are trained together in `prepare`: each step draws
 an architecture, takes its loss on a batch that no weight has seen as its reward, and only then trains on that batch;
-after a few of them the policy learns. On
-data that drift, batches differ more than architectures do. So a fixed baseline model is trained on the same batches,
-and the reward is by how much the architecture was better than the baseline on that very batch (Rankitect, arXiv
-2311.08430; the details are ours). `paired_baseline: false` shows what that brings.
+after a few such steps the policy learns. On data that drift, batches differ more than architectures do. So a fixed
+baseline model is trained on the same batches, and the reward is by how much the architecture was better than the
+baseline on that very batch (Rankitect, arXiv 2311.08430; the details are ours). `paired_baseline: false` shows what
+that brings.
 
 Rewards are reused off-policy with clipped importance weights. Costs are no part of the reward: each draw is for a cost
 target, which the policy meets in expectation (`rankitect.training.cost_target`). After `prepare`, the policy goes on

@@ -29,17 +29,13 @@ def _entropy(quality: RankingQuality) -> Metric:
 
 
 def _trained(
-    task: Ranking,
-    architecture: Architecture,
-    context: TrialContext,
-    epochs: float | None,
-    start: Standalone | None = None,
+    task: Ranking, architecture: Architecture, context: TrialContext, epochs: float | None
 ) -> tuple[Standalone, FitResult]:
-    """A model of an architecture, trained with early stopping from scratch, or from where it starts."""
+    """A model of an architecture, trained from scratch with early stopping."""
     from rankitect.models.supernet import build
     from rankitect.training.ranking import fit
 
-    model = start or build(task.space_of(architecture), architecture, context.seed)
+    model = build(task.space_of(architecture), architecture, context.seed)
     config = task.fit_config(architecture, context.seed, epochs)
 
     def progress(done: int, total: int, note: str) -> None:
@@ -159,13 +155,9 @@ class Inherited:
         model_config = ConfigDict(extra="forbid", frozen=True)
 
         rows: int | None = Field(None, ge=1, description="validation rows, a fixed sample; null takes the task's")
-        epochs: float | None = Field(
-            None, ge=0, description="training of what a candidate inherits, in epochs; null takes the task's"
-        )
 
     def __init__(self, config: Config, task: Ranking) -> None:
         self._task, self._rows = task, config.rows or task.config.search_rows
-        self._epochs = task.config.inherited_epochs if config.epochs is None else config.epochs
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Inherited:
@@ -181,12 +173,10 @@ class Inherited:
         """Measure one architecture."""
         task, spent = self._task, Spent()
         model: nn.Module
-        if task.inherited is not None and not self._epochs:
+        if task.inherited is not None:
             model = task.inherited.activate(architecture)
         else:
-            start = None if task.inherited is None else task.inherited.extract(architecture)
-            epochs = task.config.short_epochs if start is None else self._epochs
-            model, result = _trained(task, architecture, context, epochs, start)
+            model, result = _trained(task, architecture, context, task.config.short_epochs)
             spent = Spent(train_tokens=result.examples, eval_tokens=result.evaluated)
         quality = task.task.quality(model, "validation", rows=self._rows, check=context.check)
         metrics = {VALIDATION: _entropy(quality), **task.costs(architecture)}

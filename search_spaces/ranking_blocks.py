@@ -32,8 +32,7 @@ NASREC_PAIRS = (6, 8, 11, 16, 23, 32, 39, 45)
 """Fields before the dot product for each of NASRec's widths: the rounded root of twice the width."""
 NORM_EPS = 0.3
 """Added to variances by layer norms. Embeddings start small (deviation 0.02); with a usual 1e-5 the norms behind them
-would blow their random start up to unit scale, which a model learns by heart before the embeddings have moved (five
-random architectures on MovieLens-100K: mean test entropy 0.818 with 1e-5, 0.806 with 0.3)."""
+would blow their random start up to unit scale, which a model learns by heart before the embeddings have moved."""
 EXTRA = 8
 """Fields that a block's vector may be turned into (NASRec's dense-to-sparse merger)."""
 

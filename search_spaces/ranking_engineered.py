@@ -7,7 +7,7 @@ feed the top MLP, and which of them feed the logit. DLRM, DCN-V2, DeepFM, AutoIn
 points of it (`rankitect.search_spaces.ranking_points` has them by name).
 
 The whole may stand there more than once: towers of one architecture, each with tables and weights of its own, whose
-logits are averaged. Wider tables overfit where several sets of narrow ones do not (multi-embedding, arXiv 2310.04400).
+logits are averaged (several sets of embeddings with interactions of their own: multi-embedding, arXiv 2310.04400).
 """
 
 from __future__ import annotations

@@ -73,16 +73,13 @@ class Ranking:
         shared_epochs: float = Field(15.0, gt=0, description="length of the training of shared weights in a search")
         shared_batch: int = Field(512, ge=1, description="rows of a step of it")
         shared_lr: float = Field(3e-3, gt=0, description="its peak learning rate")
-        # An embedding has as many steps as in a single model, but seldom two in a row for the same architecture.
+        # At the rate of a single model shared tables hardly move: every step is for another architecture.
         shared_table_lr: float = Field(0.2, gt=0, description="its peak learning rate of embedding tables")
         search_rows: int | None = Field(
             None, ge=1, description="validation rows for screening, a fixed sample; null for all"
         )
         short_epochs: float = Field(
             1.0, gt=0, description="epochs by which candidates are screened where no search has trained shared weights"
-        )
-        inherited_epochs: float = Field(
-            0.0, ge=0, description="epochs for which a candidate trains what it has inherited before it is screened"
         )
         zoo: str = Field(
             "rankitect.search_spaces.ranking_points.baseline",

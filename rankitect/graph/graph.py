@@ -321,7 +321,7 @@ class Graph:
         if weights is None:
             return None
         inner = ".".join([*self._scope, weights])
-        for path in (inner, weights):
+        for path in (".".join([*self._twin, inner]), inner, weights):
             if path in self._users or path in self._shared:
                 return path
         raise SpaceError(f"at {where}: no node has weights {weights!r}{nearest(weights, self._users)}")

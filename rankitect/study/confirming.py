@@ -51,7 +51,7 @@ def wanted(
     again = {t.architecture.fingerprint for t in trials if t.batch == CONFIRM and t.baseline is None}
     new = [a for a in front if a.fingerprint not in again][: max(0, plan.candidates - len(again))]
     named = {(t.baseline, t.architecture.fingerprint): t.architecture for t in trials if t.baseline and t.ok}
-    models = [*((name, a) for (name, _), a in named.items()), *((None, a) for a in front if a in new)]
+    models = [*((name, a) for (name, _), a in named.items()), *((None, a) for a in new)]
     return [
         (Proposal(architecture, evaluator, seed=other), name)
         for name, architecture in models

@@ -78,7 +78,9 @@ def test_twins_share_their_choices_and_no_weights() -> None:
         with g.twin(i):
             width = g.choice("width", [2, 3])
             g.require(width.le(3))
-            ends.append(Linear(4)(Linear(width, "tanh")(x, name="up"), name="down"))
+            up = Linear(width, "tanh")(x, name="up")
+            again = Linear(width, "tanh")(x, name="up_again", weights="up")
+            ends.append(Linear(4)(up, again, name="down"))
     g.out = g.oneof("both", {"one": lambda a, b: a, "two": lambda a, b: Sum()(a, b)}, *ends)
     space = SearchSpace(g)
     assert set(space.choices) == {"width", "both"}
