@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankitect.data.assets import cache_root
+from rankitect.data.files import folder_lock
 from rankitect.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Acquisition"]
 
 _CHUNK = 64
+_EXTENSIONS = "TORCH_EXTENSIONS_DIR"
 _ITERATIONS = 75
 
 
@@ -197,13 +202,37 @@ def _acquisition(
         )
     aimed = values[:, objective] * signs
     low, high = aimed.min(0).values, aimed.max(0).values
-    return qLogNoisyExpectedHypervolumeImprovement(
-        model,
-        ref_point=low - 0.1 * (high - low).clamp_min(1e-9),
-        X_baseline=x,
-        sampler=sampler,
-        objective=WeightedMCMultiOutputObjective(signs, outcomes=objective),
-        constraints=bounds or None,
-        X_pending=waiting,
-        prune_baseline=True,
-    )
+    with _kernel_folder():
+        return qLogNoisyExpectedHypervolumeImprovement(
+            model,
+            ref_point=low - 0.1 * (high - low).clamp_min(1e-9),
+            X_baseline=x,
+            sampler=sampler,
+            objective=WeightedMCMultiOutputObjective(signs, outcomes=objective),
+            constraints=bounds or None,
+            X_pending=waiting,
+            prune_baseline=True,
+        )
+
+
+@contextmanager
+def _kernel_folder() -> Iterator[None]:
+    """Where BoTorch compiles a kernel at its first use: in a folder of ours, one process at a time.
+
+    A process that is killed while it compiles leaves torch's lock file, for which every later one would wait forever.
+    Who holds the operating system's lock knows that nobody compiles: a lock file that is there then is such a leftover.
+    """
+    folder = cache_root() / "torch_extensions"
+    folder.mkdir(parents=True, exist_ok=True)
+    before = os.environ.get(_EXTENSIONS)
+    with folder_lock(folder) as alone:
+        for leftover in folder.rglob("lock") if alone else ():
+            leftover.unlink()
+        os.environ[_EXTENSIONS] = str(folder)
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[_EXTENSIONS]
+            else:
+                os.environ[_EXTENSIONS] = before

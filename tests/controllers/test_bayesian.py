@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,3 +63,17 @@ def test_without_botorch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "botorch" else plain(name))
     with pytest.raises(ConfigError, match="needs BoTorch, which is not installed: pip install"):
         Bayesian.from_config(Bayesian.Config(), None)  # type: ignore[arg-type]
+
+
+def test_a_compilation_that_was_killed_does_not_hang_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rankitect.controllers.bayesian_model import _kernel_folder
+
+    monkeypatch.setenv("RANKITECT_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "elsewhere")
+    leftover = tmp_path / "torch_extensions" / "logei_fused_ext" / "lock"
+    leftover.parent.mkdir(parents=True)
+    leftover.touch()
+    with _kernel_folder():
+        assert not leftover.exists(), "torch would wait for it forever"
+        assert os.environ["TORCH_EXTENSIONS_DIR"] == str(tmp_path / "torch_extensions")
+    assert os.environ["TORCH_EXTENSIONS_DIR"] == "elsewhere"
