@@ -30,7 +30,7 @@ class Bayesian(StagedSearch):
     class Config(StagedConfig):
         """Keys of `controller`."""
 
-        initial: int = Field(12, ge=2, description="architectures drawn at random before the first model")
+        initial: int = Field(12, ge=2, description="architectures before the first model: known ones, and random draws")
         pool: int = Field(128, ge=2, description="architectures among which the acquisition is compared first")
         starts: int = Field(4, ge=1, description="best of the pool from which local search sets out")
         rounds: int = Field(4, ge=0, description="rounds of local search")
@@ -46,6 +46,7 @@ class Bayesian(StagedSearch):
     ) -> None:
         super().__init__(config.samples, config.finalists, by, aims, seed)
         self._config, self.moves, self._task = config, moves, task
+        self._starts = moves.points()
         if unknown := [name for name in config.outcomes if name not in metrics]:
             raise ConfigError(
                 f"controller.outcomes bounds '{unknown[0]}', which evaluator.{by} does not measure. It measures: "
@@ -73,7 +74,9 @@ class Bayesian(StagedSearch):
         return cls(config, by, moves, aims, parts.task, parts.config.seed, metrics=metrics)
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
-        """A random architecture at first, then one of large acquisition value."""
+        """A known or random architecture at first, then one of large acquisition value."""
+        if index < min(len(self._starts), self._config.initial):
+            return self._starts[index], {}
         done = [t for t in self.told if t.ok]
         if index < self._config.initial or len(done) < 2:
             made = self.moves.sample(rng, self.known)

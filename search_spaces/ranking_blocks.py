@@ -2,34 +2,33 @@
 
 A chain of blocks, each of which gives a vector and a set of fields. Every block chooses an operator for its vector and
 one for its fields, the widths, and which earlier outputs, raw features included, go into them. With seven blocks and
-NASRec's widths (`nasrec`) it holds NASRec-Full (arXiv 2207.07187), to which it adds the low-rank cross network (arXiv
-2008.13535), identity and zero.
+NASRec's widths (`rankitect.search_spaces.nasrec`) it holds NASRec-Full (arXiv 2207.07187), to which it adds the low-rank
+cross network (arXiv 2008.13535), a linear layer on flattened fields, a weight for each id in the logit, identity and
+zero, and towers: the whole several times, with weights and tables of its own, the logits averaged (arXiv 2310.04400).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Block, Choice, Expr, Graph, SearchSpace, Wire, Zero
+from rankitect.search_spaces.ranking_parts import average, id_weights
 
 if TYPE_CHECKING:
     from rankitect.data.ranking.features import Features
     from rankitect.study.join import Parts
 
-__all__ = ["DENSE_OPS", "FIELD_OPS", "NASREC_WIDTHS", "RankingBlocks", "nasrec", "nasrec_best_criteo", "ranking_blocks"]
+__all__ = ["DENSE_OPS", "FIELD_OPS", "RankingBlocks", "ranking_blocks"]
 
-DENSE_OPS = ("linear", "dot", "gate", "sum", "cross", "identity", "zero")
-"""Operators of a block's vector."""
+DENSE_OPS = ("linear", "flat", "dot", "gate", "sum", "cross", "identity", "zero")
+"""Operators of a block's vector. `flat` is a linear layer on all channels of all fields, beside the vectors."""
 FIELD_OPS = ("linear", "attention", "identity", "zero")
 """Operators of a block's fields."""
-NASREC_WIDTHS = (16, 32, 64, 128, 256, 512, 768, 1024)
-NASREC_PAIRS = (6, 8, 11, 16, 23, 32, 39, 45)
-"""Fields before the dot product for each of NASRec's widths: the rounded root of twice the width."""
 NORM_EPS = 0.3
 """Added to variances by layer norms. Embeddings start small (deviation 0.02); with a usual 1e-5 the norms behind them
 would blow their random start up to unit scale, which a model learns by heart before the embeddings have moved."""
@@ -67,6 +66,7 @@ class _Block:
             AsField,
             Dot,
             FieldLinear,
+            FlatLinear,
             Gate,
             Join,
             Linear,
@@ -82,6 +82,10 @@ class _Block:
 
         def linear(*xs: Wire) -> Wire:
             return self.norm("relu")(Linear(width, bias=False)(*xs, name="linear"), name="norm")
+
+        def flat(*xs: Wire) -> Wire:
+            ids = FlatLinear(width, bias=False)(*fields, name="fields")
+            return self.norm("relu")(ids + Linear(width, bias=False)(*xs, name="linear"), name="norm")
 
         def dot(*xs: Wire) -> Wire:
             dense = self.norm()(Linear(self.embedding, bias=False)(*xs, name="dense"), name="dense_norm")
@@ -104,6 +108,7 @@ class _Block:
 
         made: dict[str, Any] = {
             "linear": linear,
+            "flat": flat,
             "dot": dot,
             "gate": gate,
             "sum": total,
@@ -159,6 +164,8 @@ def ranking_blocks(
     dense_ops: Sequence[str] = DENSE_OPS,
     field_ops: Sequence[str] = FIELD_OPS,
     most: int = 4,
+    wide: Sequence[str] = ("yes", "no"),
+    towers: Sequence[int] = (1, 2, 4, 8),
     eps: float = NORM_EPS,
 ) -> SearchSpace:
     """The space.
@@ -176,40 +183,51 @@ def ranking_blocks(
         dense_ops: Operators of vectors, from `DENSE_OPS`.
         field_ops: Operators of fields, from `FIELD_OPS`.
         most: Inputs of an operator that takes any number.
+        wide: Whether the logit has a weight for each id ("yes", "no").
+        towers: How often the whole may stand there, all of one architecture.
         eps: Added to the variances of layer norms; see `NORM_EPS`.
 
     Raises:
         SpaceError: An operator is unknown, there is no operator but "zero", or no categorical feature.
     """
-    from rankitect.blocks import FM, FlatLinear, Linear, Tables, ToFields
-
     _check_ops(dense_ops, field_ops)
     if not features.categorical:
         raise SpaceError("ranking_blocks: the data have no categorical feature, and there is nothing to embed")
     g = Graph("ranking_blocks")
     numeric = g.input("numeric", B, len(features.numeric))
     ids = g.input("ids", B, sum(features.slots), dtype="int")
-    width = g.choice("embedding", embedding)
     options = {
-        "widths": widths, "pairs": pairs, "ranks": ranks, "heads": heads, "head": head, "most": most,
-        "dense_ops": dense_ops, "field_ops": field_ops, "eps": eps,
+        "blocks": blocks, "embedding": embedding, "widths": widths, "counts": counts, "pairs": pairs, "ranks": ranks,
+        "heads": heads, "head": head, "most": most, "dense_ops": dense_ops, "field_ops": field_ops, "wide": wide,
+        "eps": eps,
     }  # fmt: skip
+    g.out = average(g, towers, lambda: _tower(g, numeric, ids, features, options))
+    space = SearchSpace(g, version="3")
+    space.points.update(_points(space, features, blocks))
+    return space
+
+
+def _tower(g: Graph, numeric: Wire, ids: Wire, features: Features, o: Mapping[str, Any]) -> Wire:
+    """One whole ranker, to its logit."""
+    from rankitect.blocks import FM, FlatLinear, Linear, Tables, ToFields
+
+    width = g.choice("embedding", o["embedding"])
     tables = Tables(features.rows, features.slots, width)(ids, name="tables")
-    vectors = [numeric if features.numeric else FlatLinear(max(widths))(tables, name="stem")]
+    vectors = [numeric if features.numeric else FlatLinear(max(o["widths"]))(tables, name="stem")]
     pool: list[tuple[Wire, Wire | None, Expr | None]] = [(tables, None, None)]
-    for i in range(blocks):
+    for i in range(o["blocks"]):
         with g.inside(f"block{i}"):
-            block = _Block(g, width, options)
+            block = _Block(g, width, o)
             with g.inside("fields"):
-                picked = g.pick("from", [main for main, _, _ in pool], most=most)
+                picked = g.pick("from", [main for main, _, _ in pool], most=o["most"])
                 extras = [
                     _given(extra, wire.edge.gate * there)
                     for wire, (_, extra, there) in zip(picked, pool, strict=True)
                     if extra is not None and there is not None
                 ]
-                fields = block.fields([*picked, *extras], g.choice("count", counts))
+                fields = block.fields([*picked, *extras], g.choice("count", o["counts"]))
             with g.inside("dense"):
-                own = g.choice("width", widths)
+                own = g.choice("width", o["widths"])
                 vector = block.vector(vectors, [*picked, *extras], own)
                 norm = block.norm()
                 pairwise: Callable[..., Wire] = lambda x, own=own, norm=norm: norm(  # noqa: E731
@@ -224,8 +242,46 @@ def ranking_blocks(
     assert own_extra is not None
     assert own_there is not None
     flat = FlatLinear(1, bias=False)(last.always(), _given(own_extra, own_there), name="flat")
-    g.out = Linear(1)(vectors[-1], name="head") + flat
-    return SearchSpace(g, version="2")
+    logit = Linear(1)(vectors[-1], name="head") + flat
+    if "yes" not in o["wide"]:
+        return logit
+    made: dict[str, Any] = {"yes": lambda x: id_weights(features, x), "no": Zero()}
+    return logit + g.oneof("wide", {name: made[name] for name in o["wide"]}, ids)
+
+
+def _points(space: SearchSpace, features: Features, blocks: int) -> dict[str, Architecture]:
+    """Known rankers in the terms of this space, as far as its settings hold them: where a search may begin.
+
+    Their layers are those of the space, with its norms, and their sizes its first that are enough.
+    """
+    last, fields = blocks - 1, len(features.categorical)
+    flat = {"dense.op": "flat", "dense.from": (0,), "fields.op": "zero", "fields.from": (0,)}
+    head = {"dense.op": "linear", "dense.from": (1,), "fields.op": "identity", "fields.from": (0,)}
+    cross = {**head, "dense.op": "cross", "dense.left": (1,)}
+    chain = {0: flat, **{i: {**cross, "dense.right": (i,)} for i in range(1, blocks)}}
+    wanted = {
+        "deepfm": {0: flat, last: {**head, "dense.fm": "yes"}},
+        "fm": {last: {**head, "dense.op": "zero", "dense.from": (0,), "dense.fm": "yes"}},
+        "wide_deep": {0: flat, last: {**head, "fields.op": "zero"}},
+        "dlrm": {0: flat, last: {**head, "dense.op": "dot", "fields.op": "zero"}},
+        "dcnv2": chain,
+        "autoint": {0: flat, last: {**head, "fields.op": "attention"}},
+    }
+    found: dict[str, Architecture] = {}
+    for name, parts in wanted.items():
+        values = {path: choice.values[0] for path, choice in space.choices.items()}
+        for path, choice in space.choices.items():
+            if path.endswith("fields.count"):
+                values[path] = min((n for n in choice.values if n >= fields), default=max(choice.values))  # type: ignore[operator, type-var]
+            elif path.endswith(("dense.fm", "to_fields")):
+                values[path] = "no"
+        for i, choices in parts.items():
+            values |= {f"block{i}.{key}": value for key, value in choices.items()}
+        try:
+            found[name] = space.architecture({path: value for path, value in values.items() if path in space.choices})
+        except SpaceError:
+            continue  # an operator or an input that these settings leave out
+    return found
 
 
 def _check_ops(dense_ops: Sequence[str], field_ops: Sequence[str]) -> None:
@@ -234,82 +290,6 @@ def _check_ops(dense_ops: Sequence[str], field_ops: Sequence[str]) -> None:
             raise SpaceError(f"ranking_blocks: {what} has {unknown[0]!r}; allowed: {', '.join(known)}")
         if not set(given) - {"zero"}:
             raise SpaceError(f"ranking_blocks: {what} needs an operator beside 'zero'")
-
-
-def nasrec(features: Features, **options: Any) -> SearchSpace:
-    """The space with the blocks, widths and operators of NASRec-Full (arXiv 2207.07187, and its public code).
-
-    Its sigmoid gate multiplies two projections and projects the product, where NASRec's multiplies a padded input:
-    more, as the projection may be a padding. Dense features that are made into fields, and factorization machines
-    merged into vectors, are as there.
-
-    Args:
-        features: The data's features.
-        options: Other settings of `ranking_blocks`.
-    """
-    settings: dict[str, Any] = {
-        "blocks": 7,
-        "embedding": (16,),
-        "widths": NASREC_WIDTHS,
-        "counts": (16, 32, 48, 64),
-        "pairs": NASREC_PAIRS,
-        "heads": (8,),
-        "head": 2,
-        "dense_ops": ("linear", "dot", "gate", "sum"),
-        "field_ops": ("linear", "attention"),
-        "eps": 1e-5,
-    }
-    return ranking_blocks(features, **(settings | options))
-
-
-_BEST_CRITEO: tuple[tuple[str, int, str, int, bool, bool, tuple[int, ...], tuple[int, ...], int, int], ...] = (
-    ("gate", 128, "attention", 64, True, False, (0,), (0,), 0, 0),
-    ("dot", 32, "linear", 64, False, False, (0,), (0,), 0, 1),
-    ("dot", 768, "linear", 32, False, True, (1, 2), (0, 1, 2), 1, 2),
-    ("gate", 768, "linear", 48, True, False, (0, 3), (0, 1, 2, 3), 2, 0),
-    ("linear", 16, "linear", 16, False, True, (0, 2, 3, 4), (0, 1, 2, 3), 3, 1),
-    ("linear", 768, "attention", 16, True, False, (0, 3, 4, 5), (1, 4), 2, 3),
-    ("linear", 128, "attention", 48, False, True, (0, 2, 3), (1, 3), 6, 1),
-)
-"""Blocks of NASRec-Full's best one-shot architecture on Criteo: operator and width of the vector, operator and count of
-the fields, whether the vector becomes fields, whether a factorization machine is merged, inputs of the vector and of
-the fields, left and right input. From `nasrec/configs/criteo/ea_criteo_kaggle_xlarge_best_1shot.json` of the public
-code."""
-
-
-def nasrec_best_criteo(space: SearchSpace) -> Architecture:
-    """NASRec-Full's best published architecture for Criteo.
-
-    Args:
-        space: A space made by `nasrec`, of any features.
-
-    Raises:
-        SpaceError: The space is another one.
-    """
-    if "block6.dense.op" not in space.choices or space.choices["block0.dense.width"].values != NASREC_WIDTHS:
-        raise SpaceError("NASRec's best Criteo architecture needs a space made by nasrec(features)")
-    widths: list[int] = [0]  # of the vectors so far: the first is the numbers
-    values: dict[str, Any] = {"embedding": 16}
-    for i, (op, width, field_op, count, merged, fm, vectors, fields, left, right) in enumerate(_BEST_CRITEO):
-        larger = max(widths[left], widths[right])
-        block = {
-            "dense.op": op,
-            "dense.width": width,
-            "dense.from": vectors,
-            "dense.left": (left,),
-            "dense.right": (right,),
-            "dense.fm": "yes" if fm else "no",
-            "dense.op.gate.hidden": next(w for w in NASREC_WIDTHS if w >= larger),
-            "dense.op.dot.pairs": NASREC_PAIRS[NASREC_WIDTHS.index(width)],
-            "fields.op": field_op,
-            "fields.count": count,
-            "fields.from": fields,
-            "fields.op.attention.heads": 8,
-            "to_fields": "yes" if merged else "no",
-        }
-        values |= {f"block{i}.{key}": value for key, value in block.items()}
-        widths.append(width)
-    return space.architecture({path: value for path, value in values.items() if path in space.choices})
 
 
 class RankingBlocks:
@@ -331,6 +311,12 @@ class RankingBlocks:
         dense_ops: list[str] = Field(list(DENSE_OPS), min_length=1, description="operators of vectors")
         field_ops: list[str] = Field(list(FIELD_OPS), min_length=1, description="operators of fields")
         most: int = Field(4, ge=1, description="inputs of an operator that takes any number")
+        wide: list[Literal["yes", "no"]] = Field(
+            ["yes", "no"], min_length=1, description="whether the logit has a weight for each id"
+        )
+        towers: list[Annotated[int, Field(ge=1)]] = Field(
+            [1, 2, 4, 8], min_length=1, description="how often the whole stands there, with the logits averaged"
+        )
         eps: float = Field(NORM_EPS, gt=0, description="added to the variances of layer norms")
 
     @classmethod

@@ -12,25 +12,36 @@ logits are averaged (several sets of embeddings with interactions of their own: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.errors import SpaceError
-from rankitect.graph import B, Choice, Graph, SearchSpace, Wire
+from rankitect.graph import Architecture, B, Choice, Graph, SearchSpace, Wire
+from rankitect.search_spaces.ranking_parts import average, id_weights
 
 if TYPE_CHECKING:
     from rankitect.data.ranking.features import Features
     from rankitect.study.join import Parts
 
-__all__ = ["LOGIT_PARTS", "TOP_PARTS", "RankingEngineered", "ranking_engineered"]
+__all__ = ["LOGIT_PARTS", "POINTS", "TOP_PARTS", "RankingEngineered", "point", "ranking_engineered"]
 
 TOP_PARTS = ("raw", "bottom", "dot", "cross", "fm", "attention")
 """What may feed the top MLP: `raw` is the numbers beside all embeddings."""
 LOGIT_PARTS = ("top", "cross", "fm", "attention", "wide", "dot")
 """What may feed the logit."""
+POINTS = {
+    "lr": ((), ("wide",)),
+    "wide_deep": (("raw",), ("top", "wide")),
+    "deepfm": (("raw",), ("top", "fm", "wide")),
+    "dlrm": (("bottom", "dot"), ("top",)),
+    "dcnv2": (("raw",), ("top", "cross")),
+    "autoint": (("raw",), ("top", "attention")),
+}
+"""What feeds the top MLP and what the logit sums, by model: logistic regression; Wide & Deep (arXiv 1606.07792); DeepFM
+(1703.04247); DLRM (1906.00091); DCN-V2 in parallel (2008.13535); AutoInt+ (1810.11921)."""
 
 
 def ranking_engineered(
@@ -48,7 +59,7 @@ def ranking_engineered(
     attention_layers: Sequence[int] = (1, 2, 3),
     heads: Sequence[int] = (2, 4),
     head: int = 8,
-    towers: Sequence[int] = (1, 2, 4),
+    towers: Sequence[int] = (1, 2, 4, 8),
 ) -> SearchSpace:
     """The space.
 
@@ -72,8 +83,7 @@ def ranking_engineered(
     Raises:
         SpaceError: There is no categorical feature.
     """
-    from rankitect.blocks import Concat, Flatten, Scale
-    from rankitect.graph import Sum
+    from rankitect.blocks import Concat, Flatten
 
     if not features.categorical:
         raise SpaceError("ranking_engineered: the data have no categorical feature, and there is nothing to embed")
@@ -97,16 +107,14 @@ def ranking_engineered(
         parts["cross"] = _cross(g, raw, cross_kinds, cross_layers, ranks)
         return _logit(g, numeric, ids, features, parts, top, top_layers)
 
-    logits = []
-    for i in range(max(towers)):
-        with g.twin(i):
-            logits.append(tower())
-
-    def mean(count: int) -> Callable[..., Wire]:
-        return lambda *each: Scale(1 / count)(Sum()(*each[:count], name="sum"), name="mean") if count > 1 else each[0]
-
-    g.out = g.oneof("towers", {str(n): mean(n) for n in towers}, *logits) if len(logits) > 1 else logits[0]
-    return SearchSpace(g, version="2")
+    g.out = average(g, towers, tower)
+    space = SearchSpace(g, version="3")
+    for name in POINTS:
+        try:
+            space.points[name] = point(space, name, features)
+        except SpaceError:
+            continue  # a part that these settings leave out
+    return space
 
 
 def feature_groups(rows: Sequence[int], bounds: Sequence[int]) -> dict[str, list[int]]:
@@ -218,15 +226,14 @@ def _logit(
     layers: int,
 ) -> Wire:
     """The top MLP on what it picks, and the logit, the sum of what it picks."""
-    from rankitect.blocks import Flatten, Linear, Tables, Total
+    from rankitect.blocks import Linear, Total
     from rankitect.graph import Sum
 
     with g.inside("top"):
         picked = g.pick("from", [parts[name] for name in top_parts(features)])
         top = Linear(1)(*g.pick("layers", _mlp(g, picked, widths, layers), most=1), name="logit")
     with g.inside("wide"):
-        weights = Tables(features.rows, features.slots, 1, init="zeros")(ids, name="tables")
-        wide = Total()(Flatten()(weights, name="flat"), name="total")
+        wide = id_weights(features, ids)
         wide = wide + Linear(1)(numeric, name="numeric") if features.numeric else wide
     with g.inside("logit"):
         ends = {
@@ -243,6 +250,32 @@ def _logit(
 def top_parts(features: Features) -> tuple[str, ...]:
     """What may feed the top MLP, in the order of the choice `top.from`."""
     return tuple(name for name in TOP_PARTS if features.numeric or name != "bottom")
+
+
+def point(space: SearchSpace, name: str, features: Features) -> Architecture:
+    """A named model in a `ranking_engineered` space, at each choice's first value that allows it.
+
+    Args:
+        space: The space.
+        name: A key of `POINTS`.
+        features: The features that the space was made for.
+
+    Raises:
+        SpaceError: The name is unknown, or the space lacks a part.
+    """
+    if name not in POINTS:
+        raise SpaceError(f"unknown model {name!r} of ranking_engineered; known: {', '.join(POINTS)}")
+    inputs, ends = POINTS[name]
+    parts = top_parts(features)
+    values = {path: choice.values[0] for path, choice in space.choices.items()}
+    values["top.from"] = tuple(parts.index(part) for part in inputs if part in parts) or (0,)
+    values["logit.from"] = tuple(sorted(LOGIT_PARTS.index(part) for part in ends))
+    for path in ("top.layers", "bottom.layers"):
+        if path in values:
+            values[path] = space.choices[path].values[-1]  # all of the layers
+    if "cross.kind" in values and "full" in space.choices["cross.kind"].values:
+        values["cross.kind"] = "full"
+    return space.architecture(values)
 
 
 class RankingEngineered:
@@ -269,7 +302,7 @@ class RankingEngineered:
         heads: list[int] = Field([2, 4], min_length=1, description="attention heads of a layer")
         head: int = Field(8, ge=1, description="size of an attention head")
         towers: list[Annotated[int, Field(ge=1)]] = Field(
-            [1, 2, 4], min_length=1, description="how often the whole stands there, with the logits averaged"
+            [1, 2, 4, 8], min_length=1, description="how often the whole stands there, with the logits averaged"
         )
 
     @classmethod

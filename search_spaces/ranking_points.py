@@ -11,52 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Graph, SearchSpace, Sum, Wire
-from rankitect.search_spaces.ranking_engineered import LOGIT_PARTS, ranking_engineered, top_parts
+from rankitect.search_spaces.ranking_engineered import POINTS, point, ranking_engineered
 
 if TYPE_CHECKING:
     from rankitect.data.ranking.features import Features
 
-__all__ = ["MODELS", "baseline", "finalmlp", "point"]
+__all__ = ["MODELS", "baseline", "finalmlp"]
 
-MODELS = {
-    "lr": ((), ("wide",)),
-    "wide_deep": (("raw",), ("top", "wide")),
-    "deepfm": (("raw",), ("top", "fm", "wide")),
-    "dlrm": (("bottom", "dot"), ("top",)),
-    "dcnv2": (("raw",), ("top", "cross")),
-    "autoint": (("raw",), ("top", "attention")),
-    "finalmlp": None,
-}
-"""What feeds the top MLP and what the logit sums, by model: logistic regression; Wide & Deep (arXiv 1606.07792); DeepFM
-(1703.04247); DLRM (1906.00091); DCN-V2 in parallel (2008.13535); AutoInt+ (1810.11921); FinalMLP (2304.00902)."""
-
-
-def point(space: SearchSpace, name: str, features: Features) -> Architecture:
-    """A named model in a `ranking_engineered` space, at each choice's first value that allows it.
-
-    Args:
-        space: The space.
-        name: A key of `MODELS` but "finalmlp", which is no point of it.
-        features: The features that the space was made for.
-
-    Raises:
-        SpaceError: The name is unknown, or the space lacks a part.
-    """
-    feeds = MODELS.get(name)
-    if feeds is None:
-        known = ", ".join(k for k, v in MODELS.items() if v is not None)
-        raise SpaceError(f"unknown model {name!r} of ranking_engineered; known: {known}")
-    inputs, ends = feeds
-    parts = top_parts(features)
-    values = {path: choice.values[0] for path, choice in space.choices.items()}
-    values["top.from"] = tuple(parts.index(part) for part in inputs if part in parts) or (0,)
-    values["logit.from"] = tuple(sorted(LOGIT_PARTS.index(part) for part in ends))
-    for path in ("top.layers", "bottom.layers"):
-        if path in values:
-            values[path] = space.choices[path].values[-1]  # all of the layers
-    if "cross.kind" in values and "full" in space.choices["cross.kind"].values:
-        values["cross.kind"] = "full"
-    return space.architecture(values)
+MODELS = (*POINTS, "finalmlp")
+"""Those of `ranking_engineered`, and FinalMLP (arXiv 2304.00902)."""
 
 
 def baseline(

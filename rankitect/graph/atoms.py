@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
     from rankitect.graph.expr import Expr
@@ -77,6 +78,11 @@ class Op:
     fn: str
     args: tuple[Expr, ...]
 
+    @classmethod
+    def of(cls, fn: str, args: tuple[Expr, ...]) -> Op:
+        """The one object of this function: equal ones are found equal without a walk through all that is in them."""
+        return _KNOWN.setdefault((fn, args), cls(fn, args))
+
     def __hash__(self) -> int:
         return self._hash
 
@@ -93,6 +99,9 @@ class Op:
             left, right = (f"({a})" if len(a.terms) > 1 else str(a) for a in self.args)
             return _short(f"({left} {infix[self.fn]} {right})")
         return _short(f"{self.fn}({', '.join(map(str, self.args))})")
+
+
+_KNOWN: WeakValueDictionary[tuple[str, tuple[Expr, ...]], Op] = WeakValueDictionary()
 
 
 def _short(text: str) -> str:

@@ -285,7 +285,7 @@ def _atom_from(data: Sequence[Any]) -> Atom:
     if kind == "op":
         if rest[0] not in _FUNCTIONS:
             raise SpaceError(f"unknown function {rest[0]!r} in a stored expression; known: {sorted(_FUNCTIONS)}")
-        return Op(rest[0], tuple(Expr.from_data(a) for a in rest[1:]))
+        return Op.of(rest[0], tuple(Expr.from_data(a) for a in rest[1:]))
     kinds: dict[str, Callable[..., Atom]] = {"sym": Sym, "var": Var, "is": Is, "has": Has}
     if kind not in kinds:
         raise SpaceError(f"unknown atom {kind!r} in a stored expression; known: {sorted(kinds)} and 'op'")
@@ -299,7 +299,7 @@ def _op(fn: str, *args: Expr) -> Expr:
         return as_expr(int(_FUNCTIONS[fn](*(int(c) for c in constants if c is not None))))
     if fn == "eq" and args[0] == args[1]:
         return as_expr(1)
-    return Expr({((Op(fn, args), 1),): 1})
+    return Expr({((Op.of(fn, args), 1),): 1})
 
 
 def as_expr(value: ExprLike | Fraction | np.integer[Any]) -> Expr:
@@ -342,5 +342,5 @@ def any_of(conditions: Iterable[Expr]) -> Expr:
     for condition in unique:
         result = result + condition - result * condition
         if len(result.terms) > MAX_EXPANDED_TERMS:
-            return Expr({((Op("any", tuple(unique)), 1),): 1})
+            return Expr({((Op.of("any", tuple(unique)), 1),): 1})
     return result

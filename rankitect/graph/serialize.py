@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rankitect.errors import SpaceError
+from rankitect.graph.architecture import Architecture
 from rankitect.graph.block import Block, Input, Zeros
 from rankitect.graph.choices import Choice
 from rankitect.graph.expr import Expr
@@ -103,6 +104,7 @@ def space_to_json(space: SearchSpace) -> str:
         "rules": [{"condition": r.condition.to_data(), "text": r.text} for r in graph.rules],
         "nodes": nodes,
         "out": [_edge_data(e) for e in graph.outputs],
+        "points": {name: json.loads(a.to_json()) for name, a in space.points.items()},
     }
     return json.dumps(data)
 
@@ -121,7 +123,10 @@ def space_from_json(text: str, allowed_packages: Sequence[str]) -> SearchSpace:
         for item in data["nodes"]:
             graph.restore(_node_from(graph, item, allowed_packages))
         graph.restore_outputs([_edge_from(e) for e in data["out"]])
-        return SearchSpace(graph, data["version"], data["defaults"])
+        space = SearchSpace(graph, data["version"], data["defaults"])
+        for name, item in data.get("points", {}).items():
+            space.points[name] = space.validate(Architecture.from_json(json.dumps(item)))
+        return space
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise SpaceError(f"not a space in JSON: {type(error).__name__}: {error}") from None
 

@@ -50,6 +50,9 @@ class SearchSpace:
         version: Part of every architecture's identity; change it when the graph changes.
         defaults: Values of free dimensions for costs, for example `{"B": 1, "T": 256, "P": 0}`.
 
+    Attributes:
+        points: Known architectures by name, for its author to fill: a search may begin with them.
+
     Raises:
         SpaceError: The graph has no output, a choice decides nothing, or no architecture is feasible.
     """
@@ -58,6 +61,7 @@ class SearchSpace:
         self.graph = graph
         self.version = version
         self.defaults = {"B": 1, "T": 1, "P": 0, **(defaults or {})}
+        self.points: dict[str, Architecture] = {}
         self.live: Liveness = liveness(graph)
         self._compiled: dict[Any, Tables] = {}
         if self._uniform is not None and self._uniform.log_total == -math.inf:

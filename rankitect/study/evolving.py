@@ -24,12 +24,14 @@ class EvolutionConfig(StagedConfig):
     tournament: int = Field(6, ge=1, description="drawn from the population, of which the best becomes a parent")
     crossover: float = Field(0.2, ge=0, le=1, description="share of children of two parents")
     changes: int = Field(2, ge=1, description="choices changed in a child, at most")
+    known: bool = Field(True, description="the first architectures are those that the space knows by name")
 
 
 class EvolvingSearch(StagedSearch):
     """Regularised evolution (Real et al., arXiv 1802.01548) over the first stage of a search.
 
-    The first `population` architectures are drawn uniformly within the constraints. Afterwards each child has the best
+    The first `population` architectures are those that the space knows by name (`SearchSpace.points`), as far as they
+    are within the constraints, and then uniform draws. Afterwards each child has the best
     of a tournament among the youngest `population` as its parent: the oldest die, however good, so that no lucky
     measurement lives forever. With several objectives the best is that of the lowest front, the loneliest on it
     (non-dominated sorting with crowding, NSGA-II, Deb et al. 2002).
@@ -45,9 +47,12 @@ class EvolvingSearch(StagedSearch):
     def __init__(self, config: EvolutionConfig, by: str, moves: Moves, aims: Aims, seed: int) -> None:
         super().__init__(config.samples, config.finalists, by, aims, seed)
         self.config, self.moves = config, moves
+        self._starts = moves.points() if config.known else []
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
-        """A random architecture at first, then a child of the population."""
+        """A known or a random architecture at first, then a child of the population."""
+        if index < len(self._starts):
+            return self._starts[index], {"parent": None}
         alive = self.told[-self.config.population :]
         if index >= self.config.population and (parents := [t for t in alive if t.ok]):
             order = ranking(self.aims.table(parents))

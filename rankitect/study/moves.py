@@ -48,6 +48,10 @@ class Moves:
                 return False
         return True
 
+    def points(self) -> list[Architecture]:
+        """The architectures that the space knows by name, those within the bounds, each once."""
+        return [a for a in dict.fromkeys(self.space.points.values()) if self.allowed(a)]
+
     def sample(self, rng: np.random.Generator, known: Collection[str] = ()) -> Architecture | None:
         """A new architecture, uniform among those within the bounds; None where only known ones are drawn.
 

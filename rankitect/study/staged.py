@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rankitect.study.contracts import Session
     from rankitect.study.join import Parts
 
-__all__ = ["StagedConfig", "StagedSearch", "finalists", "measured_by"]
+__all__ = ["StagedConfig", "StagedSearch", "finalists", "measured_by", "shared_samples"]
 
 
 class StagedConfig(BaseModel):
@@ -25,7 +25,9 @@ class StagedConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    samples: int = Field(48, ge=1, description="architectures measured while searching")
+    samples: int | None = Field(
+        None, ge=1, description="architectures measured while searching; null: 48, or the task's where weights are shared"
+    )
     finalists: int = Field(6, ge=1, description="the best of them, measured by the final evaluator")
     by: Literal["screen", "proxy", "final"] = Field(
         "screen", description="evaluator that the search asks; final: each candidate in full"
@@ -45,12 +47,21 @@ def measured_by(by: str, parts: Parts) -> str:
     raise ConfigError(f"controller.by is '{by}', but evaluator.{by} is not configured. There are: screen, final.")
 
 
+SAMPLES = 48
+
+
+def shared_samples(config: StagedConfig, task: Any) -> int:
+    """How many architectures a search with shared weights measures: a look at inherited weights may cost next to
+    nothing, and a task then has a number of its own (`shared_samples`)."""
+    return config.samples or int(SAMPLES if config.by == "final" else getattr(task, "shared_samples", SAMPLES))
+
+
 def finalists(trials: list[Trial], aims: Aims, count: int) -> list[Trial]:
     """The trials worth measuring in full.
 
-    With a second objective, its range over the trials is cut into `count` equal parts, and each part gives its best in
-    the first objective; parts that are empty leave their place to the next best by front and crowding. With one
-    objective, the best.
+    With one objective, the best. With a second, half of them are for the trade-off, and half for the quality that is
+    reached at all: the range of the second over the trials is cut into `count / 2` equal parts, each of which gives its
+    best in the first; then come the next best in the first.
 
     Args:
         trials: Finished trials.
@@ -68,9 +79,10 @@ def finalists(trials: list[Trial], aims: Aims, count: int) -> list[Trial]:
         return [done[i] for i in ranking(costs)[:count]]
     second = costs[:, 1]
     span = max(float(second.max() - second.min()), 1e-12)
-    band = np.minimum(((second - second.min()) / span * count).astype(int), count - 1)
-    best = [int(members[costs[members, 0].argmin()]) for b in range(count) if len(members := np.nonzero(band == b)[0])]
-    rest = [int(i) for i in ranking(costs) if i not in best]
+    bands = (count + 1) // 2
+    band = np.minimum(((second - second.min()) / span * bands).astype(int), bands - 1)
+    best = [int(members[costs[members, 0].argmin()]) for b in range(bands) if len(members := np.nonzero(band == b)[0])]
+    rest = [int(i) for i in costs[:, 0].argsort(kind="stable") if i not in best]
     chosen = [*best, *rest[: count - len(best)]]
     return [done[i] for i in sorted(chosen, key=lambda i: (second[i], i))]
 
@@ -82,7 +94,7 @@ class StagedSearch:
     proposed twice; failed trials count as the worst. To resume, it is told again what was measured, batch by batch.
 
     Args:
-        samples: Architectures measured while searching.
+        samples: Architectures measured while searching; None for the usual number.
         count: Finalists.
         by: Evaluator of the first stage; "final" leaves out the second.
         aims: What counts.
@@ -92,8 +104,8 @@ class StagedSearch:
     rounds: ClassVar[bool] = False
     """Whether proposals depend on results so much that only one is made at a time, whatever `n` is."""
 
-    def __init__(self, samples: int, count: int, by: str, aims: Aims, seed: int) -> None:
-        self.samples, self.count, self.by, self.aims, self.seed = samples, count, by, aims, seed
+    def __init__(self, samples: int | None, count: int, by: str, aims: Aims, seed: int) -> None:
+        self.samples, self.count, self.by, self.aims, self.seed = samples or SAMPLES, count, by, aims, seed
         self.told: list[Trial] = []
         self.known: set[str] = set()
         self.pending: list[Architecture] = []

@@ -123,7 +123,14 @@ def test_finalists_are_spread_over_the_cost() -> None:
     costs = [SPACE.cost(t.architecture, "flops") for t in chosen]
     assert costs == sorted(costs)
     low, high = (f(SPACE.cost(drawn, "flops")) for f in (np.min, np.max))
-    parts = [min(int((c - low) / (high - low) * 4), 3) for c in costs]
-    assert parts == [0, 1, 2, 3]
+    halves = [min(int((c - low) / (high - low) * 2), 1) for c in costs]
+    losses = [planted.loss_of(a) for a in drawn]
+    lower = [loss for a, loss in zip(drawn, losses, strict=True) if SPACE.cost(a, "flops") < (low + high) / 2]
+    upper = [loss for a, loss in zip(drawn, losses, strict=True) if SPACE.cost(a, "flops") >= (low + high) / 2]
+    found = [planted.loss_of(t.architecture) for t in chosen]
+    assert set(halves) == {0, 1}
+    assert min(lower) in found
+    assert min(upper) in found
+    assert sorted(found)[:2] == sorted(losses)[:2], "the other two are the best of all"
     alone = finalists(trials, planted.aims(QUALITY), 4)
     assert {planted.loss_of(t.architecture) for t in alone} == set(sorted(map(planted.loss_of, drawn))[:4])

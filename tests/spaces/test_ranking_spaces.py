@@ -18,9 +18,10 @@ from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, SearchSpace
 from rankitect.models.relaxed import RelaxedSupernet, one_hot
 from rankitect.models.supernet import Supernet, build
-from rankitect.search_spaces.ranking_blocks import nasrec, nasrec_best_criteo, ranking_blocks
-from rankitect.search_spaces.ranking_engineered import feature_groups, ranking_engineered
-from rankitect.search_spaces.ranking_points import MODELS, baseline, point
+from rankitect.search_spaces.nasrec import nasrec, nasrec_best_criteo
+from rankitect.search_spaces.ranking_blocks import ranking_blocks
+from rankitect.search_spaces.ranking_engineered import feature_groups, point, ranking_engineered
+from rankitect.search_spaces.ranking_points import MODELS, baseline
 from tests.graph.drawing import seeds
 
 MIXED = Features(
@@ -252,7 +253,7 @@ def test_features_are_grouped_by_the_size_of_their_tables() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(SpaceError, match="dense_ops has 'conv'; allowed: linear, dot"):
+    with pytest.raises(SpaceError, match="dense_ops has 'conv'; allowed: linear, flat, dot"):
         ranking_blocks(MIXED, dense_ops=("linear", "conv"))
     with pytest.raises(SpaceError, match="no categorical feature"):
         ranking_blocks(Features(("a",), ()))

@@ -1,0 +1,44 @@
+"""What the ranking spaces have in common: towers of one architecture, and a weight for each id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from rankitect.graph import Graph, Sum, Wire
+
+if TYPE_CHECKING:
+    from rankitect.data.ranking.features import Features
+
+__all__ = ["average", "id_weights"]
+
+
+def average(g: Graph, counts: Sequence[int], tower: Callable[[], Wire]) -> Wire:
+    """Towers of one architecture, each with weights of its own, whose logits are averaged: [B, 1].
+
+    Several sets of embeddings, each with interactions of its own, are the multi-embedding of arXiv 2310.04400.
+
+    Args:
+        g: The graph; it gets a choice "towers" where there is more than one count.
+        counts: How many there may be.
+        tower: Builds one, to its logit [B, 1].
+    """
+    from rankitect.blocks import Scale
+
+    logits = []
+    for i in range(max(counts)):
+        with g.twin(i):
+            logits.append(tower())
+
+    def mean(count: int) -> Callable[..., Wire]:
+        return lambda *each: Scale(1 / count)(Sum()(*each[:count], name="sum"), name="mean") if count > 1 else each[0]
+
+    return g.oneof("towers", {str(n): mean(n) for n in counts}, *logits) if len(logits) > 1 else logits[0]
+
+
+def id_weights(features: Features, ids: Wire) -> Wire:
+    """The sum of one weight for each id, zero at first: [B, S] -> [B, 1]; the wide part of Wide & Deep (1606.07792)."""
+    from rankitect.blocks import Flatten, Tables, Total
+
+    weights = Tables(features.rows, features.slots, 1, init="zeros")(ids, name="tables")
+    return Total()(Flatten()(weights, name="flat"), name="total")
