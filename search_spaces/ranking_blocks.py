@@ -85,7 +85,8 @@ class _Block:
 
         def flat(*xs: Wire) -> Wire:
             ids = FlatLinear(width, bias=False)(*fields, name="fields")
-            return self.norm("relu")(ids + Linear(width, bias=False)(*xs, name="linear"), name="norm")
+            numbers = Linear(width, bias=False, beside=o["channels"])(*xs, name="linear")
+            return self.norm("relu")(ids + numbers, name="norm")
 
         def dot(*xs: Wire) -> Wire:
             dense = self.norm()(Linear(self.embedding, bias=False)(*xs, name="dense"), name="dense_norm")
@@ -199,7 +200,7 @@ def ranking_blocks(
     options = {
         "blocks": blocks, "embedding": embedding, "widths": widths, "counts": counts, "pairs": pairs, "ranks": ranks,
         "heads": heads, "head": head, "most": most, "dense_ops": dense_ops, "field_ops": field_ops, "wide": wide,
-        "eps": eps,
+        "eps": eps, "channels": len(features.categorical) * max(embedding),
     }  # fmt: skip
     g.out = average(g, towers, lambda: _tower(g, numeric, ids, features, options))
     space = SearchSpace(g, version="3")

@@ -29,19 +29,26 @@ class Linear(Block):
 
     Several inputs act as their concatenation (whose weight would hold theirs side by side), with nothing to shift when
     one is absent.
+
+    Args:
+        width: Outputs.
+        act: Activation of the sum.
+        bias: Whether there is one.
+        beside: Inputs of another layer whose output is added to this one's: they count for the start of the weights.
     """
 
     ports: ClassVar[str] = "(... _)+ -> ... width"
     width: ExprLike
     act: str = "none"
     bias: bool = True
+    beside: int = 0
 
     def __post_init__(self) -> None:
         if self.act not in ACTIVATIONS:
             raise SpaceError(f"Linear: activation {self.act!r} is unknown; allowed: {', '.join(ACTIVATIONS)}")
 
     def params(self, *inputs: TensorType) -> dict[str, Param]:
-        found = {_name(i): Param.of(self.width, x[-1], gate=x.gate) for i, x in enumerate(inputs)}
+        found = {_name(i): Param.of(self.width, x[-1], gate=x.gate, joint=self.beside) for i, x in enumerate(inputs)}
         return {**found, "bias": Param.of(self.width, init="zeros")} if self.bias else found
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:

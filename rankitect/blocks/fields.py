@@ -47,7 +47,7 @@ class FieldLinear(Block):
         check_act("FieldLinear", self.act)
 
     def params(self, *inputs: TensorType) -> dict[str, Param]:
-        found = {_name(i): Param.of(self.count, x[1], gate=x.gate) for i, x in enumerate(inputs)}
+        found = {_name(i): Param.of(self.count, x[1], gate=x.gate, joint=0) for i, x in enumerate(inputs)}
         return {**found, "bias": Param.of(self.count, init="zeros")} if self.bias else found
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
@@ -126,7 +126,9 @@ class FlatLinear(Block):
         check_act("FlatLinear", self.act)
 
     def params(self, *inputs: TensorType) -> dict[str, Param]:
-        found = {_name(i): Param.of(self.width, x[1], x[2], inputs=(1, 2), gate=x.gate) for i, x in enumerate(inputs)}
+        found = {
+            _name(i): Param.of(self.width, x[1], x[2], inputs=(1, 2), gate=x.gate, joint=0) for i, x in enumerate(inputs)
+        }
         return {**found, "bias": Param.of(self.width, init="zeros")} if self.bias else found
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:

@@ -28,6 +28,8 @@ class Param:
         init: "fan_in" (normal, variance 1 over the product of the `inputs` axes), "normal" (deviation 0.02), "ones" or
             "zeros".
         inputs: The axes over which an output sums, for "fan_in".
+        joint: Not None where the products of all such weights of the block are summed, as if one weight held them side
+            by side: their variance is then 1 over all of their inputs, and so many more that are added elsewhere.
         gate: 1 where the weight is used while its block is (that of the input which it belongs to).
         table: Whether it is only ever read row by row (`Params.lookup`): embeddings, which may be held and trained
             apart.
@@ -38,6 +40,7 @@ class Param:
     inputs: tuple[int, ...] = (-1,)
     gate: Expr = dataclasses.field(default_factory=lambda: as_expr(1))
     table: bool = False
+    joint: int | None = None
 
     @classmethod
     def of(
@@ -47,9 +50,10 @@ class Param:
         inputs: tuple[int, ...] = (-1,),
         gate: ExprLike = 1,
         table: bool = False,
+        joint: int | None = None,
     ) -> Param:
         """A parameter from numbers, choices and expressions."""
-        return cls(tuple(as_expr(d) for d in dims), init, inputs, as_expr(gate), table)
+        return cls(tuple(as_expr(d) for d in dims), init, inputs, as_expr(gate), table, joint)
 
     @property
     def numel(self) -> Expr:

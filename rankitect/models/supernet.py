@@ -36,14 +36,13 @@ def _parameters(space: SearchSpace) -> dict[Key, Param]:
     return {(n.weights, name): p for n in space.graph.nodes for name, p in n.params.items()}
 
 
-def _initialise(tensor: torch.Tensor, param: Param, generator: torch.Generator) -> None:
+def _initialise(tensor: torch.Tensor, param: Param, summed: int, generator: torch.Generator) -> None:
     if param.init == "ones":
         tensor.fill_(1.0)
     elif param.init == "zeros":
         tensor.zero_()
     elif param.init in ("normal", "fan_in"):
-        fan_in = max(1, math.prod(tensor.shape[a] for a in param.inputs))
-        tensor.normal_(0.0, 0.02 if param.init == "normal" else fan_in**-0.5, generator=generator)
+        tensor.normal_(0.0, 0.02 if param.init == "normal" else max(1, summed) ** -0.5, generator=generator)
     else:
         raise SpaceError(f"unknown start {param.init!r} of a weight; allowed: fan_in, normal, ones, zeros")
 
@@ -54,10 +53,15 @@ def _start(space: SearchSpace, shapes: Mapping[Key, tuple[int, ...]], seed: int)
     tables = {".".join(k): math.prod(shape) * FLOAT_BYTES for k, shape in shapes.items() if params[k].table}
     rest = sum(math.prod(shape) * FLOAT_BYTES for k, shape in shapes.items() if not params[k].table)
     check_memory({**tables, "the other weights": rest}, f"The model of space {space.name!r}")
+    fans = {key: math.prod(shape[a] for a in params[key].inputs) for key, shape in shapes.items()}
+    joint: dict[str, int] = {}  # by owner: the inputs of all weights whose products are summed
+    for key, fan in fans.items():
+        if (beside := params[key].joint) is not None:
+            joint[key[0]] = joint.get(key[0], beside) + fan
     tensors = {}
     for key, shape in shapes.items():
         tensors[key] = torch.empty(shape)
-        _initialise(tensors[key], params[key], generator)
+        _initialise(tensors[key], params[key], fans[key] if params[key].joint is None else joint[key[0]], generator)
     return tensors
 
 
