@@ -34,6 +34,8 @@ RANKERS = ("lr", "wide_deep", "deepfm", "dlrm", "dcnv2", "autoint", "finalmlp")
 BOOSTED, FOUND = "lightgbm", "found"
 AGAIN = 3
 """Settings that are trained with more seeds before one of them is chosen."""
+SEARCH = ["task.short_epochs=${task.epochs}", "controller.samples=64", "confirm.seeds=3"]
+"""How the search judges: by trainings of full length, and what it finds by three of them."""
 WIDTHS = ((64, 32), (128, 64), (256, 128, 64), (400, 400))
 """MLPs that a baseline is tried with."""
 
@@ -44,7 +46,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/bench-ranking"))
     parser.add_argument("--space", default="ranking_engineered")
     parser.add_argument("--controller", default="evolution")
-    parser.add_argument("--search", nargs="*", default=["controller.by=final"], help="further keys of the search alone")
+    parser.add_argument("--search", nargs="*", default=SEARCH, help="further keys of the search alone")
     parser.add_argument("--trials", type=int, default=12, help="of tuning, for every contender")
     parser.add_argument("--seeds", type=int, default=5, help="of training, for every contender")
     parser.add_argument("--contenders", nargs="+", default=[*RANKERS, BOOSTED, FOUND])
@@ -70,9 +72,9 @@ def _installed(package: str) -> bool:
     return find_spec(package) is not None
 
 
-Trained = tuple[float, NDArray[np.float32] | None, float]
+Trained = tuple[float, NDArray[np.float32] | None, float, float]
 """NE on the validation split; losses on the test split after a refit on training and validation rows, unless it only
-tunes; FLOPs."""
+tunes; FLOPs; bytes of embedding tables."""
 
 
 class Bench:
@@ -135,11 +137,11 @@ class Bench:
         if known is not None:
             return known
         train = self._boosted if name == BOOSTED else self._ranker
-        validation, losses, flops = train(name, settings, seed, purpose)
+        validation, losses, flops, held = train(name, settings, seed, purpose)
         if losses is not None:
             np.save(self.options.folder / f"{key}.npy", losses)
         row = {"key": key, "name": name, "settings": dict(settings), "seed": seed, "purpose": purpose}
-        row |= {"validation": validation, "flops": flops}
+        row |= {"validation": validation, "flops": flops, "table_bytes": held}
         with self._file.open("a") as file:
             file.write(json.dumps(row) + "\n")
         self.rows.append(row)
@@ -165,15 +167,16 @@ class Bench:
         if tables is not None and "table_lr" in settings:
             tables = dataclasses.replace(tables, lr=settings["table_lr"])
         config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, **rates), tables=tables)
+        costs = [float(space.cost(architecture, kind, B=1)) for kind in ("flops", "table_bytes")]
         model = build(space, architecture, seed)
         result = fit(model, task.task, config)
         validation = task.task.quality(model, "validation").normalized_entropy
         if purpose == "tune":
-            return validation, None, float(space.cost(architecture, "flops", B=1))
+            return validation, None, costs[0], costs[1]
         model = build(space, architecture, seed)
         refit(model, task.task, config, result.best_step / task.task.steps("train", config.batch))
         test = task.task.quality(model, "test")
-        return validation, test.losses, float(space.cost(architecture, "flops", B=1))
+        return validation, test.losses, costs[0], costs[1]
 
     def found(self) -> tuple[SearchSpace, Architecture]:
         """The architecture of the lowest validation NE that a search finds within its constraints."""
@@ -233,12 +236,12 @@ class Bench:
 
         validation = entropy_estimate(losses("validation"), labels["validation"]).value
         if purpose == "tune":
-            return validation, None, math.nan
+            return validation, None, math.nan, math.nan
         both = np.concatenate([inputs("train"), inputs("validation")])
         known = np.concatenate([labels["train"], labels["validation"]])
         whole = lightgbm.Dataset(both, known, categorical_feature=columns)
         booster = lightgbm.train(keys, whole, max(1, booster.best_iteration))
-        return validation, losses("test"), math.nan
+        return validation, losses("test"), math.nan, math.nan
 
     # --- the table --------------------------------------------------------------------------------------------------
     def report(self) -> None:
@@ -252,12 +255,13 @@ class Bench:
         best = min(baselines, key=lambda name: float(np.mean(entropy[name]))) if baselines else FOUND
         rows = []
         for name in sorted(losses, key=lambda name: float(np.mean(entropy[name]))):
-            flops = self._final(name)[0]["flops"]
+            flops, held = (self._final(name)[0][kind] for kind in ("flops", "table_bytes"))
             seeds = f"{np.mean(entropy[name]):.4f} ({min(entropy[name]):.4f} to {max(entropy[name]):.4f})"
-            rows.append((name, f"{flops:,.0f}" if math.isfinite(flops) else "-", seeds, self._gap(losses, name, best)))
+            costs = [f"{flops:,.0f}", f"{held / 1e6:,.2f} MB"] if math.isfinite(flops) else ["-", "-"]
+            rows.append((name, *costs, seeds, self._gap(losses, name, best)))
         table(
             f"Test NE on {self.data.name}, {test.rows:,} rows",
-            ("model", "FLOPs a row", "NE, mean (range) of seeds", f"minus {best} [95%]"),
+            ("model", "FLOPs a row", "embedding tables", "NE, mean (range) of seeds", f"minus {best} [95%]"),
             rows,
             f"{self.options.trials} trials of tuning by validation and {self.options.seeds} seeds for each. Intervals "
             "are paired over rows, clustered by user where there is one, and hold the spread over seeds.",

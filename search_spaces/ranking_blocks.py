@@ -2,7 +2,7 @@
 
 A chain of blocks, each of which gives a vector and a set of fields. Every block chooses an operator for its vector and
 one for its fields, the widths, and which earlier outputs, raw features included, go into them. With seven blocks and
-NASRec's widths (`rankitect.search_spaces.nasrec`) it holds NASRec-Full (arXiv 2207.07187), to which it adds the low-rank
+NASRec's widths (`rankitect.search_spaces.nasrec`) it is NASRec-Full (arXiv 2207.07187), to which it adds the low-rank
 cross network (arXiv 2008.13535), a linear layer on flattened fields, a weight for each id in the logit, identity and
 zero, and towers: the whole several times, with weights and tables of its own, the logits averaged (arXiv 2310.04400).
 """
@@ -156,7 +156,7 @@ def ranking_blocks(
     features: Features,
     blocks: int = 4,
     embedding: Sequence[int] = (16,),
-    widths: Sequence[int] = (128, 64, 32, 256),
+    widths: Sequence[int] = (64, 32, 128),
     counts: Sequence[int] = (16, 8, 32),
     pairs: Sequence[int] = (8, 16),
     ranks: Sequence[int] = (16, 64),
@@ -166,7 +166,7 @@ def ranking_blocks(
     field_ops: Sequence[str] = FIELD_OPS,
     most: int = 4,
     wide: Sequence[str] = ("yes", "no"),
-    towers: Sequence[int] = (1, 2, 4, 8),
+    towers: Sequence[int] = (1, 2, 4),
     eps: float = NORM_EPS,
 ) -> SearchSpace:
     """The space.
@@ -273,11 +273,12 @@ def _points(space: SearchSpace, features: Features, blocks: int) -> dict[str, Ar
         values = {path: choice.values[0] for path, choice in space.choices.items()}
         for path, choice in space.choices.items():
             if path.endswith("fields.count"):
-                values[path] = min((n for n in choice.values if n >= fields), default=max(choice.values))  # type: ignore[operator, type-var]
+                values[path] = min((n for n in choice.values if n >= fields), default=max(choice.values))  # type: ignore[operator]
             elif path.endswith(("dense.fm", "to_fields")):
                 values[path] = "no"
         for i, choices in parts.items():
-            values |= {f"block{i}.{key}": value for key, value in choices.items()}
+            for key, value in choices.items():
+                values[f"block{i}.{key}"] = value  # type: ignore[assignment]
         try:
             found[name] = space.architecture({path: value for path, value in values.items() if path in space.choices})
         except SpaceError:
@@ -303,7 +304,7 @@ class RankingBlocks:
 
         blocks: int = Field(4, ge=1, le=12, description="length of the chain")
         embedding: list[int] = Field([16], min_length=1, description="widths of the embedding tables")
-        widths: list[int] = Field([128, 64, 32, 256], min_length=1, description="widths of a block's vector")
+        widths: list[int] = Field([64, 32, 128], min_length=1, description="widths of a block's vector")
         counts: list[int] = Field([16, 8, 32], min_length=1, description="numbers of a block's fields")
         pairs: list[int] = Field([8, 16], min_length=1, description="fields whose dot products are taken")
         ranks: list[int] = Field([16, 64], min_length=1, description="ranks of cross networks")
@@ -316,7 +317,7 @@ class RankingBlocks:
             ["yes", "no"], min_length=1, description="whether the logit has a weight for each id"
         )
         towers: list[Annotated[int, Field(ge=1)]] = Field(
-            [1, 2, 4, 8], min_length=1, description="how often the whole stands there, with the logits averaged"
+            [1, 2, 4], min_length=1, description="how often the whole stands there, with the logits averaged"
         )
         eps: float = Field(NORM_EPS, gt=0, description="added to the variances of layer norms")
 

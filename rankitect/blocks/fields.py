@@ -127,7 +127,8 @@ class FlatLinear(Block):
 
     def params(self, *inputs: TensorType) -> dict[str, Param]:
         found = {
-            _name(i): Param.of(self.width, x[1], x[2], inputs=(1, 2), gate=x.gate, joint=0) for i, x in enumerate(inputs)
+            _name(i): Param.of(self.width, x[1], x[2], inputs=(1, 2), gate=x.gate, joint=0)
+            for i, x in enumerate(inputs)
         }
         return {**found, "bias": Param.of(self.width, init="zeros")} if self.bias else found
 

@@ -26,7 +26,9 @@ class StagedConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     samples: int | None = Field(
-        None, ge=1, description="architectures measured while searching; null: 48, or the task's where weights are shared"
+        None,
+        ge=1,
+        description="architectures measured while searching; null: 48, or the task's where weights are shared",
     )
     finalists: int = Field(6, ge=1, description="the best of them, measured by the final evaluator")
     by: Literal["screen", "proxy", "final"] = Field(
