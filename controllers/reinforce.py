@@ -122,7 +122,9 @@ class Reinforce(StagedSearch):
         if steps:
             updates = -(-steps // episodes)
             weights = CoTraining(supernet, self._task, lr, updates * episodes)
-            baseline = Paired(supernet, self._task, lr, updates * episodes) if c.paired_baseline else None
+            # A ranker that the space knows by name costs less than its largest architecture, and learns as steadily.
+            known = [*self.moves.points(), self._task.reference]
+            baseline = Paired(supernet, known[0], self._task, lr, updates * episodes) if c.paired_baseline else None
             state = Trained()
             if path.exists():
                 info, tensors = weights.load(path)

@@ -159,17 +159,18 @@ class CoTraining:
 class Paired:
     """A fixed model trained beside a supernet, on the same batches at the same rate: what the batch was worth.
 
-    It is the task's reference architecture, and starts from the supernet's weights.
+    It starts from the supernet's weights.
 
     Args:
         supernet: Where it starts from; left as it is.
-        task: Offers `train_loss(model, step)` and `reference`, and `hold_tables(model)` where it has tables.
+        architecture: What it is.
+        task: Offers `train_loss(model, step)`, and `hold_tables(model)` where it has tables.
         lr: Peak learning rate.
         steps: Length of the schedule.
     """
 
-    def __init__(self, supernet: Supernet, task: Any, lr: float, steps: int) -> None:
-        self._task, self.model = task, supernet.extract(task.reference)
+    def __init__(self, supernet: Supernet, architecture: Architecture, task: Any, lr: float, steps: int) -> None:
+        self._task, self.model = task, supernet.extract(architecture)
         tables = _held(task, self.model)
         weights = tables.dense_parameters() if tables else dict(self.model.named_parameters())
         self._optimizer = _optimizer(weights, lr, steps, tables)

@@ -98,6 +98,26 @@ def test_failures_are_no_parents() -> None:
             assert parent not in [a.fingerprint[:8] for a in architectures[1::2]]
 
 
+def test_it_begins_with_what_the_space_knows_within_the_constraints() -> None:
+    from rankitect.study.moves import Moves
+
+    space = planted.planted()
+    drawn = list(dict.fromkeys(space.sample_many(6, 1)))
+    space.points.update({f"known{i}": a for i, a in enumerate([*drawn, drawn[0]])})
+    costs = [space.cost(a, "flops") for a in drawn]
+    moves = Moves(space, {"flops": (min(costs), sorted(costs)[-2])})
+    within = [a for a, cost in zip(drawn, costs, strict=True) if cost < max(costs)]
+
+    def first(count: int, **config: object) -> list[object]:
+        sizes: dict[str, object] = {"samples": 40, "population": 10, **config}
+        search = Evolution(Evolution.Config(**sizes), "screen", moves, planted.aims(QUALITY), 0)  # type: ignore[arg-type]
+        return [proposal.architecture for proposal in search.ask(count)]
+
+    assert first(len(within)) == within
+    assert first(len(within), known=False) != within
+    assert len(set(first(12))) == 12
+
+
 def test_recovering_equals_going_on() -> None:
     whole = planted.run(controller(5))
     fresh = controller(5)

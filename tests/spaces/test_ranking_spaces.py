@@ -247,6 +247,33 @@ def test_towers_are_one_architecture_with_weights_of_their_own_whose_logits_are_
     assert not torch.allclose(each[0], each[1])
 
 
+@every_space
+def test_known_rankers_are_points_of_the_space(name: str) -> None:
+    space, (_, features) = supernet_of(name).space, MAKERS[name]
+    assert {"deepfm", "dlrm", "autoint", "wide_deep"} <= space.points.keys()
+    for architecture in space.points.values():
+        assert space.validate(architecture) == architecture
+        assert build(space, architecture)(*inputs(features)).shape == (4, 1)
+    assert SearchSpace.from_json(space.to_json()).points == space.points
+    assert len({a.fingerprint for a in space.points.values()}) == len(space.points)
+
+
+def test_a_deepfm_of_blocks_uses_what_a_deepfm_is_made_of() -> None:
+    choices = blocks(MIXED).points["deepfm"].choices
+    assert choices["block0.dense.op"] == "flat"
+    assert (choices["block1.dense.op"], choices["block1.dense.fm"], choices["wide"]) == ("linear", "yes", "yes")
+    assert "fm" not in ranking_blocks(MIXED, dense_ops=("linear", "flat")).points, "it needs the operator zero"
+    assert "deepfm" in ranking_blocks(MIXED, dense_ops=("linear", "flat")).points
+
+
+def test_numbers_beside_many_embeddings_start_as_one_layer() -> None:
+    wide = Features(("a", "b"), tuple(CategoricalFeature(f"c{i}", 9) for i in range(20)))
+    space = ranking_blocks(wide, widths=(256,))
+    weights = dict(build(space, space.points["deepfm"], seed=1).named_parameters())
+    for part in ("fields.weight", "linear.weight"):
+        assert float(weights[f"block0.dense.op.flat.{part}"].detach().std()) == pytest.approx((20 * 16 + 2) ** -0.5, rel=0.1)
+
+
 def test_features_are_grouped_by_the_size_of_their_tables() -> None:
     assert feature_groups([5, 900, 20, 10_000], [10, 1000]) == {"group0": [0], "group1": [1, 2], "group2": [3]}
     assert feature_groups([5, 6], [10, 1000]) == {"group0": [0, 1]}
