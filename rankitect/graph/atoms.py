@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 if TYPE_CHECKING:
     from rankitect.graph.expr import Expr
 
-__all__ = ["Atom", "Has", "Is", "Monomial", "Number", "Op", "Sym", "Value", "Var", "times"]
+__all__ = ["Atom", "Has", "Is", "Monomial", "Number", "Op", "Sym", "Value", "Var", "is_boolean", "times"]
 
 Number: TypeAlias = int | Fraction
 Value: TypeAlias = int | float | bool | str
@@ -115,7 +115,8 @@ Monomial: TypeAlias = tuple[tuple[Atom, int], ...]
 _BOOLEAN_OPS = {"eq", "le", "any"}
 
 
-def _is_boolean(atom: Atom) -> bool:
+def is_boolean(atom: Atom) -> bool:
+    """Whether it is a condition, 0 or 1."""
     return isinstance(atom, Is | Has) or (isinstance(atom, Op) and atom.fn in _BOOLEAN_OPS)
 
 
@@ -123,7 +124,7 @@ def times(left: Monomial, right: Monomial) -> tuple[Number, Monomial] | None:
     """The product of two monomials as (coefficient, monomial), or None where it is 0."""
     powers: dict[Atom, int] = dict(left)
     for atom, power in right:
-        powers[atom] = 1 if _is_boolean(atom) else powers.get(atom, 0) + power
+        powers[atom] = 1 if is_boolean(atom) else powers.get(atom, 0) + power
     factor: Number = 1
     chosen = {a.path: a.value for a in powers if isinstance(a, Is)}
     if chosen:

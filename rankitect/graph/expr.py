@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from rankitect.errors import SpaceError
-from rankitect.graph.atoms import Atom, Has, Is, Monomial, Number, Op, Sym, Var, times
+from rankitect.graph.atoms import Atom, Has, Is, Monomial, Number, Op, Sym, Var, is_boolean, times
 
 __all__ = [
     "Atom",
@@ -125,6 +125,15 @@ class Expr:
     def as_number(self) -> Expr:
         """This, usable in arithmetic (a choice that is no number refuses)."""
         return self
+
+    def conditional_terms(self) -> list[tuple[Expr, Expr]]:
+        """Its terms, each split into what is summed and the product of conditions (0 or 1) under which it is."""
+        found = []
+        for monomial, coefficient in self.terms.items():
+            gate = tuple(factor for factor in monomial if is_boolean(factor[0]))
+            rest = tuple(factor for factor in monomial if not is_boolean(factor[0]))
+            found.append((Expr({rest: coefficient}), Expr({gate: 1})))
+        return found
 
     # --- arithmetic -------------------------------------------------------------------------------------------------
     def __add__(self, other: ExprLike) -> Expr:

@@ -26,24 +26,34 @@ class Liveness:
     choices: dict[str, Expr]
 
 
-def _uses(node: Node) -> frozenset[str]:
-    """The choices that decide the node's own shape or its wiring."""
-    found: set[str] = set()
-    for expr in node.sizes.values():
-        found |= expr.paths
+def _uses(node: Node) -> dict[str, list[Expr]]:
+    """The choices that decide the node's shape, weights or cost, each with the conditions under which it does so.
+
+    What belongs to an input that is not there decides nothing: the width of a layer that a pick left out is no
+    difference between two architectures.
+    """
+    found: dict[str, list[Expr]] = {}
+
+    def add(paths: frozenset[str], condition: Expr) -> None:
+        for path in paths:
+            found.setdefault(path, []).append(condition)
+
+    shape = frozenset[str]().union(
+        *(size.paths for size in node.sizes.values()), *(d.paths for o in node.outputs for d in o.dims)
+    )
+    add(shape, as_expr(1))
     for param in node.params.values():
-        for dim in param.shape:
-            found |= dim.paths
-    for output in node.outputs:
-        for dim in output.dims:
-            found |= dim.paths
-    found |= node.flops.paths | node.cache.paths
-    return frozenset(found)
+        add(frozenset[str]().union(*(dim.paths for dim in param.shape)), param.gate)
+    for cost in (node.flops, node.cache):
+        for term, condition in cost.conditional_terms():
+            add(term.paths, condition)
+            add(condition.paths, as_expr(1))
+    return {path: list(dict.fromkeys(conditions)) for path, conditions in found.items()}
 
 
 def _check_declared(graph: Graph) -> None:
     for node in graph.nodes:
-        used = _uses(node).union(*(e.gate.paths for e in node.inputs))
+        used = frozenset(_uses(node)).union(*(e.gate.paths for e in node.inputs))
         if foreign := used - graph.choices.keys():
             raise SpaceError(f"at {node.path}: choice {min(foreign)!r} was not declared in graph {graph.name!r}")
     for rule in graph.rules:
@@ -76,8 +86,8 @@ def liveness(graph: Graph) -> Liveness:
     for node in nodes:
         for name, param in node.params.items():
             weights.setdefault((node.weights, name), []).append(live[node.path] * param.gate)
-        for path in _uses(node):
-            choices[path].append(live[node.path])
+        for path, conditions in _uses(node).items():
+            choices[path].append(live[node.path] * any_of(conditions))
         for edge in node.inputs:
             for path in edge.gate.paths:
                 choices[path].append(live[node.path])

@@ -33,8 +33,9 @@ class EvolvingSearch(StagedSearch):
     The first `population` architectures are those that the space knows by name (`SearchSpace.points`), as far as they
     are within the constraints, and then uniform draws. Afterwards each child has the best
     of a tournament among the youngest `population` as its parent: the oldest die, however good, so that no lucky
-    measurement lives forever. With several objectives the best is that of the lowest front, the loneliest on it
-    (non-dominated sorting with crowding, NSGA-II, Deb et al. 2002).
+    measurement lives forever. With several objectives the best is, in turns, that of the lowest front, the loneliest on
+    it (non-dominated sorting with crowding, NSGA-II, Deb et al. 2002), and that of the best quality: the ends of a front
+    are lonely, and at its cheap end there are models that predict nothing.
 
     Args:
         config: Sizes.
@@ -55,7 +56,8 @@ class EvolvingSearch(StagedSearch):
             return self._starts[index], {"parent": None}
         alive = self.told[-self.config.population :]
         if index >= self.config.population and (parents := [t for t in alive if t.ok]):
-            order = ranking(self.aims.table(parents))
+            costs = self.aims.table(parents)
+            order = ranking(costs if index % 2 else costs[:, :1])
             for _ in range(self.config.population):
                 child = self._child([parents[i].architecture for i in order], rng)
                 if child is not None:

@@ -63,7 +63,8 @@ def finalists(trials: list[Trial], aims: Aims, count: int) -> list[Trial]:
 
     With one objective, the best. With a second, half of them are for the trade-off, and half for the quality that is
     reached at all: the range of the second over the trials is cut into `count / 2` equal parts, each of which gives its
-    best in the first; then come the next best in the first.
+    best in the first; then come the next best in the first. Of trials that are equal in the first to the last digit only
+    the cheapest counts: they are one function, in which some choice has no effect.
 
     Args:
         trials: Finished trials.
@@ -77,6 +78,9 @@ def finalists(trials: list[Trial], aims: Aims, count: int) -> list[Trial]:
     if not done or not count:
         return []
     costs = aims.table(done)
+    cheapest = sorted(range(len(done)), key=lambda i: tuple(costs[i]))
+    kept = sorted(i for n, i in enumerate(cheapest) if not n or costs[i, 0] != costs[cheapest[n - 1], 0])
+    done, costs = [done[i] for i in kept], costs[kept]
     if costs.shape[1] == 1:
         return [done[i] for i in ranking(costs)[:count]]
     second = costs[:, 1]
