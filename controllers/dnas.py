@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError, TrainingError
 from rankitect.study.contracts import Proposal, replay
-from rankitect.study.moves import main_cost
+from rankitect.study.moves import Moves, main_cost
 from rankitect.study.records import Spent
 from rankitect.training.shared_weights import CoTraining, samples_per_update, training_defaults
 
@@ -90,9 +90,9 @@ class DNAS:
         checkpoint_every: int = Field(20, ge=1, description="steps between checkpoints")
 
     def __init__(
-        self, config: Config, space: SearchSpace, task: Any, seed: int, targets: list[float], least: float = 0.0
+        self, config: Config, moves: Moves, task: Any, seed: int, targets: list[float], least: float = 0.0
     ) -> None:
-        self._config, self._space, self._task, self._seed = config, space, task, seed
+        self._config, self._moves, self._space, self._task, self._seed = config, moves, moves.space, task, seed
         steps, lr = training_defaults(task)
         self._weight_steps = samples_per_update(task) if config.weight_steps is None else config.weight_steps
         self._steps = -(-steps // self._weight_steps) if config.steps is None else config.steps
@@ -106,8 +106,9 @@ class DNAS:
     def from_config(cls, config: Config, parts: Parts) -> DNAS:
         """Made from its section of the configuration."""
         cost = config.cost or main_cost(parts.task)
-        Scores(parts.space, cost, parts.task.reference)  # refuses an unknown cost before any work
-        low, high = _share_range(cost, parts)
+        moves = Moves.of(parts, shared=True)
+        Scores(moves.space, cost, parts.task.reference)  # refuses an unknown cost before any work
+        low, high = _share_range(cost, parts, moves.space)
         step = (high - low) / config.points
         targets = config.targets or [round(low + (i + 0.5) * step, 4) for i in range(config.points)]
         if outside := [t for t in targets if not low - 1e-9 <= t <= high + 1e-9]:
@@ -115,7 +116,7 @@ class DNAS:
                 f"controller.targets: {outside[0]:g} is outside of the constraints, which allow {low:g} to {high:g} of "
                 f"{cost}."
             )
-        return cls(config, parts.space, parts.task, parts.config.seed, targets, low)
+        return cls(config, moves, parts.task, parts.config.seed, targets, low)
 
     def prepare(self, session: Session) -> None:
         """Search, or go on from the last checkpoint; then discretise."""
@@ -141,8 +142,11 @@ class DNAS:
             self._task.adopt(supernet)
         for target in self._targets:
             made = scores.discretise(target, np.random.default_rng([self._seed, 1]), self._least)
-            if made not in [a for _, a in self._found]:
-                self._found.append((target, made))
+            alone, *larger = self._moves.scaled(self._moves.lift(made))
+            # Of a small one also the largest that closed choices make of it within the constraints.
+            for variant in (alone, *larger[-1:]):
+                if variant not in [a for _, a in self._found]:
+                    self._found.append((target, variant))
 
     def _search(self, scores: Scores, weights: CoTraining | None, supernet: Supernet, session: Session) -> None:
         from rankitect.models.relaxed import RelaxedSupernet
@@ -216,13 +220,13 @@ class DNAS:
         replay(self, trials)
 
 
-def _share_range(cost: str, parts: Parts) -> tuple[float, float]:
+def _share_range(cost: str, parts: Parts, space: SearchSpace) -> tuple[float, float]:
     """The allowed cost, relative to the reference."""
     bounds = parts.task.limits().get(cost) if hasattr(parts.task, "limits") else None
     if bounds is None:
         return 0.0, 1.0
     scope, _, kind = cost.rpartition(":")
-    whole = float(parts.space.cost(parts.task.reference, kind, scope))
+    whole = float(space.cost(parts.task.reference, kind, scope))
     return bounds[0] / whole, min(bounds[1] / whole, 1.0)
 
 

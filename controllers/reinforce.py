@@ -24,7 +24,7 @@ from pydantic import Field
 from rankitect.errors import SpaceError
 from rankitect.study.aims import Aims
 from rankitect.study.moves import TRIES, Moves, main_cost
-from rankitect.study.staged import StagedConfig, StagedSearch, measured_by, shared_samples
+from rankitect.study.staged import StagedConfig, StagedSearch, measured_by, scaled_best, shared_samples
 from rankitect.training.shared_weights import (
     CoTraining,
     Paired,
@@ -87,7 +87,7 @@ class Reinforce(StagedSearch):
         """
         by = measured_by(config.by, parts)
         targeted = len(parts.config.evaluator.objectives) > 1
-        moves, aims = Moves.of(parts), Aims.of(parts, by)
+        moves, aims = Moves.of(parts, shared=True), Aims.of(parts, by)
         return cls(config, by, moves, aims, parts.task, parts.config.seed, targeted=targeted)
 
     def prepare(self, session: Session) -> None:
@@ -122,9 +122,13 @@ class Reinforce(StagedSearch):
         if steps:
             updates = -(-steps // episodes)
             weights = CoTraining(supernet, self._task, lr, updates * episodes)
-            # A ranker that the space knows by name costs less than its largest architecture, and learns as steadily.
-            known = [*self.moves.points(), self._task.reference]
-            baseline = Paired(supernet, known[0], self._task, lr, updates * episodes) if c.paired_baseline else None
+            baseline = None
+            if c.paired_baseline:
+                # What the space knows by name costs less than its largest architecture, and learns as steadily.
+                fixed = next(iter(self.moves.points()), None) or self.moves.extreme(
+                    "flops", True, np.random.default_rng(0)
+                )
+                baseline = Paired(supernet, fixed, self._task, lr, updates * episodes)
             state = Trained()
             if path.exists():
                 info, tensors = weights.load(path)
@@ -174,7 +178,7 @@ class Reinforce(StagedSearch):
             tokens += used
             if math.isfinite(reward):
                 history.append(row)
-                new.append(Record(architecture, target, price, reward, chance))
+                new.append(Record(self.moves.lower(architecture), target, price, reward, chance))
         if new:
             self._learn_from(new, rng)
         return loss, tokens
@@ -209,7 +213,7 @@ class Reinforce(StagedSearch):
             made = self._drawn(chances, rng, known) or self.moves.sample(rng, known)
             if made is None:
                 raise SpaceError("nothing new within the constraints")
-            found.append((made, target, price, self._policy.log_chance(made, chances)))
+            found.append((made, target, price, self._policy.log_chance(self.moves.lower(made), chances)))
         return found
 
     def _drawn(
@@ -218,12 +222,16 @@ class Reinforce(StagedSearch):
         """A draw that is new and allowed; None where the policy is too sure of what is known."""
         for _ in range(TRIES):
             try:
-                drawn = self.moves.space.architecture(self._policy.draw(chances, rng))
+                drawn = self.moves.lift(self.moves.space.architecture(self._policy.draw(chances, rng)))
             except SpaceError:
                 continue
             if drawn.fingerprint not in known and self.moves.allowed(drawn):
                 return drawn
         return None
+
+    def variants(self, trial: Trial, chosen: list[Trial]) -> list[Architecture]:
+        """The finalist; of the best two in quality also what closed choices make of it."""
+        return scaled_best(self.moves, self.aims, trial, chosen)
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
         """A draw of the policy."""
@@ -242,7 +250,7 @@ class Reinforce(StagedSearch):
             if trial.ok and trial.measurement is not None:
                 cost = self.aims.costs(trial.measurement)[0]
                 reward = -math.log(cost) if cost > 0 else -cost
-                made = self.moves.space.validate(trial.architecture)
+                made = self.moves.lower(trial.architecture)
                 tags = trial.tags
                 new.append(Record(made, tags["target"], tags["price"], reward, tags["chance"]))
         if new:

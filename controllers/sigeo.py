@@ -44,4 +44,4 @@ class SiGeo(SupernetSearch):
         by = measured_by(config.by, parts)
         whole = training_defaults(parts.task)[0] if config.steps is None else config.steps
         steps = math.ceil(config.warmup * whole)
-        return cls(config, steps, by, Moves.of(parts), Aims.of(parts, by), parts.task, parts.config.seed)
+        return cls(config, steps, by, Moves.of(parts, shared=True), Aims.of(parts, by), parts.task, parts.config.seed)

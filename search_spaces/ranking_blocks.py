@@ -205,6 +205,12 @@ def ranking_blocks(
     g.out = average(g, towers, lambda: _tower(g, numeric, ids, features, options))
     space = SearchSpace(g, version="3")
     space.points.update(_points(space, features, blocks))
+    if len(towers) > 1:
+        space.base = ranking_blocks(
+            features, blocks, embedding, widths, counts, pairs, ranks, heads, head, dense_ops, field_ops, most, wide,
+            towers[:1], eps,
+        )  # fmt: skip
+        space.base.closed["towers"] = str(towers[0])
     return space
 
 

@@ -114,6 +114,12 @@ def ranking_engineered(
             space.points[name] = point(space, name, features)
         except SpaceError:
             continue  # a part that these settings leave out
+    if len(towers) > 1:
+        space.base = ranking_engineered(
+            features, embedding, width, group_rows, bottom_layers, bottom, top_layers, top, cross_layers, cross_kinds,
+            ranks, attention_layers, heads, head, towers[:1],
+        )  # fmt: skip
+        space.base.closed["towers"] = str(towers[0])
     return space
 
 

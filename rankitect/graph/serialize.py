@@ -105,6 +105,8 @@ def space_to_json(space: SearchSpace) -> str:
         "nodes": nodes,
         "out": [_edge_data(e) for e in graph.outputs],
         "points": {name: json.loads(a.to_json()) for name, a in space.points.items()},
+        "base": None if space.base is None else json.loads(space_to_json(space.base)),
+        "closed": space.closed,
     }
     return json.dumps(data)
 
@@ -124,6 +126,9 @@ def space_from_json(text: str, allowed_packages: Sequence[str]) -> SearchSpace:
             graph.restore(_node_from(graph, item, allowed_packages))
         graph.restore_outputs([_edge_from(e) for e in data["out"]])
         space = SearchSpace(graph, data["version"], data["defaults"])
+        space.closed.update(data.get("closed", {}))
+        if data.get("base") is not None:
+            space.base = space_from_json(json.dumps(data["base"]), allowed_packages)
         for name, item in data.get("points", {}).items():
             space.points[name] = space.validate(Architecture.from_json(json.dumps(item)))
         return space

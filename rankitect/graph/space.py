@@ -52,6 +52,10 @@ class SearchSpace:
 
     Attributes:
         points: Known architectures by name, for its author to fill: a search may begin with them.
+        base: The same space with some choices closed (its `closed`), for its author to set: choices that multiply the
+            whole model, say, which shared weights cannot rank. A search with shared weights moves in it, and decides
+            these choices by full measurements.
+        closed: Choices that an author closed when the graph was built, with their values. Architectures may name them.
 
     Raises:
         SpaceError: The graph has no output, a choice decides nothing, or no architecture is feasible.
@@ -62,6 +66,8 @@ class SearchSpace:
         self.version = version
         self.defaults = {"B": 1, "T": 1, "P": 0, **(defaults or {})}
         self.points: dict[str, Architecture] = {}
+        self.base: SearchSpace | None = None
+        self.closed: dict[str, Any] = {}
         self.live: Liveness = liveness(graph)
         self._compiled: dict[Any, Tables] = {}
         if self._uniform is not None and self._uniform.log_total == -math.inf:
@@ -95,6 +101,9 @@ class SearchSpace:
             SpaceError: A path is unknown, a value is not allowed, a live choice is missing, or a rule is broken.
         """
         given = {**(choices or {}), **by_name}
+        for path, value in self.closed.items():
+            if given.pop(path, value) != value:
+                raise SpaceError(f"space {self.name!r}: choice {path!r} is closed at {value!r} here")
         for path in given:
             if path not in self.choices:
                 raise SpaceError(f"space {self.name!r} has no choice {path!r}{nearest(path, self.choices)}")

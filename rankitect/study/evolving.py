@@ -31,11 +31,11 @@ class EvolvingSearch(StagedSearch):
     """Regularised evolution (Real et al., arXiv 1802.01548) over the first stage of a search.
 
     The first `population` architectures are those that the space knows by name (`SearchSpace.points`), as far as they
-    are within the constraints, and then uniform draws. Afterwards each child has the best
-    of a tournament among the youngest `population` as its parent: the oldest die, however good, so that no lucky
-    measurement lives forever. With several objectives the best is, in turns, that of the lowest front, the loneliest on
-    it (non-dominated sorting with crowding, NSGA-II, Deb et al. 2002), and that of the best quality: the ends of a front
-    are lonely, and at its cheap end there are models that predict nothing.
+    are within the constraints, and then uniform draws. Afterwards each child has the best of a tournament among the
+    youngest `population` as its parent: the oldest die, however good, so that no lucky measurement lives forever. With
+    several objectives the best is, in turns, that of the lowest front, the loneliest on it (non-dominated sorting with
+    crowding, NSGA-II, Deb et al. 2002), and that of the best quality: the ends of a front are lonely, and at its cheap
+    end there are models that predict nothing.
 
     Args:
         config: Sizes.

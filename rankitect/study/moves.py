@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,27 +31,56 @@ class Moves:
     Args:
         space: The space.
         limits: Bounds by cost, "flops" or "layers:flops", as `SearchSpace.sample` takes them.
+        whole: Where `space` is the `base` of another: that one, whose architectures are then given and taken.
     """
 
-    def __init__(self, space: SearchSpace, limits: Mapping[str, tuple[float, float]]) -> None:
-        self.space, self.limits = space, dict(limits)
+    def __init__(
+        self, space: SearchSpace, limits: Mapping[str, tuple[float, float]], whole: SearchSpace | None = None
+    ) -> None:
+        self.space, self.limits, self.whole = space, dict(limits), whole
 
     @classmethod
-    def of(cls, parts: Parts) -> Moves:
-        """Within the constraints of a configuration."""
-        return cls(parts.space, parts.task.limits() if hasattr(parts.task, "limits") else {})
+    def of(cls, parts: Parts, shared: bool = False) -> Moves:
+        """Within the constraints of a configuration.
+
+        Args:
+            parts: The study's.
+            shared: Whether it is for a search with shared weights, which moves in the space's `base`.
+        """
+        limits = parts.task.limits() if hasattr(parts.task, "limits") else {}
+        if shared and parts.space.base is not None:
+            return cls(parts.space.base, limits, parts.space)
+        return cls(parts.space, limits)
+
+    def lift(self, architecture: Architecture) -> Architecture:
+        """An architecture of `space` as one of the whole space."""
+        if self.whole is None:
+            return architecture
+        return self.whole.architecture({**self.space.closed, **architecture.choices})
+
+    def lower(self, architecture: Architecture) -> Architecture:
+        """The inverse of `lift`."""
+        return architecture if self.whole is None else self.space.architecture(architecture.choices)
+
+    def scaled(self, architecture: Architecture) -> list[Architecture]:
+        """The architectures of the whole space within the bounds that differ from one in closed choices only, that one
+        first."""
+        found = [architecture]
+        if self.whole is not None:
+            names = [path for path in self.space.closed if path in architecture.choices]
+            for values in product(*(self.whole.choices[path].values for path in names)):
+                made = self.whole.architecture({**architecture.choices, **dict(zip(names, values, strict=True))})
+                if made != architecture and within(self.whole, made, self.limits):
+                    found.append(made)
+        return found
 
     def allowed(self, architecture: Architecture) -> bool:
         """Whether every bound holds."""
-        for key, (low, high) in self.limits.items():
-            scope, _, kind = key.rpartition(":")
-            if not low <= self.space.cost(architecture, kind, scope) <= high:
-                return False
-        return True
+        return within(self.whole or self.space, architecture, self.limits)
 
     def points(self) -> list[Architecture]:
         """The architectures that the space knows by name, those within the bounds, each once."""
-        return [a for a in dict.fromkeys(self.space.points.values()) if self.allowed(a)]
+        return [a for a in dict.fromkeys(map(self.lift, self.space.points.values())) if self.allowed(a)]
 
     def sample(self, rng: np.random.Generator, known: Collection[str] = ()) -> Architecture | None:
         """A new architecture, uniform among those within the bounds; None where only known ones are drawn.
@@ -67,7 +97,7 @@ class Moves:
         """A new architecture in which so many choices of the parent were changed; None where none was found."""
 
         def change() -> Architecture:
-            made = parent
+            made = self.lower(parent)
             for _ in range(changes):
                 made = self.space.mutate(made, rng)
             return made
@@ -78,12 +108,12 @@ class Moves:
         self, mother: Architecture, father: Architecture, rng: np.random.Generator, known: Collection[str] = ()
     ) -> Architecture | None:
         """A new architecture that takes each choice from one of two; None where none was found."""
-        return self._new(lambda: self.space.crossover(mother, father, rng), known)
+        return self._new(lambda: self.space.crossover(self.lower(mother), self.lower(father), rng), known)
 
     def _new(self, draw: Callable[[], Architecture], known: Collection[str]) -> Architecture | None:
         for _ in range(TRIES):
             try:
-                made = draw()
+                made = self.lift(draw())
             except SpaceError:
                 return None
             if made.fingerprint not in known and self.allowed(made):
@@ -136,6 +166,15 @@ class Moves:
             together = [{**best, **{p: by_choice[p] for p in helpful[:n]}} for n in counts]
             totals = value(_columns(together))
             best, reached = together[int(totals.argmax())], float(totals.max())
+
+
+def within(space: SearchSpace, architecture: Architecture, limits: Mapping[str, tuple[float, float]]) -> bool:
+    """Whether an architecture's costs are within bounds."""
+    for key, (low, high) in limits.items():
+        scope, _, kind = key.rpartition(":")
+        if not low <= space.cost(architecture, kind, scope) <= high:
+            return False
+    return True
 
 
 def _columns(rows: Sequence[Mapping[str, int]]) -> dict[str, np.ndarray]:

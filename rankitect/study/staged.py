@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from rankitect.graph import Architecture
     from rankitect.study.contracts import Session
     from rankitect.study.join import Parts
+    from rankitect.study.moves import Moves
 
-__all__ = ["StagedConfig", "StagedSearch", "finalists", "measured_by", "shared_samples"]
+__all__ = ["StagedConfig", "StagedSearch", "finalists", "measured_by", "scaled_best", "shared_samples"]
 
 
 class StagedConfig(BaseModel):
@@ -58,13 +59,25 @@ def shared_samples(config: StagedConfig, task: Any) -> int:
     return config.samples or int(SAMPLES if config.by == "final" else getattr(task, "shared_samples", SAMPLES))
 
 
+SCALED = 2
+"""Finalists of which every scale is measured."""
+
+
+def scaled_best(moves: Moves, aims: Aims, trial: Trial, chosen: list[Trial]) -> list[Architecture]:
+    """What is measured in full for a finalist of a search with shared weights: of the best in quality also the variants
+    by choices that such a search leaves closed (`SearchSpace.base`). Small models are searched, then scaled up
+    (compound scaling of EfficientNet, arXiv 1905.11946)."""
+    best = sorted(chosen, key=lambda t: aims.table([t])[0, 0])[:SCALED]
+    return moves.scaled(trial.architecture) if trial in best else [trial.architecture]
+
+
 def finalists(trials: list[Trial], aims: Aims, count: int) -> list[Trial]:
     """The trials worth measuring in full.
 
     With one objective, the best. With a second, half of them are for the trade-off, and half for the quality that is
-    reached at all: the range of the second over the trials is cut into `count / 2` equal parts, each of which gives its
-    best in the first; then come the next best in the first. Of trials that are equal in the first to the last digit only
-    the cheapest counts: they are one function, in which some choice has no effect.
+    reached at all: the range of the second over the trials is cut into `count / 2` equal parts, each of which gives
+    its best in the first; then come the next best in the first. Of trials that are equal in the first to the last digit
+    only the cheapest counts: they are one function, in which some choice has no effect.
 
     Args:
         trials: Finished trials.
@@ -117,7 +130,7 @@ class StagedSearch:
         self.pending: list[Architecture] = []
         self._asked = self._asked_finals = 0
         self._used_up = False
-        self._chosen: list[Trial] | None = None
+        self._chosen: list[tuple[Architecture, int]] | None = None
 
     @property
     def expected_trials(self) -> int:
@@ -145,10 +158,17 @@ class StagedSearch:
         if out or self.by == "final":
             return out
         if self._chosen is None:
-            self._chosen = finalists(self.told, self.aims, self.count)
-        chosen = self._chosen[self._asked_finals : self._asked_finals + n]
-        self._asked_finals += len(chosen)
-        return [Proposal(trial.architecture, "final", {"screened": trial.number}) for trial in chosen]
+            chosen = finalists(self.told, self.aims, self.count)
+            self._chosen = [
+                (architecture, trial.number) for trial in chosen for architecture in self.variants(trial, chosen)
+            ]
+        asked = self._chosen[self._asked_finals : self._asked_finals + n]
+        self._asked_finals += len(asked)
+        return [Proposal(architecture, "final", {"screened": number}) for architecture, number in asked]
+
+    def variants(self, trial: Trial, chosen: list[Trial]) -> list[Architecture]:
+        """A hook: what is measured in full for one of the finalists; itself, unless a method knows more."""
+        return [trial.architecture]
 
     def _note(self, architecture: Architecture) -> None:
         self._asked += 1

@@ -22,6 +22,7 @@ from rankitect.search_spaces.nasrec import nasrec, nasrec_best_criteo
 from rankitect.search_spaces.ranking_blocks import ranking_blocks
 from rankitect.search_spaces.ranking_engineered import feature_groups, point, ranking_engineered
 from rankitect.search_spaces.ranking_points import MODELS, baseline
+from rankitect.study.moves import Moves
 from tests.graph.drawing import seeds
 
 MIXED = Features(
@@ -271,7 +272,42 @@ def test_numbers_beside_many_embeddings_start_as_one_layer() -> None:
     space = ranking_blocks(wide, widths=(256,))
     weights = dict(build(space, space.points["deepfm"], seed=1).named_parameters())
     for part in ("fields.weight", "linear.weight"):
-        assert float(weights[f"block0.dense.op.flat.{part}"].detach().std()) == pytest.approx((20 * 16 + 2) ** -0.5, rel=0.1)
+        assert float(weights[f"block0.dense.op.flat.{part}"].detach().std()) == pytest.approx(
+            (20 * 16 + 2) ** -0.5, rel=0.1
+        )
+
+
+@every_space
+def test_a_base_is_the_space_with_one_tower(name: str) -> None:
+    space = supernet_of(name).space
+    base = space.base
+    assert base is not None
+    assert base.closed == {"towers": "1"}
+    assert set(space.choices) - set(base.choices) == {"towers"}
+    small = base.sample(3)
+    one = space.architecture({**small.choices, **base.closed})
+    assert base.validate(one) == small
+    assert all(space.cost(one, kind) == base.cost(small, kind) for kind in ("flops", "params", "table_bytes"))
+    with pytest.raises(SpaceError, match="'towers' is closed at '1'"):
+        base.validate(space.architecture({**small.choices, "towers": "2"}))
+    again = SearchSpace.from_json(space.to_json()).base
+    assert again is not None
+    assert again.validate(one) == small
+
+
+@every_space
+def test_moves_of_shared_weights_stay_in_the_base_and_scale_up_at_the_end(name: str) -> None:
+    space = supernet_of(name).space
+    assert space.base is not None
+    one = space.points["deepfm"]
+    flops = space.cost(one, "flops")
+    moves, rng = Moves(space.base, {"flops": (0.0, 2.5 * flops)}, space), np.random.default_rng(0)
+    drawn = [moves.sample(rng), moves.mutate(one, rng), moves.crossover(one, space.points["dlrm"], rng)]
+    for architecture in (one, *(a for a in drawn if a is not None)):
+        assert space.validate(architecture)["towers"] == "1"
+        assert moves.lift(moves.lower(architecture)) == architecture
+    assert [a["towers"] for a in moves.scaled(one)] == ["1", "2"], "four of them cost too much"
+    assert Moves(space, {}).scaled(one) == [one]
 
 
 def test_features_are_grouped_by_the_size_of_their_tables() -> None:
