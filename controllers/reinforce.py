@@ -24,7 +24,7 @@ from pydantic import Field
 from rankitect.errors import SpaceError
 from rankitect.study.aims import Aims
 from rankitect.study.moves import TRIES, Moves, main_cost
-from rankitect.study.staged import StagedConfig, StagedSearch, measured_by, scaled_best, shared_samples
+from rankitect.study.staged import StagedConfig, StagedSearch, measured_by, shared_samples
 from rankitect.training.shared_weights import (
     CoTraining,
     Paired,
@@ -229,9 +229,9 @@ class Reinforce(StagedSearch):
                 return drawn
         return None
 
-    def variants(self, trial: Trial, chosen: list[Trial]) -> list[Architecture]:
-        """The finalist; of the best two in quality also what closed choices make of it."""
-        return scaled_best(self.moves, self.aims, trial, chosen)
+    def scaled(self, architecture: Architecture) -> list[Architecture]:
+        """Larger variants of a finalist: small models are searched, then scaled (EfficientNet, arXiv 1905.11946)."""
+        return self.moves.scaled(architecture)[1:]
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
         """A draw of the policy."""

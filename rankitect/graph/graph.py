@@ -47,6 +47,7 @@ class Graph:
         self._out: list[Edge] = []
         self._users: dict[str, list[str]] = {}
         self._shared: set[str] = set()
+        self._sorted: tuple[Node, ...] | None = None  # the nodes in order, where nothing was added since
 
     # --- reading ----------------------------------------------------------------------------------------------------
     def node(self, path: str) -> Node:
@@ -57,7 +58,10 @@ class Graph:
     @property
     def nodes(self) -> Iterator[Node]:
         """All nodes, inputs first."""
-        return (self.dag.nodes[p]["node"] for p in nx.lexicographical_topological_sort(self.dag, key=self._order))
+        if self._sorted is None:
+            order = nx.lexicographical_topological_sort(self.dag, key=self._order)
+            self._sorted = tuple(self.dag.nodes[p]["node"] for p in order)
+        return iter(self._sorted)
 
     def _order(self, path: str) -> int:
         position: int = self.dag.nodes[path]["order"]
@@ -287,6 +291,7 @@ class Graph:
         self._check_shared(node)
         if node.params:
             self._users.setdefault(node.weights, []).append(node.path)
+        self._sorted = None
         self.dag.add_node(node.path, node=node, order=self.dag.number_of_nodes())
         self.dag.add_edges_from((e.source, node.path) for e in node.inputs)
 

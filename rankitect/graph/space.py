@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -68,6 +69,8 @@ class SearchSpace:
         self.points: dict[str, Architecture] = {}
         self.base: SearchSpace | None = None
         self.closed: dict[str, Any] = {}
+        # Architectures that it made itself, by fingerprint: they need no check, and have their choices in its order.
+        self._valid: WeakValueDictionary[str, Architecture] = WeakValueDictionary()
         self.live: Liveness = liveness(graph)
         self._compiled: dict[Any, Tables] = {}
         if self._uniform is not None and self._uniform.log_total == -math.inf:
@@ -117,6 +120,7 @@ class SearchSpace:
         broken = self._broken(row, live, 0)
         if broken is not None:
             raise SpaceError(broken)
+        self._valid[made.fingerprint] = made
         return made
 
     def validate(self, architecture: Architecture) -> Architecture:
@@ -130,7 +134,7 @@ class SearchSpace:
                 f"architecture of space {architecture.space!r} version {architecture.version} given to "
                 f"{self.name!r} version {self.version}"
             )
-        return self.architecture(architecture.choices)
+        return self._valid.get(architecture.fingerprint) or self.architecture(architecture.choices)
 
     def encode(self, architectures: Iterable[Architecture]) -> dict[str, np.ndarray]:
         """Indices of chosen values, int64 [n] for each path; 0 for choices without effect."""
@@ -322,6 +326,7 @@ class SearchSpace:
         from rankitect.graph.sampling import sample_columns
 
         made = self.decode(sample_columns(self, n, np.random.default_rng(rng), **ranges))
+        self._valid.update({a.fingerprint: a for a in made})
         return made if self.choices else made * n
 
     def mutate(

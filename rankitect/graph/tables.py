@@ -33,12 +33,13 @@ class Batch:
 
     Args:
         choices: The space's choices.
-        columns: For each path, the index of the chosen value, int arrays of one shape.
+        columns: For each path, the index of the chosen value: int arrays of one shape, or plain numbers for one
+            architecture, whose values are then plain numbers too.
         symbols: Values of free dimensions.
     """
 
     def __init__(
-        self, choices: Mapping[str, Choice], columns: Mapping[str, np.ndarray], symbols: Mapping[str, int]
+        self, choices: Mapping[str, Choice], columns: Mapping[str, np.ndarray | int], symbols: Mapping[str, int]
     ) -> None:
         self.choices, self.columns, self.symbols = choices, columns, symbols
         self.known: dict[Atom, Any] = {}
@@ -57,6 +58,13 @@ class Batch:
         if isinstance(atom, Op):
             raise TypeError("functions are evaluated by their expression")
         choice, column = self.choices[atom.path], self.columns[atom.path]
+        if isinstance(column, int):
+            chosen = choice.values[column]
+            if isinstance(atom, Var):
+                return chosen
+            if isinstance(atom, Is):
+                return int(column == choice.position(atom.value))
+            return int(isinstance(chosen, tuple) and atom.member in chosen)
         if isinstance(atom, Var):
             return np.asarray(choice.values, dtype=np.int64)[column]
         if isinstance(atom, Is):

@@ -90,7 +90,7 @@ class _Fixed:
 
     def __init__(self, space: SearchSpace, architecture: Architecture) -> None:
         columns = space.encode([architecture])
-        self._batch = Batch(space.choices, {p: c[0] for p, c in columns.items()}, {})
+        self._batch = Batch(space.choices, {p: int(c[0]) for p, c in columns.items()}, {})
         self._known: dict[Expr, int] = {}
 
     def __call__(self, expr: Expr) -> int:

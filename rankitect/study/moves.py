@@ -60,7 +60,7 @@ class Moves:
 
     def lower(self, architecture: Architecture) -> Architecture:
         """The inverse of `lift`."""
-        return architecture if self.whole is None else self.space.architecture(architecture.choices)
+        return self.space.validate(architecture)
 
     def scaled(self, architecture: Architecture) -> list[Architecture]:
         """The architectures of the whole space within the bounds that differ from one in closed choices only, that one

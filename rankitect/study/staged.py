@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from rankitect.graph import Architecture
     from rankitect.study.contracts import Session
     from rankitect.study.join import Parts
-    from rankitect.study.moves import Moves
 
-__all__ = ["StagedConfig", "StagedSearch", "finalists", "measured_by", "scaled_best", "shared_samples"]
+__all__ = ["StagedConfig", "StagedSearch", "finalists", "measured_by", "shared_samples"]
 
 
 class StagedConfig(BaseModel):
@@ -60,15 +59,9 @@ def shared_samples(config: StagedConfig, task: Any) -> int:
 
 
 SCALED = 2
-"""Finalists of which every scale is measured."""
-
-
-def scaled_best(moves: Moves, aims: Aims, trial: Trial, chosen: list[Trial]) -> list[Architecture]:
-    """What is measured in full for a finalist of a search with shared weights: of the best in quality also the variants
-    by choices that such a search leaves closed (`SearchSpace.base`). Small models are searched, then scaled up
-    (compound scaling of EfficientNet, arXiv 1905.11946)."""
-    best = sorted(chosen, key=lambda t: aims.table([t])[0, 0])[:SCALED]
-    return moves.scaled(trial.architecture) if trial in best else [trial.architecture]
+"""Finalists of which every scale is measured, where there are scales."""
+APART = 0.25
+"""Share of choices in which finalists for quality differ, at least."""
 
 
 def finalists(trials: list[Trial], aims: Aims, count: int) -> list[Trial]:
@@ -76,8 +69,9 @@ def finalists(trials: list[Trial], aims: Aims, count: int) -> list[Trial]:
 
     With one objective, the best. With a second, half of them are for the trade-off, and half for the quality that is
     reached at all: the range of the second over the trials is cut into `count / 2` equal parts, each of which gives
-    its best in the first; then come the next best in the first. Of trials that are equal in the first to the last digit
-    only the cheapest counts: they are one function, in which some choice has no effect.
+    its best in the first; then come the next best in the first that are no close relatives of those chosen: a cheap
+    measurement that errs, errs alike on relatives. Of trials that are equal in the first to the last digit only the
+    cheapest counts: they are one function, in which some choice has no effect.
 
     Args:
         trials: Finished trials.
@@ -94,16 +88,34 @@ def finalists(trials: list[Trial], aims: Aims, count: int) -> list[Trial]:
     cheapest = sorted(range(len(done)), key=lambda i: tuple(costs[i]))
     kept = sorted(i for n, i in enumerate(cheapest) if not n or costs[i, 0] != costs[cheapest[n - 1], 0])
     done, costs = [done[i] for i in kept], costs[kept]
+    order = [int(i) for i in costs[:, 0].argsort(kind="stable")]
     if costs.shape[1] == 1:
-        return [done[i] for i in ranking(costs)[:count]]
+        return [done[i] for i in _apart(done, [], order, count)]
     second = costs[:, 1]
     span = max(float(second.max() - second.min()), 1e-12)
     bands = (count + 1) // 2
     band = np.minimum(((second - second.min()) / span * bands).astype(int), bands - 1)
     best = [int(members[costs[members, 0].argmin()]) for b in range(bands) if len(members := np.nonzero(band == b)[0])]
-    rest = [int(i) for i in costs[:, 0].argsort(kind="stable") if i not in best]
-    chosen = [*best, *rest[: count - len(best)]]
+    chosen = _apart(done, best, order, count)
     return [done[i] for i in sorted(chosen, key=lambda i: (second[i], i))]
+
+
+def _apart(trials: list[Trial], chosen: list[int], order: list[int], count: int) -> list[int]:
+    """More positions in an order, those first that are far from all chosen ones."""
+    found = list(chosen)
+    for far in (True, False):
+        for i in order:
+            if len(found) < count and i not in found:
+                near = min((_distance(trials[i].architecture, trials[k].architecture) for k in found), default=1.0)
+                if near >= APART or not far:
+                    found.append(i)
+    return found
+
+
+def _distance(one: Architecture, other: Architecture) -> float:
+    """Share of the choices that have an effect in either which differ."""
+    paths = one.choices.keys() | other.choices.keys()
+    return sum(one.get(path) != other.get(path) for path in paths) / max(1, len(paths))
 
 
 class StagedSearch:
@@ -131,6 +143,8 @@ class StagedSearch:
         self._asked = self._asked_finals = 0
         self._used_up = False
         self._chosen: list[tuple[Architecture, int]] | None = None
+        self._scaled = False
+        self.finals: list[Trial] = []
 
     @property
     def expected_trials(self) -> int:
@@ -158,17 +172,22 @@ class StagedSearch:
         if out or self.by == "final":
             return out
         if self._chosen is None:
-            chosen = finalists(self.told, self.aims, self.count)
-            self._chosen = [
-                (architecture, trial.number) for trial in chosen for architecture in self.variants(trial, chosen)
-            ]
+            self._chosen = [(trial.architecture, trial.number) for trial in finalists(self.told, self.aims, self.count)]
+        if self._asked_finals >= len(self._chosen) and not self._scaled:
+            self._scaled = True
+            known = {architecture for architecture, _ in self._chosen}
+            good = [trial for trial in self.finals if trial.ok]
+            best = ranking(self.aims.table(good)[:, :1])[:SCALED]
+            for trial in (good[i] for i in best):
+                more = [a for a in self.scaled(trial.architecture) if a not in known]
+                self._chosen += [(a, int(trial.tags["screened"])) for a in more]
         asked = self._chosen[self._asked_finals : self._asked_finals + n]
         self._asked_finals += len(asked)
         return [Proposal(architecture, "final", {"screened": number}) for architecture, number in asked]
 
-    def variants(self, trial: Trial, chosen: list[Trial]) -> list[Architecture]:
-        """A hook: what is measured in full for one of the finalists; itself, unless a method knows more."""
-        return [trial.architecture]
+    def scaled(self, architecture: Architecture) -> list[Architecture]:
+        """A hook: what else is measured in full where the best finalists are known, made of one of them."""
+        return []
 
     def _note(self, architecture: Architecture) -> None:
         self._asked += 1
@@ -182,6 +201,8 @@ class StagedSearch:
             self.told += searched
             self.pending.clear()
             self.learn(searched)
+        if self.by != "final":
+            self.finals += [trial for trial in trials if trial.evaluator == "final"]
 
     def learn(self, trials: list[Trial]) -> None:
         """A hook: what else a method does with the results of one `ask` of the first stage."""

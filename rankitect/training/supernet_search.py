@@ -11,13 +11,13 @@ from pydantic import Field
 from rankitect.errors import SpaceError
 from rankitect.study.evolving import EvolutionConfig, EvolvingSearch
 from rankitect.study.moves import Moves
-from rankitect.study.staged import scaled_best, shared_samples
+from rankitect.study.staged import shared_samples
 from rankitect.training.shared_weights import CoTraining, Trained, train_steps, training_defaults
 
 if TYPE_CHECKING:
     from rankitect.graph import Architecture
     from rankitect.study.aims import Aims
-    from rankitect.study.contracts import Session, Trial
+    from rankitect.study.contracts import Session
 
 __all__ = ["Paths", "Sampling", "SupernetConfig", "SupernetSearch"]
 
@@ -130,9 +130,9 @@ class SupernetSearch(EvolvingSearch):
         self.samples = shared_samples(config, task)
         self._training, self._steps, self._task = config, steps, task
 
-    def variants(self, trial: Trial, chosen: list[Trial]) -> list[Architecture]:
-        """The finalist; of the best two in quality also what closed choices make of it."""
-        return scaled_best(self.moves, self.aims, trial, chosen)
+    def scaled(self, architecture: Architecture) -> list[Architecture]:
+        """Larger variants of a finalist: small models are searched, then scaled (EfficientNet, arXiv 1905.11946)."""
+        return self.moves.scaled(architecture)[1:]
 
     def prepare(self, session: Session) -> None:
         """Train the supernet, or go on from the last checkpoint; then let candidates inherit from it."""
