@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,12 +130,54 @@ def test_recovering_equals_going_on() -> None:
     assert [p.architecture for p in fresh.ask(5)] == [t.architecture for t in whole[41:]]
 
 
+def test_the_best_finalists_are_scaled_when_they_are_known() -> None:
+    larger = {a.fingerprint: a for a in SPACE.sample_many(60, 9)}
+
+    class Scaling(Evolution):
+        def scaled(self, architecture: Any) -> list[Any]:
+            asked.append(architecture)
+            return list(larger.values())[len(asked) - 1 :: 30]
+
+    def scaling() -> Evolution:
+        config = Evolution.Config(samples=30, population=10, finalists=4)
+        return Scaling(config, "screen", planted.moves(Task()), planted.aims(QUALITY), 0)
+
+    asked: list[Any] = []
+    whole = planted.run(scaling())
+    finals = [t.architecture for t in whole if t.evaluator == "final"]
+    order = sorted(finals[:4], key=planted.loss_of)
+    assert asked == order[:2]
+    assert len(finals) > 4
+    assert set(finals[4:]) <= set(larger.values())
+    for done in (30, 34, len(whole) - 1):
+        asked = []
+        fresh = scaling()
+        fresh.recover(whole[:done])
+        assert [p.architecture for p in fresh.ask(1)] == [whole[done].architecture]
+
+
 def test_a_proxy_stands_in_for_quality() -> None:
     score = MetricSpec("score", "", "max")
     aims = Aims((QUALITY, COST), score)
     measured = Measurement({"score": Metric(3.0, ""), "flops": Metric(7.0, "FLOP")})
     assert aims.costs(measured) == [-3.0, 7.0]
     assert aims.costs(Measurement({"loss": Metric(0.5, "nat")})) == [0.5]
+
+
+def test_finalists_are_no_close_relatives_and_different_functions() -> None:
+    best = SPACE.architecture({f"place{i}.{k}": v for i in range(5) for k, v in {"op": "relu", "width": 8}.items()})
+    near = [SPACE.architecture({**best.choices, "place0.width": w}) for w in (6, 4)]
+    far = [
+        SPACE.architecture({**best.choices, **{f"place{i}.op": "linear" for i in places}})
+        for places in ((0, 1, 2), (2, 3, 4))
+    ]
+    losses = [0.1, 0.11, 0.12, 0.2, 0.2]
+    trials = [
+        Trial(i, i, 1, a, "screen", 0, {}, "DONE", Measurement({"loss": Metric(loss, "nat")}))
+        for i, (a, loss) in enumerate(zip([best, *near, *far], losses, strict=True), start=1)
+    ]
+    chosen = finalists(trials, planted.aims(QUALITY), 3)
+    assert [t.number for t in chosen] == [1, 4, 2], "the second of two equal losses is the same function as the first"
 
 
 def test_finalists_are_spread_over_the_cost() -> None:
