@@ -24,7 +24,7 @@ from pydantic import Field
 from rankitect.errors import SpaceError
 from rankitect.study.aims import Aims
 from rankitect.study.moves import TRIES, Moves, main_cost
-from rankitect.study.staged import StagedConfig, StagedSearch, measured_by, shared_samples
+from rankitect.study.staged import StagedConfig, StagedSearch, measured_by, shared_sizes
 from rankitect.training.shared_weights import (
     CoTraining,
     Paired,
@@ -73,7 +73,7 @@ class Reinforce(StagedSearch):
     def __init__(
         self, config: Config, by: str, moves: Moves, aims: Aims, task: Any, seed: int, *, targeted: bool = True
     ) -> None:
-        super().__init__(shared_samples(config, task), config.finalists, by, aims, seed)
+        super().__init__(*shared_sizes(config, task), by, aims, seed)
         self._config, self.moves, self._task, self._targeted = config, moves, task, targeted
         self._memory: list[Record] = []
         self._range = (0.0, 1.0)

@@ -47,8 +47,8 @@ class Ranking:
 
     samples_per_update = 16
     """Of a differentiable search or a policy: for a small ranker either costs as much as many steps of its weights."""
-    shared_samples = 320
-    """Architectures that a search with shared weights looks at: a tenth of a second each."""
+    shared_sizes = (320, 9)
+    """Architectures that a search with shared weights looks at, a tenth of a second each, and its finalists."""
     coin = "rows"
     """What the ledger counts."""
 

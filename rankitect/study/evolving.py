@@ -48,7 +48,7 @@ class EvolvingSearch(StagedSearch):
     def __init__(self, config: EvolutionConfig, by: str, moves: Moves, aims: Aims, seed: int) -> None:
         super().__init__(config.samples, config.finalists, by, aims, seed)
         self.config, self.moves = config, moves
-        self._starts = moves.points() if config.known else []
+        self._starts = self.always = moves.points() if config.known else []
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
         """A known or a random architecture at first, then a child of the population."""

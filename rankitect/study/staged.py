@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from rankitect.study.contracts import Session
     from rankitect.study.join import Parts
 
-__all__ = ["StagedConfig", "StagedSearch", "finalists", "measured_by", "shared_samples"]
+__all__ = ["StagedConfig", "StagedSearch", "finalists", "measured_by", "shared_sizes"]
 
 
 class StagedConfig(BaseModel):
@@ -30,7 +31,9 @@ class StagedConfig(BaseModel):
         ge=1,
         description="architectures measured while searching; null: 48, or the task's where weights are shared",
     )
-    finalists: int = Field(6, ge=1, description="the best of them, measured by the final evaluator")
+    finalists: int | None = Field(
+        None, ge=1, description="the best of them, measured by the final evaluator; null: 6, or the task's, likewise"
+    )
     by: Literal["screen", "proxy", "final"] = Field(
         "screen", description="evaluator that the search asks; final: each candidate in full"
     )
@@ -49,22 +52,26 @@ def measured_by(by: str, parts: Parts) -> str:
     raise ConfigError(f"controller.by is '{by}', but evaluator.{by} is not configured. There are: screen, final.")
 
 
-SAMPLES = 48
+SAMPLES, FINALISTS = 48, 6
 
 
-def shared_samples(config: StagedConfig, task: Any) -> int:
-    """How many architectures a search with shared weights measures: a look at inherited weights may cost next to
-    nothing, and a task then has a number of its own (`shared_samples`)."""
-    return config.samples or int(SAMPLES if config.by == "final" else getattr(task, "shared_samples", SAMPLES))
+def shared_sizes(config: StagedConfig, task: Any) -> tuple[int, int]:
+    """How many architectures a search with shared weights measures, and how many of them in full.
+
+    A look at inherited weights may cost next to nothing, and err much: a task then has numbers of its own
+    (`shared_sizes`).
+    """
+    own = (SAMPLES, FINALISTS) if config.by == "final" else getattr(task, "shared_sizes", (SAMPLES, FINALISTS))
+    return config.samples or int(own[0]), config.finalists or int(own[1])
 
 
-SCALED = 2
+SCALED = 1
 """Finalists of which every scale is measured, where there are scales."""
 APART = 0.25
 """Share of choices in which finalists for quality differ, at least."""
 
 
-def finalists(trials: list[Trial], aims: Aims, count: int) -> list[Trial]:
+def finalists(trials: list[Trial], aims: Aims, count: int, always: Collection[Architecture] = ()) -> list[Trial]:
     """The trials worth measuring in full.
 
     With one objective, the best. With a second, half of them are for the trade-off, and half for the quality that is
@@ -77,6 +84,7 @@ def finalists(trials: list[Trial], aims: Aims, count: int) -> list[Trial]:
         trials: Finished trials.
         aims: What counts.
         count: How many at most.
+        always: Architectures of which the best quarter of `count` are finalists whatever else there is.
 
     Returns:
         Different architectures, those of small cost first.
@@ -89,14 +97,15 @@ def finalists(trials: list[Trial], aims: Aims, count: int) -> list[Trial]:
     kept = sorted(i for n, i in enumerate(cheapest) if not n or costs[i, 0] != costs[cheapest[n - 1], 0])
     done, costs = [done[i] for i in kept], costs[kept]
     order = [int(i) for i in costs[:, 0].argsort(kind="stable")]
+    known = [i for i in order if done[i].architecture in always][: count // 4]
     if costs.shape[1] == 1:
-        return [done[i] for i in _apart(done, [], order, count)]
+        return [done[i] for i in _apart(done, known, order, count)]
     second = costs[:, 1]
     span = max(float(second.max() - second.min()), 1e-12)
     bands = (count + 1) // 2
     band = np.minimum(((second - second.min()) / span * bands).astype(int), bands - 1)
     best = [int(members[costs[members, 0].argmin()]) for b in range(bands) if len(members := np.nonzero(band == b)[0])]
-    chosen = _apart(done, best, order, count)
+    chosen = _apart(done, list(dict.fromkeys([*known, *best])), order, count)
     return [done[i] for i in sorted(chosen, key=lambda i: (second[i], i))]
 
 
@@ -126,7 +135,7 @@ class StagedSearch:
 
     Args:
         samples: Architectures measured while searching; None for the usual number.
-        count: Finalists.
+        count: Finalists; None for the usual number.
         by: Evaluator of the first stage; "final" leaves out the second.
         aims: What counts.
         seed: Of all proposals.
@@ -135,8 +144,12 @@ class StagedSearch:
     rounds: ClassVar[bool] = False
     """Whether proposals depend on results so much that only one is made at a time, whatever `n` is."""
 
-    def __init__(self, samples: int | None, count: int, by: str, aims: Aims, seed: int) -> None:
-        self.samples, self.count, self.by, self.aims, self.seed = samples or SAMPLES, count, by, aims, seed
+    always: Collection[Architecture] = ()
+    """Architectures of which some are finalists in any case, if they were measured."""
+
+    def __init__(self, samples: int | None, count: int | None, by: str, aims: Aims, seed: int) -> None:
+        self.samples, self.count = samples or SAMPLES, FINALISTS if count is None else count
+        self.by, self.aims, self.seed = by, aims, seed
         self.told: list[Trial] = []
         self.known: set[str] = set()
         self.pending: list[Architecture] = []
@@ -172,7 +185,9 @@ class StagedSearch:
         if out or self.by == "final":
             return out
         if self._chosen is None:
-            self._chosen = [(trial.architecture, trial.number) for trial in finalists(self.told, self.aims, self.count)]
+            self._chosen = [
+                (trial.architecture, trial.number) for trial in finalists(self.told, self.aims, self.count, self.always)
+            ]
         if self._asked_finals >= len(self._chosen) and not self._scaled:
             self._scaled = True
             known = {architecture for architecture, _ in self._chosen}

@@ -11,7 +11,7 @@ from pydantic import Field
 from rankitect.errors import SpaceError
 from rankitect.study.evolving import EvolutionConfig, EvolvingSearch
 from rankitect.study.moves import Moves
-from rankitect.study.staged import shared_samples
+from rankitect.study.staged import shared_sizes
 from rankitect.training.shared_weights import CoTraining, Trained, train_steps, training_defaults
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class SupernetSearch(EvolvingSearch):
         self, config: SupernetConfig, steps: int, by: str, moves: Moves, aims: Aims, task: Any, seed: int
     ) -> None:
         super().__init__(config, by, moves, aims, seed)
-        self.samples = shared_samples(config, task)
+        self.samples, self.count = shared_sizes(config, task)
         self._training, self._steps, self._task = config, steps, task
 
     def scaled(self, architecture: Architecture) -> list[Architecture]:
