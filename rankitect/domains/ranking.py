@@ -47,7 +47,7 @@ class Ranking:
 
     samples_per_update = 16
     """Of a differentiable search or a policy: for a small ranker either costs as much as many steps of its weights."""
-    shared_sizes = (320, 9)
+    shared_sizes = (240, 12)
     """Architectures that a search with shared weights looks at, a tenth of a second each, and its finalists."""
     coin = "rows"
     """What the ledger counts."""
@@ -72,7 +72,7 @@ class Ranking:
         patience: int = Field(3, ge=1, description="looks in a row without improvement before training stops")
         optimizer: OptimizerSettings = Field(OptimizerSettings(), description="of all weights but tables")
         tables: TableSettings = Field(TableSettings(), description="how embedding tables are held and trained")
-        shared_epochs: float = Field(15.0, gt=0, description="length of the training of shared weights in a search")
+        shared_epochs: float = Field(10.0, gt=0, description="length of the training of shared weights in a search")
         shared_batch: int = Field(512, ge=1, description="rows of a step of it")
         shared_lr: float = Field(3e-3, gt=0, description="its peak learning rate")
         # At the rate of a single model shared tables hardly move: every step is for another architecture.

@@ -65,7 +65,7 @@ def shared_sizes(config: StagedConfig, task: Any) -> tuple[int, int]:
     return config.samples or int(own[0]), config.finalists or int(own[1])
 
 
-SCALED = 1
+SCALED = 2
 """Finalists of which every scale is measured, where there are scales."""
 APART = 0.25
 """Share of choices in which finalists for quality differ, at least."""
@@ -84,7 +84,7 @@ def finalists(trials: list[Trial], aims: Aims, count: int, always: Collection[Ar
         trials: Finished trials.
         aims: What counts.
         count: How many at most.
-        always: Architectures of which the best quarter of `count` are finalists whatever else there is.
+        always: Architectures that take a third of the places, the best of them first.
 
     Returns:
         Different architectures, those of small cost first.
@@ -97,12 +97,12 @@ def finalists(trials: list[Trial], aims: Aims, count: int, always: Collection[Ar
     kept = sorted(i for n, i in enumerate(cheapest) if not n or costs[i, 0] != costs[cheapest[n - 1], 0])
     done, costs = [done[i] for i in kept], costs[kept]
     order = [int(i) for i in costs[:, 0].argsort(kind="stable")]
-    known = [i for i in order if done[i].architecture in always][: count // 4]
+    known = [i for i in order if done[i].architecture in always][: count // 3]
     if costs.shape[1] == 1:
         return [done[i] for i in _apart(done, known, order, count)]
     second = costs[:, 1]
     span = max(float(second.max() - second.min()), 1e-12)
-    bands = (count + 1) // 2
+    bands = (count - len(known) + 1) // 2
     band = np.minimum(((second - second.min()) / span * bands).astype(int), bands - 1)
     best = [int(members[costs[members, 0].argmin()]) for b in range(bands) if len(members := np.nonzero(band == b)[0])]
     chosen = _apart(done, list(dict.fromkeys([*known, *best])), order, count)
