@@ -34,7 +34,7 @@ RANKERS = ("lr", "wide_deep", "deepfm", "dlrm", "dcnv2", "autoint", "finalmlp")
 BOOSTED, FOUND = "lightgbm", "found"
 AGAIN = 3
 """Settings that are trained with more seeds before one of them is chosen."""
-SEARCH = ["task.short_epochs=${task.epochs}", "controller.samples=64", "confirm.seeds=3"]
+SEARCH = ["task.short_epochs=${task.epochs}", "controller.samples=48", "confirm.seeds=3"]
 """How the search judges: by trainings of full length, and what it finds by three of them."""
 WIDTHS = ((64, 32), (128, 64), (256, 128, 64), (400, 400))
 """MLPs that a baseline is tried with."""

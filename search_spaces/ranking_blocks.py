@@ -289,6 +289,10 @@ def _points(space: SearchSpace, features: Features, blocks: int) -> dict[str, Ar
             found[name] = space.architecture({path: value for path, value in values.items() if path in space.choices})
         except SpaceError:
             continue  # an operator or an input that these settings leave out
+        if "towers" in space.choices:  # narrow ones, as many as there may be: multi-embedding
+            narrow = {p: min(space.choices[p].values) for p in values if p.endswith("dense.width")}
+            most = max(space.choices["towers"].values, key=lambda n: int(str(n)))
+            found[f"{name}_multi"] = space.architecture({**values, **narrow, "towers": most})
     return found
 
 

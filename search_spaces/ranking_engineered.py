@@ -112,6 +112,8 @@ def ranking_engineered(
     for name in POINTS:
         try:
             space.points[name] = point(space, name, features)
+            if len(towers) > 1 and name != "lr":
+                space.points[f"{name}_multi"] = _multi(space, space.points[name])
         except SpaceError:
             continue  # a part that these settings leave out
     if len(towers) > 1:
@@ -121,6 +123,20 @@ def ranking_engineered(
         )  # fmt: skip
         space.base.closed["towers"] = str(towers[0])
     return space
+
+
+def _multi(space: SearchSpace, architecture: Architecture) -> Architecture:
+    """As many towers as there may be, each with the smallest MLP of one layer (multi-embedding, arXiv 2310.04400)."""
+    values = {path: architecture.get(path, choice.values[0]) for path, choice in space.choices.items()}
+    for path, choice in space.choices.items():
+        if path.startswith(("top.width", "bottom.width", "cross.", "attention.")) and path != "cross.kind":
+            values[path] = min(choice.values)
+        elif path in ("top.layers", "bottom.layers"):
+            values[path] = choice.values[0]
+    if "cross.kind" in values and "low_rank" in space.choices["cross.kind"].values:
+        values["cross.kind"] = "low_rank"
+    values["towers"] = max(space.choices["towers"].values, key=lambda n: int(str(n)))
+    return space.architecture(values)
 
 
 def feature_groups(rows: Sequence[int], bounds: Sequence[int]) -> dict[str, list[int]]:
