@@ -45,12 +45,17 @@ class Moves:
 
         Args:
             parts: The study's.
-            shared: Whether it is for a search with shared weights, which moves in the space's `base`.
+            shared: Whether it is for a search with shared weights, which moves in the space's `base` where that has
+                anything within the constraints.
         """
         limits = parts.task.limits() if hasattr(parts.task, "limits") else {}
-        if shared and parts.space.base is not None:
-            return cls(parts.space.base, limits, parts.space)
-        return cls(parts.space, limits)
+        base = parts.space.base if shared else None
+        if base is not None:
+            try:
+                base.sample(0, **limits)
+            except SpaceError:
+                base = None
+        return cls(parts.space, limits) if base is None else cls(base, limits, parts.space)
 
     def lift(self, architecture: Architecture) -> Architecture:
         """An architecture of `space` as one of the whole space."""

@@ -104,7 +104,11 @@ def test_a_known_ranker_may_have_training_of_its_own(tmp_path: Path, parts: Any)
         ("task.reference=dlmr", ConfigError, "no model 'dlmr' in task.models: lr, "),
         ("task.models.dlrm.depth=3", ConfigError, "task.models.dlrm: .* does not take these sizes"),
         ("task.models.fancy={}", SpaceError, "unknown model 'fancy'"),
-        ("constraints.flops=[90,95]", ConfigError, r"no architecture meets them \(flops 90 to 95, relative to dlrm\)"),
+        (
+            "constraints.flops=[900,950]",
+            ConfigError,
+            r"no architecture meets them \(flops 900 to 950, relative to dlrm\)",
+        ),
         ("constraints.flop=[0,1]", ConfigError, "no cost 'flop'; did you mean 'flops'"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -308,6 +309,19 @@ def test_moves_of_shared_weights_stay_in_the_base_and_scale_up_at_the_end(name: 
         assert moves.lift(moves.lower(architecture)) == architecture
     assert [a["towers"] for a in moves.scaled(one)] == ["1", "2"], "four of them cost too much"
     assert Moves(space, {}).scaled(one) == [one]
+
+
+def test_shared_weights_search_the_whole_space_where_its_base_is_out_of_bounds() -> None:
+    space = engineered(MIXED)
+    assert space.base is not None
+    most = max(space.base.cost(a, "flops") for a in space.base.sample_many(300, 0))
+
+    def moves(low: float, high: float) -> Moves:
+        return Moves.of(SimpleNamespace(space=space, task=SimpleNamespace(limits=lambda: {"flops": (low, high)})), True)  # type: ignore[arg-type]
+
+    assert moves(0, most).space is space.base
+    assert moves(3 * most, 4 * most).space is space
+    assert moves(3 * most, 4 * most).whole is None
 
 
 def test_features_are_grouped_by_the_size_of_their_tables() -> None:
