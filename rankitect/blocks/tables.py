@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import weakref
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import ClassVar
@@ -72,18 +74,51 @@ class Tables(Block):
         return slice(run.start, run.stop) if self.columns == tuple(run) else list(self.columns)
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        ids = inputs[0][:, self._columns]
+        rows, starts = _LAST.of(inputs[0], (self.rows, self.slots, self.columns), self._rows)
+        if starts is None:
+            return p.lookup("table", rows)
+        return p.lookup("table", rows, starts.flatten()).unflatten(0, starts.shape)
+
+    def _rows(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The rows that are looked up and, where features have several slots, where each bag of them starts, [B, F]."""
+        ids = ids[:, self._columns]
         rows = ids + ids.new_tensor(self._starts)
         if max(self.slots) == 1:
-            return p.lookup("table", rows)
+            return rows, None
         firsts = [0, *accumulate(self.slots[:-1])]
         kept = (ids >= 0).flatten()
         before = kept.cumsum(0) - kept.long()  # kept slots before each one: where a bag that begins there starts
-        starts = before.view(ids.shape)[:, firsts]
-        return p.lookup("table", rows.flatten()[kept], starts.flatten()).unflatten(0, starts.shape)
+        return rows.flatten()[kept], before.view(ids.shape)[:, firsts]
 
     def flops(self, *inputs: TensorType) -> Expr:
         return as_expr(0)
+
+
+class _Last(threading.local):
+    """What was made of the last batch of ids: towers and wide parts read the same features from tables of their own."""
+
+    def __init__(self) -> None:
+        self._ids: Callable[[], torch.Tensor | None] = lambda: None
+        self._version = -1
+        self._found: dict[Hashable, tuple[torch.Tensor, torch.Tensor | None]] = {}
+
+    def of(
+        self,
+        ids: torch.Tensor,
+        key: Hashable,
+        make: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What `make` makes of the ids, made once for each key while they are the same unchanged tensor."""
+        if ids.is_inference() or torch.compiler.is_compiling():  # whether it was changed is not known
+            return make(ids)
+        if self._ids() is not ids or self._version != ids._version:
+            self._ids, self._version, self._found = weakref.ref(ids), ids._version, {}
+        if key not in self._found:
+            self._found[key] = make(ids)
+        return self._found[key]
+
+
+_LAST = _Last()
 
 
 def columns_of(slots: Sequence[int], features: Sequence[int]) -> tuple[int, ...]:

@@ -85,3 +85,19 @@ def test_a_table_can_be_exported() -> None:
     model = alone(Tables((4, 6), (1, 1), 3), [(B, 2)], "int")
     ids = torch.tensor([[3, 5], [0, 0]])
     assert torch.equal(torch.export.export(model, (ids,)).module()(ids), model(ids))
+
+
+def test_ids_that_were_changed_are_looked_up_anew() -> None:
+    model = alone(Tables(ROWS, SLOTS, 2), [(B, 5)], "int")
+    table = weights(model)["table"]
+    ids = torch.tensor([[3, 5, 0, -1, 2], [0, -1, -1, -1, 0]])
+    for change in ([0, 5, 0, -1, 2], [3, -1, -1, 2, 1]):
+        before = model(ids)
+        ids[0] = torch.tensor(change)
+        assert not torch.equal(model(ids), before)
+        torch.testing.assert_close(model(ids), lookup(table, ids))
+    with torch.inference_mode():
+        fresh = ids.clone()
+        torch.testing.assert_close(model(fresh), lookup(table, fresh))
+        fresh[0] = torch.tensor([1, 1, 1, 1, 1])
+        torch.testing.assert_close(model(fresh), lookup(table, fresh))
