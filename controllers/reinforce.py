@@ -229,10 +229,6 @@ class Reinforce(StagedSearch):
                 return drawn
         return None
 
-    def scaled(self, architecture: Architecture) -> list[Architecture]:
-        """Larger variants of a finalist: small models are searched, then scaled (EfficientNet, arXiv 1905.11946)."""
-        return self.moves.scaled(architecture)[1:]
-
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
         """A draw of the policy."""
         try:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rankitect.graph import Architecture
     from rankitect.study.contracts import Session
     from rankitect.study.join import Parts
+    from rankitect.study.moves import Moves
 
 __all__ = ["StagedConfig", "StagedSearch", "finalists", "measured_by", "shared_sizes"]
 
@@ -144,6 +145,7 @@ class StagedSearch:
     rounds: ClassVar[bool] = False
     """Whether proposals depend on results so much that only one is made at a time, whatever `n` is."""
 
+    moves: Moves
     always: Collection[Architecture] = ()
     """Architectures of which some are finalists in any case, if they were measured."""
 
@@ -201,8 +203,9 @@ class StagedSearch:
         return [Proposal(architecture, "final", {"screened": number}) for architecture, number in asked]
 
     def scaled(self, architecture: Architecture) -> list[Architecture]:
-        """A hook: what else is measured in full where the best finalists are known, made of one of them."""
-        return []
+        """Larger variants of one of the best finalists, measured in full as well: small models are searched, then scaled
+        (EfficientNet, arXiv 1905.11946). There are none where a search moves in the whole space."""
+        return self.moves.scaled(architecture)[1:]
 
     def _note(self, architecture: Architecture) -> None:
         self._asked += 1

@@ -130,10 +130,6 @@ class SupernetSearch(EvolvingSearch):
         self.samples, self.count = shared_sizes(config, task)
         self._training, self._steps, self._task = config, steps, task
 
-    def scaled(self, architecture: Architecture) -> list[Architecture]:
-        """Larger variants of a finalist: small models are searched, then scaled (EfficientNet, arXiv 1905.11946)."""
-        return self.moves.scaled(architecture)[1:]
-
     def prepare(self, session: Session) -> None:
         """Train the supernet, or go on from the last checkpoint; then let candidates inherit from it."""
         c, path = self._training, session.state_dir / STATE
