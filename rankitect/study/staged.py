@@ -203,8 +203,10 @@ class StagedSearch:
         return [Proposal(architecture, "final", {"screened": number}) for architecture, number in asked]
 
     def scaled(self, architecture: Architecture) -> list[Architecture]:
-        """Larger variants of one of the best finalists, measured in full as well: small models are searched, then scaled
-        (EfficientNet, arXiv 1905.11946). There are none where a search moves in the whole space."""
+        """Larger variants of one of the best finalists, to be measured in full; none in a search of the whole space.
+
+        Small models are searched, then scaled (EfficientNet, arXiv 1905.11946).
+        """
         return self.moves.scaled(architecture)[1:]
 
     def _note(self, architecture: Architecture) -> None:
