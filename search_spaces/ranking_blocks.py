@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Block, Choice, Expr, Graph, SearchSpace, Wire, Zero
-from rankitect.search_spaces.ranking_parts import average, id_weights
+from rankitect.search_spaces.ranking_parts import average, id_weights, multi
 
 if TYPE_CHECKING:
     from rankitect.data.ranking.features import Features
@@ -289,10 +289,12 @@ def _points(space: SearchSpace, features: Features, blocks: int) -> dict[str, Ar
             found[name] = space.architecture({path: value for path, value in values.items() if path in space.choices})
         except SpaceError:
             continue  # an operator or an input that these settings leave out
-        if "towers" in space.choices:  # narrow ones, as many as there may be: multi-embedding
-            narrow = {p: min(space.choices[p].values) for p in values if p.endswith("dense.width")}
-            most = max(space.choices["towers"].values, key=lambda n: int(str(n)))
-            found[f"{name}_multi"] = space.architecture({**values, **narrow, "towers": most})
+
+        def tower(narrow: bool, values: dict[str, Any] = values) -> dict[str, Any]:
+            smallest = {p: min(space.choices[p].values) for p in values if p.endswith("dense.width")}
+            return {**values, **smallest} if narrow else values
+
+        found |= multi(space, name, tower)
     return found
 
 

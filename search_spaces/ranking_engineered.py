@@ -13,14 +13,15 @@ logits are averaged (several sets of embeddings with interactions of their own: 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Choice, Graph, SearchSpace, Wire
-from rankitect.search_spaces.ranking_parts import average, id_weights
+from rankitect.search_spaces.ranking_parts import average, id_weights, multi
 
 if TYPE_CHECKING:
     from rankitect.data.ranking.features import Features
@@ -112,8 +113,8 @@ def ranking_engineered(
     for name in POINTS:
         try:
             space.points[name] = point(space, name, features)
-            if len(towers) > 1 and name != "lr":
-                space.points[f"{name}_multi"] = _multi(space, space.points[name])
+            if name != "lr":
+                space.points |= multi(space, name, partial(_thin, space, space.points[name]))
         except SpaceError:
             continue  # a part that these settings leave out
     if len(towers) > 1:
@@ -125,18 +126,17 @@ def ranking_engineered(
     return space
 
 
-def _multi(space: SearchSpace, architecture: Architecture) -> Architecture:
-    """As many towers as there may be, each with the smallest MLP of one layer (multi-embedding, arXiv 2310.04400)."""
+def _thin(space: SearchSpace, architecture: Architecture, narrow: bool) -> dict[str, Any]:
+    """A tower's choices: MLPs of one layer and crosses of low rank, of the first size or of the smallest."""
     values = {path: architecture.get(path, choice.values[0]) for path, choice in space.choices.items()}
     for path, choice in space.choices.items():
         if path.startswith(("top.width", "bottom.width", "cross.", "attention.")) and path != "cross.kind":
-            values[path] = min(choice.values)
+            values[path] = min(choice.values) if narrow else choice.values[0]
         elif path in ("top.layers", "bottom.layers"):
             values[path] = choice.values[0]
     if "cross.kind" in values and "low_rank" in space.choices["cross.kind"].values:
         values["cross.kind"] = "low_rank"
-    values["towers"] = max(space.choices["towers"].values, key=lambda n: int(str(n)))
-    return space.architecture(values)
+    return values
 
 
 def feature_groups(rows: Sequence[int], bounds: Sequence[int]) -> dict[str, list[int]]:

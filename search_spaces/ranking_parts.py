@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from rankitect.graph import Graph, Sum, Wire
+from rankitect.graph import Architecture, Graph, SearchSpace, Sum, Wire
 
 if TYPE_CHECKING:
     from rankitect.data.ranking.features import Features
 
-__all__ = ["average", "id_weights"]
+__all__ = ["average", "id_weights", "multi"]
 
 
 def average(g: Graph, counts: Sequence[int], tower: Callable[[], Wire]) -> Wire:
@@ -34,6 +34,25 @@ def average(g: Graph, counts: Sequence[int], tower: Callable[[], Wire]) -> Wire:
         return lambda *each: Scale(1 / count)(Sum()(*each[:count], name="sum"), name="mean") if count > 1 else each[0]
 
     return g.oneof("towers", {str(n): mean(n) for n in counts}, *logits) if len(logits) > 1 else logits[0]
+
+
+def multi(space: SearchSpace, name: str, tower: Callable[[bool], Mapping[str, Any]]) -> dict[str, Architecture]:
+    """A known ranker in several towers: as many narrow ones as there may be, and half as many of ordinary width.
+
+    Args:
+        space: Made with `average`.
+        name: Of the ranker; "<name>_x8" is the one in eight towers.
+        tower: The choices of one, narrow or not.
+
+    Raises:
+        SpaceError: The space has no such architecture.
+    """
+    counts = sorted(int(str(n)) for n in space.choices["towers"].values) if "towers" in space.choices else [1]
+    return {
+        f"{name}_x{count}": space.architecture({**tower(narrow), "towers": str(count)})
+        for count, narrow in zip(reversed(counts), (True, False), strict=False)
+        if count > 1
+    }
 
 
 def id_weights(features: Features, ids: Wire) -> Wire:
