@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Block, Choice, Expr, Graph, SearchSpace, Wire, Zero
-from rankitect.search_spaces.ranking_parts import average, id_weights, multi
+from rankitect.search_spaces.ranking_parts import average, id_weights, multi, with_base
 
 if TYPE_CHECKING:
     from rankitect.data.ranking.features import Features
@@ -152,6 +152,7 @@ def _given(wire: Wire, gate: Expr) -> Wire:
     return replace(wire, edge=replace(wire.edge, gate=wire.edge.gate * gate, mixes=True))
 
 
+@with_base
 def ranking_blocks(
     features: Features,
     blocks: int = 4,
@@ -205,12 +206,6 @@ def ranking_blocks(
     g.out = average(g, towers, lambda: _tower(g, numeric, ids, features, options))
     space = SearchSpace(g, version="3")
     space.points.update(_points(space, features, blocks))
-    if len(towers) > 1:
-        space.base = ranking_blocks(
-            features, blocks, embedding, widths, counts, pairs, ranks, heads, head, dense_ops, field_ops, most, wide,
-            towers[:1], eps,
-        )  # fmt: skip
-        space.base.closed["towers"] = str(towers[0])
     return space
 
 

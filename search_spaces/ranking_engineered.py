@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Choice, Graph, SearchSpace, Wire
-from rankitect.search_spaces.ranking_parts import average, id_weights, multi
+from rankitect.search_spaces.ranking_parts import average, id_weights, multi, with_base
 
 if TYPE_CHECKING:
     from rankitect.data.ranking.features import Features
@@ -45,6 +45,7 @@ POINTS = {
 (1703.04247); DLRM (1906.00091); DCN-V2 in parallel (2008.13535); AutoInt+ (1810.11921)."""
 
 
+@with_base
 def ranking_engineered(
     features: Features,
     embedding: Sequence[int] = (16, 8, 4),
@@ -117,12 +118,6 @@ def ranking_engineered(
                 space.points |= multi(space, name, partial(_thin, space, space.points[name]))
         except SpaceError:
             continue  # a part that these settings leave out
-    if len(towers) > 1:
-        space.base = ranking_engineered(
-            features, embedding, width, group_rows, bottom_layers, bottom, top_layers, top, cross_layers, cross_kinds,
-            ranks, attention_layers, heads, head, towers[:1],
-        )  # fmt: skip
-        space.base.closed["towers"] = str(towers[0])
     return space
 
 

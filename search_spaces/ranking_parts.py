@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from inspect import signature
+from typing import TYPE_CHECKING, Any, ParamSpec, cast
 
 from rankitect.graph import Architecture, Graph, SearchSpace, Sum, Wire
 
 if TYPE_CHECKING:
     from rankitect.data.ranking.features import Features
 
-__all__ = ["average", "id_weights", "multi"]
+__all__ = ["average", "id_weights", "multi", "with_base"]
+
+P = ParamSpec("P")
+
+
+def with_base(build: Callable[P, SearchSpace]) -> Callable[P, SearchSpace]:
+    """Gives the spaces that a function builds their base: the same space with the first number of `towers` alone."""
+
+    @wraps(build)
+    def based(*args: P.args, **kwargs: P.kwargs) -> SearchSpace:
+        space = build(*args, **kwargs)
+        given = signature(build).bind(*args, **kwargs)
+        given.apply_defaults()
+        towers = given.arguments["towers"]
+        if len(towers) > 1:
+            given.arguments["towers"] = towers[:1]
+            space.base = cast("Callable[..., SearchSpace]", build)(*given.args, **given.kwargs)
+            space.base.closed["towers"] = str(towers[0])
+        return space
+
+    return based
 
 
 def average(g: Graph, counts: Sequence[int], tower: Callable[[], Wire]) -> Wire:

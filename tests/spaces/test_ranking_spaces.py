@@ -260,6 +260,18 @@ def test_known_rankers_are_points_of_the_space(name: str) -> None:
     assert len({a.fingerprint for a in space.points.values()}) == len(space.points)
 
 
+@every_space
+def test_known_rankers_in_towers_are_narrow_where_they_are_many(name: str) -> None:
+    space = supernet_of(name).space
+    few, many = sorted(int(str(n)) for n in space.choices["towers"].values)[-2:]
+    flops = {}
+    for count in (few, many):
+        architecture = space.points[f"deepfm_x{count}"]
+        assert architecture["towers"] == str(count)
+        flops[count] = float(space.cost(architecture, "flops")) / count
+    assert flops[many] < flops[few]
+
+
 def test_a_deepfm_of_blocks_uses_what_a_deepfm_is_made_of() -> None:
     choices = blocks(MIXED).points["deepfm"].choices
     assert choices["block0.dense.op"] == "flat"
