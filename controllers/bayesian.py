@@ -47,6 +47,7 @@ class Bayesian(StagedSearch):
         super().__init__(config.samples, config.finalists, by, aims, seed)
         self._config, self.moves, self._task = config, moves, task
         self._starts = moves.points()
+        self._told_costs: dict[str, dict[str, float]] = {}
         if unknown := [name for name in config.outcomes if name not in metrics]:
             raise ConfigError(
                 f"controller.outcomes bounds '{unknown[0]}', which evaluator.{by} does not measure. It measures: "
@@ -105,7 +106,10 @@ class Bayesian(StagedSearch):
         """The metrics that need no measurement."""
         if not hasattr(self._task, "costs"):
             return {}
-        return {name: metric.value for name, metric in self._task.costs(architecture).items()}
+        key = architecture.fingerprint
+        if key not in self._told_costs:
+            self._told_costs[key] = {name: m.value for name, m in self._task.costs(architecture).items()}
+        return self._told_costs[key]
 
     def _drawn(self, rng: np.random.Generator, count: int) -> list[Architecture]:
         found = self.moves.space.sample_many(count, rng, **self.moves.limits)

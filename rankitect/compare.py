@@ -71,9 +71,8 @@ def compare_methods(
         for controller in controllers:
             place = folder / f"{controller}-{seed}"
             mine = _of(controller, overrides, controllers)
-            # Baselines are the same for every method: the first measures them.
-            known = controller != controllers[0]
-            result = _search(place, [f"controller={controller}", f"seed={seed}", *mine], baselines=not known)
+            made = [f"controller={controller}", f"seed={seed}", *mine]
+            result = _search(place, made, baselines=_measures_baselines(place, seed))
             objectives = objectives or _objectives(result.summary)
             runs.append(read_run(place, controller, seed, objectives))
     if objectives is None or not any(len(run.points) for run in runs):
@@ -84,6 +83,21 @@ def compare_methods(
     if len(objectives) == 2:
         draw_trade_off(runs, objectives, folder / "trade_off.svg")
     return table
+
+
+def _measures_baselines(place: Path, seed: int) -> bool:
+    """Whether a run is to measure the baselines, which are the same for every method: the first of a seed does, and one
+    that has begun goes on as it began."""
+    import yaml  # type: ignore[import-untyped]
+
+    def measures(run: Path) -> bool | None:
+        try:
+            return bool(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["runner"]["baselines"])
+        except (OSError, KeyError, TypeError, yaml.YAMLError):
+            return None  # not begun, or damaged, which the search itself will tell
+
+    own = measures(place)
+    return not any(map(measures, place.parent.glob(f"*-{seed}"))) if own is None else own
 
 
 def _of(controller: str, overrides: Sequence[str], controllers: Sequence[str]) -> list[str]:

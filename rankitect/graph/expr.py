@@ -17,6 +17,7 @@ import numpy as np
 
 from rankitect.errors import SpaceError
 from rankitect.graph.atoms import Atom, Has, Is, Monomial, Number, Op, Sym, Var, is_boolean, times
+from rankitect.graph.products import Products
 
 __all__ = [
     "Atom",
@@ -37,6 +38,9 @@ __all__ = [
 
 MAX_EXPANDED_TERMS = 32
 """A disjunction with more terms than this stays an opaque atom: expanding it further costs exponential space."""
+
+MANY_TERMS = 8
+"""Terms from which on an expression is evaluated as arrays."""
 
 
 class Env(Protocol):
@@ -96,6 +100,10 @@ class Expr:
         if not self.terms:
             return 0
         return self.terms.get(()) if len(self.terms) == 1 else None
+
+    @cached_property
+    def _products(self) -> Products:
+        return Products(self.terms)
 
     @cached_property
     def atoms(self) -> frozenset[Atom]:
@@ -241,6 +249,10 @@ class Expr:
     # --- value ------------------------------------------------------------------------------------------------------
     def evaluate(self, env: Env) -> Any:
         """Its value where atoms have the values that `env` gives: a number, or an array if they are arrays."""
+        if len(self.terms) >= MANY_TERMS:
+            found = self._products.evaluate([self._atom(atom, env) for atom in self._products.atoms])
+            if found is not None:
+                return found
         total: Any = 0
         for monomial, coefficient in self.terms.items():
             term: Any = int(coefficient) if coefficient == int(coefficient) else float(coefficient)

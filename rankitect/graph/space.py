@@ -73,6 +73,7 @@ class SearchSpace:
         self._valid: WeakValueDictionary[str, Architecture] = WeakValueDictionary()
         self.live: Liveness = liveness(graph)
         self._compiled: dict[Any, Tables] = {}
+        self._recent: tuple[Any, dict[str, np.ndarray], Batch] | None = None
         if self._uniform is not None and self._uniform.log_total == -math.inf:
             rules = "; ".join(r.text for r in graph.rules)
             raise SpaceError(
@@ -152,7 +153,7 @@ class SearchSpace:
         return Architecture(self.name, self.version, values)
 
     def _live(self, columns: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
-        shared = Batch(self.choices, columns, self.defaults)
+        shared = Batch.of(self.choices, columns, n, self.defaults)
         return {
             p: self._tables(("live", p), self.live.choices[p]).evaluate(self.choices, columns, n, shared) != 0
             for p in self.choices
@@ -296,11 +297,21 @@ class SearchSpace:
         """
         tables = self.cost_tables(kind, scope, **symbols)
         if isinstance(architectures, Architecture):
-            return float(tables.evaluate(self.choices, self.encode([architectures]), 1)[0])
+            columns, shared = self._one(architectures, tables.symbols)
+            return float(tables.evaluate(self.choices, columns, 1, shared)[0])
         if isinstance(architectures, Mapping):
             return tables.evaluate(self.choices, architectures, _rows(architectures))
         many = list(architectures)
         return tables.evaluate(self.choices, self.encode(many), len(many))
+
+    def _one(self, architecture: Architecture, symbols: Mapping[str, int]) -> tuple[dict[str, np.ndarray], Batch]:
+        """The columns of an architecture and what is known of it, kept: one cost is seldom asked for alone."""
+        key = (architecture.fingerprint, tuple(sorted(symbols.items())))
+        if self._recent is None or self._recent[0] != key:
+            columns = self.encode([architecture])
+            self._recent = key, columns, Batch.of(self.choices, columns, 1, symbols)
+        _, columns, shared = self._recent
+        return columns, shared
 
     def _tables(self, key: Any, expr: Expr) -> Tables:
         if key not in self._compiled:

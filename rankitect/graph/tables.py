@@ -44,6 +44,14 @@ class Batch:
         self.choices, self.columns, self.symbols = choices, columns, symbols
         self.known: dict[Atom, Any] = {}
 
+    @classmethod
+    def of(
+        cls, choices: Mapping[str, Choice], columns: Mapping[str, np.ndarray], n: int, symbols: Mapping[str, int]
+    ) -> Batch:
+        """Of `n` architectures; a single one's values are plain numbers, which are many times as fast."""
+        single = {p: c.item() for p, c in columns.items()} if n == 1 else None
+        return cls(choices, columns if single is None else single, symbols)
+
     def value(self, atom: Atom) -> Any:
         """The value of an atom: a number, or an array with an entry for each architecture."""
         if atom not in self.known:
@@ -126,7 +134,7 @@ class Tables:
                 flat = flat * size + columns[path]
             total += table.values.reshape(-1)[flat]
         if self.rest.terms:
-            total = total + self.rest.evaluate(shared or Batch(choices, columns, self.symbols))
+            total = total + self.rest.evaluate(shared or Batch.of(choices, columns, n, self.symbols))
         return total
 
     def expectation(self, weights: Callable[[str], Any], zero: Any) -> Any:

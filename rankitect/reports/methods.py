@@ -135,6 +135,12 @@ def progress(run: MethodRun, reference: tuple[float, float]) -> np.ndarray:
     )
 
 
+def _by_then(run: MethodRun, reference: tuple[float, float], spent: float) -> float:
+    """The hypervolume when a search had spent so much."""
+    at = int(np.searchsorted(run.spent, spent, side="right"))
+    return float(progress(run, reference)[at - 1]) if at else 0.0
+
+
 def _over_seeds(found: Sequence[float]) -> str:
     """Mean and half the width of its 95% interval (Student's t over seeds)."""
     mean = float(np.mean(found))
@@ -152,6 +158,8 @@ def methods_table(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec]) -
 
     two = len(objectives) == 2
     reference = corner(runs) if two else (0.0, 0.0)
+    ended = [_tokens(run.total) for run in runs if len(run.points)]
+    least = float(min(ended, default=0))
     sign = 1.0 if objectives[0].direction == "min" else -1.0
     rows = []
     for method in dict.fromkeys(run.method for run in runs):
@@ -168,6 +176,10 @@ def methods_table(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec]) -
             row[f"its {objectives[0].held_out}"] = _over_seeds([float(r.held[r.points[:, 0].argmin()]) for r in mine])
         if two:
             row["hypervolume"] = _over_seeds([float(progress(run, reference)[-1]) for run in mine])
+            if min(ended) < max(ended):
+                row[f"hypervolume at {least:.3g} spent"] = _over_seeds(
+                    [_by_then(run, reference, least) for run in mine]
+                )
         row |= {
             "final trials": float(np.mean([len(run.points) for run in mine])),
             "trained": float(np.mean([run.total.train_tokens for run in mine])),
@@ -179,13 +191,14 @@ def methods_table(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec]) -
 
 
 def _baseline_rows(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec], sign: float) -> list[dict[str, Any]]:
-    """The baselines, over the runs that measured them, the best first."""
-    found: dict[str, list[list[float]]] = {}
+    """The baselines, over the seeds with which they were measured, the best first."""
+    found: dict[str, dict[int, list[float]]] = {}
     for run in runs:
         for name, values_ in run.baselines.items():
-            found.setdefault(name, []).append(values_)
+            found.setdefault(name, {})[run.seed] = values_
     rows = []
-    for name, each in sorted(found.items(), key=lambda item: float(np.mean([v[0] for v in item[1]]))):
+    measured = {name: list(by_seed.values()) for name, by_seed in found.items()}
+    for name, each in sorted(measured.items(), key=lambda item: float(np.mean([v[0] for v in item[1]]))):
         row: dict[str, Any] = {"method": f"baseline {name}", "seeds": len(each)}
         row[f"best {objectives[0].name}"] = _over_seeds([sign * v[0] for v in each])
         if objectives[0].held_out:

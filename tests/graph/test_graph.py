@@ -202,6 +202,14 @@ def test_expressions_say_what_python_says(pair: tuple[Expr, Any], t: int) -> Non
     columns = {"a": rows % 4, "c": rows // 4}
     many = np.broadcast_to(np.asarray(expr.evaluate(Batch(CHOICES, columns, {"T": t}))), 12)
     assert list(many) == [value(expr, i % 4, i // 4, T=t) for i in rows]
+    with pytest.MonkeyPatch.context() as patch:  # as arrays, which is else for long expressions
+        patch.setattr("rankitect.graph.expr.MANY_TERMS", 0)
+        assert [value(expr, i % 4, i // 4, T=t) for i in rows] == list(many)
+        again = expr.evaluate(Batch(CHOICES, columns, {"T": t}))
+        assert list(np.broadcast_to(np.asarray(again), 12)) == list(many)
+        grid = {"a": np.arange(4)[:, None], "c": np.arange(3)[None]}
+        laid = np.broadcast_to(np.asarray(expr.evaluate(Batch(CHOICES, grid, {"T": t}))), (4, 3))
+        assert list(laid.T.reshape(-1)) == list(many)
 
 
 def test_equal_sizes_are_equal_expressions() -> None:

@@ -35,11 +35,12 @@ def test_a_line_for_each_method_with_an_interval_over_seeds() -> None:
     runs = [run("a", 0, [[1, 3], [2, 2]]), run("a", 1, [[2, 2]]), run("b", 0, [[3, 3]])]
     table = methods_table(runs, TWO)
     assert list(table["method"]) == ["a", "b", "baseline known"]
-    assert list(table["seeds"]) == [2, 1, 3]
+    assert list(table["seeds"]) == [2, 1, 2], "baselines count once a seed"
     half = 12.706 * math.sqrt(0.5) / math.sqrt(2)
     assert table["best loss"][0] == f"1.5 ± {half:.2g}"
     assert table["best loss"][1] == "3"
     assert list(table["trained"][:2]) == [15.0, 10.0]
+    assert table["hypervolume at 15 spent"][0].startswith("0.77 "), "its second measurement was not made by then"
     held_out = methods_table(runs, [MetricSpec("loss", "nat", "min", held_out="test_loss"), TWO[1]])
     assert held_out["its test_loss"][1] == "13", "of the best by what the search went by"
     assert held_out["its test_loss"][2] == "5 ± 0"
@@ -84,6 +85,15 @@ def test_keys_of_one_method_alone() -> None:
     known = ["random", "evolution"]
     assert compare._of("evolution", given, known) == ["seed=1", "controller.population=4"]
     assert compare._of("random", given, known) == ["seed=1", "controller.bands=2"]
+
+
+def test_baselines_are_measured_once_a_seed(tmp_path: Path) -> None:
+    assert compare._measures_baselines(tmp_path / "random-0", 0)
+    (tmp_path / "dnas-0").mkdir()
+    (tmp_path / "dnas-0" / "config.yaml").write_text("runner: {baselines: true}")
+    assert compare._measures_baselines(tmp_path / "dnas-0", 0), "goes on as it began"
+    assert not compare._measures_baselines(tmp_path / "random-0", 0)
+    assert compare._measures_baselines(tmp_path / "random-1", 1)
 
 
 @pytest.mark.slow
