@@ -152,7 +152,8 @@ class CoTraining:
             for name, weight in self.supernet.weights.named_parameters():
                 weight.copy_(tensors[f"weight/{name}"])
         state = {name.removeprefix("state/"): t for name, t in tensors.items() if name.startswith("state/")}
-        self._optimizer.load_state(state, int(about["halvings"]))
+        if state:  # weights that were saved at the end have none: no step follows
+            self._optimizer.load_state(state, int(about["halvings"]))
         return about, {n.removeprefix("more/"): t for n, t in tensors.items() if n.startswith("more/")}
 
 

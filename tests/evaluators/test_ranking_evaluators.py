@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 import rankitect
@@ -15,6 +16,7 @@ from rankitect.domains.ranking_models import load_ranker
 from rankitect.models.supernet import build
 from rankitect.study.contracts import Measurement, StopRequested, TrialContext
 from rankitect.training.ranking import fit, refit
+from rankitect.training.shared_weights import CoTraining
 from tests.domains.tiny import own_cache
 from tests.domains.tiny_ranking import SMALL, ranking_parts
 
@@ -86,6 +88,30 @@ def test_screening_with_inherited_weights(parts: Any, tmp_path: Path) -> None:
     assert found.spent.train_tokens == 0
     assert found.spent.eval_tokens == quality.rows
     assert {spec.name for spec in evaluator.metrics} == found.metrics.keys() == short.metrics.keys()
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_shared_weights_with_held_tables_come_back_from_their_file(final: bool, parts: Any, tmp_path: Path) -> None:
+    task = parts.task
+    paths = parts.space.sample_many(3, 0)
+
+    def trained(steps: range, begin: Path | None = None) -> CoTraining:
+        made = CoTraining(task.supernet(parts.space), task, 0.01, 4)
+        if begin is not None:
+            made.load(begin)
+        for step in steps:
+            made.step(paths[step % 3], step)
+        return made
+
+    ended = 4 if final else 2
+    first = trained(range(ended))
+    first.save(tmp_path / "shared.safetensors", final)
+    again = trained(range(ended, 4), tmp_path / "shared.safetensors")
+    whole = trained(range(4))
+    for (name, one), other in zip(
+        whole.supernet.weights.named_parameters(), again.supernet.weights.parameters(), strict=True
+    ):
+        assert torch.equal(one, other), name
 
 
 def test_a_stop_is_obeyed_and_what_was_spent_is_told(parts: Any, tmp_path: Path) -> None:
