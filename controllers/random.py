@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.errors import ConfigError, SpaceError
 from rankitect.study.aims import Aims
-from rankitect.study.contracts import Proposal, replay
+from rankitect.study.contracts import Proposal
 from rankitect.study.moves import main_cost
+from rankitect.study.staged import running_low
 
 if TYPE_CHECKING:
     from rankitect.graph import Architecture
@@ -51,6 +52,8 @@ class Random:
         self._config, self._cost, self._space, self._limits, self._seed = config, cost, space, limits, seed
         self._aims, self._screen = aims, aims is not None
         self._asked = 0
+        self._session: Session | None = None
+        self._finals: set[Architecture] = set()
         self._best: dict[int, tuple[float, Architecture]] = {}
         self._seen: set[str] = set()
         self._used_up: set[int] = set()
@@ -73,28 +76,24 @@ class Random:
         return cls(config, cost, parts.space, limits, parts.config.seed, aims)
 
     def prepare(self, session: Session) -> None:
-        """Nothing to prepare."""
+        """Nothing to prepare but to know what is left of the budget."""
+        self._session = session
 
     def ask(self, n: int) -> list[Proposal]:
-        """Screens band after band, then one finalist of each band."""
+        """Screens band after band, as long as the budget allows, then one finalist of each band."""
         c = self._config
-        screened = c.samples * c.bands if self._screen else 0
+        draws = c.bands if not self._screen else 0 if running_low(self._session) else c.samples * c.bands
+        by = "screen" if self._screen else "final"
         proposals: list[Proposal] = []
-        while len(proposals) < n and self._asked < screened:
+        while len(proposals) < n and self._asked < draws:
             if (made := self._draw(self._asked)) is not None:
-                proposals.append(Proposal(made, "screen", {"band": self._asked % c.bands}))
+                proposals.append(Proposal(made, by, {"band": self._asked % c.bands, "index": self._asked}))
             self._asked += 1
-        if proposals:
+        if proposals or not self._screen:
             return proposals
-        while len(proposals) < n and self._asked < screened + c.bands:
-            band = self._asked - screened
-            if not self._screen:
-                if (made := self._draw(self._asked)) is not None:
-                    proposals.append(Proposal(made, "final", {"band": band}))
-            elif band in self._best:
-                proposals.append(Proposal(self._best[band][1], "final", {"band": band}))
-            self._asked += 1
-        return proposals
+        left = [(band, made) for band, (_, made) in sorted(self._best.items()) if made not in self._finals][:n]
+        self._finals |= {made for _, made in left}
+        return [Proposal(made, "final", {"band": band}) for band, made in left]
 
     def tell(self, trials: list[Trial]) -> None:
         """Keeps the best screened architecture of each band."""
@@ -105,8 +104,14 @@ class Random:
                     self._best[band] = (value, trial.architecture)
 
     def recover(self, trials: list[Trial]) -> None:
-        """Goes through the history again."""
-        replay(self, trials)
+        """Goes on behind the last draw, and with the bands whose best was not measured in full."""
+        for trial in trials:
+            if "index" in trial.tags:
+                self._asked = max(self._asked, int(trial.tags["index"]) + 1)
+                self._seen.add(trial.architecture.fingerprint)
+            else:
+                self._finals.add(trial.architecture)
+        self.tell(trials)
 
     def _draw(self, index: int) -> Architecture | None:
         """A new architecture in the band of a draw, a function of seed and index; None where the band is used up."""

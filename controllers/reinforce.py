@@ -92,6 +92,7 @@ class Reinforce(StagedSearch):
 
     def prepare(self, session: Session) -> None:
         """Train policy and supernet together, or go on from the last checkpoint."""
+        super().prepare(session)
         self._policy = self._new_policy()
         if self._config.co_training and hasattr(self._task, "train_loss"):
             self._co_train(session)

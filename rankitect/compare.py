@@ -3,6 +3,9 @@
     python -m rankitect.compare --controllers random,evolution,one_shot --seeds 0,1,2 space=ranking_engineered
     python -m rankitect.compare --correlation 40 space=ranking_blocks
 
+A budget (`budget.tokens=6000000`) holds for each search, so that all spend the same; without one each spends what is
+usual for it, and the table says how much that is.
+
 Every pair of method and seed is a search of its own, in a folder of its own; repeating the command resumes. What is
 written: methods.csv, methods.md, progress.svg, trade_off.svg, and with --correlation scores.csv and scores.md.
 """
@@ -190,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m rankitect.compare",
         description="Compare search methods on one space and task. Repeating the command resumes.",
-        epilog="A key for one method alone: evolution:controller.population=32",
+        epilog="Equal spending: budget.tokens=6000000   |   for one method alone: evolution:controller.population=32",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for python -m rankitect.search")
     parser.add_argument("--controllers", default=",".join(CONTROLLERS), help="methods, with commas between")

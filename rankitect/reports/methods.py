@@ -135,12 +135,6 @@ def progress(run: MethodRun, reference: tuple[float, float]) -> np.ndarray:
     )
 
 
-def _by_then(run: MethodRun, reference: tuple[float, float], spent: float) -> float:
-    """The hypervolume when a search had spent so much."""
-    at = int(np.searchsorted(run.spent, spent, side="right"))
-    return float(progress(run, reference)[at - 1]) if at else 0.0
-
-
 def _over_seeds(found: Sequence[float]) -> str:
     """Mean and half the width of its 95% interval (Student's t over seeds)."""
     mean = float(np.mean(found))
@@ -158,8 +152,6 @@ def methods_table(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec]) -
 
     two = len(objectives) == 2
     reference = corner(runs) if two else (0.0, 0.0)
-    ended = [_tokens(run.total) for run in runs if len(run.points)]
-    least = float(min(ended, default=0))
     sign = 1.0 if objectives[0].direction == "min" else -1.0
     rows = []
     for method in dict.fromkeys(run.method for run in runs):
@@ -176,10 +168,6 @@ def methods_table(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec]) -
             row[f"its {objectives[0].held_out}"] = _over_seeds([float(r.held[r.points[:, 0].argmin()]) for r in mine])
         if two:
             row["hypervolume"] = _over_seeds([float(progress(run, reference)[-1]) for run in mine])
-            if min(ended) < max(ended):
-                row[f"hypervolume at {least:.3g} spent"] = _over_seeds(
-                    [_by_then(run, reference, least) for run in mine]
-                )
         row |= {
             "final trials": float(np.mean([len(run.points) for run in mine])),
             "trained": float(np.mean([run.total.train_tokens for run in mine])),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rankitect.study.join import Parts
     from rankitect.study.moves import Moves
 
-__all__ = ["StagedConfig", "StagedSearch", "finalists", "measured_by", "shared_sizes"]
+__all__ = ["StagedConfig", "StagedSearch", "finalists", "measured_by", "running_low", "shared_sizes"]
 
 
 class StagedConfig(BaseModel):
@@ -66,10 +66,17 @@ def shared_sizes(config: StagedConfig, task: Any) -> tuple[int, int]:
     return config.samples or int(own[0]), config.finalists or int(own[1])
 
 
+RESERVE = 0.4
+"""Of a limited budget, the share that is kept for measurements in full: without them nothing was found."""
 SCALED = 2
 """Finalists of which every scale is measured, where there are scales."""
 APART = 0.25
 """Share of choices in which finalists for quality differ, at least."""
+
+
+def running_low(session: Session | None) -> bool:
+    """Whether what is left of a limited budget is to go to measurements in full."""
+    return session is not None and session.remaining() <= RESERVE
 
 
 def finalists(trials: list[Trial], aims: Aims, count: int, always: Collection[Architecture] = ()) -> list[Trial]:
@@ -157,7 +164,9 @@ class StagedSearch:
         self.pending: list[Architecture] = []
         self._asked = self._asked_finals = 0
         self._used_up = False
+        self._session: Session | None = None
         self._chosen: list[tuple[Architecture, int]] | None = None
+        self._first: set[Architecture] = set()
         self._scaled = False
         self.finals: list[Trial] = []
 
@@ -167,7 +176,8 @@ class StagedSearch:
         return self.samples + (self.count if self.by != "final" else 0)
 
     def prepare(self, session: Session) -> None:
-        """Nothing to prepare."""
+        """Nothing to prepare but to know what is left of the budget."""
+        self._session = session
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
         """The architecture of an index with its tags; None where there is nothing new to propose."""
@@ -176,7 +186,8 @@ class StagedSearch:
     def ask(self, n: int) -> list[Proposal]:
         """At most `n` proposals of the first stage, then of the second."""
         out: list[Proposal] = []
-        while len(out) < (1 if self.rounds else n) and self._asked < self.samples and not self._used_up:
+        most = 0 if self.by != "final" and running_low(self._session) else self.samples
+        while len(out) < (1 if self.rounds else n) and self._asked < most and not self._used_up:
             made = self.propose(self._asked, np.random.default_rng([self.seed, self._asked]))
             if made is None:
                 self._used_up = True
@@ -186,16 +197,16 @@ class StagedSearch:
             self._note(made[0])
         if out or self.by == "final":
             return out
+        measured = {trial.architecture for trial in self.finals}
         if self._chosen is None:
-            self._chosen = [
-                (trial.architecture, trial.number) for trial in finalists(self.told, self.aims, self.count, self.always)
-            ]
+            best = finalists(self.told, self.aims, self.count, self.always)
+            self._first = {trial.architecture for trial in best}
+            self._chosen = [(trial.architecture, trial.number) for trial in best if trial.architecture not in measured]
         if self._asked_finals >= len(self._chosen) and not self._scaled:
             self._scaled = True
-            known = {architecture for architecture, _ in self._chosen}
-            good = [trial for trial in self.finals if trial.ok]
-            best = ranking(self.aims.table(good)[:, :1])[:SCALED]
-            for trial in (good[i] for i in best):
+            good = [trial for trial in self.finals if trial.ok and trial.architecture in self._first]
+            known = measured | self._first
+            for trial in (good[i] for i in ranking(self.aims.table(good)[:, :1])[:SCALED]):
                 more = [a for a in self.scaled(trial.architecture) if a not in known]
                 self._chosen += [(a, int(trial.tags["screened"])) for a in more]
         asked = self._chosen[self._asked_finals : self._asked_finals + n]
@@ -236,6 +247,4 @@ class StagedSearch:
             for trial in batches[number]:
                 if trial.evaluator == self.by:
                     self._note(trial.architecture)
-                else:
-                    self._asked_finals += 1
             self.tell(batches[number])

@@ -132,6 +132,7 @@ class SupernetSearch(EvolvingSearch):
 
     def prepare(self, session: Session) -> None:
         """Train the supernet, or go on from the last checkpoint; then let candidates inherit from it."""
+        super().prepare(session)
         c, path = self._training, session.state_dir / STATE
         whole, lr = training_defaults(self._task)
         supernet = self._task.supernet(self.moves.space)

@@ -116,3 +116,18 @@ def test_a_stop_at_any_point_changes_nothing(
     assert first.ended in ("interrupted", "finished")
     assert study(tmp_path / "run", made(controller)).ended == "finished"
     assert proposed(tmp_path / "run", parts) == undisturbed
+
+
+@every_controller
+def test_a_budget_that_ends_leaves_models_that_were_measured_in_full(
+    controller: str, made: Callable[..., Any], tmp_path: Path
+) -> None:
+    parts = made(controller)
+    assert study(tmp_path / "run", made(controller), trials=5).ended in ("finished", "budget.trials")
+    found = proposed(tmp_path / "run", parts)
+    assert len(found) <= 5
+    assert any(evaluator == "final" for evaluator, _, _, _ in found)
+    assert study(tmp_path / "run", made(controller)).ended == "finished", "a larger budget goes on"
+    more = proposed(tmp_path / "run", parts)
+    assert more[: len(found)] == found
+    assert len({(evaluator, a.fingerprint) for evaluator, a, _, _ in more}) == len(more)
