@@ -109,7 +109,8 @@ def check_columns(schema: TableSchema, found: Sequence[str], file: str) -> list[
         if name not in found:
             like = difflib.get_close_matches(name, found, n=1)
             hint = f" Did you mean {like[0]!r}?" if like else ""
-            shown = ", ".join(found[:60]) + (", …" if len(found) > 60 else "")
+            names = (name if name.isprintable() else repr(name) for name in found[:60])  # it may be no text at all
+            shown = ", ".join(names) + (", …" if len(found) > 60 else "")
             raise DataError(f"{file} has no column {name!r}.{hint} Its columns: {shown}.")
     return list(dict.fromkeys(wanted))
 
