@@ -216,7 +216,7 @@ def draw_progress(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec], p
                 grid, np.min(curves, 0), np.max(curves, 0), step="post", alpha=0.15, color=line.get_color()
             )
     axes.set_xlabel("tokens or examples trained and evaluated")
-    axes.set_ylabel("hypervolume" if two else objectives[0].name)
+    axes.set_ylabel("hypervolume" if two else _label(objectives[0]))
     _save(figure, axes, path)
 
 
@@ -230,9 +230,15 @@ def draw_trade_off(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec], 
     for name, at in runs[0].baselines.items():
         axes.scatter(at[1] * signs[1], at[0] * signs[0], marker="x", color="black")
         axes.annotate(name, (at[1] * signs[1], at[0] * signs[0]), fontsize=7)
-    axes.set_xlabel(f"{objectives[1].name} {objectives[1].unit}".strip())
-    axes.set_ylabel(f"{objectives[0].name} {objectives[0].unit}".strip())
+    axes.set_xlabel(_label(objectives[1]))
+    axes.set_ylabel(_label(objectives[0]))
     _save(figure, axes, path)
+
+
+def _label(objective: MetricSpec) -> str:
+    """A name without underscores, and the unit where it says more than the name."""
+    name = objective.name.replace("_", " ")
+    return name if not objective.unit or objective.unit.lower() in name else f"{name} [{objective.unit}]"
 
 
 def _axes() -> Any:
