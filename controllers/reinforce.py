@@ -4,8 +4,8 @@ Where the task offers weights that can be shared, policy and supernet are traine
 an architecture, takes its loss on a batch that no weight has seen as its reward, and only then trains on that batch;
 after a few such steps the policy learns. On data that drift, batches differ more than architectures do. So a fixed
 baseline model is trained on the same batches, and the reward is by how much the architecture was better than the
-baseline on that very batch (Rankitect, arXiv 2311.08430; the details are ours). `paired_baseline: false` shows what
-that brings.
+baseline on that very batch (Rankitect, arXiv 2311.08430; the details are ours, see `paired_reward`).
+`paired_baseline: false` shows what that brings.
 
 Rewards are reused off-policy with clipped importance weights. Costs are no part of the reward: each draw is for a cost
 target, which the policy meets in expectation (`rankitect.training.cost_target`). After `prepare`, the policy goes on
@@ -15,7 +15,7 @@ learning from what the screening evaluator measures, and the best are measured i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,9 +42,32 @@ if TYPE_CHECKING:
     from rankitect.study.contracts import Session, Trial
     from rankitect.study.join import Parts
 
-__all__ = ["Reinforce"]
+__all__ = ["Reinforce", "paired_reward"]
 
 STATE = "reinforce.safetensors"
+WINDOW, ENOUGH = 64, 16
+"""Steps back from which it is judged how far the baseline's loss tells the architecture's; the least number of them."""
+
+
+def paired_reward(loss: float, beside: float, history: Sequence[Sequence[float]]) -> float:
+    """By how much an architecture was better than the baseline, what the batch did to both taken out.
+
+    The baseline's loss is its usual loss and what the batch added. An architecture feels the batch less or more than
+    the baseline does, so that part counts with the coefficient of least variance, as a control variate's (Greensmith et
+    al., JMLR 5, 2004): the covariance of the two losses over the variance of the baseline's, of late. With a
+    coefficient of 1 it is the plain difference, which can be noisier than the loss alone.
+
+    Args:
+        loss: The architecture's on this batch.
+        beside: The baseline's on this batch.
+        history: Rows of the steps before: target, loss, loss of the baseline, ...
+    """
+    late = np.asarray([row[1:3] for row in history[-WINDOW:]])
+    if len(late) < ENOUGH:
+        return beside - loss
+    usual, spread = float(late[:, 1].mean()), np.cov(late.T)
+    felt = min(max(float(spread[0, 1] / spread[1, 1]), 0.0), 1.0) if spread[1, 1] > 0 else 1.0
+    return usual - loss + felt * (beside - usual)
 
 
 class Reinforce(StagedSearch):
@@ -162,8 +185,8 @@ class Reinforce(StagedSearch):
     def _update(
         self, weights: CoTraining, baseline: Paired | None, update: int, episodes: int, history: list[list[float]]
     ) -> tuple[float, int]:
-        """Draw some, reward each by the loss before its step, learn from all. History: target, loss, loss of the
-        baseline (or nothing)."""
+        """Draw some, reward each by the loss before its step, learn from all. History: target, loss, and where there is
+        a baseline its loss and the reward."""
         from rankitect.controllers.reinforce_policy import Record
 
         rng = np.random.default_rng([self.seed, 5, update])
@@ -174,8 +197,8 @@ class Reinforce(StagedSearch):
             row, reward = [target if target is not None else 0.0, loss], -loss
             if baseline is not None:
                 beside, more = baseline.step(step)
-                reward, used = beside - loss, used + more
-                row.append(beside)
+                reward, used = paired_reward(loss, beside, history), used + more
+                row += [beside, reward]
             tokens += used
             if math.isfinite(reward):
                 history.append(row)

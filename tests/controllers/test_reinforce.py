@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from rankitect.controllers.reinforce import STATE, Reinforce
+from rankitect.controllers.reinforce import STATE, Reinforce, paired_reward
 from rankitect.controllers.reinforce_policy import Policy, Record, advantages
 from rankitect.study.contracts import StopRequested
 from rankitect.training.cost_target import CostTarget
@@ -95,10 +95,24 @@ def test_the_paired_baseline_takes_the_difficulty_of_the_batch_out_of_the_reward
     session = planted.session(tmp_path)
     controller(task, steps=60, weight_lr=0.005).prepare(session)
     rows = history(tmp_path)[20:]  # after both have learnt most
-    alone, paired = rows[:, 1].var(), (rows[:, 2] - rows[:, 1]).var()
+    alone, paired = rows[:, 1].var(), rows[:, 3].var()
     assert paired < 0.5 * alone
     assert session.charged["reinforce"].train_tokens == 2 * 60 * 32, "the baseline's training is charged, too"
     assert task.adopted is not None
+
+
+def test_a_baseline_that_hardly_feels_the_batch_adds_no_noise() -> None:
+    rng = np.random.default_rng(0)
+    batch, own, other = rng.normal(0, 1, (3, 400))
+    loss, beside = 0.6 + 0.2 * batch + own, 0.5 + 0.2 * batch + other
+    rows = [[0.0, a, b] for a, b in zip(loss, beside, strict=True)]
+    rewards = np.asarray([paired_reward(*rows[i][1:], rows[:i]) for i in range(100, 400)])
+    assert rewards.var() < 1.1 * loss[100:].var() < 0.7 * (beside - loss)[100:].var()
+    assert rewards.mean() == pytest.approx(float((beside - loss)[100:].mean()), abs=0.15)
+    same = [[0.0, 0.6 + x, 0.5 + x] for x in batch]
+    assert np.ptp([paired_reward(*same[i][1:], same[:i]) for i in range(20, 400)]) < 1e-9, (
+        "nothing but the batch differs"
+    )
 
 
 def test_without_the_baseline_nothing_is_trained_beside(tmp_path: Path) -> None:
