@@ -93,7 +93,7 @@ class DNAS:
         self, config: Config, moves: Moves, task: Any, seed: int, targets: list[float], least: float = 0.0
     ) -> None:
         self._config, self._moves, self._space, self._task, self._seed = config, moves, moves.space, task, seed
-        steps, lr = training_defaults(task)
+        steps, lr, *_ = training_defaults(task)
         self._weight_steps = samples_per_update(task) if config.weight_steps is None else config.weight_steps
         self._steps = -(-steps // self._weight_steps) if config.steps is None else config.steps
         self._weight_lr = lr if config.weight_lr is None else config.weight_lr

@@ -47,5 +47,5 @@ class OneShot(SupernetSearch):
             parts.evaluators[by] = FinalLayerTuned(
                 parts.evaluators[by], parts.space, parts.task, config.final_layer_steps, config.final_layer_lr
             )
-        steps = training_defaults(parts.task)[0] if config.steps is None else config.steps
+        steps = training_defaults(parts.task, screened=True).steps if config.steps is None else config.steps
         return cls(config, steps, by, Moves.of(parts, shared=True), Aims.of(parts, by), parts.task, parts.config.seed)

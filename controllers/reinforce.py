@@ -138,7 +138,7 @@ class Reinforce(StagedSearch):
         from rankitect.controllers.reinforce_policy import Record
 
         c, path = self._config, session.state_dir / STATE
-        steps, lr = training_defaults(self._task)
+        steps, lr, *_ = training_defaults(self._task)
         steps, lr = (steps if c.steps is None else c.steps), c.weight_lr or lr
         episodes = min(c.episodes or samples_per_update(self._task), max(steps, 1))
         supernet = self._task.supernet(self.moves.space)

@@ -49,7 +49,7 @@ class Sampled(SupernetSearch):
             ConfigError: The evaluator is not configured.
         """
         by = measured_by(config.by, parts)
-        whole = training_defaults(parts.task)[0] if config.steps is None else config.steps
+        whole = training_defaults(parts.task, screened=True).steps if config.steps is None else config.steps
         steps = math.ceil((config.warmup or 0.0) * whole)
         made = cls(config, steps, by, Moves.of(parts, shared=True), Aims.of(parts, by), parts.task, parts.config.seed)
         made.count, made._shared, made._trial_seed = 0, config.warmup is not None, config.trial_seed

@@ -42,6 +42,6 @@ class SiGeo(SupernetSearch):
             ConfigError: The evaluator that the search asks is not configured.
         """
         by = measured_by(config.by, parts)
-        whole = training_defaults(parts.task)[0] if config.steps is None else config.steps
+        whole = training_defaults(parts.task, screened=True).steps if config.steps is None else config.steps
         steps = math.ceil(config.warmup * whole)
         return cls(config, steps, by, Moves.of(parts, shared=True), Aims.of(parts, by), parts.task, parts.config.seed)

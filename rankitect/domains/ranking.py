@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rankitect.tasks.ranking import RankingTask
     from rankitect.training.embeddings import HoldsTables, TableStorage
     from rankitect.training.ranking import FitConfig
+    from rankitect.training.shared_weights import SharedTraining
 
 __all__ = ["Ranking"]
 
@@ -77,6 +78,10 @@ class Ranking:
         shared_lr: float = Field(3e-3, gt=0, description="its peak learning rate")
         # At the rate of a single model shared tables hardly move: every step is for another architecture.
         shared_table_lr: float = Field(0.2, gt=0, description="its peak learning rate of embedding tables")
+        # Inherited weights tell architectures apart the better, the more often each operator was trained and the less
+        # the tables know by heart: τ with training in full rose from -0.11 to 0.27 (40 rankers of ranking_blocks).
+        screened_batch: int = Field(128, ge=1, description="rows of a step where the weights then screen candidates")
+        screened_table_lr: float = Field(0.05, gt=0, description="peak learning rate of embedding tables there")
         search_rows: int | None = Field(
             None, ge=1, description="validation rows for screening, a fixed sample; null for all"
         )
@@ -223,10 +228,21 @@ class Ranking:
         )
 
     @property
-    def shared_training(self) -> tuple[int, float]:
-        """Steps and peak learning rate of shared weights that suit the data."""
+    def shared_training(self) -> SharedTraining:
+        """The training of shared weights for a method that takes its gradients from them."""
         c = self.config
-        return max(1, round(c.shared_epochs * self.task.steps("train", c.shared_batch))), c.shared_lr
+        return self._shared_training(c.shared_batch, c.shared_table_lr)
+
+    @property
+    def screened_training(self) -> SharedTraining:
+        """The training of shared weights by which candidates are then screened."""
+        return self._shared_training(self.config.screened_batch, self.config.screened_table_lr)
+
+    def _shared_training(self, batch: int, table_lr: float) -> SharedTraining:
+        from rankitect.training.shared_weights import SharedTraining
+
+        steps = max(1, round(self.config.shared_epochs * self.task.steps("train", batch)))
+        return SharedTraining(steps, self.config.shared_lr, batch, table_lr)
 
     def supernet(self, space: SearchSpace) -> Supernet:
         """Fresh weights for a search to train."""
@@ -234,14 +250,14 @@ class Ranking:
 
         return Supernet(space, self._parts.config.seed)
 
-    def hold_tables(self, model: HoldsTables) -> TableStorage | None:
-        """Tables of shared weights, trained as those of a single model are."""
+    def hold_tables(self, model: HoldsTables, lr: float | None = None) -> TableStorage | None:
+        """Tables of shared weights, trained as those of a single model are but at another rate, `lr` or the task's."""
         from rankitect.training.embeddings import TableStorage
 
         settings = self.config.tables.settings()
         if settings is None:
             return None
-        return TableStorage(model, dataclasses.replace(settings, lr=self.config.shared_table_lr))
+        return TableStorage(model, dataclasses.replace(settings, lr=lr or self.config.shared_table_lr))
 
     def adopt(self, supernet: Supernet | None) -> None:
         """Let candidates inherit from weights that a search has trained, from now on; None: from nothing again."""
@@ -252,13 +268,15 @@ class Ranking:
         """The weights that a search has trained, if any."""
         return self._adopted
 
-    def train_loss(self, model: nn.Module, step: int) -> tuple[torch.Tensor, int]:
-        """The loss that shared weights are trained on, on training rows, and how many they are.
+    def train_loss(self, model: nn.Module, step: int, batch: int | None = None) -> tuple[torch.Tensor, int]:
+        """The loss that shared weights are trained on, on `batch` (or the task's number of) training rows, and how many
+        they are.
 
         The same step gives the same rows, so that two models can be compared before either has learnt from them.
         """
         seed = None if self.config.one_pass else self._parts.config.seed + SEARCH_ORDER
-        return self._loss(model, self.task.batch_at("train", step, batch=self.config.shared_batch, seed=seed))
+        rows = batch or self.config.shared_batch
+        return self._loss(model, self.task.batch_at("train", step, batch=rows, seed=seed))
 
     def search_loss(self, forward: Callable[..., torch.Tensor], step: int) -> tuple[torch.Tensor, int]:
         """The loss that architectures are chosen by, on validation rows, which no weights learn from.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rankitect.study.records import Spent
 
@@ -19,15 +20,46 @@ if TYPE_CHECKING:
     from rankitect.training.embeddings import TableStorage
     from rankitect.training.optimizer import GuardedOptimizer
 
-__all__ = ["CoTraining", "Paired", "Trained", "likeness", "samples_per_update", "train_steps", "training_defaults"]
+__all__ = [
+    "CoTraining",
+    "Paired",
+    "SharedTraining",
+    "Trained",
+    "likeness",
+    "samples_per_update",
+    "train_steps",
+    "training_defaults",
+]
 
 WARMUP = 4
 
 
-def training_defaults(task: Any) -> tuple[int, float]:
-    """Steps and peak learning rate of shared weights that suit a task: its `shared_training`, where it has one."""
-    steps, lr = getattr(task, "shared_training", (40, 1.5e-4))
-    return int(steps), float(lr)
+class SharedTraining(NamedTuple):
+    """How shared weights are trained.
+
+    Attributes:
+        steps: Steps of the whole training.
+        lr: Peak learning rate of all weights but embedding tables.
+        batch: Rows of a step; None: the task's.
+        table_lr: Peak learning rate of embedding tables; None: the task's.
+    """
+
+    steps: int
+    lr: float
+    batch: int | None = None
+    table_lr: float | None = None
+
+
+def training_defaults(task: Any, screened: bool = False) -> SharedTraining:
+    """The training of shared weights that suits a task: its `shared_training`, where it has one.
+
+    Args:
+        task: The task.
+        screened: Whether candidates are then told apart by the weights that they inherit; a task may have a
+            `screened_training` for that.
+    """
+    found: SharedTraining = getattr(task, "shared_training", SharedTraining(40, 1.5e-4))
+    return getattr(task, "screened_training", found) if screened else found
 
 
 def samples_per_update(task: Any) -> int:
@@ -45,10 +77,10 @@ def _optimizer(
     return GuardedOptimizer(parameters, config, steps, tables)
 
 
-def _held(task: Any, model: nn.Module) -> TableStorage | None:
+def _held(task: Any, model: nn.Module, lr: float | None = None) -> TableStorage | None:
     """Who trains the embedding tables of a model, where the task has a way of its own for them."""
     hold = getattr(task, "hold_tables", None)
-    found: TableStorage | None = None if hold is None else hold(model)
+    found: TableStorage | None = None if hold is None else hold(model, lr)
     return found
 
 
@@ -57,14 +89,27 @@ class CoTraining:
 
     Args:
         supernet: Trained in place.
-        task: Offers `train_loss(model, step) -> (loss, tokens)`, and `hold_tables(model)` where it has tables.
+        task: Offers `train_loss(model, step) -> (loss, tokens)`, which takes `batch` too where it has a training with
+            one, and `hold_tables(model, lr)` where it has tables.
         lr: Peak learning rate of AdamW.
         steps: Length of the schedule.
+        batch: Rows of a step; None: the task's.
+        table_lr: Peak learning rate of embedding tables; None: the task's.
     """
 
-    def __init__(self, supernet: Supernet, task: Any, lr: float, steps: int) -> None:
-        self.supernet, self._task = supernet, task
-        self._tables = _held(task, supernet)
+    def __init__(
+        self,
+        supernet: Supernet,
+        task: Any,
+        lr: float,
+        steps: int,
+        *,
+        batch: int | None = None,
+        table_lr: float | None = None,
+    ) -> None:
+        self.supernet = supernet
+        self._loss = task.train_loss if batch is None else partial(task.train_loss, batch=batch)
+        self._tables = _held(task, supernet, table_lr)
         weights = self._tables.dense_parameters() if self._tables else dict(supernet.weights.named_parameters())
         self._optimizer = _optimizer(weights, lr, steps, self._tables)
 
@@ -76,7 +121,7 @@ class CoTraining:
     def step(self, architecture: Architecture, step: int) -> tuple[float, int]:
         """One step on one architecture; the loss before it, and the tokens used."""
         self._optimizer.begin(step)
-        loss, tokens = self._task.train_loss(self.supernet.activate(architecture), step)
+        loss, tokens = self._loss(self.supernet.activate(architecture), step)
         return self._optimizer.step(loss, step).loss, tokens
 
     def step_together(
@@ -104,7 +149,7 @@ class CoTraining:
             heard: list[torch.Tensor] = []
             model = self.supernet.activate(architecture)
             model.register_forward_hook(lambda module, inputs, output, heard=heard: heard.append(output))
-            loss, tokens = self._task.train_loss(model, step)
+            loss, tokens = self._loss(model, step)
             losses.append(float(loss.detach()))
             if teacher is not None and distil:
                 loss = (1 - distil) * loss + distil * likeness(heard[-1], teacher)
@@ -165,7 +210,7 @@ class Paired:
     Args:
         supernet: Where it starts from; left as it is.
         architecture: What it is.
-        task: Offers `train_loss(model, step)`, and `hold_tables(model)` where it has tables.
+        task: Offers `train_loss(model, step)`, and `hold_tables(model, lr)` where it has tables.
         lr: Peak learning rate.
         steps: Length of the schedule.
     """

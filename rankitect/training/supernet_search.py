@@ -134,11 +134,18 @@ class SupernetSearch(EvolvingSearch):
         """Train the supernet, or go on from the last checkpoint; then let candidates inherit from it."""
         super().prepare(session)
         c, path = self._training, session.state_dir / STATE
-        whole, lr = training_defaults(self._task)
+        whole, lr, batch, table_lr = training_defaults(self._task, screened=True)
         supernet = self._task.supernet(self.moves.space)
         if self._steps:
             whole = c.steps or whole
-            weights = CoTraining(supernet, self._task, c.weight_lr or lr, max(whole, self._steps))
+            weights = CoTraining(
+                supernet,
+                self._task,
+                c.weight_lr or lr,
+                max(whole, self._steps),
+                batch=batch,
+                table_lr=table_lr,
+            )
             paths = Paths(self.moves, c, self.seed, self._steps)
             state = Trained()
             if path.exists():

@@ -71,8 +71,10 @@ def test_losses_are_of_the_rows_they_should_be(parts: Any) -> None:
     assert torch.equal(one, task.train_loss(model, 1)[0])
     batch = task.task.batch_at("validation", 0, batch=task.config.shared_batch)
     assert torch.equal(task.search_loss(model, 0)[0], task.task.loss(model, batch))
-    steps, lr = task.shared_training
+    steps, lr, *_ = task.shared_training
     assert (steps, lr) == (task.task.steps("train", task.config.shared_batch), task.config.shared_lr)
+    assert task.train_loss(model, 1, batch=40)[1] == 40
+    assert task.screened_training.batch == task.config.screened_batch
 
 
 def test_candidates_inherit_what_a_search_has_trained(parts: Any) -> None:
