@@ -74,7 +74,8 @@ class Tables(Block):
         return slice(run.start, run.stop) if self.columns == tuple(run) else list(self.columns)
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        rows, starts = _LAST.of(inputs[0], (self.rows, self.slots, self.columns), self._rows)
+        taken = self.columns or tuple(range(sum(self.slots)))
+        rows, starts = _LAST.of(inputs[0], (self.rows, self.slots, taken), self._rows)
         if starts is None:
             return p.lookup("table", rows)
         return p.lookup("table", rows, starts.flatten()).unflatten(0, starts.shape)
