@@ -98,6 +98,8 @@ class Progress:
         """
         if self._quiet:
             return
+        if total is not None and done > total:  # more came than was foreseen: how much more is not known
+            total = None
         now = time.monotonic()
         if stage != self._state[0]:
             self._stage_started, self._stage_from, self._last = now, done, 0.0

@@ -110,6 +110,12 @@ def test_without_a_terminal_progress_is_a_line_now_and_then() -> None:
     assert lines == ["trials: 0/1000, best loss 2.5 nat, 1 failed", "a [bold] remark"]
 
 
+def test_more_trials_than_foreseen_have_no_estimate() -> None:
+    stream = io.StringIO()
+    Progress(stream).update("trials", 14, 12)
+    assert stream.getvalue() == "trials: 14\n"
+
+
 def test_at_a_terminal_progress_is_a_bar() -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
