@@ -23,6 +23,9 @@ __all__ = ["crossover", "mutate", "neighbours", "sample_columns"]
 
 BATCH = 2048
 ROUNDS = 40
+"""Rounds after which it is asked whether going on is worth it."""
+LONGEST = 2000
+"""Rounds at most."""
 HOPELESS = 8
 """Rounds without any hit after which to stop."""
 STEEPEST = 1e4
@@ -44,7 +47,7 @@ def sample_columns(space: SearchSpace, n: int, rng: np.random.Generator, scope: 
     the mean costs are inside, and are thinned by exp(-lambda . cost): the result is uniform again.
 
     Raises:
-        SpaceError: A range is impossible, or nothing was found in it after a bounded number of draws.
+        SpaceError: A range is impossible, or yields so little that a bounded number of draws is not enough.
     """
     bounds = {k: v for k, v in ranges.items() if k.rpartition(":")[2] in COSTS}
     symbols = {k: int(v) for k, v in ranges.items() if k in space.defaults}
@@ -70,7 +73,7 @@ def sample_columns(space: SearchSpace, n: int, rng: np.random.Generator, scope: 
     count, drawn, seen = 0, 0, {k: [math.inf, -math.inf] for k in bounds}
     tilt: dict[str, float] = {}
     proposal: Elimination | None = None
-    for round_ in range(ROUNDS):
+    for round_ in range(LONGEST):
         columns = _propose(space, rng, proposal)
         kept = np.broadcast_to(space.feasible(columns), BATCH).copy()
         weight = np.zeros(BATCH)
@@ -87,6 +90,8 @@ def sample_columns(space: SearchSpace, n: int, rng: np.random.Generator, scope: 
             found.append({p: c[kept] for p, c in columns.items()})
             count += int(kept.sum())
         if count >= n or (round_ >= HOPELESS and not count):
+            break
+        if round_ + 1 >= ROUNDS and count * LONGEST < n * (round_ + 1):  # at this yield the rest would not be enough
             break
         if round_ == 0 and bounds and count < ENOUGH * BATCH and space.factors is not None:
             tilt, proposal = _tilt(space, tables, bounds, spans, rng)

@@ -269,6 +269,17 @@ def test_ranges_that_exclude_each_other_are_given_up() -> None:
         space.sample(0, params=(params.max(), 1e9), flops=(0, flops.min()))
 
 
+def test_a_range_that_yields_little_is_drawn_from_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rankitect.graph.sampling.ROUNDS", 1)
+    space = CASES["phone"].make()
+    some = space.cost(space.sample_many(500, 0), "params")
+    low, high = np.quantile(some, [0.5, 0.52])
+    found = space.cost(space.sample_many(3000, 0, params=(low, high)), "params")
+    assert len(found) == 3000
+    assert low <= found.min()
+    assert found.max() <= high
+
+
 def test_two_rare_ranges_are_met_together() -> None:
     space = mobile_llm()
     a = space.sample(0, params=(60e6, 70e6), flops=(40e9, 45e9))
