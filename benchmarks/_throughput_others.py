@@ -30,9 +30,7 @@ POOL = 100
 PREDICTED = 8192
 """Rows of a forward pass when measuring quality."""
 LEAST_STEPS = 5
-"""Timed steps at the least, however slow."""
-TRIED = 10
-"""Steps that say how many the time is enough for."""
+"""Timed steps at the least, however slow, and those before them that say how many the time is enough for."""
 
 
 @dataclass(frozen=True)
@@ -359,8 +357,8 @@ def throughput(trainer: Trainer, job: Job) -> dict[str, float]:
     trainer.hold(Rows.read(job, "train", epoch_order(job.rows, job.seed, 0)[:rows]))
     trainer.train(job.warmup * job.batch)
     start = time.perf_counter()
-    trainer.train(TRIED * job.batch)
-    step = (time.perf_counter() - start) / TRIED
+    trainer.train(LEAST_STEPS * job.batch)
+    step = (time.perf_counter() - start) / LEAST_STEPS
     left = steps = max(LEAST_STEPS, round(job.seconds / step))
     done, epoch = 0, -(-rows // job.batch)
     start = time.perf_counter()

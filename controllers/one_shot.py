@@ -13,7 +13,6 @@ from pydantic import Field
 from rankitect.study.aims import Aims
 from rankitect.study.moves import Moves
 from rankitect.study.staged import measured_by
-from rankitect.training.shared_weights import training_defaults
 from rankitect.training.supernet_search import SupernetConfig, SupernetSearch
 
 if TYPE_CHECKING:
@@ -47,5 +46,12 @@ class OneShot(SupernetSearch):
             parts.evaluators[by] = FinalLayerTuned(
                 parts.evaluators[by], parts.space, parts.task, config.final_layer_steps, config.final_layer_lr
             )
-        steps = training_defaults(parts.task, screened=True).steps if config.steps is None else config.steps
-        return cls(config, steps, by, Moves.of(parts, shared=True), Aims.of(parts, by), parts.task, parts.config.seed)
+        return cls(
+            config,
+            config.length(parts.task),
+            by,
+            Moves.of(parts, shared=True),
+            Aims.of(parts, by),
+            parts.task,
+            parts.config.seed,
+        )

@@ -17,7 +17,6 @@ from rankitect.study.aims import Aims
 from rankitect.study.moves import Moves
 from rankitect.study.records import Proposal
 from rankitect.study.staged import measured_by
-from rankitect.training.shared_weights import training_defaults
 from rankitect.training.supernet_search import SupernetConfig, SupernetSearch
 
 if TYPE_CHECKING:
@@ -49,8 +48,7 @@ class Sampled(SupernetSearch):
             ConfigError: The evaluator is not configured.
         """
         by = measured_by(config.by, parts)
-        whole = training_defaults(parts.task, screened=True).steps if config.steps is None else config.steps
-        steps = math.ceil((config.warmup or 0.0) * whole)
+        steps = math.ceil((config.warmup or 0.0) * config.length(parts.task))
         made = cls(config, steps, by, Moves.of(parts, shared=True), Aims.of(parts, by), parts.task, parts.config.seed)
         made.count, made._shared, made._trial_seed = 0, config.warmup is not None, config.trial_seed
         return made

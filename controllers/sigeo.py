@@ -14,7 +14,6 @@ from pydantic import Field
 from rankitect.study.aims import Aims
 from rankitect.study.moves import Moves
 from rankitect.study.staged import measured_by
-from rankitect.training.shared_weights import training_defaults
 from rankitect.training.supernet_search import SupernetConfig, SupernetSearch
 
 if TYPE_CHECKING:
@@ -42,6 +41,5 @@ class SiGeo(SupernetSearch):
             ConfigError: The evaluator that the search asks is not configured.
         """
         by = measured_by(config.by, parts)
-        whole = training_defaults(parts.task, screened=True).steps if config.steps is None else config.steps
-        steps = math.ceil(config.warmup * whole)
+        steps = math.ceil(config.warmup * config.length(parts.task))
         return cls(config, steps, by, Moves.of(parts, shared=True), Aims.of(parts, by), parts.task, parts.config.seed)

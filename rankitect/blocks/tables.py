@@ -66,6 +66,11 @@ class Tables(Block):
         return [f for f, n in zip(first, self.slots, strict=True) for _ in range(n)]
 
     @cached_property
+    def _taken(self) -> tuple[int, ...]:
+        """The columns that are taken, named or not, [S]."""
+        return self.columns or tuple(range(sum(self.slots)))
+
+    @cached_property
     def _columns(self) -> list[int] | slice:
         """The columns that are taken, as a slice where they follow each other."""
         if not self.columns:
@@ -74,8 +79,7 @@ class Tables(Block):
         return slice(run.start, run.stop) if self.columns == tuple(run) else list(self.columns)
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        taken = self.columns or tuple(range(sum(self.slots)))
-        rows, starts = _LAST.of(inputs[0], (self.rows, self.slots, taken), self._rows)
+        rows, starts = _LAST.of(inputs[0], (self.rows, self.slots, self._taken), self._rows)
         if starts is None:
             return p.lookup("table", rows)
         return p.lookup("table", rows, starts.flatten()).unflatten(0, starts.shape)

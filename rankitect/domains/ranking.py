@@ -79,7 +79,8 @@ class Ranking:
         # At the rate of a single model shared tables hardly move: every step is for another architecture.
         shared_table_lr: float = Field(0.2, gt=0, description="its peak learning rate of embedding tables")
         # Inherited weights tell architectures apart the better, the more often each operator was trained and the less
-        # the tables know by heart: τ with training in full rose from -0.11 to 0.27 (40 rankers of ranking_blocks).
+        # the tables know by heart: τ with training in full is 0.25, and -0.11 at 512 and 0.2 as above (40 rankers of
+        # ranking_blocks; rankitect.compare --correlation).
         screened_batch: int = Field(128, ge=1, description="rows of a step where the weights then screen candidates")
         screened_table_lr: float = Field(0.05, gt=0, description="peak learning rate of embedding tables there")
         search_rows: int | None = Field(
@@ -230,19 +231,20 @@ class Ranking:
     @property
     def shared_training(self) -> SharedTraining:
         """The training of shared weights for a method that takes its gradients from them."""
-        c = self.config
-        return self._shared_training(c.shared_batch, c.shared_table_lr)
+        from rankitect.training.shared_weights import SharedTraining
+
+        return SharedTraining(self._shared_steps(self.config.shared_batch), self.config.shared_lr)
 
     @property
     def screened_training(self) -> SharedTraining:
         """The training of shared weights by which candidates are then screened."""
-        return self._shared_training(self.config.screened_batch, self.config.screened_table_lr)
-
-    def _shared_training(self, batch: int, table_lr: float) -> SharedTraining:
         from rankitect.training.shared_weights import SharedTraining
 
-        steps = max(1, round(self.config.shared_epochs * self.task.steps("train", batch)))
-        return SharedTraining(steps, self.config.shared_lr, batch, table_lr)
+        c = self.config
+        return SharedTraining(self._shared_steps(c.screened_batch), c.shared_lr, c.screened_batch, c.screened_table_lr)
+
+    def _shared_steps(self, batch: int) -> int:
+        return max(1, round(self.config.shared_epochs * self.task.steps("train", batch)))
 
     def supernet(self, space: SearchSpace) -> Supernet:
         """Fresh weights for a search to train."""

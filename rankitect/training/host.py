@@ -19,8 +19,8 @@ def configure_host(threads: int | None = None) -> int:
     Torch gives every large tensor back to the system and asks again for the next one. With 4 kB pages most of the time
     of an operation over the logits (100 MB) is then spent in page faults: 224 ms against 69 ms with huge pages, for
     one fill, multiply and add on one core. Torch reads the switch once, when it first allocates. The activations of a
-    ranker (1 MB) are below what gets huge pages; taking them from memory that was not given back makes a training step
-    of DCN-V2 on MovieLens 15 to 20% faster.
+    ranker (1 MB) are below what gets huge pages, and come from memory that was not given back: on MovieLens DCN-V2
+    trained 19% faster, DLRM 13%, DeepFM 1% (medians of two runs of benchmarks/ranking_throughput.py).
 
     Args:
         threads: threads of torch's operations. None takes $OMP_NUM_THREADS, or all processors this process may use.

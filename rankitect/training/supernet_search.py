@@ -44,6 +44,10 @@ class SupernetConfig(EvolutionConfig):
     share: float = Field(0.5, gt=0, le=1, description="of a limited budget, what the supernet may use")
     checkpoint_every: int = Field(20, ge=1, description="steps between checkpoints")
 
+    def length(self, task: Any) -> int:
+        """Steps of the whole training on a task."""
+        return training_defaults(task, screened=True).steps if self.steps is None else self.steps
+
 
 class Paths:
     """Which architectures each step of a supernet's training is for.
@@ -134,15 +138,14 @@ class SupernetSearch(EvolvingSearch):
         """Train the supernet, or go on from the last checkpoint; then let candidates inherit from it."""
         super().prepare(session)
         c, path = self._training, session.state_dir / STATE
-        whole, lr, batch, table_lr = training_defaults(self._task, screened=True)
+        _, lr, batch, table_lr = training_defaults(self._task, screened=True)
         supernet = self._task.supernet(self.moves.space)
         if self._steps:
-            whole = c.steps or whole
             weights = CoTraining(
                 supernet,
                 self._task,
                 c.weight_lr or lr,
-                max(whole, self._steps),
+                max(c.length(self._task), self._steps),
                 batch=batch,
                 table_lr=table_lr,
             )
