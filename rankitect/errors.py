@@ -6,6 +6,7 @@ __all__ = [
     "AssetError",
     "ConfigError",
     "DataError",
+    "DeployError",
     "DiskFullError",
     "RankitectError",
     "RunFolderError",
@@ -44,3 +45,7 @@ class TrainingError(RankitectError):
 
 class DiskFullError(RankitectError):
     """No space is left to write results; what was kept and how to go on. Ends a command with exit code 3."""
+
+
+class DeployError(RankitectError):
+    """A model cannot be exported to the mobile runtime, or a device cannot run it."""

@@ -5,18 +5,24 @@ Shapes: B batch, T tokens, D model width, K key/value heads, G query heads for e
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
-from rankitect.graph import Block, Elementwise, Expr, P, Param, Params, T, TensorType, as_expr
+from rankitect.graph import Block, Call, Elementwise, Expr, P, Param, Params, T, TensorType, as_expr
 from rankitect.graph.expr import ExprLike, minimum
 
 __all__ = ["GQA", "Rope", "SwiGLU", "attended"]
 
 CHUNK_ABOVE = 3
 """Windowed attention is computed in chunks where tokens are more than this many windows: below, chunks cost more."""
+
+QUERIES = 256
+"""Queries of a deployed prompt that are attended together: fewer save keys that none of them sees, and memory."""
+HIDDEN = -1e9
+"""Added to the scores of what is not seen. Finite: a runtime's softmax may subtract two of them."""
 
 
 class Rope(Elementwise):
@@ -31,6 +37,17 @@ class Rope(Elementwise):
         frequency = self.base ** (-torch.arange(self.half, dtype=torch.float32, device=ids.device) / self.half)
         angle = torch.arange(ids.shape[1], dtype=torch.float32, device=ids.device)[:, None] * frequency
         return torch.stack([angle.cos(), angle.sin()])
+
+    def deploy(self, p: Params, call: Call, *inputs: torch.Tensor) -> torch.Tensor:
+        tokens = call.capacity if call.decode else inputs[0].shape[1]
+
+        def table() -> torch.Tensor:
+            return self.run(p, torch.zeros(1, tokens)).transpose(0, 1).flatten(1)
+
+        rows = call.constant((self, tokens), table)
+        if call.decode:
+            rows = F.embedding(call.position, rows)
+        return rows.view(-1, 2, self.half).permute(1, 0, 2)
 
 
 def attended(window: int | None) -> Expr:
@@ -75,9 +92,9 @@ class GQA(Block):
         x, rope = inputs
         kv, group, head, _ = p.q.shape
         batch, tokens, _ = x.shape
-        q = F.linear(x, p.q.flatten(0, 2)).view(batch, tokens, kv * group, head).transpose(1, 2)
-        k = F.linear(x, p.k.flatten(0, 1)).view(batch, tokens, kv, head).transpose(1, 2)
-        v = F.linear(x, p.v.flatten(0, 1)).view(batch, tokens, kv, head).transpose(1, 2)
+        q = p.linear(x, "q").view(batch, tokens, kv * group, head).transpose(1, 2)
+        k = p.linear(x, "k").view(batch, tokens, kv, head).transpose(1, 2)
+        v = p.linear(x, "v").view(batch, tokens, kv, head).transpose(1, 2)
         h = self._attend(rotate(q, rope), rotate(k, rope), v)
         h = h.transpose(1, 2).unflatten(2, (kv, group))
         return p.read(h, "o", ("kv", "group", None))
@@ -92,6 +109,34 @@ class GQA(Block):
         at = torch.arange(tokens, device=q.device)
         back = at[:, None] - at[None, :]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=(back >= 0) & (back < window), enable_gqa=gqa)
+
+    def deploy(self, p: Params, call: Call, *inputs: torch.Tensor) -> torch.Tensor:
+        """See `Block.deploy`. Kept are the rotated keys [K, T, h] and the values [K, h, T], each as it is multiplied."""
+        x, rope = inputs
+        kv, group, head = p.size("kv"), p.size("group"), self.head
+        tokens = x.shape[1]
+        q = p.linear(x, "q").view(tokens, kv, group, head).permute(1, 2, 0, 3)
+        k = p.linear(x, "k").view(tokens, kv, head).transpose(0, 1)
+        v = p.linear(x, "v").view(tokens, kv, head)
+        q, k = _turn(q, rope) * head**-0.5, _turn(k, rope)
+        call.keep(k, v.permute(1, 2, 0))
+        if call.decode:
+            h = self._one(call, q.view(kv, group, head), k, v.permute(1, 2, 0))
+        else:
+            h = prompt_attention(call, q, k.transpose(1, 2), v.transpose(0, 1), self.window)
+        h = h.permute(2, 0, 1, 3).reshape(1, tokens, kv, group, head)
+        return p.read(h, "o", ("kv", "group", None))
+
+    def _one(self, call: Call, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Attention of one token: the cache is only read, and stands on the side of a product that is not copied."""
+        kv, group, head = q.shape
+        keys, values, mask = call.past(self.window, (kv, -1, head), (kv, head, -1))
+        q = q.transpose(1, 2)
+        old = torch.bmm(keys, q) + mask.view(1, -1, 1)
+        slots = old.shape[1]
+        chances = torch.cat([old, torch.bmm(k, q)], dim=1).transpose(1, 2).softmax(-1).transpose(1, 2)
+        h = torch.bmm(values, chances[:, :slots]) + torch.bmm(v, chances[:, slots:])
+        return h.transpose(1, 2).view(kv, group, 1, head)
 
     def flops(self, *inputs: TensorType) -> Expr:
         x = inputs[0]
@@ -108,6 +153,56 @@ def rotate(x: torch.Tensor, rope: torch.Tensor) -> torch.Tensor:
     left, right = x.chunk(2, dim=-1)
     cos, sin = rope
     return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
+
+
+def _turn(x: torch.Tensor, rope: torch.Tensor) -> torch.Tensor:
+    """What `rotate` gives, with slices that keep their axis, as mobile runtimes want them."""
+    half = x.shape[-1] // 2
+    left, right, cos, sin = x[..., :half], x[..., half:], rope[:1], rope[1:]
+    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
+
+
+def prompt_attention(call: Call, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None) -> torch.Tensor:
+    """Causal attention of a prompt with itself, a chunk of queries after another against the keys that any of it sees.
+
+    Args:
+        call: Holds the masks.
+        q: Scaled queries [K, G, T, h].
+        k: Keys [K, h, T].
+        v: Values [K, T, h].
+        window: Tokens that are seen back, the present one included; None for all.
+
+    Returns:
+        [K, G, T, h].
+    """
+    kv, group, tokens, head = q.shape
+    step = min(window or QUERIES, QUERIES)
+    made = []
+    for start in range(0, tokens, step):
+        end = min(tokens, start + step)
+        first = 0 if window is None else max(0, start - window + 1)
+        part = _part(q, 2, start, end).reshape(kv, group * (end - start), head)
+        scores = torch.bmm(part, _part(k, 2, first, end)).view(kv, group, end - start, end - first)
+        mask = call.constant(
+            ("mask", end - start, start - first, window), partial(_mask, end - start, start - first, window)
+        )
+        chances = (scores + mask).softmax(-1).view(kv, group * (end - start), end - first)
+        made.append(torch.bmm(chances, _part(v, 1, first, end)).view(kv, group, end - start, head))
+    while len(made) > 1:  # XNNPACK joins at most five tensors at once
+        made = [torch.cat(made[i : i + 4], dim=2) if made[i + 1 : i + 2] else made[i] for i in range(0, len(made), 4)]
+    return made[0]
+
+
+def _part(x: torch.Tensor, axis: int, start: int, end: int) -> torch.Tensor:
+    """A slice; the tensor itself where it is the whole, as an exported slice of everything ends a delegated piece."""
+    return x if end - start == x.shape[axis] else x.narrow(axis, start, end - start)
+
+
+def _mask(queries: int, before: int, window: int | None) -> torch.Tensor:
+    """What is added to scores, [queries, before + queries]: query i stands at key `before` + i."""
+    back = before + torch.arange(queries)[:, None] - torch.arange(before + queries)[None, :]
+    hidden = (back < 0) | (back >= window) if window is not None else back < 0
+    return torch.zeros(hidden.shape).masked_fill(hidden, HIDDEN)
 
 
 def _chunked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int) -> torch.Tensor:
@@ -148,7 +243,7 @@ class SwiGLU(Block):
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         x = inputs[0]
-        h = F.silu(F.linear(x, p.gate)) * F.linear(x, p.up)
+        h = F.silu(p.linear(x, "gate")) * p.linear(x, "up")
         return p.read(h, "down", ("width",))
 
     def flops(self, *inputs: TensorType) -> Expr:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from rankitect.errors import SpaceError
-from rankitect.graph import Block, Elementwise, Expr, Param, Params, TensorType, as_expr
+from rankitect.graph import Block, Call, Elementwise, Expr, Param, Params, TensorType, as_expr
 from rankitect.graph.expr import ExprLike
 
 __all__ = ["ACTIVATIONS", "Embed", "Linear", "Norm", "TiedHead"]
@@ -81,6 +81,9 @@ class Embed(Block):
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         return F.embedding(inputs[0], p.weight)
 
+    def deploy(self, p: Params, call: Call, *inputs: torch.Tensor) -> torch.Tensor:
+        return p.lookup("weight", inputs[0])
+
     def flops(self, *inputs: TensorType) -> Expr:
         return as_expr(0)
 
@@ -95,7 +98,10 @@ class TiedHead(Block):
         return {"weight": Param.of(self.vocab, inputs[0][-1], init="normal")}
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.linear(inputs[0], p.weight)
+        return p.linear(inputs[0], "weight")
+
+    def deploy(self, p: Params, call: Call, *inputs: torch.Tensor) -> torch.Tensor:
+        return self.run(p, call.last(inputs[0]))
 
     def flops(self, *inputs: TensorType) -> Expr:
         return 2 * inputs[0].numel * self.vocab
@@ -119,3 +125,10 @@ class Norm(Elementwise):
         if isinstance(size, int):
             return F.rms_norm(x, (size,), p.weight, self.eps)
         return x * torch.rsqrt(x.square().sum(-1, keepdim=True) / size + self.eps) * p.weight
+
+    def deploy(self, p: Params, call: Call, *inputs: torch.Tensor) -> torch.Tensor:
+        x = inputs[0]
+        size = x.shape[-1]
+        # The mean as a product: XNNPACK has matrix products, but no mean over the last axis alone.
+        mean = call.constant(("mean", size), lambda: torch.full((1, size), 1.0 / size))
+        return x * torch.rsqrt(F.linear(x * x, mean) + self.eps) * p.weight

@@ -1,7 +1,7 @@
 """The typed block graph: choices, blocks' contract, spaces, architectures and their readings without tensors."""
 
 from rankitect.graph.architecture import Architecture
-from rankitect.graph.block import Block, Elementwise, Param, Params, Sum, Zero
+from rankitect.graph.block import Block, Call, Elementwise, Param, Params, Sum, Zero
 from rankitect.graph.choices import Choice
 from rankitect.graph.expr import Expr, all_of, any_of, as_expr, sym
 from rankitect.graph.graph import Edge, Graph, Node, Wire
@@ -12,6 +12,7 @@ __all__ = [
     "Architecture",
     "B",
     "Block",
+    "Call",
     "Choice",
     "Edge",
     "Elementwise",

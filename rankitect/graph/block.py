@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, dataclass_transform
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rankitect.graph.graph import Wire
 
-__all__ = ["Block", "Elementwise", "Param", "Params"]
+__all__ = ["Block", "Call", "Elementwise", "Param", "Params"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,12 @@ class Params(Protocol):
             dims: The field or axis name of each of the units' axes; None for an axis that is no choice.
         """
 
+    def linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        """The weight `name`, [outputs..., D], applied to the last axis: [..., D] -> [..., all outputs].
+
+        A deployed program holds such a weight as a matrix, quantized if it is to be.
+        """
+
     def lookup(self, name: str, rows: torch.Tensor, bags: torch.Tensor | None = None) -> torch.Tensor:
         """Rows of the weight `name`, a `table`: the only way to read one.
 
@@ -108,6 +114,43 @@ class Params(Protocol):
 
     def sizes(self, dims: tuple[Expr, ...]) -> list[int]:
         """The sizes of dimensions as computed: under the architecture, or the largest in a relaxed model."""
+
+
+class Call(Protocol):
+    """One call of a deployed program: what `Block.deploy` gets beside weights and inputs.
+
+    A program is called with a whole prompt (prefill), or with one token whose predecessors left tensors in a cache
+    (decode). The batch is one sequence.
+    """
+
+    @property
+    def decode(self) -> bool:
+        """Whether this is a call with one token."""
+
+    @property
+    def position(self) -> torch.Tensor:
+        """In a decode, how many tokens were seen before, int64 [1]."""
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that the longest sequence holds."""
+
+    def constant(self, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """A tensor that depends on sizes alone, made once and stored once in the program under its key."""
+
+    def past(self, window: int | None, *shapes: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+        """In a decode, the block's cached tensors of these shapes, then what is to be added to their scores, [slots].
+
+        Args:
+            window: Tokens that are seen back, the present one included; None for all.
+            shapes: -1 stands for the slots.
+        """
+
+    def keep(self, *fresh: torch.Tensor) -> None:
+        """What the caller is to put into the cache, in the order of `past`, with tokens where it has slots."""
+
+    def last(self, x: torch.Tensor) -> torch.Tensor:
+        """The one row that the next token is predicted from: [1, T, D] -> [1, 1, D]."""
 
 
 @dataclass_transform(frozen_default=True)
@@ -133,6 +176,14 @@ class Block:
     def run(self, p: Params, *inputs: torch.Tensor) -> Any:
         """The outputs, as a pure function of weights and inputs."""
         raise SpaceError(f"block {type(self).__name__} has no `run`")
+
+    def deploy(self, p: Params, call: Call, *inputs: torch.Tensor) -> Any:
+        """The outputs within one call of a deployed program, from operators that mobile runtimes have.
+
+        Equal to what `run` gives for a prompt, or for its last token. Default: `run`, right for every block that
+        treats each token alone.
+        """
+        return self.run(p, *inputs)
 
     def flops(self, *inputs: TensorType) -> Expr:
         """Floating-point operations of one call, two for each multiplication with addition in matrix products.

@@ -20,6 +20,7 @@ from rankitect.graph.block import Input, Zeros
 from rankitect.graph.tables import Batch, upper_bound
 
 __all__ = [
+    "LinearReading",
     "Owner",
     "Plan",
     "RowStore",
@@ -231,7 +232,17 @@ def looked_up(
     return found if width is None or found.shape[-1] == width else found[..., :width]
 
 
-class SlicedParams:
+class LinearReading:
+    """`Params.linear` for whoever has the weights as attributes."""
+
+    __slots__ = ()
+
+    def linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        """A weight applied to the last axis."""
+        return F.linear(x, getattr(self, name).flatten(0, -2))
+
+
+class SlicedParams(LinearReading):
     """Weights and sizes of one step under one architecture (the `Params` that blocks see)."""
 
     __slots__ = ("_step", "_tensors", "present")
@@ -309,6 +320,7 @@ def run_plan(
     params: Callable[[Step], Any],
     mix: Callable[[Edge, torch.Tensor], torch.Tensor] | None = None,
     after: Callable[[Step, Any, tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]] | None = None,
+    call: Callable[[Step, Any, Sequence[torch.Tensor]], Any] | None = None,
 ) -> Any:
     """Run the steps of a plan.
 
@@ -318,6 +330,7 @@ def run_plan(
         params: Weights of a step.
         mix: In a relaxed model, weighs an input by its edge's gate.
         after: In a relaxed model, masks the outputs of a step.
+        call: In a deployed program, runs a step's block.
 
     Returns:
         The output, or a tuple where there are several.
@@ -330,7 +343,7 @@ def run_plan(
         if mix is not None:
             given = [mix(e, x) for e, x in zip(step.edges, given, strict=True)]
         p = params(step)
-        made = step.block.run(p, *given)
+        made = step.block.run(p, *given) if call is None else call(step, p, given)
         outputs = made if isinstance(made, tuple) else (made,)
         values[step.path] = outputs if after is None else after(step, p, outputs)
         for path in last:

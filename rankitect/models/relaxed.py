@@ -17,7 +17,7 @@ from torch import nn
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, Edge, Expr, SearchSpace
 from rankitect.graph.tables import Batch, Tables, joint_grid, tabulate
-from rankitect.models.plan import Owner, Step, bounds, looked_up, relaxed_plan, run_plan
+from rankitect.models.plan import LinearReading, Owner, Step, bounds, looked_up, relaxed_plan, run_plan
 from rankitect.models.supernet import Supernet
 
 __all__ = ["Mixture", "RelaxedSupernet", "one_hot"]
@@ -98,7 +98,7 @@ class Mixture:
         return torch.cat([mask.new_ones(1), mask]) - torch.cat([mask, mask.new_zeros(1)])
 
 
-class _RelaxedParams:
+class _RelaxedParams(LinearReading):
     """Whole weights, and masks in place of slices (the `Params` that blocks see)."""
 
     __slots__ = ("_mixture", "_step", "_tensors", "present")

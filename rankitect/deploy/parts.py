@@ -1,0 +1,153 @@
+"""The parts of a model that are timed alone: each distinct layer once, and what stands around the layers.
+
+A model's latency is composed of its parts': a search meets thousands of architectures, and few different layers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from rankitect.graph import Expr
+from rankitect.models.deployed import DeployedCall, Segment, random_weights, segments
+from rankitect.models.plan import Plan, SlicedParams, Step, WeightTree, find_owner, run_plan
+
+__all__ = ["Part", "Workload", "parts_of", "reference_part"]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is timed.
+
+    Attributes:
+        mode: "prefill": a prompt of so many tokens; "decode": the token after all others of a context of so many.
+        tokens: Of the prompt, or of the context.
+    """
+
+    mode: Literal["prefill", "decode"]
+    tokens: int
+
+    @property
+    def called(self) -> int:
+        """Tokens of one call."""
+        return self.tokens if self.mode == "prefill" else 1
+
+    def __str__(self) -> str:
+        return f"{self.mode} {self.tokens}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part under one workload.
+
+    Attributes:
+        name: Where it was found, for people ("layers.3"; "" for what stands around the layers).
+        plan: Its steps.
+        workload: What is timed.
+        inputs: Shapes of the plan's inputs.
+        key: Equal for parts that are the same program.
+    """
+
+    name: str
+    plan: Plan
+    workload: Workload
+    inputs: tuple[tuple[int, ...], ...]
+    key: str
+
+    def program(self) -> DeployedCall:
+        """The call to lower, with random weights: values do not change the time."""
+        generator = torch.Generator().manual_seed(0)
+        example = [
+            torch.zeros(shape, dtype=torch.int64) if len(shape) == 2 else torch.randn(shape, generator=generator)
+            for shape in self.inputs
+        ]
+        weights = random_weights(self.plan)
+        return DeployedCall(self.plan, weights, self.workload.tokens, self.workload.mode == "decode", example)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of its weights in float32."""
+        return sum(4 * _product(shape) for shape in self.plan.shapes().values())
+
+
+def parts_of(plan: Plan, workload: Workload) -> list[Part]:
+    """The parts of a model, in the order in which they run, what stands around the layers last.
+
+    Raises:
+        SpaceError: The model is no single stream through layers.
+    """
+    shapes = _shapes(plan, workload.called)
+    found = []
+    for segment in segments(plan):
+        inputs = tuple(shapes[path] for path in segment.plan.inputs)
+        found.append(Part(segment.name, segment.plan, workload, inputs, _key(segment, workload, inputs)))
+    return found
+
+
+def _shapes(plan: Plan, tokens: int) -> dict[str, tuple[int, ...]]:
+    """Shape of what each step gives, for one sequence: a run without numbers."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def note(step: Step, p: Any, outputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        found[step.path] = tuple(outputs[0].shape)
+        return outputs
+
+    with torch.no_grad(), torch.device("meta"):
+        tree = WeightTree({key: torch.empty(shape) for key, shape in plan.shapes().items()})
+        ids = [torch.empty(1, tokens, dtype=torch.int64) for _ in plan.inputs]
+        owners = {s.weights: find_owner(tree, s.weights) for s in plan.steps if s.shapes}
+        run_plan(plan, ids, lambda s: SlicedParams(s, owners.get(s.weights, tree)), after=note)
+    return {**found, **dict.fromkeys(plan.inputs, (1, tokens))}
+
+
+def _key(segment: Segment, workload: Workload, inputs: Sequence[tuple[int, ...]]) -> str:
+    """Fingerprint of a part: its blocks, sizes and wires, without the names that say where it stands."""
+    names = {path: f"in{i}" for i, path in enumerate(segment.plan.inputs)}
+    names |= {step.path: f"step{i}" for i, step in enumerate(segment.plan.steps)}
+    steps = []
+    for step in segment.plan.steps:
+        block = step.block
+        fields = {f.name: getattr(block, f.name) for f in dataclasses.fields(block)}  # type: ignore[arg-type]
+        plain = {k: v for k, v in fields.items() if not isinstance(v, Expr) and not hasattr(v, "values")}
+        steps.append(
+            {
+                "block": f"{type(block).__module__}.{type(block).__qualname__}",
+                "fields": {k: repr(v) for k, v in sorted(plain.items())},
+                "sizes": {k: int(v) for k, v in sorted(step.sizes.items())},
+                "shapes": {k: list(v) for k, v in sorted(step.shapes.items())},
+                "edges": [[names[e.source], e.index] for e in step.edges],
+            }
+        )
+    text = json.dumps({"steps": steps, "inputs": inputs, "workload": str(workload)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def reference_part(workload: Workload, width: int = 576, kv: int = 3, group: int = 3, ffn: int = 1536) -> Part:
+    """A fixed decoder layer (the sizes of SmolLM2-135M), beside which every other program is timed."""
+    from rankitect.blocks import GQA, Embed, Norm, Rope, SwiGLU, TiedHead
+    from rankitect.graph import B, Graph, SearchSpace, T
+    from rankitect.models.plan import make_plan
+
+    g = Graph("reference")
+    ids = g.input("ids", B, T, dtype="int")
+    rope = Rope(32)(ids, name="rope")
+    x = Embed(64, width)(ids, name="embed")
+    with g.inside("layers"), g.inside("0"):
+        x = x + GQA(kv, group, 64)(Norm()(x, name="norm1"), rope, name="attn")
+        x = x + SwiGLU(ffn)(Norm()(x, name="norm2"), name="mlp")
+    g.out = TiedHead(64)(x, name="head", weights="embed")
+    space = SearchSpace(g, version="1")
+    return parts_of(make_plan(space, space.architecture({})), workload)[0]
+
+
+def _product(shape: Sequence[int]) -> int:
+    found = 1
+    for n in shape:
+        found *= n
+    return found

@@ -1,0 +1,281 @@
+"""A model as the calls of a deployed program: the prefill of a prompt, and the decode of one token with a cache.
+
+Both are the same plan as the standalone model's, run by `Block.deploy` instead of `Block.run`. Caches are inputs that
+are only read, and what is to be added to them are outputs: nothing is copied, and any runtime can hold them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rankitect.errors import SpaceError
+from rankitect.models.plan import Plan, SlicedParams, Step, WeightTree, find_owner, run_plan, take
+
+__all__ = ["Cache", "DeployedCall", "Segment", "segments"]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """One cached tensor of a block.
+
+    Attributes:
+        path: The block.
+        shape: Its shape; slots of tokens on the axis `slots`.
+        slots: The axis of the slots.
+        window: How many tokens back are seen, the present one included; None for all.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    slots: int
+    window: int | None
+
+
+class DeployedCall(nn.Module):
+    """The forward of one call, to be exported.
+
+    Inputs: the plan's (ids [1, T] for a whole model); then, in a prefill, `last` [1, T], one where the next token is
+    predicted from and zero elsewhere; in a decode, the position, int64 [1], a mask [slots] for each different window,
+    and the cached tensors. Outputs: the plan's, then what is to be cached.
+
+    Args:
+        plan: The steps.
+        weights: Holds the weights under the plan's names.
+        tokens: Tokens of the prompt, or 1 in a decode.
+        capacity: Tokens that the longest sequence holds.
+        decode: Which call.
+        example: Inputs of the plan, for shapes.
+
+    Raises:
+        SpaceError: A decode leaves no room for a token before.
+    """
+
+    def __init__(
+        self, plan: Plan, weights: nn.Module, capacity: int, decode: bool, example: Sequence[torch.Tensor]
+    ) -> None:
+        super().__init__()
+        if capacity < 2:
+            raise SpaceError(f"a sequence of {capacity} tokens leaves nothing to decode: at least 2")
+        self.plan, self.capacity, self.decode = plan, capacity, decode
+        self._weights = [weights]  # in a list: only what the call uses is registered, in the form in which it is used
+        self._keys: dict[Hashable, str] = {}
+        self.matrices = nn.ModuleDict()
+        self.caches: list[Cache] = []
+        self.masks: list[int | None] = []
+        self._example = tuple(example)
+        self._uses_last = False
+        self._probe()
+
+    def _probe(self) -> None:
+        """Run once to find constants and caches."""
+        probe = _Running(self, self._example, probing=True)
+        with torch.no_grad():
+            self._run(probe, self._example)
+        self.caches, self._uses_last = probe.caches, probe.uses_last
+        self.masks = list(dict.fromkeys(c.window for c in self.caches)) if self.decode else []
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one call."""
+        return self._example[0].shape[1]
+
+    def slots(self, window: int | None) -> int:
+        """Slots of a cache for tokens before the present one."""
+        return self.capacity - 1 if window is None else min(self.capacity, window) - 1
+
+    def example(self) -> tuple[torch.Tensor, ...]:
+        """Inputs of the right shapes: a full cache, and the last token of the prompt."""
+        if not self.decode:
+            return (*self._example, torch.eye(self.tokens)[-1:]) if self._uses_last else self._example
+        masks = [torch.zeros(self.slots(w)) for w in self.masks]
+        generator = torch.Generator().manual_seed(0)
+        past = [torch.randn(self.past_shape(c), generator=generator) for c in self.caches]
+        return (*self._example, torch.tensor([self.capacity - 1]), *masks, *past)
+
+    def past_shape(self, cache: Cache) -> tuple[int, ...]:
+        """Shape of a cached tensor as an input."""
+        return tuple(self.slots(cache.window) if i == cache.slots else n for i, n in enumerate(cache.shape))
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """One call; see the class."""
+        call = _Running(self, inputs)
+        found = self._run(call, inputs[: len(self.plan.inputs)])
+        return (*(found if isinstance(found, tuple) else (found,)), *call.fresh)
+
+    def _run(self, call: _Running, inputs: Sequence[torch.Tensor]) -> Any:
+        def turn(step: Step, p: Any, given: Sequence[torch.Tensor]) -> Any:
+            call.path = step.path
+            return step.block.deploy(p, call, *given)
+
+        return run_plan(self.plan, inputs, lambda s: _DeployedParams(s, self), call=turn)
+
+    def constant(self, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """A registered tensor, made at its first use."""
+        if key not in self._keys:
+            self._keys[key] = name = f"constant{len(self._keys)}"
+            self.register_buffer(name, make().detach().contiguous())
+        return self.get_buffer(self._keys[key])
+
+    def weight(self, step: Step, name: str) -> torch.Tensor:
+        """A weight as it is held, under the step's sizes."""
+        found = getattr(find_owner(self._weights[0], step.weights), name)
+        return take(found, step.shapes[name])
+
+    def matrix(self, step: Step, name: str, outputs: int) -> nn.Module:
+        """A weight as a matrix; the first `outputs` axes are its rows."""
+        key = f"{step.weights}.{name}".replace(".", "_")
+        if key not in self.matrices:
+            weight = self.weight(step, name).detach()
+            weight = weight.flatten(outputs).flatten(0, outputs - 1)
+            made = nn.Linear(0, 0, bias=False, device="meta")
+            made.weight = nn.Parameter(weight, requires_grad=False)
+            made.out_features, made.in_features = weight.shape
+            self.matrices[key] = made
+        return self.matrices[key]
+
+
+class _DeployedParams(SlicedParams):
+    """Weights of one step, each registered in the form in which it is used."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> torch.Tensor:
+        step, program = self._step, self._tensors
+        return program.constant((step.weights, name), lambda: program.weight(step, name))
+
+    def linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        outputs = len(self._step.shapes[name]) - 1
+        return self._tensors.matrix(self._step, name, outputs)(x)
+
+    def read(self, h: torch.Tensor, name: str, dims: tuple[str | None, ...]) -> torch.Tensor:
+        return self._tensors.matrix(self._step, name, 1)(h.flatten(-len(dims)))
+
+    def lookup(self, name: str, rows: torch.Tensor, bags: torch.Tensor | None = None) -> torch.Tensor:
+        if bags is not None:
+            raise SpaceError(f"{self._step.path}: tables with bags stay outside of deployed programs")
+        return F.embedding(rows, getattr(self, name))
+
+
+class _Running:
+    """The `Call` of one forward."""
+
+    def __init__(self, program: DeployedCall, inputs: Sequence[torch.Tensor], probing: bool = False) -> None:
+        self._program, self._probing = program, probing
+        self._rest = list(inputs[len(program.plan.inputs) :])
+        self._next = 0
+        self.path = ""
+        self.fresh: list[torch.Tensor] = []
+        self.caches: list[Cache] = []
+        self.uses_last = False
+
+    @property
+    def decode(self) -> bool:
+        return self._program.decode
+
+    @property
+    def capacity(self) -> int:
+        return self._program.capacity
+
+    @property
+    def position(self) -> torch.Tensor:
+        return torch.zeros(1, dtype=torch.int64) if self._probing else self._rest[0]
+
+    def constant(self, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        return self._program.constant(key, make)
+
+    def past(self, window: int | None, *shapes: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+        slots = self._program.slots(window)
+        if self._probing:
+            self.caches += [Cache(self.path, tuple(s), s.index(-1), window) for s in shapes]
+            return (*(torch.zeros([slots if n < 0 else n for n in s]) for s in shapes), torch.zeros(slots))
+        masks = self._program.masks
+        at = 1 + len(masks) + self._next
+        self._next += len(shapes)
+        return (*self._rest[at : at + len(shapes)], self._rest[1 + masks.index(window)])
+
+    def keep(self, *fresh: torch.Tensor) -> None:
+        self.fresh += fresh
+
+    def last(self, x: torch.Tensor) -> torch.Tensor:
+        self.uses_last = True
+        if self.decode or self._probing:
+            return x[:, -1:]
+        return torch.bmm(self._rest[0].view(1, 1, -1), x)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a model that is measured alone: what stands before the first layer, one layer, what follows.
+
+    Attributes:
+        name: "layers.3"; "" for the rest of the model, before and after the layers.
+        plan: Its steps, as a plan of their own.
+    """
+
+    name: str
+    plan: Plan
+
+
+def segments(plan: Plan, scope: str = "layers") -> list[Segment]:
+    """A model cut at its repeated scope.
+
+    Weightless steps that read the model's inputs alone (positions) are part of every segment that needs them.
+
+    Args:
+        plan: A model with one stream of hidden states through its layers.
+        scope: The scope of the repeats.
+
+    Raises:
+        SpaceError: A layer has no single input and output.
+    """
+    by_name: dict[str, list[Step]] = {}
+    for step in plan.steps:
+        parts = step.path.split(".")
+        by_name.setdefault(".".join(parts[:2]) if parts[0] == scope else "", []).append(step)
+    rest = by_name.pop("", [])
+    free = {s.path: s for s in rest if not s.shapes and all(e.source in plan.inputs for e in s.edges)}
+    found = [_layer(name, steps, free, plan) for name, steps in by_name.items()]
+    ends = _rest(rest, by_name, plan)
+    return [*found, Segment("", ends)]
+
+
+def _layer(name: str, steps: Sequence[Step], free: Mapping[str, Step], plan: Plan) -> Segment:
+    inside = {s.path for s in steps}
+    sources = list(dict.fromkeys(e.source for s in steps for e in s.edges if e.source not in inside))
+    shared = [free[path] for path in sources if path in free]
+    streams = [path for path in sources if path not in free]
+    used = {e.source for s in plan.steps if s.path not in inside for e in s.edges} | {e.source for e in plan.outputs}
+    outputs = [s.path for s in steps if s.path in used]
+    if len(streams) != 1 or len(outputs) != 1:
+        raise SpaceError(
+            f"{name} has {len(streams)} inputs and {len(outputs)} outputs: only a single stream can be cut"
+        )
+    needed = list(dict.fromkeys([*streams, *(e.source for s in shared for e in s.edges)]))
+    edge = replace(steps[0].edges[0], source=outputs[0], index=0)
+    return Segment(name, Plan(tuple(needed), (*shared, *steps), (edge,)))
+
+
+def _rest(steps: Sequence[Step], layers: Mapping[str, Sequence[Step]], plan: Plan) -> Plan:
+    """The steps outside the layers, joined as though there were no layers."""
+    inside = {s.path for layer in layers.values() for s in layer}
+    before = [s.path for s in steps if not any(e.source in inside for e in s.edges)]
+    streams = {e.source for layer in layers.values() for s in layer for e in s.edges} & set(before)
+    entry = [path for path in streams if any(s.path == path and s.shapes for s in steps)]
+    joined = []
+    for s in steps:
+        edges = tuple(replace(e, source=entry[0], index=0) if e.source in inside else e for e in s.edges)
+        joined.append(replace(s, edges=edges))
+    used = {e.source for s in joined for e in s.edges} | {e.source for e in plan.outputs}
+    return Plan(plan.inputs, tuple(s for s in joined if s.path in used), plan.outputs)
+
+
+def random_weights(plan: Plan, seed: int = 0) -> WeightTree:
+    """Weights of the right shapes for measuring time, which values do not change."""
+    generator = torch.Generator().manual_seed(seed)
+    return WeightTree({k: torch.randn(shape, generator=generator) * 0.02 for k, shape in plan.shapes().items()})
