@@ -111,7 +111,7 @@ class GQA(Block):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=(back >= 0) & (back < window), enable_gqa=gqa)
 
     def deploy(self, p: Params, call: Call, *inputs: torch.Tensor) -> torch.Tensor:
-        """See `Block.deploy`. Kept are the rotated keys [K, T, h] and the values [K, h, T], each as it is multiplied."""
+        """See `Block.deploy`. Kept are the rotated keys [K, T, h] and the values [K, h, T], as they are multiplied."""
         x, rope = inputs
         kv, group, head = p.size("kv"), p.size("group"), self.head
         tokens = x.shape[1]
@@ -183,9 +183,8 @@ def prompt_attention(call: Call, q: torch.Tensor, k: torch.Tensor, v: torch.Tens
         first = 0 if window is None else max(0, start - window + 1)
         part = _part(q, 2, start, end).reshape(kv, group * (end - start), head)
         scores = torch.bmm(part, _part(k, 2, first, end)).view(kv, group, end - start, end - first)
-        mask = call.constant(
-            ("mask", end - start, start - first, window), partial(_mask, end - start, start - first, window)
-        )
+        shape = (end - start, start - first, window)
+        mask = call.constant(("mask", *shape), partial(_mask, *shape))
         chances = (scores + mask).softmax(-1).view(kv, group * (end - start), end - first)
         made.append(torch.bmm(chances, _part(v, 1, first, end)).view(kv, group, end - start, head))
     while len(made) > 1:  # XNNPACK joins at most five tensors at once

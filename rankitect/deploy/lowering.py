@@ -10,9 +10,9 @@ import copy
 import gc
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -20,11 +20,14 @@ from torch import nn
 
 from rankitect.errors import DeployError
 
-__all__ = ["GROUP", "Lowered", "Precision", "lower"]
+__all__ = ["GROUP", "TOLERANCE", "Lowered", "Precision", "lower", "quantized", "require_runtime"]
 
 Precision = Literal["float32", "8da4w"]
 GROUP = 32
 """Weights that share a scale in 8da4w: 8-bit dynamic activations, 4-bit weights."""
+
+TOLERANCE = {"float32": 1e-3, "8da4w": 5e-2}
+"""Largest allowed difference between a program's outputs and its module's, relative to the largest output."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Lowered:
         delegated: Operators that XNNPACK runs.
         portable: Operators that the portable kernels run, by name with their number.
         pieces: Delegated pieces.
-        eager: The exported module's outputs for its example, of the quantized module where it is.
+        errors: By method, the largest difference to the exported module's outputs for its example, relative to the
+            largest output; a quantized program is compared with the quantized module.
     """
 
     buffer: bytes
@@ -45,7 +49,7 @@ class Lowered:
     delegated: int
     portable: dict[str, int]
     pieces: int
-    eager: tuple[torch.Tensor, ...] = field(repr=False)
+    errors: dict[str, float] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
@@ -53,55 +57,82 @@ class Lowered:
         return self.delegated / max(1, self.delegated + sum(self.portable.values()))
 
 
-def lower(module: nn.Module, example: Sequence[torch.Tensor], precision: Precision = "float32") -> Lowered:
-    """Lower a module for one set of shapes.
+def lower(methods: Mapping[str, nn.Module], precision: Precision = "float32", check: bool = True) -> Lowered:
+    """Lower the methods of one program, each for the shapes of its example; equal weights are stored once.
 
     Args:
-        module: What to export; its parameters are not changed.
-        example: Inputs of the shapes that the program is for.
-        precision: "float32", or "8da4w" (arXiv 2402.14905 and its successors deploy so).
+        methods: What to export, by name: modules with `example()`, which gives inputs.
+        precision: "float32", or "8da4w": 8-bit dynamic activations and 4-bit weights in groups (`quantized`).
+        check: Run every method in this process and compare its outputs with the module's.
 
     Raises:
-        DeployError: ExecuTorch is not installed, or an operator cannot be exported; says which.
+        DeployError: ExecuTorch is not installed, an operator cannot be exported (says which), or outputs differ by
+            more than `TOLERANCE`.
     """
-    _require()
+    require_runtime()
     from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
     from executorch.exir.passes import MemoryPlanningPass
 
-    example = tuple(example)
-    frozen = [p for p in module.parameters() if p.requires_grad]
-    for p in frozen:
-        p.requires_grad_(False)
+    eager: dict[str, tuple[torch.Tensor, ...]] = {}
     try:
         with _quietly(), torch.no_grad():
-            if precision == "8da4w":
-                module = _quantized(module)
-            eager = module(*example)
-            exported = torch.export.export(module.eval(), example, strict=False)
+            exported = {}
+            for name, method in methods.items():
+                example = method.example()  # type: ignore[operator]
+                module = quantized(method) if precision == "8da4w" else method
+                if check:
+                    eager[name] = tuple(module(*example))
+                exported[name] = torch.export.export(module.eval(), example, strict=False)
             edge = to_edge_transform_and_lower(
                 exported,
-                partitioner=[_partitioner()],
+                partitioner={name: [_partitioner()] for name in exported},
                 compile_config=EdgeCompileConfig(_check_ir_validity=False),
             )
-            delegated, portable, pieces = _count(edge.exported_program().graph_module)
+            counts = [_count(edge.exported_program(name).graph_module) for name in exported]
             # Inputs stay where the caller has them: a cache is not copied for every token.
             memory = MemoryPlanningPass(alloc_graph_input=False)
             buffer = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=memory)).buffer
     except Exception as error:
         raise DeployError(f"The model cannot be exported: {_first_line(error)}") from error
-    finally:
-        for p in frozen:
-            p.requires_grad_(True)
-    outputs = eager if isinstance(eager, tuple) else (eager,)
-    return Lowered(buffer, precision, delegated, portable, pieces, tuple(outputs))
+    portable: dict[str, int] = {}
+    for _, by_name, _ in counts:
+        portable = {k: portable.get(k, 0) + by_name.get(k, 0) for k in {**portable, **by_name}}
+    made = Lowered(buffer, precision, sum(c[0] for c in counts), portable, sum(c[2] for c in counts))
+    if not check:
+        return made
+    return replace(made, errors=_compare(made, methods, eager))
 
 
-def _require() -> None:
+def _compare(
+    made: Lowered, methods: Mapping[str, nn.Module], eager: Mapping[str, tuple[torch.Tensor, ...]]
+) -> dict[str, float]:
+    from executorch.runtime import Runtime
+
+    errors = {}
+    program = Runtime.get().load_program(made.buffer)
+    for name, method in methods.items():
+        inputs = [x.contiguous() for x in method.example()]  # type: ignore[operator]
+        found = program.load_method(name).execute(inputs)
+        parts = [
+            float((a - b).abs().max() / b.abs().max().clamp_min(1e-12)) for a, b in zip(found, eager[name], strict=True)
+        ]
+        errors[name] = max(parts)
+        if not errors[name] <= TOLERANCE[made.precision]:
+            raise DeployError(
+                f"The exported {name} differs from the model by {errors[name]:.2g} of its largest output; at most "
+                f"{TOLERANCE[made.precision]:g} is allowed in {made.precision}."
+            )
+    return errors
+
+
+def require_runtime() -> None:
+    """Raise a `DeployError` where ExecuTorch is not installed."""
     from importlib.util import find_spec
 
     if find_spec("executorch") is None or find_spec("torchao") is None:
         raise DeployError(
-            "ExecuTorch is not installed: pip install 'rankitect[deploy]' (in this repository: make venv EXTRAS=deploy)."
+            "ExecuTorch is not installed: pip install 'rankitect[deploy]' (in this repository: "
+            "make venv EXTRAS=deploy)."
         )
 
 
@@ -111,12 +142,15 @@ def _partitioner() -> Any:
     return XnnpackPartitioner()
 
 
-def _quantized(module: nn.Module) -> nn.Module:
-    """A copy with quantized matrices; one whose inputs are no multiple of the group stays as it is."""
+def quantized(module: nn.Module) -> nn.Module:
+    """A copy with matrices in 8da4w; one whose inputs are no multiple of the group stays as it is."""
     from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup, quantize_
 
     copied = copy.deepcopy(module)
-    config = Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=PerGroup(GROUP))
+    config = Int8DynamicActivationIntxWeightConfig(
+        weight_dtype=getattr(torch, "int4"),  # noqa: B009 (torch's types do not know it)
+        weight_granularity=PerGroup(GROUP),
+    )
     quantize_(copied, config, lambda part, name: isinstance(part, nn.Linear) and part.weight.shape[1] % GROUP == 0)
     return copied
 
@@ -129,7 +163,7 @@ def _count(graph: Any) -> tuple[int, dict[str, int], int]:
     portable = {
         str(name): int(row.non_delegated)
         for name, row in info.delegation_by_operator.items()
-        if row.non_delegated and name != "getitem"
+        if row.non_delegated and name != "getitem"  # which only takes a piece's outputs apart
     }
     return int(info.num_delegated_nodes), portable, int(info.num_delegated_subgraphs)
 

@@ -121,7 +121,7 @@ class Meter:
     def __init__(self, settings: TimingSettings, should_stop: Callable[[], bool] = lambda: False) -> None:
         self.settings, self._should_stop = settings, should_stop
         self._process: subprocess.Popen[str] | None = None
-        self._log = tempfile.TemporaryFile("w+", errors="replace")
+        self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed with the meter)
 
     def __enter__(self) -> Meter:
         return self

@@ -133,9 +133,8 @@ class DeployedCall(nn.Module):
         if key not in self.matrices:
             weight = self.weight(step, name).detach()
             weight = weight.flatten(outputs).flatten(0, outputs - 1)
-            made = nn.Linear(0, 0, bias=False, device="meta")
+            made = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
             made.weight = nn.Parameter(weight, requires_grad=False)
-            made.out_features, made.in_features = weight.shape
             self.matrices[key] = made
         return self.matrices[key]
 
@@ -143,20 +142,28 @@ class DeployedCall(nn.Module):
 class _DeployedParams(SlicedParams):
     """Weights of one step, each registered in the form in which it is used."""
 
-    __slots__ = ()
+    __slots__ = ("_program",)
+
+    def __init__(self, step: Step, program: DeployedCall) -> None:
+        super().__init__(step, program)
+        self._program = program
 
     def __getattr__(self, name: str) -> torch.Tensor:
-        step, program = self._step, self._tensors
+        step, program = self._step, self._program
         return program.constant((step.weights, name), lambda: program.weight(step, name))
 
     def linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        outputs = len(self._step.shapes[name]) - 1
-        return self._tensors.matrix(self._step, name, outputs)(x)
+        """The weight as a matrix, whatever form it is held in."""
+        found: torch.Tensor = self._program.matrix(self._step, name, len(self._step.shapes[name]) - 1)(x)
+        return found
 
     def read(self, h: torch.Tensor, name: str, dims: tuple[str | None, ...]) -> torch.Tensor:
-        return self._tensors.matrix(self._step, name, 1)(h.flatten(-len(dims)))
+        """The weight as a matrix, whatever form it is held in."""
+        found: torch.Tensor = self._program.matrix(self._step, name, 1)(h.flatten(-len(dims)))
+        return found
 
     def lookup(self, name: str, rows: torch.Tensor, bags: torch.Tensor | None = None) -> torch.Tensor:
+        """Rows of a table, which is registered as it is."""
         if bags is not None:
             raise SpaceError(f"{self._step.path}: tables with bags stay outside of deployed programs")
         return F.embedding(rows, getattr(self, name))
@@ -225,7 +232,8 @@ class Segment:
 def segments(plan: Plan, scope: str = "layers") -> list[Segment]:
     """A model cut at its repeated scope.
 
-    Weightless steps that read the model's inputs alone (positions) are part of every segment that needs them.
+    A layer without weights (one that is left out) is no segment. Weightless steps that read the model's inputs alone
+    (positions) are part of every segment that needs them.
 
     Args:
         plan: A model with one stream of hidden states through its layers.
@@ -240,7 +248,7 @@ def segments(plan: Plan, scope: str = "layers") -> list[Segment]:
         by_name.setdefault(".".join(parts[:2]) if parts[0] == scope else "", []).append(step)
     rest = by_name.pop("", [])
     free = {s.path: s for s in rest if not s.shapes and all(e.source in plan.inputs for e in s.edges)}
-    found = [_layer(name, steps, free, plan) for name, steps in by_name.items()]
+    found = [_layer(name, s, free, plan) for name, s in by_name.items() if any(step.shapes for step in s)]
     ends = _rest(rest, by_name, plan)
     return [*found, Segment("", ends)]
 

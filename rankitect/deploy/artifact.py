@@ -1,0 +1,202 @@
+"""What a phone app loads: one .pte file with the methods `prefill` and `decode`, its tokenizer, and how to call it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rankitect.data.files import file_sha256, write_atomically
+from rankitect.data.tokenizer import Tokenizer, load_tokenizer
+from rankitect.deploy.generate import Generator, Layout
+from rankitect.deploy.lowering import Lowered, Precision, lower, quantized, require_runtime
+from rankitect.errors import AssetError, DeployError
+from rankitect.models.deployed import DeployedCall
+from rankitect.models.supernet import Standalone
+
+__all__ = ["CARD", "PROGRAM", "Deployed", "export", "load", "runtime_version"]
+
+SCHEMA = 1
+CARD = "program.json"
+PROGRAM = "model.pte"
+PROBE = (11, 5, 7)
+"""Token ids from which eager and exported model are compared."""
+CHECKED = 8
+"""Tokens of that comparison."""
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A program that was loaded.
+
+    Attributes:
+        generator: Generates.
+        tokenizer: Of the model.
+        card: What program.json says.
+        load_ms: Milliseconds to load the program and pack its weights.
+    """
+
+    generator: Generator
+    tokenizer: Tokenizer
+    card: Mapping[str, Any]
+    load_ms: float
+
+
+def runtime_version() -> str:
+    """Version of the installed ExecuTorch.
+
+    Raises:
+        DeployError: It is not installed.
+    """
+    require_runtime()
+    return metadata.version("executorch")
+
+
+def calls(model: Standalone, prompt: int, capacity: int) -> dict[str, DeployedCall]:
+    """The two calls of a language model.
+
+    Args:
+        model: Token ids [1, T] to logits.
+        prompt: Tokens of a prefill.
+        capacity: Tokens of the longest sequence.
+    """
+    ids = torch.zeros(1, prompt, dtype=torch.int64)
+    return {
+        "prefill": DeployedCall(model.plan, model, capacity, False, (ids,)),
+        "decode": DeployedCall(model.plan, model, capacity, True, (ids[:, :1],)),
+    }
+
+
+def export(
+    folder: str | Path,
+    model: Standalone,
+    tokenizer: Tokenizer,
+    *,
+    prompt: int,
+    capacity: int,
+    precision: Precision = "float32",
+    notes: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
+    """Write a language model as a program. The card comes last: where it is, all is there.
+
+    Outputs are compared with the eager model's, and so are the first greedy tokens.
+
+    Args:
+        folder: Created if it does not exist.
+        model: What to export.
+        tokenizer: Of the model.
+        prompt: Tokens of a prefill.
+        capacity: Tokens of the longest sequence, prompt and answer together; more than `prompt`.
+        precision: Of the program.
+        notes: Plain data for the card.
+
+    Returns:
+        Paths relative to the folder, by artifact: "program", "program_card", "tokenizer".
+
+    Raises:
+        DeployError: The model cannot be exported, or the program does not give what the model gives.
+    """
+    if not 1 <= prompt < capacity:
+        raise DeployError(f"capacity is {capacity}; it must be more than the prompt's {prompt} tokens.")
+    folder = Path(folder)
+    methods = calls(model, prompt, capacity)
+    started = time.perf_counter()
+    made = lower(methods, precision)
+    seconds = time.perf_counter() - started
+    layout = Layout.of(methods["prefill"], methods["decode"])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CARD).unlink(missing_ok=True)
+    write_atomically(folder / PROGRAM, lambda part: part.write_bytes(made.buffer))
+    _check_tokens(folder / PROGRAM, layout, methods, made)
+    tokenizer.save(folder)
+    card = {
+        "schema": SCHEMA,
+        "kind": "rankitect program",
+        "runtime": {"name": "executorch", "version": runtime_version(), "backend": "XNNPACK"},
+        "precision": precision,
+        "layout": layout.to_json(),
+        "delegated": {"operators": made.delegated, "share": made.share, "portable": made.portable},
+        "checked": {"errors": made.errors, "greedy_tokens": CHECKED},
+        "lowering_seconds": round(seconds, 1),
+        "bytes": len(made.buffer),
+        "sha256": file_sha256(folder / PROGRAM),
+        "notes": dict(notes or {}),
+    }
+    write_atomically(folder / CARD, lambda part: part.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8"))
+    return {"program": PROGRAM, "program_card": CARD, "program_tokenizer": "tokenizer.json"}
+
+
+def _check_tokens(path: Path, layout: Layout, methods: Mapping[str, DeployedCall], made: Lowered) -> None:
+    eager: dict[str, nn.Module] = dict(methods)
+    if made.precision != "float32":
+        eager = {name: quantized(module) for name, module in methods.items()}
+
+    def run(name: str) -> Any:
+        def call(inputs: Any) -> Any:
+            with torch.no_grad():
+                return eager[name](*inputs)
+
+        return call
+
+    prompt = list(PROBE)[: layout.prompt]
+    count = min(CHECKED, layout.capacity - len(prompt))
+    wanted = Generator(layout, run("prefill"), run("decode")).greedy(prompt, count)
+    found = _generator(path, layout)[0].greedy(prompt, count)
+    if found != wanted and made.precision == "float32":
+        raise DeployError(f"The program generates tokens {found} where the model generates {wanted}.")
+
+
+def _generator(path: Path, layout: Layout) -> tuple[Generator, float]:
+    from executorch.runtime import Runtime
+
+    started = time.perf_counter()
+    try:
+        program = Runtime.get().load_program(path)
+        methods = {name: program.load_method(name) for name in ("prefill", "decode")}
+    except (RuntimeError, KeyError) as error:
+        raise DeployError(f"{path} cannot be loaded by ExecuTorch {runtime_version()}: {error}") from error
+    elapsed = (time.perf_counter() - started) * 1e3
+    return Generator(layout, methods["prefill"].execute, methods["decode"].execute), elapsed
+
+
+def load(folder: str | Path, *, verify: bool = True) -> Deployed:
+    """Load what `export` wrote.
+
+    Args:
+        folder: The program's folder.
+        verify: Compare the file's SHA-256 with the card's.
+
+    Raises:
+        AssetError: A file is missing, altered or of another schema.
+        DeployError: The program is from another runtime version, or cannot be loaded.
+    """
+    folder = Path(folder)
+    if not (folder / CARD).is_file():
+        raise AssetError(f"{folder} has no {CARD}: it is no exported program, or writing it was interrupted.")
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        layout, made_by, sha256 = Layout.from_json(card["layout"]), card["runtime"]["version"], card["sha256"]
+        schema = card["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AssetError(f"{folder / CARD} is damaged ({type(error).__name__}: {error}). Copy it again.") from error
+    if schema != SCHEMA:
+        raise AssetError(f"{folder / CARD} has schema {schema!r}; this version of Rankitect reads {SCHEMA}.")
+    here = runtime_version()
+    if made_by != here:
+        raise DeployError(
+            f"{folder / PROGRAM} was exported for ExecuTorch {made_by}; this is {here}. Export the candidate again, or "
+            f"install executorch=={made_by}."
+        )
+    if not (folder / PROGRAM).is_file():
+        raise AssetError(f"{folder} has no {PROGRAM}. Copy the whole folder again.")
+    if verify and file_sha256(folder / PROGRAM) != sha256:
+        raise AssetError(f"{folder / PROGRAM} was altered or truncated: its SHA-256 is not the card's. Copy it again.")
+    generator, elapsed = _generator(folder / PROGRAM, layout)
+    return Deployed(generator, load_tokenizer(folder), card, elapsed)

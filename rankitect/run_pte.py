@@ -1,0 +1,63 @@
+"""Generate text with an exported program: `python -m rankitect.run_pte FOLDER --prompt "Once"`.
+
+The folder is what a search exports for a candidate: model.pte, program.json and the tokenizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from rankitect.errors import RankitectError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 on success, 2 for what the user can mend."""
+    parser = argparse.ArgumentParser(prog="python -m rankitect.run_pte", description=__doc__)
+    parser.add_argument("folder", help="holds model.pte, program.json and the tokenizer")
+    parser.add_argument("--prompt", default="The", help="text to go on from")
+    parser.add_argument("--tokens", type=int, default=32, help="tokens to generate at most")
+    parser.add_argument("--no-verify", action="store_true", help="do not compare the file's hash")
+    given = parser.parse_args(arguments)
+    if given.tokens < 1:
+        parser.error(f"--tokens is {given.tokens}; at least 1")
+    try:
+        _run(given)
+    except RankitectError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(given: argparse.Namespace) -> None:
+    from rankitect.deploy.artifact import load
+
+    deployed = load(given.folder, verify=not given.no_verify)
+    tokenizer = deployed.tokenizer
+    prompt = [int(i) for i in tokenizer.encode(given.prompt)]
+    started = time.perf_counter()
+    logits = deployed.generator.start(prompt)
+    first = time.perf_counter() - started
+    found = [int(logits.argmax())]
+    started = time.perf_counter()
+    while len(found) < given.tokens and len(prompt) + len(found) < deployed.card["layout"]["capacity"]:
+        if found[-1] in tokenizer.special_ids.values():
+            found.pop()
+            break
+        found.append(int(deployed.generator.step(found[-1]).argmax()))
+    seconds = time.perf_counter() - started
+    print(given.prompt + tokenizer.decode(found))
+    rate = (len(found) - 1) / seconds if len(found) > 1 else float("nan")
+    print(
+        f"loaded in {deployed.load_ms:.0f} ms; {len(prompt)} prompt tokens, first token after {first * 1e3:.0f} ms, "
+        f"then {rate:.1f} tokens a second",
+        file=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

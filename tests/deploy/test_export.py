@@ -1,0 +1,120 @@
+"""Exported programs give what the model gives, through the real runtime."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from rankitect.data.tokenizer import ByteTokenizer
+from rankitect.deploy.artifact import CARD, PROGRAM, export, load
+from rankitect.deploy.lowering import lower
+from rankitect.errors import AssetError, DataError, DeployError
+from rankitect.run_pte import main
+from tests.deploy.tiny import ids, model
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("program")
+    made = model()
+    written = export(folder, made, ByteTokenizer(), prompt=12, capacity=24, notes={"from": "a test"})
+    return folder, made, written
+
+
+@torch.no_grad()
+def test_greedy_output_is_the_eager_models(exported):
+    folder, made, _ = exported
+    prompt = ids(9)[0].tolist()
+    wanted = list(prompt)
+    for _ in range(10):
+        wanted.append(int(made(torch.tensor([wanted]))[0, -1].argmax()))
+    assert load(folder).generator.greedy(prompt, 10) == wanted[9:]
+
+
+def test_nearly_all_is_delegated_and_the_card_says_so(exported):
+    folder, _, written = exported
+    card = json.loads((folder / CARD).read_text())
+    assert {"program", "program_card"} <= written.keys()
+    assert card["delegated"]["share"] > 0.95
+    assert set(card["delegated"]["portable"]) == {"aten_embedding_default"}
+    assert max(card["checked"]["errors"].values()) < 1e-3
+    assert card["layout"]["masks"] == [None, 6]
+    assert card["notes"] == {"from": "a test"}
+
+
+def test_equal_weights_are_stored_once(exported):
+    folder, made, _ = exported
+    weights = sum(4 * p.numel() for p in made.parameters())
+    table = 4 * made.owner("embed").get_parameter("weight").numel()
+    assert (folder / PROGRAM).stat().st_size < 1.3 * (weights + table) + 100_000
+
+
+def test_the_command_generates_text(exported, capsys):
+    folder, _, _ = exported
+    assert main([str(folder), "--prompt", "\x01\x02", "--tokens", "5"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("\x01\x02")
+    assert "tokens a second" in err
+
+
+def test_a_program_of_another_runtime_is_refused(exported, tmp_path, capsys):
+    folder, _, _ = exported
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    card = json.loads((tmp_path / CARD).read_text())
+    card["runtime"]["version"] = "0.9.0"
+    (tmp_path / CARD).write_text(json.dumps(card))
+    with pytest.raises(DeployError, match=r"exported for ExecuTorch 0\.9\.0"):
+        load(tmp_path)
+    assert main([str(tmp_path)]) == 2
+    assert "exported for ExecuTorch" in capsys.readouterr().err
+
+
+def test_a_damaged_program_is_named(exported, tmp_path):
+    folder, _, _ = exported
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / PROGRAM).write_bytes((folder / PROGRAM).read_bytes()[:-100])
+    with pytest.raises(AssetError, match=r"altered or truncated"):
+        load(tmp_path)
+    with pytest.raises(DeployError, match="cannot be loaded"):
+        load(tmp_path, verify=False).generator.start([1, 2])
+    (tmp_path / PROGRAM).unlink()
+    with pytest.raises(AssetError, match=r"has no model\.pte"):
+        load(tmp_path)
+    (tmp_path / CARD).unlink()
+    with pytest.raises(AssetError, match=r"has no program\.json"):
+        load(tmp_path)
+
+
+def test_prompts_that_do_not_fit(exported):
+    folder, _, _ = exported
+    generator = load(folder).generator
+    with pytest.raises(DataError, match="24"):
+        generator.start([1] * 24)
+
+
+def test_a_quantized_program_is_near_its_model(tmp_path):
+    export(tmp_path, model(("full", "swa")), ByteTokenizer(), prompt=8, capacity=16, precision="8da4w")
+    card = json.loads((tmp_path / CARD).read_text())
+    assert card["precision"] == "8da4w"
+    assert card["delegated"]["share"] > 0.9
+    assert max(card["checked"]["errors"].values()) < 0.05
+    assert len(load(tmp_path).generator.greedy([1, 2, 3], 6)) == 6
+
+
+class Sorting(torch.nn.Module):
+    def forward(self, x):
+        return (torch.linalg.eigvals(x).abs(),)
+
+    def example(self):
+        return (torch.eye(4),)
+
+
+def test_an_operator_that_cannot_be_exported_is_named():
+    with pytest.raises(DeployError, match=r"cannot be exported.*eig"):
+        lower({"forward": Sorting()})
