@@ -1,8 +1,8 @@
 """A latency model that is learned from few measurements: a prior, and a Gaussian process on what it misses.
 
 Works on any table of features and latencies. Measurements on real devices have outliers (a phone that throttles, a
-machine that was busy); one fit finds them, a second leaves them out. On the Raspberry Pi table of HAT (arXiv 2005.14187)
-that halves the error.
+machine that was busy); one fit finds them, a second leaves them out. On the Raspberry Pi table of HAT
+(arXiv 2005.14187) that halves the error.
 """
 
 from __future__ import annotations

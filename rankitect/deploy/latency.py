@@ -1,0 +1,280 @@
+"""The latency of architectures on a device: composed of their layers', of which a model is learned first.
+
+A search space has few different layers and very many models. Each measured layer is exported once; a Gaussian process
+on a linear prior predicts the layers that were not measured; a model's latency is the sum over its layers and of what
+stands around them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankitect.deploy.latency_model import LatencyModel, space_filling
+from rankitect.deploy.parts import Part, Workload, parts_of
+from rankitect.errors import DeployError
+from rankitect.models.plan import make_plan
+
+if TYPE_CHECKING:
+    from rankitect.deploy.timing import Timing
+    from rankitect.graph import Architecture, SearchSpace
+
+__all__ = ["Device", "Latency", "Layer", "Predicted", "layers_of"]
+
+SCOPE = "layers"
+LAW = ("flops", "weight_bytes", "cache_bytes", "activation_bytes")
+"""Readings of the graph in which the prior is linear; it has a constant besides."""
+ENUMERATED = 200
+"""Architectures that are drawn to see which layers a space has."""
+FIRST, STEP = 12, 6
+"""Layers measured before the first model, and between two models."""
+
+
+class Device(Protocol):
+    """What runs parts of models."""
+
+    name: str
+    estimate: bool
+    """Whether it computes times instead of measuring them."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What times depend on beside the part."""
+        ...
+
+    def part(self, part: Part) -> Timing:
+        """The time of a part."""
+        ...
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer by the choices that make it, wherever it stands.
+
+    Attributes:
+        choices: Values of its own choices and of those of the whole model, by name.
+    """
+
+    choices: tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A predicted latency.
+
+    Attributes:
+        ms: Milliseconds.
+        low: Lower end of the 95% interval.
+        high: Upper end.
+    """
+
+    ms: float
+    low: float
+    high: float
+
+
+def layers_of(architecture: Architecture) -> dict[int, Layer]:
+    """The layers of an architecture by number; those that do not run are not among them."""
+    inside: dict[int, dict[str, Any]] = {}
+    shared: dict[str, Any] = {}
+    for path, value in architecture.choices.items():
+        scope, _, rest = path.partition(".")
+        number, _, name = rest.partition(".")
+        if scope == SCOPE and name:
+            inside.setdefault(int(number), {})[name] = value
+        else:
+            shared[path] = value
+    running = {i: own for i, own in inside.items() if own.get("runs", 1)}
+    return {i: Layer(tuple(sorted({**shared, **own}.items()))) for i, own in sorted(running.items())}
+
+
+@dataclass
+class _Learned:
+    """What is known of one workload."""
+
+    model: LatencyModel
+    weights: NDArray[np.float64]
+    measured: dict[Layer, float]
+    error: float
+    around: dict[Layer, float] = field(default_factory=dict)
+    found: dict[Layer, tuple[float, float]] = field(default_factory=dict)
+
+
+class Latency:
+    """Latencies of a space's architectures on a device.
+
+    Args:
+        device: Runs parts.
+        space: The search space.
+        workloads: By the names under which latencies are reported.
+        measurements: Layers measured at most, for each workload.
+        target: Cross-validated error, percent, at which measuring ends.
+        seed: Of the draws that enumerate layers.
+        say: Told what happens.
+        check: Called between measurements; raises to stop.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        space: SearchSpace,
+        workloads: Mapping[str, Workload],
+        *,
+        measurements: int = 48,
+        target: float = 2.0,
+        seed: int = 0,
+        say: Callable[[str], None] = lambda text: None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.device, self.space, self.workloads = device, space, dict(workloads)
+        self.measurements, self.target, self._seed = measurements, target, seed
+        self._say, self._check = say, check
+        self._learned: dict[str, _Learned] = {}
+        self.excluded: list[str] = []
+
+    @cached_property
+    def layers(self) -> dict[Layer, tuple[Architecture, int]]:
+        """The space's layers, each with an architecture and the number under which it has it."""
+        rng = np.random.default_rng(self._seed)
+        found: dict[Layer, tuple[Architecture, int]] = {}
+        for architecture in self.space.sample_many(ENUMERATED, rng):
+            for i, layer in layers_of(architecture).items():
+                found.setdefault(layer, (architecture, i))
+        if not found:
+            raise DeployError(
+                f"space {self.space.name!r} has no repeated scope {SCOPE!r}: its latency is not composed."
+            )
+        return dict(sorted(found.items(), key=lambda item: repr(item[0].choices)))
+
+    def learn(self, name: str) -> LatencyModel:
+        """Measure layers until the model of a workload is good enough; later calls give what was learned."""
+        if name not in self._learned:
+            self._learned[name] = self._learn(name)
+        return self._learned[name].model
+
+    def _learn(self, name: str) -> _Learned:
+        workload, layers = self.workloads[name], list(self.layers)
+        table = self._features(layers, workload)
+        readings = self._readings(layers, workload)
+        times: dict[int, float] = {}
+        failed: set[int] = set()
+
+        def measure(rows: Sequence[int]) -> None:
+            for row in rows:
+                self._check()
+                try:
+                    timing = self.device.part(self._part(layers[row], workload))
+                except DeployError as error:
+                    failed.add(row)
+                    self.excluded.append(f"{name}, layer {dict(layers[row].choices)}: {error}")
+                    if len(failed) > len(times) + 3:
+                        raise
+                    continue
+                if not timing.trusted:
+                    self.excluded.append(f"{name}, layer {dict(layers[row].choices)}: did not settle, or machine busy")
+                times[row] = timing.p50
+                self._say(f"{name}: layer {len(times)} of at most {self.measurements} measured, {timing.p50:.3g} ms")
+
+        most = min(self.measurements, len(layers))
+        measure(space_filling(table, min(FIRST, most), self._seed))
+        while True:
+            rows = sorted(times)
+            y = np.asarray([times[r] for r in rows])
+            weights = _law(readings[rows], y)
+            prior = readings @ weights
+            model = LatencyModel({**self.device.identity, "workload": str(workload)})
+            model.fit(table[rows], y, prior[rows])
+            error = model.cross_validated()
+            rest = [r for r in range(len(layers)) if r not in times and r not in failed]
+            if error <= self.target or len(times) >= most or not rest:
+                break
+            measure([rest[i] for i in model.choose(table[rest], prior[rest], min(STEP, most - len(times)))])
+        self._say(f"{name}: {len(times)} of {len(layers)} layers measured, cross-validated error {error:.1f}%")
+        return _Learned(model, weights, {layers[r]: times[r] for r in rows}, error)
+
+    def error(self, name: str) -> float:
+        """Cross-validated error of a workload's layers, percent."""
+        self.learn(name)
+        return self._learned[name].error
+
+    def predict(self, architecture: Architecture, name: str) -> Predicted:
+        """The latency of an architecture under a workload."""
+        self.learn(name)
+        learned, workload = self._learned[name], self.workloads[name]
+        layers = list(layers_of(architecture).values())
+        new = list(dict.fromkeys(layer for layer in layers if layer not in learned.found))
+        if new:
+            prior = self._readings(new, workload, architecture) @ learned.weights
+            found = learned.model.predict(self._features(new, workload, architecture), prior)
+            learned.found |= {
+                layer: (learned.measured.get(layer, float(m)), 0.0 if layer in learned.measured else float(s))
+                for layer, m, s in zip(new, found.mean, found.std, strict=True)
+            }
+        around = self._around(architecture, learned, workload)
+        total = around + sum(learned.found[layer][0] for layer in layers)
+        spread = 1.96 * sum(learned.found[layer][1] for layer in layers)  # equal layers err alike
+        return Predicted(total, max(0.0, total - spread), total + spread)
+
+    def _around(self, architecture: Architecture, learned: _Learned, workload: Workload) -> float:
+        """The time of what stands around the layers, measured once for each choice that it has."""
+        shared = Layer(tuple(sorted((p, v) for p, v in architecture.choices.items() if not p.startswith(f"{SCOPE}."))))
+        if shared not in learned.around:
+            part = parts_of(make_plan(self.space, architecture), workload)[-1]
+            learned.around[shared] = self.device.part(part).p50
+        return learned.around[shared]
+
+    def _part(self, layer: Layer, workload: Workload) -> Part:
+        architecture, i = self.layers[layer]
+        return next(p for p in parts_of(make_plan(self.space, architecture), workload) if p.name == f"{SCOPE}.{i}")
+
+    def _readings(
+        self, layers: Sequence[Layer], workload: Workload, architecture: Architecture | None = None
+    ) -> NDArray[np.float64]:
+        """The readings of `LAW` and a constant, [layers, 5]."""
+        symbols = {"B": 1, "T": workload.called, "P": workload.tokens - workload.called}
+        where = self._places(layers, architecture)
+        rows = [[self.space.cost(a, kind, f"{SCOPE}.{i}", **symbols) for kind in LAW] for a, i in where]
+        return np.concatenate([np.asarray(rows, dtype=np.float64), np.ones((len(rows), 1))], axis=1)
+
+    def _places(self, layers: Sequence[Layer], architecture: Architecture | None) -> list[tuple[Architecture, int]]:
+        own = {} if architecture is None else {layer: (architecture, i) for i, layer in layers_of(architecture).items()}
+        return [own.get(layer) or self.layers[layer] for layer in layers]
+
+    def _features(
+        self, layers: Sequence[Layer], workload: Workload, architecture: Architecture | None = None
+    ) -> NDArray[np.float64]:
+        """Numbers of a layer: its choices, one column a value where they are no numbers, and its readings."""
+        readings = self._readings(layers, workload, architecture)[:, :-1]
+        columns = [np.log1p(readings[:, i]) for i in range(readings.shape[1])]
+        for name, values in self._values.items():
+            chosen = [dict(layer.choices).get(name) for layer in layers]
+            if all(isinstance(v, int | float) for v in values):
+                columns.append(np.asarray([0.0 if v is None else float(v) for v in chosen]))
+            else:
+                columns += [np.asarray([float(v == value) for v in chosen]) for value in values]
+        return np.stack(columns, axis=1)
+
+    @cached_property
+    def _values(self) -> dict[str, list[Any]]:
+        """All values of each choice that layers differ in."""
+        found: dict[str, set[Any]] = {}
+        for layer in self.layers:
+            for name, value in layer.choices:
+                found.setdefault(name, set()).add(value)
+        return {name: sorted(values, key=repr) for name, values in sorted(found.items()) if len(values) > 1}
+
+
+def _law(readings: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Non-negative weights of readings and constant, by relative error; never all zero."""
+    from scipy.optimize import nnls
+
+    scale = np.maximum(readings.max(0), 1e-12)
+    weights, _ = nnls(readings / scale / times[:, None], np.ones(len(times)))
+    if not (readings / scale @ weights > 0).all():
+        weights[-1] += float(times.min())
+    return np.asarray(weights / scale)
