@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.domains.costs import cost_metrics, cost_specs
 from rankitect.study.records import Measurement, Metric, MetricSpec, Spent
 
 if TYPE_CHECKING:
@@ -46,7 +45,11 @@ class Healed:
     @property
     def metrics(self) -> list[MetricSpec]:
         """Perplexity, bits per byte, and all costs."""
-        return [MetricSpec("perplexity", "", "min"), MetricSpec("bits_per_byte", "bit/byte", "min"), *cost_specs()]
+        return [
+            MetricSpec("perplexity", "", "min"),
+            MetricSpec("bits_per_byte", "bit/byte", "min"),
+            *self._task.cost_specs,
+        ]
 
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Inherit, heal, measure, save."""
@@ -60,7 +63,7 @@ class Healed:
             "perplexity": Metric(quality.perplexity, "", quality.tokens, quality.interval()),
             "bits_per_byte": Metric(quality.bits_per_byte, "bit/byte", quality.tokens),
         }
-        metrics |= cost_metrics(task.space, architecture, task.reference, task.context)
+        metrics |= task.costs(architecture)
         artifacts = self._save(architecture, model, context) if self._config.save else {}
         examples = {
             "metric": "perplexity",

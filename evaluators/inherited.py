@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.domains.costs import cost_metrics, cost_specs
 from rankitect.study.records import Measurement, Metric, MetricSpec, Spent
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class Inherited:
     @property
     def metrics(self) -> list[MetricSpec]:
         """Perplexity and all costs."""
-        return [MetricSpec("perplexity", "", "min"), *cost_specs()]
+        return [MetricSpec("perplexity", "", "min"), *self._task.cost_specs]
 
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Measure one architecture."""
@@ -50,5 +49,5 @@ class Inherited:
         model = task.inherited.activate(architecture)
         quality = task.task.quality(model, "search", windows=self._windows, check=context.check)
         metrics = {"perplexity": Metric(quality.perplexity, "", quality.tokens, quality.interval())}
-        metrics |= cost_metrics(task.space, architecture, task.reference, task.context)
+        metrics |= task.costs(architecture)
         return Measurement(metrics, Spent(eval_tokens=quality.tokens))

@@ -17,7 +17,7 @@ from rankitect.errors import ConfigError
 
 __all__ = ["Plugin", "Resolved", "resolve"]
 
-_SECTIONS = ("space", "task", "controller", "evaluator.final", "evaluator.screen", "evaluator.proxy")
+_SECTIONS = ("space", "task", "controller", "evaluator.final", "evaluator.screen", "evaluator.proxy", "device")
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Resolved:
 
     Attributes:
         config: The core's keys.
-        plugins: Plug-ins by section: "space", "task", "controller", "evaluator.final", and "evaluator.screen" and
-            "evaluator.proxy" if any.
+        plugins: Plug-ins by section: "space", "task", "controller", "evaluator.final", and "evaluator.screen",
+            "evaluator.proxy" and "device" if any.
         data: All of it as plain data, defaults filled in; what config.yaml holds and the hash is taken of.
     """
 

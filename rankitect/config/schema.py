@@ -138,6 +138,7 @@ class SearchConfig(_Strict):
     task: PluginConfig
     controller: PluginConfig
     evaluator: EvaluatorsConfig
+    device: PluginConfig | None = Field(default=None, description="where latency is measured; null: nowhere")
     constraints: dict[str, Range] = Field(
         default_factory=dict, description="allowed range of a cost, relative to the backbone, by its name"
     )

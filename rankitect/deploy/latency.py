@@ -19,6 +19,7 @@ from rankitect.deploy.latency_model import LatencyModel, space_filling
 from rankitect.deploy.parts import Part, Workload, parts_of
 from rankitect.errors import DeployError
 from rankitect.models.plan import make_plan
+from rankitect.study.records import Metric, MetricSpec
 
 if TYPE_CHECKING:
     from rankitect.deploy.timing import Timing
@@ -150,6 +151,23 @@ class Latency:
                 f"space {self.space.name!r} has no repeated scope {SCOPE!r}: its latency is not composed."
             )
         return dict(sorted(found.items(), key=lambda item: repr(item[0].choices)))
+
+    @property
+    def specs(self) -> list[MetricSpec]:
+        """The latencies as metrics, ms."""
+        return [MetricSpec(name, self._unit, "min") for name in self.workloads]
+
+    @property
+    def _unit(self) -> str:
+        return "ms (estimate)" if self.device.estimate else "ms"
+
+    def metrics(self, architecture: Architecture) -> dict[str, Metric]:
+        """The predicted latencies of an architecture, with their intervals."""
+        found = {name: self.predict(architecture, name) for name in self.workloads}
+        return {
+            name: Metric(p.ms, self._unit, len(self._learned[name].measured), (p.low, p.high))
+            for name, p in found.items()
+        }
 
     def learn(self, name: str) -> LatencyModel:
         """Measure layers until the model of a workload is good enough; later calls give what was learned."""

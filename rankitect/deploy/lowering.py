@@ -70,9 +70,11 @@ def lower(methods: Mapping[str, nn.Module], precision: Precision = "float32", ch
             more than `TOLERANCE`.
     """
     require_runtime()
-    from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
-    from executorch.exir.passes import MemoryPlanningPass
+    with _quietly():  # torchao, too, talks while it is imported
+        from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+        from executorch.exir.passes import MemoryPlanningPass
 
+        partitioner = _partitioner()
     eager: dict[str, tuple[torch.Tensor, ...]] = {}
     try:
         with _quietly(), torch.no_grad():
@@ -86,7 +88,7 @@ def lower(methods: Mapping[str, nn.Module], precision: Precision = "float32", ch
             edge = to_edge_transform_and_lower(
                 exported,
                 transform_passes=[_without_copies],
-                partitioner={name: [_partitioner()] for name in exported},
+                partitioner={name: [partitioner] for name in exported},
                 compile_config=EdgeCompileConfig(_check_ir_validity=False),
             )
             counts = [_count(edge.exported_program(name).graph_module) for name in exported]

@@ -75,6 +75,17 @@ class Part:
         """Bytes of its weights in float32."""
         return sum(4 * _product(shape) for shape in self.plan.shapes().values())
 
+    def work(self) -> tuple[float, float, int]:
+        """FLOPs, bytes that go in and out (caches among them), and steps, counted in a run of the deployed form."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        program = self.program()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            inputs = program.example()
+            outputs = program(*inputs)
+        moved = sum(x.numel() * x.element_size() for x in (*inputs, *outputs))
+        return float(counter.get_total_flops()), float(moved), len(self.plan.steps)
+
 
 def parts_of(plan: Plan, workload: Workload) -> list[Part]:
     """The parts of a model, in the order in which they run, what stands around the layers last.

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from rankitect.deploy.latency import Latency
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.models.backbone import Backbone
     from rankitect.models.checkpoints import LlamaCheckpoint
     from rankitect.models.importance import Statistics
     from rankitect.models.supernet import Supernet
     from rankitect.study.join import Parts
-    from rankitect.study.records import Baseline, Metric, Spent
+    from rankitect.study.records import Baseline, Metric, MetricSpec, Spent
     from rankitect.tasks.language import LanguageTask
     from rankitect.training.distill import Distillation
 
@@ -219,11 +220,32 @@ class Language:
 
         return limits(self.space, self.reference, self._parts.config.constraints, self.context)
 
+    @property
+    def cost_specs(self) -> list[MetricSpec]:
+        """The costs as metrics; latencies where there is a device."""
+        from rankitect.domains.costs import cost_specs
+
+        return [*cost_specs(), *(self.latency.specs if self.latency is not None else [])]
+
     def costs(self, architecture: Architecture) -> dict[str, Metric]:
         """All costs by name, for evaluators and for methods that need them before a measurement."""
         from rankitect.domains.costs import cost_metrics
 
-        return cost_metrics(self.space, architecture, self.reference, self.context)
+        found = cost_metrics(self.space, architecture, self.reference, self.context)
+        return found if self.latency is None else {**found, **self.latency.metrics(architecture)}
+
+    @cached_property
+    def latency(self) -> Latency | None:
+        """Predicted latencies on the configured device; learned at their first use."""
+        device = self._parts.device
+        if device is None:
+            return None
+        if device.context > self.checkpoint.config.context:
+            raise ConfigError(
+                f"device.context is {device.context}; the backbone was made for at most "
+                f"{self.checkpoint.config.context}."
+            )
+        return device.latency(self.space, seed=self._parts.config.seed, say=self._parts.say)
 
     @cached_property
     def distillation(self) -> Distillation:

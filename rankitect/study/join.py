@@ -1,8 +1,9 @@
 """Joining the parts that a configuration names: the one place where a plug-in is made.
 
 A plug-in class says how it is made in a class method `from_config(config, parts)`, where `config` is its checked
-`Config` and `parts` holds what is made already, in the order task, space, evaluators, controller. A plain function is
-called with its keys. Optional methods and attributes that are looked for, on the task first and then on the space:
+`Config` and `parts` holds what is made already, in the order task, space, device, evaluators, controller. A plain
+function is called with its keys. Optional methods and attributes that are looked for, on the task first and then on
+the space:
 `baselines(parts) -> list[Baseline]`, `exporter(parts) -> Exporter` and `check(parts)`, which raises a `RankitectError`
 for what can be known only now (a constraint that no architecture meets, too little text). A task's `upfront: Spent`
 is charged to every method before it starts.
@@ -40,6 +41,7 @@ class Parts:
         evaluators: Evaluators by the key that proposals use: "final" and, if configured, "screen" and
             "proxy".
         controller: The search method.
+        device: Where latency is measured; None where it is not.
         baselines: Models to compare with.
         export: Writes more files for each candidate.
         decode: Makes an architecture from its JSON.
@@ -52,6 +54,7 @@ class Parts:
     space: Any = None
     evaluators: dict[str, Evaluator] = field(default_factory=dict)
     controller: Controller | None = None
+    device: Any = None
     baselines: list[Baseline] = field(default_factory=list)
     export: Exporter | None = None
     decode: Callable[[str], Any] | None = None
@@ -87,6 +90,8 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print) 
     plugins = resolved.plugins
     parts.task = _make(plugins["task"], parts)
     parts.space = _make(plugins["space"], parts)
+    if "device" in plugins:
+        parts.device = _make(plugins["device"], parts)
     for hook in (parts.task, parts.space):
         if check := getattr(hook, "check", None):
             check(parts)

@@ -1,0 +1,200 @@
+"""Devices as a configuration names them: `device=host`, `device=analytic`, `device=android`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rankitect.deploy.parts import Part, Workload
+
+if TYPE_CHECKING:
+    from rankitect.deploy.android import Android
+    from rankitect.deploy.host import Host
+    from rankitect.deploy.latency import Device, Latency
+    from rankitect.deploy.timing import Timing
+    from rankitect.graph import SearchSpace
+    from rankitect.study.join import Parts
+
+__all__ = ["AnalyticDevice", "AndroidDevice", "HostDevice"]
+
+
+class _Config(BaseModel):
+    """Keys of every device."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: int = Field(128, ge=2, description="tokens of the prefill that is timed and exported")
+    context: int = Field(256, ge=3, description="tokens of the context whose last one is decoded, and of the program")
+    precision: Literal["float32", "8da4w"] = Field("float32", description="of exported programs")
+    measurements: int = Field(48, ge=4, description="layers measured at most for each latency")
+    target: float = Field(2.0, gt=0, description="cross-validated error, percent, at which measuring ends")
+
+    @model_validator(mode="after")
+    def _room(self) -> _Config:
+        if self.prompt >= self.context:
+            raise ValueError(f"prompt is {self.prompt}; it must be less than context, {self.context}")
+        return self
+
+
+class _Base:
+    """What all devices have."""
+
+    name = ""
+    estimate = False
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @property
+    def context(self) -> int:
+        """Tokens of the longest sequence."""
+        return int(self.config.context)
+
+    @property
+    def workloads(self) -> dict[str, Workload]:
+        """What is timed, by metric."""
+        return {
+            "prefill_ms": Workload("prefill", self.config.prompt),
+            "decode_ms": Workload("decode", self.config.context),
+        }
+
+    @property
+    def runner(self) -> Device:
+        """Times parts."""
+        raise NotImplementedError
+
+    def latency(self, space: SearchSpace, seed: int = 0, say: Callable[[str], None] = lambda text: None) -> Latency:
+        """Latencies of a space's architectures here."""
+        from rankitect.deploy.latency import Latency
+
+        return Latency(
+            self.runner,
+            space,
+            self.workloads,
+            measurements=self.config.measurements,
+            target=self.config.target,
+            seed=seed,
+            say=say,
+        )
+
+
+class HostDevice(_Base):
+    """This machine's processor through ExecuTorch and XNNPACK."""
+
+    name = "host"
+
+    class Config(_Config):
+        """Keys of `device`."""
+
+        threads: int = Field(1, ge=1, description="threads of the runtime, each on a core of its own")
+        seconds: float = Field(12.0, gt=0, description="of one measurement at most")
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._host: Host | None = None
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Parts) -> HostDevice:
+        """Made from its section of the configuration.
+
+        Raises:
+            DeployError: ExecuTorch is not installed.
+        """
+        from rankitect.deploy.lowering import require_runtime
+
+        require_runtime()
+        return cls(config)
+
+    @property
+    def runner(self) -> Host:
+        """Times parts and programs."""
+        if self._host is None:
+            from rankitect.deploy.host import Host
+            from rankitect.deploy.timing import TimingSettings
+
+            c = self.config
+            self._host = Host(c.precision, TimingSettings(threads=c.threads, seconds=c.seconds))
+        return self._host
+
+
+class AnalyticDevice(_Base):
+    """A roofline (Williams et al., CACM 2009): the slower of arithmetic and memory, for each step.
+
+    An estimate, and labelled so everywhere: it knows nothing of kernels, of threads or of what is dispatched.
+    """
+
+    name = "analytic"
+    estimate = True
+
+    class Config(_Config):
+        """Keys of `device`; the defaults are round numbers of one core of a phone of 2024, not of a certain one."""
+
+        peak_gflops: float = Field(40.0, gt=0, description="arithmetic of the threads in use, GFLOP/s")
+        bandwidth_gbs: float = Field(15.0, gt=0, description="memory, GB/s")
+        cache_mib: float = Field(4.0, ge=0, description="activations up to this size stay in the cache")
+        step_us: float = Field(2.0, ge=0, description="microseconds to start one step")
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Parts) -> AnalyticDevice:
+        """Made from its section of the configuration."""
+        return cls(config)
+
+    @property
+    def runner(self) -> AnalyticDevice:
+        """Itself."""
+        return self
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What times depend on."""
+        return {"device": "analytic", **{k: str(v) for k, v in self.config.model_dump().items()}}
+
+    def part(self, part: Part) -> Timing:
+        """The time of a part by its arithmetic and its bytes."""
+        from rankitect.deploy.timing import Timing
+
+        c = self.config
+        flops, moved, steps = part.work()
+        bits = 4.5 if c.precision == "8da4w" else 32.0  # a group of 32 weights shares a scale of 16 bits
+        kept = part.weight_bytes * bits / 32 + (moved if moved > c.cache_mib * 2**20 else 0)
+        ms = max(flops / (c.peak_gflops * 1e6), kept / (c.bandwidth_gbs * 1e6)) + steps * c.step_us / 1e3
+        return Timing(ms, ms, ms, ms, ms, 0, 1.0, True, 1.0, 0.0, ms, 0)
+
+
+class AndroidDevice(_Base):
+    """A phone over adb, with ExecuTorch's own `executor_runner`."""
+
+    name = "android"
+
+    class Config(_Config):
+        """Keys of `device`."""
+
+        threads: int = Field(1, ge=1, description="threads of the runtime")
+        runs: int = Field(20, ge=3, description="runs of a program in one call of the runner")
+        repeats: int = Field(5, ge=2, description="calls of the runner")
+        serial: str | None = Field(None, description="which phone, as `adb devices` names it; null: the only one")
+        runner_path: str = Field(
+            "/data/local/tmp/rankitect/executor_runner", description="executor_runner on the phone, XNNPACK built in"
+        )
+        adb: str = Field("adb", description="the adb command")
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Parts) -> AndroidDevice:
+        """Made from its section of the configuration.
+
+        Raises:
+            DeployError: There is no adb, no phone, or no runner on it.
+        """
+        made = cls(config)
+        made.runner.require()
+        return made
+
+    @property
+    def runner(self) -> Android:
+        """Times parts and programs."""
+        from rankitect.deploy.android import Android
+
+        c = self.config
+        return Android(c.precision, c.threads, c.runs, c.repeats, c.serial, c.runner_path, c.adb)
