@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,6 +33,8 @@ class Healed:
         model_config = ConfigDict(extra="forbid", frozen=True)
 
         save: bool = Field(True, description="keep each candidate's weights")
+        tokens: int | None = Field(None, ge=1, description="healing tokens; null: heal.tokens")
+        split: Literal["search", "test"] = Field("test", description="text that the perplexity is of")
 
     def __init__(self, config: Config, task: Language) -> None:
         self._config, self._task = config, task
@@ -58,7 +60,9 @@ class Healed:
         trained = 0
         if architecture != task.reference:
             trained = self._heal(model, context)
-        quality = task.task.quality(model, "test", windows=task.config.test_windows, check=context.check)
+        split = self._config.split
+        windows = task.config.test_windows if split == "test" else task.config.search_windows
+        quality = task.task.quality(model, split, windows=windows, check=context.check)
         metrics = {
             "perplexity": Metric(quality.perplexity, "", quality.tokens, quality.interval()),
             "bits_per_byte": Metric(quality.bits_per_byte, "bit/byte", quality.tokens),
@@ -82,7 +86,14 @@ class Healed:
             context.spent = Spent(train_tokens=done * distillation.config.batch * distillation.config.context)
             context.progress(done, total, f"healing, loss {report.loss:.3f}")
 
-        result = heal(model, distillation, seed=context.seed, progress=progress, should_stop=context.should_stop)
+        result = heal(
+            model,
+            distillation,
+            seed=context.seed,
+            tokens=self._config.tokens,
+            progress=progress,
+            should_stop=context.should_stop,
+        )
         context.check()
         return int(result.tokens)
 

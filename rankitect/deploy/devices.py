@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -10,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rankitect.deploy.parts import Part, Workload
 
 if TYPE_CHECKING:
+    from rankitect.data.tokenizer import Tokenizer
     from rankitect.deploy.android import Android
     from rankitect.deploy.host import Host
-    from rankitect.deploy.latency import Device, Latency
+    from rankitect.deploy.latency import Device, Latency, Predicted
     from rankitect.deploy.timing import Timing
     from rankitect.graph import SearchSpace
+    from rankitect.models.supernet import Standalone
     from rankitect.study.join import Parts
 
 __all__ = ["AnalyticDevice", "AndroidDevice", "HostDevice"]
@@ -117,6 +121,44 @@ class HostDevice(_Base):
             c = self.config
             self._host = Host(c.precision, TimingSettings(threads=c.threads, seconds=c.seconds))
         return self._host
+
+    def export(
+        self, folder: Path, model: Standalone, tokenizer: Tokenizer, predicted: Mapping[str, Predicted]
+    ) -> dict[str, str]:
+        """Write a candidate's program, and its latency as a whole beside what was predicted.
+
+        Args:
+            folder: Gets model.pte, program.json, the tokenizer and latency.json.
+            model: The candidate.
+            tokenizer: Of the model.
+            predicted: Latencies by workload.
+
+        Returns:
+            Paths relative to the folder, by artifact.
+
+        Raises:
+            DeployError: The candidate cannot be exported or run.
+        """
+        from rankitect.data.files import write_atomically
+        from rankitect.deploy.artifact import PROGRAM, export
+
+        c = self.config
+        written = export(folder, model, tokenizer, prompt=c.prompt, capacity=c.context, precision=c.precision)
+        measured = {}
+        for name, workload in self.workloads.items():
+            timing = self.runner.whole(folder / PROGRAM, workload, workload.mode)
+            measured[name] = {
+                "workload": str(workload),
+                "predicted_ms": predicted[name].ms,
+                "predicted_interval_ms": [predicted[name].low, predicted[name].high],
+                "measured": timing.to_json(),
+                "trusted": timing.trusted,
+            }
+            if workload.mode == "decode":
+                measured[name]["tokens_per_second"] = 1e3 / timing.p50
+        text = json.dumps({"device": dict(self.runner.identity), "latencies": measured}, indent=2)
+        write_atomically(folder / "latency.json", lambda part: part.write_text(text + "\n", encoding="utf-8"))
+        return {**written, "latency": "latency.json"}
 
 
 class AnalyticDevice(_Base):

@@ -169,8 +169,14 @@ class Latency:
             for name, p in found.items()
         }
 
-    def learn(self, name: str) -> LatencyModel:
-        """Measure layers until the model of a workload is good enough; later calls give what was learned."""
+    def learn(self, name: str, check: Callable[[], None] | None = None) -> LatencyModel:
+        """Measure layers until the model of a workload is good enough; later calls give what was learned.
+
+        Args:
+            name: The workload.
+            check: Called between measurements; raises to stop. What was measured is kept.
+        """
+        self._check = check or self._check
         if name not in self._learned:
             self._learned[name] = self._learn(name)
         return self._learned[name].model
@@ -214,6 +220,11 @@ class Latency:
             measure([rest[i] for i in model.choose(table[rest], prior[rest], min(STEP, most - len(times)))])
         self._say(f"{name}: {len(times)} of {len(layers)} layers measured, cross-validated error {error:.1f}%")
         return _Learned(model, weights, {layers[r]: times[r] for r in rows}, error)
+
+    def measured(self, name: str) -> int:
+        """How many layers were measured for a workload."""
+        self.learn(name)
+        return len(self._learned[name].measured)
 
     def error(self, name: str) -> float:
         """Cross-validated error of a workload's layers, percent."""

@@ -342,7 +342,7 @@ class Language:
         return found
 
     def exporter(self, parts: Parts) -> Callable[[Any, Path], dict[str, str]]:
-        """Draws each candidate's graph."""
+        """Draws each candidate's graph, and exports its program where the device runs programs."""
 
         def export(trial: Any, folder: Path) -> dict[str, str]:
             from rankitect.graph.picture import picture
@@ -350,9 +350,27 @@ class Language:
 
             nodes, edges = picture(parts.space, trial.architecture, dropped=False)
             (folder / "graph.svg").write_text(draw_graph(nodes, edges, title=trial.architecture.fingerprint[:8]))
-            return {"graph": "graph.svg"}
+            return {"graph": "graph.svg", **self._program(trial, folder)}
 
         return export
+
+    def _program(self, trial: Any, folder: Path) -> dict[str, str]:
+        """A candidate's program; a failure is said and costs the program only."""
+        from rankitect.models.candidate import load_candidate
+
+        device, latency = self._parts.device, self.latency
+        card = trial.measurement.artifacts.get("card") if trial.measurement is not None else None
+        if latency is None or card is None or not hasattr(device, "export"):
+            return {}
+        self._parts.say(f"Exporting {trial.architecture.fingerprint[:8]} for {device.name}, a few minutes")
+        candidate = load_candidate((self._parts.folder / card).parent)
+        predicted = {name: latency.predict(trial.architecture, name) for name in latency.workloads}
+        try:
+            found: dict[str, str] = device.export(folder, candidate.model, candidate.tokenizer, predicted)
+        except RankitectError as error:
+            self._parts.say(f"{trial.architecture.fingerprint[:8]} has no program: {error}")
+            return {}
+        return found
 
 
 def _sampled_loss(seed: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

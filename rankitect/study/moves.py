@@ -32,12 +32,16 @@ class Moves:
         space: The space.
         limits: Bounds by cost, "flops" or "layers:flops", as `SearchSpace.sample` takes them.
         whole: Where `space` is the `base` of another: that one, whose architectures are then given and taken.
+
+    Attributes:
+        rules: What else every architecture must hold; may be added to.
     """
 
     def __init__(
         self, space: SearchSpace, limits: Mapping[str, tuple[float, float]], whole: SearchSpace | None = None
     ) -> None:
         self.space, self.limits, self.whole = space, dict(limits), whole
+        self.rules: list[Callable[[Architecture], bool]] = []
 
     @classmethod
     def of(cls, parts: Parts, shared: bool = False) -> Moves:
@@ -80,8 +84,8 @@ class Moves:
         return found
 
     def allowed(self, architecture: Architecture) -> bool:
-        """Whether every bound holds."""
-        return within(self.whole or self.space, architecture, self.limits)
+        """Whether every bound and every rule holds."""
+        return within(self.whole or self.space, architecture, self.limits) and all(r(architecture) for r in self.rules)
 
     def points(self) -> list[Architecture]:
         """The architectures that the space knows by name, those within the bounds, each once."""

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -287,6 +287,7 @@ def heal(
     distillation: Distillation,
     *,
     seed: int | None = None,
+    tokens: int | None = None,
     progress: Callable[[int, int, StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     checkpoint: Path | None = None,
@@ -297,6 +298,7 @@ def heal(
         model: ids [B, T] to logits [B, T, V].
         distillation: shared by all candidates.
         seed: instead of the configuration's, such as a trial's.
+        tokens: instead of the configuration's.
         progress: see `train`, as for the rest.
         should_stop: ends it early.
         checkpoint: file of the state.
@@ -304,7 +306,7 @@ def heal(
     Raises:
         TrainingError: when the loss stays not finite.
     """
-    config = distillation.config
+    config = distillation.config if tokens is None else replace(distillation.config, tokens=tokens)
     seed = config.seed if seed is None else seed
     return train(
         model,

@@ -1,0 +1,115 @@
+"""The staged search of MobileLLM-Flash (arXiv 2603.15954): learn latency, search, heal and export the best.
+
+Stage 1 learns a latency model of the device from single layers. Stage 2 is Bayesian optimisation (noisy expected
+hypervolume improvement) over perplexity after a brief healing and predicted latency; it starts from what second-order
+estimates suggest at several sizes. Stage 3 heals the finalists longer; what is on the front is exported and measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from rankitect.controllers.bayesian import Bayesian
+from rankitect.controllers.dnas_scores import Scores
+from rankitect.errors import ConfigError
+from rankitect.graph.names import nearest
+from rankitect.study.moves import Moves, main_cost
+from rankitect.study.records import Spent
+
+if TYPE_CHECKING:
+    from rankitect.graph import Architecture
+    from rankitect.study.contracts import Session
+    from rankitect.study.join import Parts
+
+__all__ = ["Staged", "skips_in_a_row"]
+
+SHARES = (0.45, 0.95)
+"""Costs of the first architectures, relative to the reference."""
+
+
+class Staged(Bayesian):
+    """See the module. Needs a device."""
+
+    class Config(Bayesian.Config):
+        """Keys of `controller`."""
+
+        samples: int | None = Field(30, ge=1, description="architectures healed briefly")
+        finalists: int | None = Field(4, ge=1, description="architectures healed in full")
+        initial: int = Field(10, ge=2, description="architectures before the first model, of different sizes")
+        most_skips: int | None = Field(
+            2, ge=0, description="layers without attention that may follow each other; null: any number"
+        )
+        budget: dict[str, float] = Field(
+            default_factory=dict, description="largest predicted latency by name, ms: {prefill_ms: 150}"
+        )
+
+    _budget: Mapping[str, float] = {}
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Parts) -> Staged:  # type: ignore[override]
+        """Made from its section of the configuration.
+
+        Raises:
+            ConfigError: There is no device, a budget is of no latency, or what `Bayesian` refuses.
+        """
+        if parts.device is None:
+            raise ConfigError("controller=staged searches against a device's latency: add device=host (or analytic).")
+        names = list(parts.device.workloads)
+        for name, most in config.budget.items():
+            if name not in names:
+                raise ConfigError(
+                    f"controller.budget has no latency '{name}'{nearest(name, names)}. There are: {names}."
+                )
+            if most <= 0:
+                raise ConfigError(f"controller.budget.{name} is {most:g}; it must be more than 0 ms.")
+        made = super().from_config(config, parts)
+        assert isinstance(made, Staged)
+        made._budget = dict(config.budget)
+        if config.most_skips is not None:
+            made.moves.rules.append(lambda a: skips_in_a_row(a) <= (config.most_skips or 0))
+        return made
+
+    def prepare(self, session: Session) -> None:
+        """Stage 1, and the first architectures."""
+        super().prepare(session)
+        latency = self._task.latency
+        for name in latency.workloads:
+            latency.learn(name, session.check)
+            session.charge(f"latency {name}", Spent(latency_measurements=latency.measured(name)))
+            session.logger.info("%s: error of layers %.1f%%", name, latency.error(name))
+        if self._budget:
+            self.moves.rules.append(self._within_budget)
+        prior, spent = self._task.prior() if hasattr(self._task, "prior") else ({}, Spent())
+        session.charge("prior", spent)
+        self._starts = self._suggested(self.moves, prior, self._config.initial)
+
+    def _within_budget(self, architecture: Architecture) -> bool:
+        costs = self._costs(architecture)
+        return all(costs[name] <= most for name, most in self._budget.items())
+
+    def _suggested(self, moves: Moves, prior: dict[str, Any], count: int) -> list[Architecture]:
+        """What the estimates suggest at different sizes; none of it breaks a rule."""
+        scores = Scores(moves.space, main_cost(self._task), self._task.reference, prior)
+        rng = np.random.default_rng([self.seed, 10**6])
+        made = [scores.discretise(float(share), rng) for share in np.linspace(*SHARES, count)]
+        return [a for a in dict.fromkeys(made) if moves.allowed(a)]
+
+
+def skips_in_a_row(architecture: Architecture) -> int:
+    """The most layers without attention that follow each other, among the layers that run."""
+    layers: dict[int, dict[str, Any]] = {}
+    for path, value in architecture.choices.items():
+        scope, _, rest = path.partition(".")
+        number, _, name = rest.partition(".")
+        if scope == "layers" and name:
+            layers.setdefault(int(number), {})[name] = value
+    longest = run = 0
+    for _, own in sorted(layers.items()):
+        if own.get("runs", 1):
+            run = run + 1 if own.get("attn") == "skip" else 0
+            longest = max(longest, run)
+    return longest
