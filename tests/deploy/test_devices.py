@@ -1,0 +1,156 @@
+"""Devices: what each measures, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rankitect.deploy.android import Android
+from rankitect.deploy.devices import AnalyticDevice
+from rankitect.deploy.latency import layers_of
+from rankitect.deploy.parts import Workload, parts_of
+from rankitect.deploy.worker import median_interval
+from rankitect.errors import DeployError
+from rankitect.models.plan import make_plan
+from rankitect.search_spaces.mobile_llm import mobile_llm
+
+
+@pytest.fixture(scope="module")
+def space():
+    return mobile_llm(
+        vocab=64,
+        layers=5,
+        widths=(64, 32),
+        kv_heads=(1, 2),
+        group=(1, 2),
+        ffn=(32, 64, 96),
+        window=8,
+        head=16,
+        runs=(1, 0),
+    )
+
+
+def analytic(**keys):
+    return AnalyticDevice(AnalyticDevice.Config(prompt=16, context=32, **keys))
+
+
+def test_equal_layers_are_one_part_wherever_they_stand(space):
+    rng = np.random.default_rng(0)
+    for architecture in space.sample_many(8, rng):
+        parts = parts_of(make_plan(space, architecture), Workload("prefill", 16))[:-1]
+        layers = layers_of(architecture)
+        assert [p.name for p in parts] == [f"layers.{i}" for i in layers]
+        by_choices = {}
+        for part, layer in zip(parts, layers.values(), strict=True):
+            by_choices.setdefault(layer, set()).add(part.key)
+        assert all(len(keys) == 1 for keys in by_choices.values())
+        assert len({next(iter(k)) for k in by_choices.values()}) == len(by_choices)
+
+
+def test_predictions_are_sums_of_parts(space):
+    device = analytic(measurements=20, target=1.0)
+    latency = device.latency(space)
+    rng = np.random.default_rng(1)
+    for name, workload in device.workloads.items():
+        errors = []
+        for architecture in space.sample_many(10, rng):
+            truth = sum(device.part(p).p50 for p in parts_of(make_plan(space, architecture), workload))
+            found = latency.predict(architecture, name)
+            assert found.low <= found.ms <= found.high
+            errors.append(abs(found.ms / truth - 1))
+        assert np.mean(errors) < 0.03
+        assert latency.measured(name) <= 20
+
+
+def test_estimates_are_labelled(space):
+    latency = analytic(measurements=6).latency(space)
+    assert {spec.unit for spec in latency.specs} == {"ms (estimate)"}
+    assert {m.unit for m in latency.metrics(space.sample(0)).values()} == {"ms (estimate)"}
+
+
+def test_a_part_that_cannot_be_measured_is_left_out_and_the_rest_goes_on(space):
+    device = analytic(measurements=20)
+    seen = []
+
+    class Failing:
+        name, estimate, identity = "failing", False, {"device": "failing"}
+
+        def part(self, part):
+            seen.append(part.key)
+            if len(set(seen)) % 7 == 3:
+                raise DeployError("an operator cannot be exported")
+            return device.part(part)
+
+    from rankitect.deploy.latency import Latency
+
+    latency = Latency(Failing(), space, device.workloads, measurements=14, target=0.01)
+    assert latency.learn("prefill_ms") is not None
+    assert latency.excluded
+    assert all("cannot be exported" in text for text in latency.excluded)
+
+
+def test_the_medians_interval_holds_it_as_often_as_promised():
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(300):
+        low, high = median_interval(rng.exponential(size=25).tolist())
+        held += low <= np.log(2) <= high
+    assert 0.93 <= held / 300 <= 1.0
+    assert median_interval([1.0, 2.0]) == (float("-inf"), float("inf"))
+
+
+@pytest.fixture
+def phone(tmp_path):
+    adb = tmp_path / "adb"
+    adb.write_text(f"#!{sys.executable}\n" + (Path(__file__).parent / "fake_adb.py").read_text())
+    adb.chmod(adb.stat().st_mode | stat.S_IXUSR)
+
+    def made(mode, **keys):
+        (tmp_path / "mode").write_text(mode)
+        given = {"serial": None, "runner_path": "/data/local/tmp/r/executor_runner", "adb": str(adb), **keys}
+        return Android("float32", 1, 10, 3, **given)
+
+    return made
+
+
+def test_a_phone_gives_the_runners_mean(phone, tmp_path):
+    made = phone("fine")
+    made.require()
+    program = tmp_path / "x.pte"
+    program.write_bytes(b"")
+    timing = made.time(program)
+    assert timing.p50 == pytest.approx(2.5)
+    assert timing.runs == 30
+    assert made.identity["device"] == "Phone"
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("none", "no phone is attached"),
+        ("unauthorized", r"PHONE1 \(unauthorized\)"),
+        ("no runner", "has no executable"),
+    ],
+)
+def test_what_a_phone_lacks_is_said(phone, mode, message):
+    with pytest.raises(DeployError, match=message):
+        phone(mode).require()
+
+
+@pytest.mark.parametrize(("mode", "message"), [("gone", "not found"), ("crash", "status 0x14")])
+def test_a_phone_that_fails_is_an_error(phone, tmp_path, mode, message):
+    program = tmp_path / "x.pte"
+    program.write_bytes(b"")
+    with pytest.raises(DeployError, match=message):
+        phone(mode).time(program)
+
+
+def test_no_adb_and_another_phone(phone):
+    with pytest.raises(DeployError, match="not installed"):
+        phone("fine", adb="/nowhere/adb").require()
+    with pytest.raises(DeployError, match="PHONE2: the phone is not attached"):
+        phone("fine", serial="PHONE2").require()
