@@ -16,7 +16,7 @@ from torch import nn
 from rankitect.data.files import file_sha256, write_atomically
 from rankitect.data.tokenizer import Tokenizer, load_tokenizer
 from rankitect.deploy.generate import Generator, Layout
-from rankitect.deploy.lowering import Lowered, Precision, lower, quantized, require_runtime
+from rankitect.deploy.lowering import Lowered, Precision, lower, quantized, require_runtime, silenced
 from rankitect.errors import AssetError, DeployError
 from rankitect.models.deployed import DeployedCall
 from rankitect.models.supernet import Standalone
@@ -154,12 +154,15 @@ def _check_tokens(path: Path, layout: Layout, methods: Mapping[str, DeployedCall
 
 
 def _generator(path: Path, layout: Layout) -> tuple[Generator, float]:
-    from executorch.runtime import Runtime
+    with silenced():
+        from executorch.runtime import Runtime
 
+        runtime = Runtime.get()
     started = time.perf_counter()
     try:
-        program = Runtime.get().load_program(path)
-        methods = {name: program.load_method(name) for name in ("prefill", "decode")}
+        with silenced():
+            program = runtime.load_program(path)
+            methods = {name: program.load_method(name) for name in ("prefill", "decode")}
     except (RuntimeError, KeyError) as error:
         raise DeployError(f"{path} cannot be loaded by ExecuTorch {runtime_version()}: {error}") from error
     elapsed = (time.perf_counter() - started) * 1e3

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import gc
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ from torch import nn
 
 from rankitect.errors import DeployError
 
-__all__ = ["GROUP", "TOLERANCE", "Lowered", "Precision", "lower", "quantized", "require_runtime"]
+__all__ = ["GROUP", "TOLERANCE", "Lowered", "Precision", "lower", "quantized", "require_runtime", "silenced"]
 
 Precision = Literal["float32", "8da4w"]
 GROUP = 32
@@ -106,17 +108,37 @@ def lower(methods: Mapping[str, nn.Module], precision: Precision = "float32", ch
     return replace(made, errors=_compare(made, methods, eager))
 
 
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Without what the runtime's C++ writes to the standard outputs while it loads."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        for number, file in enumerate(kept, 1):
+            os.dup2(file, number)
+            os.close(file)
+        os.close(nowhere)
+
+
 def _compare(
     made: Lowered, methods: Mapping[str, nn.Module], eager: Mapping[str, tuple[torch.Tensor, ...]]
 ) -> dict[str, float]:
-    from executorch.runtime import Runtime
-
     errors = {}
-    program = Runtime.get().load_program(made.buffer)
+    with silenced():
+        from executorch.runtime import Runtime
+
+        program = Runtime.get().load_program(made.buffer)
     for name, method in methods.items():
         inputs = [x.contiguous() for x in method.example()]  # type: ignore[operator]
         try:
-            found = program.load_method(name).execute(inputs)
+            with silenced():
+                found = program.load_method(name).execute(inputs)
         except RuntimeError as error:
             raise DeployError(
                 f"The exported {name} does not run: the runtime has no kernel for one of {', '.join(made.portable)} "

@@ -1,0 +1,61 @@
+"""The staged search: its rules, what it refuses, and a whole run in small on a computed device."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import rankitect
+from rankitect.controllers.staged import skips_in_a_row
+from rankitect.errors import ConfigError, DeployError
+from rankitect.graph import Architecture
+from rankitect.search_spaces.mobile_llm import mobile_llm
+
+SMOKE = ["space=mobile_llm", "controller=staged", "preset=smoke", "device=analytic"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "longest"),
+    [
+        (["full", "skip", "skip", "full", "skip"], 2),
+        (["skip", None, "skip", "skip", "swa"], 3),  # a layer that does not run ends no row
+        (["full", "swa"], 0),
+        (["skip"], 1),
+    ],
+)
+def test_layers_without_attention_are_counted_in_a_row(layers, longest):
+    space = mobile_llm(vocab=16, layers=len(layers), widths=(8,), kv_heads=(1,), group=(1,), ffn=(8,), head=4)
+    choices = {"width": 8}
+    for i, kind in enumerate(layers):
+        layer = {"runs": int(kind is not None), "kv_heads": 1, "group": 1, "ffn": 8, "attn": kind or "full"}
+        choices |= {f"layers.{i}.{name}": value for name, value in layer.items()}
+    assert skips_in_a_row(space.architecture(choices)) == longest
+
+
+@pytest.mark.slow
+def test_a_whole_run_keeps_its_rules(tmp_path):
+    given = [*SMOKE, f"output_dir={tmp_path}/run", "controller.most_skips=1"]
+    rankitect.search(given)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [o["name"] for o in summary["objectives"]] == ["perplexity", "prefill_ms"]
+    assert summary["pareto"][0]["metrics"]["prefill_ms"]["unit"] == "ms (estimate)"
+    assert all(skips_in_a_row(Architecture.from_json(json.dumps(p["architecture"]))) <= 1 for p in summary["pareto"])
+    spent = json.dumps(summary["ledger"])
+    assert "latency_measurements" in spent
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (["device=none"], ConfigError, "add device=host"),
+        (["controller.budget={prefil_ms: 3}"], ConfigError, "no latency 'prefil_ms'.*prefill_ms"),
+        (["controller.budget={prefill_ms: -3}"], ConfigError, "more than 0 ms"),
+        (["device.prompt=64"], ConfigError, "less than context"),
+        (["device=android", "device.adb=/nowhere/adb"], DeployError, "not installed"),
+        (["device=phone"], ConfigError, "analytic, android, host, none"),
+    ],
+)
+def test_what_cannot_be_is_said_before_any_work(tmp_path, change, error, message):
+    with pytest.raises(error, match=message):
+        rankitect.search([*SMOKE, f"output_dir={tmp_path}/run", *change])
