@@ -199,8 +199,8 @@ PUBLIC_KEYS = """
 allowed_packages budget.minutes budget.tokens budget.trials confirm.candidates confirm.seeds constraints
 controller.name controller.target device.name device.target evaluator.final.name evaluator.final.target
 evaluator.objectives evaluator.proxy.name evaluator.proxy.target evaluator.screen.name evaluator.screen.target
-heal.batch heal.betas heal.ce_weight heal.clip heal.context heal.final_lr heal.k heal.lr heal.schedule heal.temperature heal.tokens
-heal.warmup heal.weight_decay output_dir preset report.keep_all report.page report.tensorboard resume
+heal.batch heal.betas heal.ce_weight heal.clip heal.context heal.final_lr heal.k heal.lr heal.schedule heal.temperature
+heal.tokens heal.warmup heal.weight_decay output_dir preset report.keep_all report.page report.tensorboard resume
 runner.attempts runner.baselines runner.batch runner.duplicates runner.failures runner.progress runner.threads seed
 space.name space.target task.name task.target
 """
