@@ -2,7 +2,8 @@
 
 One objective: qLogNEI; several: qLogNEHVI (arXiv 2105.08195, 2310.20708). Costs that the task can tell without a
 measurement are not modelled but known. Outcome constraints bound further metrics, whose feasibility is modelled too.
-Candidates are architectures at every step: a pool of draws and of changed good ones, improved by local search.
+Candidates are architectures at every step: draws, crossings and changes of good ones, improved by an evolution on the
+model and then change by change; the acquisition's closed form screens them.
 """
 
 from __future__ import annotations
@@ -12,16 +13,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from rankitect.errors import ConfigError
+from rankitect.errors import ConfigError, SpaceError
 from rankitect.study.aims import Aims, ranking
 from rankitect.study.moves import Moves
 from rankitect.study.staged import StagedConfig, StagedSearch, measured_by
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rankitect.controllers.bayesian_model import Acquisition
+    from rankitect.controllers.bayesian_process import Fitted
     from rankitect.graph import Architecture
     from rankitect.study.join import Parts
 
 __all__ = ["Bayesian"]
+
+CHANGES = 3
+"""Choices that a candidate has changed, at most."""
+CLIMBERS = 4
+"""Best candidates of which all single changes are tried in the end."""
 
 
 class Bayesian(StagedSearch):
@@ -31,11 +41,11 @@ class Bayesian(StagedSearch):
         """Keys of `controller`."""
 
         initial: int = Field(12, ge=2, description="architectures before the first model: known ones, and random draws")
-        pool: int = Field(128, ge=2, description="architectures among which the acquisition is compared first")
-        starts: int = Field(4, ge=1, description="best of the pool from which local search sets out")
-        rounds: int = Field(4, ge=0, description="rounds of local search")
-        neighbours: int = Field(16, ge=1, description="changed architectures that a round tries from each start")
-        draws: int = Field(64, ge=8, description="Monte-Carlo draws of the acquisition")
+        pool: int = Field(256, ge=2, description="random architectures among which the acquisition is compared first")
+        starts: int = Field(16, ge=1, description="best candidates that a round of the evolution on the model keeps")
+        rounds: int = Field(6, ge=0, description="rounds of this evolution, and then of changes of the best candidate")
+        neighbours: int = Field(16, ge=1, description="new candidates that a round makes for each that is kept")
+        draws: int = Field(64, ge=8, description="Monte-Carlo draws of the acquisition that decides")
         outcomes: dict[str, tuple[float | None, float | None]] = Field(
             default_factory=dict,
             description="allowed range of a metric, null for no bound: {latency: [null, 9]}",
@@ -48,6 +58,7 @@ class Bayesian(StagedSearch):
         self._config, self.moves, self._task = config, moves, task
         self._starts = moves.points()
         self._told_costs: dict[str, dict[str, float]] = {}
+        self._fitted: Fitted | None = None
         if unknown := [name for name in config.outcomes if name not in metrics]:
             raise ConfigError(
                 f"controller.outcomes bounds '{unknown[0]}', which evaluator.{by} does not measure. It measures: "
@@ -83,24 +94,31 @@ class Bayesian(StagedSearch):
             made = self.moves.sample(rng, self.known)
             return None if made is None else (made, {})
         from rankitect.controllers.bayesian_model import Acquisition
+        from rankitect.controllers.bayesian_process import Fitted
 
         c = self._config
+        self._fitted = self._fitted or Fitted()
+        draws = int(rng.integers(2**31))
         acquisition = Acquisition(
-            self.moves.space, self._costs, self.aims, done, self.pending, c.outcomes, c.draws, int(rng.integers(2**31))
+            self.moves.space, self._costs, self.aims, done, self.pending, c.outcomes, c.draws, draws, self._fitted
         )
-        good = [done[i].architecture for i in ranking(self.aims.table(done))[: c.starts]]
-        pool = [*self._changed(good, rng, c.pool // 2), *self._drawn(rng, c.pool - c.pool // 2)]
-        best = self._best(acquisition, pool, c.starts)
+        good = [done[i].architecture for i in ranking(self.aims.table(done))[: max(c.starts, len(done) // 4)]]
+        best = self._best(acquisition, self._drawn(rng, c.pool), {})
         for _ in range(c.rounds):
-            around = self._changed([a for _, a in best], rng, c.neighbours * max(1, len(best)))
-            found = self._best(acquisition, around, c.starts, best)
-            if [a for _, a in found] == [a for _, a in best]:
+            parents = self._rows([*good, *best, *best], rng)
+            best = self._best(acquisition, self._new(self._varied(parents, rng, c.neighbours * c.starts)), best)
+        for _ in range(c.rounds):
+            before = list(best)[:CLIMBERS]
+            around = self._around(self._rows(before, rng), rng, c.neighbours * c.starts)
+            best = self._best(acquisition, self._new(around), best)
+            if list(best)[:CLIMBERS] == before:
                 break
-            best = found
         if not best:
-            return None
-        value, made = best[0]
-        return made, {"acquisition": value}
+            made = self.moves.sample(rng, self.known)
+            return None if made is None else (made, {})
+        values = acquisition.values(list(best))
+        made = list(best)[int(values.argmax())]
+        return made, {"acquisition": float(values.max())}
 
     def _costs(self, architecture: Architecture) -> dict[str, float]:
         """The metrics that need no measurement."""
@@ -112,26 +130,73 @@ class Bayesian(StagedSearch):
         return self._told_costs[key]
 
     def _drawn(self, rng: np.random.Generator, count: int) -> list[Architecture]:
-        found = self.moves.space.sample_many(count, rng, **self.moves.limits)
-        return [a for a in found if a.fingerprint not in self.known and self.moves.allowed(a)]
+        try:
+            return self.moves.space.sample_many(count, rng, **self.moves.limits)
+        except SpaceError:  # so few are within the limits that single draws have to do
+            return []
 
-    def _changed(self, parents: list[Architecture], rng: np.random.Generator, count: int) -> list[Architecture]:
-        """Parents with one to three choices changed."""
-        made = [
-            self.moves.mutate(parents[i % len(parents)], rng, self.known, int(rng.integers(1, 4)))
-            for i in range(count if parents else 0)
-        ]
-        return [a for a in made if a is not None]
+    def _rows(self, architectures: Sequence[Architecture], rng: np.random.Generator) -> np.ndarray:
+        """Positions of values, int64 [n, choices]; random ones where a choice has no effect, in case it gets one."""
+        choices = self.moves.space.choices
+        columns = self.moves.space.encode(architectures)
+        live = np.asarray([[path in a.choices for path in choices] for a in architectures], dtype=bool)
+        rows = np.stack([columns[path] for path in choices], axis=1)
+        return np.where(live.reshape(rows.shape), rows, rng.integers(0, self._sizes, rows.shape))
 
-    @staticmethod
+    @property
+    def _sizes(self) -> np.ndarray:
+        """How many values each choice has."""
+        return np.asarray([len(c.values) for c in self.moves.space.choices.values()])
+
+    def _varied(self, parents: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Rows of parents, half of them crossed, in which one to three choices were changed."""
+        sizes, shape = self._sizes, (count, parents.shape[1])
+        mothers, fathers = parents[rng.integers(0, len(parents), (2, count))]
+        crossed = (rng.random((count, 1)) < 0.5) & (rng.random(shape) < 0.5)
+        rows = np.where(crossed, fathers, mothers)
+        changes = rng.integers(1, CHANGES + 1, count)
+        for number in range(CHANGES):
+            changed = np.nonzero(changes > number)[0]
+            at = rng.integers(0, shape[1], len(changed))
+            rows[changed, at] += rng.integers(1, np.maximum(sizes[at], 2))
+        return rows % sizes
+
+    def _around(self, rows: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
+        """The rows that differ from one of these in one choice; a random part of them where they are more."""
+        changes = [(at, step) for at, size in enumerate(self._sizes) for step in range(1, size)]
+        moved = np.repeat(rows, len(changes), axis=0)
+        for i, (at, step) in enumerate(changes * len(rows)):
+            moved[i, at] += step
+        return rng.permutation(moved % self._sizes)[:count]
+
+    def _new(self, rows: np.ndarray) -> list[Architecture]:
+        """The different architectures of rows that are feasible and within the limits."""
+        space = self.moves.space
+        columns = space.canonical({path: rows[:, at] for at, path in enumerate(space.choices)})
+        allowed = space.feasible(columns)
+        for key, (low, high) in self.moves.limits.items():
+            scope, _, kind = key.rpartition(":")
+            cost = space.cost(columns, kind, scope)
+            allowed = allowed & (cost >= low) & (cost <= high)
+        kept = np.unique(np.stack(list(columns.values()), axis=1)[allowed], axis=0)
+        return space.decode({path: kept[:, at] for at, path in enumerate(columns)}) if len(kept) else []
+
     def _best(
-        acquisition: Any,
-        candidates: list[Architecture],
-        count: int,
-        known: list[tuple[float, Architecture]] | None = None,
-    ) -> list[tuple[float, Architecture]]:
-        """The candidates of largest acquisition value, each once, together with those known."""
-        different = list({a.fingerprint: a for a in candidates}.values())
-        values = acquisition.values(different) if different else []
-        merged = {a.fingerprint: (v, a) for v, a in [*(known or []), *zip(values, different, strict=True)]}
-        return sorted(merged.values(), key=lambda pair: (-pair[0], pair[1].fingerprint))[:count]
+        self, acquisition: Acquisition, candidates: list[Architecture], best: dict[Architecture, float]
+    ) -> dict[Architecture, float]:
+        """The new architectures of largest acquisition value among candidates and the best so far, best first.
+
+        What takes long for each (fingerprints, rules) is asked only of those that the models find good.
+        """
+        if not candidates:
+            return best
+        values = acquisition.screened(candidates)
+        found: dict[Architecture, float] = {}
+        for i in np.argsort(-values, kind="stable"):
+            made = candidates[i]
+            if made.fingerprint not in self.known and made not in best and all(r(made) for r in self.moves.rules):
+                found[made] = float(values[i])
+            if len(found) == self._config.starts:
+                break
+        merged = {**best, **found}
+        return dict(sorted(merged.items(), key=lambda pair: (-pair[1], pair[0].fingerprint))[: self._config.starts])

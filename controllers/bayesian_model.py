@@ -1,4 +1,4 @@
-"""The models behind Bayesian optimisation: one Gaussian process a metric, and the acquisition over architectures."""
+"""What measuring an architecture promises: the acquisition functions of Bayesian optimisation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankitect.controllers.bayesian_process import Fitted, process, readings
 from rankitect.data.assets import cache_root
 from rankitect.data.files import folder_lock
-from rankitect.errors import TrainingError
 
 if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
@@ -24,44 +24,34 @@ if TYPE_CHECKING:
 
 __all__ = ["Acquisition"]
 
-_CHUNK = 64
+CHUNK = 256
+"""Architectures that are screened at once."""
+MARGIN = 0.1
+"""How far beyond the worst measurement the reference point is, in ranges of the measurements."""
 _EXTENSIONS = "TORCH_EXTENSIONS_DIR"
-_ITERATIONS = 75
-
-
-def _categories(space: SearchSpace) -> list[int]:
-    """Positions of the features that are one-hot or bits; the others are ordinal numbers."""
-    from rankitect.graph.features import feature_names
-
-    ordinal = {path for path, choice in space.choices.items() if choice.kind == "ordinal"}
-    return [i for i, name in enumerate(feature_names(space)) if name not in ordinal]
-
-
-def _column(x: Tensor, at: int) -> Tensor:
-    """A known metric, which is a column of its own: [..., 1]."""
-    return x[..., at : at + 1]
-
-
-def _beyond(y: Tensor, at: int, sign: float, limit: float) -> Tensor:
-    """How far a metric is beyond a limit; at most 0 where it is allowed."""
-    return sign * (y[..., at] - limit)
+_compiled: list[bool] = []
+"""Not empty when this process has the kernel: what others compile then is of no concern to it."""
 
 
 class Acquisition:
     """How much measuring an architecture is expected to improve on what was measured.
 
-    Quality and modelled outcomes have a Gaussian process each, with an ordinal and a categorical kernel over the
-    space's features and an inferred noise. Positive metrics are modelled by their logarithm.
+    Each metric has a Gaussian process; positive ones are modelled by their logarithm. Many architectures are screened
+    by the closed form of the expected improvement (of the hypervolume, with several objectives) beyond the front of the
+    processes' means, times the probability that the outcomes are allowed (Gardner et al. 2014). Of the best, the noisy
+    expected improvement decides (arXiv 2105.08195, 2310.20708), which integrates over what the front may really be.
 
     Args:
         space: The space.
-        costs: Metrics that need no measurement, by name; the rest is modelled.
+        costs: Metrics that need no measurement, by name. Screening models them like the others, which is quicker and
+            errs little; the decision reads them.
         aims: The objectives.
         trials: Finished trials with a measurement.
         pending: Architectures that are being measured.
         outcomes: Allowed ranges of metrics.
-        draws: Monte-Carlo draws.
+        draws: Monte-Carlo draws of the decision.
         seed: Of the draws.
+        fitted: What earlier acquisitions of the same search fitted, and where this one leaves it.
 
     Raises:
         TrainingError: No model could be fitted.
@@ -77,142 +67,176 @@ class Acquisition:
         outcomes: Mapping[str, tuple[float | None, float | None]],
         draws: int,
         seed: int,
+        fitted: Fitted | None = None,
     ) -> None:
-        self._space, self._costs = space, costs
+        self._space, self._costs, self._draws, self._seed = space, costs, draws, seed
         measurements = [t.measurement for t in trials if t.measurement is not None]
-        architectures = [t.architecture for t in trials]
-        specs = aims.specs(measurements[0])
-        signs = {spec.name: -1.0 if spec.direction == "min" else 1.0 for spec in specs}
+        self._tried, self._pending = [t.architecture for t in trials], list(pending)
+        signs = {s.name: -1.0 if s.direction == "min" else 1.0 for s in aims.specs(measurements[0])}
+        self._objectives = len(signs)
         self._names = [*signs, *(name for name in outcomes if name not in signs)]
-        free = costs(architectures[0])
+        free = costs(self._tried[0])
         self._known = [name for name in self._names if name in free]
         self._logged = {name: all(m.metrics[name].value > 0 for m in measurements) for name in self._names}
-        values = {n: self._scaled(n, np.asarray([m.metrics[n].value for m in measurements])) for n in self._names}
-        self._values = torch.tensor(np.stack([values[n] for n in self._names], axis=1))
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.enable_grad():
-            warnings.simplefilter("ignore")  # of numbers of features and jitter: nothing that a user could act on
-            torch.manual_seed(seed)
-            x = self._encode(architectures)
-            model = self._model(x)
-            objective = [self._names.index(name) for name in signs]
-            weights = torch.tensor([signs[name] for name in signs], dtype=torch.float64)
-            bounds = self._bounds(outcomes)
-            waiting = self._encode(pending) if pending else None
-            self._function = _acquisition(model, x, self._values, objective, weights, bounds, waiting, draws, seed)
+        self._scales: dict[str, tuple[float, float]] = {}
+        x, fitted = self._readings(self._tried), fitted or Fitted()
+        models, values = [], []
+        with _quiet(seed):
+            for name in self._names:
+                y = self._modelled(name, [m.metrics[name].value for m in measurements])
+                made, shift, scale = process(name, x, y * signs.get(name, 1.0), self._logged[name], fitted)
+                self._scales[name] = shift * signs.get(name, 1.0), scale * signs.get(name, 1.0)
+                models.append(made)
+                values.append(self._standard(name, [m.metrics[name].value for m in measurements]))
+        self._models, self._values = models, torch.stack(values, dim=1)
+        self._bounds = list(self._made_bounds(outcomes))
+        self._screen()
 
-    def _scaled(self, name: str, values: np.ndarray) -> np.ndarray:
-        """The values that are modelled."""
-        return np.log(values) if self._logged[name] else np.asarray(values, dtype=np.float64)
+    def _modelled(self, name: str, values: Sequence[float]) -> Tensor:
+        found = np.asarray(values, dtype=np.float64)
+        return torch.from_numpy(np.log(np.maximum(found, 1e-300)) if self._logged[name] else found)
 
-    def _encode(self, architectures: Sequence[Architecture]) -> Tensor:
-        """Features, then a column for each known metric, float64 [n, columns]."""
-        found = self._space.features(architectures)
-        if self._known:
-            rows = [self._costs(a) for a in architectures]
-            known = [self._scaled(n, np.asarray([max(r[n], 1e-300) for r in rows])) for n in self._known]
-            found = np.concatenate([found, np.stack(known, axis=1)], axis=1)
-        return torch.from_numpy(found)
+    def _standard(self, name: str, values: Sequence[float]) -> Tensor:
+        """As the models see them: standardised, and objectives to be maximised."""
+        shift, scale = self._scales[name]
+        return (self._modelled(name, values) - shift) / scale
 
-    def _model(self, x: Tensor) -> Any:
-        """All metrics, in the order of their names."""
-        from botorch.models import ModelList
-        from botorch.models.deterministic import GenericDeterministicModel
+    def _readings(self, architectures: Sequence[Architecture]) -> Tensor:
+        return torch.from_numpy(readings(self._space, architectures))
 
-        width = x.shape[-1] - len(self._known)
-        parts = []
-        for i, name in enumerate(self._names):
-            if name in self._known:
-                at = width + self._known.index(name)
-                parts.append(GenericDeterministicModel(partial(_column, at=at), num_outputs=1))
-            else:
-                parts.append(_Process(x[:, :width], self._values[:, i : i + 1], _categories(self._space)))
-        return ModelList(*parts) if len(parts) > 1 else parts[0]
-
-    def _bounds(self, outcomes: Mapping[str, tuple[float | None, float | None]]) -> list[Callable[[Tensor], Tensor]]:
-        """Functions of modelled values [..., metrics] that are at most 0 where an outcome is allowed."""
-        found: list[Callable[[Tensor], Tensor]] = []
+    def _made_bounds(
+        self, outcomes: Mapping[str, tuple[float | None, float | None]]
+    ) -> Iterator[tuple[int, float, float]]:
+        """Position of the metric, sign, and limit: the sign times the standard value must not be above the limit."""
         for name, ends in outcomes.items():
-            at = self._names.index(name)
             for end, sign in zip(ends, (-1.0, 1.0), strict=True):
                 if end is not None:
-                    if self._logged[name] and end <= 0:
-                        continue  # all values are positive
-                    limit = float(self._scaled(name, np.asarray([end]))[0])
-                    found.append(partial(_beyond, at=at, sign=sign, limit=limit))
+                    sign = sign if self._scales[name][1] > 0 else -sign
+                    yield self._names.index(name), sign, sign * float(self._standard(name, [end]))
+
+    def _foreseen(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and variances of all metrics; float64 [n, metrics] each."""
+        found = [model.posterior(x[:, None]) for model in self._models]
+        return torch.cat([p.mean[:, 0] for p in found], 1), torch.cat([p.variance[:, 0] for p in found], 1)
+
+    def _allowed(self, mean: Tensor, variance: Tensor) -> Tensor:
+        """Logarithm of the probability that all outcomes are within their ranges, taken as independent; [n]."""
+        found = torch.zeros(len(mean), dtype=mean.dtype)
+        for at, sign, limit in self._bounds:
+            z = (limit - sign * mean[:, at]) / variance[:, at].clamp_min(1e-18).sqrt()
+            found = found + torch.special.log_ndtr(z)
         return found
 
-    def values(self, architectures: Sequence[Architecture]) -> list[float]:
-        """The acquisition value of each architecture; higher is better."""
-        x = self._encode(architectures)[:, None]
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return [float(v) for part in x.split(_CHUNK) for v in self._function(part)]
+    def _screen(self) -> None:
+        """The closed form beyond the front of what is expected of the measured architectures."""
+        from botorch.acquisition.analytic import LogExpectedImprovement
+        from botorch.acquisition.multi_objective.analytic import ExpectedHypervolumeImprovement
+        from botorch.models import ModelListGP
+        from botorch.utils.multi_objective.box_decompositions import FastNondominatedPartitioning
+
+        with torch.no_grad(), _quiet(self._seed):
+            mean, variance = self._foreseen(self._readings([*self._tried, *self._pending]))
+            reached = mean[self._allowed(mean, variance) >= float(np.log(0.5)), : self._objectives]
+            self._closed: Any = None
+            if not len(reached):
+                return
+            if self._objectives == 1:
+                self._closed = LogExpectedImprovement(self._models[0], best_f=reached.max())
+            else:
+                parts = FastNondominatedPartitioning(ref_point=self._reference, Y=reached)
+                model = ModelListGP(*self._models[: self._objectives])
+                self._closed = ExpectedHypervolumeImprovement(model, self._reference.tolist(), parts)
+
+    @property
+    def _reference(self) -> Tensor:
+        """A little worse than the worst measurement, [objectives]."""
+        aimed = self._values[:, : self._objectives]
+        low, high = aimed.min(0).values, aimed.max(0).values
+        return low - MARGIN * (high - low).clamp_min(1e-9)
+
+    def screened(self, architectures: Sequence[Architecture]) -> np.ndarray:
+        """The logarithm of the closed form for each architecture, float64 [n]; higher is better.
+
+        Where nothing that was measured is allowed, that of the probability of being allowed.
+        """
+        x = self._readings(architectures)
+        with torch.no_grad(), _quiet(self._seed):
+            return np.concatenate([self._closed_form(part).numpy() for part in x.split(CHUNK)])
+
+    def _closed_form(self, x: Tensor) -> Tensor:
+        allowed = self._allowed(*self._foreseen(x)) if self._bounds else torch.zeros(len(x), dtype=x.dtype)
+        if self._closed is None:
+            return allowed
+        found = self._closed(x[:, None])
+        return allowed + (found if self._objectives == 1 else found.clamp_min(1e-300).log())
+
+    def values(self, architectures: Sequence[Architecture]) -> np.ndarray:
+        """The logarithm of the noisy expected improvement for each architecture, float64 [n]; higher is better."""
+        if self._closed is None:
+            return self.screened(architectures)
+        with torch.no_grad(), _quiet(self._seed):
+            if not hasattr(self, "_noisy"):
+                self._noisy = self._made_noisy()
+            return np.asarray([float(v) for v in self._noisy(self._encoded(architectures)[:, None])])
+
+    def _encoded(self, architectures: Sequence[Architecture]) -> Tensor:
+        """Readings, then a column for each known metric; float64 [n, columns]."""
+        x = self._readings(architectures)
+        rows = [self._costs(a) for a in architectures] if self._known else []
+        return torch.cat([x, *(self._standard(n, [r[n] for r in rows])[:, None] for n in self._known)], dim=1)
+
+    def _made_noisy(self) -> Any:
+        """qLogNEHVI for several objectives, qLogNEI for one."""
+        from botorch.acquisition.logei import qLogNoisyExpectedImprovement
+        from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
+        from botorch.acquisition.multi_objective.objective import IdentityMCMultiOutputObjective
+        from botorch.acquisition.objective import GenericMCObjective
+        from botorch.models import ModelList
+        from botorch.models.deterministic import GenericDeterministicModel
+        from botorch.sampling.get_sampler import get_sampler
+
+        x = self._encoded(self._tried)
+        width = x.shape[1] - len(self._known)
+        parts = [
+            GenericDeterministicModel(partial(_column, at=width + self._known.index(name)), num_outputs=1)
+            if name in self._known
+            else model
+            for name, model in zip(self._names, self._models, strict=True)
+        ]
+        model = ModelList(*parts) if len(parts) > 1 else parts[0]
+        common: dict[str, Any] = {
+            "X_baseline": x,
+            "sampler": get_sampler(model.posterior(x[:1]), torch.Size([self._draws]), seed=self._seed),
+            "constraints": [partial(_beyond, at=at, sign=s, limit=limit) for at, s, limit in self._bounds] or None,
+            "X_pending": self._encoded(self._pending) if self._pending else None,
+        }
+        if self._objectives == 1:
+            objective = GenericMCObjective(lambda y, X=None: y[..., 0])
+            return qLogNoisyExpectedImprovement(model, objective=objective, prune_baseline=False, **common)
+        chosen = IdentityMCMultiOutputObjective(outcomes=list(range(self._objectives)), num_outcomes=len(self._names))
+        with _kernel_folder():
+            return qLogNoisyExpectedHypervolumeImprovement(
+                model, ref_point=self._reference, objective=chosen, prune_baseline=True, **common
+            )
 
 
-def _Process(x: Tensor, y: Tensor, categories: list[int]) -> Any:
-    """A fitted Gaussian process that reads the first columns of what it is given."""
-    from botorch.exceptions import ModelFittingError
-    from botorch.fit import fit_gpytorch_mll
-    from botorch.models import MixedSingleTaskGP, SingleTaskGP
-    from botorch.models.transforms.input import FilterFeatures
-    from gpytorch.mlls import ExactMarginalLogLikelihood
-
-    keep = FilterFeatures(torch.arange(x.shape[-1]))
-    if categories:
-        made: Any = MixedSingleTaskGP(x, y, cat_dims=categories, input_transform=keep)
-    else:
-        made = SingleTaskGP(x, y, input_transform=keep)
-    try:
-        options = {"options": {"maxiter": _ITERATIONS}}
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(made.likelihood, made), optimizer_kwargs=options)
-    except ModelFittingError as error:
-        raise TrainingError(f"The Gaussian process could not be fitted to {len(x)} measurements: {error}") from error
-    return made
+def _column(x: Tensor, at: int) -> Tensor:
+    """A known metric, which is a column of its own: [..., 1]."""
+    return x[..., at : at + 1]
 
 
-def _acquisition(
-    model: Any,
-    x: Tensor,
-    values: Tensor,
-    objective: list[int],
-    signs: Tensor,
-    bounds: list[Callable[[Tensor], Tensor]],
-    waiting: Tensor | None,
-    draws: int,
-    seed: int,
-) -> Any:
-    """qLogNEHVI for several objectives, qLogNEI for one."""
-    from botorch.acquisition.logei import qLogNoisyExpectedImprovement
-    from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
-    from botorch.acquisition.multi_objective.objective import WeightedMCMultiOutputObjective
-    from botorch.acquisition.objective import GenericMCObjective
-    from botorch.sampling.get_sampler import get_sampler
+def _beyond(y: Tensor, at: int, sign: float, limit: float) -> Tensor:
+    """How far a metric is beyond a limit; at most 0 where it is allowed."""
+    return sign * y[..., at] - limit
 
-    sampler = get_sampler(model.posterior(x[:1]), torch.Size([draws]), seed=seed)
-    if len(objective) == 1:
-        one, sign = objective[0], signs[0]
-        return qLogNoisyExpectedImprovement(
-            model,
-            X_baseline=x,
-            sampler=sampler,
-            objective=GenericMCObjective(lambda y, X=None: sign * y[..., one]),
-            constraints=bounds or None,
-            X_pending=waiting,
-            prune_baseline=False,
-        )
-    aimed = values[:, objective] * signs
-    low, high = aimed.min(0).values, aimed.max(0).values
-    with _kernel_folder():
-        return qLogNoisyExpectedHypervolumeImprovement(
-            model,
-            ref_point=low - 0.1 * (high - low).clamp_min(1e-9),
-            X_baseline=x,
-            sampler=sampler,
-            objective=WeightedMCMultiOutputObjective(signs, outcomes=objective),
-            constraints=bounds or None,
-            X_pending=waiting,
-            prune_baseline=True,
-        )
+
+@contextmanager
+def _quiet(seed: int) -> Iterator[None]:
+    """Without warnings of jitter and the like, which nobody could act on; with a state of draws of its own."""
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        yield
 
 
 @contextmanager
@@ -224,6 +248,9 @@ def _kernel_folder() -> Iterator[None]:
     """
     folder = cache_root() / "torch_extensions"
     folder.mkdir(parents=True, exist_ok=True)
+    if _compiled:
+        yield
+        return
     before = os.environ.get(_EXTENSIONS)
     with folder_lock(folder) as alone:
         for leftover in folder.rglob("lock") if alone else ():
@@ -231,6 +258,7 @@ def _kernel_folder() -> Iterator[None]:
         os.environ[_EXTENSIONS] = str(folder)
         try:
             yield
+            _compiled.append(True)
         finally:
             if before is None:
                 del os.environ[_EXTENSIONS]
