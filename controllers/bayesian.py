@@ -56,7 +56,7 @@ class Bayesian(StagedSearch):
     ) -> None:
         super().__init__(config.samples, config.finalists, by, aims, seed)
         self._config, self.moves, self._task = config, moves, task
-        self._starts = moves.points()
+        self._starts: dict[Architecture, dict[str, Any]] = {made: {} for made in moves.points()}
         self._told_costs: dict[str, dict[str, float]] = {}
         self._fitted: Fitted | None = None
         if unknown := [name for name in config.outcomes if name not in metrics]:
@@ -88,11 +88,11 @@ class Bayesian(StagedSearch):
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
         """A known or random architecture at first, then one of large acquisition value."""
         if index < min(len(self._starts), self._config.initial):
-            return self._starts[index], {}
+            made, tags = list(self._starts.items())[index]
+            return made, dict(tags)
         done = [t for t in self.told if t.ok]
         if index < self._config.initial or len(done) < 2:
-            made = self.moves.sample(rng, self.known)
-            return None if made is None else (made, {})
+            return self._random(rng)
         from rankitect.controllers.bayesian_model import Acquisition
         from rankitect.controllers.bayesian_process import Fitted
 
@@ -114,11 +114,14 @@ class Bayesian(StagedSearch):
             if list(best)[:CLIMBERS] == before:
                 break
         if not best:
-            made = self.moves.sample(rng, self.known)
-            return None if made is None else (made, {})
+            return self._random(rng)
         values = acquisition.values(list(best))
         made = list(best)[int(values.argmax())]
         return made, {"acquisition": float(values.max())}
+
+    def _random(self, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
+        made = self.moves.sample(rng, self.known)
+        return None if made is None else (made, {})
 
     def _costs(self, architecture: Architecture) -> dict[str, float]:
         """The metrics that need no measurement."""

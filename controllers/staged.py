@@ -2,7 +2,8 @@
 
 Stage 1 learns a latency model of the device from single layers. Stage 2 is Bayesian optimisation (noisy expected
 hypervolume improvement) over perplexity after a brief healing and predicted latency; it starts from what second-order
-estimates suggest at several sizes. Stage 3 heals the finalists longer; what is on the front is exported and measured.
+estimates suggest at several sizes, and from pairs of equal latency that show which design rules hold. Stage 3 heals the
+finalists longer; what is on the front is exported and measured.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from rankitect.controllers.bayesian import Bayesian
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError
 from rankitect.graph.names import nearest
-from rankitect.study.moves import Moves, main_cost
+from rankitect.study.moves import Moves, main_cost, within
 from rankitect.study.records import Spent
 
 if TYPE_CHECKING:
     from rankitect.graph import Architecture
     from rankitect.study.contracts import Session
     from rankitect.study.join import Parts
+    from rankitect.study.records import Trial
 
 __all__ = ["Staged", "skips_in_a_row"]
 
@@ -39,7 +41,8 @@ class Staged(Bayesian):
 
         samples: int | None = Field(30, ge=1, description="architectures healed briefly")
         finalists: int | None = Field(4, ge=1, description="architectures healed in full")
-        initial: int = Field(10, ge=2, description="architectures before the first model, of different sizes")
+        initial: int = Field(15, ge=2, description="architectures before the first model: contrasts, different sizes")
+        contrasts: bool = Field(True, description="measure architectures that show which design rules hold, about 7")
         most_skips: int | None = Field(
             2, ge=0, description="layers without attention that may follow each other; null: any number"
         )
@@ -85,7 +88,30 @@ class Staged(Bayesian):
             self.moves.rules.append(self._within_budget)
         prior, spent = self._task.prior() if hasattr(self._task, "prior") else ({}, Spent())
         session.charge("prior", spent)
-        self._starts = self._suggested(self.moves, prior, self._config.initial)
+        contrasts = self._contrasts() if self._config.contrasts else {}  # type: ignore[attr-defined]
+        count = max(self._config.initial - len(contrasts), 2)
+        suggested = self._suggested(self.moves, prior, count)
+        self._starts = {**contrasts, **{a: {} for a in suggested if a not in contrasts}}
+
+    def _contrasts(self) -> dict[Architecture, dict[str, Any]]:
+        """Architectures that answer questions of design, with what each stands for, where the constraints allow it.
+
+        Rules of this search may be broken: that shows what they are worth. Finalists keep them all the same.
+        """
+        task, name = self._task, next(iter(self._task.latency.workloads))
+        if not hasattr(task, "contrasts"):
+            return {}
+        found: dict[Architecture, dict[str, Any]] = {}
+        for contrast in task.contrasts(name):
+            if all(within(self.moves.space, a, self.moves.limits) for a in contrast.sides.values()):
+                for side, architecture in contrast.sides.items():
+                    tags = found.setdefault(architecture, {"contrasts": []})
+                    tags["contrasts"].append([contrast.question, side])
+        return found
+
+    def eligible(self, trial: Trial) -> bool:
+        """What was measured to show the worth of a rule keeps it."""
+        return self.moves.allowed(trial.architecture)
 
     def _within_budget(self, architecture: Architecture) -> bool:
         costs = self._costs(architecture)

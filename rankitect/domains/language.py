@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rankitect.deploy.latency import Latency
+    from rankitect.domains.contrasts import Contrast
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.models.backbone import Backbone
     from rankitect.models.checkpoints import LlamaCheckpoint
@@ -307,6 +308,20 @@ class Language:
                 rises.append(float(self.distillation.loss(model, batch)))
         return torch.tensor(rises) - rises[list(values).index(whole[path])]
 
+    def contrasts(self, workload: str) -> list[Contrast]:
+        """Architectures that show which design rules hold at equal latency under a workload.
+
+        Args:
+            workload: A name among `latency.workloads`.
+        """
+        from rankitect.domains.contrasts import contrasts
+
+        latency = self.latency
+        assert latency is not None
+        return contrasts(
+            self.space, self.reference, lambda a: latency.predict(a, workload).ms, self.statistics.influence
+        )
+
     # --- hooks of the study -----------------------------------------------------------------------------------------
     def check(self, parts: Parts) -> None:
         """Raise what can be known only now: constraints that no architecture meets."""
@@ -343,34 +358,9 @@ class Language:
 
     def exporter(self, parts: Parts) -> Callable[[Any, Path], dict[str, str]]:
         """Draws each candidate's graph, and exports its program where the device runs programs."""
+        from rankitect.domains.exporting import exporter
 
-        def export(trial: Any, folder: Path) -> dict[str, str]:
-            from rankitect.graph.picture import picture
-            from rankitect.reports.graph_picture import draw_graph
-
-            nodes, edges = picture(parts.space, trial.architecture, dropped=False)
-            (folder / "graph.svg").write_text(draw_graph(nodes, edges, title=trial.architecture.fingerprint[:8]))
-            return {"graph": "graph.svg", **self._program(trial, folder)}
-
-        return export
-
-    def _program(self, trial: Any, folder: Path) -> dict[str, str]:
-        """A candidate's program; a failure is said and costs the program only."""
-        from rankitect.models.candidate import load_candidate
-
-        device, latency = self._parts.device, self.latency
-        card = trial.measurement.artifacts.get("card") if trial.measurement is not None else None
-        if latency is None or card is None or not hasattr(device, "export"):
-            return {}
-        self._parts.say(f"Exporting {trial.architecture.fingerprint[:8]} for {device.name}, a few minutes")
-        candidate = load_candidate((self._parts.folder / card).parent)
-        predicted = {name: latency.predict(trial.architecture, name) for name in latency.workloads}
-        try:
-            found: dict[str, str] = device.export(folder, candidate.model, candidate.tokenizer, predicted)
-        except RankitectError as error:
-            self._parts.say(f"{trial.architecture.fingerprint[:8]} has no program: {error}")
-            return {}
-        return found
+        return exporter(parts, self.latency)
 
 
 def _sampled_loss(seed: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rankitect.domains.costs import cost_value
 from rankitect.errors import ConfigError
@@ -11,43 +11,60 @@ from rankitect.errors import ConfigError
 if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
 
-__all__ = ["uniform_depth", "uniform_width"]
+__all__ = ["depths", "nearest", "patterned", "uniform_depth", "uniform_width", "widths"]
 
 
-def _nearest(
-    space: SearchSpace, reference: Architecture, share: float, candidates: list[dict[str, Any]], context: int
-) -> Architecture:
-    whole = cost_value(space, reference, "block_flops", context)
-    made = [space.architecture(c) for c in candidates]
-    return min(made, key=lambda a: abs(cost_value(space, a, "block_flops", context) / whole - share))
+Cost: TypeAlias = "Callable[[Architecture], float]"
+
+
+def nearest(family: Iterable[Architecture], cost: Cost, target: float) -> Architecture:
+    """The architecture of a family whose cost is nearest to a target."""
+    return min(family, key=lambda a: abs(cost(a) - target))
 
 
 def _everything(space: SearchSpace, reference: Architecture) -> dict[str, Any]:
     return {p: reference.choices.get(p, c.values[0]) for p, c in space.choices.items()}
 
 
-def uniform_width(space: SearchSpace, reference: Architecture, share: float, context: int) -> Architecture:
-    """One feed-forward width in every layer, the most important units kept, nearest to a share of the block FLOPs.
+def widths(space: SearchSpace, reference: Architecture) -> Iterator[Architecture]:
+    """One feed-forward width in every layer, the most important units kept; narrowest first.
 
-    The width of the last few layers is the next one where that brings the cost nearer.
+    Between two widths, more and more layers, spread over the depth, have the wider one.
+    """
+    full = _everything(space, reference)
+    paths = [p for p in space.choices if p.endswith(".ffn")]
+    sizes = sorted({int(v) for v in space.choices[paths[0]].values})  # type: ignore[arg-type]
+    for low, high in zip(sizes, [*sizes[1:], sizes[-1]], strict=True):
+        for more in range(len(paths)):
+            wide = {round(i * len(paths) / more) for i in range(more)} if more else set()
+            yield space.architecture({**full, **{p: high if i in wide else low for i, p in enumerate(paths)}})
+
+
+def depths(space: SearchSpace, reference: Architecture, influence: Mapping[str, float]) -> Iterator[Architecture]:
+    """More and more layers dropped, those of least block influence first (ShortGPT, arXiv 2403.03853); one stays."""
+    full = _everything(space, reference)
+    order = sorted(influence, key=influence.__getitem__)
+    for n in range(len(order)):
+        yield space.architecture({**full, **{f"{scope}.runs": 0 for scope in order[:n]}})
+
+
+def patterned(space: SearchSpace, reference: Architecture, layers: Iterable[int], pattern: str) -> Architecture:
+    """The reference with another attention pattern in some layers."""
+    changed = {f"layers.{i}.attn": pattern for i in layers}
+    return space.architecture({**_everything(space, reference), **changed})
+
+
+def uniform_width(space: SearchSpace, reference: Architecture, share: float, context: int) -> Architecture:
+    """The member of `widths` nearest to a share of the reference's block FLOPs.
 
     Raises:
         ConfigError: The smallest width still costs more than 1.02 times the share.
     """
-    full = _everything(space, reference)
-    paths = [p for p in space.choices if p.endswith(".ffn")]
-    widths = sorted({int(v) for v in space.choices[paths[0]].values})  # type: ignore[arg-type]
-    candidates = []
-    for low, high in zip([widths[0], *widths], [widths[0], *widths[1:], widths[-1]], strict=True):
-        for more in range(len(paths)):
-            # spread the layers that keep the next width over the depth
-            wide = {round(i * len(paths) / more) for i in range(more)} if more else set()
-            candidates.append({**full, **{p: high if i in wide else low for i, p in enumerate(paths)}})
-    found = _nearest(space, reference, share, candidates, context)
-    cost = cost_value(space, found, "block_flops", context) / cost_value(space, reference, "block_flops", context)
-    if cost > 1.02 * share:
+    cost = _relative(space, reference, context)
+    found = nearest(widths(space, reference), cost, share)
+    if (reached := cost(found)) > 1.02 * share:
         raise ConfigError(
-            f"task.uniform: feed-forward width alone reaches {cost:.0%} of the block FLOPs, not {share:.0%}. "
+            f"task.uniform: feed-forward width alone reaches {reached:.0%} of the block FLOPs, not {share:.0%}. "
             "Give larger shares, or task.uniform=[] for none."
         )
     return found
@@ -56,11 +73,10 @@ def uniform_width(space: SearchSpace, reference: Architecture, share: float, con
 def uniform_depth(
     space: SearchSpace, reference: Architecture, share: float, influence: Mapping[str, float], context: int
 ) -> Architecture:
-    """The layers of least block influence dropped (ShortGPT, arXiv 2403.03853), nearest to a share of the block FLOPs.
+    """The member of `depths` nearest to a share of the reference's block FLOPs."""
+    return nearest(depths(space, reference, influence), _relative(space, reference, context), share)
 
-    At least one layer stays.
-    """
-    full = _everything(space, reference)
-    order = sorted(influence, key=influence.__getitem__)
-    candidates = [{**full, **{f"{scope}.runs": 0 for scope in order[:n]}} for n in range(len(order))]
-    return _nearest(space, reference, share, candidates, context)
+
+def _relative(space: SearchSpace, reference: Architecture, context: int) -> Cost:
+    whole = cost_value(space, reference, "block_flops", context)
+    return lambda a: cost_value(space, a, "block_flops", context) / whole

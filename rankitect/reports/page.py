@@ -17,6 +17,7 @@ from rankitect.reports.cards import JSON, Card
 from rankitect.reports.comparison import Comparison, Roles, compare, points_of, roles_of, standing
 from rankitect.reports.health import health_card
 from rankitect.reports.importance import importance_card
+from rankitect.reports.latency import latency_cards
 from rankitect.reports.numbers import as_value, compact, readable_name, signed_percent
 from rankitect.reports.reading import Run, load_run
 from rankitect.reports.sections import candidates_card, front_card, picture_card, verdict_card
@@ -43,7 +44,8 @@ def cards_of(run: Run) -> list[Card]:
         run: The run.
 
     Returns:
-        The cards verdict, front, candidates, anytime, importance, picture, health, ledger and reproduce.
+        The cards verdict, front, candidates, latency and rules (of a search against a device), anytime, importance,
+        picture, health, ledger and reproduce.
     """
     roles = roles_of(run)
     points = points_of(run, roles) if roles else []
@@ -52,6 +54,7 @@ def cards_of(run: Run) -> list[Card]:
         verdict_card(run, roles, comparisons),
         front_card(run, roles, points),
         candidates_card(run, roles, comparisons),
+        *latency_cards(run, roles),
         anytime_card(run, roles),
         importance_card(run, roles),
         picture_card(run, roles, comparisons),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.study.join import Parts
 
-__all__ = ["Moves", "main_cost"]
+__all__ = ["Moves", "main_cost", "within"]
 
 TRIES = 64
 """Draws after which a place counts as used up."""

@@ -81,6 +81,7 @@ class Outputs:
             artifacts = self._write_candidates(front)
             self.drop_dominated(front)
             self._write_examples()
+            self._write_contrasts()
         else:
             artifacts = [dict((candidate.trial.measurement or _NONE).artifacts) for candidate in front]
         write_atomic(self.folder.path / "trials.csv", trials_csv(self.store.trials, self.store.times()))
@@ -129,6 +130,18 @@ class Outputs:
                 models.setdefault(trial.architecture.fingerprint, given["values"])
         if models:
             write_atomic(self.folder.path / "examples.json", json.dumps({**about, "models": models}) + "\n")
+
+    def _write_contrasts(self) -> None:
+        """contrasts.json: trials that answer a question of design (tag `contrasts`), and what each example gave."""
+        sides = []
+        for trial in self.store.trials:
+            for question, side in trial.tags.get("contrasts", []) if trial.ok else []:
+                measurement = trial.measurement or _NONE
+                metrics = {name: metric.value for name, metric in measurement.metrics.items()}
+                about = {"question": question, "side": side, "fingerprint": trial.architecture.fingerprint}
+                sides.append({**about, "metrics": metrics, "examples": measurement.notes.get("examples")})
+        if sides:
+            write_atomic(self.folder.path / "contrasts.json", json.dumps(sides) + "\n")
 
     def _write_candidates(self, front: Sequence[Candidate]) -> list[dict[str, str]]:
         """Build all folders beside the old ones and swap, so that a reader never sees a mixture of two fronts."""
