@@ -18,7 +18,7 @@ from rankitect.controllers.bayesian import Bayesian
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError
 from rankitect.graph.names import nearest
-from rankitect.study.moves import Moves, main_cost, within
+from rankitect.study.moves import Moves, within
 from rankitect.study.records import Spent
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Staged", "skips_in_a_row"]
 
 SHARES = (0.45, 0.95)
-"""Costs of the first architectures, relative to the reference."""
+"""Latencies of the first architectures, relative to the reference's."""
 
 
 class Staged(Bayesian):
@@ -80,8 +80,8 @@ class Staged(Bayesian):
         """Stage 1, and the first architectures."""
         super().prepare(session)
         latency = self._task.latency
+        self._task.learn_latency(session.check, session.progress)
         for name in latency.workloads:
-            latency.learn(name, session.check)
             session.charge(f"latency {name}", Spent(latency_measurements=latency.measured(name)))
             session.logger.info("%s: error of layers %.1f%%", name, latency.error(name))
         if self._budget:
@@ -119,7 +119,7 @@ class Staged(Bayesian):
 
     def _suggested(self, moves: Moves, prior: dict[str, Any], count: int) -> list[Architecture]:
         """What the estimates suggest at different sizes; none of it breaks a rule."""
-        scores = Scores(moves.space, main_cost(self._task), self._task.reference, prior)
+        scores = Scores(moves.space, next(iter(self._task.latency.workloads)), self._task.reference, prior)
         rng = np.random.default_rng([self.seed, 10**6])
         made = [scores.discretise(float(share), rng) for share in np.linspace(*SHARES, count)]
         return [a for a in dict.fromkeys(made) if moves.allowed(a)]

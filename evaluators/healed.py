@@ -56,6 +56,7 @@ class Healed:
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Inherit, heal, measure, save."""
         task = self._task
+        task.learn_latency(context.check, context.progress)
         model = task.inherited.extract(architecture)
         trained = 0
         if architecture != task.reference:

@@ -46,6 +46,7 @@ class Inherited:
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Measure one architecture."""
         task = self._task
+        task.learn_latency(context.check, context.progress)
         model = task.inherited.activate(architecture)
         quality = task.task.quality(model, "search", windows=self._windows, check=context.check)
         metrics = {"perplexity": Metric(quality.perplexity, "", quality.tokens, quality.interval())}

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from rankitect.deploy.latency_model import LatencyModel, space_filling
 from rankitect.deploy.parts import Part, Workload, parts_of
 from rankitect.errors import DeployError
+from rankitect.graph.expr import as_expr
+from rankitect.graph.tables import Table, Tables, joint_grid
 from rankitect.models.plan import make_plan
 from rankitect.study.records import Metric, MetricSpec
 
@@ -117,7 +119,6 @@ class Latency:
         target: Cross-validated error, percent, at which measuring ends.
         seed: Of the draws that enumerate layers.
         say: Told what happens.
-        check: Called between measurements; raises to stop.
     """
 
     def __init__(
@@ -130,11 +131,10 @@ class Latency:
         target: float = 2.0,
         seed: int = 0,
         say: Callable[[str], None] = lambda text: None,
-        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.device, self.space, self.workloads = device, space, dict(workloads)
         self.measurements, self.target, self._seed = measurements, target, seed
-        self._say, self._check = say, check
+        self._say = say
         self._learned: dict[str, _Learned] = {}
         self.excluded: list[str] = []
 
@@ -169,28 +169,36 @@ class Latency:
             for name, p in found.items()
         }
 
-    def learn(self, name: str, check: Callable[[], None] | None = None) -> LatencyModel:
+    def learn(
+        self,
+        name: str,
+        check: Callable[[], None] = lambda: None,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> LatencyModel:
         """Measure layers until the model of a workload is good enough; later calls give what was learned.
 
         Args:
             name: The workload.
             check: Called between measurements; raises to stop. What was measured is kept.
+            progress: Told measurements made, measurements at most, and a note; by default each is said.
         """
-        self._check = check or self._check
         if name not in self._learned:
-            self._learned[name] = self._learn(name)
+            self._learned[name] = self._learn(name, check, progress or self._tell)
         return self._learned[name].model
 
-    def _learn(self, name: str) -> _Learned:
+    def _tell(self, done: int, most: int, note: str) -> None:
+        self._say(f"{note}, {done} of at most {most}")
+
+    def _learn(self, name: str, check: Callable[[], None], progress: Callable[[int, int, str], None]) -> _Learned:
         workload, layers = self.workloads[name], list(self.layers)
-        table = self._features(layers, workload)
-        readings = self._readings(layers, workload)
+        places = [self.layers[layer] for layer in layers]
+        table, readings = self._features(layers, places, workload), self._readings(places, workload)
         times: dict[int, float] = {}
         failed: set[int] = set()
 
         def measure(rows: Sequence[int]) -> None:
             for row in rows:
-                self._check()
+                check()
                 try:
                     timing = self.device.part(self._part(layers[row], workload))
                 except DeployError as error:
@@ -202,7 +210,7 @@ class Latency:
                 if not timing.trusted:
                     self.excluded.append(f"{name}, layer {dict(layers[row].choices)}: did not settle, or machine busy")
                 times[row] = timing.p50
-                self._say(f"{name}: layer {len(times)} of at most {self.measurements} measured, {timing.p50:.3g} ms")
+                progress(len(times), self.measurements, f"{name}: a layer took {timing.p50:.3g} ms")
 
         most = min(self.measurements, len(layers))
         measure(space_filling(table, min(FIRST, most), self._seed))
@@ -233,52 +241,102 @@ class Latency:
 
     def predict(self, architecture: Architecture, name: str) -> Predicted:
         """The latency of an architecture under a workload."""
+        numbered = layers_of(architecture)
+        found = self.of_layers(name, {layer: (architecture, i) for i, layer in numbered.items()})
+        total = self.around(name, architecture) + sum(found[layer][0] for layer in numbered.values())
+        spread = 1.96 * sum(found[layer][1] for layer in numbered.values())  # equal layers err alike
+        return Predicted(total, max(0.0, total - spread), total + spread)
+
+    def of_layers(
+        self, name: str, places: Mapping[Layer, tuple[Architecture, int]]
+    ) -> Mapping[Layer, tuple[float, float]]:
+        """Milliseconds of layers under a workload, and their standard deviations: 0 for those that were measured.
+
+        Args:
+            name: The workload.
+            places: For each layer an architecture and the number under which it has it.
+        """
         self.learn(name)
         learned, workload = self._learned[name], self.workloads[name]
-        layers = list(layers_of(architecture).values())
-        new = list(dict.fromkeys(layer for layer in layers if layer not in learned.found))
+        new = [layer for layer in places if layer not in learned.found]
         if new:
-            prior = self._readings(new, workload, architecture) @ learned.weights
-            found = learned.model.predict(self._features(new, workload, architecture), prior)
+            where = [places[layer] for layer in new]
+            prior = self._readings(where, workload) @ learned.weights
+            found = learned.model.predict(self._features(new, where, workload), prior)
             learned.found |= {
                 layer: (learned.measured.get(layer, float(m)), 0.0 if layer in learned.measured else float(s))
                 for layer, m, s in zip(new, found.mean, found.std, strict=True)
             }
-        around = self._around(architecture, learned, workload)
-        total = around + sum(learned.found[layer][0] for layer in layers)
-        spread = 1.96 * sum(learned.found[layer][1] for layer in layers)  # equal layers err alike
-        return Predicted(total, max(0.0, total - spread), total + spread)
+        return learned.found
 
-    def _around(self, architecture: Architecture, learned: _Learned, workload: Workload) -> float:
-        """The time of what stands around the layers, measured once for each choice that it has."""
+    def around(self, name: str, architecture: Architecture) -> float:
+        """Milliseconds of what stands around the layers, measured once for each choice that it has."""
+        self.learn(name)
+        around = self._learned[name].around
         shared = Layer(tuple(sorted((p, v) for p, v in architecture.choices.items() if not p.startswith(f"{SCOPE}."))))
-        if shared not in learned.around:
-            part = parts_of(make_plan(self.space, architecture), workload)[-1]
-            learned.around[shared] = self.device.part(part).p50
-        return learned.around[shared]
+        if shared not in around:
+            part = parts_of(make_plan(self.space, architecture), self.workloads[name])[-1]
+            around[shared] = self.device.part(part).p50
+        return around[shared]
+
+    def tables(self, name: str) -> Tables:
+        """A workload's latency as a cost of the space: a table for each layer over its choices.
+
+        So it bounds draws and changes, and its expectation is exact under independent choices and differentiable in
+        their probabilities, like that of any reading of the graph.
+
+        Args:
+            name: The workload.
+        """
+        choices = self.space.choices
+        shared = tuple(p for p in choices if not p.startswith(f"{SCOPE}."))
+        numbers = dict.fromkeys(int(p.split(".")[1]) for p in choices if p.startswith(f"{SCOPE}."))
+        grids: dict[Any, NDArray[np.float64]] = {}
+        tables = []
+        for i in numbers:
+            paths = (*shared, *(p for p in choices if p.startswith(f"{SCOPE}.{i}.")))
+            alike = tuple((p.replace(f"{SCOPE}.{i}.", ""), repr(choices[p].values)) for p in paths)
+            if alike not in grids:
+                grids[alike] = self._grid(name, i, paths)
+            tables.append(Table(paths, grids[alike]))
+        rest = [self.around(name, a) for a in self._joint(shared)]
+        if len(rest) > 1:
+            tables.append(Table(shared, np.reshape(rest, [len(choices[p].values) for p in shared])))
+        return Tables(rest[0] if len(rest) == 1 else 0.0, tuple(tables), as_expr(0), self.space.defaults)
+
+    def _grid(self, name: str, i: int, paths: Sequence[str]) -> NDArray[np.float64]:
+        """Milliseconds of a layer for all joint values of choices; 0 where it does not run."""
+        made = [(layers_of(a).get(i), a) for a in self._joint(paths)]
+        found = self.of_layers(name, {layer: (a, i) for layer, a in made if layer is not None})
+        ms = [0.0 if layer is None else found[layer][0] for layer, _ in made]
+        return np.reshape(np.asarray(ms), [len(self.space.choices[p].values) for p in paths])
+
+    def _joint(self, paths: Sequence[str]) -> list[Architecture]:
+        """An architecture for each joint value of choices, the others at their first values."""
+        choices = self.space.choices
+        grid = joint_grid(choices, paths)
+        shape = [len(choices[p].values) for p in paths]
+        count = int(np.prod(shape))
+        columns = {
+            p: np.broadcast_to(grid[p], shape).reshape(-1) if p in grid else np.zeros(count, int) for p in choices
+        }
+        return self.space.decode(self.space.canonical(columns))
 
     def _part(self, layer: Layer, workload: Workload) -> Part:
         architecture, i = self.layers[layer]
         return next(p for p in parts_of(make_plan(self.space, architecture), workload) if p.name == f"{SCOPE}.{i}")
 
-    def _readings(
-        self, layers: Sequence[Layer], workload: Workload, architecture: Architecture | None = None
-    ) -> NDArray[np.float64]:
+    def _readings(self, places: Sequence[tuple[Architecture, int]], workload: Workload) -> NDArray[np.float64]:
         """The readings of `LAW` and a constant, [layers, 5]."""
         symbols = {"B": 1, "T": workload.called, "P": workload.tokens - workload.called}
-        where = self._places(layers, architecture)
-        rows = [[self.space.cost(a, kind, f"{SCOPE}.{i}", **symbols) for kind in LAW] for a, i in where]
+        rows = [[self.space.cost(a, kind, f"{SCOPE}.{i}", **symbols) for kind in LAW] for a, i in places]
         return np.concatenate([np.asarray(rows, dtype=np.float64), np.ones((len(rows), 1))], axis=1)
 
-    def _places(self, layers: Sequence[Layer], architecture: Architecture | None) -> list[tuple[Architecture, int]]:
-        own = {} if architecture is None else {layer: (architecture, i) for i, layer in layers_of(architecture).items()}
-        return [own.get(layer) or self.layers[layer] for layer in layers]
-
     def _features(
-        self, layers: Sequence[Layer], workload: Workload, architecture: Architecture | None = None
+        self, layers: Sequence[Layer], places: Sequence[tuple[Architecture, int]], workload: Workload
     ) -> NDArray[np.float64]:
         """Numbers of a layer: its choices, one column a value where they are no numbers, and its readings."""
-        readings = self._readings(layers, workload, architecture)[:, :-1]
+        readings = self._readings(places, workload)[:, :-1]
         columns = [np.log1p(readings[:, i]) for i in range(readings.shape[1])]
         for name, values in self._values.items():
             chosen = [dict(layer.choices).get(name) for layer in layers]

@@ -117,7 +117,8 @@ class Costs:
         for name, (low, high) in constraints.items():
             if name not in self.readings or self.readings[name].decode:
                 allowed = [n for n, r in self.readings.items() if not r.decode]
-                raise ConfigError(f"constraints: there is no cost {name!r}{nearest(name, allowed)}.")
+                hint = " Latencies need a device: add device=host." if name.endswith("_ms") else ""
+                raise ConfigError(f"constraints: there is no cost {name!r}{nearest(name, allowed)}.{hint}")
             whole = self.value(self.reference, name)
             found[self.readings[name].key] = (low * whole, high * whole)
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -172,11 +172,12 @@ class Language:
     def _gather(self) -> Statistics:
         from rankitect.models.backbone import largest
         from rankitect.models.importance import gather
+        from rankitect.tasks.losses import sampled_cross_entropy
 
         whole, (batch, count, sloped) = largest(self.space), self._calibration()
         found = gather(self._plain, whole, self.task.batches("train", batch=batch, steps=count))
         if sloped:
-            loss = _sampled_loss(self._parts.config.seed)
+            loss = sampled_cross_entropy(self._parts.config.seed)
             batches = self.task.batches("train", batch=batch, steps=sloped)
             with_slopes = gather(self._plain, whole, batches, loss)
             found.slopes, found.fisher, found.taylor = with_slopes.slopes, with_slopes.fisher, with_slopes.taylor
@@ -216,10 +217,16 @@ class Language:
         return largest(self.space)
 
     def limits(self) -> dict[str, tuple[float, float]]:
-        """The configuration's constraints, as bounds for `SearchSpace.sample`."""
+        """The configuration's constraints, as bounds for `SearchSpace.sample`; latencies are learned for theirs."""
         from rankitect.domains.costs import limits
 
-        return limits(self.space, self.reference, self._parts.config.constraints, self.context)
+        given, space = self._parts.config.constraints, self.space
+        read = {name: ends for name, ends in given.items() if name not in space.learned}
+        found = limits(space, self.reference, read, self.context)
+        for name in given.keys() - read.keys():
+            whole, (low, high) = float(space.cost(self.reference, name)), given[name]
+            found[name] = (low * whole, high * whole)
+        return found
 
     @property
     def cost_specs(self) -> list[MetricSpec]:
@@ -246,7 +253,19 @@ class Language:
                 f"device.context is {device.context}; the backbone was made for at most "
                 f"{self.checkpoint.config.context}."
             )
-        return device.latency(self.space, seed=self._parts.config.seed, say=self._parts.say)
+        found: Latency = device.latency(self.space, seed=self._parts.config.seed, say=self._parts.say)
+        self.space.learned.update({name: partial(found.tables, name) for name in found.workloads})
+        return found
+
+    def learn_latency(self, check: Callable[[], None], progress: Callable[[int, int, str], None]) -> None:
+        """Learn the latencies that are configured, where that was not done.
+
+        Args:
+            check: Called between measurements; raises to stop.
+            progress: Told measurements made, measurements at most, and a note.
+        """
+        for name in self.latency.workloads if self.latency is not None else ():
+            self.latency.learn(name, check, progress)  # type: ignore[union-attr]
 
     @cached_property
     def distillation(self) -> Distillation:
@@ -325,6 +344,7 @@ class Language:
     # --- hooks of the study -----------------------------------------------------------------------------------------
     def check(self, parts: Parts) -> None:
         """Raise what can be known only now: constraints that no architecture meets."""
+        _ = self.latency  # makes latencies costs of the space
         limits = self.limits()
         try:
             parts.space.sample(0, **limits)
@@ -361,22 +381,6 @@ class Language:
         from rankitect.domains.exporting import exporter
 
         return exporter(parts, self.latency)
-
-
-def _sampled_loss(seed: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Cross-entropy with labels drawn from the model itself: its gradients give the Fisher information."""
-    import torch
-
-    from rankitect.tasks.losses import cross_entropy
-
-    generator = torch.Generator().manual_seed(seed)
-
-    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        chances = logits.detach().softmax(-1).flatten(0, 1)
-        drawn = torch.multinomial(chances, 1, generator=generator).view_as(targets)
-        return cross_entropy(logits, drawn)
-
-    return loss
 
 
 def _tiny_backbone(seed: int) -> LlamaCheckpoint:

@@ -49,7 +49,7 @@ def sample_columns(space: SearchSpace, n: int, rng: np.random.Generator, scope: 
     Raises:
         SpaceError: A range is impossible, or yields so little that a bounded number of draws is not enough.
     """
-    bounds = {k: v for k, v in ranges.items() if k.rpartition(":")[2] in COSTS}
+    bounds = {k: v for k, v in ranges.items() if k.rpartition(":")[2] in (*COSTS, *space.learned)}
     symbols = {k: int(v) for k, v in ranges.items() if k in space.defaults}
     unknown = [k for k in ranges if k not in bounds and k not in symbols]
     if unknown:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -57,6 +57,7 @@ class SearchSpace:
             whole model, say, which shared weights cannot rank. A search with shared weights moves in it, and decides
             these choices by full measurements.
         closed: Choices that an author closed when the graph was built, with their values. Architectures may name them.
+        learned: Costs beyond the graph's readings (a measured latency), by name; compiled when first asked for.
 
     Raises:
         SpaceError: The graph has no output, a choice decides nothing, or no architecture is feasible.
@@ -73,6 +74,7 @@ class SearchSpace:
         self._valid: WeakValueDictionary[str, Architecture] = WeakValueDictionary()
         self.live: Liveness = liveness(graph)
         self._compiled: dict[Any, Tables] = {}
+        self.learned: dict[str, Callable[[], Tables]] = {}
         self._recent: tuple[Any, dict[str, np.ndarray], Batch] | None = None
         if self._uniform is not None and self._uniform.log_total == -math.inf:
             rules = "; ".join(r.text for r in graph.rules)
@@ -272,12 +274,19 @@ class SearchSpace:
         Raises:
             SpaceError: The cost is unknown.
         """
+        if kind in self.learned and not scope:
+            return self._kept(("learned", kind), self.learned[kind])
         if kind not in COSTS:
-            raise SpaceError(f"unknown cost {kind!r}{nearest(kind, COSTS)}")
+            raise SpaceError(f"unknown cost {kind!r}{nearest(kind, [*COSTS, *self.learned])}")
         values = {**self.defaults, **symbols}
         key = ("cost", kind, scope, tuple(sorted(values.items())))
+        return self._kept(
+            key, lambda: tabulate(cost_expression(self.graph, self.live, kind, scope), self.choices, values)
+        )
+
+    def _kept(self, key: Any, make: Callable[[], Tables]) -> Tables:
         if key not in self._compiled:
-            self._compiled[key] = tabulate(cost_expression(self.graph, self.live, kind, scope), self.choices, values)
+            self._compiled[key] = make()
         return self._compiled[key]
 
     def cost(
@@ -291,7 +300,7 @@ class SearchSpace:
 
         Args:
             architectures: One, many, or index columns as `encode` gives.
-            kind: A key of `graph.cost.COSTS`, for example "params", "flops" or "weight_bytes".
+            kind: A key of `graph.cost.COSTS`, for example "params" or "flops", or of `learned`.
             scope: Count only this part of the graph, for example "layers".
             symbols: Free dimensions, for example `T=256`; the space's defaults where not given.
         """
@@ -314,9 +323,7 @@ class SearchSpace:
         return columns, shared
 
     def _tables(self, key: Any, expr: Expr) -> Tables:
-        if key not in self._compiled:
-            self._compiled[key] = tabulate(expr, self.choices, self.defaults)
-        return self._compiled[key]
+        return self._kept(key, lambda: tabulate(expr, self.choices, self.defaults))
 
     # --- moves ------------------------------------------------------------------------------------------------------
     def sample(self, rng: np.random.Generator | int | None = None, **ranges: Any) -> Architecture:

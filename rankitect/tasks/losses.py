@@ -9,13 +9,22 @@ Shapes: B batch, T positions, N tokens (any leading dimensions), V vocabulary, K
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["SparseTargets", "cross_entropy", "kl_divergence", "sparse_kl_divergence", "token_nats", "top_targets"]
+__all__ = [
+    "SparseTargets",
+    "cross_entropy",
+    "kl_divergence",
+    "sampled_cross_entropy",
+    "sparse_kl_divergence",
+    "token_nats",
+    "top_targets",
+]
 
 _ROWS = 64  # small enough to stay in cache, large enough that threads seldom wait for each other
 _LEAST = 1e-6  # floor of the student's tail mass; its error in float32 is of this size
@@ -229,3 +238,15 @@ def _scaled(ctx: Any, outer: Tensor) -> Tensor:
         raise RuntimeError("this loss can be differentiated once only")
     ctx.gradient = None
     return grad.mul_(outer / max(len(grad), 1)).view(ctx.shape)
+
+
+def sampled_cross_entropy(seed: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Cross-entropy with labels drawn from the model itself: its gradients give the Fisher information."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        chances = logits.detach().softmax(-1).flatten(0, 1)
+        drawn = torch.multinomial(chances, 1, generator=generator).view_as(targets)
+        return cross_entropy(logits, drawn)
+
+    return loss

@@ -59,3 +59,21 @@ def test_a_whole_run_keeps_its_rules(tmp_path):
 def test_what_cannot_be_is_said_before_any_work(tmp_path, change, error, message):
     with pytest.raises(error, match=message):
         rankitect.search([*SMOKE, f"output_dir={tmp_path}/run", *change])
+
+
+@pytest.mark.slow
+def test_other_methods_search_against_latency(tmp_path):
+    """DNAS meets targets of a learned latency, and every candidate keeps its bounds."""
+    given = ["space=mobile_llm", "controller=dnas", "preset=smoke", "device=analytic", f"output_dir={tmp_path}/run"]
+    rankitect.search([*given, "~constraints", "+constraints={prefill_ms: [0.4, 0.8]}"])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    whole = next(b for b in summary["baselines"] if b["name"] == "backbone")["metrics"]["prefill_ms"]["value"]
+    shares = [p["metrics"]["prefill_ms"]["value"] / whole for p in summary["pareto"]]
+    assert shares
+    assert all(0.39 <= share <= 0.81 for share in shares)
+
+
+def test_a_latency_without_a_device_is_refused(tmp_path):
+    given = ["space=mobile_llm", "controller=dnas", "preset=smoke", f"output_dir={tmp_path}/run"]
+    with pytest.raises(ConfigError, match="add device=host"):
+        rankitect.search([*given, "~constraints", "+constraints={prefill_ms: [0.4, 0.8]}"])

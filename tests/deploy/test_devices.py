@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import stat
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rankitect.deploy.android import Android
 from rankitect.deploy.devices import AnalyticDevice
 from rankitect.deploy.latency import layers_of
 from rankitect.deploy.parts import Workload, parts_of
 from rankitect.deploy.worker import median_interval
-from rankitect.errors import DeployError
+from rankitect.errors import DeployError, SpaceError
 from rankitect.models.plan import make_plan
 from rankitect.search_spaces.mobile_llm import mobile_llm
+from tests.deploy import tiny
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +157,48 @@ def test_no_adb_and_another_phone(phone):
         phone("fine", adb="/nowhere/adb").require()
     with pytest.raises(DeployError, match="PHONE2: the phone is not attached"):
         phone("fine", serial="PHONE2").require()
+
+
+@pytest.fixture(scope="module")
+def costed():
+    """A space with the latencies of a computed device among its costs."""
+    made = tiny.space()
+    latency = analytic(measurements=14).latency(made)
+    made.learned.update({name: partial(latency.tables, name) for name in latency.workloads})
+    return made, latency
+
+
+@pytest.mark.parametrize("name", ["prefill_ms", "decode_ms"])
+def test_a_latency_is_a_cost_of_the_space(costed, name):
+    space, latency = costed
+    for architecture in space.sample_many(20, 0):
+        assert space.cost(architecture, name) == pytest.approx(latency.predict(architecture, name).ms)
+
+
+def test_draws_keep_a_bound_on_latency(costed):
+    space, latency = costed
+    every = sorted(space.cost(a, "prefill_ms") for a in space.sample_many(50, 0))
+    low, high = every[5], every[15]
+    found = [latency.predict(a, "prefill_ms").ms for a in space.sample_many(20, 1, prefill_ms=(low, high))]
+    assert low - 1e-9 <= min(found) <= max(found) <= high + 1e-9
+
+
+def test_the_expected_latency_is_the_mean_over_draws_and_has_slopes(costed):
+    space, _ = costed
+    rng = np.random.default_rng(0)
+    chances = {p: torch.tensor(rng.dirichlet(np.ones(len(c.values)))) for p, c in space.choices.items()}
+    leaves = {p: c.requires_grad_(True) for p, c in chances.items()}
+    expected = space.cost_tables("prefill_ms").expectation(leaves.__getitem__, torch.zeros((), dtype=torch.float64))
+    n = 4000
+    columns = {p: rng.choice(len(c), n, p=c.detach().numpy()) for p, c in chances.items()}
+    drawn = space.cost(space.canonical(columns), "prefill_ms")
+    assert float(expected) == pytest.approx(drawn.mean(), abs=4 * drawn.std() / n**0.5)
+    expected.backward()
+    slope = leaves["layers.0.runs"].grad
+    runs = list(space.choices["layers.0.runs"].values)
+    assert slope[runs.index(1)] > slope[runs.index(0)]
+
+
+def test_a_part_of_a_latency_is_no_cost(costed):
+    with pytest.raises(SpaceError, match="unknown cost"):
+        costed[0].cost_tables("prefill_ms", "layers")

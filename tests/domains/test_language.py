@@ -113,12 +113,12 @@ def trained_a_little() -> tuple[LlamaCheckpoint, list[torch.Tensor]]:
 
 @pytest.fixture(scope="module")
 def calibrated() -> Any:
-    from rankitect.domains.language import _sampled_loss
     from rankitect.domains.prior import second_order
+    from rankitect.tasks.losses import sampled_cross_entropy
 
     checkpoint, text = trained_a_little()
     plain = Supernet(SPACE, tensors=llama_tensors(checkpoint))
-    statistics = gather(plain, WHOLE, text, _sampled_loss(0))
+    statistics = gather(plain, WHOLE, text, sampled_cross_entropy(0))
     orders = rank(CONFIG, plain, statistics)
     backbone = Backbone(checkpoint, SPACE, orders, statistics.gram, statistics.influence)
     return backbone, second_order(backbone, statistics), text
