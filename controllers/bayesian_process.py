@@ -20,6 +20,8 @@ __all__ = ["Fitted", "process", "readings"]
 
 ITERATIONS = 60
 """Of the optimiser of a process's parameters, at most."""
+LEAST, NOISE = 1e-2, 1e-6
+"""Of length scales and the signal's variance, and of the noise's: standardised values."""
 REFITS = 20
 """Parameters are fitted anew whenever there are about a twentieth more measurements: from 40 on, not every time."""
 
@@ -106,13 +108,29 @@ def _model(x: Tensor, y: Tensor) -> Any:
     from gpytorch.priors import NormalPrior
 
     columns = x.shape[-1]
-    kernel = MaternKernel(nu=2.5, ard_num_dims=columns, lengthscale_constraint=_above(1e-2))
-    scaled = ScaleKernel(kernel, outputscale_constraint=_above(1e-2))
-    noise = GaussianLikelihood(noise_constraint=_above(1e-6))
+    kernel = MaternKernel(nu=2.5, ard_num_dims=columns, lengthscale_constraint=_above(LEAST))
+    scaled = ScaleKernel(kernel, outputscale_constraint=_above(LEAST))
+    noise = GaussianLikelihood(noise_constraint=_above(NOISE))
     wide = 2**0.5 + 0.5 * float(np.log(columns))
-    kernel.register_prior("length_prior", NormalPrior(wide, 3**0.5), lambda m: m.lengthscale.log())
-    scaled.register_prior("signal_prior", NormalPrior(0.0, 1.0), lambda m: m.outputscale.log())
-    noise.register_prior("noise_prior", NormalPrior(-7.0, 2.0), lambda m: m.noise.log())
+    # The last function of each sets what the second reads: a fit that fails starts again from draws of the priors.
+    kernel.register_prior(
+        "length_prior",
+        NormalPrior(wide, 3**0.5),
+        lambda m: m.lengthscale.log(),
+        lambda m, v: m.initialize(lengthscale=v.exp().clamp_min(2 * LEAST)),
+    )
+    scaled.register_prior(
+        "signal_prior",
+        NormalPrior(0.0, 1.0),
+        lambda m: m.outputscale.log(),
+        lambda m, v: m.initialize(outputscale=v.exp().clamp_min(2 * LEAST)),
+    )
+    noise.register_prior(
+        "noise_prior",
+        NormalPrior(-7.0, 2.0),
+        lambda m: m.noise.log(),
+        lambda m, v: m.initialize(noise=v.exp().clamp_min(2 * NOISE)),
+    )
     kernel.lengthscale, scaled.outputscale, noise.noise = float(np.exp(wide - 1)), 1.0, float(np.exp(-7))
     keep = FilterFeatures(torch.arange(columns))
     return SingleTaskGP(
@@ -134,6 +152,7 @@ def _fit(model: Any) -> None:
     try:
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
+            torch.manual_seed(len(model.train_targets))  # of restarts: the same in a search that was resumed
             likelihood = ExactMarginalLogLikelihood(model.likelihood, model)
             fit_gpytorch_mll(likelihood, optimizer_kwargs={"options": {"maxiter": ITERATIONS}})
     except ModelFittingError as error:
