@@ -10,10 +10,21 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
-from rankitect.graph import Block, Elementwise, Expr, Param, Params, TensorType
+from rankitect.graph import Block, Call, Elementwise, Expr, Param, Params, TensorType
 from rankitect.graph.expr import ExprLike
 
 __all__ = ["FM", "Bilinear", "Cross", "Dot", "LowRankCross"]
+
+
+def _products(x: torch.Tensor) -> torch.Tensor:
+    """Dot products of all fields with all: [B, F, E] -> [B, F*F]."""
+    return torch.bmm(x, x.transpose(1, 2)).flatten(1)
+
+
+def _pairs(fields: int) -> torch.Tensor:
+    """Where different fields meet, below the diagonal."""
+    i, j = torch.tril_indices(fields, fields, -1)
+    return i * fields + j
 
 
 class Dot(Block):
@@ -27,9 +38,11 @@ class Dot(Block):
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         x = inputs[0]
-        fields = x.shape[1]
-        i, j = torch.tril_indices(fields, fields, -1, device=x.device)
-        return torch.bmm(x, x.transpose(1, 2)).flatten(1).index_select(1, i * fields + j)
+        return _products(x).index_select(1, _pairs(x.shape[1]).to(x.device))
+
+    def deploy(self, p: Params, call: Call, *inputs: torch.Tensor) -> torch.Tensor:
+        fields = inputs[0].shape[1]
+        return _products(inputs[0]).index_select(1, call.constant(("pairs", fields), lambda: _pairs(fields)))
 
     def flops(self, *inputs: TensorType) -> Expr:
         return 2 * inputs[0].numel * inputs[0][1]

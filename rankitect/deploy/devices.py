@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rankitect.deploy.parts import Part, Workload
 
 if TYPE_CHECKING:
+    import torch
+
     from rankitect.data.tokenizer import Tokenizer
     from rankitect.deploy.android import Android
     from rankitect.deploy.host import Host
@@ -139,7 +141,6 @@ class HostDevice(_Base):
         Raises:
             DeployError: The candidate cannot be exported or run.
         """
-        from rankitect.data.files import write_atomically
         from rankitect.deploy.artifact import PROGRAM, export
 
         c = self.config
@@ -151,14 +152,43 @@ class HostDevice(_Base):
                 "workload": str(workload),
                 "predicted_ms": predicted[name].ms,
                 "predicted_interval_ms": [predicted[name].low, predicted[name].high],
-                "measured": timing.to_json(),
-                "trusted": timing.trusted,
+                **_recorded(timing),
             }
             if workload.mode == "decode":
                 measured[name]["tokens_per_second"] = 1e3 / timing.p50
-        text = json.dumps({"device": dict(self.runner.identity), "latencies": measured}, indent=2)
+        return {**written, **self._write(folder, measured)}
+
+    def export_ranker(self, folder: Path, model: Standalone, example: Sequence[torch.Tensor]) -> dict[str, str]:
+        """Write a ranker's dense part as a program, and its latency for each batch size.
+
+        Args:
+            folder: Gets ranker.pte, ranker.json and latency.json.
+            model: The ranker.
+            example: The model's inputs for one example.
+
+        Returns:
+            Paths relative to the folder, by artifact.
+
+        Raises:
+            DeployError: The ranker cannot be exported or run.
+        """
+        from rankitect.deploy.ranker import BATCHES, PROGRAM, export_ranker
+
+        written = export_ranker(folder, model, example, precision=self.config.precision)
+        reference = self.workloads["prefill_ms"]
+        timings = {n: self.runner.whole(folder / PROGRAM, reference, f"batch_{n}") for n in BATCHES}
+        return {**written, **self._write(folder, {f"batch_{n}_ms": _recorded(t) for n, t in timings.items()})}
+
+    def _write(self, folder: Path, latencies: Mapping[str, Any]) -> dict[str, str]:
+        from rankitect.data.files import write_atomically
+
+        text = json.dumps({"device": dict(self.runner.identity), "latencies": latencies}, indent=2)
         write_atomically(folder / "latency.json", lambda part: part.write_text(text + "\n", encoding="utf-8"))
-        return {**written, "latency": "latency.json"}
+        return {"latency": "latency.json"}
+
+
+def _recorded(timing: Timing) -> dict[str, Any]:
+    return {"measured": timing.to_json(), "trusted": timing.trusted}
 
 
 class AnalyticDevice(_Base):

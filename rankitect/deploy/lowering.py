@@ -59,13 +59,16 @@ class Lowered:
         return self.delegated / max(1, self.delegated + sum(self.portable.values()))
 
 
-def lower(methods: Mapping[str, nn.Module], precision: Precision = "float32", check: bool = True) -> Lowered:
+def lower(
+    methods: Mapping[str, nn.Module], precision: Precision = "float32", check: bool = True, quick: bool = True
+) -> Lowered:
     """Lower the methods of one program, each for the shapes of its example; equal weights are stored once.
 
     Args:
         methods: What to export, by name: modules with `example()`, which gives inputs.
         precision: "float32", or "8da4w": 8-bit dynamic activations and 4-bit weights in groups (`quantized`).
         check: Run every method in this process and compare its outputs with the module's.
+        quick: Leave out the passes that language models never need.
 
     Raises:
         DeployError: ExecuTorch is not installed, an operator cannot be exported (says which), or outputs differ by
@@ -76,7 +79,7 @@ def lower(methods: Mapping[str, nn.Module], precision: Precision = "float32", ch
         from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
         from executorch.exir.passes import MemoryPlanningPass
 
-        partitioner = _partitioner()
+        partitioner = _partitioner(quick)
     eager: dict[str, tuple[torch.Tensor, ...]] = {}
     try:
         with _quietly(), torch.no_grad():
@@ -167,8 +170,8 @@ def require_runtime() -> None:
         )
 
 
-def _partitioner() -> Any:
-    """XNNPACK's partitioner without what our graphs never need, which is half of the time.
+def _partitioner(quick: bool) -> Any:
+    """XNNPACK's partitioner; a quick one is without what our graphs never need, which is half of the time.
 
     XNNPACK's preprocessing runs seventeen passes over the graph (resizing, batch norms, attention patterns), each of
     which traces it anew; of these, deployed blocks need the one that makes linear nodes. The partitioner's filter of
@@ -177,6 +180,9 @@ def _partitioner() -> Any:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir.backend.compile_spec_schema import CompileSpec
     from executorch.exir.backend.partitioner import DelegationSpec
+
+    if not quick:
+        return XnnpackPartitioner()
 
     class Partitioner(XnnpackPartitioner):
         def ops_to_not_decompose(self, program: Any) -> Any:

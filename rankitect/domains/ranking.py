@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rankitect.data.ranking.schema import DataSettings
 from rankitect.domains.ranking_settings import OptimizerSettings, TableSettings
-from rankitect.errors import ConfigError, SpaceError
+from rankitect.errors import ConfigError, RankitectError, SpaceError
 
 if TYPE_CHECKING:
     import torch
@@ -327,6 +327,22 @@ class Ranking:
             named = {b.name: b.architecture.fingerprint for b in self.baselines(parts)}
             if compare_rows(folder / "paired.json", parts.folder, self.task, trial.architecture.fingerprint, named):
                 written["paired"] = "paired.json"
-            return written
+            return {**written, **self._program(parts, trial, folder)}
 
         return export
+
+    def _program(self, parts: Parts, trial: Any, folder: Path) -> dict[str, str]:
+        """A candidate's dense part as a program, where the device runs programs; a failure costs the program only."""
+        from rankitect.domains.ranking_models import load_ranker
+
+        saved = trial.measurement.artifacts.get("weights") if trial.measurement is not None else None
+        if saved is None or not hasattr(parts.device, "export_ranker"):
+            return {}
+        model = load_ranker((parts.folder / saved).parent)[0].eval()
+        example = self.task.batch_at("validation", 0, batch=1)
+        try:
+            found: dict[str, str] = parts.device.export_ranker(folder, model, (example.numeric, example.ids))
+        except RankitectError as error:
+            parts.say(f"{trial.architecture.fingerprint[:8]} has no program: {error}")
+            return {}
+        return found

@@ -39,11 +39,16 @@ class _Measured(_Record):
 
 
 class _Latency(_Record):
-    predicted_ms: float
-    predicted_interval_ms: tuple[float, float]
+    predicted_ms: float | None = None
+    predicted_interval_ms: tuple[float, float] | None = None
     measured: _Measured
     trusted: bool
     tokens_per_second: float | None = None
+
+    @property
+    def error(self) -> float | None:
+        """By how much the prediction is off, relative; None where there was none."""
+        return None if self.predicted_ms is None else self.predicted_ms / self.measured.p50 - 1
 
 
 class _Latencies(_Record):
@@ -94,32 +99,32 @@ def _latencies(run: Run) -> list[tuple[Candidate, _Latencies]]:
 
 
 def _latency_card(measured: Sequence[tuple[Candidate, _Latencies]]) -> Card:
-    rows, errors, untrusted = [], [], 0
-    for candidate, found in measured:
-        for name, one in found.latencies.items():
-            error = one.predicted_ms / one.measured.p50 - 1
-            errors.append(abs(error))
-            untrusted += not one.trusted
-            rows.append(_latency_row(candidate, name, one, error))
-    mean, worst = sum(errors) / len(errors), max(errors)
-    device = ", ".join(measured[0][1].device.values())
-    flagged = f"{plural(untrusted, 'measurement')} did not settle or met a busy machine" if untrusted else ""
+    every = [(c, name, one) for c, found in measured for name, one in found.latencies.items()]
+    errors = [abs(one.error) for _, _, one in every if one.error is not None]
+    untrusted = sum(not one.trusted for _, _, one in every)
+    count, worst = plural(len(every), "latency", "latencies"), max(errors, default=0.0)
+    finding = f"{count} of exported programs measured."
     apart = f"the largest difference is {signed_percent(worst).lstrip('+')}"
+    if errors:
+        mean = 100 * sum(errors) / len(errors)
+        finding = f"Over {count} of whole exported programs, predictions were off by {mean:.1f}% on average; {apart}."
+    agreed = f"all within {_AGREED:.0%}" if errors else "all settled"
+    flagged = f"{plural(untrusted, 'measurement')} did not settle or met a busy machine" if untrusted else ""
     return Card(
         "latency",
         "Latency: predicted and measured",
-        f"Over {plural(len(errors), 'latency', 'latencies')} of whole exported programs, the search's predictions "
-        f"were off by {100 * mean:.1f}% on average; {apart}.",
+        finding,
         how_to_read=(
-            "The search predicts a model's latency as the sum over its layers, learned from single layers. Measured is "
-            "the exported program as a whole, in a process of its own, a reference program's drift divided out; p90 "
-            "and p99 are of all its runs, uncorrected. On the line, both are equal; bars are the predictions' 95% "
-            f"intervals. Measured on: {device}."
+            "The search predicts a language model's latency as the sum over its layers, learned from single layers; a "
+            "ranker's is of all that follows its embedding lookups. Measured is the exported program as a whole, in a "
+            "process of its own, a reference program's drift divided out; p90 and p99 are of all runs, uncorrected. "
+            "On the line, predicted and measured are equal; bars are the predictions' 95% intervals. Measured on: "
+            f"{', '.join(measured[0][1].device.values())}."
         ),
         status=Status.PASS if worst <= _AGREED and not untrusted else Status.WARN,
-        reason=flagged or (f"all within {_AGREED:.0%}" if worst <= _AGREED else apart),
-        tables=(Table(_LATENCY_COLUMNS, tuple(rows)),),
-        figures=(_latency_figure(measured),),
+        reason=flagged or (agreed if worst <= _AGREED else apart),
+        tables=(Table(_LATENCY_COLUMNS, tuple(_latency_row(*row) for row in every)),),
+        figures=(_latency_figure(every),) if errors else (),
     )
 
 
@@ -138,36 +143,44 @@ _LATENCY_COLUMNS = (
 )
 
 
-def _latency_row(candidate: Candidate, name: str, one: _Latency, error: float) -> tuple[Cell, ...]:
-    low, high = one.predicted_interval_ms
-    m = one.measured
+def _latency_row(candidate: Candidate, name: str, one: _Latency) -> tuple[Cell, ...]:
+    low, high = one.predicted_interval_ms or (None, None)
+    m, error = one.measured, one.error
+    tone = "good" if error is not None and abs(error) <= _AGREED else "bad"
     return (
         Cell(str(candidate.rank), candidate.rank),
         Cell(readable_name(name.removesuffix("_ms"))),
-        Cell(compact(one.predicted_ms), one.predicted_ms, note=f"{compact(low)} to {compact(high)}"),
-        Cell(compact(m.p50), m.p50, note="" if one.trusted else "not settled, or machine busy"),
-        Cell(signed_percent(error), error, tone="good" if abs(error) <= _AGREED else "bad"),
-        Cell(compact(m.p90), m.p90),
-        Cell(compact(m.p99), m.p99),
-        Cell("–" if one.tokens_per_second is None else compact(one.tokens_per_second), one.tokens_per_second),
-        Cell(compact(m.load_ms), m.load_ms),
-        Cell(compact(m.first_ms), m.first_ms),
+        _number(one.predicted_ms, note="" if low is None or high is None else f"{compact(low)} to {compact(high)}"),
+        _number(m.p50, note="" if one.trusted else "not settled, or machine busy"),
+        Cell("–") if error is None else Cell(signed_percent(error), error, tone=tone),
+        _number(m.p90),
+        _number(m.p99),
+        _number(one.tokens_per_second),
+        _number(m.load_ms),
+        _number(m.first_ms),
         Cell(as_value(m.peak_bytes, "bytes"), m.peak_bytes),
     )
 
 
-def _latency_figure(measured: Sequence[tuple[Candidate, _Latencies]]) -> Figure:
-    points = [
-        (candidate.rank, name, one.measured.p50, one.predicted_ms, one.predicted_interval_ms)
-        for candidate, found in measured
-        for name, one in found.latencies.items()
+def _number(value: float | None, note: str = "") -> Cell:
+    return Cell("–") if value is None else Cell(compact(value), value, note=note)
+
+
+def _latency_figure(every: Sequence[tuple[Candidate, str, _Latency]]) -> Figure:
+    data: list[JSON] = [
+        {"candidate": c.rank, "latency": name, "measured_ms": one.measured.p50, "predicted_ms": one.predicted_ms}
+        for c, name, one in every
     ]
-    data: list[JSON] = [{"candidate": r, "latency": n, "measured_ms": m, "predicted_ms": p} for r, n, m, p, _ in points]
-    return Figure(_latency_drawing(points, 560), _latency_drawing(points, 360), data=data)
+    return Figure(_latency_drawing(every, 560), _latency_drawing(every, 360), data=data)
 
 
-def _latency_drawing(points: Sequence[tuple[int, str, float, float, tuple[float, float]]], width: int) -> Markup:
+def _latency_drawing(every: Sequence[tuple[Candidate, str, _Latency]], width: int) -> Markup:
     canvas = Canvas(width, 380, "Predicted latency over measured latency")
+    points = [
+        (c.rank, name, one.measured.p50, one.predicted_ms, one.predicted_interval_ms or (one.predicted_ms,) * 2)
+        for c, name, one in every
+        if one.predicted_ms is not None
+    ]
     names = list(dict.fromkeys(name for _, name, *_ in points))
     top = max(max(m, p, ends[1]) for _, _, m, p, ends in points) * 1.06
     frame = Frame(canvas, Scale(0, top, 54, width - 16), Scale(0, top, 328, 54))

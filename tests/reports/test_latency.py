@@ -108,3 +108,13 @@ def test_damaged_files_cost_their_own_section_only(run: Path, text: str) -> None
     for place in [*run.glob("candidates/*/latency.json"), run / "contrasts.json"]:
         place.write_text(text)
     assert not {"latency", "rules"} & cards(run).keys()
+
+
+def test_rankers_have_measurements_only(run: Path) -> None:
+    one = {"measured": timing(0.5), "trusted": True}
+    for place in run.glob("candidates/*/latency.json"):
+        place.write_text(json.dumps({"device": {"device": "host"}, "latencies": {"batch_1_ms": one}}))
+    found = cards(run)["latency"]
+    assert found["status"] == "PASS"
+    assert not found["figures"]
+    assert found["tables"][0]["rows"][0]["Measured, ms"] == 0.5

@@ -1,0 +1,129 @@
+"""Rankers as programs: all that follows the lookups of embedding tables, which stay where the tables are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rankitect.data.files import file_sha256, write_atomically
+from rankitect.deploy.artifact import runtime_version
+from rankitect.deploy.lowering import Precision, lower
+from rankitect.errors import SpaceError
+from rankitect.models.deployed import DeployedCall
+from rankitect.models.plan import Plan, SlicedParams, Step, find_owner, run_plan
+from rankitect.models.supernet import Standalone
+
+__all__ = ["BATCHES", "CARD", "PROGRAM", "DensePart", "dense_part", "export_ranker"]
+
+BATCHES = (1, 64)
+"""Examples of one call."""
+CARD, PROGRAM = "ranker.json", "ranker.pte"
+
+
+@dataclass(frozen=True)
+class DensePart:
+    """A ranker after its lookups.
+
+    Attributes:
+        plan: Its steps; its inputs are those of the model that are read beside the lookups, then the lookups' outputs.
+        model: Holds the weights.
+    """
+
+    plan: Plan
+    model: Standalone
+
+    def inputs(self, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Its inputs for the model's: those that are read, then the looked-up embeddings, [B, F, width] each."""
+        plan, model = self.model.plan, self.model
+        found: dict[str, torch.Tensor] = dict(zip(plan.inputs, given, strict=True))
+
+        def look(step: Step, p: Any, inputs: Sequence[torch.Tensor]) -> Any:
+            made = step.block.run(p, *inputs)
+            if step.tables:
+                found[step.path] = made
+            return made
+
+        def params(step: Step) -> SlicedParams:
+            return SlicedParams(step, find_owner(model, step.weights) if step.shapes else model)
+
+        with torch.no_grad():
+            run_plan(
+                plan, given, lambda s: SlicedParams(s, find_owner(model, s.weights) if s.shapes else model), call=look
+            )
+        return tuple(found[name].contiguous() for name in self.plan.inputs)
+
+    def call(self, *given: torch.Tensor) -> DeployedCall:
+        """The program's method for inputs of the model's like these."""
+        return DeployedCall(self.plan, self.model, 2, False, self.inputs(*given))
+
+
+def dense_part(model: Standalone) -> DensePart:
+    """A ranker cut after its lookups.
+
+    Raises:
+        SpaceError: Nothing follows them.
+    """
+    plan = model.plan
+    looked = {step.path for step in plan.steps if step.tables}
+    steps = tuple(step for step in plan.steps if step.path not in looked)
+    used = list(dict.fromkeys(e.source for s in steps for e in s.edges))
+    given = [name for name in plan.inputs if name in used] + [path for path in used if path in looked]
+    if not steps or any(e.source in looked for e in plan.outputs):
+        raise SpaceError("nothing follows the ranker's embedding tables: there is no program to export")
+    return DensePart(Plan(tuple(given), steps, plan.outputs), model)
+
+
+def export_ranker(
+    folder: Path,
+    model: Standalone,
+    example: Sequence[torch.Tensor],
+    *,
+    precision: Precision = "float32",
+    batches: Sequence[int] = BATCHES,
+) -> dict[str, str]:
+    """Write a ranker's dense part as a program with a method for each batch size. The card comes last.
+
+    Args:
+        folder: Created if it does not exist.
+        model: The ranker.
+        example: The model's inputs for one example, [1, ...] each.
+        precision: Of the program.
+        batches: Examples of one call; the methods are called "batch_1" and so on.
+
+    Returns:
+        Paths relative to the folder, by artifact: "program", "program_card".
+
+    Raises:
+        DeployError: The model cannot be exported, or the program does not give what the model gives.
+        SpaceError: Nothing follows the lookups.
+    """
+    part = dense_part(model)
+    methods = {f"batch_{n}": part.call(*(x.expand(n, *x.shape[1:]) for x in example)) for n in batches}
+    made = lower(methods, precision, quick=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CARD).unlink(missing_ok=True)
+    write_atomically(folder / PROGRAM, lambda place: place.write_bytes(made.buffer))
+    card = {
+        "schema": 1,
+        "kind": "rankitect ranker",
+        "runtime": {"name": "executorch", "version": runtime_version(), "backend": "XNNPACK"},
+        "precision": precision,
+        "methods": {
+            name: [
+                {"name": path, "shape": list(x.shape), "lookup": path not in model.plan.inputs}
+                for path, x in zip(part.plan.inputs, method.example(), strict=True)
+            ]
+            for name, method in methods.items()
+        },
+        "delegated": {"operators": made.delegated, "share": made.share, "portable": made.portable},
+        "checked": {"errors": made.errors},
+        "bytes": len(made.buffer),
+        "sha256": file_sha256(folder / PROGRAM),
+    }
+    write_atomically(folder / CARD, lambda place: place.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8"))
+    return {"program": PROGRAM, "program_card": CARD}
