@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import os
 import platform
 import statistics
@@ -23,7 +24,42 @@ if str(ROOT) not in sys.path:  # for the hand-written Llama in tests/models/refe
 if TYPE_CHECKING:
     from rankitect.models.checkpoints import LlamaCheckpoint, LlamaConfig
 
-__all__ = ["arguments", "in_turns", "machine", "random_backbone", "ratio", "seconds", "smollm2", "table", "verdict"]
+__all__ = [
+    "Results",
+    "arguments",
+    "in_turns",
+    "machine",
+    "random_backbone",
+    "ratio",
+    "seconds",
+    "smollm2",
+    "table",
+    "verdict",
+]
+
+
+class Results:
+    """Finished measurements, one JSON line each: a benchmark that is repeated goes on where it stopped.
+
+    Args:
+        path: The file; what a killed process half wrote at its end does not count.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if path.exists():
+            self.rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+    def find(self, **keys: Any) -> dict[str, Any] | None:
+        """The row with these values."""
+        return next((r for r in self.rows if all(r.get(k) == v for k, v in keys.items())), None)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a row."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.rows.append(row)
 
 
 def arguments(description: str, rounds: int, **more: Any) -> argparse.Namespace:

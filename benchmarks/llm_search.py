@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from common import Results
 
 if TYPE_CHECKING:
     from rankitect.graph import Architecture
@@ -41,30 +42,14 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="further keys of the search, such as controller.steps=30")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    results = Results(options.folder / "results.jsonl")
+    results = Quality(options.folder / "results.jsonl")
     for seed in options.seeds:
         run_seed(seed, options, results)
     print(results.table(options.targets, options.methods))
 
 
-class Results:
-    """Finished measurements, one JSON line each."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if path.exists():
-            self.rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-
-    def find(self, **keys: Any) -> dict[str, Any] | None:
-        """The row with these values."""
-        return next((r for r in self.rows if all(r.get(k) == v for k, v in keys.items())), None)
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Append a row."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        self.rows.append(row)
+class Quality(Results):
+    """Perplexities by seed, target and method."""
 
     def table(self, targets: list[float], methods: list[str]) -> str:
         """Perplexity by target and method: mean over seeds, and the ratio to uniform width with its 95% interval."""
@@ -99,7 +84,7 @@ def _ratio(pairs: list[tuple[list[float], list[float]]]) -> str:
     return f"{math.exp(found.value):.3f} [{math.exp(low):.3f}, {math.exp(high):.3f}]"
 
 
-def run_seed(seed: int, options: argparse.Namespace, results: Results) -> None:
+def run_seed(seed: int, options: argparse.Namespace, results: Quality) -> None:
     """All methods at all targets with one seed."""
     missing = [
         (t, m) for m in options.methods for t in options.targets if not results.find(seed=seed, target=t, method=m)
