@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from rankitect.errors import SpaceError
@@ -65,7 +64,7 @@ class DeployedCall(nn.Module):
         self.plan, self.capacity, self.decode = plan, capacity, decode
         self._weights = [weights]  # in a list: only what the call uses is registered, in the form in which it is used
         self._keys: dict[Hashable, str] = {}
-        self.matrices = nn.ModuleDict()
+        self.matrices, self.lookups = nn.ModuleDict(), nn.ModuleDict()
         self.caches: list[Cache] = []
         self.masks: list[int | None] = []
         self._example = tuple(example)
@@ -138,6 +137,13 @@ class DeployedCall(nn.Module):
             self.matrices[key] = made
         return self.matrices[key]
 
+    def table(self, step: Step, name: str) -> nn.Module:
+        """A weight as a table whose rows are looked up."""
+        key = f"{step.weights}.{name}".replace(".", "_")
+        if key not in self.lookups:
+            self.lookups[key] = nn.Embedding.from_pretrained(self.weight(step, name).detach())
+        return self.lookups[key]
+
 
 class _DeployedParams(SlicedParams):
     """Weights of one step, each registered in the form in which it is used."""
@@ -163,10 +169,11 @@ class _DeployedParams(SlicedParams):
         return found
 
     def lookup(self, name: str, rows: torch.Tensor, bags: torch.Tensor | None = None) -> torch.Tensor:
-        """Rows of a table, which is registered as it is."""
+        """Rows of a table, whatever form it is held in."""
         if bags is not None:
             raise SpaceError(f"{self._step.path}: tables with bags stay outside of deployed programs")
-        return F.embedding(rows, getattr(self, name))
+        found: torch.Tensor = self._program.table(self._step, name)(rows)
+        return found
 
 
 class _Running:
