@@ -53,6 +53,7 @@ def main() -> None:
     for architecture in drawn:
         whole(parts, architecture, options.folder, results)
     prediction_table(parts, drawn, results)
+    bound_table(parts, results)
     correlation_table(parts, options.drawn)
 
 
@@ -198,6 +199,39 @@ def prediction_table(parts: Parts, drawn: list[Architecture], results: Results) 
         taken = [r["lowering_seconds"] for r in every]
         note = f"Lowering both methods took {np.median(taken):.0f} s ({min(taken):.0f} to {max(taken):.0f})."
         table("Predicted latency against whole programs", header, rows, note, timed=False)
+
+
+def bound_table(parts: Parts, results: Results) -> None:
+    """How near the backbone's decode is to reading all its weights once."""
+    base = results.find(kind="whole", fingerprint=parts.task.reference.fingerprint)
+    if base is None:
+        return
+    size = parts.space.cost(parts.task.reference, "weight_bytes")
+    speed, ms = bandwidth(), base["decode_ms"]["measured"]
+    bound = size / speed * 1e3
+    row = (f"{size / 2**20:.0f} MiB", f"{speed / 1e9:.1f} GB/s", f"{bound:.1f} ms", f"{ms:.1f} ms", f"{ms / bound:.2f}")
+    header = ("weights", "memory, one thread", "bound", "decode", "times the bound")
+    table(
+        "The backbone's decode against memory", header, [row], "Memory: the fastest of 20 products of a 512 MiB matrix."
+    )
+
+
+def bandwidth() -> float:
+    """Bytes a second that one thread reads in the product of a large matrix with a vector."""
+    import time
+
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    matrix, vector = torch.ones(2**14, 2**13), torch.ones(2**13)
+    found = []
+    for _ in range(20):
+        start = time.perf_counter()
+        torch.mv(matrix, vector)
+        found.append(time.perf_counter() - start)
+    torch.set_num_threads(threads)
+    return matrix.numel() * 4 / min(found)
 
 
 def correlation_table(parts: Parts, count: int) -> None:
