@@ -1,10 +1,11 @@
 """Against the device: is a searched model better than simple pruning at equal latency, and are predictions right?
 
-Takes the run folder of a finished staged search. For each model on its front that is faster than the backbone, uniform
-width pruning, uniform depth pruning and the pick of a search guided by FLOPs are brought to its predicted latency and
-healed alike; all are exported and timed as whole programs. Further tables: predictions for random unseen models against
-whole programs, and the rank correlation of parameters and FLOPs with latency. Every finished measurement is a line in
-`results.jsonl`; repeating the command goes on where it stopped. An export takes minutes.
+Takes the run folder of a finished staged search. For each asked speed-up, the slowest model on its front that has it is
+compared with uniform width pruning, uniform depth pruning and the pick of a search guided by FLOPs, all brought to
+its predicted latency and healed alike; all are exported and timed as whole programs. Further tables: predictions for
+random unseen models against whole programs, and the rank correlation of parameters and FLOPs with latency. Every
+finished measurement is a line in `results.jsonl`; repeating the command goes on where it stopped. An export takes
+minutes.
 
     python -m rankitect.search space=mobile_llm controller=staged device=host output_dir=runs/staged
     python benchmarks/on_device.py --run runs/staged --folder runs/bench-device
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from rankitect.graph import Architecture
     from rankitect.study.join import Parts
 
-FASTER = 1.2
-"""Models on the front at least so many times as fast in prefill are compared."""
 SEARCH, WIDTH, DEPTH, FLOPS = "search", "uniform width", "uniform depth", "guided by FLOPs"
 NAMES = ("prefill_ms", "decode_ms")
 
@@ -38,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="run folder of a finished staged search")
     parser.add_argument("--folder", type=Path, default=Path("runs/bench-device"))
+    parser.add_argument("--speedups", type=float, nargs="+", default=[1.5, 1.8], help="of prefill, over the backbone")
     parser.add_argument("--random", type=int, default=10, help="random models timed as whole programs")
     parser.add_argument("--drawn", type=int, default=60, help="random models of the rank correlation")
     parser.add_argument("overrides", nargs="*", help="the keys that the search was given")
@@ -45,6 +45,7 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     results = Results(options.folder / "results.jsonl")
     parts = _parts(options)
+    timed_by_the_run(options.run, results)
     compared = list(comparisons(parts, options, results))
     for architecture in dict.fromkeys([parts.task.reference, *(a for _, _, a in compared)]):
         whole(parts, architecture, options.folder, results)
@@ -75,11 +76,16 @@ def comparisons(parts: Parts, options: argparse.Namespace, results: Results) -> 
     examples = json.loads((options.run / "examples.json").read_text())
     task = parts.task
     backbone = task.latency.predict(task.reference, NAMES[0]).ms
+    front = []
     for found in summary["pareto"]:
         searched = parts.space.validate(Architecture.from_json(json.dumps(found["architecture"])))
-        target = task.latency.predict(searched, NAMES[0]).ms
-        if backbone / target < FASTER:
-            continue
+        front.append((backbone / task.latency.predict(searched, NAMES[0]).ms, searched, found))
+    fast = [
+        min((f for f in front if f[0] >= s), default=max(front, key=lambda f: f[0]), key=lambda f: f[0])
+        for s in options.speedups
+    ]
+    for speed, searched, found in {f[1].fingerprint: f for f in fast}.values():
+        target = backbone / speed
         key = searched.fingerprint
         if not results.find(kind="quality", target=key, method=SEARCH):
             row = {"perplexity": found["metrics"]["perplexity"]["value"], "nats": examples["models"][key]}
@@ -92,6 +98,29 @@ def comparisons(parts: Parts, options: argparse.Namespace, results: Results) -> 
                 results.add({"kind": "quality", "target": key, "method": method, **row})
                 print(f"{key[:8]} {method}: perplexity {row['perplexity']:.2f}", flush=True)
             yield key, method, architecture
+
+
+def timed_by_the_run(run: Path, results: Results) -> None:
+    """Take over the whole programs that the search itself has measured."""
+    summary = json.loads((run / "summary.json").read_text())
+    for found in summary["pareto"]:
+        place = run / "candidates" / f"{found['rank']:02d}-{found['fingerprint'][:8]}"
+        if not (place / "latency.json").exists() or results.find(kind="whole", fingerprint=found["fingerprint"]):
+            continue
+        add_whole(place, found["fingerprint"], results)
+
+
+def add_whole(place: Path, fingerprint: str, results: Results) -> dict[str, Any]:
+    """Record what a program's folder says."""
+    read = json.loads((place / "latency.json").read_text())["latencies"]
+    row: dict[str, Any] = {"kind": "whole", "fingerprint": fingerprint}
+    for name in NAMES:
+        one = read[name]
+        row[name] = {"predicted": one["predicted_ms"], "measured": one["measured"]["p50"], "trusted": one["trusted"]}
+    row["lowering_seconds"] = json.loads((place / "program.json").read_text())["lowering_seconds"]
+    results.add(row)
+    print(f"{fingerprint[:8]}: {row[NAMES[0]]}, {row[NAMES[1]]}", flush=True)
+    return row
 
 
 def pick(parts: Parts, method: str, target: float) -> Architecture:
@@ -133,20 +162,12 @@ def whole(parts: Parts, architecture: Architecture, folder: Path, results: Resul
     shutil.rmtree(place, ignore_errors=True)
     predicted = {name: task.latency.predict(architecture, name) for name in NAMES}
     model = task.backbone.supernet.extract(architecture)
-    row: dict[str, Any] = {"kind": "whole", "fingerprint": architecture.fingerprint}
     try:
         parts.device.export(place, model, task.checkpoint.tokenizer, predicted)
     except DeployError as error:
-        return {**row, "error": str(error)}
-    read = json.loads((place / "latency.json").read_text())["latencies"]
-    seconds = json.loads((place / "program.json").read_text())["lowering_seconds"]
-    shutil.rmtree(place)
-    for name in NAMES:
-        one = read[name]
-        row[name] = {"predicted": one["predicted_ms"], "measured": one["measured"]["p50"], "trusted": one["trusted"]}
-    results.add({**row, "lowering_seconds": seconds})
-    print(f"{architecture.fingerprint[:8]}: {row[NAMES[0]]}, {row[NAMES[1]]}", flush=True)
-    return row
+        print(f"{architecture.fingerprint[:8]}: {error}", flush=True)
+        return {}
+    return add_whole(place, architecture.fingerprint, results)
 
 
 def quality_table(parts: Parts, compared: list[tuple[str, str, Architecture]], results: Results) -> None:
