@@ -35,7 +35,7 @@ class _Config(BaseModel):
     context: int = Field(256, ge=3, description="tokens of the context whose last one is decoded, and of the program")
     precision: Literal["float32", "8da4w"] = Field("float32", description="of exported programs")
     measurements: int = Field(48, ge=4, description="layers measured at most for each latency")
-    target: float = Field(2.0, gt=0, description="cross-validated error, percent, at which measuring ends")
+    target: float = Field(3.0, gt=0, description="cross-validated error, percent, at which measuring ends")
 
     @model_validator(mode="after")
     def _room(self) -> _Config:
