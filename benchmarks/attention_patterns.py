@@ -49,13 +49,13 @@ def main() -> None:
         )
 
 
-def part(pattern: str, workload: Any, quick: bool) -> Part:
-    """One layer under a workload."""
+def part(pattern: str, workload: Any, quick: bool, ffn: int = 1536) -> Part:
+    """One layer under a workload, of a feed-forward width."""
     from rankitect.deploy.parts import parts_of
     from rankitect.models.plan import make_plan
     from rankitect.search_spaces.mobile_llm import mobile_llm
 
-    width, head, ffn = (32, 8, 64) if quick else (576, 64, 1536)
+    width, head, ffn = (32, 8, ffn // 24) if quick else (576, 64, ffn)
     space = mobile_llm(
         vocab=64, layers=1, widths=(width,), kv_heads=(3,), group=(3,), ffn=(ffn,), runs=(1,), head=head, window=WINDOW
     )
