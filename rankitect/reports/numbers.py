@@ -110,7 +110,9 @@ def as_value(value: float | None, unit: str) -> str:
 
 
 def readable_name(name: str) -> str:
-    """A metric's or choice's identifier as words: `block_flops` is "Block FLOPs"."""
+    """A metric's or choice's identifier as words: `block_flops` is "Block FLOPs", `prefill_ms` "Prefill latency"."""
+    if name.endswith("_ms"):
+        name = f"{name.removesuffix('_ms')}_latency"
     words = [_ACRONYMS.get(word.lower(), word) for word in name.replace("-", "_").split("_") if word]
     if not words:
         return name
