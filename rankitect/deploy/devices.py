@@ -156,7 +156,7 @@ class HostDevice(_Base):
             }
             if workload.mode == "decode":
                 measured[name]["tokens_per_second"] = 1e3 / timing.p50
-        return {**written, **self._write(folder, measured)}
+        return {**written, **self._write(folder, measured, written["program_card"])}
 
     def export_ranker(self, folder: Path, model: Standalone, example: Sequence[torch.Tensor]) -> dict[str, str]:
         """Write a ranker's dense part as a program, and its latency for each batch size.
@@ -177,12 +177,15 @@ class HostDevice(_Base):
         written = export_ranker(folder, model, example, precision=self.config.precision)
         reference = self.workloads["prefill_ms"]
         timings = {n: self.runner.whole(folder / PROGRAM, reference, f"batch_{n}") for n in BATCHES}
-        return {**written, **self._write(folder, {f"batch_{n}_ms": _recorded(t) for n, t in timings.items()})}
+        measured = {f"batch_{n}_ms": _recorded(t) for n, t in timings.items()}
+        return {**written, **self._write(folder, measured, written["program_card"])}
 
-    def _write(self, folder: Path, latencies: Mapping[str, Any]) -> dict[str, str]:
+    def _write(self, folder: Path, latencies: Mapping[str, Any], card: str) -> dict[str, str]:
         from rankitect.data.files import write_atomically
 
-        text = json.dumps({"device": dict(self.runner.identity), "latencies": latencies}, indent=2)
+        share = json.loads((folder / card).read_text(encoding="utf-8"))["delegated"]["share"]
+        found = {"device": dict(self.runner.identity), "delegated": share, "latencies": latencies}
+        text = json.dumps(found, indent=2)
         write_atomically(folder / "latency.json", lambda part: part.write_text(text + "\n", encoding="utf-8"))
         return {"latency": "latency.json"}
 

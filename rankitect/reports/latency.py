@@ -23,6 +23,8 @@ __all__ = ["latency_cards"]
 
 _AGREED = 0.05
 """Difference between predicted and measured latency that is as good as none."""
+_DELEGATED = 0.9
+"""Share of operators below which a program is only partly accelerated, and slower than its layers promise."""
 
 
 class _Record(BaseModel):
@@ -53,6 +55,7 @@ class _Latency(_Record):
 
 class _Latencies(_Record):
     device: dict[str, str] = {}
+    delegated: float | None = None
     latencies: dict[str, _Latency]
 
 
@@ -100,6 +103,7 @@ def _latencies(run: Run) -> list[tuple[Candidate, _Latencies]]:
 
 def _latency_card(measured: Sequence[tuple[Candidate, _Latencies]]) -> Card:
     every = [(c, name, one) for c, found in measured for name, one in found.latencies.items()]
+    partly = [str(c.rank) for c, found in measured if found.delegated is not None and found.delegated < _DELEGATED]
     errors = [abs(one.error) for _, _, one in every if one.error is not None]
     untrusted = sum(not one.trusted for _, _, one in every)
     count, worst = plural(len(every), "latency", "latencies"), max(errors, default=0.0)
@@ -110,6 +114,8 @@ def _latency_card(measured: Sequence[tuple[Candidate, _Latencies]]) -> Card:
         finding = f"Over {count} of whole exported programs, predictions were off by {mean:.1f}% on average; {apart}."
     agreed = f"all within {_AGREED:.0%}" if errors else "all settled"
     flagged = f"{plural(untrusted, 'measurement')} did not settle or met a busy machine" if untrusted else ""
+    if partly:
+        flagged = f"partly delegated programs: of candidates {', '.join(partly)}" + (f"; {flagged}" if flagged else "")
     return Card(
         "latency",
         "Latency: predicted and measured",
@@ -121,7 +127,7 @@ def _latency_card(measured: Sequence[tuple[Candidate, _Latencies]]) -> Card:
             "On the line, predicted and measured are equal; bars are the predictions' 95% intervals. Measured on: "
             f"{', '.join(measured[0][1].device.values())}."
         ),
-        status=Status.PASS if worst <= _AGREED and not untrusted else Status.WARN,
+        status=Status.PASS if worst <= _AGREED and not flagged else Status.WARN,
         reason=flagged or (agreed if worst <= _AGREED else apart),
         tables=(Table(_LATENCY_COLUMNS, tuple(_latency_row(*row) for row in every)),),
         figures=(_latency_figure(every),) if errors else (),

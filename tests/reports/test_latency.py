@@ -79,6 +79,14 @@ def test_what_disagrees_or_did_not_settle_is_said(run: Path, measured: float, tr
     assert why in found["reason"]
 
 
+def test_a_partly_delegated_program_is_said(run: Path) -> None:
+    place = next(run.glob("candidates/01-*/latency.json"))
+    place.write_text(json.dumps(latencies(100.0, 99.0) | {"delegated": 0.6}))
+    found = cards(run)["latency"]
+    assert found["status"] == "WARN"
+    assert "partly delegated programs: of candidates 1" in found["reason"]
+
+
 def test_a_question_is_answered_with_its_interval(run: Path) -> None:
     found = cards(run)["rules"]
     assert found["status"] == "PASS"
