@@ -297,7 +297,7 @@ class Study:
             folder=folder,
             seed=trial.seed,
             should_stop=self.stop,
-            progress=partial(self._show_trial, trial.number, self.ledger.measured()),
+            progress=partial(self._show_trial, trial),
         )
         self.store.start(trial.number)
         started = time.monotonic()
@@ -346,14 +346,22 @@ class Study:
                 # front is open until the end.
                 self.outputs.drop_dominated(front)
             self.progress.facts(best=f"{first.name} {best.value:.4g} {best.unit}".rstrip() + f", front {len(front)}")
-        self.progress.update("trials", self.ledger.measured(), self._expected)
+        self._advance(trial)
         if time.monotonic() - self._written > _WRITE_EVERY:
             self.ledger.save()
             self._scalars.flush()
             self._write("running", with_candidates=False)
 
-    def _show_trial(self, number: int, measured: int, done: int, total: int, note: str = "") -> None:
-        self.progress.update("trials", measured, self._expected, f"trial {number}: {done}/{total} {note}".rstrip())
+    def _show_trial(self, trial: Trial, done: int, total: int, note: str = "") -> None:
+        self._advance(trial, f"trial {trial.number}: {done}/{total} {note}".rstrip())
+
+    def _advance(self, trial: Trial, note: str = "") -> None:
+        """Baselines are a stage of their own: they take as long as finalists, not as long as most trials."""
+        if trial.baseline is None:
+            self.progress.update("trials", self.ledger.measured(), self._expected, note)
+        else:
+            every = [other for other in self.store.trials if other.baseline is not None]
+            self.progress.update("baselines", sum(other.finished for other in every), len(every), note)
 
     def _write(self, ended: str, *, with_candidates: bool) -> Summary:
         summary = self.outputs.write(
