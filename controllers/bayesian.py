@@ -19,7 +19,7 @@ from rankitect.study.moves import Moves
 from rankitect.study.staged import StagedConfig, StagedSearch, measured_by
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rankitect.controllers.bayesian_model import Acquisition
     from rankitect.controllers.bayesian_process import Fitted
@@ -59,6 +59,7 @@ class Bayesian(StagedSearch):
         self._starts: dict[Architecture, dict[str, Any]] = {made: {} for made in moves.points()}
         self._told_costs: dict[str, dict[str, float]] = {}
         self._fitted: Fitted | None = None
+        self._hints: dict[str, Callable[[Sequence[Architecture]], np.ndarray]] = {}
         if unknown := [name for name in config.outcomes if name not in metrics]:
             raise ConfigError(
                 f"controller.outcomes bounds '{unknown[0]}', which evaluator.{by} does not measure. It measures: "
@@ -100,8 +101,9 @@ class Bayesian(StagedSearch):
         self._fitted = self._fitted or Fitted()
         draws = int(rng.integers(2**31))
         acquisition = Acquisition(
-            self.moves.space, self._costs, self.aims, done, self.pending, c.outcomes, c.draws, draws, self._fitted
-        )
+            self.moves.space, self._costs, self.aims, done, self.pending, c.outcomes, c.draws, draws, self._fitted,
+            self._hints,
+        )  # fmt: skip
         good = [done[i].architecture for i in ranking(self.aims.table(done))[: max(c.starts, len(done) // 4)]]
         best = self._best(acquisition, self._drawn(rng, c.pool), {})
         for _ in range(c.rounds):

@@ -52,6 +52,7 @@ class Acquisition:
         draws: Monte-Carlo draws of the decision.
         seed: Of the draws.
         fitted: What earlier acquisitions of the same search fitted, and where this one leaves it.
+        hints: For some metrics a rough guess of what is modelled (the logarithm, of a positive metric), float64 [n].
 
     Raises:
         TrainingError: No model could be fitted.
@@ -68,6 +69,7 @@ class Acquisition:
         draws: int,
         seed: int,
         fitted: Fitted | None = None,
+        hints: Mapping[str, Callable[[Sequence[Architecture]], np.ndarray]] | None = None,
     ) -> None:
         self._space, self._costs, self._draws, self._seed = space, costs, draws, seed
         measurements = [t.measurement for t in trials if t.measurement is not None]
@@ -79,12 +81,17 @@ class Acquisition:
         self._known = [name for name in self._names if name in free]
         self._logged = {name: all(m.metrics[name].value > 0 for m in measurements) for name in self._names}
         self._scales: dict[str, tuple[float, float]] = {}
+        self._hints = {name: hint for name, hint in (hints or {}).items() if name in self._names}
         x, fitted = self._readings(self._tried), fitted or Fitted()
+        plain = list(range(x.shape[1] - len(self._hints)))
         models, values = [], []
         with _quiet(seed):
             for name in self._names:
                 y = self._modelled(name, [m.metrics[name].value for m in measurements])
-                made, shift, scale = process(name, x, y * signs.get(name, 1.0), self._logged[name], fitted)
+                hinted = name in self._hints
+                columns = [*plain, len(plain) + list(self._hints).index(name)] if hinted else plain
+                y = y * signs.get(name, 1.0)
+                made, shift, scale = process(name, x, y, self._logged[name], fitted, columns, hinted)
                 self._scales[name] = shift * signs.get(name, 1.0), scale * signs.get(name, 1.0)
                 models.append(made)
                 values.append(self._standard(name, [m.metrics[name].value for m in measurements]))
@@ -102,7 +109,9 @@ class Acquisition:
         return (self._modelled(name, values) - shift) / scale
 
     def _readings(self, architectures: Sequence[Architecture]) -> Tensor:
-        return torch.from_numpy(readings(self._space, architectures))
+        """What processes see: readings, then a column for each hint; float64 [n, columns]."""
+        guessed = [hint(architectures) for hint in self._hints.values()]
+        return torch.from_numpy(np.column_stack([readings(self._space, architectures), *guessed]))
 
     def _made_bounds(
         self, outcomes: Mapping[str, tuple[float | None, float | None]]

@@ -63,7 +63,9 @@ class Fitted:
         self.of: dict[str, tuple[int, bool, dict[str, Tensor], float, float]] = {}
 
 
-def process(name: str, x: Tensor, y: Tensor, logged: bool, fitted: Fitted) -> tuple[Any, float, float]:
+def process(
+    name: str, x: Tensor, y: Tensor, logged: bool, fitted: Fitted, columns: Sequence[int], hinted: bool = False
+) -> tuple[Any, float, float]:
     """A process given all measurements, its parameters fitted to all but the latest few.
 
     To how many depends on nothing but how many there are: a search that was resumed fits to the same ones.
@@ -74,6 +76,8 @@ def process(name: str, x: Tensor, y: Tensor, logged: bool, fitted: Fitted) -> tu
         y: float64 [n].
         logged: Whether these are logarithms.
         fitted: Where parameters are kept.
+        columns: Those that the process reads.
+        hinted: Whether the last of these is a rough guess of the values, which the process's mean follows.
 
     Returns:
         A BoTorch model of standardised values, and the shift and the scale by which they were.
@@ -85,16 +89,16 @@ def process(name: str, x: Tensor, y: Tensor, logged: bool, fitted: Fitted) -> tu
     known = fitted.of.get(name)
     if known is None or known[:2] != (some, logged):
         shift, scale = float(y[:some].mean()), float(y[:some].std(unbiased=False)) or 1.0
-        made = _model(x[:some], (y[:some] - shift) / scale)
+        made = _model(x[:some], (y[:some] - shift) / scale, columns, hinted)
         _fit(made)
         known = fitted.of[name] = (some, logged, made.state_dict(), shift, scale)
     _, _, parameters, shift, scale = known
-    whole = _model(x, (y - shift) / scale)
+    whole = _model(x, (y - shift) / scale, columns, hinted)
     whole.load_state_dict(parameters)
     return whole.eval(), shift, scale
 
 
-def _model(x: Tensor, y: Tensor) -> Any:
+def _model(x: Tensor, y: Tensor, read: Sequence[int], hinted: bool) -> Any:
     """A process with a Matérn-5/2 kernel, a length scale for each column and an inferred noise.
 
     The priors of its length scales grow with the number of columns (Hvarfner et al., arXiv 2402.02229), without which
@@ -107,7 +111,7 @@ def _model(x: Tensor, y: Tensor) -> Any:
     from gpytorch.likelihoods import GaussianLikelihood
     from gpytorch.priors import NormalPrior
 
-    columns = x.shape[-1]
+    columns = len(read)
     kernel = MaternKernel(nu=2.5, ard_num_dims=columns, lengthscale_constraint=_above(LEAST))
     scaled = ScaleKernel(kernel, outputscale_constraint=_above(LEAST))
     noise = GaussianLikelihood(noise_constraint=_above(NOISE))
@@ -132,10 +136,33 @@ def _model(x: Tensor, y: Tensor) -> Any:
         lambda m, v: m.initialize(noise=v.exp().clamp_min(2 * NOISE)),
     )
     kernel.lengthscale, scaled.outputscale, noise.noise = float(np.exp(wide - 1)), 1.0, float(np.exp(-7))
-    keep = FilterFeatures(torch.arange(columns))
     return SingleTaskGP(
-        x, y[:, None], likelihood=noise, covar_module=scaled, outcome_transform=None, input_transform=keep
+        x,
+        y[:, None],
+        likelihood=noise,
+        covar_module=scaled,
+        mean_module=_trend(x[:, read[-1]], y) if hinted else None,
+        outcome_transform=None,
+        input_transform=FilterFeatures(torch.as_tensor(read)),
     )
+
+
+def _trend(hint: Tensor, y: Tensor) -> Any:
+    """A mean that is linear in the last column; it starts as the least-squares line."""
+    from gpytorch.means import Mean
+
+    class Trend(Mean):
+        def __init__(self, slope: float, start: float) -> None:
+            super().__init__()
+            self.register_parameter("slope", torch.nn.Parameter(torch.tensor(slope, dtype=torch.float64)))
+            self.register_parameter("start", torch.nn.Parameter(torch.tensor(start, dtype=torch.float64)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.start + self.slope * x[..., -1]
+
+    centred = hint - hint.mean()
+    slope = float((centred * y).sum() / centred.square().sum().clamp_min(1e-12))
+    return Trend(slope, float(y.mean()) - slope * float(hint.mean()))
 
 
 def _above(least: float) -> Any:

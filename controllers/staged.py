@@ -8,7 +8,7 @@ finalists longer; what is on the front is exported and measured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,7 +91,26 @@ class Staged(Bayesian):
         contrasts = self._contrasts() if self._config.contrasts else {}  # type: ignore[attr-defined]
         count = max(self._config.initial - len(contrasts), 2)
         suggested = self._suggested(self.moves, prior, count)
+        self._hints = self._guesses(prior)
         self._starts = {**contrasts, **{a: {} for a in suggested if a not in contrasts}}
+
+    def _guesses(self, prior: Mapping[str, Any]) -> dict[str, Callable[[Sequence[Architecture]], np.ndarray]]:
+        """Rough values of the objectives: the rise of the loss by second-order estimates, and predicted latencies.
+
+        Some dozens of healed models cannot tell what each choice of each layer does; what they have to tell then is how
+        the truth differs from these.
+        """
+        space = self.moves.space
+        rises = {p: dict(zip(space.choices[p].values, r.tolist(), strict=True)) for p, r in prior.items()}
+
+        def rise(architectures: Sequence[Architecture]) -> np.ndarray:
+            return np.asarray([sum(rises[p][v] for p, v in a.choices.items() if p in rises) for a in architectures])
+
+        def latency(name: str) -> Callable[[Sequence[Architecture]], np.ndarray]:
+            return lambda architectures: np.log(space.cost(architectures, name))
+
+        found = {name: latency(name) for name in self._task.latency.workloads}
+        return {self.aims.objectives[0].name: rise, **found} if rises else found
 
     def _contrasts(self) -> dict[Architecture, dict[str, Any]]:
         """Architectures that answer questions of design, with what each stands for, where the constraints allow it.

@@ -133,9 +133,11 @@ def test_an_unknown_outcome_is_refused() -> None:
         controller(0, outcomes={"lag": (None, 1.0)})
 
 
-def learned(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def learned(x: np.ndarray, y: np.ndarray, new: np.ndarray, hinted: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation at new points."""
-    model, shift, scale = process("y", torch.from_numpy(x), torch.from_numpy(y), False, Fitted())
+    model, shift, scale = process(
+        "y", torch.from_numpy(x), torch.from_numpy(y), False, Fitted(), range(x.shape[1]), hinted
+    )
     with torch.no_grad():
         found = model.posterior(torch.from_numpy(new))
     return found.mean[:, 0].numpy() * scale + shift, found.variance[:, 0].sqrt().numpy() * scale
@@ -150,6 +152,17 @@ def test_a_process_learns_a_function_and_its_noise() -> None:
     assert learned(x, noisy, x)[1].max() < 0.3, "of the mean, not of another measurement"
     assert np.mean((learned(x, noisy, new)[0] - np.sin(3 * new[:, 0])) ** 2) < 0.3**2 / 2
     assert np.isfinite(learned(x, np.ones(80), new)[0]).all()
+
+
+def test_a_hint_tells_what_few_measurements_cannot() -> None:
+    rng = np.random.default_rng(0)
+    x, new = rng.random((16, 40)), rng.random((200, 40))
+    truth = [np.sin(6 * v).sum(1, keepdims=True) for v in (x, new)]  # of 40 columns, of which 16 rows tell little
+    rough = [2 * t + 3 + 0.1 * rng.normal(size=t.shape) for t in truth]
+    plain = learned(x, truth[0][:, 0], new)[0]
+    told = learned(np.hstack([x, rough[0]]), truth[0][:, 0], np.hstack([new, rough[1]]), True)[0]
+    assert np.corrcoef(plain, truth[1][:, 0])[0, 1] < 0.7
+    assert np.corrcoef(told, truth[1][:, 0])[0, 1] > 0.99
 
 
 def test_what_is_pending_is_not_proposed_for_its_neighbour() -> None:
