@@ -27,7 +27,7 @@ __all__ = ["Acquisition"]
 CHUNK = 256
 """Architectures that are screened at once."""
 MARGIN = 0.1
-"""How far beyond the worst measurement the reference point is, in ranges of the measurements."""
+"""How far beyond the front's ends the reference point is, in the front's ranges."""
 _EXTENSIONS = "TORCH_EXTENSIONS_DIR"
 _compiled: list[bool] = []
 """Not empty when this process has the kernel: what others compile then is of no concern to it."""
@@ -159,10 +159,15 @@ class Acquisition:
 
     @property
     def _reference(self) -> Tensor:
-        """A little worse than the worst measurement, [objectives]."""
+        """A little worse than the ends of the measured front, [objectives].
+
+        Not than the worst measurement: that would pay for ever worse and cheaper models, of which nobody wants one.
+        """
+        from botorch.utils.multi_objective.hypervolume import infer_reference_point
+        from botorch.utils.multi_objective.pareto import is_non_dominated
+
         aimed = self._values[:, : self._objectives]
-        low, high = aimed.min(0).values, aimed.max(0).values
-        return low - MARGIN * (high - low).clamp_min(1e-9)
+        return infer_reference_point(aimed[is_non_dominated(aimed)], scale=MARGIN)
 
     def screened(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """The logarithm of the closed form for each architecture, float64 [n]; higher is better.
