@@ -19,6 +19,7 @@ SCRIPTS = (
     "preprocessing",
     "graph_overhead",
     "embedding_backends",
+    "attention_patterns",
 )
 
 
