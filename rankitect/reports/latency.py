@@ -282,9 +282,10 @@ def _lead(best: _Side, other: _Side, roles: Roles) -> tuple[float, float] | None
         return None
     if one.clusters != two.clusters or len(one.values) != len(two.values):
         return None
-    gaps = [roles.sign * (b - a) for a, b in zip(one.values, two.values, strict=True)]
-    low, high = mean_estimate(gaps, clusters=one.clusters).interval()
-    return (math.expm1(low), math.expm1(high)) if math.isfinite(low) else None
+    gaps = [b - a for a, b in zip(one.values, two.values, strict=True)]
+    ends = mean_estimate(gaps, clusters=one.clusters).interval()
+    low, high = sorted(roles.sign * math.expm1(end) for end in ends if math.isfinite(end)) or (None, None)
+    return None if low is None or high is None else (low, high)
 
 
 def _traits(run: Run) -> Iterable[Table]:
