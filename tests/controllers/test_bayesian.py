@@ -167,8 +167,8 @@ def test_a_hint_tells_what_few_measurements_cannot() -> None:
 
 def test_what_is_pending_is_not_proposed_for_its_neighbour() -> None:
     aims = planted.aims(QUALITY, COST)
-    trials = [t for t in planted.run(controller(3, (QUALITY, COST), samples=12)) if t.evaluator == "screen"]
-    pool = SPACE.sample_many(100, 5)
+    trials = [t for t in planted.run(controller(3, (QUALITY, COST), samples=8)) if t.evaluator == "screen"]
+    pool = SPACE.sample_many(400, 5)
 
     def values(pending: list[Any]) -> Acquisition:
         return Acquisition(SPACE, lambda a: {}, aims, trials, pending, {}, 64, 0)
