@@ -159,6 +159,22 @@ def test_no_adb_and_another_phone(phone):
         phone("fine", serial="PHONE2").require()
 
 
+def test_learning_stops_when_asked_and_begins_again(space):
+    from rankitect.study.contracts import StopRequested
+
+    latency, calls, told = analytic(measurements=14).latency(space), [], []
+
+    def check():
+        calls.append(1)
+        if len(calls) == 5:
+            raise StopRequested
+
+    with pytest.raises(StopRequested):
+        latency.learn("prefill_ms", check, lambda done, most, note: told.append((done, most)))
+    assert told == [(n, 14) for n in range(1, 5)]
+    assert latency.learn("prefill_ms", check) is latency.learn("prefill_ms")
+
+
 @pytest.fixture(scope="module")
 def costed():
     """A space with the latencies of a computed device among its costs."""
