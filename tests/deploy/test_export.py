@@ -118,3 +118,32 @@ class Sorting(torch.nn.Module):
 def test_an_operator_that_cannot_be_exported_is_named():
     with pytest.raises(DeployError, match=r"no kernel"):
         lower({"forward": Sorting()})
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_tokens_may_differ_by_rounding_only(tmp_path, monkeypatch, wrong):
+    from rankitect.deploy import artifact
+    from rankitect.deploy.generate import Generator, Layout
+    from rankitect.deploy.lowering import Lowered
+
+    methods = artifact.calls(model(), 8, 16)
+    layout = Layout.of(methods["prefill"], methods["decode"])
+
+    def run(name):
+        def call(inputs):
+            with torch.no_grad():
+                logits, *fresh = methods[name](*inputs)
+            if wrong:  # the least likely token comes first
+                logits.flatten()[logits.argmin()] = 2 * logits.abs().max()
+            return logits + 1e-5 * logits.abs().max() * torch.randn_like(logits), *fresh
+
+        return call
+
+    program = Generator(layout, run("prefill"), run("decode"))
+    monkeypatch.setattr(artifact, "_generator", lambda *_: (program, 0.0))
+    made = Lowered(b"", "float32", 1, {}, 1)
+    if wrong:
+        with pytest.raises(DeployError, match="generates token"):
+            artifact._check_tokens(tmp_path, layout, methods, made)
+    else:
+        artifact._check_tokens(tmp_path, layout, methods, made)
