@@ -49,7 +49,7 @@ def main() -> None:
     compared = list(comparisons(parts, options, results))
     for architecture in dict.fromkeys([parts.task.reference, *(a for _, _, a in compared)]):
         whole(parts, architecture, options.folder, results)
-    quality_table(parts, compared, results)
+    quality_table(parts, compared, results, options.run)
     drawn = parts.space.sample_many(options.random, 1, **parts.task.limits())
     for architecture in drawn:
         whole(parts, architecture, options.folder, results)
@@ -170,9 +170,10 @@ def whole(parts: Parts, architecture: Architecture, folder: Path, results: Resul
     return add_whole(place, architecture.fingerprint, results)
 
 
-def quality_table(parts: Parts, compared: list[tuple[str, str, Architecture]], results: Results) -> None:
+def quality_table(parts: Parts, compared: list[tuple[str, str, Architecture]], results: Results, run: Path) -> None:
     """Perplexity at equal latency."""
     base = results.find(kind="whole", fingerprint=parts.task.reference.fingerprint)
+    clusters = json.loads((run / "examples.json").read_text())["clusters"]
     rows = []
     for key, method, architecture in compared:
         own = results.find(kind="quality", target=key, method=method)
@@ -182,7 +183,7 @@ def quality_table(parts: Parts, compared: list[tuple[str, str, Architecture]], r
             continue
         ms = [timed[name]["measured"] for name in NAMES]
         faster = [base[name]["measured"] / value for name, value in zip(NAMES, ms, strict=True)]
-        against = "" if method == SEARCH else ratio(mine["nats"], own["nats"])
+        against = "" if method == SEARCH else ratio(mine["nats"], own["nats"], clusters)
         cells = (f"{v:.1f} ms ({f:.2f}×)" for v, f in zip(ms, faster, strict=True))
         rows.append((key[:8], method, *cells, f"{own['perplexity']:.2f}", against))
     if rows:
@@ -191,11 +192,11 @@ def quality_table(parts: Parts, compared: list[tuple[str, str, Architecture]], r
         table("Quality at equal predicted prefill latency", header, rows, note, timed=False)
 
 
-def ratio(ours: list[float], theirs: list[float]) -> str:
-    """exp of the mean paired difference over windows, with its interval."""
+def ratio(ours: list[float], theirs: list[float], clusters: list[int]) -> str:
+    """exp of the mean paired difference over windows, with its interval; windows of one document are alike."""
     from rankitect.tasks.intervals import mean_estimate
 
-    found = mean_estimate(np.asarray(ours) - np.asarray(theirs))
+    found = mean_estimate(np.asarray(ours) - np.asarray(theirs), clusters=clusters)
     low, high = found.interval()
     return f"{math.exp(found.value):.3f} [{math.exp(low):.3f}, {math.exp(high):.3f}]"
 
