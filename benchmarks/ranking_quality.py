@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from common import table
+from common import Results, table
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -90,9 +90,8 @@ class Bench:
         self.keys = [f"space={options.space}", f"controller={options.controller}", *options.overrides]
         self.parts: Parts = build(resolve(self.keys), options.folder / "parts")
         self.data = self.parts.task.task.data
-        self._file = options.folder / "results.jsonl"
-        lines = self._file.read_text().splitlines() if self._file.exists() else []
-        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("}")]
+        self.results = Results(options.folder / "results.jsonl")
+        self.rows = self.results.rows
         self._found: tuple[SearchSpace, Architecture] | None = None
 
     # --- one contender ----------------------------------------------------------------------------------------------
@@ -133,7 +132,7 @@ class Bench:
     def run(self, name: str, settings: Mapping[str, Any], seed: int, purpose: str) -> dict[str, Any]:
         """One training, or what is known of it."""
         key = hashlib.sha256(json.dumps([name, settings, seed, purpose], sort_keys=True).encode()).hexdigest()[:16]
-        known = next((row for row in self.rows if row["key"] == key), None)
+        known = self.results.find(key=key)
         if known is not None:
             return known
         train = self._boosted if name == BOOSTED else self._ranker
@@ -142,9 +141,7 @@ class Bench:
             np.save(self.options.folder / f"{key}.npy", losses)
         row = {"key": key, "name": name, "settings": dict(settings), "seed": seed, "purpose": purpose}
         row |= {"validation": validation, "flops": flops, "table_bytes": held}
-        with self._file.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        self.rows.append(row)
+        self.results.add(row)
         print(f"{name} {purpose} seed {seed}: validation NE {validation:.4f} {dict(settings)}", flush=True)
         return row
 

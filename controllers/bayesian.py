@@ -58,7 +58,7 @@ class Bayesian(StagedSearch):
         self._config, self.moves, self._task = config, moves, task
         self._starts: dict[Architecture, dict[str, Any]] = {made: {} for made in moves.points()}
         self._told_costs: dict[str, dict[str, float]] = {}
-        self._fitted: Fitted | None = None
+        self._fitted: Fitted = {}
         self._hints: dict[str, Callable[[Sequence[Architecture]], np.ndarray]] = {}
         if unknown := [name for name in config.outcomes if name not in metrics]:
             raise ConfigError(
@@ -95,10 +95,8 @@ class Bayesian(StagedSearch):
         if index < self._config.initial or len(done) < 2:
             return self._random(rng)
         from rankitect.controllers.bayesian_model import Acquisition
-        from rankitect.controllers.bayesian_process import Fitted
 
         c = self._config
-        self._fitted = self._fitted or Fitted()
         draws = int(rng.integers(2**31))
         acquisition = Acquisition(
             self.moves.space, self._costs, self.aims, done, self.pending, c.outcomes, c.draws, draws, self._fitted,
@@ -178,12 +176,7 @@ class Bayesian(StagedSearch):
         """The different architectures of rows that are feasible and within the limits."""
         space = self.moves.space
         columns = space.canonical({path: rows[:, at] for at, path in enumerate(space.choices)})
-        allowed = space.feasible(columns)
-        for key, (low, high) in self.moves.limits.items():
-            scope, _, kind = key.rpartition(":")
-            cost = space.cost(columns, kind, scope)
-            allowed = allowed & (cost >= low) & (cost <= high)
-        kept = np.unique(np.stack(list(columns.values()), axis=1)[allowed], axis=0)
+        kept = np.unique(np.stack(list(columns.values()), axis=1)[self.moves.inside(columns)], axis=0)
         return space.decode({path: kept[:, at] for at, path in enumerate(columns)}) if len(kept) else []
 
     def _best(

@@ -82,7 +82,7 @@ class Acquisition:
         self._logged = {name: all(m.metrics[name].value > 0 for m in measurements) for name in self._names}
         self._scales: dict[str, tuple[float, float]] = {}
         self._hints = {name: hint for name, hint in (hints or {}).items() if name in self._names}
-        x, fitted = self._readings(self._tried), fitted or Fitted()
+        x, fitted = self._readings(self._tried), {} if fitted is None else fitted
         plain = list(range(x.shape[1] - len(self._hints)))
         models, values = [], []
         with _quiet(seed):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -56,11 +56,9 @@ def readings(space: SearchSpace, architectures: Sequence[Architecture]) -> np.nd
     return np.column_stack([plain, *means])
 
 
-class Fitted:
-    """Parameters of earlier models of the same search, by metric, and to how many measurements they were fitted."""
-
-    def __init__(self) -> None:
-        self.of: dict[str, tuple[int, bool, dict[str, Tensor], float, float]] = {}
+Fitted: TypeAlias = dict[str, tuple[int, bool, dict[str, Tensor], float, float]]
+"""By metric, of the latest model: to how many measurements it was fitted, whether by their logarithms, its parameters,
+and the shift and the scale of its values."""
 
 
 def process(
@@ -86,12 +84,12 @@ def process(
         TrainingError: It could not be fitted.
     """
     some = len(y) - len(y) % max(1, len(y) // REFITS)
-    known = fitted.of.get(name)
+    known = fitted.get(name)
     if known is None or known[:2] != (some, logged):
         shift, scale = float(y[:some].mean()), float(y[:some].std(unbiased=False)) or 1.0
         made = _model(x[:some], (y[:some] - shift) / scale, columns, hinted)
         _fit(made)
-        known = fitted.of[name] = (some, logged, made.state_dict(), shift, scale)
+        known = fitted[name] = (some, logged, made.state_dict(), shift, scale)
     _, _, parameters, shift, scale = known
     whole = _model(x, (y - shift) / scale, columns, hinted)
     whole.load_state_dict(parameters)

@@ -18,6 +18,7 @@ from rankitect.controllers.bayesian import Bayesian
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError
 from rankitect.graph.names import nearest
+from rankitect.graph.repeats import longest_row, running
 from rankitect.study.moves import Moves, within
 from rankitect.study.records import Spent
 
@@ -146,15 +147,4 @@ class Staged(Bayesian):
 
 def skips_in_a_row(architecture: Architecture) -> int:
     """The most layers without attention that follow each other, among the layers that run."""
-    layers: dict[int, dict[str, Any]] = {}
-    for path, value in architecture.choices.items():
-        scope, _, rest = path.partition(".")
-        number, _, name = rest.partition(".")
-        if scope == "layers" and name:
-            layers.setdefault(int(number), {})[name] = value
-    longest = run = 0
-    for _, own in sorted(layers.items()):
-        if own.get("runs", 1):
-            run = run + 1 if own.get("attn") == "skip" else 0
-            longest = max(longest, run)
-    return longest
+    return longest_row(own.get("attn") == "skip" for own in running(architecture.choices).values())

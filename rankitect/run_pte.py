@@ -39,19 +39,13 @@ def _run(given: argparse.Namespace) -> None:
     deployed = load(given.folder, verify=not given.no_verify)
     tokenizer = deployed.tokenizer
     prompt = [int(i) for i in tokenizer.encode(given.prompt)]
-    started = time.perf_counter()
-    logits = deployed.generator.start(prompt)
-    first = time.perf_counter() - started
-    found = [int(logits.argmax())]
-    started = time.perf_counter()
-    while len(found) < given.tokens and len(prompt) + len(found) < deployed.card["layout"]["capacity"]:
-        if found[-1] in tokenizer.special_ids.values():
-            found.pop()
-            break
-        found.append(int(deployed.generator.step(found[-1]).argmax()))
-    seconds = time.perf_counter() - started
+    found, times = [], [time.perf_counter()]
+    for token in deployed.generator.stream(prompt, given.tokens, tokenizer.special_ids.values()):
+        found.append(token)
+        times.append(time.perf_counter())
     print(given.prompt + tokenizer.decode(found))
-    rate = (len(found) - 1) / seconds if len(found) > 1 else float("nan")
+    first = times[min(1, len(found))] - times[0]
+    rate = (len(found) - 1) / (times[-1] - times[1]) if len(found) > 1 else float("nan")
     print(
         f"loaded in {deployed.load_ms:.0f} ms; {len(prompt)} prompt tokens, first token after {first * 1e3:.0f} ms, "
         f"then {rate:.1f} tokens a second",

@@ -6,7 +6,7 @@ are a ring, and a mask hides slots that are not filled yet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -120,26 +120,27 @@ class Generator:
         self._position += 1
         return logits.flatten()
 
-    def greedy(self, prompt: Sequence[int], count: int, stop: Sequence[int] = ()) -> list[int]:
-        """The most likely tokens after a prompt.
+    def stream(self, prompt: Sequence[int], count: int, stop: Collection[int] = ()) -> Iterator[int]:
+        """The most likely tokens after a prompt, one by one, until the sequence is full.
 
         Args:
             prompt: Token ids.
             count: How many at most.
             stop: Tokens that end the answer; they are not part of it.
         """
-        found: list[int] = []
         logits = self.start(prompt)
-        while len(found) < count:
+        for left in range(count, 0, -1):
             token = int(logits.argmax())
             if token in stop:
-                break
-            found.append(token)
-            if len(found) < count:
-                if self._position >= self._layout.capacity:
-                    break
-                logits = self.step(token)
-        return found
+                return
+            yield token
+            if left == 1 or self._position >= self._layout.capacity:
+                return
+            logits = self.step(token)
+
+    def greedy(self, prompt: Sequence[int], count: int, stop: Collection[int] = ()) -> list[int]:
+        """All that `stream` gives."""
+        return list(self.stream(prompt, count, stop))
 
     def _shape(self, cache: Cache) -> list[int]:
         return [self._layout.slots(cache.window) if i == cache.slots else n for i, n in enumerate(cache.shape)]

@@ -19,6 +19,7 @@ from rankitect.deploy.latency_model import LatencyModel, space_filling
 from rankitect.deploy.parts import Part, Workload, parts_of
 from rankitect.errors import DeployError
 from rankitect.graph.expr import as_expr
+from rankitect.graph.repeats import running
 from rankitect.graph.tables import Table, Tables, joint_grid
 from rankitect.models.plan import make_plan
 from rankitect.study.records import Metric, MetricSpec
@@ -83,17 +84,14 @@ class Predicted:
 
 def layers_of(architecture: Architecture) -> dict[int, Layer]:
     """The layers of an architecture by number; those that do not run are not among them."""
-    inside: dict[int, dict[str, Any]] = {}
-    shared: dict[str, Any] = {}
-    for path, value in architecture.choices.items():
-        scope, _, rest = path.partition(".")
-        number, _, name = rest.partition(".")
-        if scope == SCOPE and name:
-            inside.setdefault(int(number), {})[name] = value
-        else:
-            shared[path] = value
-    running = {i: own for i, own in inside.items() if own.get("runs", 1)}
-    return {i: Layer(tuple(sorted({**shared, **own}.items()))) for i, own in sorted(running.items())}
+    shared = _shared(architecture)
+    layers = running(architecture.choices, SCOPE)
+    return {i: Layer(tuple(sorted({**shared, **own}.items()))) for i, own in layers.items()}
+
+
+def _shared(architecture: Architecture) -> dict[str, Any]:
+    """The choices of the whole model."""
+    return {p: v for p, v in architecture.choices.items() if not p.startswith(f"{SCOPE}.")}
 
 
 @dataclass
@@ -273,7 +271,7 @@ class Latency:
         """Milliseconds of what stands around the layers, measured once for each choice that it has."""
         self.learn(name)
         around = self._learned[name].around
-        shared = Layer(tuple(sorted((p, v) for p, v in architecture.choices.items() if not p.startswith(f"{SCOPE}."))))
+        shared = Layer(tuple(sorted(_shared(architecture).items())))
         if shared not in around:
             part = parts_of(make_plan(self.space, architecture), self.workloads[name])[-1]
             around[shared] = self.device.part(part).p50

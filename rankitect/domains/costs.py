@@ -115,6 +115,10 @@ class Costs:
         """
         found = {}
         for name, (low, high) in constraints.items():
+            if name in self.space.learned:
+                whole = float(self.space.cost(self.reference, name))
+                found[name] = (low * whole, high * whole)
+                continue
             if name not in self.readings or self.readings[name].decode:
                 allowed = [n for n, r in self.readings.items() if not r.decode]
                 hint = " Latencies need a device: add device=host." if name.endswith("_ms") else ""

@@ -1,8 +1,9 @@
-"""What is written beside a language model on the front: its drawing, and the program that a phone loads."""
+"""What is written beside a model on the front: its drawing, and the program that a device loads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,39 @@ from rankitect.errors import RankitectError
 
 if TYPE_CHECKING:
     from rankitect.deploy.latency import Latency
+    from rankitect.graph import Architecture, SearchSpace
     from rankitect.study.join import Parts
 
-__all__ = ["exporter"]
+__all__ = ["drawn", "exporter", "programmed"]
+
+
+def drawn(space: SearchSpace, architecture: Architecture, folder: Path) -> dict[str, str]:
+    """Draw a candidate's graph into its folder.
+
+    Returns:
+        The artifact by name.
+    """
+    from rankitect.graph.picture import picture
+    from rankitect.reports.graph_picture import draw_graph
+
+    nodes, edges = picture(space, architecture, dropped=False)
+    (folder / "graph.svg").write_text(draw_graph(nodes, edges, title=architecture.fingerprint[:8]))
+    return {"graph": "graph.svg"}
+
+
+def programmed(parts: Parts, architecture: Architecture, write: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """What `write` exports for a candidate; a failure is said and costs the program only."""
+    name = architecture.fingerprint[:8]
+    parts.say(f"Exporting {name} for {parts.device.name}, a few minutes")
+    try:
+        return write()
+    except RankitectError as error:
+        parts.say(f"{name} has no program: {error}")
+        return {}
 
 
 def exporter(parts: Parts, latency: Latency | None) -> Callable[[Any, Path], dict[str, str]]:
-    """A function of a trial and its candidate's folder that writes into it, and gives names and files.
+    """A function of a language model's trial and its candidate's folder that writes into it; gives files by name.
 
     Args:
         parts: The study's.
@@ -24,30 +51,19 @@ def exporter(parts: Parts, latency: Latency | None) -> Callable[[Any, Path], dic
     """
 
     def export(trial: Any, folder: Path) -> dict[str, str]:
-        from rankitect.graph.picture import picture
-        from rankitect.reports.graph_picture import draw_graph
-
-        nodes, edges = picture(parts.space, trial.architecture, dropped=False)
-        (folder / "graph.svg").write_text(draw_graph(nodes, edges, title=trial.architecture.fingerprint[:8]))
-        return {"graph": "graph.svg", **_program(parts, latency, trial, folder)}
+        return {**drawn(parts.space, trial.architecture, folder), **_program(parts, latency, trial, folder)}
 
     return export
 
 
 def _program(parts: Parts, latency: Latency | None, trial: Any, folder: Path) -> dict[str, str]:
-    """A candidate's program; a failure is said and costs the program only."""
     from rankitect.models.candidate import load_candidate
 
-    device, name = parts.device, trial.architecture.fingerprint[:8]
+    device, architecture = parts.device, trial.architecture
     card = trial.measurement.artifacts.get("card") if trial.measurement is not None else None
     if latency is None or card is None or not hasattr(device, "export"):
         return {}
-    parts.say(f"Exporting {name} for {device.name}, a few minutes")
     candidate = load_candidate((parts.folder / card).parent)
-    predicted = {workload: latency.predict(trial.architecture, workload) for workload in latency.workloads}
-    try:
-        found: dict[str, str] = device.export(folder, candidate.model, candidate.tokenizer, predicted)
-    except RankitectError as error:
-        parts.say(f"{name} has no program: {error}")
-        return {}
-    return found
+    predicted = {workload: latency.predict(architecture, workload) for workload in latency.workloads}
+    write = partial(device.export, folder, candidate.model, candidate.tokenizer, predicted)
+    return programmed(parts, architecture, write)

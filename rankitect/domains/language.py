@@ -220,13 +220,7 @@ class Language:
         """The configuration's constraints, as bounds for `SearchSpace.sample`; latencies are learned for theirs."""
         from rankitect.domains.costs import limits
 
-        given, space = self._parts.config.constraints, self.space
-        read = {name: ends for name, ends in given.items() if name not in space.learned}
-        found = limits(space, self.reference, read, self.context)
-        for name in given.keys() - read.keys():
-            whole, (low, high) = float(space.cost(self.reference, name)), given[name]
-            found[name] = (low * whole, high * whole)
-        return found
+        return limits(self.space, self.reference, self._parts.config.constraints, self.context)
 
     @property
     def cost_specs(self) -> list[MetricSpec]:

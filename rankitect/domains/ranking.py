@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rankitect.data.ranking.schema import DataSettings
 from rankitect.domains.ranking_settings import OptimizerSettings, TableSettings
-from rankitect.errors import ConfigError, RankitectError, SpaceError
+from rankitect.errors import ConfigError, SpaceError
 
 if TYPE_CHECKING:
     import torch
@@ -316,14 +316,11 @@ class Ranking:
 
     def exporter(self, parts: Parts) -> Callable[[Any, Path], dict[str, str]]:
         """Draws each candidate's graph, and compares it with the baselines, row by row."""
+        from rankitect.domains.exporting import drawn
         from rankitect.domains.ranking_models import compare_rows
-        from rankitect.graph.picture import picture
-        from rankitect.reports.graph_picture import draw_graph
 
         def export(trial: Any, folder: Path) -> dict[str, str]:
-            nodes, edges = picture(self.space_of(trial.architecture), trial.architecture, dropped=False)
-            (folder / "graph.svg").write_text(draw_graph(nodes, edges, title=trial.architecture.fingerprint[:8]))
-            written = {"graph": "graph.svg"}
+            written = drawn(self.space_of(trial.architecture), trial.architecture, folder)
             named = {b.name: b.architecture.fingerprint for b in self.baselines(parts)}
             if compare_rows(folder / "paired.json", parts.folder, self.task, trial.architecture.fingerprint, named):
                 written["paired"] = "paired.json"
@@ -332,7 +329,8 @@ class Ranking:
         return export
 
     def _program(self, parts: Parts, trial: Any, folder: Path) -> dict[str, str]:
-        """A candidate's dense part as a program, where the device runs programs; a failure costs the program only."""
+        """A candidate's dense part as a program, where the device runs programs."""
+        from rankitect.domains.exporting import programmed
         from rankitect.domains.ranking_models import load_ranker
 
         saved = trial.measurement.artifacts.get("weights") if trial.measurement is not None else None
@@ -340,9 +338,5 @@ class Ranking:
             return {}
         model = load_ranker((parts.folder / saved).parent)[0].eval()
         example = self.task.batch_at("validation", 0, batch=1)
-        try:
-            found: dict[str, str] = parts.device.export_ranker(folder, model, (example.numeric, example.ids))
-        except RankitectError as error:
-            parts.say(f"{trial.architecture.fingerprint[:8]} has no program: {error}")
-            return {}
-        return found
+        inputs = (example.numeric, example.ids)
+        return programmed(parts, trial.architecture, partial(parts.device.export_ranker, folder, model, inputs))

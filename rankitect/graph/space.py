@@ -156,10 +156,7 @@ class SearchSpace:
 
     def _live(self, columns: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
         shared = Batch.of(self.choices, columns, n, self.defaults)
-        return {
-            p: self._tables(("live", p), self.live.choices[p]).evaluate(self.choices, columns, n, shared) != 0
-            for p in self.choices
-        }
+        return {p: self._gate(p).evaluate(self.choices, columns, n, shared) != 0 for p in self.choices}
 
     def canonical(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Index columns with every choice without effect set to its first value."""
@@ -204,7 +201,7 @@ class SearchSpace:
         """
         found: list[Table] = []
         for path, choice in self.choices.items():
-            tables = self._tables(("live", path), self.live.choices[path])
+            tables = self._gate(path)
             if tables.rest.terms:
                 return None
             paths = tuple(sorted(tables.scope() | {path}, key=list(self.choices).index))
@@ -284,11 +281,6 @@ class SearchSpace:
             key, lambda: tabulate(cost_expression(self.graph, self.live, kind, scope), self.choices, values)
         )
 
-    def _kept(self, key: Any, make: Callable[[], Tables]) -> Tables:
-        if key not in self._compiled:
-            self._compiled[key] = make()
-        return self._compiled[key]
-
     def cost(
         self,
         architectures: Architecture | Iterable[Architecture] | Mapping[str, np.ndarray],
@@ -322,8 +314,14 @@ class SearchSpace:
         _, columns, shared = self._recent
         return columns, shared
 
-    def _tables(self, key: Any, expr: Expr) -> Tables:
-        return self._kept(key, lambda: tabulate(expr, self.choices, self.defaults))
+    def _kept(self, key: Any, make: Callable[[], Tables]) -> Tables:
+        if key not in self._compiled:
+            self._compiled[key] = make()
+        return self._compiled[key]
+
+    def _gate(self, path: str) -> Tables:
+        """Whether a choice has an effect."""
+        return self._kept(("live", path), lambda: tabulate(self.live.choices[path], self.choices, self.defaults))
 
     # --- moves ------------------------------------------------------------------------------------------------------
     def sample(self, rng: np.random.Generator | int | None = None, **ranges: Any) -> Architecture:

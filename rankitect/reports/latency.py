@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from rankitect.graph.repeats import longest_row, repeats, running
 from rankitect.reports.cards import JSON, Card, Cell, Figure, Status, Table
 from rankitect.reports.comparison import Roles
 from rankitect.reports.numbers import as_value, compact, plural, readable_name, signed_percent
@@ -292,27 +293,17 @@ def _traits(run: Run) -> Iterable[Table]:
     """What the models on the front have in common."""
     rows = []
     for candidate in sorted(run.summary.pareto, key=lambda c: c.rank):
-        layers = _layers(choices_of(candidate.architecture))
-        if not layers:
+        choices = choices_of(candidate.architecture)
+        total, layers = len(repeats(choices)), running(choices).values()
+        if not total:
             return
-        running = [own for own in layers if own.get("runs", 1)]
-        patterns = [str(own.get("attn", "full")) for own in running]
-        row = max((len(part) for part in "".join("s" if p == "skip" else " " for p in patterns).split()), default=0)
-        widths = [float(own["ffn"]) for own in running if isinstance(own.get("ffn"), int | float)]
+        patterns = [own.get("attn") for own in layers]
+        row = longest_row(p == "skip" for p in patterns)
+        widths = [float(own["ffn"]) for own in layers if isinstance(own.get("ffn"), int | float)]
         mean = sum(widths) / len(widths) if widths else None
-        counts = (len(running), patterns.count("skip"), row, patterns.count("swa"))
-        cells = (Cell(f"{n} of {len(layers)}" if i == 0 else str(n), n) for i, n in enumerate(counts))
+        counts = (len(layers), patterns.count("skip"), row, patterns.count("swa"))
+        cells = (Cell(f"{n} of {total}" if i == 0 else str(n), n) for i, n in enumerate(counts))
         rows.append((Cell(str(candidate.rank), candidate.rank), *cells, Cell(compact(mean) if mean else "–", mean)))
     if rows:
         columns = ("Candidate", "Layers", "Skips", "Longest row of skips", "Windows", "Mean feed-forward width")
         yield Table(columns, tuple(rows), caption="What the models on the front look like")
-
-
-def _layers(choices: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found: dict[int, dict[str, Any]] = {}
-    for path, value in choices.items():
-        scope, _, rest = path.partition(".")
-        number, _, name = rest.partition(".")
-        if scope == "layers" and name and number.isdigit():
-            found.setdefault(int(number), {})[name] = value
-    return [own for _, own in sorted(found.items())]

@@ -87,6 +87,19 @@ class Moves:
         """Whether every bound and every rule holds."""
         return within(self.whole or self.space, architecture, self.limits) and all(r(architecture) for r in self.rules)
 
+    def inside(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Which of many architectures are feasible and within the bounds, bool [n]; extra rules are not asked.
+
+        Args:
+            columns: Canonical index columns of `space`.
+        """
+        ok = np.asarray(self.space.feasible(columns))
+        for key, (low, high) in self.limits.items():
+            scope, _, kind = key.rpartition(":")
+            cost = self.space.cost(columns, kind, scope)
+            ok = ok & (cost >= low) & (cost <= high)
+        return ok
+
     def points(self) -> list[Architecture]:
         """The architectures that the space knows by name, those within the bounds, each once."""
         return [a for a in dict.fromkeys(map(self.lift, self.space.points.values())) if self.allowed(a)]
@@ -151,12 +164,7 @@ class Moves:
 
         def value(columns: Mapping[str, np.ndarray]) -> np.ndarray:
             columns = space.canonical(columns)
-            ok = space.feasible(columns)
-            for key, (low, high) in self.limits.items():
-                part, _, bounded = key.rpartition(":")
-                cost = space.cost(columns, bounded, part)
-                ok = ok & (cost >= low) & (cost <= high)
-            return np.where(ok, sign * np.asarray(space.cost(columns, kind, scope)), -np.inf)
+            return np.where(self.inside(columns), sign * np.asarray(space.cost(columns, kind, scope)), -np.inf)
 
         drawn = space.encode(space.sample_many(TRIES, rng, **self.limits))
         best = _row(drawn, int(value(drawn).argmax()))

@@ -13,7 +13,7 @@ import torch
 
 from rankitect.controllers.bayesian import Bayesian
 from rankitect.controllers.bayesian_model import Acquisition
-from rankitect.controllers.bayesian_process import Fitted, process, readings
+from rankitect.controllers.bayesian_process import process, readings
 from rankitect.errors import ConfigError
 from rankitect.reports.anytime import hypervolume
 from rankitect.study.contracts import Trial
@@ -135,9 +135,7 @@ def test_an_unknown_outcome_is_refused() -> None:
 
 def learned(x: np.ndarray, y: np.ndarray, new: np.ndarray, hinted: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation at new points."""
-    model, shift, scale = process(
-        "y", torch.from_numpy(x), torch.from_numpy(y), False, Fitted(), range(x.shape[1]), hinted
-    )
+    model, shift, scale = process("y", torch.from_numpy(x), torch.from_numpy(y), False, {}, range(x.shape[1]), hinted)
     with torch.no_grad():
         found = model.posterior(torch.from_numpy(new))
     return found.mean[:, 0].numpy() * scale + shift, found.variance[:, 0].sqrt().numpy() * scale
