@@ -11,8 +11,8 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "rankitect.search": "search a space and write candidates and a report: space=mobile_llm controller=dnas",
     "rankitect.compare": "compare methods: the same search for every controller and seed, one table and plots",
-    "rankitect.reports": "write the report page of a run folder again",
     "rankitect.data.assets": "fetch and verify the pinned models; a search does so by itself when it needs one",
+    "rankitect.report": "write the report of a run again: a candidate against production",
     "rankitect.doctor": "what is installed, what is missing, what to do about it",
 }
 

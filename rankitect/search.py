@@ -174,6 +174,8 @@ def _run(
     with stop.on_signals(progress.say) if stop is not None else nullcontext():
         parts = build(resolved, folder.path, progress.say)
         outcome = _study(resolved, folder, parts, command, stop or StopSignal(), progress)
+        if record := getattr(parts.task, "record", None):
+            record(parts)
         report = None
         if resolved.config.report.page and outcome.ended != "interrupted":
             report = _report(folder.path, out)
@@ -223,7 +225,7 @@ def _report(folder: Path, out: Callable[[str], None]) -> Path | None:
         if is_disk_full(error, folder):
             raise DiskFullError(
                 f"No space is left on the disk of {folder} for the report. All results are in summary.json and "
-                f"study.db. Free some space, then: python -m rankitect.reports {shlex.quote(str(folder))}"
+                f"study.db. Free some space, then: python -m rankitect.report run={shlex.quote(str(folder))}"
             ) from error
         logging.getLogger("rankitect").exception("the report could not be written")
         out(f"The report could not be written ({error}); the results are complete in {folder / 'summary.json'}.")

@@ -200,7 +200,10 @@ allowed_packages budget.minutes budget.tokens budget.trials confirm.candidates c
 controller.name controller.target device.name device.target evaluator.final.name evaluator.final.target
 evaluator.objectives evaluator.proxy.name evaluator.proxy.target evaluator.screen.name evaluator.screen.target
 heal.batch heal.betas heal.ce_weight heal.clip heal.context heal.final_lr heal.k heal.lr heal.schedule heal.temperature
-heal.tokens heal.warmup heal.weight_decay output_dir preset report.keep_all report.page report.tensorboard resume
+heal.tokens heal.warmup heal.weight_decay output_dir preset report.baseline report.experiment.allocation
+report.experiment.alpha report.experiment.effects report.experiment.metric report.experiment.power
+report.experiment.rate report.experiment.unit report.experiment.units_a_day report.experiment.variance report.gates
+report.keep_all report.page report.slices report.tensorboard resume
 runner.attempts runner.baselines runner.batch runner.duplicates runner.failures runner.progress runner.threads seed
 space.name space.target task.name task.target
 """

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from rankitect.production.settings import ExperimentConfig, GateConfig
+
 if TYPE_CHECKING:
     from rankitect.training import distill as training
 
@@ -124,11 +126,23 @@ class RunnerConfig(_Strict):
 
 
 class ReportConfig(_Strict):
-    """What is written for people."""
+    """What is written for people, and what a candidate must show against production: written down before the search."""
 
     page: bool = Field(default=True, description="write report/index.html")
     tensorboard: bool = Field(default=True, description="write TensorBoard scalars")
     keep_all: bool = Field(default=False, description="keep the artifacts of dominated trials")
+    baseline: str | None = Field(
+        default=None,
+        min_length=1,
+        description="name of the production model; null: the backbone, else the best baseline",
+    )
+    gates: dict[str, GateConfig | None] = Field(
+        default_factory=dict, description="conditions of an A/B test, by a name of yours; null takes one away"
+    )
+    slices: list[str] | None = Field(
+        default=None, description="categorical features, and user, to divide the test rows by; null: all"
+    )
+    experiment: ExperimentConfig = Field(default=ExperimentConfig(), description="the A/B test that is planned")
 
 
 class SearchConfig(_Strict):

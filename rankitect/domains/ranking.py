@@ -328,6 +328,13 @@ class Ranking:
 
         return export
 
+    def record(self, parts: Parts) -> None:
+        """Leave what a report needs of the test rows in the run folder."""
+        from rankitect.domains.ranking_rows import record_rows
+
+        label = self.config.data.table.label
+        record_rows(self.task.data, parts.folder, parts.config.report.slices, "" if label is None else label.name)
+
     def _program(self, parts: Parts, trial: Any, folder: Path) -> dict[str, str]:
         """A candidate's dense part as a program, where the device runs programs."""
         from rankitect.domains.exporting import programmed

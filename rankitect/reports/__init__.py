@@ -7,22 +7,25 @@ from pathlib import Path
 __all__ = ["write_report"]
 
 
-def write_report(folder: Path | str) -> Path:
-    """Write the report of a search into its run folder.
+def write_report(folder: Path | str, baseline: str | None = None, candidate: str | None = None) -> Path:
+    """Write the report of a search into its run folder: a candidate against production, and the search behind it.
 
-    Reads `summary.json`, `trials.csv`, `config.yaml` and `candidates/*/graph.svg`; writes `report/index.html` (one file
-    that opens offline), `report/report.md` and `report/report.json` (every number shown).
+    Reads what the search left there; writes `report/index.html` (one file that opens offline), `report/report.md` and
+    `report/report.json` (every number shown).
 
     Args:
         folder: The run folder of a search.
+        baseline: Name of the production model; by default `report.baseline`, the backbone, or the best baseline.
+        candidate: Rank or beginning of the fingerprint; by default the candidate with the best verdict.
 
     Returns:
         The path of `report/index.html`.
 
     Raises:
-        RunFolderError: The folder is not a run folder, or its summary or table of trials is damaged.
+        RunFolderError: The folder is not a run folder, or its summary or table of trials is damaged; or it has no
+            such baseline or candidate.
     """
     # Imported on use: `rankitect.reports.graph_picture` is also called by light code that needs no template engine.
     from rankitect.reports.page import write_report as write
 
-    return write(Path(folder))
+    return write(Path(folder), baseline, candidate)

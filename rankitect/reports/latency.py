@@ -20,7 +20,7 @@ from rankitect.reports.reading import Candidate, Metric, Run, choices_of
 from rankitect.reports.svg import Canvas, Frame, Scale
 from rankitect.tasks.intervals import mean_estimate
 
-__all__ = ["latency_cards"]
+__all__ = ["latency_cards", "measured_latencies"]
 
 _AGREED = 0.05
 """Difference between predicted and measured latency that is as good as none."""
@@ -89,6 +89,11 @@ def _read(path: Path, kind: TypeAdapter[Any]) -> Any:
         return kind.validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError):
         return None
+
+
+def measured_latencies(run: Run, candidate: Candidate) -> dict[str, _Latency]:
+    """The latencies of a candidate's exported program, by name; empty where none was measured."""
+    return next((found.latencies for c, found in _latencies(run) if c is candidate), {})
 
 
 def _latencies(run: Run) -> list[tuple[Candidate, _Latencies]]:

@@ -19,6 +19,9 @@ from rankitect.reports.health import health_card
 from rankitect.reports.importance import importance_card
 from rankitect.reports.latency import latency_cards
 from rankitect.reports.numbers import as_value, compact, readable_name, signed_percent
+from rankitect.reports.production import case_of, launch_card, quality_card
+from rankitect.reports.production_plan import cost_card, experiment_card, model_card, rollout_card
+from rankitect.reports.production_rows import agreement_card, calibration_card, drift_card, slices_card
 from rankitect.reports.reading import Run, load_run
 from rankitect.reports.sections import candidates_card, front_card, picture_card, verdict_card
 from rankitect.reports.spending import ledger_card, reproduce_card, totals_of
@@ -37,20 +40,37 @@ class Tile:
     note: str
 
 
-def cards_of(run: Run) -> list[Card]:
+def cards_of(run: Run, baseline: str | None = None, candidate: str | None = None) -> list[Card]:
     """All sections of a run's report, in order; those that cannot be computed say why.
 
     Args:
         run: The run.
+        baseline: Name of the production model; see `rankitect.reports.production.case_of`.
+        candidate: Rank or fingerprint of the candidate.
 
     Returns:
-        The cards verdict, front, candidates, latency and rules (of a search against a device), anytime, importance,
-        picture, health, ledger and reproduce.
+        The production comparison (launch, quality, calibration, slices, drift, agreement, cost, experiment, rollout,
+        model), then the search (verdict, front, candidates, latency and rules of a search against a device, anytime,
+        importance, picture, health, ledger and reproduce).
+
+    Raises:
+        RunFolderError: There is no such baseline or candidate.
     """
     roles = roles_of(run)
     points = points_of(run, roles) if roles else []
     comparisons = compare(points, roles, run) if roles else []
+    case = case_of(run, roles, comparisons, baseline, candidate)
     return [
+        launch_card(case),
+        quality_card(case),
+        calibration_card(case),
+        slices_card(case),
+        drift_card(case),
+        agreement_card(case),
+        cost_card(case),
+        experiment_card(case),
+        rollout_card(case),
+        model_card(case),
         verdict_card(run, roles, comparisons),
         front_card(run, roles, points),
         candidates_card(run, roles, comparisons),
@@ -64,20 +84,22 @@ def cards_of(run: Run) -> list[Card]:
     ]
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, baseline: str | None = None, candidate: str | None = None) -> Path:
     """Write `report/index.html`, `report/report.md` and `report/report.json` into a run folder.
 
     Args:
         folder: The run folder.
+        baseline: Name of the production model; by default what the configuration says.
+        candidate: Rank or fingerprint of the candidate; by default the one with the best verdict.
 
     Returns:
         The path of `report/index.html`.
 
     Raises:
-        RunFolderError: The folder is not a run folder or is damaged.
+        RunFolderError: The folder is not a run folder or is damaged, or has no such baseline or candidate.
     """
     run = load_run(folder)
-    cards = cards_of(run)
+    cards = cards_of(run, baseline, candidate)
     page = Environment(
         loader=PackageLoader("rankitect.reports", "."),
         autoescape=True,

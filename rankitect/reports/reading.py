@@ -6,11 +6,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml  # type: ignore[import-untyped]
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from rankitect.config.schema import ReportConfig
 from rankitect.errors import RunFolderError
 from rankitect.reports.cards import JSON
 from rankitect.reports.trials import Trial, read_trials
@@ -126,6 +129,16 @@ class Run:
     graphs: Mapping[str, str]
     paired: Mapping[str, Mapping[str, Paired]] = field(default_factory=dict)
     examples: Examples | None = None
+
+    @cached_property
+    def settings(self) -> ReportConfig:
+        """What the configuration says about the report; the defaults where it cannot be read."""
+        try:
+            given = yaml.safe_load(self.config)["report"]
+            known = {k: v for k, v in given.items() if k in ReportConfig.model_fields}
+            return ReportConfig.model_validate(known)
+        except (yaml.YAMLError, ValidationError, KeyError, TypeError, AttributeError):
+            return ReportConfig()
 
     @property
     def coin(self) -> str:

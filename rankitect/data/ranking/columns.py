@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "NAMED",
     "Codes",
     "Problems",
     "as_index",
@@ -30,6 +31,8 @@ __all__ = [
 _UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _LATEST = 9e18  # microseconds that 64 bits hold
 _SHOWN = 60  # characters of a value in a message
+NAMED = 64
+"""Different values of a feature up to which their texts are kept, for reports."""
 
 
 @dataclass
@@ -68,19 +71,21 @@ class Codes:
         codes: 0 for a missing value, else 1 + the place in `keys`; [rows], or all rows' values one after the other.
         keys: The key of each different value.
         offsets: Where each row's values start, [rows + 1]; None with one value a row.
+        texts: The values as text, in the order of `keys`; None where they are more than `NAMED`.
     """
 
     codes: NDArray[Any]
     keys: Keys
     offsets: NDArray[np.int64] | None = None
+    texts: tuple[str, ...] | None = None
 
     def keep(self, rows: NDArray[np.bool_]) -> Codes:
         """Only some rows."""
         if self.offsets is None:
-            return Codes(self.codes[rows], self.keys)
+            return Codes(self.codes[rows], self.keys, None, self.texts)
         lengths = np.diff(self.offsets)
         kept = np.concatenate([[0], np.cumsum(lengths[rows])])
-        return Codes(self.codes[np.repeat(rows, lengths)], self.keys, kept)
+        return Codes(self.codes[np.repeat(rows, lengths)], self.keys, kept, self.texts)
 
 
 def as_numbers(values: pa.Array, column: str, problems: Problems, *, missing: bool = True) -> NDArray[np.float64]:
@@ -199,7 +204,7 @@ def as_index(codes: Codes, rows: int, column: str, values: pa.Array, problems: P
     if wrong.any():
         kind, wanted = "not an index", f"a whole number from 0 to {rows - 1}"
         problems.mark(wrong[codes.codes], column, values, kind, wanted)
-    return Codes(codes.codes, keys)
+    return Codes(codes.codes, keys, None, codes.texts)
 
 
 def _codes(values: pa.Array, offsets: NDArray[np.int64] | None) -> Codes:
@@ -212,7 +217,10 @@ def _codes(values: pa.Array, offsets: NDArray[np.int64] | None) -> Codes:
         indices = pc.fill_null(indices, -1)
     codes = indices.to_numpy(zero_copy_only=False).astype(np.uint16 if len(keys) < 1 << 16 else np.uint32)
     codes += 1  # -1 comes to 0, as numbers without sign go round
-    return Codes(codes, keys, offsets)
+    texts = None
+    if len(keys) <= NAMED:
+        texts = tuple(v.decode("utf-8", "backslashreplace")[:_SHOWN] for v in encoded.dictionary.to_pylist())
+    return Codes(codes, keys, offsets, texts)
 
 
 def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ class RankingSplit:
         weights: [rows] float32, or None.
         groups: equal for the rows of one user, [rows] int64, or None.
         truth: Probability of label 1, [rows] float32; of generated data only.
+        times: Microseconds since 1970, UTC, [rows] int64, or None.
         facts: `base_rate`, the share of `unknown` values by feature, and of generated data `bayes_ne`.
     """
 
@@ -46,6 +47,7 @@ class RankingSplit:
     weights: NDArray[np.float32] | None
     groups: NDArray[np.int64] | None
     truth: NDArray[np.float32] | None = None
+    times: NDArray[np.int64] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     _order: tuple[tuple[int, int], NDArray[Any]] | None = field(default=None, init=False, repr=False)
 
@@ -189,6 +191,7 @@ class RankingData:
         splits: By name: train, validation, test.
         facts: What reports may want to know: rows, skipped rows, share of clicks, rows of users never trained on, …
         folder: Where it is kept.
+        values: By categorical feature, where they are few, the texts of its values from `FIRST_ID` on.
     """
 
     name: str
@@ -197,6 +200,7 @@ class RankingData:
     splits: Mapping[str, RankingSplit]
     facts: Mapping[str, Any]
     folder: Path
+    values: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def split(self, name: str) -> RankingSplit:
         """The split of that name.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankitect.data.ranking.columns import Codes
+from rankitect.data.ranking.columns import NAMED, Codes
 from rankitect.data.ranking.features import FIRST_ID, MISSING_ID, PADDING, UNKNOWN_ID, CategoricalFeature, Features
 from rankitect.data.ranking.pool import Progress, in_order
 from rankitect.data.ranking.raw import CALENDAR, RawShard
@@ -34,12 +34,14 @@ class Plan:
         vocabularies: Of each categorical feature.
         centre: Subtracted from each numeric feature after its transform, [N].
         scale: Divided by after that, [N].
+        values: By feature, where they are few, the texts of the values that have a row of their own, in its order.
     """
 
     features: Features
     vocabularies: tuple[Vocabulary, ...]
     centre: NDArray[np.float64]
     scale: NDArray[np.float64]
+    values: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def count(
@@ -53,10 +55,15 @@ def count(
     columns = (*schema.categorical, *schema.multi_hot)
     counters = [_counter(column) for column in columns]
     locks = [threading.Lock() for _ in columns]
+    naming = threading.Lock()
+    texts: list[dict[int, str] | None] = [{} for _ in (*columns, *schema.calendar)]
     slots = [1] * len(columns)
 
     def read(number: int, path: Path) -> tuple[int, list[_Array]]:
         shard, chosen = RawShard.load(path), assignment.of(number) == 0
+        with naming:
+            for place, codes in enumerate(shard.codes):
+                _name(texts, place, codes)
         if not chosen.any():
             return shard.rows, []
         for place, counter in enumerate(counters):
@@ -93,7 +100,8 @@ def count(
     plain = np.array([column.transform == "none" for column in schema.numeric], dtype=np.bool_)
     deviation = np.sqrt(total[2] / np.maximum(total[0], 1))
     centre = np.where(plain, 0.0, total[1])
-    return Plan(features, tuple(vocabularies), centre, np.where(plain | (deviation < 1e-12), 1.0, deviation))
+    values = {name: found for name, v, t in zip(names, vocabularies, texts, strict=True) if (found := _named(v, t))}
+    return Plan(features, tuple(vocabularies), centre, np.where(plain | (deviation < 1e-12), 1.0, deviation), values)
 
 
 def encode(
@@ -173,6 +181,25 @@ def _vocabulary(column: Categorical, counter: KeyCounter | None) -> Vocabulary:
     return Vocabulary(column.rows if hashed else len(keys) + FIRST_ID, keys, hashed)
 
 
+def _name(texts: list[dict[int, str] | None], place: int, codes: Codes) -> None:
+    """Adds the texts of a feature's values in one shard; None once there are too many."""
+    known = texts[place]
+    if known is None:
+        return
+    if codes.texts is None or len(known := known | dict(zip(codes.keys.tolist(), codes.texts, strict=True))) > NAMED:
+        texts[place] = None
+    else:
+        texts[place] = known
+
+
+def _named(vocabulary: Vocabulary, texts: Mapping[int, str] | None) -> list[str]:
+    """The texts of the values that have a row of their own; empty where they are not known."""
+    if texts is None or vocabulary.hashed:
+        return []
+    keys = range(vocabulary.rows - FIRST_ID) if vocabulary.keys is None else vocabulary.keys.tolist()
+    return [texts.get(key, str(key)) for key in keys] if len(keys) <= NAMED else []
+
+
 def _moments(values: NDArray[np.float32]) -> list[_Array]:
     """Count, mean and sum of squared deviations of each row of `values`, without missing values."""
     there = ~np.isnan(values)
@@ -204,9 +231,15 @@ def _encoded(shard: RawShard, schema: TableSchema, plan: Plan) -> dict[str, _Arr
         else:
             _fill_slots(ids[:, first : first + feature.slots], table, codes)
         first += feature.slots
-    arrays = {"numeric": np.nan_to_num(numeric.T, nan=0.0), "ids": ids, "labels": shard.labels.astype(np.float32)}
+    arrays: dict[str, _Array] = {
+        "numeric": np.nan_to_num(numeric.T, nan=0.0),
+        "ids": ids,
+        "labels": shard.labels.astype(np.float32),
+    }
     if shard.groups is not None:
         arrays["groups"] = (shard.groups >> np.uint64(1)).astype(np.int64)
+    if shard.times is not None:
+        arrays["times"] = shard.times
     if shard.weights is not None:
         arrays["weights"] = shard.weights
     if shard.truth is not None:
@@ -235,6 +268,7 @@ def _kinds(plan: Plan, columns: int, shard: RawShard) -> dict[str, tuple[type, t
         kinds["ids"] = (np.int32, (columns,))
     optional = {
         "groups": (np.int64, shard.groups),
+        "times": (np.int64, shard.times),
         "weights": (np.float32, shard.weights),
         "truth": (np.float32, shard.truth),
     }

@@ -36,7 +36,7 @@ from rankitect.errors import DataError
 __all__ = ["open_ranking"]
 
 _LOG = logging.getLogger(__name__)
-_FORMAT = 1  # part of every fingerprint: raise it when the meaning of the files or the way they are made changes
+_FORMAT = 2  # part of every fingerprint: raise it when the meaning of the files or the way they are made changes
 _ROWS_TO_JUDGE = 200_000  # before the share of bad rows may end a run early
 
 

@@ -31,6 +31,7 @@ from rankitect.errors import DataError
 __all__ = ["CALENDAR", "RawShard", "build"]
 
 CALENDAR = {"hour": 24, "weekday": 7}  # values of each calendar feature
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _OPTIONAL = ("times", "groups", "weights", "truth")
 _HOUR = 3_600_000_000  # microseconds
 
@@ -76,7 +77,8 @@ class RawShard:
         for name in _OPTIONAL:
             if (values := getattr(self, name)) is not None:
                 arrays[name] = values
-        facts = {"facts": json.dumps({**self.facts, "features": len(self.codes), "rows": self.rows})}
+        texts = [codes.texts for codes in self.codes]
+        facts = {"facts": json.dumps({**self.facts, "features": len(self.codes), "rows": self.rows, "texts": texts})}
         whole = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
         write_atomically(path, lambda part: save_file(whole, part, facts))
 
@@ -89,7 +91,8 @@ class RawShard:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             facts = json.loads(file.metadata()["facts"])
         codes = [
-            Codes(arrays[f"codes{i}"], arrays[f"keys{i}"], arrays.get(f"offsets{i}")) for i in range(facts["features"])
+            Codes(arrays[f"codes{i}"], arrays[f"keys{i}"], arrays.get(f"offsets{i}"), None if t is None else tuple(t))
+            for i, t in enumerate(facts["texts"])
         ]
         optional = {name: arrays.get(name) for name in _OPTIONAL}
         return cls(numeric=arrays["numeric"], codes=codes, labels=arrays["labels"], facts=facts, **optional)
@@ -175,7 +178,8 @@ def _encoded(values: Any, column: Categorical, problems: Problems) -> Codes:
 def _calendar(times: NDArray[np.int64], name: str) -> Codes:
     hours = times // _HOUR
     values = hours % 24 if name == "hour" else (hours // 24 + 3) % 7  # 1970 began on a Thursday; Monday is 0
-    return Codes((values + 1).astype(np.uint16), np.arange(CALENDAR[name], dtype=np.uint64))
+    texts = tuple(str(value) for value in range(CALENDAR[name])) if name == "hour" else WEEKDAYS
+    return Codes((values + 1).astype(np.uint16), np.arange(CALENDAR[name], dtype=np.uint64), None, texts)
 
 
 def _judge(piece: Piece, problems: Problems, settings: DataSettings) -> dict[str, int]:

@@ -31,6 +31,7 @@ def publish(folder: Path, plan: Plan, described: dict[str, Any], facts: dict[str
     manifest = {
         "described": described,
         "features": plan.features.to_json(),
+        "values": dict(plan.values),
         "centre": plan.centre.tolist(),
         "scale": plan.scale.tolist(),
         "hashed": [vocabulary.hashed for vocabulary in plan.vocabularies],
@@ -87,9 +88,11 @@ def open_stored(folder: Path, fingerprint: str) -> RankingData:
             mapped("weights"),
             mapped("groups"),
             mapped("truth"),
+            mapped("times"),
             facts["splits"][name],
         )
-    return RankingData(manifest["described"]["name"], fingerprint, features, splits, facts, folder)
+    named = manifest["described"]["name"]
+    return RankingData(named, fingerprint, features, splits, facts, folder, manifest["values"])
 
 
 def _kept(file: Path) -> str:

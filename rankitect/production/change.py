@@ -1,0 +1,230 @@
+"""By how much a candidate's quality differs from production's: relative, paired, clustered, over training seeds.
+
+The relative change of normalized entropy is that of the mean log-loss, as both models are divided by the entropy of
+the same rows. Its error is that of a ratio of means (delta method), robust to clusters of rows that are alike, with the
+spread over training seeds on top (`rankitect.tasks.intervals`). Perplexity's is found in the logarithm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankitect.production.evidence import Evidence, Slicing
+from rankitect.tasks.intervals import Estimate, mean_estimate, seeded_estimate
+
+__all__ = ["Change", "SliceChange", "change", "changes_by_day", "changes_by_slice", "heterogeneity"]
+
+CONFIDENCE = 0.95
+FEWEST = 100
+"""Rows that a slice needs to be tested."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A relative difference in a quality of which less is better; below 0 the candidate is better.
+
+    Attributes:
+        value: Candidate over production, minus 1.
+        low: Lower end of the interval.
+        high: Upper end.
+        p_value: Of no difference, two-sided.
+        sampling: Standard error over rows (or their clusters).
+        seeding: Standard error over training seeds; None where a model has but one.
+        rows: Rows.
+        clusters: Clusters of rows that are alike; None where each row stands alone.
+        seeds: Training seeds of the candidate and of production.
+    """
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+    sampling: float
+    seeding: float | None
+    rows: int
+    clusters: int | None
+    seeds: tuple[int, int]
+
+    @property
+    def separated(self) -> bool:
+        """Whether the interval excludes no difference."""
+        return self.low > 0 or self.high < 0
+
+
+def change(
+    evidence: Evidence,
+    candidate: str,
+    production: str,
+    rows: NDArray[np.bool_] | None = None,
+    confidence: float = CONFIDENCE,
+) -> Change:
+    """The relative change of the evidence's metric.
+
+    Args:
+        evidence: The rows.
+        candidate: Fingerprint.
+        production: Fingerprint.
+        rows: Which rows to use, [N]; all when None.
+        confidence: Of the interval.
+
+    Raises:
+        KeyError: The rows know no such model.
+    """
+    chosen = slice(None) if rows is None else rows
+    ours, theirs = (evidence.losses[f][:, chosen].astype(np.float64) for f in (candidate, production))
+    weights = None if evidence.weights is None else evidence.weights[chosen]
+    clusters = None if evidence.clusters is None else evidence.clusters[chosen]
+    over, runs = (_ratio if evidence.of_clicks else _log_ratio)(ours, theirs, weights, clusters)
+    whole = seeded_estimate(over, *runs)
+    back = (lambda x: x) if evidence.of_clicks else (lambda x: math.expm1(min(x, 700.0)))
+    low, high = whole.interval(confidence)
+    seeded = any(len(run) > 1 for run in runs)
+    return Change(
+        value=back(whole.value),
+        low=back(low),
+        high=back(high),
+        p_value=_p_value(whole),
+        sampling=over.error,
+        seeding=math.sqrt(max(0.0, whole.error**2 - over.error**2)) if seeded else None,
+        rows=ours.shape[1],
+        clusters=None if clusters is None else len(np.unique(clusters)),
+        seeds=(len(ours), len(theirs)),
+    )
+
+
+def _ratio(
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    weights: NDArray[np.float32] | None,
+    clusters: NDArray[np.int64] | None,
+) -> tuple[Estimate, list[list[float]]]:
+    """Ratio of mean losses minus 1, and what each seed of both models adds to it."""
+    a, b = (np.average(x, axis=1, weights=weights) for x in (ours, theirs))
+    ratio, below = float(a.mean() / b.mean()), float(b.mean())
+    influence = (ours.mean(0) - ratio * theirs.mean(0)) / below
+    over = mean_estimate(influence, clusters=clusters, weights=weights, value=ratio - 1)
+    return over, [(a / below).tolist(), (ratio * b / below).tolist()]
+
+
+def _log_ratio(
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    weights: NDArray[np.float32] | None,
+    clusters: NDArray[np.int64] | None,
+) -> tuple[Estimate, list[list[float]]]:
+    """Difference of mean nats, and each seed's mean."""
+    over = mean_estimate(ours.mean(0) - theirs.mean(0), clusters=clusters, weights=weights)
+    return over, [np.average(x, axis=1, weights=weights).tolist() for x in (ours, theirs)]
+
+
+def _p_value(estimate: Estimate) -> float:
+    from scipy import stats
+
+    if not math.isfinite(estimate.error):
+        return 1.0
+    if estimate.error == 0:
+        return 1.0 if estimate.value == 0 else 0.0
+    return float(2 * stats.t.sf(abs(estimate.value / estimate.error), estimate.freedom))
+
+
+@dataclass(frozen=True)
+class SliceChange:
+    """A slice's change.
+
+    Attributes:
+        slicing: Name of the division.
+        part: Name of the part.
+        change: With an interval that is wide enough for all slices together (Bonferroni); None below `FEWEST` rows.
+        rows: Rows of the part.
+        q_value: The p-value after Benjamini and Hochberg's correction (J. R. Stat. Soc. B 1995); None where not tested.
+    """
+
+    slicing: str
+    part: str
+    change: Change | None
+    rows: int
+    q_value: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Division and part."""
+        return f"{self.slicing}: {self.part}"
+
+
+def changes_by_slice(evidence: Evidence, candidate: str, production: str) -> list[SliceChange]:
+    """The change in every slice, corrected for how many there are; the worst first, then what was not tested."""
+    from scipy import stats
+
+    every = [(s, i, s.codes == i) for s in evidence.slicings for i in range(len(s.parts))]
+    sizes = [int(rows.sum()) for _, _, rows in every]
+    tested = sum(size >= FEWEST for size in sizes)
+    found = []
+    for (slicing, i, rows), size in zip(every, sizes, strict=True):
+        made = None
+        if size >= FEWEST:
+            made = change(evidence, candidate, production, rows, 1 - (1 - CONFIDENCE) / tested)
+        if size:
+            found.append(SliceChange(slicing.name, slicing.parts[i], made, size))
+    p_values = [s.change.p_value for s in found if s.change is not None]
+    corrected = iter(stats.false_discovery_control(p_values).tolist() if p_values else ())
+    whole = [
+        s if s.change is None else SliceChange(s.slicing, s.part, s.change, s.rows, next(corrected)) for s in found
+    ]
+    return sorted(whole, key=lambda s: (s.change is None, 0.0 if s.change is None else -s.change.value))
+
+
+def changes_by_day(evidence: Evidence, candidate: str, production: str) -> list[SliceChange]:
+    """The change on every day, in order; empty where days are not known."""
+    if evidence.days is None:
+        return []
+    days, codes = np.unique(evidence.days, return_inverse=True)
+    names = np.datetime_as_string(days.astype("datetime64[D]")).tolist()
+    found = []
+    for i, name in enumerate(names):
+        rows = codes == i
+        size = int(rows.sum())
+        made = change(evidence, candidate, production, rows) if size >= FEWEST else None
+        found.append(SliceChange("day", name, made, size))
+    return found
+
+
+def heterogeneity(changes: Sequence[Change]) -> float | None:
+    """The p-value of Cochran's Q (Biometrics 1954): do these changes differ by more than their errors explain?
+
+    Training seeds are common to all of them, so that only sampling errors count. None with fewer than two.
+    """
+    from scipy import stats
+
+    usable = [c for c in changes if 0 < c.sampling < math.inf]
+    if len(usable) < 2:
+        return None
+    values = np.array([c.value for c in usable])
+    weights = np.array([c.sampling**-2 for c in usable])
+    mean = float(np.average(values, weights=weights))
+    return float(stats.chi2.sf(float(np.dot(weights, (values - mean) ** 2)), len(usable) - 1))
+
+
+def slicing_of(name: str, codes: NDArray[np.int64], parts: Sequence[str], most: int) -> Slicing | None:
+    """A slicing whose rarest parts are one ("other"); None where fewer than two parts have rows.
+
+    Args:
+        name: Of the division.
+        codes: Part of each row, [N]; -1 for none.
+        parts: Names of all parts.
+        most: Parts at most.
+    """
+    counts = np.bincount(codes[codes >= 0], minlength=len(parts))
+    order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
+    if len(order) < 2:
+        return None
+    kept = sorted(order if len(order) <= most else order[: most - 1])
+    place = np.full(len(parts) + 1, len(kept), np.int16)  # its last entry is that of -1
+    place[-1] = -1
+    place[kept] = np.arange(len(kept), dtype=np.int16)
+    names = [parts[i] for i in kept] + (["other"] if len(order) > most else [])
+    return Slicing(name, place[codes], tuple(names))

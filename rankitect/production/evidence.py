@@ -1,0 +1,201 @@
+"""What every example of the test data says about every model that was measured: the rows behind a comparison."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankitect.data.files import write_atomically
+from rankitect.errors import RunFolderError
+
+__all__ = ["LOSSES", "ROWS", "Evidence", "Slicing", "load_evidence", "save_rows"]
+
+ROWS = "rows.safetensors"
+LOSSES = "losses.safetensors"
+_DAY = 86_400_000_000  # microseconds
+_ARRAYS = ("labels", "weights", "clusters", "days")
+
+
+@dataclass(frozen=True, eq=False)
+class Slicing:
+    """A division of the rows by a feature.
+
+    Attributes:
+        name: The feature, or what else divides them.
+        codes: The part that each row is in, [N]; -1 for none.
+        parts: Names of the parts.
+    """
+
+    name: str
+    codes: NDArray[np.int16]
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Rows of the test data and the models' losses on them.
+
+    Attributes:
+        metric: "normalized_entropy", of clicks; or "perplexity", of windows of text.
+        losses: By fingerprint of the architecture: nats of each training seed's model on each row, [S, N].
+        labels: 0 or 1, [N]; None with text.
+        weights: [N], or None where all rows count the same.
+        clusters: Number of the user or document of each row, [N], or None.
+        days: Days since 1970 (UTC) of each row, [N], or None.
+        slicings: Divisions of the rows.
+        facts: About the data, for reports: `data`, `fingerprint`, `train_rows`, `train_base_rate`, `label`, …
+        before: Of each cluster, in the order of its number: examples and clicks before the test data, [C, 2], or None.
+    """
+
+    metric: str
+    losses: Mapping[str, NDArray[np.float32]]
+    labels: NDArray[np.float32] | None = None
+    weights: NDArray[np.float32] | None = None
+    clusters: NDArray[np.int64] | None = None
+    days: NDArray[np.int64] | None = None
+    slicings: Sequence[Slicing] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    before: NDArray[np.int64] | None = None
+
+    @cached_property
+    def rows(self) -> int:
+        """Number of rows."""
+        return next((v.shape[1] for v in self.losses.values()), 0 if self.labels is None else len(self.labels))
+
+    @property
+    def of_clicks(self) -> bool:
+        """Whether rows are clicks and not text."""
+        return self.labels is not None
+
+    def predictions(self, fingerprint: str) -> NDArray[np.float64]:
+        """Predicted click probabilities, [S, N]: a log-loss and its label give the prediction back.
+
+        Raises:
+            ValueError: The rows are text.
+        """
+        if self.labels is None:
+            raise ValueError("windows of text have no predicted probability")
+        right = np.exp(-self.losses[fingerprint].astype(np.float64))
+        wrong = -np.expm1(-self.losses[fingerprint].astype(np.float64))
+        return np.where(self.labels > 0.5, right, wrong)
+
+
+def save_rows(
+    path: Path,
+    labels: NDArray[Any],
+    *,
+    weights: NDArray[Any] | None = None,
+    groups: NDArray[Any] | None = None,
+    times: NDArray[Any] | None = None,
+    slicings: Sequence[Slicing] = (),
+    facts: Mapping[str, Any] | None = None,
+    before: Mapping[int, tuple[int, int]] | None = None,
+) -> None:
+    """Write what is known of the test rows, next to the losses that trials keep.
+
+    Args:
+        path: The file.
+        labels: [N].
+        weights: [N].
+        groups: Any whole number that is the same for the rows of one user, [N].
+        times: Microseconds since 1970, [N].
+        slicings: Divisions of the rows.
+        facts: About the data.
+        before: Examples and clicks of each group before the test data.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    from safetensors.numpy import save_file
+
+    arrays: dict[str, NDArray[Any]] = {"labels": np.asarray(labels, np.float32)}
+    if weights is not None:
+        arrays["weights"] = np.asarray(weights, np.float32)
+    if groups is not None:
+        found, codes = np.unique(np.asarray(groups), return_inverse=True)
+        arrays["clusters"] = codes.astype(np.int64)
+        if before is not None:
+            arrays["before"] = np.asarray([before.get(int(g), (0, 0)) for g in found], np.int64).reshape(-1, 2)
+    if times is not None:
+        arrays["days"] = np.asarray(times) // _DAY
+    for place, slicing in enumerate(slicings):
+        arrays[f"slicing{place}"] = slicing.codes.astype(np.int16)
+    about = {
+        "metric": "normalized_entropy",
+        "slicings": [{"name": s.name, "parts": list(s.parts)} for s in slicings],
+        "facts": dict(facts or {}),
+    }
+    whole = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+    write_atomically(path, lambda part: save_file(whole, part, {"about": json.dumps(about)}))
+
+
+def load_evidence(folder: Path) -> Evidence | None:
+    """The rows of a run folder: clicks from `rows.safetensors`, text from `examples.json`; None where it has neither.
+
+    Raises:
+        RunFolderError: A file of them is damaged, or the losses of a model are of other rows.
+    """
+    if (folder / ROWS).is_file():
+        return _clicks(folder)
+    return _text(folder / "examples.json") if (folder / "examples.json").is_file() else None
+
+
+def _clicks(folder: Path) -> Evidence:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / ROWS, "numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = json.loads(file.metadata()["about"])
+        named = [(s["name"], tuple(s["parts"])) for s in about["slicings"]]
+        slicings = [Slicing(name, arrays[f"slicing{i}"], parts) for i, (name, parts) in enumerate(named)]
+        losses = _losses(folder, len(arrays["labels"]))
+        known = {name: arrays.get(name) for name in _ARRAYS}
+        return Evidence(
+            about["metric"], losses, slicings=slicings, facts=about["facts"], before=arrays.get("before"), **known
+        )
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise RunFolderError(
+            f"{folder / ROWS} is damaged ({error}). Repeat the search's command: it writes the file again."
+        ) from error
+
+
+def _losses(folder: Path, rows: int) -> dict[str, NDArray[np.float32]]:
+    """Losses of all seeds by fingerprint, from the trials that keep them."""
+    from safetensors.numpy import load_file
+
+    prints = {str(t["fingerprint"])[:8]: str(t["fingerprint"]) for t in _known(folder)}
+    found: dict[str, list[NDArray[np.float32]]] = {}
+    for path in sorted((folder / "trials").glob(f"*/{LOSSES}")):
+        fingerprint = prints.get(path.parent.name.rpartition("-")[2])
+        values = load_file(path)["losses"]
+        if fingerprint is not None and len(values) == rows:
+            found.setdefault(fingerprint, []).append(values)
+    return {fingerprint: np.stack(values) for fingerprint, values in found.items()}
+
+
+def _known(folder: Path) -> list[dict[str, Any]]:
+    """Models that summary.json names."""
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return [item for item in (*summary["pareto"], *summary["baselines"]) if item.get("fingerprint")]
+
+
+def _text(path: Path) -> Evidence:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        losses = {str(k): np.atleast_2d(np.asarray(v, np.float32)) for k, v in found["models"].items()}
+        clusters = np.asarray(found["clusters"], np.int64)
+        if any(v.shape[1] != len(clusters) for v in losses.values()):
+            raise ValueError("a model has another number of windows")
+        return Evidence(str(found["metric"]), losses, clusters=clusters)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(
+            f"{path} is damaged ({error}). Repeat the search's command: it writes the file again."
+        ) from error

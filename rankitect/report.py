@@ -1,0 +1,69 @@
+"""The command `python -m rankitect.report`: the report of a run, one candidate against production.
+
+python -m rankitect.report run=runs/my-run baseline=dcnv2 candidate=2
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rankitect.errors import RankitectError
+
+__all__ = ["main"]
+
+_KEYS = {
+    "run": "the run folder",
+    "baseline": "name of the production model; by default report.baseline, the backbone, or the best baseline",
+    "candidate": "rank or fingerprint of the candidate; by default the one with the best verdict",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write a run's report again.
+
+    Args:
+        arguments: The command line without the program's name; the process's own when None.
+
+    Returns:
+        The exit code: 0, or 2 when there is nothing to report on (the reason goes to standard error).
+    """
+    keys = "\n".join(f"  {name}=…  {text}" for name, text in _KEYS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m rankitect.report",
+        description="Write a search's report again: one HTML file that opens offline, report.md and report.json.",
+        epilog=f"keys:\n{keys}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("keys", nargs="+", metavar="key=value", help="run=FOLDER, and optionally baseline, candidate")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    options = parser.parse_intermixed_args(arguments)
+    given: dict[str, str] = {}
+    for text in options.keys:
+        name, separator, value = text.partition("=")
+        if not separator or name not in _KEYS or not value:
+            return _wrong(f"'{text}' is none of {', '.join(f'{key}=…' for key in _KEYS)}.")
+        given[name] = value
+    if "run" not in given:
+        return _wrong("run=FOLDER is missing: the folder that a search printed as its run folder.")
+    from rankitect.reports import write_report
+
+    try:
+        page = write_report(given["run"], given.get("baseline"), given.get("candidate"))
+    except RankitectError as error:
+        return _wrong(str(error))
+    except OSError as error:
+        return _wrong(f"the report of {given['run']} cannot be written: {error}.")
+    if not options.quiet:
+        print(page)
+    return 0
+
+
+def _wrong(text: str) -> int:
+    print(f"Error: {text}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
