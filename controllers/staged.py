@@ -19,6 +19,7 @@ from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError
 from rankitect.graph.names import nearest
 from rankitect.graph.repeats import longest_row, running
+from rankitect.study.aims import covering
 from rankitect.study.moves import Moves, within
 from rankitect.study.records import Spent
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Staged", "skips_in_a_row"]
 
-SHARES = (0.45, 0.95)
-"""Latencies of the first architectures, relative to the reference's."""
+SHARES, STEP = (0.3, 0.96), 0.01
+"""Latencies that are tried for the first architectures, relative to the reference's."""
 
 
 class Staged(Bayesian):
@@ -133,16 +134,25 @@ class Staged(Bayesian):
         """What was measured to show the worth of a rule keeps it."""
         return self.moves.allowed(trial.architecture)
 
+    def select(self, trials: list[Trial]) -> list[Trial]:
+        """Finalists along the whole front, those of small cost first: a device may get any of them."""
+        done = list({t.architecture.fingerprint: t for t in trials if t.ok}.values())
+        costs = self.aims.table(done)
+        if not done or costs.shape[1] != 2:
+            return super().select(trials)
+        return [done[i] for i in sorted(covering(costs, self.count), key=lambda i: (costs[i, 1], i))]
+
     def _within_budget(self, architecture: Architecture) -> bool:
         costs = self._costs(architecture)
         return all(costs[name] <= most for name, most in self._budget.items())
 
     def _suggested(self, moves: Moves, prior: dict[str, Any], count: int) -> list[Architecture]:
-        """What the estimates suggest at different sizes; none of it breaks a rule."""
+        """What the estimates suggest at different sizes; none of it breaks a rule or a constraint."""
         scores = Scores(moves.space, next(iter(self._task.latency.workloads)), self._task.reference, prior)
         rng = np.random.default_rng([self.seed, 10**6])
-        made = [scores.discretise(float(share), rng) for share in np.linspace(*SHARES, count)]
-        return [a for a in dict.fromkeys(made) if moves.allowed(a)]
+        made = (scores.discretise(float(share), rng) for share in np.arange(*SHARES, STEP))
+        allowed = [a for a in dict.fromkeys(made) if moves.allowed(a)]
+        return [allowed[round(i)] for i in np.linspace(0, len(allowed) - 1, min(count, len(allowed)))]
 
 
 def skips_in_a_row(architecture: Architecture) -> int:

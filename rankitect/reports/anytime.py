@@ -13,32 +13,15 @@ from rankitect.reports.numbers import as_duration, as_percent, as_value, compact
 from rankitect.reports.reading import Run
 from rankitect.reports.svg import Canvas, Frame, Scale
 from rankitect.reports.trials import Trial
+from rankitect.study.aims import hypervolume
 
-__all__ = ["anytime_card", "hypervolume"]
+__all__ = ["anytime_card"]
 
 _TITLE = "Progress over the budget"
 _HYPERVOLUME = (
     "Hypervolume is the area of cost and quality that the models found so far dominate, within the box of all trials "
     "of this evaluator (quality cut at ten times the best). "
 )
-
-
-def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
-    """The area that points dominate below a reference corner, both coordinates to be minimised.
-
-    Args:
-        points: Pairs to be minimised.
-        reference: The corner; what lies beyond it counts for nothing.
-
-    Returns:
-        The area, in the product of the two units.
-    """
-    area, ceiling = 0.0, reference[1]
-    for x, y in sorted(points):
-        if x < reference[0] and y < ceiling:
-            area += (reference[0] - x) * (ceiling - y)
-            ceiling = y
-    return area
 
 
 @dataclass(frozen=True)

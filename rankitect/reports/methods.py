@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rankitect.reports.anytime import hypervolume
+from rankitect.study.aims import hypervolume
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from rankitect.study.records import Measurement, MetricSpec, Trial
 if TYPE_CHECKING:
     from rankitect.study.join import Parts
 
-__all__ = ["Aims", "crowding", "fronts", "ranking"]
+__all__ = ["Aims", "covering", "crowding", "fronts", "hypervolume", "ranking"]
 
 
 @dataclass(frozen=True)
@@ -118,3 +118,53 @@ def ranking(costs: np.ndarray) -> np.ndarray:
     for number in range(int(rank.max(initial=-1)) + 1):
         lonely[rank == number] = crowding(costs[rank == number])
     return np.lexsort((np.arange(len(costs)), -lonely, rank))
+
+
+def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
+    """The area that points dominate below a reference corner, both coordinates to be minimised.
+
+    Args:
+        points: Pairs to be minimised.
+        reference: The corner; what lies beyond it counts for nothing.
+
+    Returns:
+        The area, in the product of the two units.
+    """
+    area, ceiling = 0.0, reference[1]
+    for x, y in sorted(points):
+        if x < reference[0] and y < ceiling:
+            area += (reference[0] - x) * (ceiling - y)
+            ceiling = y
+    return area
+
+
+def covering(costs: np.ndarray, count: int) -> list[int]:
+    """A few points that stand for the front: each next one adds most to the hypervolume (greedy subset selection).
+
+    Volumes are those of logarithms where all values are positive, in the front's ranges, below a corner that is a tenth
+    of each range beyond the front. Where the front has fewer points, the next fronts give the rest.
+
+    Args:
+        costs: Two objectives to be minimised, float [n, 2].
+        count: How many at most.
+
+    Returns:
+        Positions, the first chosen first.
+    """
+    finite = np.isfinite(costs).all(1)
+    scaled = np.log(costs) if (costs[finite] > 0).all() else costs
+    chosen: list[int] = []
+    rank = fronts(costs)
+    for number in range(int(rank.max(initial=-1)) + 1):
+        members = [int(i) for i in np.nonzero((rank == number) & finite)[0]]
+        if not members:
+            continue
+        low, high = scaled[members].min(0), scaled[members].max(0)
+        points = {i: tuple((scaled[i] - low) / np.maximum(high - low, 1e-12)) for i in members}
+        taken: list[int] = []
+        while len(chosen) < count and len(taken) < len(members):
+            rest = [i for i in members if i not in taken]
+            area = {i: hypervolume([points[k] for k in (*taken, i)], (1.1, 1.1)) for i in rest}
+            taken.append(max(rest, key=lambda i: (area[i], -i)))
+            chosen.append(taken[-1])
+    return chosen

@@ -199,7 +199,7 @@ class StagedSearch:
             return out
         measured = {trial.architecture for trial in self.finals}
         if self._chosen is None:
-            best = finalists([t for t in self.told if self.eligible(t)], self.aims, self.count, self.always)
+            best = self.select([t for t in self.told if self.eligible(t)])
             self._first = {trial.architecture for trial in best}
             self._chosen = [(trial.architecture, trial.number) for trial in best if trial.architecture not in measured]
         if self._asked_finals >= len(self._chosen) and not self._scaled:
@@ -216,6 +216,10 @@ class StagedSearch:
     def eligible(self, trial: Trial) -> bool:
         """A hook: whether a trial may become a finalist."""
         return True
+
+    def select(self, trials: list[Trial]) -> list[Trial]:
+        """A hook: the finalists among trials of the first stage."""
+        return finalists(trials, self.aims, self.count, self.always)
 
     def scaled(self, architecture: Architecture) -> list[Architecture]:
         """Larger variants of one of the best finalists, to be measured in full; none in a search of the whole space.

@@ -15,7 +15,7 @@ from rankitect.controllers.bayesian import Bayesian
 from rankitect.controllers.bayesian_model import Acquisition
 from rankitect.controllers.bayesian_process import process, readings
 from rankitect.errors import ConfigError
-from rankitect.reports.anytime import hypervolume
+from rankitect.study.aims import hypervolume
 from rankitect.study.contracts import Trial
 from tests.controllers import planted
 from tests.controllers.planted import COST, QUALITY, SPACE, Task

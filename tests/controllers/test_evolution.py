@@ -60,7 +60,7 @@ def test_it_finds_more_than_random_draws() -> None:
 
 
 def test_with_two_objectives_its_front_covers_more() -> None:
-    from rankitect.reports.anytime import hypervolume
+    from rankitect.study.aims import hypervolume
 
     corner = (3.5, 700.0)
 

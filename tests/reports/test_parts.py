@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankitect.errors import RankitectError
-from rankitect.reports.anytime import hypervolume
+from rankitect.study.aims import hypervolume
 from rankitect.reports.architecture_picture import dropped_layers, grids_of
 from rankitect.reports.comparison import Point, Roles, compare
 from rankitect.reports.front import front_of
