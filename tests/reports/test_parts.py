@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankitect.errors import RankitectError
-from rankitect.study.aims import hypervolume
 from rankitect.reports.architecture_picture import dropped_layers, grids_of
 from rankitect.reports.comparison import Point, Roles, compare
 from rankitect.reports.front import front_of
@@ -24,6 +23,7 @@ from rankitect.reports.reading import Examples, Objective
 from rankitect.reports.sections import safe_link
 from rankitect.reports.svg import log_ticks, ticks
 from rankitect.reports.trials import read_trials
+from rankitect.study.aims import hypervolume
 
 ROLES = Roles(Objective(name="perplexity"), Objective(name="block_flops"), None, 1.0, "share")
 LINE = [Point("u 50%", "baseline", 0.5, 40.0, "u"), Point("u 75%", "baseline", 0.75, 24.0, "u"),
