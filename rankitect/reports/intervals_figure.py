@@ -47,12 +47,12 @@ def intervals_figure(
         caption: Below the figure.
     """
     data: list[JSON] = [{"name": r.name, "value": r.value, "low": r.low, "high": r.high} for r in rows]
-    wide, narrow = (_forest(rows, title, text, zero, width) for width in (760, 360))
+    wide, narrow = (_forest(rows, title, text, zero, width) for width in (860, 360))
     return Figure(wide, narrow, caption, data)
 
 
 def _forest(rows: Sequence[Interval], title: str, text: Callable[[float], str], zero: float, width: int) -> Markup:
-    names = 250 if width > 500 else 130
+    names = 280 if width > 500 else 130
     height = _ROW * len(rows) + 60
     canvas = Canvas(width, height, title)
     ends = [zero, *(r.value for r in rows)]
@@ -87,7 +87,7 @@ def reliability_figure(models: Sequence[tuple[str, Sequence[tuple[float, float]]
         models: Name of each with its (predicted, observed) points, from low to high.
     """
     data: list[JSON] = [{"model": n, "points": [{"predicted": p, "observed": o} for p, o in b]} for n, b in models]
-    return Figure(_reliability(models, 520), _reliability(models, 360), data=data)
+    return Figure(_reliability(models, 860), _reliability(models, 360), data=data)
 
 
 def _reliability(models: Sequence[tuple[str, Sequence[tuple[float, float]]]], width: int) -> Markup:
@@ -98,8 +98,8 @@ def _reliability(models: Sequence[tuple[str, Sequence[tuple[float, float]]]], wi
     canvas.line(frame.x(0), frame.y(0), frame.x(top), frame.y(top), "axis")
     for place, (name, points) in enumerate(models):
         css = f"family{place % 4}"
-        canvas.add("circle", cx=12 + 190 * place, cy=12, r=5, class_=f"mark {css}")
-        canvas.text(24 + 190 * place, 16, name[:24], "legend")
+        canvas.add("circle", cx=12 + 170 * place, cy=12, r=5, class_=f"mark {css}")
+        canvas.text(24 + 170 * place, 16, name[:24], "legend")
         canvas.path([(frame.x(p), frame.y(o)) for p, o in points], f"line {css}")
         for p, o in points:
             tip = f"{name}: predicted {p:.3f}, observed {o:.3f}"

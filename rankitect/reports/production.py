@@ -261,7 +261,7 @@ def launch_card(case: Case | str) -> Card:
         reason=text,
         tables=(
             Table(
-                ("Gate", "Condition", "Found", "Outcome"),
+                ("Gate", "Outcome", "Found", "Condition"),
                 tuple(_gate_row(case, r) for r in case.results),
                 sortable=False,
             ),
@@ -281,7 +281,7 @@ def _gate_row(case: Case, result: GateResult) -> tuple[Cell, ...]:
         value, low, high = ends if signed else (compact(found.value), compact(found.low), compact(found.high))
         text = Cell(value, found.value, note="" if found.low == found.high else f"{low} to {high}")
     word = _WORDS[result.outcome] + ("" if gate.required else " (decides nothing)")
-    return Cell(result.name), Cell(condition), text, Cell(word, result.outcome.value, tone=_TONES[result.outcome])
+    return Cell(result.name), Cell(word, result.outcome.value, tone=_TONES[result.outcome]), text, Cell(condition)
 
 
 def quality_card(case: Case | str) -> Card:

@@ -35,7 +35,7 @@ def best_of(run: Run, comparisons: Sequence[Comparison]) -> Candidate | None:
 
 def verdict_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison]) -> Card:
     """Did the search beat the plain baselines at equal cost, and by how much?"""
-    title = "Summary and verdict"
+    title = "The search against plain baselines"
     count = len(run.summary.pareto)
     if roles is None or not count:
         reason = _NO_OBJECTIVES if roles is None else "the search has no candidate yet."
