@@ -13,6 +13,7 @@ COMMANDS = {
     "rankitect.compare": "compare methods: the same search for every controller and seed, one table and plots",
     "rankitect.data.assets": "fetch and verify the pinned models; a search does so by itself when it needs one",
     "rankitect.report": "write the report of a run again: a candidate against production",
+    "rankitect.verify": "check that a report still says what its run folder says",
     "rankitect.doctor": "what is installed, what is missing, what to do about it",
 }
 

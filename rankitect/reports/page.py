@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -23,10 +24,11 @@ from rankitect.reports.production import case_of, launch_card, quality_card
 from rankitect.reports.production_plan import cost_card, experiment_card, model_card, rollout_card
 from rankitect.reports.production_rows import agreement_card, calibration_card, drift_card, slices_card
 from rankitect.reports.reading import Run, load_run
+from rankitect.reports.reproduction import Check, compared, reproduction_of
 from rankitect.reports.sections import candidates_card, front_card, picture_card, verdict_card
 from rankitect.reports.spending import ledger_card, reproduce_card, totals_of
 
-__all__ = ["Tile", "cards_of", "write_report"]
+__all__ = ["Content", "Tile", "content_of", "verified", "write_report"]
 
 _SCHEMA = 1
 
@@ -40,8 +42,25 @@ class Tile:
     note: str
 
 
-def cards_of(run: Run, baseline: str | None = None, candidate: str | None = None) -> list[Card]:
-    """All sections of a run's report, in order; those that cannot be computed say why.
+@dataclass(frozen=True)
+class Content:
+    """What a report says.
+
+    Attributes:
+        cards: Its sections.
+        tiles: The numbers at its head.
+        reproduction: What all of it was made of.
+        compared: Fingerprint of the candidate and name of the production model, where there is a comparison.
+    """
+
+    cards: list[Card]
+    tiles: list[Tile]
+    reproduction: dict[str, JSON]
+    compared: dict[str, JSON]
+
+
+def content_of(run: Run, baseline: str | None = None, candidate: str | None = None) -> Content:
+    """What the report of a run says; sections that cannot be computed say why.
 
     Args:
         run: The run.
@@ -49,8 +68,8 @@ def cards_of(run: Run, baseline: str | None = None, candidate: str | None = None
         candidate: Rank or fingerprint of the candidate.
 
     Returns:
-        The production comparison (launch, quality, calibration, slices, drift, agreement, cost, experiment, rollout,
-        model), then the search (verdict, front, candidates, latency and rules of a search against a device, anytime,
+        In its cards the production comparison (launch, quality, calibration, slices, drift, agreement, cost,
+        experiment, rollout, model), then the search (verdict, front, candidates, latency and rules of a search against a device, anytime,
         importance, picture, health, ledger and reproduce).
 
     Raises:
@@ -60,7 +79,8 @@ def cards_of(run: Run, baseline: str | None = None, candidate: str | None = None
     points = points_of(run, roles) if roles else []
     comparisons = compare(points, roles, run) if roles else []
     case = case_of(run, roles, comparisons, baseline, candidate)
-    return [
+    made = reproduction_of(run, case)
+    cards = [
         launch_card(case),
         quality_card(case),
         calibration_card(case),
@@ -80,8 +100,26 @@ def cards_of(run: Run, baseline: str | None = None, candidate: str | None = None
         picture_card(run, roles, comparisons),
         health_card(run, roles),
         ledger_card(run),
-        reproduce_card(run),
+        reproduce_card(run, made),
     ]
+    names = {} if isinstance(case, str) else {"candidate": case.prints[0], "baseline": case.production.name}
+    return Content(cards, _tiles(run), made, dict(names))
+
+
+def verified(folder: Path, report: Mapping[str, Any]) -> list[Check]:
+    """Hold a report against its run folder.
+
+    Args:
+        folder: The run folder.
+        report: What its report.json holds.
+
+    Raises:
+        RunFolderError: The folder is not a run folder or is damaged, or the report is of an older version.
+    """
+    run = load_run(folder)
+    chosen = report["compared"]
+    now = _data(run, content_of(run, chosen.get("baseline"), chosen.get("candidate")))
+    return compared(report, json.loads(json.dumps(now)), run)
 
 
 def write_report(folder: Path, baseline: str | None = None, candidate: str | None = None) -> Path:
@@ -99,7 +137,7 @@ def write_report(folder: Path, baseline: str | None = None, candidate: str | Non
         RunFolderError: The folder is not a run folder or is damaged, or has no such baseline or candidate.
     """
     run = load_run(folder)
-    cards = cards_of(run, baseline, candidate)
+    content = content_of(run, baseline, candidate)
     page = Environment(
         loader=PackageLoader("rankitect.reports", "."),
         autoescape=True,
@@ -115,7 +153,7 @@ def write_report(folder: Path, baseline: str | None = None, candidate: str | Non
         lstrip_blocks=True,
     )
     plain.filters["md"] = markdown
-    texts = {"summary": run.summary, "cards": cards, "tiles": _tiles(run), "folder": folder.resolve().name}
+    texts = {"summary": run.summary, "cards": content.cards, "tiles": content.tiles, "folder": folder.resolve().name}
     source = page.loader.get_source  # type: ignore[union-attr]
     style, script = (Markup(source(page, name)[0]) for name in ("page.css", "page.js"))
     html = page.get_template("page.html.j2").render(style=style, script=script, **texts)
@@ -123,7 +161,7 @@ def write_report(folder: Path, baseline: str | None = None, candidate: str | Non
     if place.exists() and not place.is_dir():
         raise RunFolderError(f"{place} is a file, but the report is a folder of that name. Move it away.")
     place.mkdir(exist_ok=True)
-    _write(place / "report.json", json.dumps(_data(run, cards), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    _write(place / "report.json", json.dumps(_data(run, content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     _write(place / "report.md", plain.get_template("report.md.j2").render(**texts))
     _write(place / "index.html", html)
     return place / "index.html"
@@ -139,7 +177,7 @@ def _write(path: Path, text: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def _data(run: Run, cards: Sequence[Card]) -> JSON:
+def _data(run: Run, content: Content) -> dict[str, JSON]:
     summary = run.summary
     return {
         "schema": _SCHEMA,
@@ -147,8 +185,10 @@ def _data(run: Run, cards: Sequence[Card]) -> JSON:
         "task": summary.task,
         "controller": summary.controller,
         "seed": summary.seed,
-        "tiles": [{"name": t.name, "value": t.value, "note": t.note} for t in _tiles(run)],
-        "cards": [card.as_json() for card in cards],
+        "tiles": [{"name": t.name, "value": t.value, "note": t.note} for t in content.tiles],
+        "cards": [card.as_json() for card in content.cards],
+        "compared": content.compared,
+        "reproduction": content.reproduction,
     }
 
 

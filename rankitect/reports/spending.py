@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
-from rankitect.reports.cards import Card, Cell, Status, Table
+from rankitect.reports.cards import JSON, Card, Cell, Status, Table
 from rankitect.reports.numbers import as_duration, as_percent, as_value, compact, plural, readable_name
 from rankitect.reports.reading import Run
 
@@ -119,8 +118,8 @@ def _amount(value: float, coin: str) -> str:
     return compact(value) if unit == "tokens" else as_value(value, unit)
 
 
-def reproduce_card(run: Run) -> Card:
-    """How to repeat the run, and with what it was made."""
+def reproduce_card(run: Run, made: Mapping[str, JSON]) -> Card:
+    """How to repeat the run, and with what it was made; `made` is what `reproduction_of` gives."""
     summary = run.summary
     facts = [
         ("Space", summary.space),
@@ -128,11 +127,11 @@ def reproduce_card(run: Run) -> Card:
         ("Controller", summary.controller),
         ("Seed", str(summary.seed)),
     ]
+    facts.append(("Hash of architecture, code, configuration, data, seeds, versions, files", str(made["hash"])))
     versions = tuple((Cell(str(k)), Cell(str(v))) for k, v in sorted(summary.versions.items()))
     code = [("Command", summary.reproduce)] if summary.reproduce else []
     if run.config:
-        digest = hashlib.sha256(run.config.encode()).hexdigest()[:16]
-        facts.append(("config.yaml (SHA-256)", digest))
+        facts.append(("config.yaml (SHA-256)", str(made["config"])[:16]))
         code.append(("config.yaml", run.config))
     tables = [Table(("What", "Value"), tuple((Cell(k), Cell(v)) for k, v in facts), sortable=False)]
     if versions:
@@ -144,7 +143,8 @@ def reproduce_card(run: Run) -> Card:
         "How to repeat it",
         "The command below repeats this run." if summary.reproduce else "The summary does not say how to repeat it.",
         how_to_read="With the same versions, seed and number of threads the result should be the same; on another "
-        "machine floating-point sums may differ in the last digits.",
+        "machine floating-point sums may differ in the last digits. `python -m rankitect.verify` with this run folder "
+        "recomputes the hash and every number of this page.",
         status=Status.WARN if missing else Status.PASS,
         reason=f"not recorded: {', '.join(missing)}"
         if missing

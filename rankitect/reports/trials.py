@@ -46,6 +46,7 @@ class Trial:
         fingerprint: Identity of the architecture.
         duplicate: Whether an earlier result was reused instead of measuring again.
         baseline: Name of the baseline that this trial measured, or "".
+        seed: Of its measurement.
         cause: Why it failed.
         metrics: Values by metric.
         spent: What it cost: tokens, measurements, seconds.
@@ -58,6 +59,7 @@ class Trial:
     fingerprint: str = ""
     duplicate: bool = False
     baseline: str = ""
+    seed: int | None = None
     cause: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     spent: Mapping[str, float] = field(default_factory=dict)
@@ -125,6 +127,7 @@ def _trial(index: int, row: Mapping[str | None, str | None], known: set[str]) ->
         or state in ("reused", "duplicate")
         or any(cells.get(name, "").strip().lower() not in _NOTHING for name in _FLAGS),
         baseline=cells.get("baseline", "").strip(),
+        seed=int(seed) if (seed := cells.get("seed", "").strip()).isdigit() else None,
         cause=next((cells[name].strip() for name in _CAUSE if cells.get(name, "").strip()), ""),
         metrics=found,
         spent=spent,

@@ -8,8 +8,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +31,18 @@ __all__ = [
     "versions",
 ]
 
-_PACKAGES = ("torch", "numpy", "networkx", "pydantic", "hydra-core")
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "networkx",
+    "pydantic",
+    "hydra-core",
+    "botorch",
+    "executorch",
+    "torchrec",
+    "ray",
+)
 
 
 class _Model(BaseModel):
@@ -141,13 +154,29 @@ def versions() -> dict[str, str]:
 
     from rankitect import __version__
 
-    found = {"rankitect": __version__, "python": platform.python_version()}
+    found = {"rankitect": __version__, "python": platform.python_version(), **_commit()}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def _commit() -> dict[str, str]:
+    """The commit of the code that runs, marked where files were changed; nothing where it is no checkout."""
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return {}
+    try:
+        told = [
+            subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True)
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": told[0].stdout.strip() + ("+changes" if told[1].stdout.strip() else "")}
 
 
 def _cell(text: str | None) -> str:

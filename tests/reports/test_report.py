@@ -13,7 +13,7 @@ import pytest
 from rankitect.errors import RunFolderError
 from rankitect.report import main
 from rankitect.reports import write_report
-from rankitect.reports.page import cards_of
+from rankitect.reports.page import content_of
 from rankitect.reports.reading import load_run
 from tests.reports.example import summary, trials, write_example, write_trials
 
@@ -340,5 +340,5 @@ def test_command_prints_the_page_or_one_line_of_error(
 
 
 def test_cards_of_a_run_need_no_files_written(run: Path) -> None:
-    assert [c.id for c in cards_of(load_run(run))] == SECTIONS
+    assert [c.id for c in content_of(load_run(run)).cards] == SECTIONS
     assert not (run / "report").exists()

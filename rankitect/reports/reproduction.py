@@ -1,0 +1,153 @@
+"""What a report's numbers were made of, as one hash; and whether a report still says what its run folder says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rankitect.data.files import file_sha256
+from rankitect.errors import RunFolderError
+from rankitect.production.evidence import LOSSES, ROWS
+from rankitect.reports.cards import JSON
+from rankitect.reports.production import Case
+from rankitect.reports.reading import Run
+
+__all__ = ["Check", "compared", "reproduction_of"]
+
+_FILES = ("config.yaml", "summary.json", "trials.csv", ROWS, "examples.json", "contrasts.json")
+
+
+def reproduction_of(run: Run, case: Case | str) -> dict[str, JSON]:
+    """What decides the report, and the hash over all of it.
+
+    Args:
+        run: The run.
+        case: The production comparison, if there is one.
+
+    Returns:
+        `architecture` and `baseline` (fingerprints), `code`, `config`, `data`, `seeds`, `versions`, `files` (SHA-256 of
+        what the report was made from, by path) and `hash`.
+    """
+    summary = run.summary
+    compared_models = ("", "") if isinstance(case, str) else case.prints
+    facts: Mapping[str, Any] = {} if isinstance(case, str) or case.evidence is None else case.evidence.facts
+    seeds = {t.seed for t in run.trials if t.seed is not None}
+    parts: dict[str, JSON] = {
+        "architecture": compared_models[0],
+        "baseline": compared_models[1],
+        "code": str(summary.versions.get("commit", "")),
+        "config": hashlib.sha256(run.config.encode()).hexdigest(),
+        "data": str(facts.get("fingerprint", "")),
+        "seeds": [*sorted(seeds)] or [summary.seed],
+        "versions": {str(k): str(v) for k, v in sorted(summary.versions.items())},
+        "files": dict(_files(run)),
+    }
+    text = json.dumps(parts, sort_keys=True)
+    return {**parts, "hash": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _files(run: Run) -> Iterator[tuple[str, JSON]]:
+    """Hashes of what the numbers come from, and of what would be deployed."""
+    paths = [run.folder / name for name in _FILES]
+    paths += [run.folder / path for c in run.summary.pareto for path in sorted(c.artifacts.values())]
+    paths += sorted((run.folder / "trials").glob(f"*/{LOSSES}"))
+    for path in dict.fromkeys(paths):
+        inside = run.folder.resolve() in path.resolve().parents  # a summary that came from elsewhere names no others
+        if inside and path.is_file():
+            yield path.relative_to(run.folder).as_posix(), file_sha256(path)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked.
+
+    Attributes:
+        name: What.
+        ok: Whether it holds.
+        found: What was found, in a sentence.
+    """
+
+    name: str
+    ok: bool
+    found: str
+
+
+def compared(report: Mapping[str, Any], now: Mapping[str, Any], run: Run) -> list[Check]:
+    """Hold a report against one made anew from the run folder.
+
+    Args:
+        report: What report.json holds.
+        now: What it would hold now.
+        run: The run.
+
+    Raises:
+        RunFolderError: The report is of a version that kept no hash.
+    """
+    if "reproduction" not in report:
+        raise RunFolderError("The report has no hash: it is of an older version. Write it again, then verify that.")
+    then, today = report["reproduction"], now["reproduction"]
+    return [_hash_check(then), *_part_checks(then, today), _fingerprints(run), _numbers(report, now)]
+
+
+def _hash_check(then: Mapping[str, Any]) -> Check:
+    parts = {k: v for k, v in then.items() if k != "hash"}
+    found = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    ok = found == then.get("hash")
+    return Check("hash", ok, f"{found[:16]} over all parts" if ok else "the parts do not give the report's hash")
+
+
+def _part_checks(then: Mapping[str, Any], today: Mapping[str, Any]) -> Iterator[Check]:
+    for name in ("architecture", "baseline", "code", "config", "data", "seeds", "versions"):
+        ok = then.get(name) == today[name]
+        text = "as the run folder says" if ok else f"the report says {then.get(name)!r}, the run folder {today[name]!r}"
+        yield Check(name, ok, text[:300])
+    before, after = then.get("files", {}), today["files"]
+    changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
+    text = f"{len(after)} files as they were" if not changed else f"changed, gone or new: {', '.join(changed[:5])}"
+    yield Check("files", not changed, text)
+
+
+def _fingerprints(run: Run) -> Check:
+    from rankitect.graph import Architecture
+
+    wrong, seen = [], 0
+    for candidate in run.summary.pareto:
+        if isinstance(candidate.architecture, Mapping):
+            seen += 1
+            made = Architecture.from_json(json.dumps(candidate.architecture))
+            wrong += [candidate.rank] if made.fingerprint != candidate.fingerprint else []
+    text = f"of {seen} architectures as recorded" if not wrong else f"wrong for candidates {wrong}"
+    return Check("fingerprints", not wrong, text)
+
+
+def _numbers(report: Mapping[str, Any], now: Mapping[str, Any]) -> Check:
+    """Every number and word of the cards, recomputed."""
+    one, other = (dict(_leaves({"cards": r["cards"], "tiles": r["tiles"]})) for r in (report, now))
+    different = sorted(path for path in {*one, *other} if not _same(one.get(path), other.get(path)))
+    text = f"{len(other)} values recomputed, all the same"
+    if different:
+        path = different[0]
+        text = f"{len(different)} of {len(other)} differ; first {path}: {one.get(path)!r}, now {other.get(path)!r}"
+    return Check("numbers", not different, text[:300])
+
+
+def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for i, item in enumerate(value):
+            yield from _leaves(item, f"{path}[{i}]")
+    else:
+        yield path, value
+
+
+def _same(one: object, other: object) -> bool:
+    numbers = (int, float)
+    if isinstance(one, numbers) and isinstance(other, numbers):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+    return one == other

@@ -1,0 +1,62 @@
+"""Whether a report can be trusted a year later."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rankitect.reports import write_report
+from rankitect.verify import main
+from tests.reports.example import write_example
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = write_example(tmp_path / "run")
+    write_report(folder)
+    return folder
+
+
+def failures(capsys: pytest.CaptureFixture[str]) -> set[str]:
+    return {line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")}
+
+
+def test_a_report_as_it_was_written_holds(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for given in (run, run / "report", run / "report" / "report.json", run / "report" / "index.html"):
+        assert main([str(given)]) == 0
+    assert failures(capsys) == set()
+
+
+def test_a_changed_number_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run / "report" / "report.json"
+    report = json.loads(path.read_text())
+    report["tiles"][0]["value"] = "+99.9%"
+    path.write_text(json.dumps(report))
+    assert main([str(run)]) == 1
+    assert failures(capsys) == {"numbers"}
+
+
+def test_a_changed_run_folder_is_seen(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "config.yaml").write_text((run / "config.yaml").read_text() + "\n# changed\n")
+    assert main([str(run)]) == 1
+    assert {"config", "files"} <= failures(capsys)
+
+
+def test_a_hash_that_was_made_up_is_seen(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run / "report" / "report.json"
+    report = json.loads(path.read_text())
+    report["reproduction"]["code"] = "0" * 40
+    path.write_text(json.dumps(report))
+    assert main([str(run)]) == 1
+    assert {"hash", "code"} <= failures(capsys)
+
+
+def test_no_report_is_said_in_a_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "nowhere")]) == 2
+    (run / "report" / "report.json").write_text("{}")
+    assert main([str(run)]) == 2
+    (run / "report" / "report.json").write_text("{")
+    assert main([str(run)]) == 2
+    assert capsys.readouterr().err.count("Error: ") == 3
