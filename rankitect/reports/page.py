@@ -69,8 +69,8 @@ def content_of(run: Run, baseline: str | None = None, candidate: str | None = No
 
     Returns:
         In its cards the production comparison (launch, quality, calibration, slices, drift, agreement, cost,
-        experiment, rollout, model), then the search (verdict, front, candidates, latency and rules of a search against a device, anytime,
-        importance, picture, health, ledger and reproduce).
+        experiment, rollout, model), then the search (verdict, front, candidates, latency and rules of a search
+        against a device, anytime, importance, picture, health, ledger and reproduce).
 
     Raises:
         RunFolderError: There is no such baseline or candidate.
