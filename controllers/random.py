@@ -79,10 +79,19 @@ class Random:
         """Nothing to prepare but to know what is left of the budget."""
         self._session = session
 
+    def _draws(self) -> int:
+        """Architectures that are drawn."""
+        c = self._config
+        return c.bands if not self._screen else 0 if running_low(self._session) else c.samples * c.bands
+
+    def waits(self) -> bool:
+        """Before finalists are chosen, all screened ones must be known."""
+        return self._screen and self._asked >= self._draws()
+
     def ask(self, n: int) -> list[Proposal]:
         """Screens band after band, as long as the budget allows, then one finalist of each band."""
         c = self._config
-        draws = c.bands if not self._screen else 0 if running_low(self._session) else c.samples * c.bands
+        draws = self._draws()
         by = "screen" if self._screen else "final"
         proposals: list[Proposal] = []
         while len(proposals) < n and self._asked < draws:
@@ -105,13 +114,17 @@ class Random:
 
     def recover(self, trials: list[Trial]) -> None:
         """Goes on behind the last draw, and with the bands whose best was not measured in full."""
+        self.reopen(trials)
+        self.tell(trials)
+
+    def reopen(self, trials: list[Trial]) -> None:
+        """Is told what was asked for before."""
         for trial in trials:
             if "index" in trial.tags:
                 self._asked = max(self._asked, int(trial.tags["index"]) + 1)
                 self._seen.add(trial.architecture.fingerprint)
             else:
                 self._finals.add(trial.architecture)
-        self.tell(trials)
 
     def _draw(self, index: int) -> Architecture | None:
         """A new architecture in the band of a draw, a function of seed and index; None where the band is used up."""

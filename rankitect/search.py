@@ -186,6 +186,7 @@ def _study(
     resolved: Resolved, folder: RunFolder, parts: Parts, command: str, stop: StopSignal, progress: Any
 ) -> Outcome:
     from rankitect.study.confirming import Confirmation
+    from rankitect.study.hiring import runner_of
     from rankitect.study.ledger import Budget
     from rankitect.study.outputs import Labels
     from rankitect.study.study import Limits, Study
@@ -201,13 +202,14 @@ def _study(
         decode=parts.decode,
         seed=config.seed,
         budget=Budget(config.budget.minutes, config.budget.tokens, config.budget.trials),
-        limits=Limits(config.runner.batch, config.runner.attempts, config.runner.failures, config.runner.duplicates),
+        limits=Limits.of(config.runner),
         confirmation=Confirmation(config.confirm.seeds, config.confirm.candidates),
         space=parts.space,
         task=parts.task,
         stop=stop,
         progress=progress,
         export=parts.export,
+        runner=runner_of(resolved, folder.path, stop),
         keep_all=config.report.keep_all,
         tensorboard=config.report.tensorboard,
     )

@@ -204,7 +204,9 @@ heal.tokens heal.warmup heal.weight_decay output_dir preset report.baseline repo
 report.experiment.alpha report.experiment.effects report.experiment.metric report.experiment.power
 report.experiment.rate report.experiment.unit report.experiment.units_a_day report.experiment.variance report.gates
 report.keep_all report.page report.slices report.tensorboard resume
-runner.attempts runner.baselines runner.batch runner.duplicates runner.failures runner.progress runner.threads seed
+runner.address runner.ahead runner.attempts runner.baselines runner.batch runner.cpus
+runner.duplicates runner.failures runner.kind runner.progress runner.threads runner.trial_gib runner.trial_minutes
+runner.workers seed
 space.name space.target task.name task.target
 """
 

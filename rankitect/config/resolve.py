@@ -15,7 +15,7 @@ from rankitect.config.plugins import config_model, load_target
 from rankitect.config.schema import SearchConfig
 from rankitect.errors import ConfigError
 
-__all__ = ["Plugin", "Resolved", "resolve"]
+__all__ = ["Plugin", "Resolved", "resolve", "restored"]
 
 _SECTIONS = ("space", "task", "controller", "evaluator.final", "evaluator.screen", "evaluator.proxy", "device")
 
@@ -85,6 +85,26 @@ def resolve(overrides: Sequence[str], extra_folder: Path | None = None) -> Resol
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return Resolved(config, plugins, data)
+
+
+def restored(data: Mapping[str, Any]) -> Resolved:
+    """A configuration from its plain data, as `Resolved.data` has it: on a worker, or from a run folder's config.yaml.
+
+    Raises:
+        ConfigError: The data are of another version.
+    """
+    try:
+        config = SearchConfig.model_validate(dict(data))
+        plugins = {}
+        for section in _SECTIONS:
+            part = _at(data, section)
+            if part is not None:
+                target = load_target(part["target"], config.allowed_packages, f"{section}.target")
+                own = {key: value for key, value in part.items() if key not in ("name", "target")}
+                plugins[section] = Plugin(part["name"], target, config_model(target).model_validate(own))
+    except (ValidationError, KeyError, TypeError) as error:
+        raise ConfigError(f"This is no configuration of this version: {error}") from None
+    return Resolved(config, plugins, dict(data))
 
 
 def _plugin(section: str, name: str, part: Mapping[str, Any], allowed: Sequence[str], composed: Composed) -> Plugin:

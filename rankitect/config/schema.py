@@ -114,8 +114,22 @@ class ConfirmConfig(_Strict):
 
 
 class RunnerConfig(_Strict):
-    """How trials are run."""
+    """How and where trials are run."""
 
+    kind: Literal["local", "ray"] = Field(default="local", description="processes of this machine, or a Ray cluster")
+    workers: int = Field(default=1, ge=1, le=4096, description="trials measured at a time")
+    ahead: int | None = Field(
+        default=None,
+        ge=0,
+        description="batches asked for before the results of the oldest are told; null: workers - 1. Results depend on "
+        "it, and not on the number of workers",
+    )
+    trial_minutes: float | None = Field(default=None, gt=0, description="a trial that takes longer fails")
+    trial_gib: float | None = Field(default=None, gt=0, description="memory that a trial's process may take")
+    address: str | None = Field(
+        default=None, min_length=1, description="of a running Ray cluster (host:port); null: one is started here"
+    )
+    cpus: float = Field(default=1.0, gt=0, description="processors that a trial declares to Ray")
     batch: int = Field(default=1, ge=1, description="proposals that a controller is asked for at a time")
     attempts: int = Field(default=5, ge=1, description="how often a trial may end with its process")
     failures: int = Field(default=20, ge=1, description="failed trials in a row that end the run")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -203,6 +203,18 @@ class Language:
     def adopt(self, supernet: Supernet | None) -> None:
         """Let candidates inherit from weights that a search has trained, from now on; None: the backbone's again."""
         self._adopted = supernet
+
+    def shared(self) -> dict[str, bytes]:
+        """What processes that measure candidates need of this one."""
+        from rankitect.domains.shared_weights import sent
+
+        return sent(self._adopted, self.space)
+
+    def receive(self, shared: Mapping[str, bytes]) -> None:
+        """Take what `shared` gave in the process of the search."""
+        from rankitect.domains.shared_weights import received
+
+        self.adopt(received(shared, self.space, self.supernet))
 
     @property
     def inherited(self) -> Supernet:

@@ -265,6 +265,18 @@ class Ranking:
         """Let candidates inherit from weights that a search has trained, from now on; None: from nothing again."""
         self._adopted = supernet
 
+    def shared(self) -> dict[str, bytes]:
+        """What processes that measure candidates need of this one."""
+        from rankitect.domains.shared_weights import sent
+
+        return sent(self._adopted, self.space)
+
+    def receive(self, shared: Mapping[str, bytes]) -> None:
+        """Take what `shared` gave in the process of the search."""
+        from rankitect.domains.shared_weights import received
+
+        self.adopt(received(shared, self.space, self.supernet))
+
     @property
     def inherited(self) -> Supernet | None:
         """The weights that a search has trained, if any."""

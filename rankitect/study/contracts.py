@@ -182,6 +182,11 @@ class Controller(Protocol):
     A controller that knows how many trials it will ask for may say so in an attribute `expected_trials`, for the
     estimate of the time left.
 
+    A controller that can be asked again before it was told the results of earlier proposals may say so with a method
+    `waits() -> bool`: False lets the study ask ahead (`runner.ahead`), so that no worker is idle; results are still
+    told batch by batch, in the order of the asks. With it goes `reopen(trials)`, which a resumed run calls with what
+    had been asked for and not told. Without these, every batch is told before the next is asked for.
+
     The order of calls, in a fresh run and in a resumed one: `prepare`, `recover` (resumed only), then `ask` and `tell`
     in turn until `ask` returns an empty list or the budget ends. Proposals must be a function of the seed and of the
     history alone, never of the clock, so that a resumed study goes on exactly as an undisturbed one would have.

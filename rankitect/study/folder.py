@@ -26,6 +26,12 @@ _WITHOUT_EFFECT = (
     "report",
     "runner.threads",
     "runner.progress",
+    "runner.kind",
+    "runner.workers",
+    "runner.trial_minutes",
+    "runner.trial_gib",
+    "runner.address",
+    "runner.cpus",
 )
 
 

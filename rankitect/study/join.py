@@ -75,13 +75,14 @@ class Parts:
         return found
 
 
-def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print) -> Parts:
+def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, *, measuring: bool = False) -> Parts:
     """Make all parts of a search. This is where heavy packages are imported and assets fetched.
 
     Args:
         resolved: The checked configuration.
         folder: The run folder.
         say: Shows a sentence to the user.
+        measuring: Only what measures: no controller, baselines or exporter, as a worker needs none.
 
     Raises:
         RankitectError: A part cannot be made from what the user gave.
@@ -98,8 +99,10 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print) 
     for section in ("evaluator.screen", "evaluator.proxy", "evaluator.final"):
         if section in plugins:
             parts.evaluators[section.rpartition(".")[2]] = _make(plugins[section], parts)
-    parts.controller = _make(plugins["controller"], parts)
     parts.decode = _decoder(parts.space)
+    if measuring:
+        return parts
+    parts.controller = _make(plugins["controller"], parts)
     for hook in (parts.task, parts.space):
         if not parts.baselines and (baselines := getattr(hook, "baselines", None)):
             parts.baselines = list(baselines(parts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -149,9 +149,6 @@ class StagedSearch:
         seed: Of all proposals.
     """
 
-    rounds: ClassVar[bool] = False
-    """Whether proposals depend on results so much that only one is made at a time, whatever `n` is."""
-
     moves: Moves
     always: Collection[Architecture] = ()
     """Architectures of which some are finalists in any case, if they were measured."""
@@ -168,6 +165,7 @@ class StagedSearch:
         self._chosen: list[tuple[Architecture, int]] | None = None
         self._first: set[Architecture] = set()
         self._scaled = False
+        self._reopened: set[Architecture] = set()
         self.finals: list[Trial] = []
 
     @property
@@ -186,8 +184,8 @@ class StagedSearch:
     def ask(self, n: int) -> list[Proposal]:
         """At most `n` proposals of the first stage, then of the second."""
         out: list[Proposal] = []
-        most = 0 if self.by != "final" and running_low(self._session) else self.samples
-        while len(out) < (1 if self.rounds else n) and self._asked < most and not self._used_up:
+        most = self._most()
+        while len(out) < n and self._asked < most and not self._used_up:
             made = self.propose(self._asked, np.random.default_rng([self.seed, self._asked]))
             if made is None:
                 self._used_up = True
@@ -197,7 +195,7 @@ class StagedSearch:
             self._note(made[0])
         if out or self.by == "final":
             return out
-        measured = {trial.architecture for trial in self.finals}
+        measured = {trial.architecture for trial in self.finals} | self._reopened
         if self._chosen is None:
             best = self.select([t for t in self.told if self.eligible(t)])
             self._first = {trial.architecture for trial in best}
@@ -216,6 +214,26 @@ class StagedSearch:
     def eligible(self, trial: Trial) -> bool:
         """A hook: whether a trial may become a finalist."""
         return True
+
+    def _most(self) -> int:
+        """Trials of the first stage."""
+        return 0 if self.by != "final" and running_low(self._session) else self.samples
+
+    def waits(self) -> bool:
+        """Before finalists are chosen, and before they are scaled up, all results must be there."""
+        if self._asked < self._most() and not self._used_up:
+            return False
+        if self._chosen is None or self._asked_finals >= len(self._chosen):
+            return not self._scaled
+        return False
+
+    def reopen(self, trials: list[Trial]) -> None:
+        """Is told what was asked for, and not told, when an earlier process ended."""
+        for trial in trials:
+            if trial.evaluator == self.by:
+                self._note(trial.architecture)
+            else:
+                self._reopened.add(trial.architecture)
 
     def select(self, trials: list[Trial]) -> list[Trial]:
         """A hook: the finalists among trials of the first stage."""
@@ -238,7 +256,8 @@ class StagedSearch:
         searched = [trial for trial in trials if trial.evaluator == self.by]
         if searched:
             self.told += searched
-            self.pending.clear()
+            told = {trial.architecture for trial in searched}
+            self.pending = [a for a in self.pending if a not in told]
             self.learn(searched)
         if self.by != "final":
             self.finals += [trial for trial in trials if trial.evaluator == "final"]

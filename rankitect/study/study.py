@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
-import traceback
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rankitect.errors import ConfigError
-from rankitect.study.checks import in_words, one_line, problem, seed_everything
 from rankitect.study.checks import objectives as resolve_objectives
 from rankitect.study.confirming import CONFIRM, Confirmation, wanted
-from rankitect.study.contracts import StopRequested, TrialContext
-from rankitect.study.files import explain_disk_full, is_disk_full
-from rankitect.study.ledger import BASELINES, CONFIRMED, TRIALS, Budget, Ledger
+from rankitect.study.contracts import StopRequested
+from rankitect.study.dispatch import Dispatch, stage_of
+from rankitect.study.files import explain_disk_full
+from rankitect.study.ledger import Budget, Ledger
 from rankitect.study.outputs import Labels, Outputs
 from rankitect.study.progress import Progress
 from rankitect.study.records import Baseline, Proposal, Spent, Trial
+from rankitect.study.runners import Inline
 from rankitect.study.session import Scalars, StudySession
 from rankitect.study.store import Store
 
 if TYPE_CHECKING:
+    from rankitect.config.schema import RunnerConfig
     from rankitect.study.contracts import Controller, Evaluator, Exporter
     from rankitect.study.folder import RunFolder
+    from rankitect.study.runners import Runner
     from rankitect.study.summary import Summary
 
 __all__ = ["Limits", "Outcome", "Study"]
@@ -39,15 +42,24 @@ class Limits:
 
     Attributes:
         batch: The `n` of every `ask`.
+        ahead: Batches that may be asked for beyond the oldest one whose results the controller was not told. What is
+            found depends on it, and not on how many workers there are or how fast they are.
         attempts: How often a trial may end with its process before it counts as failed.
         failures: Failed trials in a row after which something is wrong with the run and not with the candidates.
         duplicates: Duplicates in a row after which the controller has nothing new to propose.
     """
 
     batch: int = 1
+    ahead: int = 0
     attempts: int = 5
     failures: int = 20
     duplicates: int = 200
+
+    @classmethod
+    def of(cls, config: RunnerConfig) -> Limits:
+        """The limits of a configuration."""
+        ahead = config.workers - 1 if config.ahead is None else config.ahead
+        return cls(config.batch, ahead, config.attempts, config.failures, config.duplicates)
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,7 @@ class Study:
         stop: Whether the user asked to stop.
         progress: Where to show progress.
         export: Writes more files for each candidate.
+        runner: Measures trials; by default this process does.
         keep_all: Keep artifacts of dominated trials.
         tensorboard: Write TensorBoard scalars.
 
@@ -108,6 +121,7 @@ class Study:
         stop: Callable[[], bool] = lambda: False,
         progress: Progress | None = None,
         export: Exporter | None = None,
+        runner: Runner | None = None,
         keep_all: bool = False,
         tensorboard: bool = True,
     ) -> None:
@@ -120,7 +134,7 @@ class Study:
         self._objectives = resolve_objectives(objectives, self.evaluators[final].metrics)
         self._export, self._keep_all = export, keep_all
         self._scalars = Scalars(folder.path / "tensorboard" if tensorboard else None)
-        self._failures = self._duplicates = 0
+        self._runner = runner or Inline(self.evaluators, folder.path, stop, self._show_trial)
         self._expected = self._budget.trials
         self._written = time.monotonic()
 
@@ -139,9 +153,14 @@ class Study:
                     self.folder, self.store, self._labels, self._objectives, self.final, self._export,
                     keep_all=self._keep_all,
                 )  # fmt: skip
+                self.dispatch = Dispatch(
+                    self.store, self.folder, self._runner, attempts=self.limits.attempts,
+                    failures=self.limits.failures, over=self.ledger.over, stop=self.stop, shown=self._show,
+                )  # fmt: skip
                 self.progress.start()
                 return self._run(controller, baselines)
             finally:
+                self._runner.close()
                 self.progress.stop()
                 self._scalars.close()
                 self.store.close()
@@ -165,7 +184,7 @@ class Study:
             if trial.state == "RUNNING":
                 if trial.attempts >= self.limits.attempts:
                     cause = f"the process ended {trial.attempts} times while it measured this (out of memory?)"
-                    self.store.fail(trial.number, cause, "", Spent(), _stage(trial))
+                    self.store.fail(trial.number, cause, "", Spent(), stage_of(trial))
                 else:
                     self.store.wait(trial.number, count_attempt=True)
                     self.logger.info("trial %d was killed while it ran; it is measured again", trial.number)
@@ -176,19 +195,20 @@ class Study:
         if new:
             proposals = [Proposal(baseline.architecture, self.final) for baseline in new]
             self.store.add_batch(0, len(new), proposals, self.seed, [baseline.name for baseline in new])
-        for trial in self.store.trials:
-            if trial.baseline is not None and not trial.finished:
-                self._check_stop()
-                self._measure(trial)
-        self._failures = self._duplicates = 0  # these counts are about the controller's proposals
+        self._measure([trial for trial in self.store.trials if trial.baseline is not None and trial.batch != CONFIRM])
+        self.dispatch.failed = self.dispatch.duplicates = 0  # these counts are about the controller's proposals
+        self.dispatch.ended = None
+
+    def _measure(self, trials: Sequence[Trial]) -> None:
+        """Measure trials that the budget is no concern of."""
+        self.dispatch.add(trials)
+        self.dispatch.until(trials, free=True)
 
     def _confirm(self) -> None:
         """Measure the front and the baselines with more seeds. Comes on top of the budget, as the baselines do."""
         while True:
-            for trial in self.store.trials:
-                if trial.batch == CONFIRM and not trial.finished:
-                    self._check_stop()
-                    self._measure(trial)
+            self.dispatch.ended = None
+            self._measure([trial for trial in self.store.trials if trial.batch == CONFIRM])
             again = wanted(self.store.trials, self.final, self._objectives, self._confirmation, self.seed)
             if not again:
                 return
@@ -210,32 +230,59 @@ class Study:
             session.prepared()
         if self._expected is None:
             self._expected = getattr(controller, "expected_trials", None)
+        self._runner.start(self.task.shared() if hasattr(self.task, "shared") else {})
         batches = self._batches()
-        unfinished = max((number for number, trials in batches.items() if not _whole(trials)), default=None)
-        controller.recover([trial for number, trials in batches.items() if number != unfinished for trial in trials])
-        if unfinished is not None:
-            self._ask_again(controller, batches[unfinished])
-            if ended := self._measure_batch(controller, batches[unfinished]):
-                return ended
-        number = max(batches, default=0)
+        whole = list(itertools.takewhile(lambda n: _whole(batches[n]), sorted(batches)))
+        controller.recover([trial for number in whole for trial in batches[number]])
+        open_ = deque(number for number in sorted(batches) if number not in whole)
+        reopen = getattr(controller, "reopen", None)
+        for number in open_:
+            if reopen is not None:
+                reopen(batches[number])
+            else:
+                self._ask_again(controller, batches[number])
+            self.dispatch.add(batches[number])
         while True:
+            ended = self._ask_ahead(controller, batches, open_)
+            if not open_:
+                return ended or "finished"
+            number = open_[0]
+            if stopped := self.dispatch.until(batches[number]):
+                return stopped
+            controller.tell([self.store.trial(trial.number) for trial in batches[number]])
+            open_.popleft()
+            if self.dispatch.duplicates >= self.limits.duplicates:
+                return "exhausted"
+
+    def _ask_ahead(self, controller: Controller, batches: dict[int, list[Trial]], open_: deque[int]) -> str | None:
+        """Ask for batches until as many are open as may be; returns the limit of the budget that forbids more."""
+        while len(open_) <= self.limits.ahead and not (open_ and self._must_wait(controller)):
             self._check_stop()
             if ended := self.ledger.over():
                 return ended
-            number += 1
-            asked = self._asked()
-            proposals = controller.ask(asked)
+            asked = self._asked([trial for number in open_ for trial in batches[number]])
+            proposals = controller.ask(asked) if asked else []
             if not proposals:
-                return "finished"
+                break
             self._validate(proposals, asked)
-            added = self.store.add_batch(number, asked, proposals, self.seed)
-            if ended := self._measure_batch(controller, added):
-                return ended
+            number = max(batches, default=0) + 1
+            batches[number] = self.store.add_batch(number, asked, proposals, self.seed)
+            self.dispatch.add(batches[number])
+            open_.append(number)
+        return None
 
-    def _asked(self) -> int:
+    def _must_wait(self, controller: Controller) -> bool:
+        """Whether a controller wants all results before it is asked again; one that does not say so does."""
+        waits: Callable[[], bool] | None = getattr(controller, "waits", None)
+        return True if waits is None else waits()
+
+    def _asked(self, open_: Sequence[Trial]) -> int:
         """No more than the budget has trials left, so that a batch is not left half measured."""
         limit = self._budget.trials
-        return self.limits.batch if limit is None else max(1, min(self.limits.batch, limit - self.ledger.measured()))
+        if limit is None:
+            return self.limits.batch
+        begun = sum(not self.store.trial(trial.number).finished for trial in open_)
+        return max(0 if begun else 1, min(self.limits.batch, limit - self.ledger.measured() - begun))
 
     def _batches(self) -> dict[int, list[Trial]]:
         batches: dict[int, list[Trial]] = {}
@@ -264,76 +311,11 @@ class Study:
                 allowed = ", ".join(sorted(self.evaluators))
                 raise ConfigError(f"The controller asked for evaluator '{proposal.evaluator}'; there are: {allowed}.")
 
-    def _measure_batch(self, controller: Controller, trials: Sequence[Trial]) -> str | None:
-        """Measure what is left of a batch and tell the controller; returns why the run ends here, if it does."""
-        for trial in trials:
-            if trial.finished:
-                continue
-            self._check_stop()
-            if self._known(trial) is None and (ended := self.ledger.over()):
-                return ended
-            self._measure(trial)
-            if self._failures >= self.limits.failures:
-                return "failures"
-        controller.tell([self.store.trial(trial.number) for trial in trials])
-        if self._duplicates >= self.limits.duplicates:
-            return "exhausted"
-        return None
-
-    def _known(self, trial: Trial) -> Trial | None:
-        return self.store.result_of(trial.architecture.fingerprint, trial.evaluator, trial.seed)
-
-    def _measure(self, trial: Trial) -> None:
-        """Measure one trial, or reuse what is known of it."""
-        earlier = self._known(trial)
-        if earlier is not None:
-            self.store.reuse(trial.number, earlier)
-            self._duplicates += 1
+    def _show(self, trial: Trial, trouble: str | None) -> None:
+        if trouble is not None:
+            self.progress.facts(failed=sum(other.state == "FAILED" for other in self.store.trials))
+            self.progress.say(trouble)
             return
-        self._duplicates = 0
-        folder = self.folder.fresh_trial_folder(trial.number, trial.architecture.fingerprint)
-        context = TrialContext(
-            run_folder=self.folder.path,
-            folder=folder,
-            seed=trial.seed,
-            should_stop=self.stop,
-            progress=partial(self._show_trial, trial),
-        )
-        self.store.start(trial.number)
-        started = time.monotonic()
-        try:
-            seed_everything(trial.seed)
-            measurement = self.evaluators[trial.evaluator].measure(trial.architecture, context)
-            trouble = problem(measurement, self.evaluators[trial.evaluator].metrics)
-        except (StopRequested, KeyboardInterrupt):
-            self.store.wait(trial.number, count_attempt=False)
-            raise
-        except Exception as error:
-            if is_disk_full(error, self.folder.path):
-                raise  # the candidate is not to blame: it stays RUNNING and is measured again on resume
-            self._fail(trial, one_line(error), traceback.format_exc(), context.spent, started)
-        else:
-            if trouble:
-                self._fail(trial, trouble, "", measurement.spent, started)
-            else:
-                spent = replace(measurement.spent, seconds=time.monotonic() - started)
-                done = self.store.finish(trial.number, measurement, spent, _stage(trial))
-                self._failures = 0
-                self.logger.info("trial %d done: %s", trial.number, in_words(measurement))
-                self._show(done)
-        if folder.exists() and not any(folder.iterdir()):
-            folder.rmdir()
-
-    def _fail(self, trial: Trial, cause: str, trace: str, spent: Spent, started: float) -> None:
-        tail = "\n".join(trace.splitlines()[-30:])
-        spent = replace(spent, seconds=time.monotonic() - started)
-        self.store.fail(trial.number, cause, tail, spent, _stage(trial))
-        self._failures += 1
-        self.logger.warning("trial %d failed: %s\n%s", trial.number, cause, tail)
-        self.progress.facts(failed=sum(other.state == "FAILED" for other in self.store.trials))
-        self.progress.say(f"Trial {trial.number} failed and is left out: {cause}")
-
-    def _show(self, trial: Trial) -> None:
         measurement = trial.measurement
         if measurement is not None:
             for name, metric in measurement.metrics.items():
@@ -352,8 +334,8 @@ class Study:
             self._scalars.flush()
             self._write("running", with_candidates=False)
 
-    def _show_trial(self, trial: Trial, done: int, total: int, note: str = "") -> None:
-        self._advance(trial, f"trial {trial.number}: {done}/{total} {note}".rstrip())
+    def _show_trial(self, number: int, done: int, total: int, note: str = "") -> None:
+        self._advance(self.store.trial(number), f"trial {number}: {done}/{total} {note}".rstrip())
 
     def _advance(self, trial: Trial, note: str = "") -> None:
         """Baselines are a stage of their own: they take as long as finalists, not as long as most trials."""
@@ -387,12 +369,6 @@ class _Kept:
         store = getattr(self._study, "store", None)
         finished = sum(trial.finished for trial in store.trials) if store is not None else 0
         return f"{finished} finished trials and the controller's last checkpoint"
-
-
-def _stage(trial: Trial) -> str:
-    if trial.batch == CONFIRM:
-        return CONFIRMED
-    return TRIALS if trial.baseline is None else BASELINES
 
 
 def _whole(trials: Sequence[Trial]) -> bool:

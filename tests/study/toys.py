@@ -62,6 +62,14 @@ class Quadratic:
             raise OSError(28, "No space left on device")
         if trouble == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        marker = context.run_folder / f"met-{x}-{y}"
+        if trouble == "kill once" and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if trouble == "hang":
+            time.sleep(600)
+        if trouble == "memory":
+            bytearray(8 * 2**30)[:: 2**12] = b"x" * 2**21
         loss = float("nan") if trouble == "nan" else (x - 3) ** 2 + y + random.random()
         weights = context.folder / "weights.bin"
         weights.write_bytes(f"{x} {y}".encode())
@@ -107,6 +115,16 @@ class RandomPoints:
 
     def recover(self, trials: list[Any]) -> None:
         replay(self, trials)
+
+
+class Freely(RandomPoints):
+    """The same, asked ahead."""
+
+    def waits(self) -> bool:
+        return False
+
+    def reopen(self, trials: list[Any]) -> None:
+        self.ask(len(trials))
 
 
 class Climber(RandomPoints):
@@ -167,6 +185,17 @@ class QuadraticPlugin(Quadratic):
     @classmethod
     def from_config(cls, config: Config, parts: Any) -> QuadraticPlugin:
         return cls(seconds=config.seconds, misbehave=config.misbehave)
+
+
+class FreelyPlugin(Freely):
+    """A controller that is asked ahead."""
+
+    class Config(_Config):
+        total: int = 12
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Any) -> FreelyPlugin:
+        return cls(seed=parts.config.seed, total=config.total, size=parts.space.size, chunks=0)
 
 
 class ClimberPlugin(Climber):

@@ -1,0 +1,171 @@
+"""Trials as tasks of a Ray cluster: a running one by its address, or one that is started on this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rankitect.errors import ConfigError
+from rankitect.study.checks import one_line
+from rankitect.study.contracts import StopRequested
+from rankitect.study.records import Spent
+from rankitect.study.runners import Done, Job
+from rankitect.study.workers import Answer, Setup, Task, run_task
+
+__all__ = ["Cluster"]
+
+_MOMENT = 0.2
+
+
+class Cluster:
+    """Ray tasks with declared resources. Configuration and shared weights are put once into the object store.
+
+    Artifacts come back through the object store: nodes need no disk in common. A task whose worker or node is lost is
+    given back as lost; the study has it measured again.
+
+    Args:
+        workers: Tasks at a time.
+        setup: What they need.
+        address: Of a running cluster; None starts one here.
+        cpus: Processors that a task declares.
+        minutes: A trial that takes longer fails; None for no limit.
+        stop: Whether the user asked to stop.
+
+    Raises:
+        ConfigError: Ray is not installed, or no cluster answers at the address.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        setup: Setup,
+        *,
+        address: str | None = None,
+        cpus: float = 1.0,
+        minutes: float | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.workers, self._stop, self._setup = workers, stop, setup
+        self._seconds = None if minutes is None else 60.0 * minutes
+        self._ray = _ray()
+        self._own = not self._ray.is_initialized()
+        if self._own:
+            self._connect(address, max(workers * cpus, 1.0))
+        options: dict[str, Any] = {"num_cpus": cpus, "max_retries": 0}
+        if setup.gib is not None:
+            options["memory"] = int(setup.gib * 2**30)
+        self._run = self._ray.remote(**options)(_remote)
+        self._known = self._ray.put(setup)
+        self._shared = self._ray.put({})
+        self._running: dict[Any, tuple[Job, float]] = {}
+
+    def _connect(self, address: str | None, cpus: float) -> None:
+        paths = os.pathsep.join(p for p in sys.path if p)
+        given: dict[str, Any] = {"runtime_env": {"env_vars": {"PYTHONPATH": paths}}}
+        given |= {"address": address} if address is not None else {"num_cpus": int(cpus), "include_dashboard": False}
+        try:
+            _knock(address)  # Ray itself would try for minutes
+            self._ray.init(log_to_driver=False, logging_level="error", **given)
+        except (OSError, RuntimeError, ValueError) as error:
+            where = f"No Ray cluster answers at runner.address={address}" if address else "No Ray cluster could start"
+            raise ConfigError(
+                f"{where} ({one_line(error)}). Start one with `ray start --head` and give the address that it prints, "
+                "or leave runner.address out to have one started here."
+            ) from error
+
+    def start(self, shared: Mapping[str, bytes]) -> None:
+        """Hand what evaluators have learned to all nodes."""
+        if shared:
+            self._shared = self._ray.put(dict(shared))
+            self._setup = Setup(**{**vars(self._setup), "key": f"{self._setup.key} prepared"})
+            self._known = self._ray.put(self._setup)
+
+    def submit(self, job: Job) -> None:
+        """Begin a job."""
+        task = Task.of(job, shared_disk=False)
+        self._running[self._run.remote(self._known, self._shared, task)] = (job, time.monotonic())
+
+    def wait(self) -> list[Done]:
+        """What has ended within a moment."""
+        if self._stop():
+            raise StopRequested
+        ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_MOMENT)
+        found = [self._done(reference, *self._running.pop(reference)) for reference in ended]
+        return [*found, *self._late()]
+
+    def _late(self) -> list[Done]:
+        """Trials beyond their time: cancelled and failed."""
+        if self._seconds is None:
+            return []
+        late = [(r, job) for r, (job, started) in self._running.items() if time.monotonic() - started > self._seconds]
+        found = []
+        for reference, job in late:
+            self._ray.cancel(reference, force=True)
+            _, started = self._running.pop(reference)
+            cause = f"it took longer than runner.trial_minutes={self._seconds / 60:g}"
+            found.append(Done(job.number, None, cause, "", Spent(seconds=time.monotonic() - started)))
+        return found
+
+    def _done(self, reference: Any, job: Job, started: float) -> Done:
+        from ray.exceptions import RayError, RayTaskError
+
+        spent = Spent(seconds=time.monotonic() - started)
+        try:
+            answer: Answer = self._ray.get(reference)
+        except RayTaskError as error:
+            return Done(job.number, None, one_line(error.cause or error), str(error), spent)
+        except RayError as error:
+            cause = f"the worker or node that measured it was lost ({type(error).__name__})"
+            return Done(job.number, None, cause, "", spent, lost=True)
+        _write(job.folder, answer.files)
+        return answer.done
+
+    def cancel(self) -> None:
+        """Give up all tasks."""
+        for reference in self._running:
+            self._ray.cancel(reference, force=True)
+        self._running.clear()
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here ends."""
+        self.cancel()
+        if self._own:
+            self._ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """See whether anything listens at host:port.
+
+    Raises:
+        OSError: Nothing does.
+    """
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit() and "//" not in host:
+        socket.create_connection((host, int(port)), timeout=5.0).close()
+
+
+def _remote(setup: Setup, shared: Mapping[str, bytes], task: Task) -> Answer:
+    return run_task(setup, shared, task)
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            "runner=ray needs Ray, which is not installed: pip install 'rankitect[ray]' (in this repository: make venv "
+            "EXTRAS=ray)."
+        ) from error
+    return ray

@@ -1,0 +1,185 @@
+"""Hands trials to a runner and records what becomes of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from rankitect.study.checks import in_words
+from rankitect.study.confirming import CONFIRM
+from rankitect.study.contracts import StopRequested
+from rankitect.study.ledger import BASELINES, CONFIRMED, TRIALS
+from rankitect.study.records import Trial
+from rankitect.study.runners import Done, Job, Runner, no_space
+
+if TYPE_CHECKING:
+    from rankitect.study.folder import RunFolder
+    from rankitect.study.store import Store
+
+__all__ = ["Dispatch", "stage_of"]
+
+_BACK_OFF = (0.0, 1.0, 4.0, 16.0)
+"""Seconds before another attempt at a trial whose worker was lost, by attempt."""
+
+
+def stage_of(trial: Trial) -> str:
+    """The stage of the ledger that a trial is charged to."""
+    if trial.batch == CONFIRM:
+        return CONFIRMED
+    return TRIALS if trial.baseline is None else BASELINES
+
+
+class Dispatch:
+    """Trials on their way through a runner. Each is recorded before it is run and after.
+
+    Args:
+        store: The study's store.
+        folder: The run folder.
+        runner: Measures.
+        attempts: How often a trial may end with its process before it counts as failed.
+        failures: Failed trials in a row after which the run is given up.
+        over: The limit of the budget that is reached, or None.
+        stop: Whether the user asked to stop.
+        shown: Told every trial that was measured, and a sentence where it failed.
+
+    Attributes:
+        failed: Failures in a row.
+        duplicates: Reused results in a row.
+        ended: Why no more trials are begun, if so.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        folder: RunFolder,
+        runner: Runner,
+        *,
+        attempts: int,
+        failures: int,
+        over: Callable[[], str | None],
+        stop: Callable[[], bool],
+        shown: Callable[[Trial, str | None], None],
+    ) -> None:
+        self._store, self._folder, self._runner = store, folder, runner
+        self._attempts, self._most, self._over, self._stop, self._shown = attempts, failures, over, stop, shown
+        self._queue: deque[int] = deque()
+        self._running: dict[int, Job] = {}
+        self._not_before: dict[int, float] = {}
+        self._logger = logging.getLogger("rankitect")
+        self.failed = self.duplicates = 0
+        self.ended: str | None = None
+
+    def add(self, trials: Sequence[Trial]) -> None:
+        """Queue the trials that are not finished."""
+        self._queue.extend(trial.number for trial in trials if not trial.finished)
+
+    def until(self, trials: Sequence[Trial], *, free: bool = False) -> str | None:
+        """Measure until all of these trials are finished; others are measured beside them.
+
+        Args:
+            trials: Trials that were added.
+            free: The budget is no concern of theirs.
+
+        Returns:
+            Why the run ends before that, if it does; then nothing is running any more.
+
+        Raises:
+            StopRequested: The user asked to stop; nothing is running any more.
+            OSError: The disk is full.
+        """
+        try:
+            while any(not self._store.trial(trial.number).finished for trial in trials):
+                if self._stop():
+                    raise StopRequested
+                self._fill(free)
+                if self._running:
+                    self._collect()
+                elif self.ended:
+                    return self.ended
+                elif self._queue:
+                    time.sleep(0.05)  # all that is left waits for another attempt
+            return self._drained() if self.ended else None
+        except BaseException as error:
+            self._runner.cancel()
+            kept = isinstance(error, (StopRequested, KeyboardInterrupt))
+            for number in self._running if kept else ():
+                self._store.wait(number, count_attempt=False)
+            self._running.clear()
+            raise
+
+    def _drained(self) -> str | None:
+        """Finish what was begun."""
+        while self._running:
+            self._collect()
+        return self.ended
+
+    def _fill(self, free: bool) -> None:
+        """Begin as many trials as the runner has room for."""
+        waiting: list[int] = []
+        while self._queue and len(self._running) < self._runner.workers and not self.ended:
+            number = self._queue.popleft()
+            trial = self._store.trial(number)
+            key = (trial.architecture.fingerprint, trial.evaluator, trial.seed)
+            earlier = self._store.result_of(*key)
+            if earlier is not None:
+                self._store.reuse(number, earlier)
+                self.duplicates += 1
+                continue
+            running = [self._store.trial(n) for n in self._running]
+            same = any((t.architecture.fingerprint, t.evaluator, t.seed) == key for t in running)
+            if same or self._not_before.get(number, 0.0) > time.monotonic():
+                waiting.append(number)
+                continue
+            if not free and (ended := self._over()):
+                self.ended = ended
+                waiting.append(number)
+                break
+            self._begin(trial)
+        self._queue.extendleft(reversed(waiting))
+
+    def _begin(self, trial: Trial) -> None:
+        self.duplicates = 0
+        folder = self._folder.fresh_trial_folder(trial.number, trial.architecture.fingerprint)
+        started = self._store.start(trial.number)
+        job = Job(trial.number, trial.architecture, trial.evaluator, trial.seed, folder, started.attempts)
+        self._running[trial.number] = job
+        self._runner.submit(job)
+
+    def _collect(self) -> None:
+        for done in self._runner.wait():
+            job = self._running[done.number]
+            if done.disk_full:
+                raise no_space(self._folder.path)  # the candidate stays RUNNING and is measured again on resume
+            if done.lost and job.attempt < self._attempts:
+                self._again(job, done.cause)
+            else:
+                self._record(done)
+            del self._running[done.number]
+            if job.folder.exists() and not any(job.folder.iterdir()):
+                job.folder.rmdir()
+
+    def _again(self, job: Job, cause: str) -> None:
+        self._store.wait(job.number, count_attempt=True)
+        pause = _BACK_OFF[min(job.attempt - 1, len(_BACK_OFF) - 1)]
+        self._not_before[job.number] = time.monotonic() + pause
+        self._queue.appendleft(job.number)
+        self._logger.warning("trial %d is measured again (attempt %d): %s", job.number, job.attempt + 1, cause)
+
+    def _record(self, done: Done) -> None:
+        trial = self._store.trial(done.number)
+        if done.measurement is not None:
+            finished = self._store.finish(trial.number, done.measurement, done.spent, stage_of(trial))
+            self.failed = 0
+            self._logger.info("trial %d done: %s", trial.number, in_words(done.measurement))
+            self._shown(finished, None)
+            return
+        tail = "\n".join(done.trace.splitlines()[-30:])
+        failed = self._store.fail(trial.number, done.cause, tail, done.spent, stage_of(trial))
+        self.failed += 1
+        self._logger.warning("trial %d failed: %s\n%s", trial.number, done.cause, tail)
+        self._shown(failed, f"Trial {trial.number} failed and is left out: {done.cause}")
+        if self.failed >= self._most:
+            self.ended = "failures"

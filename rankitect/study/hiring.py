@@ -1,0 +1,55 @@
+"""Which runner a configuration asks for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rankitect.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rankitect.config import Resolved
+    from rankitect.study.runners import Runner
+
+__all__ = ["runner_of"]
+
+
+def runner_of(resolved: Resolved, folder: Path, stop: Callable[[], bool]) -> Runner | None:
+    """The runner of a configuration; None where this process measures by itself.
+
+    Args:
+        resolved: The configuration.
+        folder: The run folder.
+        stop: Whether the user asked to stop.
+
+    Raises:
+        ConfigError: Latencies would be measured on whatever machine a trial comes to, Ray is not installed, or no
+            cluster answers.
+    """
+    c = resolved.config.runner
+    if c.kind == "local" and c.workers == 1 and c.trial_minutes is None and c.trial_gib is None:
+        return None
+    if "device" in resolved.plugins and not getattr(resolved.plugins["device"].target, "estimate", False):
+        raise ConfigError(
+            f"device={resolved.plugins['device'].name} measures latencies, which trials beside each other would "
+            "disturb: use runner=local with runner.workers=1 and without limits of a trial, or device=analytic."
+        )
+    from rankitect.study.workers import Setup
+
+    def setup(run_folder: str | None, threads: int | None) -> Setup:
+        key = hashlib.sha256(json.dumps([resolved.data, str(folder.resolve()), os.getpid()]).encode()).hexdigest()
+        return Setup(resolved.data, threads, c.trial_gib, key, run_folder)
+
+    share = max(1, len(os.sched_getaffinity(0)) // c.workers) if hasattr(os, "sched_getaffinity") else 1
+    if c.kind == "local":
+        from rankitect.study.pool import Pool
+
+        return Pool(c.workers, setup(str(folder.resolve()), c.threads or share), c.trial_minutes, stop)
+    from rankitect.study.cluster import Cluster
+
+    threads = c.threads or max(1, round(c.cpus))
+    return Cluster(c.workers, setup(None, threads), address=c.address, cpus=c.cpus, minutes=c.trial_minutes, stop=stop)

@@ -1,0 +1,98 @@
+"""Trials in processes of this machine. One that dies, hangs or takes too much memory takes no other down."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future
+from concurrent.futures import wait as wait_for
+from typing import TYPE_CHECKING, Any
+
+from rankitect.study.checks import one_line
+from rankitect.study.contracts import StopRequested
+from rankitect.study.records import Spent
+from rankitect.study.runners import Done, Job
+from rankitect.study.workers import Answer, Setup, Task, quiet, run_task
+
+if TYPE_CHECKING:
+    from pebble import ProcessPool
+
+__all__ = ["Pool"]
+
+_MOMENT = 0.2
+"""Seconds after which the user's wish to stop is looked at."""
+
+
+class Pool:
+    """Processes that live as long as the study, each with parts of its own.
+
+    Args:
+        workers: How many.
+        setup: What they need.
+        minutes: A trial that takes longer fails; None for no limit.
+        stop: Whether the user asked to stop.
+    """
+
+    def __init__(
+        self, workers: int, setup: Setup, minutes: float | None = None, stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.workers, self._setup, self._stop = workers, setup, stop
+        self._seconds = None if minutes is None else 60.0 * minutes
+        self._shared: Mapping[str, bytes] = {}
+        self._pool: ProcessPool | None = None
+        self._running: dict[Future[Any], tuple[Job, float]] = {}
+
+    def start(self, shared: Mapping[str, bytes]) -> None:
+        """Workers that were begun for baselines know nothing of what was learned since: they are replaced."""
+        if shared:
+            self.close()
+            self._shared = shared
+            self._setup = Setup(**{**vars(self._setup), "key": f"{self._setup.key} prepared"})
+
+    def submit(self, job: Job) -> None:
+        """Begin a job."""
+        if self._pool is None:
+            from pebble import ProcessPool
+
+            # Spawned, not forked: a fork of a process with threads (torch's) may hang.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPool(max_workers=self.workers, initializer=quiet, context=context)
+        task = Task.of(job, shared_disk=True)
+        arguments = [self._setup, self._shared, task]
+        self._running[self._pool.schedule(run_task, args=arguments, timeout=self._seconds)] = (job, time.monotonic())
+
+    def wait(self) -> list[Done]:
+        """What has ended within a moment."""
+        if self._stop():
+            raise StopRequested
+        ended, _ = wait_for(list(self._running), timeout=_MOMENT, return_when=FIRST_COMPLETED)
+        return [self._done(future, *self._running.pop(future)) for future in ended]
+
+    def _done(self, future: Future[Any], job: Job, started: float) -> Done:
+        from pebble import ProcessExpired
+
+        spent = Spent(seconds=time.monotonic() - started)
+        try:
+            answer: Answer = future.result()
+        except TimeoutError:
+            minutes = (self._seconds or 0.0) / 60
+            return Done(job.number, None, f"it took longer than runner.trial_minutes={minutes:g}", "", spent)
+        except ProcessExpired as error:
+            cause = f"the process that measured it ended with code {error.exitcode} (out of memory?)"
+            return Done(job.number, None, cause, "", spent, lost=True)
+        except Exception as error:  # of the set-up of a worker: no trial's fault, but each would meet it
+            return Done(job.number, None, one_line(error), "", spent)
+        return answer.done
+
+    def cancel(self) -> None:
+        """End the processes with what they measure."""
+        self.close()
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool.join()
+            self._pool = None
+        self._running.clear()
