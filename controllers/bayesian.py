@@ -59,6 +59,7 @@ class Bayesian(StagedSearch):
         self._starts: dict[Architecture, dict[str, Any]] = {made: {} for made in moves.points()}
         self._told_costs: dict[str, dict[str, float]] = {}
         self._fitted: Fitted = {}
+        self._promising: list[Architecture] = []
         self._hints: dict[str, Callable[[Sequence[Architecture]], np.ndarray]] = {}
         if unknown := [name for name in config.outcomes if name not in metrics]:
             raise ConfigError(
@@ -103,7 +104,7 @@ class Bayesian(StagedSearch):
             self._hints,
         )  # fmt: skip
         good = [done[i].architecture for i in ranking(self.aims.table(done))[: max(c.starts, len(done) // 4)]]
-        best = self._best(acquisition, self._drawn(rng, c.pool), {})
+        best = self._best(acquisition, [*self._drawn(rng, c.pool), *self._promising], {})
         for _ in range(c.rounds):
             parents = self._rows([*good, *best, *best], rng)
             best = self._best(acquisition, self._new(self._varied(parents, rng, c.neighbours * c.starts)), best)

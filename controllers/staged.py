@@ -92,7 +92,9 @@ class Staged(Bayesian):
         session.charge("prior", spent)
         contrasts = self._contrasts() if self._config.contrasts else {}  # type: ignore[attr-defined]
         count = max(self._config.initial - len(contrasts), 2)
-        suggested = self._suggested(self.moves, prior, count)
+        self._promising = self._suggested(self.moves, prior)
+        places = np.linspace(0, len(self._promising) - 1, min(count, len(self._promising)))
+        suggested = [self._promising[round(i)] for i in places]
         self._hints = self._guesses(prior)
         self._starts = {**contrasts, **{a: {} for a in suggested if a not in contrasts}}
 
@@ -146,13 +148,16 @@ class Staged(Bayesian):
         costs = self._costs(architecture)
         return all(costs[name] <= most for name, most in self._budget.items())
 
-    def _suggested(self, moves: Moves, prior: dict[str, Any], count: int) -> list[Architecture]:
-        """What the estimates suggest at different sizes; none of it breaks a rule or a constraint."""
+    def _suggested(self, moves: Moves, prior: dict[str, Any]) -> list[Architecture]:
+        """What the estimates suggest at every size, from small to large; none of it breaks a rule or a constraint.
+
+        Some are measured first. All of them are candidates later: changing one choice at a time, a search of hundreds
+        of choices does not come upon what is best by these estimates at a size between two that were measured.
+        """
         scores = Scores(moves.space, next(iter(self._task.latency.workloads)), self._task.reference, prior)
         rng = np.random.default_rng([self.seed, 10**6])
         made = (scores.discretise(float(share), rng) for share in np.arange(*SHARES, STEP))
-        allowed = [a for a in dict.fromkeys(made) if moves.allowed(a)]
-        return [allowed[round(i)] for i in np.linspace(0, len(allowed) - 1, min(count, len(allowed)))]
+        return [a for a in dict.fromkeys(made) if moves.allowed(a)]
 
 
 def skips_in_a_row(architecture: Architecture) -> int:
