@@ -14,6 +14,7 @@ COMMANDS = {
     "rankitect.data.assets": "fetch and verify the pinned models; a search does so by itself when it needs one",
     "rankitect.report": "write the report of a run again: a candidate against production",
     "rankitect.verify": "check that a report still says what its run folder says",
+    "rankitect.export": "a study for other tools: an Optuna storage, Parquet, CSV",
     "rankitect.doctor": "what is installed, what is missing, what to do about it",
 }
 
