@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from rankitect.domains.ranking import Ranking
     from rankitect.graph import Architecture
-    from rankitect.models.supernet import Standalone
     from rankitect.study.contracts import TrialContext
     from rankitect.study.join import Parts
     from rankitect.tasks.ranking import RankingQuality
@@ -30,12 +29,13 @@ def _entropy(quality: RankingQuality) -> Metric:
 
 def _trained(
     task: Ranking, architecture: Architecture, context: TrialContext, epochs: float | None
-) -> tuple[Standalone, FitResult]:
-    """A model of an architecture, trained from scratch with early stopping."""
-    from rankitect.models.supernet import build
+) -> tuple[nn.Module, FitResult | None]:
+    """A model of an architecture, trained from scratch with early stopping; one with weights of its own as it is."""
     from rankitect.training.ranking import fit
 
-    model = build(task.space_of(architecture), architecture, context.seed)
+    model, ready = task.standalone(architecture, context.seed)
+    if ready:
+        return model, None
     config = task.fit_config(architecture, context.seed, epochs)
 
     def progress(done: int, total: int, note: str) -> None:
@@ -49,13 +49,12 @@ def _trained(
 
 def _refitted(
     task: Ranking, architecture: Architecture, context: TrialContext, result: FitResult
-) -> tuple[Standalone, int]:
+) -> tuple[nn.Module, int]:
     """The model that would go live, and the rows that it was trained on: see `rankitect.training.ranking.refit`."""
-    from rankitect.models.supernet import build
     from rankitect.training.ranking import refit
 
     config = task.fit_config(architecture, context.seed)
-    model = build(task.space_of(architecture), architecture, context.seed)
+    model, _ = task.standalone(architecture, context.seed)
     epochs = result.best_step / task.task.steps("train", config.batch)
     rows, _ = refit(model, task.task, config, epochs, progress=context.progress, should_stop=context.should_stop)
     context.check()
@@ -101,12 +100,13 @@ class Trained:
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Train, measure, save."""
         from rankitect.domains.ranking_models import save_losses, save_ranker
+        from rankitect.models.supernet import Standalone
 
         task, folder = self._task, context.folder
         model, result = _trained(task, architecture, context, None)
         validation = task.task.quality(model, "validation", check=context.check)
-        trained = result.examples
-        if task.config.refit and not task.config.one_pass:
+        trained = 0 if result is None else result.examples
+        if result is not None and task.config.refit and not task.config.one_pass:
             model, more = _refitted(task, architecture, context, result)
             trained += more
         test = task.task.quality(model, "test", check=context.check)
@@ -119,21 +119,26 @@ class Trained:
             **task.costs(architecture),
         }
         artifacts = {"losses": context.artifact(folder / save_losses(folder, test))}
-        if self._config.save:
+        if self._config.save and isinstance(model, Standalone):
             space = task.space_of(architecture)
             for name, path in save_ranker(folder, space, architecture, model, task.features).items():
                 artifacts[name] = context.artifact(folder / path)
-        spent = Spent(train_tokens=trained, eval_tokens=result.evaluated + validation.rows + test.rows)
+        evaluated = 0 if result is None else result.evaluated
+        spent = Spent(train_tokens=trained, eval_tokens=evaluated + validation.rows + test.rows)
         return Measurement(metrics, spent, artifacts, _notes(result, test))
 
 
-def _notes(result: FitResult, test: RankingQuality) -> dict[str, object]:
+def _notes(result: FitResult | None, test: RankingQuality) -> dict[str, object]:
     found: dict[str, object] = {
+        "base_rate": test.base_rate,
+        "reliability": [[round(v, 6) for v in (b.predicted, b.observed, b.weight)] for b in test.reliability],
+    }
+    if result is None:
+        return found
+    found |= {
         "steps": result.steps,
         "best_step": result.best_step,
         "validation": {str(step): round(value, 6) for step, value in result.entropies.items()},
-        "base_rate": test.base_rate,
-        "reliability": [[round(v, 6) for v in (b.predicted, b.observed, b.weight)] for b in test.reliability],
     }
     if result.progressive is not None:
         found["progressive"] = result.progressive.whole.normalized_entropy
@@ -177,7 +182,8 @@ class Inherited:
             model = task.inherited.activate(architecture)
         else:
             model, result = _trained(task, architecture, context, task.config.short_epochs)
-            spent = Spent(train_tokens=result.examples, eval_tokens=result.evaluated)
+            if result is not None:
+                spent = Spent(train_tokens=result.examples, eval_tokens=result.evaluated)
         quality = task.task.quality(model, "validation", rows=self._rows, check=context.check)
         metrics = {VALIDATION: _entropy(quality), **task.costs(architecture)}
         return Measurement(metrics, spent + Spent(eval_tokens=quality.rows))

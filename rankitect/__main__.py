@@ -12,6 +12,7 @@ COMMANDS = {
     "rankitect.search": "search a space and write candidates and a report: space=mobile_llm controller=dnas",
     "rankitect.compare": "compare methods: the same search for every controller and seed, one table and plots",
     "rankitect.data.assets": "fetch and verify the pinned models; a search does so by itself when it needs one",
+    "rankitect.baseline": "add, list or retire the production models that searches compare with",
     "rankitect.report": "write the report of a run again: a candidate against production",
     "rankitect.verify": "check that a report still says what its run folder says",
     "rankitect.export": "a study for other tools: an Optuna storage, Parquet, CSV",

@@ -209,6 +209,7 @@ def _study(
         stop=stop,
         progress=progress,
         export=parts.export,
+        registry=parts.task.registered.baselines if hasattr(parts.task, "registered") else list,
         runner=runner_of(resolved, folder.path, stop),
         keep_all=config.report.keep_all,
         tensorboard=config.report.tensorboard,

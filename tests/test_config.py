@@ -203,7 +203,7 @@ heal.batch heal.betas heal.ce_weight heal.clip heal.context heal.final_lr heal.k
 heal.tokens heal.warmup heal.weight_decay output_dir preset report.baseline report.experiment.allocation
 report.experiment.alpha report.experiment.effects report.experiment.metric report.experiment.power
 report.experiment.rate report.experiment.unit report.experiment.units_a_day report.experiment.variance report.gates
-report.keep_all report.page report.slices report.tensorboard resume
+report.keep_all report.page report.registry report.slices report.tensorboard resume
 runner.address runner.ahead runner.attempts runner.baselines runner.batch runner.cpus
 runner.duplicates runner.failures runner.kind runner.progress runner.threads runner.trial_gib runner.trial_minutes
 runner.workers seed

@@ -150,6 +150,9 @@ class ReportConfig(_Strict):
         min_length=1,
         description="name of the production model; null: the backbone, else the best baseline",
     )
+    registry: str | None = Field(
+        default="baselines", min_length=1, description="folder of registered production models (rankitect.baseline)"
+    )
     gates: dict[str, GateConfig | None] = Field(
         default_factory=dict, description="conditions of an A/B test, by a name of yours; null takes one away"
     )

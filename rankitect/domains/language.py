@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
     from rankitect.deploy.latency import Latency
     from rankitect.domains.contrasts import Contrast
+    from rankitect.domains.registered import Registered
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.models.backbone import Backbone
     from rankitect.models.checkpoints import LlamaCheckpoint
     from rankitect.models.importance import Statistics
     from rankitect.models.supernet import Supernet
+    from rankitect.production.registry import Entry
     from rankitect.study.join import Parts
     from rankitect.study.records import Baseline, Metric, MetricSpec, Spent
     from rankitect.tasks.language import LanguageTask
@@ -203,6 +205,19 @@ class Language:
     def adopt(self, supernet: Supernet | None) -> None:
         """Let candidates inherit from weights that a search has trained, from now on; None: the backbone's again."""
         self._adopted = supernet
+
+    @cached_property
+    def registered(self) -> Registered:
+        """The registry's production models for this task: architectures of the searched space."""
+        from rankitect.domains.registered import Registered
+
+        c, name = self._parts.config, self._parts.names.get("task", "")
+        return Registered(c.report.registry, name, self._fits, c.allowed_packages, self._parts.say)
+
+    def _fits(self, entry: Entry, architecture: Architecture) -> None:
+        if entry.module is not None:
+            raise ConfigError("a language search compares with pruned versions of its backbone, not with modules")
+        self.space.validate(architecture)
 
     def shared(self) -> dict[str, bytes]:
         """What processes that measure candidates need of this one."""

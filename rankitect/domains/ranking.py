@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from rankitect.data.ranking.features import Features
     from rankitect.domains.costs import Costs
     from rankitect.domains.ranking_models import NamedModel
+    from rankitect.domains.registered import Registered
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.models.supernet import Supernet
+    from rankitect.production.registry import Entry
     from rankitect.study.join import Parts
     from rankitect.study.records import Baseline, Metric, MetricSpec
     from rankitect.tasks.ranking import RankingTask
@@ -152,6 +154,8 @@ class Ranking:
             return named[architecture.fingerprint]
         if (architecture.space, architecture.version) == (self.space.name, self.space.version):
             return self.space
+        if (registered := self.registered.space(architecture)) is not None:
+            return registered
         raise SpaceError(
             f"architecture {architecture.fingerprint[:8]} is of space {architecture.space!r}, which is not searched"
         )
@@ -178,8 +182,15 @@ class Ranking:
 
     def costs(self, architecture: Architecture) -> dict[str, Metric]:
         """All costs of an architecture, of one example."""
-        from rankitect.domains.costs import ranking_costs
+        from rankitect.domains.costs import RANKING_COSTS, ranking_costs
+        from rankitect.domains.registered import module_costs
+        from rankitect.study.records import Metric
 
+        if (entry := self.registered.entry(architecture)) is not None and entry.module is not None:
+            example = self.task.batch_at("validation", 0, batch=1)
+            counted = module_costs(self.registered.module(entry, self.features, 0), example.inputs)
+            units = {spec.name: spec.unit for spec in self.cost_specs}
+            return {name: Metric(counted[name], units[name]) for name in RANKING_COSTS}
         space = self.space_of(architecture)
         return (self._costs if space is self.space else ranking_costs(space, architecture)).metrics(architecture)
 
@@ -192,6 +203,29 @@ class Ranking:
             return self._costs.limits(constraints)
         model = self.models[self.config.reference]
         return ranking_costs(model.space, model.architecture).limits(constraints)
+
+    @cached_property
+    def registered(self) -> Registered:
+        """The registry's production models for this task."""
+        from rankitect.domains.registered import Registered
+
+        c, name = self._parts.config, self._parts.names.get("task", "")
+        return Registered(c.report.registry, name, self._fits, c.allowed_packages, self._parts.say)
+
+    def _fits(self, entry: Entry, architecture: Architecture) -> None:
+        if entry.features is not None and entry.features != self.features.to_json():
+            raise ConfigError("it was made for other features (names or table sizes) than this task's data give")
+        if entry.module is None:
+            self.space_of(architecture).validate(architecture)
+
+    def standalone(self, architecture: Architecture, seed: int) -> tuple[nn.Module, bool]:
+        """A model of an architecture or a registered module, and whether it comes with its own weights."""
+        from rankitect.models.supernet import build
+
+        entry = self.registered.entry(architecture)
+        if entry is not None and entry.module is not None:
+            return self.registered.module(entry, self.features, seed), entry.weights is not None
+        return build(self.space_of(architecture), architecture, seed), False
 
     # --- training ---------------------------------------------------------------------------------------------------
     def fit_config(self, architecture: Architecture, seed: int, epochs: float | None = None) -> FitConfig:

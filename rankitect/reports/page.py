@@ -15,12 +15,13 @@ from markupsafe import Markup
 from rankitect.errors import RunFolderError
 from rankitect.reports.anytime import anytime_card
 from rankitect.reports.cards import JSON, Card
+from rankitect.reports.case import case_of
 from rankitect.reports.comparison import Comparison, Roles, compare, points_of, roles_of, standing
 from rankitect.reports.health import health_card
 from rankitect.reports.importance import importance_card
 from rankitect.reports.latency import latency_cards
 from rankitect.reports.numbers import as_value, compact, readable_name, signed_percent
-from rankitect.reports.production import case_of, launch_card, quality_card
+from rankitect.reports.production import launch_card, quality_card
 from rankitect.reports.production_plan import cost_card, experiment_card, model_card, rollout_card
 from rankitect.reports.production_rows import agreement_card, calibration_card, drift_card, slices_card
 from rankitect.reports.reading import Run, load_run
@@ -64,7 +65,7 @@ def content_of(run: Run, baseline: str | None = None, candidate: str | None = No
 
     Args:
         run: The run.
-        baseline: Name of the production model; see `rankitect.reports.production.case_of`.
+        baseline: Name of the production model; see `rankitect.reports.case.case_of`.
         candidate: Rank or fingerprint of the candidate.
 
     Returns:

@@ -9,9 +9,9 @@ from typing import Any
 from rankitect.production.experiment import Variance, design, detectable, variance_of
 from rankitect.production.settings import ExperimentConfig
 from rankitect.reports.cards import Card, Cell, Status, Table
+from rankitect.reports.case import Case
 from rankitect.reports.latency import measured_latencies
 from rankitect.reports.numbers import as_percent, as_value, compact, readable_name, signed_percent
-from rankitect.reports.production import Case
 
 __all__ = ["cost_card", "experiment_card", "model_card", "rollout_card"]
 

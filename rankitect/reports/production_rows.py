@@ -8,9 +8,9 @@ from rankitect.production.calibration import Bucket, Calibration, agreement, cal
 from rankitect.production.change import CONFIDENCE, FEWEST, SliceChange, changes_by_day, heterogeneity
 from rankitect.production.evidence import Evidence
 from rankitect.reports.cards import Card, Cell, Figure, Status, Table
+from rankitect.reports.case import Case
 from rankitect.reports.intervals_figure import Interval, intervals_figure, reliability_figure
 from rankitect.reports.numbers import as_percent, plural, signed_percent
-from rankitect.reports.production import Case
 
 __all__ = ["agreement_card", "calibration_card", "drift_card", "slices_card"]
 

@@ -58,13 +58,25 @@ class Objective(_Record):
     held_out: str | None = None
 
 
+class Registered(_Record):
+    """What the registry of production models says of a baseline, and after how many trials the search took it up."""
+
+    version: int
+    added: str
+    retired: str | None = None
+    note: str = ""
+    live: bool = True
+    after_trials: int = 0
+
+
 class Baseline(_Record):
-    """A model to compare with: the backbone, or a plainly pruned version of it."""
+    """A model to compare with: the backbone, a plainly pruned version of it, or a registered production model."""
 
     name: str
     fingerprint: str | None = None
     metrics: dict[str, Metric] = {}
     architecture: Any = None
+    registered: Registered | None = None
 
 
 class Candidate(_Record):

@@ -13,7 +13,7 @@ from rankitect.data.files import file_sha256
 from rankitect.errors import RunFolderError
 from rankitect.production.evidence import LOSSES, ROWS
 from rankitect.reports.cards import JSON
-from rankitect.reports.production import Case
+from rankitect.reports.case import Case
 from rankitect.reports.reading import Run
 
 __all__ = ["Check", "compared", "reproduction_of"]

@@ -12,7 +12,7 @@ is charged to every method before it starts.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class Parts:
         config: The core's configuration: `heal`, `constraints`, `seed` and so on.
         folder: The run folder, for parts that keep caches of their own in it.
         say: Shows a sentence to the user.
+        names: Names of the parts for reports, by section.
         task: What the model is for.
         space: The search space.
         evaluators: Evaluators by the key that proposals use: "final" and, if configured, "screen" and
@@ -50,6 +51,7 @@ class Parts:
     config: SearchConfig
     folder: Path
     say: Callable[[str], None] = print
+    names: Mapping[str, str] = field(default_factory=dict)
     task: Any = None
     space: Any = None
     evaluators: dict[str, Evaluator] = field(default_factory=dict)
@@ -87,8 +89,8 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
     Raises:
         RankitectError: A part cannot be made from what the user gave.
     """
-    parts = Parts(resolved.config, folder, say)
     plugins = resolved.plugins
+    parts = Parts(resolved.config, folder, say, {section: plugin.name for section, plugin in plugins.items()})
     parts.task = _make(plugins["task"], parts)
     parts.space = _make(plugins["space"], parts)
     if "device" in plugins:

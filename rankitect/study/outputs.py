@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from rankitect.study.summary import (
     CandidateSummary,
     MetricSummary,
     ObjectiveSummary,
+    RegisteredSummary,
     Summary,
     trials_csv,
     versions,
@@ -26,6 +27,7 @@ from rankitect.study.summary import (
 if TYPE_CHECKING:
     from rankitect.study.contracts import Exporter
     from rankitect.study.folder import RunFolder
+    from rankitect.study.records import Baseline
     from rankitect.study.store import Store
 
 __all__ = ["Labels", "Outputs"]
@@ -52,6 +54,7 @@ class Outputs:
         final: Key of the final evaluator.
         export: Writes more files for each candidate.
         keep_all: Keep the artifacts of trials that other candidates dominate.
+        registry: Gives all registered production models.
     """
 
     def __init__(
@@ -64,7 +67,9 @@ class Outputs:
         export: Exporter | None = None,
         *,
         keep_all: bool = False,
+        registry: Callable[[], Sequence[Baseline]] = list,
     ) -> None:
+        self._registry = registry
         self.folder, self.store, self.labels, self.final = folder, store, labels, final
         self.objectives = list(objectives)
         self.export = export
@@ -95,7 +100,12 @@ class Outputs:
                 for o in self.objectives
             ],
             baselines=[
-                BaselineSummary(name=name, fingerprint=c.trial.architecture.fingerprint, metrics=_metrics(c.metrics))
+                BaselineSummary(
+                    name=name,
+                    fingerprint=c.trial.architecture.fingerprint,
+                    metrics=_metrics(c.metrics),
+                    registered=self._registered(name),
+                )
                 for name, c in baselines(self.store.trials, self.final)
             ],
             pareto=[
@@ -114,6 +124,15 @@ class Outputs:
         )
         write_atomic(self.folder.path / "summary.json", summary.to_json())
         return summary
+
+    def _registered(self, name: str) -> RegisteredSummary | None:
+        """What the registry says of a baseline, and after how many trials of the search it came."""
+        found = next((b.registered for b in self._registry() if b.name == name and b.registered is not None), None)
+        if found is None:
+            return None
+        first = min(trial.number for trial in self.store.trials if trial.baseline == name)
+        earlier = sum(trial.baseline is None and trial.number < first for trial in self.store.trials)
+        return RegisteredSummary(**found, after_trials=earlier)
 
     def _write_examples(self) -> None:
         """examples.json: what the final evaluator saw of each example (`notes["examples"]`), for paired comparisons."""

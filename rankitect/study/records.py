@@ -211,10 +211,17 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A named model that the report compares with, measured by the final evaluator before the search begins."""
+    """A named model that the report compares with, measured by the final evaluator.
+
+    Attributes:
+        name: Its name.
+        architecture: What is measured.
+        registered: What the registry of production models says of it, if it is from there.
+    """
 
     name: str
     architecture: Any
+    registered: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

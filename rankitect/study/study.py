@@ -96,6 +96,7 @@ class Study:
         progress: Where to show progress.
         export: Writes more files for each candidate.
         runner: Measures trials; by default this process does.
+        registry: Gives the production models that are registered at the moment; asked before every batch.
         keep_all: Keep artifacts of dominated trials.
         tensorboard: Write TensorBoard scalars.
 
@@ -122,6 +123,7 @@ class Study:
         progress: Progress | None = None,
         export: Exporter | None = None,
         runner: Runner | None = None,
+        registry: Callable[[], Sequence[Baseline]] = list,
         keep_all: bool = False,
         tensorboard: bool = True,
     ) -> None:
@@ -132,7 +134,7 @@ class Study:
         self.logger = logging.getLogger("rankitect")
         self._labels, self._decode, self._budget = labels, decode, budget or Budget()
         self._objectives = resolve_objectives(objectives, self.evaluators[final].metrics)
-        self._export, self._keep_all = export, keep_all
+        self._export, self._keep_all, self._registry = export, keep_all, registry
         self._scalars = Scalars(folder.path / "tensorboard" if tensorboard else None)
         self._runner = runner or Inline(self.evaluators, folder.path, stop, self._show_trial)
         self._expected = self._budget.trials
@@ -151,7 +153,7 @@ class Study:
                 self.ledger = Ledger(self.store, self._budget)
                 self.outputs = Outputs(
                     self.folder, self.store, self._labels, self._objectives, self.final, self._export,
-                    keep_all=self._keep_all,
+                    keep_all=self._keep_all, registry=self._registry,
                 )  # fmt: skip
                 self.dispatch = Dispatch(
                     self.store, self.folder, self._runner, attempts=self.limits.attempts,
@@ -168,7 +170,7 @@ class Study:
     def _run(self, controller: Controller, baselines: Sequence[Baseline]) -> Outcome:
         self._recover_killed()
         try:
-            self._measure_baselines(baselines)
+            self._measure_baselines([*baselines, *self._registered()])
             ended = self._search(controller)
             if ended != "failures":
                 self._confirm()
@@ -192,12 +194,18 @@ class Study:
     def _measure_baselines(self, baselines: Sequence[Baseline]) -> None:
         known = {(trial.baseline, trial.architecture.fingerprint) for trial in self.store.trials if trial.baseline}
         new = [b for b in baselines if (b.name, b.architecture.fingerprint) not in known]
+        if not new and all(trial.finished for trial in self.store.trials if trial.baseline and trial.batch != CONFIRM):
+            return
         if new:
+            self.logger.info("baselines to measure: %s", ", ".join(b.name for b in new))
             proposals = [Proposal(baseline.architecture, self.final) for baseline in new]
             self.store.add_batch(0, len(new), proposals, self.seed, [baseline.name for baseline in new])
         self._measure([trial for trial in self.store.trials if trial.baseline is not None and trial.batch != CONFIRM])
         self.dispatch.failed = self.dispatch.duplicates = 0  # these counts are about the controller's proposals
         self.dispatch.ended = None
+
+    def _registered(self) -> list[Baseline]:
+        return [b for b in self._registry() if b.registered is None or b.registered.get("live")]
 
     def _measure(self, trials: Sequence[Trial]) -> None:
         """Measure trials that the budget is no concern of."""
@@ -260,6 +268,7 @@ class Study:
             self._check_stop()
             if ended := self.ledger.over():
                 return ended
+            self._measure_baselines(self._registered())  # the registry may have changed
             asked = self._asked([trial for number in open_ for trial in batches[number]])
             proposals = controller.ask(asked) if asked else []
             if not proposals:

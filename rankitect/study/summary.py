@@ -25,6 +25,7 @@ __all__ = [
     "CandidateSummary",
     "MetricSummary",
     "ObjectiveSummary",
+    "RegisteredSummary",
     "Summary",
     "read_summary",
     "trials_csv",
@@ -67,12 +68,24 @@ class ObjectiveSummary(_Model):
     held_out: str | None = None
 
 
+class RegisteredSummary(_Model):
+    """A baseline from the registry of production models: since when, until when, and when this search took it up."""
+
+    version: int
+    added: str
+    retired: str | None = None
+    note: str = ""
+    live: bool = True
+    after_trials: int = 0
+
+
 class BaselineSummary(_Model):
     """A model that the candidates are compared with."""
 
     name: str
     fingerprint: str
     metrics: dict[str, MetricSummary]
+    registered: RegisteredSummary | None = None
 
 
 class CandidateSummary(_Model):

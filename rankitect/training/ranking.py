@@ -152,7 +152,7 @@ def fit(
     every = steps if config.one_pass else min(steps, max(1, round(config.evaluate_every * epoch)))
     if progressive is not None and checkpoint is not None:
         raise TrainingError("Online training keeps no checkpoint: its progressive validation is one undisturbed pass.")
-    tables = None if config.tables is None else TableStorage(cast("HoldsTables", model), config.tables)
+    tables = _held_tables(model, config)
     best = _Best(model, task, config.patience, every, steps, checkpoint)
 
     def after(done: int, total: int, report: StepReport) -> None:
@@ -194,6 +194,13 @@ def fit(
     )
 
 
+def _held_tables(model: nn.Module, config: FitConfig) -> TableStorage | None:
+    """Storage of embedding tables; a module of the user's own without `lookup_tables()` is trained as a whole."""
+    if config.tables is None or not hasattr(model, "lookup_tables"):
+        return None
+    return TableStorage(cast("HoldsTables", model), config.tables)
+
+
 def refit(
     model: nn.Module,
     task: RankingTask,
@@ -219,7 +226,7 @@ def refit(
         Rows trained on, and whether training came to its end.
     """
     whole = task.with_validation()
-    tables = None if config.tables is None else TableStorage(cast("HoldsTables", model), config.tables)
+    tables = _held_tables(model, config)
     try:
         result = train(
             model,

@@ -1,0 +1,215 @@
+"""What is compared in a production comparison: the candidate, the live model, the gates, and what they find."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from rankitect.errors import RunFolderError
+from rankitect.production.calibration import calibration_ratio
+from rankitect.production.change import Change, SliceChange, change, changes_by_slice
+from rankitect.production.evidence import Evidence, load_evidence
+from rankitect.production.gates import GateResult, Observed, Verdict, judge, verdict_of
+from rankitect.production.settings import GateConfig
+from rankitect.reports.comparison import Comparison, Roles
+from rankitect.reports.reading import Baseline, Candidate, Metric, Run
+
+__all__ = ["Case", "case_of"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A candidate and the model that it would replace.
+
+    Attributes:
+        run: The run.
+        roles: What is quality and what is cost.
+        candidate: The candidate.
+        production: The live model.
+        evidence: Rows of the test data; None where the run has none of both models.
+        gates: The conditions, by name.
+        chosen: How the two were chosen.
+    """
+
+    run: Run
+    roles: Roles
+    candidate: Candidate
+    production: Baseline
+    evidence: Evidence | None
+    gates: Mapping[str, GateConfig]
+    chosen: str
+
+    @property
+    def prints(self) -> tuple[str, str]:
+        """Fingerprints of both."""
+        return self.candidate.fingerprint, str(self.production.fingerprint)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """How both are called."""
+        return f"candidate {self.candidate.rank}", self.production.name.replace("_", " ")
+
+    @property
+    def titles(self) -> tuple[str, str]:
+        """The same at the head of a column."""
+        return f"Candidate {self.candidate.rank}", self.names[1]
+
+    @cached_property
+    def change(self) -> Change | None:
+        """The relative change of the quality over the same rows."""
+        return None if self.evidence is None else change(self.evidence, *self.prints)
+
+    @cached_property
+    def slices(self) -> list[SliceChange]:
+        """The change in every slice, the worst first."""
+        return [] if self.evidence is None else changes_by_slice(self.evidence, *self.prints)
+
+    @cached_property
+    def results(self) -> list[GateResult]:
+        """What came of each gate."""
+        observed, missing = self._observed()
+        return judge(self.gates, observed, missing)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What is advised."""
+        return verdict_of(self.results)
+
+    def relative(self, name: str) -> Observed | None:
+        """The relative change of a metric without rows; None where one of both has none."""
+        ours, theirs = self.candidate.metrics.get(name), self.production.metrics.get(name)
+        if ours is None or theirs is None or ours.value is None or not theirs.value:
+            return None
+        value = ours.value / theirs.value - 1
+        if ours.ci95 is None and theirs.ci95 is None:
+            return Observed.exact(value)
+        # Unpaired: relative errors of independent values add up as squares.
+        error = math.hypot(_half(ours), _half(theirs)) * abs(ours.value / theirs.value)
+        return Observed(value, value - error, value + error)
+
+    def _observed(self) -> tuple[dict[tuple[str, str], Observed], dict[str, str]]:
+        found: dict[tuple[str, str], Observed] = {}
+        for name, metric in self.candidate.metrics.items():
+            if metric.value is not None:
+                low, high = metric.ci95 or (metric.value, metric.value)
+                found[name, "value"] = Observed(metric.value, low, high)
+            if (relative := self.relative(name)) is not None:
+                found[name, "change"] = relative
+        quality = self.roles.quality.name
+        if self.change is not None:
+            found[quality, "change"] = Observed(self.change.value, self.change.low, self.change.high)
+        for role, objective in (("quality", self.roles.quality), ("cost", self.roles.cost)):
+            for of in ("change", "value"):
+                if objective is not None and (objective.name, of) in found:
+                    found[role, of] = found[objective.name, of]
+        if self.evidence is not None and self.evidence.of_clicks:
+            ratios = [calibration_ratio(self.evidence, f) for f in self.prints]
+            found["calibration", "value"] = Observed(ratios[0].value, *ratios[0].interval())
+            found["calibration", "change"] = Observed.exact(ratios[0].value / ratios[1].value - 1)
+        tested = [s.change for s in self.slices if s.change is not None]
+        if tested:
+            worst = max(tested, key=lambda c: c.value)
+            found["worst_slice", "change"] = Observed(worst.value, worst.low, max(c.high for c in tested))
+        return found, self._missing()
+
+    def _missing(self) -> dict[str, str]:
+        no_rows = "the run keeps no rows of both models (a run of an older version): repeat the search's command"
+        text = "windows of text have none"
+        known = sorted({*self.candidate.metrics, *self.production.metrics})
+        reasons = {
+            "calibration": no_rows if self.evidence is None else text,
+            "worst_slice": no_rows if self.evidence is None else "the rows have no slices with enough rows",
+            "cost": "the search has no objective that is a cost: name the metric in the gate",
+        }
+        for gate in self.gates.values():
+            reasons.setdefault(
+                gate.metric,
+                f"no such metric was measured of both models; there are: {', '.join(known)}",
+            )
+        return reasons
+
+
+def _half(metric: Metric) -> float:
+    """Half of the 95% interval, relative to the value."""
+    if metric.ci95 is None or not metric.value:
+        return 0.0
+    return abs((metric.ci95[1] - metric.ci95[0]) / 2 / metric.value)
+
+
+def case_of(
+    run: Run,
+    roles: Roles | None,
+    comparisons: Sequence[Comparison],
+    baseline: str | None = None,
+    candidate: str | None = None,
+) -> Case | str:
+    """The comparison that a report makes, or why there is none.
+
+    Args:
+        run: The run.
+        roles: What is quality and what is cost.
+        comparisons: Candidates against the baselines at equal cost.
+        baseline: Name of the production model; by default `report.baseline`, then the newest one of the registry, then
+            the backbone, then the best baseline.
+        candidate: Rank or the beginning of a fingerprint; by default the candidate with the best verdict.
+
+    Raises:
+        RunFolderError: There is no such candidate or baseline.
+    """
+    settings = run.settings
+    baseline = baseline or settings.baseline
+    if roles is None or not run.summary.pareto:
+        given = f" (asked for candidate {candidate})" if candidate else ""
+        return f"the search has no candidate yet{given}: let it finish a trial, then write the report again."
+    quality = roles.quality.name
+    models = [b for b in run.summary.baselines if quality in b.metrics and b.fingerprint]
+    if not models:
+        return "no baseline was measured: search with runner.baselines=true, or add one (python -m rankitect.baseline)."
+    production, how = _production(models, roles, baseline)
+    gates = {name: gate for name, gate in settings.gates.items() if gate is not None}
+    evidence = load_evidence(run.folder)
+    known = set() if evidence is None else set(evidence.losses)
+
+    def made(one: Candidate) -> Case:
+        both = {one.fingerprint, production.fingerprint} <= known
+        return Case(run, roles, one, production, evidence if both else None, gates, how)
+
+    found = [c for c in run.summary.pareto if quality in c.metrics]
+    if candidate is not None:
+        return made(_candidate(run, candidate))
+    if not found:
+        return f"no candidate has {quality}."
+    gains = {c.point.rank: c.gain for c in comparisons}
+    order = [Verdict.SHIP, Verdict.HOLD, Verdict.REJECT]
+    cases = [made(c) for c in found]
+    return min(cases, key=lambda c: (order.index(c.verdict), -gains.get(c.candidate.rank, -math.inf), c.candidate.rank))
+
+
+def _production(models: Sequence[Baseline], roles: Roles, name: str | None) -> tuple[Baseline, str]:
+    if name is not None:
+        same = [b for b in models if name in (b.name, b.name.replace("_", " "))]
+        same = same or [b for b in models if b.registered is not None and b.name.rpartition(" v")[0] == name]
+        if not same:
+            raise RunFolderError(
+                f"There is no baseline '{name}' in this run: {', '.join(b.name for b in models)}. Add one with python "
+                "-m rankitect.baseline add, and repeat the search's command to have it measured."
+            )
+        return same[-1], "named in the configuration or on the command line"
+    live = [b for b in models if b.registered is not None and b.registered.live]
+    if live:
+        newest = max(live, key=lambda b: b.registered.added if b.registered else "")
+        return newest, "the newest registered production model (rankitect.baseline)"
+    if roles.backbone is not None and roles.backbone in models:
+        return roles.backbone, "the backbone; no baseline is named as production (report.baseline)"
+    best = min(models, key=lambda b: -roles.sign * float(b.metrics[roles.quality.name].value or 0))
+    return best, "the best baseline on the test data; none is named as production (report.baseline)"
+
+
+def _candidate(run: Run, wanted: str) -> Candidate:
+    for one in run.summary.pareto:
+        if wanted == str(one.rank) or (len(wanted) >= 6 and one.fingerprint.startswith(wanted)):
+            return one
+    known = ", ".join(f"{c.rank} ({c.fingerprint[:8]})" for c in run.summary.pareto)
+    raise RunFolderError(f"There is no candidate '{wanted}' on this run's front: {known}.")
