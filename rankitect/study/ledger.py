@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rankitect.study.confirming import CONFIRM
 from rankitect.study.records import Spent
 
 if TYPE_CHECKING:
@@ -70,10 +69,7 @@ class Ledger:
 
     def measured(self) -> int:
         """Trials that count against the budget."""
-        return sum(
-            trial.finished and trial.duplicate_of is None and trial.baseline is None and trial.batch != CONFIRM
-            for trial in self._store.trials
-        )
+        return self._store.counts["measured"]
 
     def save(self) -> None:
         """Record the wall-clock time of this session so far."""

@@ -12,6 +12,7 @@ import os
 import socket
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rankitect.errors import RunFolderError
+from rankitect.study.confirming import CONFIRM
 from rankitect.study.records import ArchitectureLike, Measurement, Proposal, Spent, Trial, TrialState
 
 __all__ = ["SCHEMA_VERSION", "Store"]
@@ -70,6 +72,12 @@ def _dumps(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
+def _kinds(trial: Trial) -> list[str]:
+    """What a trial counts as: "FAILED", and "measured" where it is held against the budget."""
+    measured = trial.finished and trial.duplicate_of is None and trial.baseline is None and trial.batch != CONFIRM
+    return [*(["measured"] if measured else []), *(["FAILED"] if trial.state == "FAILED" else [])]
+
+
 class Store:
     """The study's SQLite file. One process writes; others may open it read-only.
 
@@ -106,6 +114,9 @@ class Store:
         except BaseException:
             self.connection.close()
             raise
+        # Counted as trials come and end: going through thousands of them for each new one would take longer than some.
+        self.counts = Counter(kind for trial in self._trials.values() for kind in _kinds(trial))
+        self._baselines = [n for n, t in self._trials.items() if t.baseline is not None and t.batch != CONFIRM]
         self._results = {
             (trial.architecture.fingerprint, trial.evaluator, trial.seed): trial.number
             for trial in self._trials.values()
@@ -172,6 +183,11 @@ class Store:
         """The trial of that number."""
         return self._trials[number]
 
+    @property
+    def baselines(self) -> list[Trial]:
+        """The trials of baselines, their confirmation apart."""
+        return [self._trials[number] for number in self._baselines]
+
     def result_of(self, fingerprint: str, evaluator: str, seed: int) -> Trial | None:
         """The finished trial (done or failed) that measured this, if there is one."""
         number = self._results.get((fingerprint, evaluator, seed))
@@ -216,6 +232,7 @@ class Store:
                 )  # fmt: skip
                 added.append(trial)
         self._trials.update((trial.number, trial) for trial in added)
+        self._baselines += [t.number for t in added if t.baseline is not None and t.batch != CONFIRM]
         return added
 
     def start(self, number: int) -> Trial:
@@ -272,7 +289,10 @@ class Store:
         self.connection.execute(f"UPDATE trials SET {assignments} WHERE number = ?", (*columns.values(), number))
 
     def _update(self, number: int, *, result: bool = False, **changes: Any) -> Trial:
-        trial = self._trials[number] = replace(self._trials[number], **changes)
+        before = self._trials[number]
+        trial = self._trials[number] = replace(before, **changes)
+        self.counts.subtract(_kinds(before))
+        self.counts.update(_kinds(trial))
         if result:
             self._results[trial.architecture.fingerprint, trial.evaluator, trial.seed] = number
         return trial

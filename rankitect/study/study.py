@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Limits", "Outcome", "Study"]
 
 _WRITE_EVERY = 20.0  # seconds between two rewrites of trials.csv and summary.json while the run goes on
+_RARELY = 30  # what takes longer with every trial is repeated so many times its own duration later, at the earliest
+_QUICK = 0.005  # seconds below which the front is looked at after every trial
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ class Study:
         self._runner = runner or Inline(self.evaluators, folder.path, stop, self._show_trial)
         self._expected = self._budget.trials
         self._written = time.monotonic()
+        self._writing = self._front_again = 0.0
 
     def run(self, controller: Controller, baselines: Sequence[Baseline] = ()) -> Outcome:
         """Search until the controller has finished, the budget ends, or the user stops; resume what was begun.
@@ -192,15 +195,15 @@ class Study:
                     self.logger.info("trial %d was killed while it ran; it is measured again", trial.number)
 
     def _measure_baselines(self, baselines: Sequence[Baseline]) -> None:
-        known = {(trial.baseline, trial.architecture.fingerprint) for trial in self.store.trials if trial.baseline}
+        known = {(trial.baseline, trial.architecture.fingerprint) for trial in self.store.baselines}
         new = [b for b in baselines if (b.name, b.architecture.fingerprint) not in known]
-        if not new and all(trial.finished for trial in self.store.trials if trial.baseline and trial.batch != CONFIRM):
+        if not new and all(trial.finished for trial in self.store.baselines):
             return
         if new:
             self.logger.info("baselines to measure: %s", ", ".join(b.name for b in new))
             proposals = [Proposal(baseline.architecture, self.final) for baseline in new]
             self.store.add_batch(0, len(new), proposals, self.seed, [baseline.name for baseline in new])
-        self._measure([trial for trial in self.store.trials if trial.baseline is not None and trial.batch != CONFIRM])
+        self._measure(self.store.baselines)
         self.dispatch.failed = self.dispatch.duplicates = 0  # these counts are about the controller's proposals
         self.dispatch.ended = None
 
@@ -322,14 +325,15 @@ class Study:
 
     def _show(self, trial: Trial, trouble: str | None) -> None:
         if trouble is not None:
-            self.progress.facts(failed=sum(other.state == "FAILED" for other in self.store.trials))
+            self.progress.facts(failed=self.store.counts["FAILED"])
             self.progress.say(trouble)
             return
         measurement = trial.measurement
         if measurement is not None:
             for name, metric in measurement.metrics.items():
                 self._scalars.add(f"{trial.evaluator}/{name}", metric.value, trial.number)
-        if front := self.outputs.front():
+        now = time.monotonic()
+        if now >= self._front_again and (front := self.outputs.front()):
             first = self._objectives[0]
             best = front[0].metrics[first.name]
             if trial.evaluator == self.final and self._confirmation.seeds < 2:
@@ -337,8 +341,10 @@ class Study:
                 # front is open until the end.
                 self.outputs.drop_dominated(front)
             self.progress.facts(best=f"{first.name} {best.value:.4g} {best.unit}".rstrip() + f", front {len(front)}")
+            took = time.monotonic() - now
+            self._front_again = now + (_RARELY * took if took > _QUICK else 0.0)
         self._advance(trial)
-        if time.monotonic() - self._written > _WRITE_EVERY:
+        if time.monotonic() - self._written > max(_WRITE_EVERY, _RARELY * self._writing):
             self.ledger.save()
             self._scalars.flush()
             self._write("running", with_candidates=False)
@@ -351,16 +357,18 @@ class Study:
         if trial.baseline is None:
             self.progress.update("trials", self.ledger.measured(), self._expected, note)
         else:
-            every = [other for other in self.store.trials if other.baseline is not None]
+            every = self.store.baselines
             self.progress.update("baselines", sum(other.finished for other in every), len(every), note)
 
     def _write(self, ended: str, *, with_candidates: bool) -> Summary:
+        began = time.monotonic()
         summary = self.outputs.write(
             self.seed,
             {**self.ledger.to_dict(), "coin": getattr(self.task, "coin", "tokens"), "ended": ended},
             with_candidates=with_candidates,
         )
         self._written = time.monotonic()
+        self._writing = self._written - began
         return summary
 
     def _check_stop(self) -> None:
