@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from rankitect.study.checks import in_words
@@ -81,7 +81,7 @@ class Dispatch:
 
         Args:
             trials: Trials that were added.
-            free: The budget is no concern of theirs.
+            free: Neither the budget nor failures are a concern of theirs; no others are begun.
 
         Returns:
             Why the run ends before that, if it does; then nothing is running any more.
@@ -90,13 +90,16 @@ class Dispatch:
             StopRequested: The user asked to stop; nothing is running any more.
             OSError: The disk is full.
         """
+        only = {trial.number for trial in trials} if free else None
+        if free:
+            self.ended = None
         try:
             while any(not self._store.trial(trial.number).finished for trial in trials):
                 if self._stop():
                     raise StopRequested
-                self._fill(free)
+                self._fill(only)
                 if self._running:
-                    self._collect()
+                    self._collect(free)
                 elif self.ended:
                     return self.ended
                 elif self._queue:
@@ -113,14 +116,17 @@ class Dispatch:
     def _drained(self) -> str | None:
         """Finish what was begun."""
         while self._running:
-            self._collect()
+            self._collect(False)
         return self.ended
 
-    def _fill(self, free: bool) -> None:
-        """Begin as many trials as the runner has room for."""
+    def _fill(self, only: Collection[int] | None) -> None:
+        """Begin as many trials as the runner has room for; `only` these, whatever the budget, or any within it."""
         waiting: list[int] = []
         while self._queue and len(self._running) < self._runner.workers and not self.ended:
             number = self._queue.popleft()
+            if only is not None and number not in only:
+                waiting.append(number)
+                continue
             trial = self._store.trial(number)
             key = (trial.architecture.fingerprint, trial.evaluator, trial.seed)
             earlier = self._store.result_of(*key)
@@ -133,7 +139,7 @@ class Dispatch:
             if same or self._not_before.get(number, 0.0) > time.monotonic():
                 waiting.append(number)
                 continue
-            if not free and (ended := self._over()):
+            if only is None and (ended := self._over()):
                 self.ended = ended
                 waiting.append(number)
                 break
@@ -148,7 +154,7 @@ class Dispatch:
         self._running[trial.number] = job
         self._runner.submit(job)
 
-    def _collect(self) -> None:
+    def _collect(self, free: bool) -> None:
         for done in self._runner.wait():
             job = self._running[done.number]
             if done.disk_full:
@@ -156,7 +162,7 @@ class Dispatch:
             if done.lost and job.attempt < self._attempts:
                 self._again(job, done.cause)
             else:
-                self._record(done)
+                self._record(done, free)
             del self._running[done.number]
             if job.folder.exists() and not any(job.folder.iterdir()):
                 job.folder.rmdir()
@@ -168,7 +174,7 @@ class Dispatch:
         self._queue.appendleft(job.number)
         self._logger.warning("trial %d is measured again (attempt %d): %s", job.number, job.attempt + 1, cause)
 
-    def _record(self, done: Done) -> None:
+    def _record(self, done: Done, free: bool) -> None:
         trial = self._store.trial(done.number)
         if done.measurement is not None:
             finished = self._store.finish(trial.number, done.measurement, done.spent, stage_of(trial))
@@ -181,5 +187,5 @@ class Dispatch:
         self.failed += 1
         self._logger.warning("trial %d failed: %s\n%s", trial.number, done.cause, tail)
         self._shown(failed, f"Trial {trial.number} failed and is left out: {done.cause}")
-        if self.failed >= self._most:
+        if self.failed >= self._most and not free:
             self.ended = "failures"

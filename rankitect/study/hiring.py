@@ -40,9 +40,13 @@ def runner_of(resolved: Resolved, folder: Path, stop: Callable[[], bool]) -> Run
         )
     from rankitect.study.workers import Setup
 
+    data = dict(resolved.data)
+    if registry := resolved.config.report.registry:  # workers may have another working directory
+        data["report"] = {**data["report"], "registry": str(Path(registry).resolve())}
+
     def setup(run_folder: str | None, threads: int | None) -> Setup:
         key = hashlib.sha256(json.dumps([resolved.data, str(folder.resolve()), os.getpid()]).encode()).hexdigest()
-        return Setup(resolved.data, threads, c.trial_gib, key, run_folder)
+        return Setup(data, threads, c.trial_gib, key, run_folder)
 
     share = max(1, len(os.sched_getaffinity(0)) // c.workers) if hasattr(os, "sched_getaffinity") else 1
     if c.kind == "local":

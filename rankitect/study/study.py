@@ -205,7 +205,6 @@ class Study:
             self.store.add_batch(0, len(new), proposals, self.seed, [baseline.name for baseline in new])
         self._measure(self.store.baselines)
         self.dispatch.failed = self.dispatch.duplicates = 0  # these counts are about the controller's proposals
-        self.dispatch.ended = None
 
     def _registered(self) -> list[Baseline]:
         return [b for b in self._registry() if b.registered is None or b.registered.get("live")]
@@ -218,7 +217,6 @@ class Study:
     def _confirm(self) -> None:
         """Measure the front and the baselines with more seeds. Comes on top of the budget, as the baselines do."""
         while True:
-            self.dispatch.ended = None
             self._measure([trial for trial in self.store.trials if trial.batch == CONFIRM])
             again = wanted(self.store.trials, self.final, self._objectives, self._confirmation, self.seed)
             if not again:

@@ -96,6 +96,19 @@ def test_a_limit_of_trials_is_kept_by_workers_side_by_side(tmp_path: Path) -> No
     assert ended.summary.ledger["trials"]["waiting"] == 0
 
 
+def test_trials_beyond_the_budget_are_not_measured_with_the_confirmation(tmp_path: Path) -> None:
+    from rankitect.study.confirming import Confirmation
+    from rankitect.study.ledger import Budget
+
+    ended = run(tmp_path, Freely(total=50, size=50), limits=Limits(batch=4, ahead=2), runner=Shuffled(tmp_path, 1),
+                budget=Budget(tokens=3500), confirmation=Confirmation(seeds=2, candidates=2))  # fmt: skip
+    assert ended.ended == "budget.tokens"
+    searched = [t for t in stored(tmp_path) if t.batch > 0]
+    assert any(t.state == "WAITING" for t in searched), "the batch that the budget cut is still there for a larger one"
+    assert sum(t.ok for t in searched if not t.duplicate_of) < 12
+    assert all(t.ok for t in stored(tmp_path) if t.batch < 0)
+
+
 def search(path: Path, *more: str) -> Any:
     return rankitect.search([*TOY, f"output_dir={path}", *more], config_dir=CONFIGS, quiet=True)
 
