@@ -85,9 +85,11 @@ def to_table(folder: Path, out: Path, form: str) -> None:
         RunFolderError: The folder has no trials, or they are damaged.
         OSError: The file cannot be written.
     """
+    import pandas as pd
+
     table = _table(folder)
     if form == "parquet":
-        for name in table.select_dtypes(include="object"):
+        for name in [name for name in table if pd.api.types.is_object_dtype(table[name])]:
             table[name] = table[name].map(lambda v: v if v is None or isinstance(v, str) else json.dumps(v))
         table.to_parquet(out, index=False)
     else:

@@ -1,0 +1,52 @@
+"""Run folders of earlier versions: every later version must open them.
+
+A new format of run folders gets a folder of its own beside `v1`; nothing in the old ones is ever changed. They were
+written by a search with preset=smoke; weights and drawings were taken out.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rankitect.export import main as export
+from rankitect.graph import Architecture
+from rankitect.reports import write_report
+from rankitect.study.store import Store
+from rankitect.study.summary import read_summary
+
+RUNS = sorted(p for p in (Path(__file__).parent / "old_runs").glob("*/*") if p.is_dir())
+
+
+@pytest.fixture(params=RUNS, ids=lambda p: f"{p.parent.name}-{p.name}")
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(request.param, tmp_path / "run"))
+
+
+def test_there_are_old_runs() -> None:
+    assert {p.name for p in RUNS} >= {"ranking_blocks", "mobile_llm"}
+
+
+def test_its_trials_are_read(run: Path) -> None:
+    with Store(run / "study.db", Architecture.from_json, readonly=True) as store:
+        trials = store.trials
+    assert len(trials) == len((run / "trials.csv").read_text().splitlines()) - 1
+    assert all(t.ok for t in trials)
+    assert {t.architecture.fingerprint for t in trials} >= {p.fingerprint for p in read_summary(run).pareto}
+
+
+def test_its_report_is_written_with_a_production_comparison(run: Path) -> None:
+    page = write_report(run)
+    report = json.loads((page.parent / "report.json").read_text())
+    cards = {c["id"]: c for c in report["cards"]}
+    assert cards["launch"]["status"] != "NA"
+    assert cards["quality"]["tables"][0]["rows"]
+    assert (cards["calibration"]["status"] == "NA") == (run / "examples.json").exists()
+    assert cards["front"]["status"] != "NA"
+
+
+def test_it_is_exported(run: Path, tmp_path: Path) -> None:
+    assert export([f"run={run}", "to=parquet", f"out={tmp_path / 'x.parquet'}"]) == 0
