@@ -219,6 +219,15 @@ class Language:
             raise ConfigError("a language search compares with pruned versions of its backbone, not with modules")
         self.space.validate(architecture)
 
+    def record(self, parts: Parts) -> None:
+        """Leave what a report needs to know of the text in the run folder."""
+        from rankitect.production.evidence import save_facts
+
+        text = self.task.text
+        splits = {n: {"tokens": s.tokens, "documents": len(s.documents)} for n, s in text.splits.items()}
+        about = {"data": text.name, "fingerprint": text.fingerprint, "splits": splits, "backbone": self.config.backbone}
+        save_facts(parts.folder, {**about, "healing": f"{parts.config.heal.tokens:,} tokens"})
+
     def shared(self) -> dict[str, bytes]:
         """What processes that measure candidates need of this one."""
         from rankitect.domains.shared_weights import sent

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from rankitect.data.files import write_atomically
 from rankitect.errors import RunFolderError
 
-__all__ = ["LOSSES", "ROWS", "Evidence", "Slicing", "load_evidence", "save_rows"]
+__all__ = ["FACTS", "LOSSES", "ROWS", "Evidence", "Slicing", "load_evidence", "save_facts", "save_rows"]
 
 ROWS = "rows.safetensors"
 LOSSES = "losses.safetensors"
+FACTS = "data.json"
 _DAY = 86_400_000_000  # microseconds
 _ARRAYS = ("labels", "weights", "clusters", "days")
 
@@ -136,6 +137,16 @@ def save_rows(
     write_atomically(path, lambda part: save_file(whole, part, {"about": json.dumps(about)}))
 
 
+def save_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write what a report needs to know of a text.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    text = json.dumps(dict(facts), indent=1) + "\n"
+    write_atomically(folder / FACTS, lambda part: part.write_text(text, encoding="utf-8"))
+
+
 def load_evidence(folder: Path) -> Evidence | None:
     """The rows of a run folder: clicks from `rows.safetensors`, text from `examples.json`; None where it has neither.
 
@@ -194,7 +205,9 @@ def _text(path: Path) -> Evidence:
         clusters = np.asarray(found["clusters"], np.int64)
         if any(v.shape[1] != len(clusters) for v in losses.values()):
             raise ValueError("a model has another number of windows")
-        return Evidence(str(found["metric"]), losses, clusters=clusters)
+        facts = path.with_name(FACTS)
+        known = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
+        return Evidence(str(found["metric"]), losses, clusters=clusters, facts=known)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise RunFolderError(
             f"{path} is damaged ({error}). Repeat the search's command: it writes the file again."

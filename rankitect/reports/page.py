@@ -103,7 +103,10 @@ def content_of(run: Run, baseline: str | None = None, candidate: str | None = No
         ledger_card(run),
         reproduce_card(run, made),
     ]
-    names = {} if isinstance(case, str) else {"candidate": case.prints[0], "baseline": case.production.name}
+    names: dict[str, JSON] = (
+        {} if isinstance(case, str) else {"candidate": case.prints[0], "baseline": case.production.name}
+    )
+    names |= {"asked": {"candidate": candidate, "baseline": baseline}}  # what `verified` asks for again
     return Content(cards, _tiles(run), made, dict(names))
 
 
@@ -118,7 +121,7 @@ def verified(folder: Path, report: Mapping[str, Any]) -> list[Check]:
         RunFolderError: The folder is not a run folder or is damaged, or the report is of an older version.
     """
     run = load_run(folder)
-    chosen = report["compared"]
+    chosen = report["compared"].get("asked", {})
     now = _data(run, content_of(run, chosen.get("baseline"), chosen.get("candidate")))
     return compared(report, json.loads(json.dumps(now)), run)
 

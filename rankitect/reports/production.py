@@ -189,9 +189,10 @@ def _value_cell(metric: Metric) -> Cell:
 
 def _spread_table(case: Case, found: Change) -> Table:
     sampling = Cell(f"±{100 * found.sampling:.2g}%", found.sampling)
-    seeds = Cell(f"{found.seeds[0]} and {found.seeds[1]} seeds")
+    single = found.seeds == (1, 1)
+    seeds = Cell("one seed each" if single else f"{found.seeds[0]} and {found.seeds[1]} seeds")
     if found.seeding is None:
-        seeding = Cell("unknown", note="one seed each")
+        seeding = Cell("unknown")
     else:
         seeding = Cell(f"±{100 * found.seeding:.2g}%", found.seeding)
     over = f"{found.rows:,} {_rows_word(case)}" + (f", {found.clusters:,} clusters" if found.clusters else "")

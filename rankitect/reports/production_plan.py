@@ -59,7 +59,7 @@ def cost_card(case: Case | str) -> Card:
         word = "less" if found.value < 0 else "more"
         finding = (
             f"{case.titles[0]} needs {as_percent(abs(found.value))} {word} than {case.names[1]} in "
-            f"{readable_name(cost.name)}."
+            f"{_lower(readable_name(cost.name))}."
         )
     return Card(
         "cost",
@@ -73,6 +73,10 @@ def cost_card(case: Case | str) -> Card:
         else "no latency was measured on an exported model: search with device=host (or android)",
         tables=tuple(tables),
     )
+
+
+def _lower(name: str) -> str:
+    return name if name[1:2].isupper() else name[:1].lower() + name[1:]
 
 
 def experiment_card(case: Case | str) -> Card:
@@ -192,6 +196,12 @@ def rollout_card(case: Case | str) -> Card:
         return Card("rollout", title, "There is nothing to roll out.", reason=case)
     ours, theirs = case.names
     artifacts = sorted(case.candidate.artifacts)
+    of_clicks = case.evidence is not None and case.evidence.of_clicks
+    calibration = (
+        "Calibration guardrail",
+        "predicted over observed within 0.9 to 1.1 in every hour with 10,000 rows",
+        "ramp",
+    )
     steps = [
         ("Feature parity", "serving computes every feature as training did, on logged requests", "before"),
         (
@@ -207,7 +217,7 @@ def rollout_card(case: Case | str) -> Card:
         ("50%", "the planned length: the decision", "ramp"),
         ("Latency guardrail", "p99 of the service at most 5% above production, or stop", "ramp"),
         ("Error guardrail", "failed or defaulted predictions at most 0.1%, or stop", "ramp"),
-        ("Calibration guardrail", "predicted over observed within 0.9 to 1.1 in every hour with 10,000 rows", "ramp"),
+        *([calibration] if of_clicks else []),
         ("Product guardrails", "revenue, complaints, hides: limits to be set by you", "ramp"),
     ]
     return Card(
@@ -229,12 +239,25 @@ def rollout_card(case: Case | str) -> Card:
     )
 
 
+_LIMITS = {
+    True: "offline quality on logged rows: what the live model did not show has no label, so a better offline metric "
+    "is a reason to test, not to launch",
+    False: "perplexity on held-out text: what the model says to people, and in other domains and languages, needs its "
+    "own evaluation",
+}
+_PRIVACY = {
+    True: "identifiers are hashed into table rows; whoever holds the weights can test whether one was trained on",
+    False: "a pruned model keeps what its backbone has memorised of its training text",
+}
+
+
 def model_card(case: Case | str) -> Card:
     """What the model is, what it was trained on, and where it must not be used."""
     title = "Model card"
     if isinstance(case, str):
         return Card("model", title, "There is no model to describe.", reason=case)
     facts: Mapping[str, Any] = {} if case.evidence is None else case.evidence.facts
+    of_clicks = case.evidence is not None and case.evidence.of_clicks
     rows: list[tuple[str, str]] = [
         ("Model", f"{case.names[0]} of {case.run.summary.space}, fingerprint {case.candidate.fingerprint}"),
         ("Found by", f"{case.run.summary.controller}, seed {case.run.summary.seed}"),
@@ -244,25 +267,18 @@ def model_card(case: Case | str) -> Card:
         rows.append(
             ("Data", f"{facts.get('data')} (SHA-256 of content and encoding {str(facts.get('fingerprint'))[:16]})")
         )
-        rows.append(("Label", str(facts.get("label"))))
-        rows.append(("Division", str(facts.get("division"))))
+        named = ("label", "division", "backbone", "healing")
+        rows += [(key.capitalize(), str(facts[key])) for key in named if facts.get(key)]
         for name, split in facts.get("splits", {}).items():
+            counts = [f"{split[key]:,} {key}" for key in ("rows", "tokens", "documents") if key in split]
             rate = split.get("base_rate")
-            text = f"{split.get('rows'):,} rows" + ("" if rate is None else f", base rate {as_percent(rate, 2)}")
-            rows.append((f"{name.capitalize()} rows", text))
+            rows.append((name.capitalize(), ", ".join(counts + ([f"base rate {as_percent(rate, 2)}"] if rate else []))))
         windows = [name for name in ("train_window", "test_window") if name in facts]
         rows += [(readable_name(name), " to ".join(facts[name]) + " UTC") for name in windows]
     rows += [
         ("Intended use", "the task above, on traffic like the training data; anything else needs a new evaluation"),
-        (
-            "Limits",
-            "offline quality on logged rows: what the live model did not show has no label, so a better offline metric "
-            "is a reason to test, not to launch",
-        ),
-        (
-            "Privacy",
-            "identifiers are hashed into table rows; whoever holds the weights can test whether one was trained on",
-        ),
+        ("Limits", _LIMITS[of_clicks]),
+        ("Privacy", _PRIVACY[of_clicks]),
     ]
     known = bool(facts)
     return Card(

@@ -11,14 +11,14 @@ from typing import Any
 
 from rankitect.data.files import file_sha256
 from rankitect.errors import RunFolderError
-from rankitect.production.evidence import LOSSES, ROWS
+from rankitect.production.evidence import FACTS, LOSSES, ROWS
 from rankitect.reports.cards import JSON
 from rankitect.reports.case import Case
 from rankitect.reports.reading import Run
 
 __all__ = ["Check", "compared", "reproduction_of"]
 
-_FILES = ("config.yaml", "summary.json", "trials.csv", ROWS, "examples.json", "contrasts.json")
+_FILES = ("config.yaml", "summary.json", "trials.csv", ROWS, FACTS, "examples.json", "contrasts.json")
 
 
 def reproduction_of(run: Run, case: Case | str) -> dict[str, JSON]:

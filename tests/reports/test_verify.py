@@ -29,6 +29,12 @@ def test_a_report_as_it_was_written_holds(run: Path, capsys: pytest.CaptureFixtu
     assert failures(capsys) == set()
 
 
+def test_a_report_on_another_pair_holds_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_report(run, candidate="2")
+    assert main([str(run)]) == 0
+    assert failures(capsys) == set()
+
+
 def test_a_changed_number_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run / "report" / "report.json"
     report = json.loads(path.read_text())
