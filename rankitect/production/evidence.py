@@ -201,7 +201,8 @@ def _known(folder: Path) -> list[dict[str, Any]]:
 def _text(path: Path) -> Evidence:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        losses = {str(k): np.atleast_2d(np.asarray(v, np.float32)) for k, v in found["models"].items()}
+        more = found.get("more_seeds", {})
+        losses = {str(k): np.asarray([v, *more.get(k, [])], np.float32) for k, v in found["models"].items()}
         clusters = np.asarray(found["clusters"], np.int64)
         if any(v.shape[1] != len(clusters) for v in losses.values()):
             raise ValueError("a model has another number of windows")

@@ -137,6 +137,7 @@ class Outputs:
     def _write_examples(self) -> None:
         """examples.json: what the final evaluator saw of each example (`notes["examples"]`), for paired comparisons."""
         models: dict[str, Any] = {}
+        more: dict[str, list[Any]] = {}
         about: dict[str, Any] = {}
         for trial in self.store.trials:
             notes = trial.measurement.notes if trial.measurement is not None and trial.evaluator == self.final else {}
@@ -145,10 +146,14 @@ class Outputs:
                 continue
             same = {"metric": given["metric"], "clusters": given["clusters"]}
             about = about or same
-            if same == about:
-                models.setdefault(trial.architecture.fingerprint, given["values"])
+            fingerprint = trial.architecture.fingerprint
+            if same == about and fingerprint in models and trial.duplicate_of is None:
+                more.setdefault(fingerprint, []).append(given["values"])
+            elif same == about:
+                models.setdefault(fingerprint, given["values"])
         if models:
-            write_atomic(self.folder.path / "examples.json", json.dumps({**about, "models": models}) + "\n")
+            text = json.dumps({**about, "models": models, "more_seeds": more})
+            write_atomic(self.folder.path / "examples.json", text + "\n")
 
     def _write_contrasts(self) -> None:
         """contrasts.json: trials that answer a question of design (tag `contrasts`), and what each example gave."""
