@@ -103,6 +103,8 @@ def lower(
             buffer = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=memory)).buffer
     except Exception as error:
         raise DeployError(f"The model cannot be exported: {_first_line(error)}") from error
+    finally:
+        _forget()
     portable: dict[str, int] = {}
     for _, by_name, _ in counts:
         portable = {k: portable.get(k, 0) + by_name.get(k, 0) for k in {**portable, **by_name}}
@@ -169,6 +171,16 @@ def require_runtime() -> None:
             "ExecuTorch is not installed: pip install 'rankitect[deploy]' (in this repository: "
             "make venv EXTRAS=deploy)."
         )
+
+
+def _forget() -> None:
+    """Empty a cache of ExecuTorch's that keeps every graph it has seen alive, with weights and program: at 135M
+    parameters nearly a gigabyte for each export of a process."""
+    from executorch.exir.backend import utils
+
+    if hasattr(utils.is_same_node, "cache_clear"):
+        utils.is_same_node.cache_clear()
+    gc.collect()
 
 
 def _partitioner(quick: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
@@ -51,6 +52,18 @@ def test_equal_weights_are_stored_once(exported):
     weights = sum(4 * p.numel() for p in made.parameters())
     table = 4 * made.owner("embed").get_parameter("weight").numel()
     assert (folder / PROGRAM).stat().st_size < 1.3 * (weights + table) + 100_000
+
+
+def test_an_export_leaves_nothing_behind(tmp_path):
+    """ExecuTorch keeps what it has seen in a cache: searches that export many models once ran out of memory."""
+    from torch.export import ExportedProgram
+
+    gc.collect()
+    before = sum(isinstance(o, ExportedProgram) for o in gc.get_objects())
+    for seed in (0, 1):
+        export(tmp_path / str(seed), model(("full",), seed=seed), ByteTokenizer(), prompt=4, capacity=8)
+    gc.collect()
+    assert sum(isinstance(o, ExportedProgram) for o in gc.get_objects()) <= before
 
 
 def test_the_command_generates_text(exported, capsys):
