@@ -24,6 +24,9 @@ __all__ = ["OneShot"]
 class OneShot(SupernetSearch):
     """See the module. The screening evaluator measures each candidate with the weights that it inherits."""
 
+    wraps_evaluators = True
+    """Processes that measure need it as well: see `rankitect.study.join.build`."""
+
     class Config(SupernetConfig):
         """Keys of `controller`."""
 

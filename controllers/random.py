@@ -86,7 +86,7 @@ class Random:
 
     def waits(self) -> bool:
         """Before finalists are chosen, all screened ones must be known."""
-        return self._screen and self._asked >= self._draws()
+        return self._screen and not self._finals and self._asked >= self._draws()
 
     def ask(self, n: int) -> list[Proposal]:
         """Screens band after band, as long as the budget allows, then one finalist of each band."""

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rankitect.reports.page import verified
 
     try:
-        path = _report(options.report)
+        path = _report(options.report.resolve())
         checks = verified(path.parent.parent, _read(path))
     except RankitectError as error:
         print(f"Error: {error}", file=sys.stderr)

@@ -69,6 +69,8 @@ def resolve(overrides: Sequence[str], extra_folder: Path | None = None) -> Resol
     except ValidationError as error:
         raise _explain(error, "", raw, composed, _known_keys(SearchConfig)) from None
     data = config.model_dump(mode="json")
+    if data["runner"]["ahead"] is None:  # what is found depends on it: the hash must know it
+        data["runner"]["ahead"] = data["runner"]["workers"] - 1
     plugins, mistakes = {}, []
     for section in _SECTIONS:
         part = _at(raw, section)

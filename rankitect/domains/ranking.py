@@ -341,8 +341,11 @@ class Ranking:
     # --- hooks of the study -----------------------------------------------------------------------------------------
     def check(self, parts: Parts) -> None:
         """Raise what can be known only now: splits of one class, constraints that no architecture meets."""
+        from rankitect.domains.ranking_rows import check_slices
+
         for split in ("train", "validation", "test"):
             self.task.require_classes(split)
+        check_slices(self.task.data, parts.config.report.slices)
         limits = self.limits()
         try:
             parts.space.sample(0, **limits)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from rankitect.production.evidence import ROWS, Slicing, save_rows
 if TYPE_CHECKING:
     from rankitect.data.ranking.dataset import RankingData, RankingSplit
 
-__all__ = ["record_rows", "slicings_of"]
+__all__ = ["check_slices", "record_rows", "slicings_of"]
 
 PARTS = 12
 """Parts of a division at most; the rarest are one."""
@@ -62,6 +61,20 @@ def record_rows(data: RankingData, folder: Path, slices: Sequence[str] | None, l
     )
 
 
+def check_slices(data: RankingData, slices: Sequence[str] | None) -> list[str]:
+    """What test rows can be divided by.
+
+    Raises:
+        ConfigError: Something else was asked for.
+    """
+    names = [f.name for f in data.features.categorical]
+    known = [*([USERS] if data.split("test").groups is not None and USERS not in names else []), *names]
+    for name in slices or ():
+        if name not in known:
+            raise ConfigError(f"report.slices: there is no categorical feature '{name}': {', '.join(known)}.")
+    return known
+
+
 def slicings_of(data: RankingData, slices: Sequence[str] | None = None) -> list[Slicing]:
     """Divisions of the test rows: by value where a feature has few, else by how often training rows have the value.
 
@@ -72,11 +85,8 @@ def slicings_of(data: RankingData, slices: Sequence[str] | None = None) -> list[
     Raises:
         ConfigError: There is no such feature.
     """
+    known = check_slices(data, slices)
     names = [f.name for f in data.features.categorical]
-    known = [*([USERS] if data.split("test").groups is not None and USERS not in names else []), *names]
-    for name in slices or ():
-        if name not in known:
-            raise ConfigError(f"report.slices: there is no categorical feature '{name}': {', '.join(known)}.")
     firsts = np.cumsum([0, *data.features.slots])[:-1]
     train, test = data.split("train"), data.split("test")
     found = []
@@ -117,8 +127,9 @@ def _before(data: RankingData) -> dict[int, tuple[int, int]]:
     groups = np.concatenate([_groups(s) for s in splits])
     users, codes = np.unique(groups, return_inverse=True)
     labels = np.concatenate([np.asarray(s.labels) for s in splits])
-    rows, clicks = np.bincount(codes), np.bincount(codes, weights=labels)
-    return {int(u): (int(n), round(c)) for u, n, c in zip(users, rows, clicks, strict=True)}
+    counts = np.concatenate([np.ones(s.rows) if s.weights is None else np.asarray(s.weights) for s in splits])
+    rows, clicks = np.bincount(codes, weights=counts), np.bincount(codes, weights=labels * counts)
+    return {int(u): (round(n), round(c)) for u, n, c in zip(users, rows, clicks, strict=True)}
 
 
 def _groups(split: RankingSplit) -> NDArray[np.int64]:
@@ -127,5 +138,5 @@ def _groups(split: RankingSplit) -> NDArray[np.int64]:
 
 
 def _window(times: NDArray[np.int64]) -> list[str]:
-    ends = (int(times.min()), int(times.max()))
-    return [datetime.fromtimestamp(t / 1e6, UTC).strftime("%Y-%m-%d %H:%M") for t in ends]
+    ends = np.asarray([times.min(), times.max()], np.int64).astype("datetime64[us]")
+    return [str(end)[:16].replace("T", " ") for end in np.datetime_as_string(ends, unit="m")]

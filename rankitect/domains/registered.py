@@ -60,7 +60,7 @@ class Registered:
                 made = self._architecture(entry)
                 self._known[made.fingerprint] = entry  # `fits` may ask for its space
                 self._fits(entry, made)
-            except RankitectError as error:
+            except (RankitectError, OSError, ValueError) as error:
                 self._refuse(entry.label, f"baseline {entry.label} does not fit this search and is left out: {error}")
                 continue
             found.append((entry, made))
@@ -85,6 +85,7 @@ class Registered:
                 {**{key: getattr(entry, key) for key in kept}, "live": entry.label in live},
             )
             for entry in known
+            if entry.label not in self._refused
         ]
 
     def _architecture(self, entry: Entry) -> Architecture:

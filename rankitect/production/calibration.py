@@ -66,6 +66,7 @@ def calibration(evidence: Evidence, fingerprint: str) -> Calibration:
         evidence: Rows of clicks.
         fingerprint: Of the model.
     """
+    evidence = _counted(evidence, fingerprint)
     assert evidence.labels is not None
     y, w = evidence.labels.astype(np.float64), _weights(evidence)
     p = evidence.predictions(fingerprint)[0]
@@ -91,6 +92,16 @@ def calibration_ratio(evidence: Evidence, fingerprint: str) -> Estimate:
     rate = float(np.average(y, weights=w))
     runs = [float(np.average(p, weights=w)) / rate for p in every]
     return seeded_estimate(_ratio(every.mean(0), y, w, evidence.clusters), runs)
+
+
+def _counted(evidence: Evidence, fingerprint: str) -> Evidence:
+    """The rows that count for something: those without weight may fill a tenth."""
+    if evidence.weights is None or evidence.labels is None or (evidence.weights > 0).all():
+        return evidence
+    kept = evidence.weights > 0
+    clusters = None if evidence.clusters is None else evidence.clusters[kept]
+    losses = {fingerprint: evidence.losses[fingerprint][:, kept]}
+    return Evidence(evidence.metric, losses, evidence.labels[kept], evidence.weights[kept], clusters)
 
 
 def _weights(evidence: Evidence) -> NDArray[np.float64]:

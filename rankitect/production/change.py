@@ -75,15 +75,19 @@ def change(
     Raises:
         KeyError: The rows know no such model.
     """
+    if evidence.weights is not None:
+        rows = (evidence.weights > 0) if rows is None else rows & (evidence.weights > 0)
     chosen = slice(None) if rows is None else rows
     ours, theirs = (evidence.losses[f][:, chosen].astype(np.float64) for f in (candidate, production))
     weights = None if evidence.weights is None else evidence.weights[chosen]
     clusters = None if evidence.clusters is None else evidence.clusters[chosen]
     over, runs = (_ratio if evidence.of_clicks else _log_ratio)(ours, theirs, weights, clusters)
+    if clusters is not None and len(np.unique(clusters)) < 2:
+        over = Estimate(over.value, math.inf, 0.0)  # of one user nothing is known about others
     whole = seeded_estimate(over, *runs)
     back = (lambda x: x) if evidence.of_clicks else (lambda x: math.expm1(min(x, 700.0)))
     low, high = whole.interval(confidence)
-    seeded = any(len(run) > 1 for run in runs)
+    seeded = all(len(run) > 1 for run in runs)
     return Change(
         value=back(whole.value),
         low=back(low),
@@ -160,7 +164,8 @@ def changes_by_slice(evidence: Evidence, candidate: str, production: str) -> lis
     """The change in every slice, corrected for how many there are; the worst first, then what was not tested."""
     from scipy import stats
 
-    every = [(s, i, s.codes == i) for s in evidence.slicings for i in range(len(s.parts))]
+    counted = np.ones(evidence.rows, bool) if evidence.weights is None else evidence.weights > 0
+    every = [(s, i, (s.codes == i) & counted) for s in evidence.slicings for i in range(len(s.parts))]
     sizes = [int(rows.sum()) for _, _, rows in every]
     tested = sum(size >= FEWEST for size in sizes)
     found = []
@@ -186,7 +191,7 @@ def changes_by_day(evidence: Evidence, candidate: str, production: str) -> list[
     names = np.datetime_as_string(days.astype("datetime64[D]")).tolist()
     found = []
     for i, name in enumerate(names):
-        rows = codes == i
+        rows = (codes == i) if evidence.weights is None else (codes == i) & (evidence.weights > 0)
         size = int(rows.sum())
         made = change(evidence, candidate, production, rows) if size >= FEWEST else None
         found.append(SliceChange("day", name, made, size))

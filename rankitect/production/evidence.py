@@ -186,8 +186,10 @@ def _losses(folder: Path, rows: int) -> dict[str, NDArray[np.float32]]:
     found: dict[str, list[NDArray[np.float32]]] = {}
     for path in sorted((folder / "trials").glob(f"*/{LOSSES}")):
         fingerprint = prints.get(path.parent.name.rpartition("-")[2])
+        if fingerprint is None:
+            continue
         values = load_file(path)["losses"]
-        if fingerprint is not None and len(values) == rows:
+        if len(values) == rows:
             found.setdefault(fingerprint, []).append(values)
     return {fingerprint: np.stack(values) for fingerprint, values in found.items()}
 

@@ -58,7 +58,7 @@ def variance_of(evidence: Evidence, config: ExperimentConfig) -> Variance | None
         return Variance(config.rate, config.variance, 0, None, "given in report.experiment")
     if evidence.labels is None or evidence.clusters is None:
         return None
-    clicks, rows = _sums(evidence.labels, evidence.clusters)
+    clicks, rows = _sums(evidence.labels, evidence.clusters, evidence.weights)
     if len(rows) < 2:
         return None
     rate = config.rate if config.rate is not None else float(clicks.sum() / rows.sum())
@@ -68,10 +68,13 @@ def variance_of(evidence: Evidence, config: ExperimentConfig) -> Variance | None
     return Variance(rate, unit, len(rows), _correlation(linear, evidence.before), source)
 
 
-def _sums(labels: NDArray[np.float32], clusters: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    clicks = np.bincount(clusters, weights=labels.astype(np.float64)).astype(np.float64)
-    rows = np.bincount(clusters).astype(np.float64)
-    return clicks, rows
+def _sums(
+    labels: NDArray[np.float32], clusters: NDArray[np.int64], weights: NDArray[np.float32] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Clicks and rows of each unit, as many as the rows stand for."""
+    count = np.ones(len(labels)) if weights is None else weights.astype(np.float64)
+    clicks = np.bincount(clusters, weights=labels.astype(np.float64) * count).astype(np.float64)
+    return clicks, np.bincount(clusters, weights=count).astype(np.float64)
 
 
 def _linear(clicks: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -61,7 +61,7 @@ class ExperimentConfig(BaseModel):
     )
     alpha: float = Field(default=0.05, gt=0, lt=0.5, description="two-sided level of the test")
     power: float = Field(default=0.8, gt=0.5, lt=1, description="chance to find an effect of the stated size")
-    effects: tuple[float, ...] = Field(
+    effects: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(0.005, 0.01, 0.02, 0.05), min_length=1, description="relative effects that sample sizes are shown for"
     )
     units_a_day: int | None = Field(

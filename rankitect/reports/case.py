@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rankitect.errors import RunFolderError
 from rankitect.production.calibration import calibration_ratio
 from rankitect.production.change import Change, SliceChange, change, changes_by_slice
 from rankitect.production.evidence import Evidence, load_evidence
-from rankitect.production.gates import GateResult, Observed, Verdict, judge, verdict_of
+from rankitect.production.gates import GateResult, Observed, Outcome, Verdict, judge, verdict_of
 from rankitect.production.settings import GateConfig
 from rankitect.reports.comparison import Comparison, Roles
 from rankitect.reports.reading import Baseline, Candidate, Metric, Run
@@ -61,6 +61,16 @@ class Case:
         """The relative change of the quality over the same rows."""
         return None if self.evidence is None else change(self.evidence, *self.prints)
 
+    @property
+    def chance_free(self) -> bool:
+        """Whether a change of quality is not from training at all: of one and the same model."""
+        return self.prints[0] == self.prints[1]
+
+    @property
+    def paired(self) -> bool:
+        """Whether the rows say how the quality itself changes."""
+        return self.change is not None and self.evidence is not None and self.roles.quality.name == self.evidence.metric
+
     @cached_property
     def slices(self) -> list[SliceChange]:
         """The change in every slice, the worst first."""
@@ -70,7 +80,18 @@ class Case:
     def results(self) -> list[GateResult]:
         """What came of each gate."""
         observed, missing = self._observed()
-        return judge(self.gates, observed, missing)
+        found = judge(self.gates, observed, missing)
+        if self.change is None or min(self.change.seeds) > 1 or self.chance_free:
+            return found
+        # Without a second seed nobody knows how far a retrained model would differ: that is no pass.
+        unsure = {"quality", "worst_slice", self.roles.quality.name}
+        reason = "one training seed: what another would give is not known (confirm.seeds)"
+        return [
+            replace(r, outcome=Outcome.OPEN, reason=reason)
+            if r.outcome is Outcome.PASS and r.gate.of == "change" and r.gate.metric in unsure
+            else r
+            for r in found
+        ]
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -97,21 +118,26 @@ class Case:
                 found[name, "value"] = Observed(metric.value, low, high)
             if (relative := self.relative(name)) is not None:
                 found[name, "change"] = relative
-        quality = self.roles.quality.name
-        if self.change is not None:
-            found[quality, "change"] = Observed(self.change.value, self.change.low, self.change.high)
+        if self.change is not None and self.evidence is not None:
+            # The same rows give log-loss and normalized entropy the same relative change, and no other metric.
+            for name in (self.evidence.metric, *(["log_loss"] if self.evidence.of_clicks else [])):
+                if name in self.candidate.metrics:
+                    found[name, "change"] = Observed(self.change.value, self.change.low, self.change.high)
         for role, objective in (("quality", self.roles.quality), ("cost", self.roles.cost)):
             for of in ("change", "value"):
                 if objective is not None and (objective.name, of) in found:
                     found[role, of] = found[objective.name, of]
         if self.evidence is not None and self.evidence.of_clicks:
-            ratios = [calibration_ratio(self.evidence, f) for f in self.prints]
-            found["calibration", "value"] = Observed(ratios[0].value, *ratios[0].interval())
-            found["calibration", "change"] = Observed.exact(ratios[0].value / ratios[1].value - 1)
+            ours, theirs = (calibration_ratio(self.evidence, f) for f in self.prints)
+            found["calibration", "value"] = Observed(ours.value, *ours.interval())
+            ratio = ours.value / theirs.value
+            # As if independent: wider than it is, as both are of the same rows.
+            error = 1.96 * ratio * math.hypot(ours.error / ours.value, theirs.error / theirs.value)
+            found["calibration", "change"] = Observed(ratio - 1, ratio - 1 - error, ratio - 1 + error)
         tested = [s.change for s in self.slices if s.change is not None]
         if tested:
-            worst = max(tested, key=lambda c: c.value)
-            found["worst_slice", "change"] = Observed(worst.value, worst.low, max(c.high for c in tested))
+            ends = max(c.value for c in tested), max(c.low for c in tested), max(c.high for c in tested)
+            found["worst_slice", "change"] = Observed(*ends)
         return found, self._missing()
 
     def _missing(self) -> dict[str, str]:

@@ -98,13 +98,17 @@ def _gate_row(case: Case, result: GateResult) -> tuple[Cell, ...]:
     name = {"quality": case.roles.quality.name, "cost": case.roles.cost.name if case.roles.cost else "cost"}
     shown = readable_name(name.get(gate.metric, gate.metric))
     condition = f"{shown}{' against production' if signed else ''}: {gate.bound_text(signed)}"
-    text: Cell = Cell("–", note=result.reason)
+    text = Cell("–", note=result.reason)
     if found is not None:
         ends = (signed_percent(found.value), signed_percent(found.low), signed_percent(found.high))
         value, low, high = ends if signed else (compact(found.value), compact(found.low), compact(found.high))
         text = Cell(value, found.value, note="" if found.low == found.high else f"{low} to {high}")
     word = _WORDS[result.outcome] + ("" if gate.required else " (decides nothing)")
-    return Cell(result.name), Cell(word, result.outcome.value, tone=_TONES[result.outcome]), text, Cell(condition)
+    why = ""
+    if result.outcome is Outcome.OPEN and result.reason:
+        word, why = "undecided", result.reason
+    verdict = Cell(word, result.outcome.value, note=why, tone=_TONES[result.outcome])
+    return Cell(result.name), verdict, text, Cell(condition)
 
 
 def quality_card(case: Case | str) -> Card:
@@ -115,7 +119,7 @@ def quality_card(case: Case | str) -> Card:
     ours, theirs = case.names
     objective = case.roles.quality
     name = readable_name(objective.name).lower()
-    found = case.change
+    found = case.change if case.paired else None
     rows = [_metric_row(case, n) for n in _qualities(case)]
     tables = [Table(("Metric", *case.titles, "Change"), tuple(rows), sortable=False)]
     if found is None:
@@ -172,11 +176,11 @@ def _qualities(case: Case) -> list[str]:
 def _metric_row(case: Case, name: str) -> tuple[Cell, ...]:
     ours, theirs = case.candidate.metrics[name], case.production.metrics[name]
     value = case.relative(name)
-    if name == case.roles.quality.name and case.change is not None:
+    if case.evidence is not None and name == case.evidence.metric and case.change is not None:
         value = Observed(case.change.value, case.change.low, case.change.high)
     relative = Cell("–")
     if value is not None:
-        paired = case.change is not None and name == case.roles.quality.name
+        paired = case.change is not None and case.evidence is not None and name == case.evidence.metric
         note = f"{signed_percent(value.low)} to {signed_percent(value.high)}, paired" if paired else ""
         relative = Cell(signed_percent(value.value), value.value, note=note)
     return Cell(readable_name(name)), _value_cell(ours), _value_cell(theirs), relative

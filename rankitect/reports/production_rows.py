@@ -123,8 +123,8 @@ def slices_card(case: Case | str) -> Card:
     if not tested:
         reason = f"no categorical feature divides the rows into parts of {FEWEST} rows or more."
         return Card("slices", title, "There are no slices to look at.", reason=reason)
-    worse = [s for s in tested if s.change is not None and s.change.value > 0 and (s.q_value or 1) < _SIGNIFICANT]
-    better = [s for s in tested if s.change is not None and s.change.value < 0 and (s.q_value or 1) < _SIGNIFICANT]
+    worse = [s for s in tested if s.change is not None and s.change.value > 0 and _significant(s)]
+    better = [s for s in tested if s.change is not None and s.change.value < 0 and _significant(s)]
     worst = tested[0]
     assert worst.change is not None
     small = len(case.slices) - len(tested)
@@ -148,6 +148,10 @@ def slices_card(case: Case | str) -> Card:
         tables=(Table(("Slice", "Rows", "Change", "p", "q"), tuple(_slice_row(s) for s in case.slices)),),
         figures=(_forest(_extremes(tested), "Change of the quality, below 0 is better"),),
     )
+
+
+def _significant(found: SliceChange) -> bool:
+    return found.q_value is not None and found.q_value < _SIGNIFICANT
 
 
 def _extremes(tested: Sequence[SliceChange]) -> list[SliceChange]:
@@ -177,7 +181,7 @@ def _slice_row(found: SliceChange) -> tuple[Cell, ...]:
     cells = (Cell("–"), Cell("–"), Cell("–"))
     if found.change is not None:
         c = found.change
-        tone = ("good" if c.value < 0 else "bad") if (found.q_value or 1) < _SIGNIFICANT else ""
+        tone = ("good" if c.value < 0 else "bad") if _significant(found) else ""
         note = f"{signed_percent(c.low)} to {signed_percent(c.high)}"
         q = Cell("–") if found.q_value is None else Cell(f"{found.q_value:.3f}", found.q_value)
         cells = (Cell(signed_percent(c.value), c.value, note=note, tone=tone), Cell(f"{c.p_value:.3f}", c.p_value), q)

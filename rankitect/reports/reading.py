@@ -149,7 +149,11 @@ class Run:
             given = yaml.safe_load(self.config)["report"]
             known = {k: v for k, v in given.items() if k in ReportConfig.model_fields}
             return ReportConfig.model_validate(known)
-        except (yaml.YAMLError, ValidationError, KeyError, TypeError, AttributeError):
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise RunFolderError(f"{self.folder / 'config.yaml'}: report.{where}: {first['msg']}.") from error
+        except (yaml.YAMLError, KeyError, TypeError, AttributeError):
             return ReportConfig()
 
     @property

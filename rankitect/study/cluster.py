@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
@@ -15,7 +16,7 @@ from rankitect.study.checks import one_line
 from rankitect.study.contracts import StopRequested
 from rankitect.study.records import Spent
 from rankitect.study.runners import Done, Job
-from rankitect.study.workers import Answer, Setup, Task, run_task
+from rankitect.study.workers import Answer, Setup, SetUpError, Task, run_task
 
 __all__ = ["Cluster"]
 
@@ -55,7 +56,8 @@ class Cluster:
         self._ray = _ray()
         self._own = not self._ray.is_initialized()
         if self._own:
-            self._connect(address, max(workers * cpus, 1.0))
+            self._connect(address, math.ceil(max(workers * cpus, 1.0)))
+        self._require(cpus, setup.gib)
         options: dict[str, Any] = {"num_cpus": cpus, "max_retries": 0}
         if setup.gib is not None:
             options["memory"] = int(setup.gib * 2**30)
@@ -64,10 +66,10 @@ class Cluster:
         self._shared = self._ray.put({})
         self._running: dict[Any, tuple[Job, float]] = {}
 
-    def _connect(self, address: str | None, cpus: float) -> None:
+    def _connect(self, address: str | None, cpus: int) -> None:
         paths = os.pathsep.join(p for p in sys.path if p)
         given: dict[str, Any] = {"runtime_env": {"env_vars": {"PYTHONPATH": paths}}}
-        given |= {"address": address} if address is not None else {"num_cpus": int(cpus), "include_dashboard": False}
+        given |= {"address": address} if address is not None else {"num_cpus": cpus, "include_dashboard": False}
         try:
             _knock(address)  # Ray itself would try for minutes
             self._ray.init(log_to_driver=False, logging_level="error", **given)
@@ -77,6 +79,18 @@ class Cluster:
                 f"{where} ({one_line(error)}). Start one with `ray start --head` and give the address that it prints, "
                 "or leave runner.address out to have one started here."
             ) from error
+
+    def _require(self, cpus: float, gib: float | None) -> None:
+        """See that some node can run a trial at all, and begin no more than the cluster has processors for: what waits
+        in its queue would seem to take long."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        need = {"CPU": cpus, "memory": (gib or 0.0) * 2**30}
+        if not any(all(node.get(kind, 0.0) >= amount for kind, amount in need.items()) for node in nodes):
+            has = ", ".join(f"{n.get('CPU', 0):g} processors and {n.get('memory', 0) / 2**30:.1f} GiB" for n in nodes)
+            raise ConfigError(
+                f"No node of the Ray cluster can run a trial of runner.cpus={cpus:g} and runner.trial_gib={gib}: {has}."
+            )
+        self.workers = max(1, min(self.workers, int(sum(node.get("CPU", 0.0) for node in nodes) / cpus)))
 
     def start(self, shared: Mapping[str, bytes]) -> None:
         """Hand what evaluators have learned to all nodes."""
@@ -118,6 +132,8 @@ class Cluster:
         try:
             answer: Answer = self._ray.get(reference)
         except RayTaskError as error:
+            if isinstance(error.cause, SetUpError):
+                raise ConfigError(f"A worker cannot be set up: {error.cause}") from error
             return Done(job.number, None, one_line(error.cause or error), str(error), spent)
         except RayError as error:
             cause = f"the worker or node that measured it was lost ({type(error).__name__})"

@@ -113,6 +113,14 @@ class Dispatch:
             self._running.clear()
             raise
 
+    def abandon(self) -> None:
+        """Give up what is running; it is measured again when the study goes on, and that is no fault of the trial."""
+        if self._running:
+            self._runner.cancel()
+        for number in self._running:
+            self._store.wait(number, count_attempt=False)
+        self._running.clear()
+
     def _drained(self) -> str | None:
         """Finish what was begun."""
         while self._running:

@@ -116,14 +116,13 @@ class RunFolder:
             raise
 
     def _own(self, force: bool) -> None:
-        import yaml  # type: ignore[import-untyped]
-
         # Before the first trial is recorded nothing depends on the configuration, so a mistake in it may be corrected.
         if self.config_path.exists() and self.store_path.exists():
             old = self._read_config()
             lines = difference(old, self.config)
             self.resumed = True
             if not lines:
+                self._update(old)
                 return
             if not force:
                 changes = "\n".join(f"  {line}" for line in lines)
@@ -132,8 +131,22 @@ class RunFolder:
                     "change, or go on in it all the same with resume=force (finished trials are then reused)."
                 )
             write_atomic(self.path / "config.previous.yaml", self.config_path.read_text(encoding="utf-8"))
-        header = f"# The resolved configuration of this run. Hash: {config_hash(self.config)}\n"
-        write_atomic(self.config_path, header + yaml.safe_dump(dict(self.config), sort_keys=False, allow_unicode=True))
+        self._write_config(self.config)
+
+    def _update(self, old: dict[str, Any]) -> None:
+        """Take over keys without effect on results; but gates stay as they were registered."""
+        new = json.loads(json.dumps(self.config))
+        gates = old.get("report", {}).get("gates") if isinstance(old.get("report"), dict) else None
+        if gates is not None and "report" in new and new["report"].get("gates") != gates:
+            new["report"]["gates"] = gates
+            logging.getLogger("rankitect").warning("report.gates stay as they were when the run began")
+        self._write_config(new)
+
+    def _write_config(self, config: Mapping[str, Any]) -> None:
+        import yaml  # type: ignore[import-untyped]
+
+        header = f"# The resolved configuration of this run. Hash: {config_hash(config)}\n"
+        write_atomic(self.config_path, header + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
     def _read_config(self) -> dict[str, Any]:
         import yaml

@@ -46,13 +46,14 @@ def runner_of(resolved: Resolved, folder: Path, stop: Callable[[], bool]) -> Run
 
     def setup(run_folder: str | None, threads: int | None) -> Setup:
         key = hashlib.sha256(json.dumps([resolved.data, str(folder.resolve()), os.getpid()]).encode()).hexdigest()
-        return Setup(data, threads, c.trial_gib, key, run_folder)
+        seconds = 60 * c.trial_minutes if c.trial_minutes is not None and run_folder is not None else None
+        return Setup(data, threads, c.trial_gib, key, run_folder, seconds)
 
     share = max(1, len(os.sched_getaffinity(0)) // c.workers) if hasattr(os, "sched_getaffinity") else 1
     if c.kind == "local":
         from rankitect.study.pool import Pool
 
-        return Pool(c.workers, setup(str(folder.resolve()), c.threads or share), c.trial_minutes, stop)
+        return Pool(c.workers, setup(str(folder.resolve()), c.threads or share), stop)
     from rankitect.study.cluster import Cluster
 
     threads = c.threads or max(1, round(c.cpus))

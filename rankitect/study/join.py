@@ -84,7 +84,7 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
         resolved: The checked configuration.
         folder: The run folder.
         say: Shows a sentence to the user.
-        measuring: Only what measures: no controller, baselines or exporter, as a worker needs none.
+        measuring: Only what measures: no baselines or exporter, and a controller only where it changes evaluators.
 
     Raises:
         RankitectError: A part cannot be made from what the user gave.
@@ -102,9 +102,11 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
         if section in plugins:
             parts.evaluators[section.rpartition(".")[2]] = _make(plugins[section], parts)
     parts.decode = _decoder(parts.space)
-    if measuring:
+    if measuring and not getattr(plugins["controller"].target, "wraps_evaluators", False):
         return parts
     parts.controller = _make(plugins["controller"], parts)
+    if measuring:
+        return parts
     for hook in (parts.task, parts.space):
         if not parts.baselines and (baselines := getattr(hook, "baselines", None)):
             parts.baselines = list(baselines(parts))

@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as wait_for
+from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
+from rankitect.errors import ConfigError
 from rankitect.study.checks import one_line
 from rankitect.study.contracts import StopRequested
 from rankitect.study.records import Spent
 from rankitect.study.runners import Done, Job
-from rankitect.study.workers import Answer, Setup, Task, quiet, run_task
+from rankitect.study.workers import TOO_LONG, Answer, Setup, SetUpError, Task, quiet, run_task
 
 if TYPE_CHECKING:
     from pebble import ProcessPool
@@ -30,15 +32,11 @@ class Pool:
     Args:
         workers: How many.
         setup: What they need.
-        minutes: A trial that takes longer fails; None for no limit.
         stop: Whether the user asked to stop.
     """
 
-    def __init__(
-        self, workers: int, setup: Setup, minutes: float | None = None, stop: Callable[[], bool] = lambda: False
-    ) -> None:
+    def __init__(self, workers: int, setup: Setup, stop: Callable[[], bool] = lambda: False) -> None:
         self.workers, self._setup, self._stop = workers, setup, stop
-        self._seconds = None if minutes is None else 60.0 * minutes
         self._shared: Mapping[str, bytes] = {}
         self._pool: ProcessPool | None = None
         self._running: dict[Future[Any], tuple[Job, float]] = {}
@@ -52,7 +50,7 @@ class Pool:
 
     def submit(self, job: Job) -> None:
         """Begin a job."""
-        if self._pool is None:
+        if self._pool is None or not self._pool.active:
             from pebble import ProcessPool
 
             # Spawned, not forked: a fork of a process with threads (torch's) may hang.
@@ -60,7 +58,7 @@ class Pool:
             self._pool = ProcessPool(max_workers=self.workers, initializer=quiet, context=context)
         task = Task.of(job, shared_disk=True)
         arguments = [self._setup, self._shared, task]
-        self._running[self._pool.schedule(run_task, args=arguments, timeout=self._seconds)] = (job, time.monotonic())
+        self._running[self._pool.schedule(run_task, args=arguments)] = (job, time.monotonic())
 
     def wait(self) -> list[Done]:
         """What has ended within a moment."""
@@ -75,13 +73,18 @@ class Pool:
         spent = Spent(seconds=time.monotonic() - started)
         try:
             answer: Answer = future.result()
-        except TimeoutError:
-            minutes = (self._seconds or 0.0) / 60
-            return Done(job.number, None, f"it took longer than runner.trial_minutes={minutes:g}", "", spent)
         except ProcessExpired as error:
+            if error.exitcode == TOO_LONG:
+                minutes = (self._setup.seconds or 0.0) / 60
+                return Done(job.number, None, f"it took longer than runner.trial_minutes={minutes:g}", "", spent)
             cause = f"the process that measured it ended with code {error.exitcode} (out of memory?)"
             return Done(job.number, None, cause, "", spent, lost=True)
-        except Exception as error:  # of the set-up of a worker: no trial's fault, but each would meet it
+        except BrokenProcessPool as error:
+            self._pool = None
+            return Done(job.number, None, f"the pool of processes broke ({one_line(error)})", "", spent, lost=True)
+        except SetUpError as error:
+            raise ConfigError(f"A process that measures trials cannot be set up: {error}") from error
+        except Exception as error:
             return Done(job.number, None, one_line(error), "", spent)
         return answer.done
 

@@ -179,6 +179,8 @@ class Study:
                 self._confirm()
         except StopRequested:
             ended = "interrupted"
+        finally:
+            self.dispatch.abandon()
         self.ledger.save()
         self.logger.info("ended: %s", ended)
         return Outcome(ended, self._write(ended, with_candidates=ended != "interrupted"))
@@ -242,6 +244,9 @@ class Study:
         self._runner.start(self.task.shared() if hasattr(self.task, "shared") else {})
         batches = self._batches()
         whole = list(itertools.takewhile(lambda n: _whole(batches[n]), sorted(batches)))
+        if self.limits.ahead and hasattr(controller, "waits"):
+            # As far as an undisturbed run would have told it by now, and no further: what it proposes depends on that.
+            whole = whole[: max(0, len(batches) - self.limits.ahead - 1)]
         controller.recover([trial for number in whole for trial in batches[number]])
         open_ = deque(number for number in sorted(batches) if number not in whole)
         reopen = getattr(controller, "reopen", None)

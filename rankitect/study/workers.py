@@ -7,15 +7,25 @@ import os
 import resource
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rankitect.study.checks import one_line
 from rankitect.study.contracts import TrialContext
 from rankitect.study.runners import Done, Job, measure
 
-__all__ = ["Setup", "Task", "run_task"]
+__all__ = ["TOO_LONG", "Answer", "SetUpError", "Setup", "Task", "quiet", "run_task"]
+
+TOO_LONG = 77
+"""Exit code of a process whose trial took longer than allowed."""
+
+
+class SetUpError(Exception):
+    """A worker cannot make the parts that measure: no trial is to blame."""
+
 
 _BUILT: dict[str, Any] = {}
 """The parts of the latest setup: a worker measures many trials of one study."""
@@ -30,6 +40,7 @@ class Setup:
         threads: Of torch.
         gib: Memory that the process may take; None for any.
         key: Equal for equal setups of one study.
+        seconds: After which a process that still measures a trial ends itself with code `TOO_LONG`; None for no limit.
         run_folder: Where workers can write artifacts themselves; None where they have no disk in common with the study.
     """
 
@@ -38,6 +49,7 @@ class Setup:
     gib: float | None
     key: str
     run_folder: str | None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,22 +98,33 @@ def run_task(setup: Setup, shared: Mapping[str, bytes], task: Task) -> Answer:
         shared: What evaluators have learned in the study's own process.
         task: The task.
     """
-    parts = _parts(setup, shared)
+    try:
+        parts = _parts(setup, shared)
+    except Exception as error:
+        raise SetUpError(one_line(error)) from error
     architecture = parts.decode(task.architecture)
     if task.folder is not None and setup.run_folder is not None:
-        return Answer(_measured(parts, task, architecture, Path(setup.run_folder), Path(task.folder)))
+        return Answer(_measured(parts, task, architecture, Path(setup.run_folder), Path(task.folder), setup.seconds))
     with tempfile.TemporaryDirectory(prefix="rankitect-") as place:
         run = Path(place)
         folder = run / "trials" / f"{task.number:06d}-{architecture.fingerprint[:8]}"  # as in the study's own folder
         folder.mkdir(parents=True)
-        done = _measured(parts, task, architecture, run, folder)
+        done = _measured(parts, task, architecture, run, folder, setup.seconds)
         files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
     return Answer(done, files)
 
 
-def _measured(parts: Any, task: Task, architecture: Any, run: Path, folder: Path) -> Done:
+def _measured(parts: Any, task: Task, architecture: Any, run: Path, folder: Path, seconds: float | None) -> Done:
     job = Job(task.number, architecture, task.evaluator, task.seed, folder)
-    return measure(parts.evaluators[task.evaluator], job, TrialContext(run, folder, task.seed))
+    limit = threading.Timer(seconds, os._exit, [TOO_LONG]) if seconds is not None else None
+    if limit is not None:
+        limit.daemon = True
+        limit.start()
+    try:
+        return measure(parts.evaluators[task.evaluator], job, TrialContext(run, folder, task.seed))
+    finally:
+        if limit is not None:
+            limit.cancel()
 
 
 def _parts(setup: Setup, shared: Mapping[str, bytes]) -> Any:
@@ -128,8 +151,12 @@ def _silent(text: str) -> None:
 
 
 def quiet() -> None:
-    """Let Ctrl-C be the study's matter, and keep what libraries print away from its progress."""
+    """Let Ctrl-C be the study's matter, end with it however it ends, keep what libraries print from its progress."""
+    import ctypes
     import signal
+
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     nowhere = os.open(os.devnull, os.O_WRONLY)

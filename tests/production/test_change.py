@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rankitect.production.calibration import calibration
 from rankitect.production.change import (
     FEWEST,
     change,
@@ -141,3 +142,32 @@ def test_a_slicing_keeps_every_row_in_a_part_of_its_own_or_the_rest(codes: list[
     for part, code in zip(found.codes.tolist(), codes, strict=True):
         if part >= 0 and found.parts[part] != "other":
             assert found.parts[part] == "abcdef"[code]
+
+
+def test_what_is_known_of_one_user_says_nothing_of_others() -> None:
+    rows = evidence(seeds=1)
+    assert rows.clusters is not None
+    alone = dataclasses.replace(rows, clusters=np.zeros_like(rows.clusters))
+    found = change(alone, OURS, THEIRS)
+    assert not found.separated
+    assert found.p_value == 1
+    assert found.value == change(rows, OURS, THEIRS).value
+
+
+def test_rows_without_weight_count_for_nothing() -> None:
+    codes = np.repeat([0, 1], [3000, 1000]).astype(np.int16)
+    weights = np.where(codes == 1, 0.0, 1.0).astype(np.float32)
+    rows = evidence(slicings=(Slicing("x", codes, ("kept", "sampled away")),), days=2)
+    weighted = dataclasses.replace(rows, weights=weights)
+    (only,) = changes_by_slice(weighted, OURS, THEIRS)
+    assert only.part == "kept"
+    assert change(weighted, OURS, THEIRS).value == pytest.approx(change(rows, OURS, THEIRS, codes == 0).value)
+    assert all(d.rows <= 3000 for d in changes_by_day(weighted, OURS, THEIRS))
+    assert calibration(weighted, OURS).buckets[0].rows == 300
+
+
+def test_a_spread_over_seeds_needs_more_than_one_of_each() -> None:
+    rows = evidence()
+    single = dataclasses.replace(rows, losses={OURS: rows.losses[OURS][:1], THEIRS: rows.losses[THEIRS]})
+    assert change(single, OURS, THEIRS).seeding is None
+    assert change(rows, OURS, THEIRS).seeding is not None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import rankitect
 from rankitect.errors import ConfigError
-from rankitect.study.contracts import TrialContext
+from rankitect.study.contracts import Proposal, TrialContext
 from rankitect.study.runners import Done, Job, measure
 from rankitect.study.store import Store
 from rankitect.study.study import Limits
@@ -94,6 +94,42 @@ def test_a_limit_of_trials_is_kept_by_workers_side_by_side(tmp_path: Path) -> No
     assert ended.ended == "budget.trials"
     assert ended.summary.ledger["trials"]["done"] == 7
     assert ended.summary.ledger["trials"]["waiting"] == 0
+
+
+class Watching(Freely):
+    """Proposes by how much it was told, so that being told too much on resume would show."""
+
+    def ask(self, n: int) -> list[Any]:
+        n = min(n, self.total - self.proposed)
+        made = [Proposal(Point({"x": len(self.told), "y": self.proposed + i})) for i in range(n)]
+        self.proposed += n
+        return made
+
+    def reopen(self, trials: list[Any]) -> None:
+        self.proposed += len(trials)
+
+    def recover(self, trials: list[Any]) -> None:
+        self.proposed += len(trials)
+        self.told.extend(trials)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 10**6), st.integers(0, 3), st.integers(1, 18))
+def test_a_resumed_run_asks_with_what_an_undisturbed_one_knew(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, ahead: int, stop_after: int
+) -> None:
+    calm, stopped = tmp_path_factory.mktemp("calm"), tmp_path_factory.mktemp("stopped")
+    limits = Limits(batch=1, ahead=ahead)
+    run(calm, Watching(total=20), limits=limits)
+    first = Shuffled(stopped, seed)
+
+    def stop() -> bool:
+        return len(first.evaluator.measured) >= stop_after
+
+    run(stopped, Watching(total=20), limits=limits, runner=first, stop=stop)
+    run(stopped, Watching(total=20), limits=limits, runner=Shuffled(stopped, seed + 1))
+    assert [t.architecture.fingerprint for t in stored(stopped)] == [t.architecture.fingerprint for t in stored(calm)]
+    assert {t.attempts for t in stored(stopped)} == {1}, "a polite stop is no attempt"
 
 
 def test_trials_beyond_the_budget_are_not_measured_with_the_confirmation(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ Rounds alternate, so that ratios hold on a machine that drifts. It needs llama-c
 installation:
 
     pip install llama-cpp-python
-    python benchmarks/llama_cpp.py --rounds 15
+    python benchmarks/against_llama_cpp.py --rounds 15
 """
 
 from __future__ import annotations
