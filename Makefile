@@ -55,6 +55,9 @@ test-fast: $(STAMP)  ## the tests without the slow ones
 test-long: $(STAMP)  ## every identity on 10,000 architectures; about an hour
 	RANKITECT_HYPOTHESIS=long $(PY) -m pytest -m identity
 
+soak: $(STAMP)  ## faults at random instants, 200 rounds (SOAK=50 for fewer), with a table of what survived
+	SOAK=$${SOAK:-200} OMP_NUM_THREADS=1 $(PY) -m pytest tests/test_soak.py -q -s
+
 lint: $(STAMP)  ## style
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
