@@ -20,7 +20,7 @@ KEY := $(shell { cat requirements/*.txt; $(PYTHON) -c 'import sys; print(sys.ver
 STAMP := $(VENV)/.installed-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv search smoke test test-fast test-long lint types imports format bench wheel doctor clean
+.PHONY: help venv search smoke soak test test-fast test-long lint types imports format bench wheel doctor clean
 
 help:  ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
