@@ -51,7 +51,7 @@ class Random:
     ) -> None:
         self._config, self._cost, self._space, self._limits, self._seed = config, cost, space, limits, seed
         self._aims, self._screen = aims, aims is not None
-        self._asked = 0
+        self._asked, self._low = 0, False
         self._session: Session | None = None
         self._finals: set[Architecture] = set()
         self._best: dict[int, tuple[float, Architecture]] = {}
@@ -82,7 +82,8 @@ class Random:
     def _draws(self) -> int:
         """Architectures that are drawn."""
         c = self._config
-        return c.bands if not self._screen else 0 if running_low(self._session) else c.samples * c.bands
+        self._low = self._low or (self._screen and running_low(self._session))
+        return c.bands if not self._screen else 0 if self._low else c.samples * c.bands
 
     def waits(self) -> bool:
         """Before finalists are chosen, all screened ones must be known."""

@@ -164,7 +164,7 @@ class StagedSearch:
         self._session: Session | None = None
         self._chosen: list[tuple[Architecture, int]] | None = None
         self._first: set[Architecture] = set()
-        self._scaled = False
+        self._scaled = self._low = False
         self._reopened: set[Architecture] = set()
         self.finals: list[Trial] = []
 
@@ -217,7 +217,9 @@ class StagedSearch:
 
     def _most(self) -> int:
         """Trials of the first stage."""
-        return 0 if self.by != "final" and running_low(self._session) else self.samples
+        # Decided once: a clock that passes the limit between two questions must not change the answer.
+        self._low = self._low or (self.by != "final" and running_low(self._session))
+        return 0 if self._low else self.samples
 
     def waits(self) -> bool:
         """Before finalists are chosen, and before they are scaled up, all results must be there."""
