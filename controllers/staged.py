@@ -86,6 +86,14 @@ class Staged(Bayesian):
         for name in latency.workloads:
             session.charge(f"latency {name}", Spent(latency_measurements=latency.measured(name)))
             session.logger.info("%s: error of layers %.1f%%", name, latency.error(name))
+        for name, most in self._budget.items():
+            fastest = self.moves.extreme(name, False, np.random.default_rng(self.seed))
+            least = float(self.moves.space.cost(fastest, name))
+            if least > most:
+                raise ConfigError(
+                    f"controller.budget.{name} is {most:g} ms, but the fastest architecture within the constraints is "
+                    f"predicted to take {least:.3g} ms."
+                )
         if self._budget:
             self.moves.rules.append(self._within_budget)
         prior, spent = self._task.prior() if hasattr(self._task, "prior") else ({}, Spent())

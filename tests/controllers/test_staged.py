@@ -62,6 +62,13 @@ def test_what_cannot_be_is_said_before_any_work(tmp_path, change, error, message
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_a_budget_that_nothing_meets_is_said_with_the_fastest(tmp_path):
+    given = [*SMOKE, f"output_dir={tmp_path}/run", "controller.budget={prefill_ms: 0.000001}"]
+    with pytest.raises(ConfigError, match=r"budget\.prefill_ms is 1e-06 ms, but the fastest .* predicted to take"):
+        rankitect.search(given)
+
+
 def test_other_methods_search_against_latency(tmp_path):
     """DNAS meets targets of a learned latency, and every candidate keeps its bounds."""
     given = ["space=mobile_llm", "controller=dnas", "preset=smoke", "device=analytic", f"output_dir={tmp_path}/run"]
