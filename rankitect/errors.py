@@ -7,7 +7,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DeployError",
-    "DiskFullError",
+    "DiskError",
     "RankitectError",
     "RunFolderError",
     "SpaceError",
@@ -43,8 +43,9 @@ class TrainingError(RankitectError):
     """Training that cannot go on (not-a-number loss after retries, empty data)."""
 
 
-class DiskFullError(RankitectError):
-    """No space is left to write results; what was kept and how to go on. Ends a command with exit code 3."""
+class DiskError(RankitectError):
+    """Results cannot be written: a disk that is full, read-only or failing; what was kept and how to go on. Ends a
+    command with exit code 3."""
 
 
 class DeployError(RankitectError):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.errors import DiskFullError, RankitectError
+from rankitect.errors import DiskError, RankitectError
 
 if TYPE_CHECKING:
     from rankitect.config import Resolved
@@ -73,7 +73,7 @@ def search(
     Ctrl-C raises KeyboardInterrupt as anywhere in Python; finished trials are kept.
 
     Raises:
-        RankitectError: The input is wrong, with what to do about it (`DiskFullError` for a full disk).
+        RankitectError: The input is wrong, with what to do about it (`DiskError` for a disk that cannot be written).
     """
     given = [*([overrides] if isinstance(overrides, str) else overrides or []), *_as_overrides(keys)]
     return _search(given, config_dir, None, _silent if quiet else print, quiet=quiet)
@@ -220,15 +220,16 @@ def _study(
 def _report(folder: Path, out: Callable[[str], None]) -> Path | None:
     """Write the report page. A search is not lost because its page could not be drawn."""
     from rankitect.reports import write_report
-    from rankitect.study.files import is_disk_full
+    from rankitect.study.files import describe, disk_trouble
 
     try:
         return write_report(folder)
     except Exception as error:
-        if is_disk_full(error, folder):
-            raise DiskFullError(
-                f"No space is left on the disk of {folder} for the report. All results are in summary.json and "
-                f"study.db. Free some space, then: python -m rankitect.report run={shlex.quote(str(folder))}"
+        if trouble := disk_trouble(error, folder):
+            what, remedy = describe(trouble, folder)
+            raise DiskError(
+                f"{what}, so there is no report yet. All results are in summary.json and study.db. {remedy}, then: "
+                f"python -m rankitect.report run={shlex.quote(str(folder))}"
             ) from error
         logging.getLogger("rankitect").exception("the report could not be written")
         out(f"The report could not be written ({error}); the results are complete in {folder / 'summary.json'}.")
@@ -254,22 +255,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = _command(options.overrides, options.config_dir)
     try:
         result = _search(options.overrides, options.config_dir, StopSignal(), _say)
-    except DiskFullError as error:
+    except DiskError as error:
         _complain(error)
         return 3
     except RankitectError as error:
-        from rankitect.study.files import is_disk_full
+        from rankitect.study.files import disk_trouble
 
         _complain(error)
-        return 3 if is_disk_full(error) else 2
+        return 3 if disk_trouble(error) else 2
     except KeyboardInterrupt:  # before or after the part that ends at a safe point
         print(f"\nStopped. To go on: {command}", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        from rankitect.study.files import is_disk_full
+        from rankitect.study.files import disk_trouble
 
-        if is_disk_full(error):
-            _complain(f"No space is left on the disk ({error}). Free some space, then go on with: {command}")
+        if disk_trouble(error):
+            _complain(f"Results cannot be written ({error}). Mend that, then go on with: {command}")
             return 3
         traceback.print_exc()
         print(f"\nThe search failed; finished trials are kept. To go on: {command}", file=sys.stderr)

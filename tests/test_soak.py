@@ -1,185 +1,158 @@
-"""Faults at random instants: whatever is killed, a study ends as it would have undisturbed.
+"""Faults at random instants: whatever happens, a study ends as it would have undisturbed.
 
 A few rounds run with the suite; `make soak` runs hundreds (SOAK=200) and prints a table of what was injected and what
-survived.
+survived. Every study has an architecture without a finite loss and one that takes too much memory.
 """
 
 from __future__ import annotations
 
 import collections
-import json
+import dataclasses
 import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rankitect.study.store import Store
-from tests.study.toys import Point
+from tests.faults import Round, found, possible
 
 ROUNDS = int(os.environ.get("SOAK", "4"))
-CONFIGS = Path(__file__).parent / "study" / "configs"
-TABLE = collections.Counter[tuple[str, str]]()
+RAY_ROUNDS = max(1, ROUNDS // 5)
+COLUMNS = ("injected", "in mid-run", "finished trials lost", "counted twice", "ledger differs", "result differs")
+TABLE: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
 
 pytestmark = pytest.mark.slow
 
 
-def command(path: Path, workers: int, *more: str) -> list[str]:
-    return [
-        sys.executable, "-m", "rankitect.search", "--config-dir", str(CONFIGS), "space=grid", "task=none",
-        "controller=freely", "evaluator=quadratic", "allowed_packages=[rankitect,tests]", "report.page=false",
-        "report.tensorboard=false", "runner.threads=1", "runner.ahead=2", f"runner.workers={workers}",
-        "evaluator.final.seconds=0.05", f"output_dir={path}", *more,
-    ]  # fmt: skip
+@dataclasses.dataclass
+class Calm:
+    """What an undisturbed run finds, and how long one takes by kind of runner."""
+
+    found: dict[str, Any]
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def of(self, it: Round) -> float:
+        """How long a run of this kind takes; the first one is run, and must find the same."""
+        if it.runner not in self.seconds:
+            folder = it.folder.parent / "calm"
+            self.seconds[it.runner], there = undisturbed(dataclasses.replace(it, folder=folder))
+            assert there == self.found
+        return self.seconds[it.runner]
 
 
-def start(path: Path, workers: int, *more: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command(path, workers, *more), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
-        cwd=Path(__file__).parents[1],
-    )  # fmt: skip
-
-
-def finish(path: Path, workers: int, *more: str) -> None:
-    process = start(path, workers, *more)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said.decode()[-2000:]
-
-
-def found(path: Path) -> dict[str, Any]:
-    """What a run has found, what it was charged, and every trial."""
-    summary = json.loads((path / "summary.json").read_text())
-    stages = {
-        name: {coin: amount for coin, amount in spent.items() if coin != "seconds"}
-        for name, spent in summary["ledger"]["stages"].items()
-    }
-    with Store(path / "study.db", Point.from_json, readonly=True) as store:
-        trials = [
-            (t.number, t.architecture.fingerprint, t.state, t.duplicate_of, t.measurement and t.measurement.metrics)
-            for t in store.trials
-        ]
-    return {"pareto": summary["pareto"], "stages": stages, "trials": trials, "counts": summary["ledger"]["trials"]}
+def undisturbed(it: Round) -> tuple[float, dict[str, Any]]:
+    """Seconds of a run without faults, and what it found."""
+    began = time.monotonic()
+    it.finish()
+    return time.monotonic() - began, found(it.folder)
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], float]:
-    """An undisturbed run, and how long it took."""
-    path = tmp_path_factory.mktemp("calm") / "run"
-    began = time.monotonic()
-    finish(path, 1)
-    return found(path), time.monotonic() - began
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    """An undisturbed run. One of its trials has failed."""
+    seconds, there = undisturbed(Round(tmp_path_factory.mktemp("calm") / "run", "inline"))
+    assert {"DONE", "FAILED"} <= {state for _, _, state, _, _ in there["trials"]}
+    return Calm(there, {"inline": seconds})
 
 
-def children(pid: int) -> list[int]:
-    """Processes that measure trials for a driver."""
-    import psutil
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Three nodes of Ray."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
 
-    try:
-        every = psutil.Process(pid).children(recursive=True)
-        return [p.pid for p in every if "resource_tracker" not in " ".join(p.cmdline())]
-    except psutil.Error:
-        return []
-
-
-def kill_driver(process: subprocess.Popen[bytes], path: Path) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    for _ in range(2):
+        made.add_node(num_cpus=1)
+    yield made
+    made.shutdown()
 
 
-def kill_worker(process: subprocess.Popen[bytes], path: Path) -> None:
-    for pid in children(process.pid)[:1]:
-        os.kill(pid, signal.SIGKILL)
-
-
-def stop_politely(process: subprocess.Popen[bytes], path: Path) -> None:
-    process.send_signal(random.choice([signal.SIGINT, signal.SIGTERM]))
-
-
-def tear_log(process: subprocess.Popen[bytes], path: Path) -> None:
-    """A kill, and a write-ahead log whose last page never reached the disk."""
-    kill_driver(process, path)
-    process.wait()
-    log = path / "study.db-wal"
-    if log.exists() and log.stat().st_size > 4096:
-        with log.open("r+b") as file:
-            file.truncate(log.stat().st_size - random.randrange(1, 4096))
-
-
-def scribble_log(process: subprocess.Popen[bytes], path: Path) -> None:
-    """A kill, and a last page of the write-ahead log that holds nonsense."""
-    kill_driver(process, path)
-    process.wait()
-    log = path / "study.db-wal"
-    if log.exists() and log.stat().st_size > 4096:
-        with log.open("r+b") as file:
-            file.seek(log.stat().st_size - 2048)
-            file.write(random.randbytes(2048))
-
-
-FAULTS = (kill_driver, kill_worker, stop_politely, tear_log, scribble_log)
+def shoot(it: Round, calm: Calm) -> None:
+    """Some faults at random instants, then the rest of the study in peace."""
+    expected, usual = calm.found, calm.of(it)
+    held: dict[int, Any] = {}
+    names = []
+    lost = 0
+    for _ in range(random.randint(1, 3)):
+        fault = random.choice(possible(it.runner))
+        process = it.start()
+        time.sleep(random.uniform(0.2, usual))
+        if process.poll() is None:
+            names.append(fault.__name__)
+            TABLE[fault.__name__]["in mid-run"] += (it.folder / "study.db").exists()
+            fault(it)
+        if process.poll() is None:
+            it.ended(process)
+        now = it.finished()
+        if names and names[-1] in ("tear_log", "scribble_log"):
+            held = now  # what never reached the disk is measured again
+        lost += sum(now.get(number) != value for number, value in held.items())
+        held = now
+    it.finish()
+    now = it.finished()
+    lost += sum(now.get(number) != value for number, value in held.items())
+    result = found(it.folder)
+    counts = collections.Counter(number for number, *_ in result["trials"])
+    for name in names or ["none in time"]:
+        TABLE[name].update(
+            {
+                "injected": 1,
+                "finished trials lost": lost,
+                "counted twice": sum(count - 1 for count in counts.values()),
+                "ledger differs": result["ledger"] != expected["ledger"],
+                "result differs": result["front"] != expected["front"] or result["trials"] != expected["trials"],
+            }
+        )
+    assert lost == 0, names
+    assert result == expected, names
+    leftovers = [p.name for p in it.folder.rglob("*.tmp")] + [p.name for p in it.folder.glob(".candidates.*")]
+    assert leftovers == [], names
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
-def test_a_study_ends_as_if_undisturbed(
-    calm: tuple[dict[str, Any], float], tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected, usual = calm
+def test_a_study_ends_as_if_undisturbed(calm: Calm, tmp_path: Path, number: int) -> None:
     random.seed(1000 + number)
-    path, workers = tmp_path / "run", random.choice([1, 2])
-    faults = random.randint(1, 3)
-    injected = []
-    for _ in range(faults):
-        fault = random.choice(FAULTS if workers > 1 else [f for f in FAULTS if f is not kill_worker])
-        process = start(path, workers)
-        time.sleep(random.uniform(0.2, usual * 1.2))
-        alive = process.poll() is None
-        if alive:
-            injected.append(fault.__name__)
-            fault(process, path)
-        try:
-            process.communicate(timeout=300)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    finish(path, workers)
-    same = found(path) == expected
-    for name in injected or ["none in time"]:
-        TABLE[name, "same result" if same else "DIFFERENT"] += 1
-    assert same, injected
-    leftovers = [p.name for p in path.rglob("*.tmp")] + [p.name for p in path.glob(".candidates.*")]
-    assert leftovers == []
+    shoot(Round(tmp_path / "run", random.choice(["inline", "processes"])), calm)
 
 
-def test_what_was_injected(calm: tuple[dict[str, Any], float]) -> None:
-    """Runs last: prints the table."""
-    assert all(outcome == "same result" for _, outcome in TABLE)
-    print(f"\n{'fault':<16} {'outcome':<14} times")
-    for (fault, outcome), count in sorted(TABLE.items()):
-        print(f"{fault:<16} {outcome:<14} {count}")
+@pytest.mark.parametrize("number", range(RAY_ROUNDS))
+def test_a_study_on_ray_ends_as_if_undisturbed(calm: Calm, cluster: Any, tmp_path: Path, number: int) -> None:
+    random.seed(5000 + number)
+    shoot(Round(tmp_path / "run", "ray", cluster), calm)
+
+
+def test_what_was_injected() -> None:
+    """Runs after the rounds: prints the table."""
+    rows = sorted(TABLE.items())
+    print(f"\n\n| fault | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
+    for name, counts in rows:
+        print(f"| {name.replace('_', ' ')} | {' | '.join(str(counts[c]) for c in COLUMNS)} |")
+    assert not any(counts[column] for _, counts in rows for column in COLUMNS[2:])
 
 
 def test_two_drivers_on_one_study(tmp_path: Path) -> None:
     """The second is refused and told who holds it."""
-    path = tmp_path / "run"
-    first = start(path, 1, "evaluator.final.seconds=1")
+    first, second = Round(tmp_path / "run", "inline"), Round(tmp_path / "run", "inline")
+    holder = first.start("evaluator.final.seconds=1")
     until = time.monotonic() + 60
-    while not (path / "study.db").exists() and time.monotonic() < until:
+    while not (tmp_path / "run" / "study.db").exists() and time.monotonic() < until:
         time.sleep(0.05)
-    second = start(path, 1, "evaluator.final.seconds=1")
-    _, said = second.communicate(timeout=60)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.communicate()
-    assert second.returncode == 2
-    assert str(first.pid) in said.decode()
+    code, said = second.ended(second.start("evaluator.final.seconds=1"))
+    os.killpg(holder.pid, signal.SIGKILL)
+    holder.communicate()
+    assert code == 2
+    assert str(holder.pid) in said
 
 
 @pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="needs root, to mount a small disk")
-def test_a_full_disk_loses_nothing(calm: tuple[dict[str, Any], float], tmp_path: Path) -> None:
+def test_a_full_disk_loses_nothing(calm: Calm, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], capture_output=True)
@@ -187,12 +160,12 @@ def test_a_full_disk_loses_nothing(calm: tuple[dict[str, Any], float], tmp_path:
         pytest.skip("mounting is not allowed here")
     try:
         (disk / "ballast").write_bytes(b"x" * 150_000)
-        process = start(disk / "run", 1)
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 3, said.decode()[-1000:]
+        it = Round(disk / "run", "inline")
+        code, said = it.ended(it.start())
+        assert code == 3, said[-1000:]
         (disk / "ballast").unlink()
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-        finish(disk / "run", 1)
-        assert found(disk / "run") == calm[0]
+        it.finish()
+        assert found(disk / "run") == calm.found
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rankitect.study.checks import in_words
@@ -13,7 +16,7 @@ from rankitect.study.confirming import CONFIRM
 from rankitect.study.contracts import StopRequested
 from rankitect.study.ledger import BASELINES, CONFIRMED, TRIALS
 from rankitect.study.records import Trial
-from rankitect.study.runners import Done, Job, Runner, no_space
+from rankitect.study.runners import Done, Job, Runner
 
 if TYPE_CHECKING:
     from rankitect.study.folder import RunFolder
@@ -88,7 +91,7 @@ class Dispatch:
 
         Raises:
             StopRequested: The user asked to stop; nothing is running any more.
-            OSError: The disk is full.
+            OSError: The run folder cannot be written.
         """
         only = {trial.number for trial in trials} if free else None
         if free:
@@ -107,9 +110,10 @@ class Dispatch:
             return self._drained() if self.ended else None
         except BaseException as error:
             self._runner.cancel()
-            kept = isinstance(error, (StopRequested, KeyboardInterrupt))
-            for number in self._running if kept else ():
-                self._store.wait(number, count_attempt=False)
+            blameless = isinstance(error, (StopRequested, KeyboardInterrupt, OSError))
+            for number in self._running if blameless else ():
+                with suppress(sqlite3.Error):  # the disk may be what ends this
+                    self._store.wait(number, count_attempt=False)
             self._running.clear()
             raise
 
@@ -165,8 +169,9 @@ class Dispatch:
     def _collect(self, free: bool) -> None:
         for done in self._runner.wait():
             job = self._running[done.number]
-            if done.disk_full:
-                raise no_space(self._folder.path)  # the candidate stays RUNNING and is measured again on resume
+            if done.disk:
+                # The candidate stays unfinished and is measured again on resume.
+                raise OSError(done.disk, os.strerror(done.disk), str(self._folder.path))
             if done.lost and job.attempt < self._attempts:
                 self._again(job, done.cause)
             else:

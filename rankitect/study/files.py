@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rankitect.errors import DiskFullError
+from rankitect.errors import DiskError
 
-__all__ = ["copy_or_link", "explain_disk_full", "is_disk_full", "write_atomic"]
+__all__ = ["copy_or_link", "describe", "disk_trouble", "explain_disk_trouble", "is_disk_full", "write_atomic"]
 
 _FULL_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Writers in other languages (safetensors, torch, SQLite) keep only the text of the operating system's error.
 _FULL_TEXT = ("no space left on device", "database or disk is full", "disk quota exceeded", "file too large")
 _FULL_SQLITE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC}
+_BROKEN_ERRNO = {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV}
+_BROKEN_SQLITE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM}
+_DENIED_TEXT = ("permission denied", "read-only", "readonly", "unable to open database", "disk i/o error")
 _SMALLEST_USEFUL = 64 * 1024  # bytes free below which an unexplained write error is put down to the disk
 
 
@@ -51,17 +54,13 @@ def is_disk_full(error: BaseException, folder: Path | None = None) -> bool:
         error: Any exception.
         folder: Where the writing went; with it, a write error of unknown kind on a full disk counts as well.
     """
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, DiskFullError):
-            return True
+    for seen in _chain(error):
         if isinstance(seen, OSError) and seen.errno in _FULL_ERRNO:
             return True
         if isinstance(seen, sqlite3.Error) and getattr(seen, "sqlite_errorcode", None) in _FULL_SQLITE:
             return True
         if any(text in str(seen).lower() for text in _FULL_TEXT):
             return True
-        seen = seen.__cause__ or seen.__context__
     if folder is None or not isinstance(error, (OSError, sqlite3.Error, RuntimeError)):
         return False
     try:
@@ -70,9 +69,56 @@ def is_disk_full(error: BaseException, folder: Path | None = None) -> bool:
         return False
 
 
+def disk_trouble(error: BaseException, folder: Path | None = None) -> int:
+    """The `errno` of what is wrong with the disk that results go to, if that is what an exception shows; else 0.
+
+    A candidate is not to blame for a full disk, a folder that became read-only, or a file system that went away.
+
+    Args:
+        error: Any exception.
+        folder: Where the writing went; without it, missing rights are not put down to the disk.
+    """
+    if is_disk_full(error, folder):
+        return errno.ENOSPC
+    for seen in _chain(error):
+        if isinstance(seen, DiskError):
+            return errno.EIO
+        if isinstance(seen, OSError) and seen.errno in _BROKEN_ERRNO:
+            return seen.errno
+        if isinstance(seen, sqlite3.Error) and getattr(seen, "sqlite_errorcode", 0) & 0xFF in _BROKEN_SQLITE:
+            return errno.EIO if folder is None or os.access(folder, os.W_OK) else errno.EACCES
+        denied = any(text in str(seen).lower() for text in _DENIED_TEXT)
+        if folder is not None and denied and not _writable(folder, getattr(seen, "filename", None)):
+            return errno.EACCES
+    return 0
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and what caused it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _writable(folder: Path, file: object) -> bool:
+    """Whether a folder, and the place of a file in it that could not be written, can be written."""
+    place = Path(file).parent if isinstance(file, str) and Path(file).is_relative_to(folder) else folder
+    return os.access(folder, os.W_OK) and os.access(place, os.W_OK)
+
+
+def describe(trouble: int, folder: Path) -> tuple[str, str]:
+    """What is wrong with the disk of a folder, and what to do about it, each without its full stop."""
+    if trouble == errno.ENOSPC:
+        return f"No space is left on the disk of {folder}", "Free some space"
+    if trouble in (errno.EACCES, errno.EROFS):
+        return f"{folder} cannot be written any more ({os.strerror(trouble)})", "Give the right to write in it back"
+    return f"The disk of {folder} fails ({os.strerror(trouble)})", "Mend it"
+
+
 @contextmanager
-def explain_disk_full(folder: Path, kept: object, resume: str) -> Iterator[None]:
-    """Turn any sign of a full disk into one sentence for the user.
+def explain_disk_trouble(folder: Path, kept: object, resume: str) -> Iterator[None]:
+    """Turn any sign of a disk that cannot be written into one sentence for the user.
 
     Args:
         folder: The run folder.
@@ -80,14 +126,16 @@ def explain_disk_full(folder: Path, kept: object, resume: str) -> Iterator[None]
         resume: The command to go on with.
 
     Raises:
-        DiskFullError: In place of the exception that showed the disk to be full.
+        DiskError: In place of the exception that showed it.
     """
     try:
         yield
     except Exception as error:
-        if isinstance(error, DiskFullError) or not is_disk_full(error, folder):
+        trouble = 0 if isinstance(error, DiskError) else disk_trouble(error, folder)
+        if not trouble:
             raise
-        raise DiskFullError(
-            f"No space is left on the disk of {folder} ({error}). Kept: {kept}. Free some space, or move the whole "
-            f"folder to a larger disk and pass its new place as output_dir=, then go on with: {resume}"
+        what, remedy = describe(trouble, folder)
+        raise DiskError(
+            f"{what} ({error}). Kept: {kept}. {remedy}, or move the whole folder to another disk and pass its new "
+            f"place as output_dir=, then go on with: {resume}"
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rankitect.study.checks import one_line, problem, seed_everything
 from rankitect.study.contracts import StopRequested, TrialContext
-from rankitect.study.files import is_disk_full
+from rankitect.study.files import disk_trouble
 from rankitect.study.records import Measurement, Spent
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class Done:
         trace: The traceback.
         spent: What it cost, seconds included.
         lost: The process or machine that measured it ended: it is worth another attempt.
-        disk_full: No space was left, which is not the candidate's fault.
+        disk: `errno` of a disk that could not be written, which is not the candidate's fault; 0 otherwise.
     """
 
     number: int
@@ -63,7 +62,7 @@ class Done:
     trace: str = ""
     spent: Spent = field(default_factory=Spent)
     lost: bool = False
-    disk_full: bool = False
+    disk: int = 0
 
 
 class Runner(Protocol):
@@ -119,8 +118,8 @@ def measure(evaluator: Evaluator, job: Job, context: TrialContext) -> Done:
     except (StopRequested, KeyboardInterrupt):
         raise
     except Exception as error:
-        full = is_disk_full(error, context.run_folder)
-        return Done(job.number, None, one_line(error), traceback.format_exc(), spent(context.spent), disk_full=full)
+        disk = disk_trouble(error, context.run_folder)
+        return Done(job.number, None, one_line(error), traceback.format_exc(), spent(context.spent), disk=disk)
     if trouble:
         return Done(job.number, None, trouble, "", spent(measurement.spent))
     return Done(job.number, measurement, spent=spent(measurement.spent))
@@ -168,8 +167,3 @@ class Inline:
 
     def close(self) -> None:
         """Nothing."""
-
-
-def no_space(path: Path) -> OSError:
-    """The error that a full disk raises, for a worker's sake."""
-    return OSError(errno.ENOSPC, "No space left on device", str(path))

@@ -130,7 +130,11 @@ class Store:
             script = f"BEGIN IMMEDIATE;{_SCHEMA}INSERT INTO meta VALUES ('schema', '{SCHEMA_VERSION}');COMMIT;"
             self.connection.executescript(script)
             return
-        found = self.connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() if has_meta else None
+        if has_meta is None:
+            raise RunFolderError(
+                f"{self.path} holds nothing yet: its search ended before the first trial. Start it again."
+            )
+        found = self.connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
         if found is None or found[0] != str(SCHEMA_VERSION):
             raise RunFolderError(
                 f"{self.path} has study format {found[0] if found else 'unknown'}, this version reads format "

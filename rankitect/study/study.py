@@ -15,7 +15,7 @@ from rankitect.study.checks import objectives as resolve_objectives
 from rankitect.study.confirming import CONFIRM, Confirmation, wanted
 from rankitect.study.contracts import StopRequested
 from rankitect.study.dispatch import Dispatch, stage_of
-from rankitect.study.files import explain_disk_full
+from rankitect.study.files import explain_disk_trouble
 from rankitect.study.ledger import Budget, Ledger
 from rankitect.study.outputs import Labels, Outputs
 from rankitect.study.progress import Progress
@@ -147,10 +147,10 @@ class Study:
         """Search until the controller has finished, the budget ends, or the user stops; resume what was begun.
 
         Raises:
-            DiskFullError: No space is left; nothing finished is lost.
+            DiskError: The run folder cannot be written; nothing finished is lost.
             Exception: What the controller raised; nothing finished is lost.
         """
-        with explain_disk_full(self.folder.path, _Kept(self), self._labels.reproduce):
+        with explain_disk_trouble(self.folder.path, _Kept(self), self._labels.reproduce):
             self.store = Store(self.folder.store_path, self._decode)
             try:
                 self.ledger = Ledger(self.store, self._budget)

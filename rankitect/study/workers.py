@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import resource
+import socket
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,9 @@ def run_task(setup: Setup, shared: Mapping[str, bytes], task: Task) -> Answer:
         folder = run / "trials" / f"{task.number:06d}-{architecture.fingerprint[:8]}"  # as in the study's own folder
         folder.mkdir(parents=True)
         done = _measured(parts, task, architecture, run, folder, setup.seconds)
+        if done.disk:  # of this machine, not of the study's run folder: another one may have space
+            cause = f"{socket.gethostname()} cannot write to {place}: {done.cause}"
+            done = replace(done, disk=0, lost=True, cause=cause)
         files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
     return Answer(done, files)
 

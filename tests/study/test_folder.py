@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankitect.errors import RunFolderError
-from rankitect.study.files import copy_or_link, is_disk_full, write_atomic
+from rankitect.study.files import copy_or_link, disk_trouble, is_disk_full, write_atomic
 from rankitect.study.folder import RunFolder, config_hash, difference
 
 CONFIG = {
@@ -177,6 +178,16 @@ def test_a_full_disk_is_recognised_by_any_sign(error: Exception) -> None:
 def test_other_errors_are_not_a_full_disk(tmp_path: Path) -> None:
     assert not is_disk_full(OSError(13, "Permission denied"), tmp_path)
     assert not is_disk_full(ValueError("no"), tmp_path)
+    assert disk_trouble(OSError(13, "Permission denied", "/elsewhere/file"), tmp_path) == 0
+    assert disk_trouble(ValueError("no"), tmp_path) == 0
+
+
+def test_a_disk_that_fails_or_is_read_only_is_recognised(tmp_path: Path) -> None:
+    assert disk_trouble(OSError(errno.EROFS, "Read-only file system")) == errno.EROFS
+    lost = RuntimeError("could not save")
+    lost.__cause__ = OSError(errno.EIO, "Input/output error")
+    assert disk_trouble(lost, tmp_path) == errno.EIO
+    assert disk_trouble(OSError(errno.ENOSPC, "No space left on device"), tmp_path) == errno.ENOSPC
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rankitect.errors import ConfigError, DiskFullError, RunFolderError
+from rankitect.errors import ConfigError, DiskError, RunFolderError
 from rankitect.study.contracts import Baseline, Proposal
 from rankitect.study.folder import RunFolder
 from rankitect.study.ledger import Budget
@@ -268,7 +268,7 @@ def test_prepare_is_charged_once(tmp_path: Path) -> None:
 
 
 def test_an_evaluator_that_fills_the_disk_stops_the_run_with_advice(tmp_path: Path) -> None:
-    with pytest.raises(DiskFullError) as error:
+    with pytest.raises(DiskError) as error:
         run(tmp_path / "run", RandomPoints(total=40), Quadratic(misbehave={6: "full"}))
     finished = sum(trial.finished for trial in stored(tmp_path / "run"))
     assert f"Kept: {finished} finished trials" in str(error.value)
@@ -287,7 +287,7 @@ def test_a_database_that_cannot_grow_loses_nothing(tmp_path: Path) -> None:
             pages = session._store.connection.execute("PRAGMA page_count").fetchone()[0]
             session._store.connection.execute(f"PRAGMA max_page_count = {pages + 1}")
 
-    with pytest.raises(DiskFullError, match="No space is left on the disk"):
+    with pytest.raises(DiskError, match="No space is left on the disk"):
         run(tmp_path / "run", Full(total=60, size=10**6))
     assert sum(trial.ok for trial in stored(tmp_path / "run")) >= 4
     assert run(tmp_path / "run", RandomPoints(total=60, size=10**6), limits=Limits(batch=20)).ended == "finished"
