@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.errors import ConfigError, SpaceError
+from rankitect.errors import ConfigError
 from rankitect.study.aims import Aims
 from rankitect.study.contracts import Proposal
-from rankitect.study.moves import main_cost
+from rankitect.study.moves import Moves, main_cost
 from rankitect.study.staged import running_low
 
 if TYPE_CHECKING:
@@ -57,6 +56,7 @@ class Random:
         self._best: dict[int, tuple[float, Architecture]] = {}
         self._seen: set[str] = set()
         self._used_up: set[int] = set()
+        self._bands: dict[int, Moves] = {}
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Random:
@@ -129,25 +129,25 @@ class Random:
 
     def _draw(self, index: int) -> Architecture | None:
         """A new architecture in the band of a draw, a function of seed and index; None where the band is used up."""
-        c = self._config
-        band = index % c.bands
-        bounds = dict(self._limits)
-        for key, (low, high) in self._limits.items():
-            if key == self._cost:
-                step = (high - low) / c.bands
-                bounds[key] = (low + band * step, low + (band + 1) * step)
-        rng = np.random.default_rng([self._seed, index])
+        turn, band = divmod(index, self._config.bands)
         if band not in self._used_up:
-            for _ in range(100):
-                try:
-                    made: Architecture = self._space.sample(rng, **bounds)
-                except SpaceError:
-                    break
-                if made.fingerprint not in self._seen:
-                    self._seen.add(made.fingerprint)
-                    return made
+            made = self._moves(band).nth((self._seed, band), turn, self._seen)
+            if made is not None:
+                self._seen.add(made.fingerprint)
+                return made
             self._used_up.add(band)
             logging.getLogger("rankitect").info(
-                "part %d of %d of %s holds no more architectures", band + 1, c.bands, self._cost
+                "part %d of %d of %s holds no more architectures", band + 1, self._config.bands, self._cost
             )
         return None
+
+    def _moves(self, band: int) -> Moves:
+        """Draws within a part of the cost."""
+        if band not in self._bands:
+            bounds = dict(self._limits)
+            if self._cost in bounds:
+                low, high = bounds[self._cost]
+                step = (high - low) / self._config.bands
+                bounds[self._cost] = (low + band * step, low + (band + 1) * step)
+            self._bands[band] = Moves(self._space, bounds)
+        return self._bands[band]

@@ -35,8 +35,6 @@ from rankitect.training.shared_weights import (
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from rankitect.controllers.reinforce_policy import Policy, Record
     from rankitect.graph import Architecture
     from rankitect.study.contracts import Session, Trial
@@ -70,6 +68,10 @@ def paired_reward(loss: float, beside: float, history: Sequence[Sequence[float]]
     return usual - loss + felt * (beside - usual)
 
 
+TOGETHER = 16
+"""Draws that are looked at together."""
+
+
 class Reinforce(StagedSearch):
     """See the module."""
 
@@ -99,6 +101,7 @@ class Reinforce(StagedSearch):
         super().__init__(*shared_sizes(config, task), by, aims, seed)
         self._config, self.moves, self._task, self._targeted = config, moves, task, targeted
         self._memory: list[Record] = []
+        self._refused: set[bytes] = set()  # rows of draws that are known or not allowed
         self._range = (0.0, 1.0)
 
     @classmethod
@@ -241,16 +244,20 @@ class Reinforce(StagedSearch):
         return found
 
     def _drawn(
-        self, chances: Mapping[str, torch.Tensor], rng: np.random.Generator, known: set[str] | frozenset[str]
+        self, chances: Mapping[str, np.ndarray], rng: np.random.Generator, known: set[str] | frozenset[str]
     ) -> Architecture | None:
         """A draw that is new and allowed; None where the policy is too sure of what is known."""
-        for _ in range(TRIES):
-            try:
-                drawn = self.moves.lift(self.moves.space.architecture(self._policy.draw(chances, rng)))
-            except SpaceError:
-                continue
-            if drawn.fingerprint not in known and self.moves.allowed(drawn):
-                return drawn
+        space = self.moves.space
+        for _ in range(TRIES // TOGETHER):
+            columns = space.canonical(self._policy.draw(chances, rng, TOGETHER))
+            rows = np.stack(list(columns.values()), axis=1)
+            for i in np.flatnonzero(self.moves.inside(columns)):
+                if (key := rows[i].tobytes()) in self._refused:  # a policy that is sure draws the same again and again
+                    continue
+                drawn = self.moves.lift(space.decode({p: c[i : i + 1] for p, c in columns.items()})[0])
+                if drawn.fingerprint not in known and all(rule(drawn) for rule in self.moves.rules):
+                    return drawn
+                self._refused.add(key)
         return None
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    import torch
-
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.training.cost_target import CostTarget
 
@@ -92,20 +90,20 @@ class Policy:
         """The price of cost, in logits, at which the expected cost is a target now; 0 without a target."""
         return 0.0 if self._cost is None or target is None else self._cost.price(self.logits, target, 1.0)
 
-    def chances(self, price: float = 0.0) -> dict[str, torch.Tensor]:
+    def chances(self, price: float = 0.0) -> dict[str, np.ndarray]:
         """Probabilities of the values of each choice at a price of cost."""
+        from rankitect.training.cost_target import Softmaxes
+
         if self._cost is None:
-            return {p: x.softmax(0) for p, x in self.logits.items()}
-        return self._cost.at(self.logits, price, 1.0)
+            return Softmaxes(self.logits).at()
+        marginal = Softmaxes({p: self._cost.marginal[p] for p in self.logits}).flat
+        return Softmaxes(self.logits).at(price, marginal)
 
-    def draw(self, chances: Mapping[str, torch.Tensor], rng: np.random.Generator) -> dict[str, Any]:
-        """A value for every choice; rules are not checked."""
-        return {
-            p: c.values[rng.choice(len(c.values), p=chances[p].numpy() / float(chances[p].sum()))]
-            for p, c in self.space.choices.items()
-        }
+    def draw(self, chances: Mapping[str, np.ndarray], rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+        """Positions of values for every choice, [n] each; rules are not checked."""
+        return {p: rng.choice(len(c), n, p=c) for p, c in chances.items()}
 
-    def log_chance(self, architecture: Architecture, chances: Mapping[str, torch.Tensor]) -> float:
+    def log_chance(self, architecture: Architecture, chances: Mapping[str, np.ndarray]) -> float:
         """log probability of the live choices of an architecture."""
         return sum(
             math.log(max(float(chances[p][self.space.choices[p].position(v)]), 1e-12))
@@ -126,9 +124,7 @@ class Policy:
         Returns:
             The weight of each record.
         """
-        import torch
-
-        steps = {p: torch.zeros_like(x) for p, x in self.logits.items()}
+        steps = {p: np.zeros(len(x)) for p, x in self.logits.items()}
         weights = []
         for record, score in zip(records, scores, strict=True):
             chances = self.chances(record.price)
@@ -139,5 +135,5 @@ class Policy:
                 slope[self.space.choices[path].position(value)] += 1.0
                 steps[path] += weights[-1] * float(score) * slope
         for path, step in steps.items():
-            self.logits[path] += lr * step / max(1, len(records))
+            self.logits[path].numpy()[:] += lr * step / max(1, len(records))
         return weights

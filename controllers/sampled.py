@@ -67,5 +67,5 @@ class Sampled(SupernetSearch):
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
         """The architecture of an index, whatever was told."""
-        made = self.moves.sample(rng, self.known)
+        made = self.moves.nth((self.seed,), index, self.known)
         return None if made is None else (made, {"index": index})

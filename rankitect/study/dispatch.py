@@ -146,8 +146,10 @@ class Dispatch:
                 self._store.reuse(number, earlier)
                 self.duplicates += 1
                 continue
-            running = [self._store.trial(n) for n in self._running]
-            same = any((t.architecture.fingerprint, t.evaluator, t.seed) == key for t in running)
+            # One that is to be measured before, though it waits for another attempt, is not overtaken: which of two
+            # equal trials is measured and which is its duplicate must not depend on what was killed.
+            before = [self._store.trial(n) for n in (*self._running, *waiting)]
+            same = any((t.architecture.fingerprint, t.evaluator, t.seed) == key for t in before)
             if same or self._not_before.get(number, 0.0) > time.monotonic():
                 waiting.append(number)
                 continue

@@ -18,6 +18,8 @@ __all__ = ["Moves", "main_cost", "within"]
 
 TRIES = 64
 """Draws after which a place counts as used up."""
+CHUNK = 128
+"""Draws that are made at once: a hundred within bounds cost hardly more than one."""
 
 
 def main_cost(task: Any) -> str:
@@ -42,6 +44,8 @@ class Moves:
     ) -> None:
         self.space, self.limits, self.whole = space, dict(limits), whole
         self.rules: list[Callable[[Architecture], bool]] = []
+        self._lowered: dict[str, Architecture] = {}
+        self._chunk: tuple[tuple[int, ...], list[Architecture]] = ((), [])
 
     @classmethod
     def of(cls, parts: Parts, shared: bool = False) -> Moves:
@@ -65,11 +69,13 @@ class Moves:
         """An architecture of `space` as one of the whole space."""
         if self.whole is None:
             return architecture
-        return self.whole.architecture({**self.space.closed, **architecture.choices})
+        made = self.whole.architecture({**self.space.closed, **architecture.choices})
+        self._lowered[made.fingerprint] = architecture
+        return made
 
     def lower(self, architecture: Architecture) -> Architecture:
         """The inverse of `lift`."""
-        return self.space.validate(architecture)
+        return self._lowered.get(architecture.fingerprint) or self.space.validate(architecture)
 
     def scaled(self, architecture: Architecture) -> list[Architecture]:
         """The architectures of the whole space within the bounds that differ from one in closed choices only, that one
@@ -112,6 +118,26 @@ class Moves:
             known: Fingerprints that do not count as new.
         """
         return self._new(lambda: self.space.sample(rng, **self.limits), known)
+
+    def nth(self, key: tuple[int, ...], index: int, known: Collection[str] = ()) -> Architecture | None:
+        """As `sample`, a function of key, index and what is known. Draws of neighbouring indices are made together.
+
+        Args:
+            key: Seeds the sequence.
+            index: In the sequence.
+            known: Fingerprints that do not count as new.
+        """
+        number, at = divmod(index, CHUNK)
+        place = (*key, number)
+        if self._chunk[0] != place:
+            try:
+                self._chunk = place, self.space.sample_many(CHUNK, np.random.default_rng(place), **self.limits)
+            except SpaceError:  # too few for so many at once
+                self._chunk = place, []
+        for made in map(self.lift, self._chunk[1][at : at + 1]):
+            if made.fingerprint not in known and self.allowed(made):
+                return made
+        return self.sample(np.random.default_rng([*place, at]), known)
 
     def mutate(
         self, parent: Architecture, rng: np.random.Generator, known: Collection[str] = (), changes: int = 1

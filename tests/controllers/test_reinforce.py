@@ -70,9 +70,11 @@ def test_the_expected_cost_is_the_target() -> None:
     policy = Policy(SPACE, cost, clip=2.0)
     for target in (0.4, 0.6, 0.8):
         chances = policy.chances(policy.price(target))
-        assert float(cost.expected(chances)) == pytest.approx(target, abs=0.003)
+        assert float(cost.expected({p: torch.from_numpy(c) for p, c in chances.items()})) == pytest.approx(
+            target, abs=0.003
+        )
         rng = np.random.default_rng(0)
-        drawn = [SPACE.architecture(policy.draw(chances, rng)) for _ in range(300)]
+        drawn = SPACE.decode(SPACE.canonical(policy.draw(chances, rng, 300)))
         assert np.mean([cost.of(a) for a in drawn]) == pytest.approx(target, abs=0.05)
 
 

@@ -78,6 +78,29 @@ def test_the_order_in_which_trials_end_changes_nothing(
     assert runner.most == min(3, 2 * (ahead + 1))
 
 
+class Losing(Shuffled):
+    """Loses the first worker of every third trial."""
+
+    def wait(self) -> list[Done]:
+        job = self.jobs.pop(self.random.randrange(len(self.jobs)))
+        if job.number % 3 == 0 and job.attempt == 1:
+            return [Done(job.number, None, "the process that measured it ended", lost=True)]
+        self.jobs.append(job)
+        return super().wait()
+
+
+def test_which_of_equal_trials_is_measured_does_not_depend_on_lost_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rankitect.study.dispatch._BACK_OFF", (0.1,))
+    found = []
+    for name, kind in (("kept", Shuffled), ("lost", Losing)):
+        run(tmp_path / name, Freely(total=40, size=3), limits=Limits(batch=2, ahead=2), runner=kind(tmp_path / name, 0))
+        found.append([(t.number, t.state, t.duplicate_of) for t in stored(tmp_path / name)])
+    assert found[0] == found[1]
+    assert any(of is not None for _, _, of in found[0])
+
+
 def test_a_controller_that_cannot_be_asked_ahead_is_told_first(tmp_path: Path) -> None:
     from tests.study.toys import RandomPoints
 
