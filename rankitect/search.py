@@ -164,11 +164,13 @@ def _run(
     *,
     quiet: bool,
 ) -> Result:
+    from rankitect.study.hiring import warm_up
     from rankitect.study.join import build
     from rankitect.study.progress import Progress
     from rankitect.study.stopping import StopSignal
     from rankitect.training.host import configure_host
 
+    warm_up(resolved)
     configure_host(resolved.config.runner.threads)
     progress = Progress(quiet=quiet or not resolved.config.runner.progress)
     with stop.on_signals(progress.say) if stop is not None else nullcontext():

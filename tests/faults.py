@@ -133,15 +133,15 @@ def kill_driver(it: Round) -> None:
 
 
 def kill_worker(it: Round) -> None:
-    """A process that measures."""
+    """A process that measures, or the one that makes those."""
     import psutil
 
     assert it.process is not None
     try:
         every = psutil.Process(it.process.pid).children(recursive=True)
         workers = [p.pid for p in every if "resource_tracker" not in " ".join(p.cmdline())]
-        for pid in workers[:1]:
-            os.kill(pid, signal.SIGKILL)
+        if workers:
+            os.kill(random.choice(workers), signal.SIGKILL)
     except (psutil.Error, ProcessLookupError):
         pass
 

@@ -53,6 +53,8 @@ class Ranking:
     shared_sizes = (240, 12)
     """Architectures that a search with shared weights looks at, a tenth of a second each, and its finalists."""
     coin = "rows"
+    preload = ("rankitect.domains.ranking_models", "torchrec.modules.fused_embedding_modules")
+    """Modules that a process which measures rankers imports before it knows what to measure."""
     """What the ledger counts."""
 
     class Config(BaseModel):

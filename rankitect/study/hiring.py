@@ -13,9 +13,22 @@ from rankitect.errors import ConfigError
 
 if TYPE_CHECKING:
     from rankitect.config import Resolved
+    from rankitect.config.schema import RunnerConfig
     from rankitect.study.runners import Runner
 
-__all__ = ["runner_of"]
+__all__ = ["runner_of", "warm_up"]
+
+
+def _alone(c: RunnerConfig) -> bool:
+    return c.kind == "local" and c.workers == 1 and c.trial_minutes is None and c.trial_gib is None
+
+
+def warm_up(resolved: Resolved) -> None:
+    """Begin what processes of the runner need, before the study's own process builds its parts."""
+    if resolved.config.runner.kind == "local" and not _alone(resolved.config.runner):
+        from rankitect.study.pool import import_ahead
+
+        import_ahead(getattr(resolved.plugins["task"].target, "preload", ()))
 
 
 def runner_of(resolved: Resolved, folder: Path, stop: Callable[[], bool]) -> Runner | None:
@@ -31,7 +44,7 @@ def runner_of(resolved: Resolved, folder: Path, stop: Callable[[], bool]) -> Run
             cluster answers.
     """
     c = resolved.config.runner
-    if c.kind == "local" and c.workers == 1 and c.trial_minutes is None and c.trial_gib is None:
+    if _alone(c):
         return None
     if "device" in resolved.plugins and not getattr(resolved.plugins["device"].target, "estimate", False):
         raise ConfigError(

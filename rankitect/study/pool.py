@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from typing import TYPE_CHECKING, Any
 
 from rankitect.errors import ConfigError
@@ -20,10 +22,32 @@ from rankitect.study.workers import TOO_LONG, Answer, Setup, SetUpError, Task, q
 if TYPE_CHECKING:
     from pebble import ProcessPool
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "import_ahead"]
 
 _MOMENT = 0.2
 """Seconds after which the user's wish to stop is looked at."""
+
+
+_COMMON = ("torch", "rankitect.config.resolve", "rankitect.graph.sampling", "rankitect.blocks", "rankitect.study.join")
+
+
+def context() -> Any:
+    """How processes are made: never as a fork of this one, because a fork of a process with threads (torch's) may hang.
+
+    On Linux they are forks of a server without threads that has the heavy packages imported (`import_ahead`).
+    """
+    return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+
+
+def import_ahead(modules: Sequence[str] = ()) -> None:
+    """Have the server import what workers need while this process imports the same: a worker then starts at once.
+
+    Args:
+        modules: To be imported beside those that every worker needs.
+    """
+    if sys.platform == "linux":
+        context().set_forkserver_preload([*_COMMON, *modules])
+        forkserver.ensure_running()
 
 
 class Pool:
@@ -53,9 +77,7 @@ class Pool:
         if self._pool is None or not self._pool.active:
             from pebble import ProcessPool
 
-            # Spawned, not forked: a fork of a process with threads (torch's) may hang.
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPool(max_workers=self.workers, initializer=quiet, context=context)
+            self._pool = ProcessPool(max_workers=self.workers, initializer=quiet, context=context())
         task = Task.of(job, shared_disk=True)
         arguments = [self._setup, self._shared, task]
         self._running[self._pool.schedule(run_task, args=arguments)] = (job, time.monotonic())
