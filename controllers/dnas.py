@@ -55,6 +55,9 @@ class DNAS:
     `train_loss(model, step)`, `adopt(supernet)` (candidates inherit from it), `reference` and, optionally, `prior()`.
     """
 
+    trains = True
+    """`prepare` trains weights."""
+
     class Config(BaseModel):
         """Keys of `controller`."""
 

@@ -75,6 +75,9 @@ TOGETHER = 16
 class Reinforce(StagedSearch):
     """See the module."""
 
+    trains = True
+    """`prepare` trains weights."""
+
     class Config(StagedConfig):
         """Keys of `controller`."""
 

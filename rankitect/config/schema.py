@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from rankitect.production.settings import ExperimentConfig, GateConfig
 
@@ -130,6 +130,13 @@ class RunnerConfig(_Strict):
         default=None, min_length=1, description="of a running Ray cluster (host:port); null: one is started here"
     )
     cpus: float = Field(default=1.0, gt=0, description="processors that a trial declares to Ray")
+    together: int = Field(
+        default=1,
+        ge=1,
+        le=4096,
+        description="processes that train one model side by side, each on a part of every batch (Ray Train); needs "
+        "runner=ray",
+    )
     batch: int = Field(default=1, ge=1, description="proposals that a controller is asked for at a time")
     attempts: int = Field(default=5, ge=1, description="how often a trial may end with its process")
     failures: int = Field(default=20, ge=1, description="failed trials in a row that end the run")
@@ -137,6 +144,13 @@ class RunnerConfig(_Strict):
     baselines: bool = Field(default=True, description="measure the task's baselines first")
     threads: int | None = Field(default=None, ge=1, description="torch threads; null leaves the default")
     progress: bool = Field(default=True, description="show progress")
+
+    @field_validator("together")
+    @classmethod
+    def _on_ray(cls, value: int, info: ValidationInfo) -> int:
+        if value > 1 and info.data.get("kind") == "local":
+            raise ValueError("training by several processes side by side needs runner=ray")
+        return value
 
 
 class ReportConfig(_Strict):

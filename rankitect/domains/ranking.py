@@ -325,8 +325,11 @@ class Ranking:
         The same step gives the same rows, so that two models can be compared before either has learnt from them.
         """
         seed = None if self.config.one_pass else self._parts.config.seed + SEARCH_ORDER
+        from rankitect.training.parallel import peers
+
         rows = batch or self.config.shared_batch
-        return self._loss(model, self.task.batch_at("train", step, batch=rows, seed=seed))
+        found = self.task.batch_at("train", step, batch=rows, seed=seed)
+        return self._loss(model, found.part(peers().mine(len(found))))
 
     def search_loss(self, forward: Callable[..., torch.Tensor], step: int) -> tuple[torch.Tensor, int]:
         """The loss that architectures are chosen by, on validation rows, which no weights learn from.
@@ -348,6 +351,11 @@ class Ranking:
         for split in ("train", "validation", "test"):
             self.task.require_classes(split)
         check_slices(self.task.data, parts.config.report.slices)
+        if self.config.one_pass and parts.config.runner.together > 1:
+            raise ConfigError(
+                "task.one_pass predicts every row before it is learnt from, which runner.together="
+                f"{parts.config.runner.together} processes that share rows out cannot do: use runner.together=1."
+            )
         limits = self.limits()
         try:
             parts.space.sample(0, **limits)

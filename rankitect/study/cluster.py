@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rankitect.errors import ConfigError
 from rankitect.study.checks import one_line
@@ -17,6 +17,10 @@ from rankitect.study.contracts import StopRequested
 from rankitect.study.records import Spent
 from rankitect.study.runners import Done, Job
 from rankitect.study.workers import Answer, Setup, SetUpError, Task, run_task
+
+if TYPE_CHECKING:
+    from rankitect.study.contracts import Controller
+    from rankitect.study.session import StudySession
 
 __all__ = ["Cluster"]
 
@@ -34,6 +38,8 @@ class Cluster:
         setup: What they need.
         address: Of a running cluster; None starts one here.
         cpus: Processors that a task declares.
+        together: Processes that train one model side by side.
+        attempts: How often such processes are begun.
         minutes: A trial that takes longer fails; None for no limit.
         stop: Whether the user asked to stop.
 
@@ -48,20 +54,25 @@ class Cluster:
         *,
         address: str | None = None,
         cpus: float = 1.0,
+        together: int = 1,
+        attempts: int = 5,
         minutes: float | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.workers, self._stop, self._setup = workers, stop, setup
+        self._gang = (together, cpus, attempts)
         self._seconds = None if minutes is None else 60.0 * minutes
         self._ray = _ray()
         self._own = not self._ray.is_initialized()
         if self._own:
-            self._connect(address, math.ceil(max(workers * cpus, 1.0)))
+            self._connect(address, math.ceil(max(workers * together * cpus, 1.0)))
         self._require(cpus, setup.gib)
         options: dict[str, Any] = {"num_cpus": cpus, "max_retries": 0}
         if setup.gib is not None:
             options["memory"] = int(setup.gib * 2**30)
         self._run = self._ray.remote(**options)(_remote)
+        if together > 1:
+            self._run = self._ray.remote(num_cpus=0, max_retries=0)(_remote_together)
         self._known = self._ray.put(setup)
         self._shared = self._ray.put({})
         self._running: dict[Any, tuple[Job, float]] = {}
@@ -69,7 +80,9 @@ class Cluster:
     def _connect(self, address: str | None, cpus: int) -> None:
         paths = os.pathsep.join(p for p in sys.path if p)
         given: dict[str, Any] = {"runtime_env": {"env_vars": {"PYTHONPATH": paths}}}
-        given |= {"address": address} if address is not None else {"num_cpus": cpus, "include_dashboard": False}
+        # "local" starts one even where another runs on this machine, to which Ray would connect by itself.
+        own = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+        given |= {"address": address} if address is not None else own
         try:
             _knock(address)  # Ray itself would try for minutes
             self._ray.init(log_to_driver=False, logging_level="error", **given)
@@ -90,7 +103,13 @@ class Cluster:
             raise ConfigError(
                 f"No node of the Ray cluster can run a trial of runner.cpus={cpus:g} and runner.trial_gib={gib}: {has}."
             )
-        self.workers = max(1, min(self.workers, int(sum(node.get("CPU", 0.0) for node in nodes) / cpus)))
+        most = int(sum(node.get("CPU", 0.0) // cpus for node in nodes)) // self._gang[0]
+        if not most:
+            raise ConfigError(
+                f"runner.together={self._gang[0]} processes of runner.cpus={cpus:g} are more than the Ray cluster has "
+                "processors for."
+            )
+        self.workers = min(self.workers, most)
 
     def start(self, shared: Mapping[str, bytes]) -> None:
         """Hand what evaluators have learned to all nodes."""
@@ -99,10 +118,19 @@ class Cluster:
             self._setup = Setup(**{**vars(self._setup), "key": f"{self._setup.key} prepared"})
             self._known = self._ray.put(self._setup)
 
+    def prepare(self, session: StudySession, controller: Controller) -> None:
+        """Have what a controller trains before its first proposal trained by processes side by side, where it trains
+        anything and the configuration asks for that."""
+        if self._gang[0] > 1 and getattr(controller, "trains", False):
+            from rankitect.study.together import prepare_together
+
+            prepare_together(session, self._setup, *self._gang)
+
     def submit(self, job: Job) -> None:
         """Begin a job."""
         task = Task.of(job, shared_disk=False)
-        self._running[self._run.remote(self._known, self._shared, task)] = (job, time.monotonic())
+        more = self._gang if self._gang[0] > 1 else ()
+        self._running[self._run.remote(self._known, self._shared, task, *more)] = (job, time.monotonic())
 
     def wait(self) -> list[Done]:
         """What has ended within a moment."""
@@ -167,6 +195,14 @@ def _knock(address: str | None) -> None:
 
 def _remote(setup: Setup, shared: Mapping[str, bytes], task: Task) -> Answer:
     return run_task(setup, shared, task)
+
+
+def _remote_together(
+    setup: Setup, shared: Mapping[str, bytes], task: Task, count: int, cpus: float, attempts: int
+) -> Answer:
+    from rankitect.study.together import measure_together
+
+    return measure_together(setup, shared, task, count, cpus, attempts)
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -24,12 +24,13 @@ _DENIED_TEXT = ("permission denied", "read-only", "readonly", "unable to open da
 _SMALLEST_USEFUL = 64 * 1024  # bytes free below which an unexplained write error is put down to the disk
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a UTF-8 text file through a temporary one beside it, flushed to the disk before it takes the name."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write bytes, or text in UTF-8, by way of a temporary file that is on the disk before it takes the name."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -70,4 +70,13 @@ def runner_of(resolved: Resolved, folder: Path, stop: Callable[[], bool]) -> Run
     from rankitect.study.cluster import Cluster
 
     threads = c.threads or max(1, round(c.cpus))
-    return Cluster(c.workers, setup(None, threads), address=c.address, cpus=c.cpus, minutes=c.trial_minutes, stop=stop)
+    return Cluster(
+        c.workers,
+        setup(None, threads),
+        address=c.address,
+        cpus=c.cpus,
+        together=c.together,
+        attempts=c.attempts,
+        minutes=c.trial_minutes,
+        stop=stop,
+    )

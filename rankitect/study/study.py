@@ -236,6 +236,8 @@ class Study:
         if (upfront := getattr(self.task, "upfront", None)) is not None:
             session.charge("task", upfront)
         try:
+            if (elsewhere := getattr(self._runner, "prepare", None)) is not None:
+                elsewhere(session, controller)
             controller.prepare(session)
         finally:
             session.prepared()

@@ -18,7 +18,7 @@ from rankitect.study.checks import one_line
 from rankitect.study.contracts import TrialContext
 from rankitect.study.runners import Done, Job, measure
 
-__all__ = ["TOO_LONG", "Answer", "SetUpError", "Setup", "Task", "quiet", "run_task"]
+__all__ = ["TOO_LONG", "Answer", "SetUpError", "Setup", "Task", "parts_of", "quiet", "run_task"]
 
 TOO_LONG = 77
 """Exit code of a process whose trial took longer than allowed."""
@@ -100,7 +100,7 @@ def run_task(setup: Setup, shared: Mapping[str, bytes], task: Task) -> Answer:
         task: The task.
     """
     try:
-        parts = _parts(setup, shared)
+        parts = parts_of(setup, shared)
     except Exception as error:
         raise SetUpError(one_line(error)) from error
     architecture = parts.decode(task.architecture)
@@ -131,8 +131,16 @@ def _measured(parts: Any, task: Task, architecture: Any, run: Path, folder: Path
             limit.cancel()
 
 
-def _parts(setup: Setup, shared: Mapping[str, bytes]) -> Any:
-    if _BUILT.get("key") == setup.key:
+def parts_of(setup: Setup, shared: Mapping[str, bytes], *, controller: bool = False) -> Any:
+    """The parts of a study in this process, built once.
+
+    Args:
+        setup: Of the study.
+        shared: What evaluators have learned in the study's own process.
+        controller: Whether the controller and all else is wanted, and not only what measures.
+    """
+    key = (setup.key, controller)
+    if _BUILT.get("key") == key:
         return _BUILT["parts"]
     from rankitect.config.resolve import restored
     from rankitect.study.join import build
@@ -143,10 +151,10 @@ def _parts(setup: Setup, shared: Mapping[str, bytes]) -> Any:
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     configure_host(setup.threads)
     folder = Path(setup.run_folder) if setup.run_folder is not None else Path(tempfile.mkdtemp(prefix="rankitect-"))
-    parts = build(restored(json.loads(json.dumps(setup.data))), folder, _silent, measuring=True)
+    parts = build(restored(json.loads(json.dumps(setup.data))), folder, _silent, measuring=not controller)
     if shared and hasattr(parts.task, "receive"):
         parts.task.receive(shared)
-    _BUILT.update(key=setup.key, parts=parts)
+    _BUILT.update(key=key, parts=parts)
     return parts
 
 

@@ -24,6 +24,7 @@ from rankitect.tasks.language import LanguageTask
 from rankitect.tasks.losses import SparseTargets, cross_entropy, kl_divergence, sparse_kl_divergence, top_targets
 from rankitect.training.loop import TrainConfig, TrainResult, step_seed, train
 from rankitect.training.optimizer import OptimizerConfig, StepReport
+from rankitect.training.parallel import peers
 
 __all__ = ["DistillBatch", "Distillation", "HealConfig", "TeacherTargets", "heal", "weights_fingerprint"]
 
@@ -261,6 +262,7 @@ class Distillation:
             context=config.context,
             seed=config.seed if seed is None else seed,
         )
+        windows = windows[peers().mine(len(windows))]
         ids = torch.from_numpy(self.tokens.read(windows, config.context))
         if self.targets is not None:
             return DistillBatch(ids, self.targets.at(windows))

@@ -32,6 +32,7 @@ from rankitect.graph import Architecture, SearchSpace
 from rankitect.graph.cost import FLOAT_BYTES
 from rankitect.models.memory import check_memory
 from rankitect.models.plan import Owner
+from rankitect.training.parallel import peers
 
 __all__ = ["RowWiseAdagrad", "TableConfig", "TableStorage", "table_memory", "torchrec_installed"]
 
@@ -206,6 +207,8 @@ class _TorchStore(_Store):
         return F.embedding_bag(rows, self.table, bags, mode="sum", sparse=True)
 
     def _apply(self, table: Tensor) -> None:
+        if table.grad is not None:
+            table.grad = peers().rows(table.grad)
         self._optimizer.step()
         table.grad = None
 
@@ -335,7 +338,9 @@ class TableStorage:
     def _choose(self, table: nn.Parameter) -> str:
         whole = table.shape[1] == _fused_width(table.shape[1]) or self.config.optimizer != "rowwise_adagrad"
         fused = self.config.optimizer in FUSED_RULES and whole
-        wanted = self.config.backend != "torch" and torchrec_installed() and table.device.type == "cpu"
+        # The fused kernel takes its step in the backward pass, before other processes' gradients are there.
+        alone = peers().world == 1
+        wanted = self.config.backend != "torch" and torchrec_installed() and table.device.type == "cpu" and alone
         return "torchrec" if fused and wanted else "torch"
 
     def _needs(self, tables: Mapping[str, tuple[Owner, str]]) -> dict[str, int]:

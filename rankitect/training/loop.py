@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rankitect.errors import TrainingError
 from rankitect.training.checkpoint import load_state, save_state
 from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig, StepReport
+from rankitect.training.parallel import peers
 
 if TYPE_CHECKING:
     from rankitect.training.embeddings import TableStorage
@@ -139,9 +140,10 @@ def train(
                 before_step(run.step)
             batch = batch_at(run.step)
             optimizer.begin(run.step)
-            report = optimizer.step(loss_fn(model, batch), run.step)
+            report = optimizer.step(loss_fn(model, batch), run.step, size(batch))
             run.losses.append(report.loss)
-            run.step, run.tokens, run.skipped = run.step + 1, run.tokens + size(batch), run.skipped + report.skipped
+            run.step, run.skipped = run.step + 1, run.skipped + report.skipped
+            run.tokens += int(peers().total(size(batch)))
             run.seconds = before + time.monotonic() - started
             if progress is not None:
                 progress(run.step, config.steps, report)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rankitect.errors import TrainingError
+from rankitect.training.parallel import peers
 
 if TYPE_CHECKING:
     from rankitect.training.embeddings import TableStorage
@@ -162,22 +163,25 @@ class GuardedOptimizer:
         if self._tables is not None:
             self._tables.set_lr(self._tables.config.lr * self.lr(step) / self.config.lr)
 
-    def step(self, loss: Tensor, step: int) -> StepReport:
+    def step(self, loss: Tensor, step: int, size: float = 1.0) -> StepReport:
         """Back-propagates a loss and updates the parameters, or skips the step when something is not finite.
 
         Args:
-            loss: scalar.
+            loss: scalar; where processes train together, the mean over this one's part of the batch.
             step: number of the step, from 0; decides the learning rate.
+            size: rows or tokens that the loss is the mean of; weighs it among processes that train together.
 
         Raises:
             TrainingError: when it was not finite more often than `retries` allows.
         """
-        value, lr = loss.item(), self.lr(step)
+        together = peers()
+        (value, share), lr = together.mean(loss.item(), size), self.lr(step)
         self._optimizer.zero_grad(set_to_none=True)
         norm = math.nan
         if math.isfinite(value):
-            loss.backward()
+            (loss if share == 1.0 else loss * share).backward()
             grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+            together.sum_(grads)
             norm = self._clip(grads)
         if not math.isfinite(norm):
             self._optimizer.zero_grad(set_to_none=True)

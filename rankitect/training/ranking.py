@@ -24,6 +24,7 @@ from rankitect.training.checkpoint import load_state, save_state
 from rankitect.training.embeddings import HoldsTables, TableConfig, TableStorage
 from rankitect.training.loop import TrainConfig, train
 from rankitect.training.optimizer import OptimizerConfig, StepReport
+from rankitect.training.parallel import peers
 
 __all__ = ["FitConfig", "FitResult", "Progressive", "fit", "refit"]
 
@@ -169,7 +170,7 @@ def fit(
     result = train(
         model,
         task.loss if progressive is None else progressive.loss,
-        lambda step: task.batch_at("train", step, batch=config.batch, seed=seed),
+        lambda step: _mine(task.batch_at("train", step, batch=config.batch, seed=seed)),
         TrainConfig(steps=steps, optimizer=config.optimizer, seed=config.seed, checkpoint_every=every),
         size=len,
         tables=tables,
@@ -192,6 +193,11 @@ def fit(
         progressive=progressive,
         finished=finished,
     )
+
+
+def _mine(batch: RankingBatch) -> RankingBatch:
+    """This process's part of a batch, where several train together."""
+    return batch.part(peers().mine(len(batch)))
 
 
 def _held_tables(model: nn.Module, config: FitConfig) -> TableStorage | None:
@@ -231,7 +237,7 @@ def refit(
         result = train(
             model,
             whole.loss,
-            lambda step: whole.batch_at("train", step, batch=config.batch, seed=config.seed),
+            lambda step: _mine(whole.batch_at("train", step, batch=config.batch, seed=config.seed)),
             TrainConfig(
                 steps=max(1, round(epochs * whole.steps("train", config.batch))),
                 optimizer=config.optimizer,

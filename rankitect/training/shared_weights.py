@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rankitect.study.records import Spent
+from rankitect.training.parallel import peers
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +123,7 @@ class CoTraining:
         """One step on one architecture; the loss before it, and the tokens used."""
         self._optimizer.begin(step)
         loss, tokens = self._loss(self.supernet.activate(architecture), step)
-        return self._optimizer.step(loss, step).loss, tokens
+        return self._optimizer.step(loss, step, tokens).loss, int(peers().total(tokens))
 
     def step_together(
         self, architectures: Sequence[Architecture], step: int, distil: float = 0.0
@@ -150,14 +151,14 @@ class CoTraining:
             model = self.supernet.activate(architecture)
             model.register_forward_hook(lambda module, inputs, output, heard=heard: heard.append(output))
             loss, tokens = self._loss(model, step)
-            losses.append(float(loss.detach()))
+            losses.append(peers().mean(float(loss.detach()), tokens)[0])
             if teacher is not None and distil:
                 loss = (1 - distil) * loss + distil * likeness(heard[-1], teacher)
             elif distil:
                 teacher = heard[-1].detach()
             total, used = total + loss / len(architectures), used + tokens
-        self._optimizer.step(total, step)
-        return losses, used
+        self._optimizer.step(total, step, used)
+        return losses, int(peers().total(used))
 
     def save(
         self,
@@ -230,7 +231,7 @@ class Paired:
         """One step; the loss before it, and the tokens used."""
         self._optimizer.begin(step)
         loss, tokens = self._task.train_loss(self.model, step)
-        return self._optimizer.step(loss, step).loss, tokens
+        return self._optimizer.step(loss, step, tokens).loss, int(peers().total(tokens))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Weights and optimiser state, for a checkpoint."""

@@ -127,6 +127,9 @@ class SupernetSearch(EvolvingSearch):
         seed: Of everything.
     """
 
+    trains = True
+    """`prepare` trains weights."""
+
     def __init__(
         self, config: SupernetConfig, steps: int, by: str, moves: Moves, aims: Aims, task: Any, seed: int
     ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,6 +34,18 @@ class RankingBatch:
 
     def __len__(self) -> int:
         return int(self.label.shape[0])
+
+    def part(self, rows: slice) -> RankingBatch:
+        """Some of the rows."""
+        if rows == slice(None):
+            return self
+        kept = {name: None if x is None else x[rows] for name, x in self._columns().items()}
+        return replace(self, **kept)  # type: ignore[arg-type]
+
+    def _columns(self) -> dict[str, Tensor | None]:
+        return {
+            "numeric": self.numeric, "ids": self.ids, "label": self.label, "weight": self.weight, "group": self.group,
+        }  # fmt: skip
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,115 @@
+"""Training of one model by several processes side by side: each takes a part of every batch, gradients are summed.
+
+Every process runs the same program with the same seeds, so that all draw the same architectures and hold the same
+weights; only the rows of a training batch differ. What comes out is what one process would train on the whole batch, up
+to the order of sums. Gradients are summed explicitly (torch.distributed, gloo), in one message a step: torch's own
+wrapper keeps buckets for a fixed graph, and a supernet has another graph every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Group", "join", "peers"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes that train together.
+
+    Attributes:
+        rank: Of this one.
+        world: How many.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    def mine(self, rows: int) -> slice:
+        """This process's part of so many rows; all of them where there are too few for everyone."""
+        return slice(self.rank, None, self.world) if rows >= self.world else slice(None)
+
+    def total(self, number: float) -> float:
+        """The sum of a number over all processes."""
+        return number if self.world == 1 else self.totals(number)[0]
+
+    def totals(self, *numbers: float) -> list[float]:
+        """The sums of some numbers over all processes."""
+        import torch
+        import torch.distributed as dist
+
+        found = torch.tensor(numbers, dtype=torch.float64)
+        if self.world > 1:
+            dist.all_reduce(found)
+        return [float(x) for x in found]
+
+    def mean(self, value: float, size: float) -> tuple[float, float]:
+        """The mean of the values of all processes by their sizes, and this one's share of the size."""
+        if self.world == 1:
+            return value, 1.0
+        total, whole = self.totals(value * size, size)
+        return total / max(whole, 1e-12), size / max(whole, 1e-12)
+
+    def sum_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their sums over all processes, in one message."""
+        if self.world == 1 or not tensors:
+            return
+        import torch
+        import torch.distributed as dist
+
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, found in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(found.view_as(tensor))
+
+    def rows(self, grad: Tensor) -> Tensor:
+        """The sum of sparse gradients [rows, width] over all processes."""
+        if self.world == 1:
+            return grad
+        import torch
+        import torch.distributed as dist
+
+        grad = grad.coalesce()
+        counts = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
+        dist.all_gather(counts, torch.tensor([grad.indices().shape[1]]))
+        longest = max(int(count) for count in counts)
+        indices = grad.indices().new_zeros(longest)
+        values = grad.values().new_zeros(longest, grad.shape[1])
+        indices[: grad.indices().shape[1]], values[: grad.values().shape[0]] = grad.indices()[0], grad.values()
+        all_indices = [torch.empty_like(indices) for _ in range(self.world)]
+        all_values = [torch.empty_like(values) for _ in range(self.world)]
+        dist.all_gather(all_indices, indices)
+        dist.all_gather(all_values, values)
+        kept = [slice(0, int(count)) for count in counts]
+        found = torch.sparse_coo_tensor(
+            torch.cat([i[k] for i, k in zip(all_indices, kept, strict=True)])[None],
+            torch.cat([v[k] for v, k in zip(all_values, kept, strict=True)]),
+            grad.shape,
+        )
+        return found.coalesce()
+
+    def agree(self, *numbers: float) -> list[float]:
+        """What the first process says, everywhere."""
+        return self.totals(*(n if self.rank == 0 else 0.0 for n in numbers))
+
+
+_GROUP = Group()
+
+
+def peers() -> Group:
+    """The processes that this one trains with; itself alone, unless it joined others."""
+    return _GROUP
+
+
+def join() -> Group:
+    """Join the processes of torch.distributed's default group."""
+    import torch.distributed as dist
+
+    global _GROUP
+    _GROUP = Group(dist.get_rank(), dist.get_world_size())
+    return _GROUP
