@@ -75,6 +75,15 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _unwritable(path: Path, error: OSError) -> Exception:
+    """What to raise where a run folder cannot be taken: a full disk as it is, all else with what to do."""
+    if is_disk_full(error, path if path.exists() else None):
+        return error
+    return RunFolderError(
+        f"The run folder {path} cannot be written ({error.strerror or error}). Choose another output_dir=."
+    )
+
+
 class RunFolder:
     """A run folder, locked for this process while it is open.
 
@@ -104,15 +113,15 @@ class RunFolder:
                 )
             self._lock = FolderLock(path)
         except OSError as error:
-            if is_disk_full(error, path if path.exists() else None):
-                raise
-            raise RunFolderError(
-                f"The run folder {path} cannot be written ({error.strerror or error}). Choose another output_dir=."
-            ) from error
+            raise _unwritable(path, error) from error
         try:
+            for left in path.glob(".*.tmp"):  # of a process that was killed while it wrote
+                left.unlink(missing_ok=True)
             self._own(force)
-        except BaseException:
+        except BaseException as error:
             self._lock.release()
+            if isinstance(error, OSError):
+                raise _unwritable(path, error) from error
             raise
 
     def _own(self, force: bool) -> None:

@@ -150,7 +150,9 @@ def parts_of(setup: Setup, shared: Mapping[str, bytes], *, controller: bool = Fa
         most = int(setup.gib * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     configure_host(setup.threads)
-    folder = Path(setup.run_folder) if setup.run_folder is not None else Path(tempfile.mkdtemp(prefix="rankitect-"))
+    if setup.run_folder is None and "place" not in _BUILT:
+        _BUILT["place"] = tempfile.TemporaryDirectory(prefix="rankitect-")  # removed when the process ends
+    folder = Path(setup.run_folder if setup.run_folder is not None else _BUILT["place"].name)
     parts = build(restored(json.loads(json.dumps(setup.data))), folder, _silent, measuring=not controller)
     if shared and hasattr(parts.task, "receive"):
         parts.task.receive(shared)
