@@ -68,7 +68,7 @@ class Timing:
         p50: Median, with the reference's drift divided out.
         low: Lower end of the median's 95% interval.
         high: Upper end.
-        p90: 90% of all runs took at most this; not corrected.
+        p90: 90% of all runs took at most this, each corrected as its round is.
         p99: Likewise 99%.
         runs: Runs measured.
         drift: The reference's time relative to its time at calibration.
@@ -227,7 +227,7 @@ def _timing(answer: dict[str, Any], copies: int, reference: Reference | None) ->
     usual = float(np.median(references)) if reference is None or reference.round_ms is None else reference.round_ms
     corrected = sums / references * usual
     low, high = median_interval(corrected.tolist())
-    p90, p99 = np.quantile(rounds, [0.9, 0.99])
+    p90, p99 = np.quantile(rounds / references[:, None] * usual, [0.9, 0.99])
     return Timing(
         p50=float(np.median(corrected)),
         low=low,

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from rankitect.production.evidence import Evidence, Slicing
 from rankitect.tasks.intervals import Estimate, mean_estimate, seeded_estimate
 
-__all__ = ["Change", "SliceChange", "change", "changes_by_day", "changes_by_slice", "heterogeneity"]
+__all__ = ["Change", "SliceChange", "change", "changes_by_slice", "changes_by_time", "heterogeneity"]
 
 CONFIDENCE = 0.95
 FEWEST = 100
 """Rows that a slice needs to be tested."""
+_ENOUGH = 0.8
+"""Share of the rows that must be in testable days, or weeks, for the change to be shown by these."""
 
 
 @dataclass(frozen=True)
@@ -183,19 +185,34 @@ def changes_by_slice(evidence: Evidence, candidate: str, production: str) -> lis
     return sorted(whole, key=lambda s: (s.change is None, 0.0 if s.change is None else -s.change.value))
 
 
-def changes_by_day(evidence: Evidence, candidate: str, production: str) -> list[SliceChange]:
-    """The change on every day, in order; empty where days are not known."""
+PERIODS = ("day", "week", "month")
+
+
+def changes_by_time(evidence: Evidence, candidate: str, production: str) -> list[SliceChange]:
+    """The change in every day, week or month (the finest in most of which there are rows enough), in order; empty where
+    days are not known. Weeks begin on Mondays and have their first day's name."""
     if evidence.days is None:
         return []
-    days, codes = np.unique(evidence.days, return_inverse=True)
-    names = np.datetime_as_string(days.astype("datetime64[D]")).tolist()
+    counted = np.ones(evidence.rows, bool) if evidence.weights is None else evidence.weights > 0
+    for period in PERIODS:
+        begins, codes = np.unique(_begin(evidence.days, period), return_inverse=True)
+        sizes = np.bincount(codes[counted], minlength=len(begins))
+        if sizes[sizes >= FEWEST].sum() >= _ENOUGH * sizes.sum():
+            break
+    names = np.datetime_as_string(begins, unit="M" if period == "month" else "D").tolist()
     found = []
-    for i, name in enumerate(names):
-        rows = (codes == i) if evidence.weights is None else (codes == i) & (evidence.weights > 0)
-        size = int(rows.sum())
-        made = change(evidence, candidate, production, rows) if size >= FEWEST else None
-        found.append(SliceChange("day", name, made, size))
+    for i, (name, size) in enumerate(zip(names, sizes.tolist(), strict=True)):
+        made = change(evidence, candidate, production, (codes == i) & counted) if size >= FEWEST else None
+        found.append(SliceChange(period, name, made, size))
     return found
+
+
+def _begin(days: NDArray[np.int64], period: str) -> NDArray[np.datetime64]:
+    """The first day of each day's period."""
+    if period == "week":
+        days = (days + 3) // 7 * 7 - 3  # 1970-01-01 was a Thursday
+    found = days.astype("datetime64[D]")
+    return found.astype("datetime64[M]") if period == "month" else found
 
 
 def heterogeneity(changes: Sequence[Change]) -> float | None:

@@ -31,6 +31,10 @@ class Link:
     href: str | None
 
 
+LONGEST = 20
+"""Rows of a table that is shown without being asked for."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One cell of a table.
@@ -78,6 +82,11 @@ class Table:
     anchors: tuple[str, ...] = ()
     caption: str = ""
     sortable: bool = True
+
+    @property
+    def long(self) -> bool:
+        """Whether it is folded away: nothing points into it, and few read it whole."""
+        return len(self.rows) > LONGEST and not self.anchors
 
     def as_json(self) -> JSON:
         """The table as a list of rows, each a mapping from column title to value."""

@@ -129,7 +129,7 @@ def _latency_card(measured: Sequence[tuple[Candidate, _Latencies]]) -> Card:
         how_to_read=(
             "The search predicts a language model's latency as the sum over its layers, learned from single layers; a "
             "ranker's is of all that follows its embedding lookups. Measured is the exported program as a whole, in a "
-            "process of its own, a reference program's drift divided out; p90 and p99 are of all runs, uncorrected. "
+            "process of its own, a reference program's drift divided out of every run. "
             "On the line, predicted and measured are equal; bars are the predictions' 95% intervals. Measured on: "
             f"{', '.join(measured[0][1].device.values())}."
         ),

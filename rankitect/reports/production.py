@@ -62,7 +62,7 @@ def launch_card(case: Case | str) -> Card:
         reason=text,
         tables=(
             Table(
-                ("Gate", "Outcome", "Found", "Condition"),
+                ("Gate", "Found", "Outcome", "Condition"),
                 tuple(_gate_row(case, r) for r in case.results),
                 sortable=False,
             ),
@@ -108,7 +108,7 @@ def _gate_row(case: Case, result: GateResult) -> tuple[Cell, ...]:
     if result.outcome is Outcome.OPEN and result.reason:
         word, why = "undecided", result.reason
     verdict = Cell(word, result.outcome.value, note=why, tone=_TONES[result.outcome])
-    return Cell(result.name), verdict, text, Cell(condition)
+    return Cell(result.name), text, verdict, Cell(condition)
 
 
 def quality_card(case: Case | str) -> Card:
@@ -121,7 +121,7 @@ def quality_card(case: Case | str) -> Card:
     name = readable_name(objective.name).lower()
     found = case.change if case.paired else None
     rows = [_metric_row(case, n) for n in _qualities(case)]
-    tables = [Table(("Metric", *case.titles, "Change"), tuple(rows), sortable=False)]
+    tables = [Table(("Metric", "Change", *case.titles), tuple(rows), sortable=False)]
     if found is None:
         return Card(
             "quality",
@@ -183,7 +183,7 @@ def _metric_row(case: Case, name: str) -> tuple[Cell, ...]:
         paired = case.change is not None and case.evidence is not None and name == case.evidence.metric
         note = f"{signed_percent(value.low)} to {signed_percent(value.high)}, paired" if paired else ""
         relative = Cell(signed_percent(value.value), value.value, note=note)
-    return Cell(readable_name(name)), _value_cell(ours), _value_cell(theirs), relative
+    return Cell(readable_name(name)), relative, _value_cell(ours), _value_cell(theirs)
 
 
 def _value_cell(metric: Metric) -> Cell:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rankitect.production.calibration import Bucket, Calibration, agreement, calibration
-from rankitect.production.change import CONFIDENCE, FEWEST, SliceChange, changes_by_day, heterogeneity
+from rankitect.production.change import CONFIDENCE, FEWEST, PERIODS, SliceChange, changes_by_time, heterogeneity
 from rankitect.production.evidence import Evidence
 from rankitect.reports.cards import Card, Cell, Figure, Status, Table
 from rankitect.reports.case import Case
@@ -164,7 +164,7 @@ def _extremes(tested: Sequence[SliceChange]) -> list[SliceChange]:
 def _forest(slices: Sequence[SliceChange], title: str) -> Figure:
     rows = [
         Interval(
-            s.name if s.slicing != "day" else s.part,
+            s.name if s.slicing not in PERIODS else s.part,
             s.change.value,
             s.change.low,
             s.change.high,
@@ -185,40 +185,51 @@ def _slice_row(found: SliceChange) -> tuple[Cell, ...]:
         note = f"{signed_percent(c.low)} to {signed_percent(c.high)}"
         q = Cell("–") if found.q_value is None else Cell(f"{found.q_value:.3f}", found.q_value)
         cells = (Cell(signed_percent(c.value), c.value, note=note, tone=tone), Cell(f"{c.p_value:.3f}", c.p_value), q)
-    name = found.part if found.slicing == "day" else found.name
+    name = found.part if found.slicing in PERIODS else found.name
     return Cell(name, name), Cell(f"{found.rows:,}", found.rows), *cells
 
 
+def _period_rows(days: Sequence[SliceChange], period: str) -> tuple[tuple[Cell, ...], ...]:
+    """What was tested, and in one row what was too small."""
+    rows = [_slice_row(d)[:-1] for d in days if d.change is not None]
+    if small := [d for d in days if d.change is None]:
+        count = sum(d.rows for d in small)
+        text = f"{plural(len(small), f'smaller {period}')}, not tested"
+        rows.append((Cell(text), Cell(f"{count:,}", count), Cell("–"), Cell("–")))
+    return tuple(rows)
+
+
 def drift_card(case: Case | str) -> Card:
-    """The change of quality by day."""
-    title = "Drift by day"
+    """The change of quality from day to day, or week to week, as the rows allow."""
+    title = "Drift"
     evidence = _rows_of(case, "days")
     if isinstance(evidence, str) or isinstance(case, str):
         return Card("drift", title, "Days do not apply.", reason=str(evidence))
     if evidence.days is None:
         reason = "the data have no timestamps (task.data.table.timestamp)."
         return Card("drift", title, "Days are not known.", reason=reason)
-    days = changes_by_day(evidence, *case.prints)
+    days = changes_by_time(evidence, *case.prints)
     tested = [d for d in days if d.change is not None]
+    period = days[0].slicing if days else "day"
     if len(tested) < 2:
-        reason = f"{plural(len(tested), 'day')} with {FEWEST} test rows or more: drift needs two."
-        return Card("drift", title, "There are too few days.", reason=reason)
+        reason = f"{plural(len(tested), period)} with {FEWEST} test rows or more: drift needs two."
+        return Card("drift", title, f"There are too few {period}s.", reason=reason)
     p_value = heterogeneity([d.change for d in tested if d.change is not None])
     differ = p_value is not None and p_value < _SIGNIFICANT
     ahead = sum(d.change.value < 0 for d in tested if d.change is not None)
     return Card(
         "drift",
         title,
-        f"{case.titles[0]} is better on {ahead} of {plural(len(tested), 'day')} with {FEWEST} test rows or "
-        f"more; the days {'differ by more' if differ else 'do not differ by more'} than chance would make them.",
+        f"{case.titles[0]} is better in {ahead} of {plural(len(tested), period)} with {FEWEST} test rows or "
+        f"more; the {period}s {'differ by more' if differ else 'do not differ by more'} than chance would make them.",
         how_to_read=(
-            "Change of the mean log-loss on each day (UTC), below 0 is better. A gain that fades with the distance "
-            "from the training window would be gone in a live system that is retrained less often. The test is "
-            f"Cochran's Q{'' if p_value is None else f', p = {p_value:.3f}'}."
+            f"Change of the mean log-loss in each {period} (UTC), below 0 is better. A gain that fades with the "
+            "distance from the training window would be gone in a live system that is retrained less often. The test "
+            f"is Cochran's Q{'' if p_value is None else f', p = {p_value:.3f}'}."
         ),
         status=Status.WARN if differ else Status.PASS,
-        reason="the change depends on the day" if differ else "no sign that the change depends on the day",
-        tables=(Table(("Day", "Rows", "Change", "p", "q"), tuple(_slice_row(d) for d in days)),),
+        reason=f"the change depends on the {period}" if differ else f"no sign that the change depends on the {period}",
+        tables=(Table((period.capitalize(), "Rows", "Change", "p"), _period_rows(days, period)),),
         figures=(_forest(tested[-_SHOWN:], "Change of the quality, below 0 is better"),),
     )
 

@@ -13,8 +13,8 @@ from rankitect.production.calibration import calibration
 from rankitect.production.change import (
     FEWEST,
     change,
-    changes_by_day,
     changes_by_slice,
+    changes_by_time,
     heterogeneity,
     slicing_of,
 )
@@ -116,17 +116,31 @@ def test_intervals_of_slices_are_wide_enough_for_all_of_them_together() -> None:
 
 def test_days_come_in_order_and_differ_only_where_they_do() -> None:
     rows = evidence(days=4, seeds=1)
-    days = changes_by_day(rows, OURS, THEIRS)
+    days = changes_by_time(rows, OURS, THEIRS)
     assert [d.part for d in days] == ["2024-10-04", "2024-10-05", "2024-10-06", "2024-10-07"]
     same = heterogeneity([d.change for d in days if d.change])
     assert rows.days is not None
     drifting = rows.losses[OURS] + np.where(rows.days == 20_003, 0.3, 0.0).astype(np.float32)
     moved = dataclasses.replace(rows, losses={OURS: drifting, THEIRS: rows.losses[THEIRS]})
-    other = heterogeneity([d.change for d in changes_by_day(moved, OURS, THEIRS) if d.change])
+    other = heterogeneity([d.change for d in changes_by_time(moved, OURS, THEIRS) if d.change])
     assert same is not None
     assert other is not None
     assert other < 0.001 < same
-    assert changes_by_day(evidence(), OURS, THEIRS) == []
+    assert changes_by_time(evidence(), OURS, THEIRS) == []
+
+
+def test_few_rows_a_day_are_looked_at_by_week_or_month() -> None:
+    rows = evidence(days=1, seeds=1)
+    thin = dataclasses.replace(rows, days=20_000 + np.arange(rows.rows) // 50)  # 2024-10-04 is a Friday; 60 days
+    weeks = changes_by_time(thin, OURS, THEIRS)
+    assert {w.slicing for w in weeks} == {"week"}
+    assert [w.part for w in weeks][:3] == ["2024-09-30", "2024-10-07", "2024-10-14"]
+    assert sum(w.rows for w in weeks) == rows.rows
+    thinner = dataclasses.replace(rows, days=20_000 + np.arange(rows.rows) // 8)
+    months = changes_by_time(thinner, OURS, THEIRS)
+    assert {m.slicing for m in months} == {"month"}
+    assert months[0].part == "2024-10"
+    assert months[0].rows == 28 * 8
 
 
 @given(st.lists(st.integers(-1, 5), min_size=1, max_size=60), st.integers(2, 6))
@@ -162,7 +176,7 @@ def test_rows_without_weight_count_for_nothing() -> None:
     (only,) = changes_by_slice(weighted, OURS, THEIRS)
     assert only.part == "kept"
     assert change(weighted, OURS, THEIRS).value == pytest.approx(change(rows, OURS, THEIRS, codes == 0).value)
-    assert all(d.rows <= 3000 for d in changes_by_day(weighted, OURS, THEIRS))
+    assert all(d.rows <= 3000 for d in changes_by_time(weighted, OURS, THEIRS))
     assert calibration(weighted, OURS).buckets[0].rows == 300
 
 
