@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankitect.domains.shared_weights import SharedWeights
 from rankitect.errors import ConfigError, DataError, RankitectError, SpaceError
 
 if TYPE_CHECKING:
@@ -33,13 +34,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Language"]
 
-UNIFORM = (0.75, 0.6, 0.5)
 """Block FLOPs of the uniformly pruned baselines, where the configuration names none."""
 SEARCH_ORDER = 1_000_003
 """Added to the seed for the order of training text during a search: healing sees it in another order."""
 
 
-class Language:
+class Language(SharedWeights):
     """Next-token prediction, with a backbone to inherit from and to distil from.
 
     Attributes:
@@ -77,7 +77,6 @@ class Language:
         from rankitect.tasks.language import LanguageTask
 
         self.config, self._parts = config, parts
-        self._adopted: Supernet | None = None
         if config.backbone == "random":
             self.checkpoint = _tiny_backbone(parts.config.seed)
         else:
@@ -202,10 +201,6 @@ class Language:
         """A copy of the backbone's weights for a search to train."""
         return self.backbone.supernet.copy()
 
-    def adopt(self, supernet: Supernet | None) -> None:
-        """Let candidates inherit from weights that a search has trained, from now on; None: the backbone's again."""
-        self._adopted = supernet
-
     @cached_property
     def registered(self) -> Registered:
         """The registry's production models for this task: architectures of the searched space."""
@@ -228,21 +223,9 @@ class Language:
         about = {"data": text.name, "fingerprint": text.fingerprint, "splits": splits, "backbone": self.config.backbone}
         save_facts(parts.folder, {**about, "healing": f"{parts.config.heal.tokens:,} tokens"})
 
-    def shared(self) -> dict[str, bytes]:
-        """What processes that measure candidates need of this one."""
-        from rankitect.domains.shared_weights import sent
-
-        return sent(self._adopted, self.space)
-
-    def receive(self, shared: Mapping[str, bytes]) -> None:
-        """Take what `shared` gave in the process of the search."""
-        from rankitect.domains.shared_weights import received
-
-        self.adopt(received(shared, self.space, self.supernet))
-
     @property
     def inherited(self) -> Supernet:
-        """The weights that candidates inherit."""
+        """The weights that candidates inherit: those that a search has trained, else the backbone's."""
         return self._adopted or self.backbone.supernet
 
     @property
@@ -386,25 +369,12 @@ class Language:
 
     def baselines(self, parts: Parts) -> list[Baseline]:
         """The backbone, and its uniformly pruned versions."""
-        from rankitect.domains.uniform import uniform_depth, uniform_width
+        from rankitect.domains.uniform import uniform_baselines
         from rankitect.study.records import Baseline
 
-        found = [Baseline("backbone", self.reference)]
-        given = self.config.uniform
-        shares = UNIFORM if given is None else given
-        for share in shares:
-            try:
-                made = uniform_width(self.space, self.reference, share, self.context)
-            except ConfigError:
-                if given is None:
-                    continue
-                raise
-            found.append(Baseline(f"uniform width {share:.0%}", made))
-        if self.config.depth_baselines:
-            for share in shares:
-                made = uniform_depth(self.space, self.reference, share, self.statistics.influence, self.context)
-                found.append(Baseline(f"uniform depth {share:.0%}", made))
-        return found
+        influence = self.statistics.influence if self.config.depth_baselines else None
+        uniform = uniform_baselines(self.space, self.reference, self.config.uniform, influence, self.context)
+        return [Baseline("backbone", self.reference), *(Baseline(name, made) for name, made in uniform)]
 
     def exporter(self, parts: Parts) -> Callable[[Any, Path], dict[str, str]]:
         """Draws each candidate's graph, and exports its program where the device runs programs."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rankitect.data.ranking.schema import DataSettings
 from rankitect.domains.ranking_settings import OptimizerSettings, TableSettings
+from rankitect.domains.shared_weights import SharedWeights
 from rankitect.errors import ConfigError, SpaceError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ SEARCH_ORDER = 1_000_003
 """Added to the seed for the order of rows while shared weights are trained: candidates see them in another order."""
 
 
-class Ranking:
+class Ranking(SharedWeights):
     """Rankers trained from scratch on a click log.
 
     Attributes:
@@ -114,7 +115,6 @@ class Ranking:
         data = open_ranking(config.data, progress=parts.say)
         self.features: Features = data.features
         self.task: RankingTask = RankingTask(data, batch=config.batch, seed=parts.config.seed)
-        self._adopted: Supernet | None = None
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Ranking:
@@ -296,22 +296,6 @@ class Ranking:
         if settings is None:
             return None
         return TableStorage(model, dataclasses.replace(settings, lr=lr or self.config.shared_table_lr))
-
-    def adopt(self, supernet: Supernet | None) -> None:
-        """Let candidates inherit from weights that a search has trained, from now on; None: from nothing again."""
-        self._adopted = supernet
-
-    def shared(self) -> dict[str, bytes]:
-        """What processes that measure candidates need of this one."""
-        from rankitect.domains.shared_weights import sent
-
-        return sent(self._adopted, self.space)
-
-    def receive(self, shared: Mapping[str, bytes]) -> None:
-        """Take what `shared` gave in the process of the search."""
-        from rankitect.domains.shared_weights import received
-
-        self.adopt(received(shared, self.space, self.supernet))
 
     @property
     def inherited(self) -> Supernet | None:

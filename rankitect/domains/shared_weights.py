@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rankitect.graph import SearchSpace
     from rankitect.models.supernet import Supernet
 
-__all__ = ["received", "sent"]
+__all__ = ["SharedWeights", "received", "sent"]
 
 _WEIGHTS, _BASE = "weights", "base"
 
@@ -42,3 +42,26 @@ def received(shared: Mapping[str, bytes], space: SearchSpace, make: Callable[[Se
     made = make(space.base if shared[_BASE] and space.base is not None else space)
     made.load_state_dict(load(shared[_WEIGHTS]))
     return made
+
+
+class SharedWeights:
+    """A task whose candidates may inherit from weights that a search has trained."""
+
+    _adopted: Supernet | None = None
+    space: Any
+
+    def supernet(self, space: SearchSpace) -> Supernet:
+        """Weights of a space for a search to train."""
+        raise NotImplementedError
+
+    def adopt(self, supernet: Supernet | None) -> None:
+        """Let candidates inherit from these weights from now on; None: as before any search."""
+        self._adopted = supernet
+
+    def shared(self) -> dict[str, bytes]:
+        """What processes that measure candidates need of this one."""
+        return sent(self._adopted, self.space)
+
+    def receive(self, shared: Mapping[str, bytes]) -> None:
+        """Take what `shared` gave in the process of the search."""
+        self.adopt(received(shared, self.space, self.supernet))

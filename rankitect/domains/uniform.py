@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rankitect.domains.costs import cost_value
@@ -11,8 +11,11 @@ from rankitect.errors import ConfigError
 if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
 
-__all__ = ["depths", "nearest", "patterned", "uniform_depth", "uniform_width", "widths"]
+__all__ = ["depths", "nearest", "patterned", "uniform_baselines", "uniform_depth", "uniform_width", "widths"]
 
+
+SHARES = (0.75, 0.6, 0.5)
+"""Of the reference's block FLOPs, where the user gives none."""
 
 Cost: TypeAlias = "Callable[[Architecture], float]"
 
@@ -75,6 +78,35 @@ def uniform_depth(
 ) -> Architecture:
     """The member of `depths` nearest to a share of the reference's block FLOPs."""
     return nearest(depths(space, reference, influence), _relative(space, reference, context), share)
+
+
+def uniform_baselines(
+    space: SearchSpace,
+    reference: Architecture,
+    shares: Sequence[float] | None,
+    influence: Mapping[str, float] | None,
+    context: int,
+) -> Iterator[tuple[str, Architecture]]:
+    """The uniformly pruned models that a search is held against, with their names.
+
+    Args:
+        space: The space.
+        reference: The whole model.
+        shares: Of its block FLOPs; None: `SHARES`, as far as width alone reaches them.
+        influence: Of each layer, to leave the least important out; None: no models of fewer layers.
+        context: Tokens that FLOPs are counted at.
+
+    Raises:
+        ConfigError: A given share is out of reach.
+    """
+    for share in SHARES if shares is None else shares:
+        try:
+            yield f"uniform width {share:.0%}", uniform_width(space, reference, share, context)
+        except ConfigError:
+            if shares is not None:
+                raise
+    for share in (SHARES if shares is None else shares) if influence is not None else ():
+        yield f"uniform depth {share:.0%}", uniform_depth(space, reference, share, influence or {}, context)
 
 
 def _relative(space: SearchSpace, reference: Architecture, context: int) -> Cost:
