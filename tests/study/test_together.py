@@ -40,6 +40,12 @@ def test_only_ray_trains_together(tmp_path: Path) -> None:
         found(tmp_path, "runner.together=2")
 
 
+def test_fused_tables_do_not_wait_for_other_processes(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(ConfigError, match=r"task\.tables\.backend=torchrec.*use torch, or auto"):
+        found(tmp_path, "runner=ray", "runner.together=2", "task.tables.backend=torchrec")
+
+
 def test_progressive_validation_needs_all_rows_in_one_process(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     with pytest.raises(ConfigError, match=r"task\.one_pass.*runner\.together=1"):
