@@ -2,7 +2,7 @@
 
 Rankers on MovieLens-100K trained briefly, so that each trial is a second or two of computing; baselines left out.
 
-    python benchmarks/workers.py --rounds 3
+    python benchmarks/workers.py --rounds 3 --trials 100
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SEARCH = (
 
 def main() -> None:
     """Print the table."""
-    options = arguments(__doc__ or "", rounds=3, trials=40)
+    options = arguments(__doc__ or "", rounds=3, trials=100)
     trials = 4 if options.quick else options.trials
     seconds: dict[int, list[float]] = {1: [], 2: []}
     found = []
