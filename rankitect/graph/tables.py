@@ -150,13 +150,14 @@ class Tables:
 
     def _expectation(self, weights: Callable[[str], Any], zero: Any, known: dict[int, Any]) -> Any:
         total = zero + self.constant
+        arrays = not hasattr(zero, "new_tensor")
         for table in self.tables:
             # As matrix times vector, one axis after the other: far faster than over the axes as they are.
-            value = zero.new_tensor(table.values) if hasattr(zero, "new_tensor") else table.values
+            value = table.values if arrays else zero.new_tensor(table.values)
             for path in reversed(table.paths):
-                chances = weights(path)
-                chances = chances.to(value.dtype) if hasattr(chances, "to") else chances
-                value = value.reshape(-1, len(chances)) @ chances
+                chances = weights(path) if arrays else weights(path).to(value.dtype)
+                flat = value.reshape(-1, chances.shape[0])
+                value = flat.dot(chances) if arrays else flat @ chances
             value = value.reshape(())
             total = total + value
         for term in self.loose() if self.rest.terms else ():

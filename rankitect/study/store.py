@@ -116,6 +116,7 @@ class Store:
             raise
         # Counted as trials come and end: going through thousands of them for each new one would take longer than some.
         self.counts = Counter(kind for trial in self._trials.values() for kind in _kinds(trial))
+        self._totals: dict[str, Spent] | None = None
         self._baselines = [n for n, t in self._trials.items() if t.baseline is not None and t.batch != CONFIRM]
         self._results = {
             (trial.architecture.fingerprint, trial.evaluator, trial.seed): trial.number
@@ -162,6 +163,7 @@ class Store:
             yield
             self.connection.execute("COMMIT")
         except BaseException:
+            self._totals = None
             if self.connection.in_transaction:  # a full disk rolls back by itself
                 self.connection.execute("ROLLBACK")
             raise
@@ -314,6 +316,12 @@ class Store:
     # Ledger and sessions -----------------------------------------------------------------------------------------
 
     def _charge(self, key: str, stage: str, spent: Spent) -> None:
+        if self._totals is not None:
+            columns = "stage, train_tokens, eval_tokens, latency_measurements, seconds"
+            old = self.connection.execute(f"SELECT {columns} FROM charges WHERE key = ?", (key,)).fetchone()
+            if old is not None:
+                self._totals[old[0]] += Spent(*(-amount for amount in old[1:]))
+            self._totals[stage] = self._totals.get(stage, Spent()) + spent
         self.connection.execute(
             "INSERT OR REPLACE INTO charges VALUES (?, ?, ?, ?, ?, ?)",
             (key, stage, spent.train_tokens, spent.eval_tokens, spent.latency_measurements, spent.seconds),
@@ -325,12 +333,14 @@ class Store:
             self._charge(key, stage, spent)
 
     def spent(self) -> dict[str, Spent]:
-        """What was spent, by stage."""
-        rows = self.connection.execute(
-            "SELECT stage, SUM(train_tokens), SUM(eval_tokens), SUM(latency_measurements), SUM(seconds) FROM charges "
-            "GROUP BY stage ORDER BY stage"
-        )
-        return {row[0]: Spent(*row[1:]) for row in rows}
+        """What was spent, by stage. Added up once, then kept up: it is asked for several times a trial."""
+        if self._totals is None:
+            rows = self.connection.execute(
+                "SELECT stage, SUM(train_tokens), SUM(eval_tokens), SUM(latency_measurements), SUM(seconds) "
+                "FROM charges GROUP BY stage"
+            )
+            self._totals = {row[0]: Spent(*row[1:]) for row in rows}
+        return dict(sorted(self._totals.items()))
 
     def open_session(self) -> int:
         """Record that a process begins to work on the study; returns the session's number."""
