@@ -96,8 +96,7 @@ class Policy:
 
         if self._cost is None:
             return Softmaxes(self.logits).at()
-        marginal = Softmaxes({p: self._cost.marginal[p] for p in self.logits}).flat
-        return Softmaxes(self.logits).at(price, marginal)
+        return self._cost.priced(self.logits)(price, 1.0)
 
     def draw(self, chances: Mapping[str, np.ndarray], rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
         """Positions of values for every choice, [n] each; rules are not checked."""

@@ -159,24 +159,25 @@ def stop_politely(it: Round) -> None:
     it.process.send_signal(random.choice([signal.SIGINT, signal.SIGTERM]))
 
 
-def tear_log(it: Round) -> None:
-    """A kill, and a write-ahead log whose last page never reached the disk."""
+def kill_and_log(it: Round) -> Path | None:
+    """Kill, and give the write-ahead log, where it holds more than its first page."""
     kill_driver(it)
     assert it.process is not None
     it.process.wait()
     log = it.folder / "study.db-wal"
-    if log.exists() and log.stat().st_size > 4096:
+    return log if log.exists() and log.stat().st_size > 4096 else None
+
+
+def tear_log(it: Round) -> None:
+    """A kill, and a write-ahead log whose last page never reached the disk."""
+    if log := kill_and_log(it):
         with log.open("r+b") as file:
             file.truncate(log.stat().st_size - random.randrange(1, 4096))
 
 
 def scribble_log(it: Round) -> None:
     """A kill, and a last page of the write-ahead log that holds nonsense."""
-    kill_driver(it)
-    assert it.process is not None
-    it.process.wait()
-    log = it.folder / "study.db-wal"
-    if log.exists() and log.stat().st_size > 4096:
+    if log := kill_and_log(it):
         with log.open("r+b") as file:
             file.seek(log.stat().st_size - 2048)
             file.write(random.randbytes(2048))

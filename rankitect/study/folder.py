@@ -8,7 +8,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from rankitect.errors import RunFolderError
 from rankitect.study.files import is_disk_full, write_atomic
@@ -75,13 +75,13 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _unwritable(path: Path, error: OSError) -> Exception:
-    """What to raise where a run folder cannot be taken: a full disk as it is, all else with what to do."""
+def _raise_unwritable(path: Path, error: OSError) -> NoReturn:
+    """Raise what says that a run folder cannot be taken: a full disk as it is, all else with what to do."""
     if is_disk_full(error, path if path.exists() else None):
-        return error
-    return RunFolderError(
+        raise error
+    raise RunFolderError(
         f"The run folder {path} cannot be written ({error.strerror or error}). Choose another output_dir=."
-    )
+    ) from error
 
 
 class RunFolder:
@@ -113,7 +113,7 @@ class RunFolder:
                 )
             self._lock = FolderLock(path)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            _raise_unwritable(path, error)
         try:
             for left in path.glob(".*.tmp"):  # of a process that was killed while it wrote
                 left.unlink(missing_ok=True)
@@ -121,7 +121,7 @@ class RunFolder:
         except BaseException as error:
             self._lock.release()
             if isinstance(error, OSError):
-                raise _unwritable(path, error) from error
+                _raise_unwritable(path, error)
             raise
 
     def _own(self, force: bool) -> None:

@@ -12,6 +12,7 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,19 +37,21 @@ class Mailbox:
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self._files, self._events = dict(files), list[tuple[str, tuple[Any, ...]]]()
         self._new = dict[str, bytes]()
-        self._study = (1.0, False)
+        self._study = (1.0, False, Spent())
         self.answer: Any = None
 
-    def put(self, events: list[tuple[str, tuple[Any, ...]]], files: Mapping[str, bytes]) -> tuple[float, bool]:
+    def put(self, events: list[tuple[str, tuple[Any, ...]]], files: Mapping[str, bytes]) -> tuple[float, bool, Spent]:
         """From the first process: what happened, and files that changed. Gives what the study said last."""
         self._events += events
         self._files |= files
         self._new |= files
         return self._study
 
-    def take(self, remaining: float, stop: bool) -> tuple[dict[str, bytes], list[tuple[str, tuple[Any, ...]]]]:
-        """From the study: the share of its budget that is left and whether to stop. Gives what is new."""
-        self._study = (remaining, stop)
+    def take(
+        self, remaining: float, stop: bool, spent: Spent
+    ) -> tuple[dict[str, bytes], list[tuple[str, tuple[Any, ...]]]]:
+        """From the study: the share of its budget that is left, whether to stop, what it spent. Gives what is new."""
+        self._study = (remaining, stop, spent)
         new, events = self._new, self._events
         self._new, self._events = {}, []
         return new, events
@@ -69,16 +72,16 @@ class Mailbox:
 class _Session:
     """What a controller may use of the study, in a process that trains with others; see `contracts.Session`."""
 
-    def __init__(self, parts: Any, state_dir: Path, mailbox: Any) -> None:
+    def __init__(self, parts: Any, state_dir: Path, mailbox: Any, trials: list[Trial]) -> None:
         from rankitect.training.parallel import peers
 
         self.space, self.task, self.seed = parts.space, parts.task, parts.config.seed
         self.state_dir, self.logger = state_dir, logging.getLogger("rankitect")
-        self.trials: list[Trial] = []
+        self.trials = trials
         self._mailbox, self._first = mailbox, peers().rank == 0
         self._events: list[tuple[str, tuple[Any, ...]]] = []
         self._sent = _written(state_dir)
-        self._stop = False
+        self._stop, self._spent = False, Spent()
 
     def charge(self, key: str, spent: Spent) -> None:
         self._events.append(("charge", (key, spent)))
@@ -90,15 +93,15 @@ class _Session:
         self._events.append(("scalar", (name, value, step)))
 
     def spent(self) -> Spent:
-        return Spent()
+        return self._spent
 
     def remaining(self) -> float:
         """Asked once before every step: this is where all processes agree whether to go on."""
         from rankitect.training.parallel import peers
 
-        said = self.send() if self._first else (1.0, False)
-        left, stop = peers().agree(said[0], float(said[1]))
-        self._stop = bool(stop)
+        said = self.send() if self._first else (1.0, False, Spent())
+        left, stop, trained, read, timed, seconds = peers().agree(said[0], float(said[1]), *astuple(said[2]))
+        self._stop, self._spent = bool(stop), Spent(int(trained), int(read), int(timed), seconds)
         return left
 
     def should_stop(self) -> bool:
@@ -108,7 +111,7 @@ class _Session:
         if self._stop:
             raise StopRequested
 
-    def send(self) -> tuple[float, bool]:
+    def send(self) -> tuple[float, bool, Spent]:
         """Hand over what happened since, and the files that were written."""
         import ray
 
@@ -118,7 +121,7 @@ class _Session:
         }
         self._sent = now
         events, self._events = self._events, []
-        said: tuple[float, bool] = ray.get(self._mailbox.put.remote(events, changed))
+        said: tuple[float, bool, Spent] = ray.get(self._mailbox.put.remote(events, changed))
         return said
 
 
@@ -146,7 +149,7 @@ def _prepare(given: Mapping[str, Any]) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
         parts = parts_of(given["setup"], {}, controller=True)
-        session = _Session(parts, folder, given["mailbox"])
+        session = _Session(parts, folder, given["mailbox"], given["trials"])
         with suppress(StopRequested):
             parts.controller.prepare(session)
         if peers().rank == 0:
@@ -205,12 +208,12 @@ def prepare_together(session: StudySession, setup: Setup, count: int, cpus: floa
 
     folder = session.state_dir
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote({name: (folder / name).read_bytes() for name in _written(folder)})
-    given = {"setup": setup, "mailbox": mailbox}
+    given = {"setup": setup, "mailbox": mailbox, "trials": session.trials}
     running = ray.remote(num_cpus=0, max_retries=0)(_fit).remote(_prepare, given, count, cpus, attempts)
     done: list[Any] = []
     while not done:
         done, _ = ray.wait([running], timeout=_MOMENT)
-        files, events = ray.get(mailbox.take.remote(session.remaining(), session.should_stop()))
+        files, events = ray.get(mailbox.take.remote(session.remaining(), session.should_stop(), session.spent()))
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomic(folder / name, content)

@@ -94,13 +94,17 @@ class CostTarget:
         """Probabilities at a price of cost."""
         return {p: ((s - mu * self.marginal[p]) / scale).softmax(0) for p, s in scores.items()}
 
+    def priced(self, scores: Mapping[str, torch.Tensor]) -> Callable[[float, float], dict[str, np.ndarray]]:
+        """What `at` gives as a function of price and scale, in arrays: for those who want it at many prices."""
+        many, slope = Softmaxes(scores), Softmaxes({p: self.marginal[p] for p in scores}).flat
+        return lambda mu, scale: many.at(mu, slope, scale)
+
     def price(self, scores: Mapping[str, torch.Tensor], target: float, scale: float) -> float:
         """The price of cost at which the expected cost is the target."""
-
-        many, slope = Softmaxes(scores), Softmaxes({p: self.marginal[p] for p in scores}).flat
+        priced = self.priced(scores)
 
         def excess(mu: float) -> float:
-            chances = many.at(mu, slope, scale)
+            chances = priced(mu, scale)
             return float(self._tables.expectation(chances.__getitem__, 0.0)) / self.whole - target
 
         low, high = -1e-3, 1.0

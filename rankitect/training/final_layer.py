@@ -85,6 +85,7 @@ class FinalLayerTuned:
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Fit, measure, put back."""
         from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig
+        from rankitect.training.parallel import peers
 
         supernet: Supernet = self._task.inherited
         chosen = final_parameters(supernet)
@@ -95,8 +96,8 @@ class FinalLayerTuned:
             for step in range(self._steps):
                 context.check()
                 loss, tokens = self._task.train_loss(model, step)
-                optimizer.step(loss, step)
-                used += tokens
+                optimizer.step(loss, step, tokens)
+                used += int(peers().total(tokens))
                 context.spent = Spent(train_tokens=used)
             found = self._inner.measure(architecture, context)
         return replace(found, spent=found.spent + Spent(train_tokens=used))

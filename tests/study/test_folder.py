@@ -190,6 +190,17 @@ def test_a_disk_that_fails_or_is_read_only_is_recognised(tmp_path: Path) -> None
     assert disk_trouble(OSError(errno.ENOSPC, "No space left on device"), tmp_path) == errno.ENOSPC
 
 
+def test_a_disk_that_is_full_at_once_is_passed_on_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("rankitect.study.folder.FolderLock", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        RunFolder(tmp_path / "run", CONFIG)
+    assert error.value.__cause__ is None  # were it its own cause, whoever looks for causes would never end
+    assert disk_trouble(error.value) == errno.ENOSPC
+
+
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     write_atomic(path, "old")

@@ -5,12 +5,13 @@ import io
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rankitect.study.contracts import Measurement, Metric, MetricSpec, Spent, Trial
 from rankitect.study.pareto import Candidate, candidates, pareto_front
 from rankitect.study.progress import Progress
+from rankitect.study.store import Store
 from rankitect.study.summary import Summary, trials_csv
 from tests.study.toys import Point
 
@@ -131,3 +132,25 @@ def test_at_a_terminal_progress_is_a_bar() -> None:
     progress.stop()
     assert "a [bold] remark" in stream.getvalue()
     assert "2 failed" in stream.getvalue()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["prepare", "trials"]), st.integers(0, 3), st.integers(0, 100), st.integers(0, 9)),
+        max_size=12,
+    )
+)
+def test_what_was_spent_is_what_the_file_adds_up_to(
+    tmp_path_factory: pytest.TempPathFactory, charges: list[tuple[str, int, int, int]]
+) -> None:
+    path = tmp_path_factory.mktemp("ledger") / "study.db"
+    with Store(path, Point.from_json) as store:
+        assert store.spent() == {}
+        for stage, key, tokens, seconds in charges:
+            store.charge(f"{stage}:{key}", stage, Spent(train_tokens=tokens, seconds=float(seconds)))
+        kept = store.spent()
+    with Store(path, Point.from_json) as store:
+        assert store.spent() == kept
+    last = {(stage, key): tokens for stage, key, tokens, _ in charges}
+    assert sum(spent.train_tokens for spent in kept.values()) == sum(last.values())

@@ -39,13 +39,7 @@ class RankingBatch:
         """Some of the rows."""
         if rows == slice(None):
             return self
-        kept = {name: None if x is None else x[rows] for name, x in self._columns().items()}
-        return replace(self, **kept)  # type: ignore[arg-type]
-
-    def _columns(self) -> dict[str, Tensor | None]:
-        return {
-            "numeric": self.numeric, "ids": self.ids, "label": self.label, "weight": self.weight, "group": self.group,
-        }  # fmt: skip
+        return replace(self, **{name: x[rows] for name, x in vars(self).items() if name != "row" and x is not None})
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor]:
