@@ -205,8 +205,8 @@ report.experiment.alpha report.experiment.effects report.experiment.metric repor
 report.experiment.rate report.experiment.unit report.experiment.units_a_day report.experiment.variance report.gates
 report.keep_all report.page report.registry report.slices report.tensorboard resume
 runner.address runner.ahead runner.attempts runner.baselines runner.batch runner.cpus
-runner.duplicates runner.failures runner.kind runner.progress runner.threads runner.trial_gib runner.trial_minutes
-runner.workers seed
+runner.duplicates runner.failures runner.kind runner.progress runner.threads runner.together runner.trial_gib
+runner.trial_minutes runner.workers seed
 space.name space.target task.name task.target
 """
 
