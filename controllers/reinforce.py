@@ -68,10 +68,6 @@ def paired_reward(loss: float, beside: float, history: Sequence[Sequence[float]]
     return usual - loss + felt * (beside - usual)
 
 
-TOGETHER = 16
-"""Draws that are looked at together."""
-
-
 class Reinforce(StagedSearch):
     """See the module."""
 
@@ -251,16 +247,16 @@ class Reinforce(StagedSearch):
     ) -> Architecture | None:
         """A draw that is new and allowed; None where the policy is too sure of what is known."""
         space = self.moves.space
-        for _ in range(TRIES // TOGETHER):
-            columns = space.canonical(self._policy.draw(chances, rng, TOGETHER))
-            rows = np.stack(list(columns.values()), axis=1)
-            for i in np.flatnonzero(self.moves.inside(columns)):
-                if (key := rows[i].tobytes()) in self._refused:  # a policy that is sure draws the same again and again
-                    continue
-                drawn = self.moves.lift(space.decode({p: c[i : i + 1] for p, c in columns.items()})[0])
-                if drawn.fingerprint not in known and all(rule(drawn) for rule in self.moves.rules):
-                    return drawn
-                self._refused.add(key)
+        columns = space.canonical(self._policy.draw(chances, rng, TRIES))
+        keys = [row.tobytes() for row in np.stack(list(columns.values()), axis=1)]
+        # A policy that is sure draws the same again and again.
+        if not (new := [i for i, key in enumerate(keys) if key not in self._refused]):
+            return None
+        for i in np.asarray(new)[self.moves.inside({p: c[new] for p, c in columns.items()})]:
+            drawn = self.moves.lift(space.decode({p: c[i : i + 1] for p, c in columns.items()})[0])
+            if drawn.fingerprint not in known and all(rule(drawn) for rule in self.moves.rules):
+                return drawn
+            self._refused.add(keys[i])
         return None
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:

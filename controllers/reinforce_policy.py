@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,15 +92,25 @@ class Policy:
 
     def chances(self, price: float = 0.0) -> dict[str, np.ndarray]:
         """Probabilities of the values of each choice at a price of cost."""
+        return self._priced()(price)
+
+    def _priced(self) -> Callable[[float], dict[str, np.ndarray]]:
+        """What `chances` gives, as a function, for as long as the logits stay."""
         from rankitect.training.cost_target import Softmaxes
 
         if self._cost is None:
-            return Softmaxes(self.logits).at()
-        return self._cost.priced(self.logits)(price, 1.0)
+            chances = Softmaxes(self.logits).at()
+            return lambda price: chances
+        tilted = self._cost.priced(self.logits)
+        return lambda price: tilted(price, 1.0)
 
     def draw(self, chances: Mapping[str, np.ndarray], rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
         """Positions of values for every choice, [n] each; rules are not checked."""
-        return {p: rng.choice(len(c), n, p=c) for p, c in chances.items()}
+        ends = np.ones((len(chances), max(map(len, chances.values()), default=1)))  # of each value's part of [0, 1)
+        for row, chance in zip(ends, chances.values(), strict=True):
+            np.cumsum(chance[:-1], out=row[: len(chance) - 1])
+        drawn = (ends[:, :, None] <= rng.random((len(chances), 1, n))).sum(1)
+        return dict(zip(chances, drawn, strict=True))
 
     def log_chance(self, architecture: Architecture, chances: Mapping[str, np.ndarray]) -> float:
         """log probability of the live choices of an architecture."""
@@ -124,9 +134,9 @@ class Policy:
             The weight of each record.
         """
         steps = {p: np.zeros(len(x)) for p, x in self.logits.items()}
-        weights = []
+        weights, priced = [], self._priced()
         for record, score in zip(records, scores, strict=True):
-            chances = self.chances(record.price)
+            chances = priced(record.price)
             ratio = self.log_chance(record.architecture, chances) - record.chance
             weights.append(min(self._clip, math.exp(min(ratio, 50.0))))
             for path, value in record.architecture.choices.items():

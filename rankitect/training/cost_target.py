@@ -6,6 +6,7 @@ in that unit, is solved for. So a method needs no penalty weight, and one set of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["BISECTIONS", "CostTarget"]
 
 BISECTIONS = 20
+LOWEST, HIGHEST = -1e3, 1e6
+"""Prices beyond which no target is looked for."""
+
+TINY = 1e-12
 CLOSE = 2e-3
 """Where `quick`, the distance from a target, relative to the reference's cost, at which the search for a price ends."""
 
@@ -103,16 +108,22 @@ class CostTarget:
         """The price of cost at which the expected cost is the target."""
         priced = self.priced(scores)
 
-        def excess(mu: float) -> float:
-            chances = priced(mu, scale)
-            return float(self._tables.expectation(chances.__getitem__, 0.0)) / self.whole - target
+        def cost(mu: float) -> float:
+            return float(self._tables.expectation(priced(mu, scale).__getitem__, 0.0)) / self.whole
 
-        low, high = -1e-3, 1.0
+        def excess(mu: float) -> float:
+            return cost(mu) - target
+
+        def spread() -> float:
+            marginal = ((c, self.marginal[p].numpy()) for p, c in priced(0.0, scale).items())
+            return sum(float(c @ np.square(m - c @ m)) for c, m in marginal) / scale
+
         if self._quick:
-            return _crossing(excess, low, high)
-        while excess(high) > 0 and high < 1e6:
+            return _crossing(cost, spread, target)
+        low, high = -1e-3, 1.0
+        while excess(high) > 0 and high < HIGHEST:
             high *= 4
-        while excess(low) < 0 and low > -1e3:
+        while excess(low) < 0 and low > LOWEST:
             low *= 4  # soft choices at a high target: cost has to be rewarded
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
@@ -150,23 +161,33 @@ class Softmaxes:
         return {path: chances[place] for path, place in self._places.items()}
 
 
-def _crossing(excess: Callable[[float], float], low: float, high: float) -> float:
-    """Where a falling function is within `CLOSE` of 0, in few evaluations: false position, halved where it is slow."""
-    above, below = excess(low), excess(high)
-    while below > CLOSE and high < 1e6:
-        low, above, high = high, below, high * 4
-        below = excess(high)
-    while above < -CLOSE and low > -1e3:
-        high, below, low = low, above, low * 4
-        above = excess(low)
+def _crossing(cost: Callable[[float], float], spread: Callable[[], float], target: float) -> float:
+    """The price at which a falling cost is within `CLOSE` of its target, in few evaluations.
+
+    Cost falls about exponentially in its price, so this is the secant method in log cost, from a price of 0. Its first
+    slope is that of a tilted distribution: minus the variance of the cost.
+
+    Args:
+        cost: Expected cost at a price.
+        spread: The variance of the cost at a price of 0, about; asked for only where 0 is not the answer.
+        target: The cost that is wanted.
+    """
+    low, high, mu = -math.inf, math.inf, 0.0
+    found, rate, best = cost(mu), math.nan, (math.inf, mu)
     for step in range(BISECTIONS):
-        if abs(above) < CLOSE or abs(below) < CLOSE:
+        best = min(best, (abs(found - target), mu))
+        if best[0] < CLOSE:
             break
-        straight = step % 3 != 2 and above > below
-        middle = low + (high - low) * above / (above - below) if straight else (low + high) / 2
-        value = excess(middle)
-        if value > 0:
-            low, above = middle, value
-        else:
-            high, below = middle, value
-    return low if abs(above) < abs(below) else high
+        low, high = (mu, high) if found > target else (low, mu)
+        if step == 0:
+            rate = spread() / max(found, TINY)
+        ahead = mu + math.log(max(found, TINY) / max(target, TINY)) / max(rate, TINY)
+        if not low < ahead < high and math.isfinite(low) and math.isfinite(high):
+            ahead = (low + high) / 2
+        ahead = min(max(ahead, LOWEST), HIGHEST)
+        if ahead == mu:
+            break  # no price reaches the target
+        before, found = found, cost(ahead)
+        rate = math.log(max(before, TINY) / max(found, TINY)) / (ahead - mu)
+        mu = ahead
+    return min(best, (abs(found - target), mu))[1]
