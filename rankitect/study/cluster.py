@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,15 +67,15 @@ class Cluster:
         if self._own:
             self._connect(address, math.ceil(max(workers * together * cpus, 1.0)))
         self._require(cpus, setup.gib)
-        options: dict[str, Any] = {"num_cpus": cpus, "max_retries": 0}
+        options: dict[str, Any] = {"num_cpus": cpus, "max_retries": 0, "num_returns": "streaming"}
         if setup.gib is not None:
             options["memory"] = int(setup.gib * 2**30)
         self._run = self._ray.remote(**options)(_remote)
         if together > 1:
-            self._run = self._ray.remote(num_cpus=0, max_retries=0)(_remote_together)
+            self._run = self._ray.remote(**{**options, "num_cpus": 0})(_remote_together)
         self._known = self._ray.put(setup)
         self._shared = self._ray.put({})
-        self._running: dict[Any, tuple[Job, float]] = {}
+        self._running: dict[Any, tuple[Job, float | None]] = {}  # and since when; None while it waits for its turn
 
     def _connect(self, address: str | None, cpus: int) -> None:
         paths = os.pathsep.join(p for p in sys.path if p)
@@ -94,8 +94,7 @@ class Cluster:
             ) from error
 
     def _require(self, cpus: float, gib: float | None) -> None:
-        """See that some node can run a trial at all, and begin no more than the cluster has processors for: what waits
-        in its queue would seem to take long."""
+        """See that some node can run a trial at all, and begin no more than the cluster has processors for."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         need = {"CPU": cpus, "memory": (gib or 0.0) * 2**30}
         if not any(all(node.get(kind, 0.0) >= amount for kind, amount in need.items()) for node in nodes):
@@ -130,42 +129,45 @@ class Cluster:
         """Begin a job."""
         task = Task.of(job, shared_disk=False)
         more = self._gang if self._gang[0] > 1 else ()
-        self._running[self._run.remote(self._known, self._shared, task, *more)] = (job, time.monotonic())
+        self._running[self._run.remote(self._known, self._shared, task, *more)] = (job, None)
 
     def wait(self) -> list[Done]:
         """What has ended within a moment."""
         if self._stop():
             raise StopRequested
         ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_MOMENT)
-        found = [self._done(reference, *self._running.pop(reference)) for reference in ended]
-        return [*found, *self._late()]
+        return [*(done for work in ended if (done := self._next(work)) is not None), *self._late()]
 
     def _late(self) -> list[Done]:
         """Trials beyond their time: cancelled and failed."""
         if self._seconds is None:
             return []
-        late = [(r, job) for r, (job, started) in self._running.items() if time.monotonic() - started > self._seconds]
+        cause = f"it took longer than runner.trial_minutes={self._seconds / 60:g}"
         found = []
-        for reference, job in late:
-            self._ray.cancel(reference, force=True)
-            _, started = self._running.pop(reference)
-            cause = f"it took longer than runner.trial_minutes={self._seconds / 60:g}"
-            found.append(Done(job.number, None, cause, "", Spent(seconds=time.monotonic() - started)))
+        for work, (job, started) in list(self._running.items()):
+            if (spent := _since(started)).seconds > self._seconds:
+                self._ray.cancel(work, force=True)
+                del self._running[work]
+                found.append(Done(job.number, None, cause, "", spent))
         return found
 
-    def _done(self, reference: Any, job: Job, started: float) -> Done:
+    def _next(self, work: Any) -> Done | None:
+        """What a task has to say next: that it has begun (None), or its end."""
         from ray.exceptions import RayError, RayTaskError
 
-        spent = Spent(seconds=time.monotonic() - started)
+        job, started = self._running.pop(work)
         try:
-            answer: Answer = self._ray.get(reference)
+            answer: Answer | None = self._ray.get(next(work))
         except RayTaskError as error:
             if isinstance(error.cause, SetUpError):
                 raise ConfigError(f"A worker cannot be set up: {error.cause}") from error
-            return Done(job.number, None, one_line(error.cause or error), str(error), spent)
+            return Done(job.number, None, one_line(error.cause or error), str(error), _since(started))
         except RayError as error:
             cause = f"the worker or node that measured it was lost ({type(error).__name__})"
-            return Done(job.number, None, cause, "", spent, lost=True)
+            return Done(job.number, None, cause, "", _since(started), lost=True)
+        if answer is None:
+            self._running[work] = (job, time.monotonic())
+            return None
         _write(job.folder, answer.files)
         return answer.done
 
@@ -193,16 +195,25 @@ def _knock(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=5.0).close()
 
 
-def _remote(setup: Setup, shared: Mapping[str, bytes], task: Task) -> Answer:
-    return run_task(setup, shared, task)
+def _since(started: float | None) -> Spent:
+    """Seconds of a task that began then, if it did."""
+    return Spent(seconds=0.0 if started is None else time.monotonic() - started)
+
+
+def _remote(setup: Setup, shared: Mapping[str, bytes], task: Task) -> Iterator[Answer | None]:
+    """A task: says that it has begun, then its answer."""
+    yield None
+    yield run_task(setup, shared, task)
 
 
 def _remote_together(
     setup: Setup, shared: Mapping[str, bytes], task: Task, count: int, cpus: float, attempts: int
-) -> Answer:
+) -> Iterator[Answer | None]:
+    """The same, trained by so many processes."""
     from rankitect.study.together import measure_together
 
-    return measure_together(setup, shared, task, count, cpus, attempts)
+    yield None
+    yield measure_together(setup, shared, task, count, cpus, attempts)
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import pytest
 from rankitect.errors import ConfigError
 from rankitect.study.store import Store
 from tests.study.test_runners import outcome, search
+from tests.study.test_study import stored
 from tests.study.toys import Point
 
 ray = pytest.importorskip("ray")
@@ -54,6 +57,19 @@ def test_a_node_that_is_killed_changes_nothing(cluster: Any, tmp_path: Path) -> 
     assert outcome(tmp_path / "local")["trials"] == outcome(tmp_path / "ray")["trials"]
     first = found.summary.pareto[0].artifacts["weights"]
     assert (tmp_path / "ray" / first).read_bytes()
+
+
+def test_a_trial_takes_as_long_as_it_runs_not_as_it_waits(cluster: Any, tmp_path: Path) -> None:
+    """Another job has the only processor for longer than a trial may take; then one trial hangs."""
+    paths = os.pathsep.join(p for p in sys.path if p)
+    ray.init(address=cluster.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": paths}})
+    busy = ray.remote(num_cpus=1)(lambda: time.sleep(8)).remote()
+    found = search(tmp_path, "runner=ray", "runner.trial_minutes=0.1", "evaluator.final.misbehave={1: hang}")
+    ray.get(busy)
+    assert found.ended == "finished"
+    causes = {t.architecture.choices["x"]: t.cause for t in stored(tmp_path) if not t.ok}
+    assert set(causes) == {1}
+    assert "runner.trial_minutes=0.1" in causes[1]
 
 
 def _states(path: Path) -> dict[str, int]:
