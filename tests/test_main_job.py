@@ -355,12 +355,13 @@ def test_a_full_disk_says_how_to_go_on(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 
     case = ["controller=dnas", *QUICK, "output_dir=run"]
+    # First without limits: the tokenised text is then in the cache, whichever test ran before.
+    assert command(*case[:-1], "output_dir=whole", cwd=tmp_path).returncode == 0
     done = command(*case, cwd=tmp_path, preexec_fn=small_files_only)
     assert done.returncode == 3, done.stderr[-2000:]
     assert "then go on with: python -m rankitect.search" in done.stderr
     assert "Traceback" not in done.stderr
     assert command(*case, cwd=tmp_path).returncode == 0
-    assert command(*case[:-1], "output_dir=whole", cwd=tmp_path).returncode == 0
     assert found(tmp_path / "run")["pareto"] == found(tmp_path / "whole")["pareto"]
 
 
