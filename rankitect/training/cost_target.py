@@ -26,6 +26,8 @@ LOWEST, HIGHEST = -1e3, 1e6
 """Prices beyond which no target is looked for."""
 
 TINY = 1e-12
+"""Stands for a cost or a slope of 0 where its logarithm or inverse is needed."""
+
 CLOSE = 2e-3
 """Where `quick`, the distance from a target, relative to the reference's cost, at which the search for a price ends."""
 
