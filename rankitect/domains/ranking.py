@@ -340,11 +340,6 @@ class Ranking(SharedWeights):
                 "task.one_pass predicts every row before it is learnt from, which runner.together="
                 f"{parts.config.runner.together} processes that share rows out cannot do: use runner.together=1."
             )
-        if self.config.tables.backend == "torchrec" and parts.config.runner.together > 1:
-            raise ConfigError(
-                "task.tables.backend=torchrec takes its steps before other processes' gradients are there: with "
-                f"runner.together={parts.config.runner.together} use torch, or auto."
-            )
         limits = self.limits()
         try:
             parts.space.sample(0, **limits)

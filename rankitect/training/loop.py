@@ -173,7 +173,8 @@ def _batch_size(batch: object) -> int:
 
 
 def _identity(config: TrainConfig, model: nn.Module, tables: TableStorage | None) -> str:
-    shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+    parameters = model.named_parameters()
+    shapes = {name: list(p.shape if tables is None else tables.shape(name, p)) for name, p in parameters}
     settings = {name: value for name, value in asdict(config).items() if name != "checkpoint_every"}
     if tables is not None:
         settings["tables"] = asdict(tables.config)
@@ -188,7 +189,7 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _save(path: Path, identity: str, model: nn.Module, optimizer: GuardedOptimizer, run: _Run) -> None:
-    tensors = {f"model/{name}": tensor for name, tensor in _tensors(model).items()}
+    tensors = {f"model/{name}": optimizer.whole(name, tensor) for name, tensor in _tensors(model).items()}
     tensors |= {f"optimizer/{name}": tensor for name, tensor in optimizer.state().items()}
     info: dict[str, Any] = {"identity": identity, "halvings": optimizer.halvings, "run": asdict(run)}
     save_state(path, tensors, info)
@@ -202,7 +203,7 @@ def _restore(path: Path, identity: str, model: nn.Module, optimizer: GuardedOpti
         )
     with torch.no_grad():
         for name, tensor in _tensors(model).items():
-            tensor.copy_(tensors[f"model/{name}"])
+            tensor.copy_(optimizer.part(name, tensors[f"model/{name}"]))
     states = {
         name.removeprefix("optimizer/"): value for name, value in tensors.items() if name.startswith("optimizer/")
     }

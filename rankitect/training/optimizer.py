@@ -213,6 +213,14 @@ class GuardedOptimizer:
                 "first step, the model or the data holds values that are not finite."
             )
 
+    def whole(self, name: str, held: Tensor) -> Tensor:
+        """A parameter of the model with all its rows; see `TableStorage.whole`."""
+        return held if self._tables is None else self._tables.whole(name, held)
+
+    def part(self, name: str, whole: Tensor) -> Tensor:
+        """What this process holds of a parameter; see `TableStorage.part`."""
+        return whole if self._tables is None else self._tables.part(name, whole)
+
     def state(self) -> dict[str, Tensor]:
         """Running means and step counts, as `<moment>/<parameter>`; live tensors, to be saved at once."""
         found = {

@@ -93,6 +93,32 @@ class Group:
         )
         return found.coalesce()
 
+    def longest(self, count: int) -> int:
+        """The largest of the counts of all processes."""
+        import torch
+        import torch.distributed as dist
+
+        found = torch.tensor(count)
+        if self.world > 1:
+            dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
+
+    def block(self, rows: int) -> slice:
+        """This process's rows of a table that is divided: blocks of one size, but for the last."""
+        size = -(-rows // self.world)
+        return slice(self.rank * size, min((self.rank + 1) * size, rows))
+
+    def whole(self, block: Tensor, rows: int) -> Tensor:
+        """A divided table [rows, ...] from the blocks of all processes."""
+        import torch.distributed as dist
+
+        size = -(-rows // self.world)
+        found = block.new_empty(self.world * size, *block.shape[1:])
+        mine = block.new_zeros(size, *block.shape[1:])
+        mine[: len(block)] = block
+        dist.all_gather(list(found.split(size)), mine)
+        return found[:rows]
+
     def agree(self, *numbers: float) -> list[float]:
         """What the first process says, everywhere."""
         return self.totals(*(n if self.rank == 0 else 0.0 for n in numbers))

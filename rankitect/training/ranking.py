@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -154,7 +154,7 @@ def fit(
     if progressive is not None and checkpoint is not None:
         raise TrainingError("Online training keeps no checkpoint: its progressive validation is one undisturbed pass.")
     tables = _held_tables(model, config)
-    best = _Best(model, task, config.patience, every, steps, checkpoint)
+    best = _Best(model, task, config.patience, every, steps, checkpoint, tables)
 
     def after(done: int, total: int, report: StepReport) -> None:
         if done % every == 0 or done == total:
@@ -178,11 +178,11 @@ def fit(
         should_stop=stop,
         checkpoint=checkpoint,
     )
-    if tables is not None:
-        tables.release()
     finished = result.finished or best.over
     if finished:
         best.restore()
+    if tables is not None:
+        tables.release()
     return FitResult(
         steps=result.steps,
         best_step=best.step,
@@ -263,8 +263,16 @@ class _Best:
     """
 
     def __init__(
-        self, model: nn.Module, task: RankingTask, patience: int, every: int, steps: int, checkpoint: Path | None
+        self,
+        model: nn.Module,
+        task: RankingTask,
+        patience: int,
+        every: int,
+        steps: int,
+        checkpoint: Path | None,
+        tables: TableStorage | None,
     ) -> None:
+        self._tables = tables
         self._model, self._task, self._patience, self._steps, self._every = model, task, patience, steps, every
         self._file = None if checkpoint is None else checkpoint.with_name(checkpoint.name + ".best")
         self._weights: Mapping[str, Tensor] | None = None
@@ -273,7 +281,7 @@ class _Best:
         if self._file is not None and checkpoint is not None and checkpoint.exists() and self._file.exists():
             tensors, about = load_state(self._file)
             self.entropies = {int(step): float(value) for step, value in about["entropies"].items()}
-            self.evaluated, self._weights = int(about["evaluated"]), tensors
+            self.evaluated, self._weights = int(about["evaluated"]), self._each("part", tensors)
 
     @property
     def step(self) -> int:
@@ -301,7 +309,14 @@ class _Best:
             self._weights = {name: t.detach().clone() for name, t in self._model.state_dict().items()}
         if self._file is not None:
             about = {"entropies": self.entropies, "evaluated": self.evaluated}
-            save_state(self._file, self._weights or {}, about)
+            save_state(self._file, self._each("whole", self._weights or {}), about)
+
+    def _each(self, how: Literal["whole", "part"], weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights as they are saved (whole) or kept in memory: of divided tables, the part that this process holds."""
+        if self._tables is None:
+            return weights
+        change = getattr(self._tables, how)
+        return {name: change(name, tensor) for name, tensor in weights.items()}
 
     def restore(self) -> None:
         """Give the model the best weights."""

@@ -177,7 +177,8 @@ class CoTraining:
         """
         from rankitect.training.checkpoint import save_state
 
-        found: dict[str, torch.Tensor] = {f"weight/{name}": w for name, w in self.supernet.weights.named_parameters()}
+        whole = self._optimizer.whole
+        found = {f"weight/{n}": whole(f"weights.{n}", w) for n, w in self.supernet.weights.named_parameters()}
         if not final:
             found.update({f"state/{name}": t for name, t in self._optimizer.state().items()})
         found.update({f"more/{name}": t for name, t in (tensors or {}).items()})
@@ -196,7 +197,7 @@ class CoTraining:
         tensors, about = load_state(path)
         with torch.no_grad():
             for name, weight in self.supernet.weights.named_parameters():
-                weight.copy_(tensors[f"weight/{name}"])
+                weight.copy_(self._optimizer.part(f"weights.{name}", tensors[f"weight/{name}"]))
         state = {name.removeprefix("state/"): t for name, t in tensors.items() if name.startswith("state/")}
         if state:  # weights that were saved at the end have none: no step follows
             self._optimizer.load_state(state, int(about["halvings"]))
@@ -235,7 +236,7 @@ class Paired:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Weights and optimiser state, for a checkpoint."""
-        found: dict[str, torch.Tensor] = {f"baseline/{n}": w for n, w in self.model.named_parameters()}
+        found = {f"baseline/{n}": self._optimizer.whole(n, w) for n, w in self.model.named_parameters()}
         return found | {f"baseline_state/{n}": t for n, t in self._optimizer.state().items()}
 
     def load(self, tensors: Mapping[str, torch.Tensor], halvings: int) -> None:
@@ -244,7 +245,7 @@ class Paired:
 
         with torch.no_grad():
             for name, weight in self.model.named_parameters():
-                weight.copy_(tensors[f"baseline/{name}"])
+                weight.copy_(self._optimizer.part(name, tensors[f"baseline/{name}"]))
         state = {n.removeprefix("baseline_state/"): t for n, t in tensors.items() if n.startswith("baseline_state/")}
         self._optimizer.load_state(state, halvings)
 
@@ -316,7 +317,9 @@ def train_steps(
         session.progress(state.step, steps, f"loss {loss:.4f}")
         session.charge(name, Spent(train_tokens=state.tokens))
         if state.step % every == 0 or state.step == steps or session.should_stop():
-            if (now := time.monotonic()) - saved >= 9 * took or state.step == steps or session.should_stop():
+            now = time.monotonic()
+            due = peers().agree(now - saved >= 9 * took)[0]  # all save at once: each may hold a part of the tables
+            if due or state.step == steps or session.should_stop():
                 save(state)
                 saved = time.monotonic()
                 took = saved - now

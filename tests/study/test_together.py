@@ -13,7 +13,7 @@ from rankitect.errors import ConfigError
 
 pytestmark = pytest.mark.slow
 SEARCH = (
-    "space=ranking_blocks", "controller=one_shot", "task=movielens", "preset=smoke", "task.tables.backend=torch",
+    "space=ranking_blocks", "controller=one_shot", "task=movielens", "preset=smoke",
     "controller.samples=2", "controller.finalists=1", "task.baselines=[lr]", "confirm.seeds=1", "runner.threads=1",
     "report.registry=null", "report.page=false", "report.tensorboard=false", "task.refit=false",
 )  # fmt: skip
@@ -26,10 +26,13 @@ def found(path: Path, *more: str) -> Any:
     return [(p["fingerprint"], p["metrics"]["normalized_entropy"]["value"]) for p in summary["pareto"]], stages
 
 
-def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["torch", "torchrec"])
+def test_two_processes_find_what_one_finds(backend: str, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    one, charged = found(tmp_path / "one")
-    two, charged_together = found(tmp_path / "two", "runner=ray", "runner.workers=1", "runner.together=2")
+    pytest.importorskip("torchrec")
+    how = (f"task.tables.backend={backend}", "task.tables.optimizer=adagrad")
+    one, charged = found(tmp_path / "one", *how)
+    two, charged_together = found(tmp_path / "two", *how, "runner=ray", "runner.workers=1", "runner.together=2")
     assert [f for f, _ in one] == [f for f, _ in two]
     assert [x for _, x in one] == pytest.approx([x for _, x in two], abs=1e-4)
     assert charged == charged_together
@@ -38,12 +41,6 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
 def test_only_ray_trains_together(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"runner\.together.*runner=ray"):
         found(tmp_path, "runner.together=2")
-
-
-def test_fused_tables_do_not_wait_for_other_processes(tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    with pytest.raises(ConfigError, match=r"task\.tables\.backend=torchrec.*use torch, or auto"):
-        found(tmp_path, "runner=ray", "runner.together=2", "task.tables.backend=torchrec")
 
 
 def test_progressive_validation_needs_all_rows_in_one_process(tmp_path: Path) -> None:
