@@ -103,21 +103,20 @@ class Group:
             dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found)
 
-    def block(self, rows: int) -> slice:
-        """This process's rows of a table that is divided: blocks of one size, but for the last."""
-        size = -(-rows // self.world)
-        return slice(self.rank * size, min((self.rank + 1) * size, rows))
+    def block(self, rows: int, rank: int | None = None) -> slice:
+        """A process's rows (this one's by default) of a table that is divided: blocks of one size, but for the last."""
+        size, rank = -(-rows // self.world), self.rank if rank is None else rank
+        return slice(rank * size, min((rank + 1) * size, rows))
 
     def whole(self, block: Tensor, rows: int) -> Tensor:
         """A divided table [rows, ...] from the blocks of all processes."""
         import torch.distributed as dist
 
-        size = -(-rows // self.world)
-        found = block.new_empty(self.world * size, *block.shape[1:])
-        mine = block.new_zeros(size, *block.shape[1:])
-        mine[: len(block)] = block
-        dist.all_gather(list(found.split(size)), mine)
-        return found[:rows]
+        found = block.new_empty(rows, *block.shape[1:])
+        found[self.block(rows)] = block
+        for rank in range(self.world):  # gathering them at once would take the memory twice
+            dist.broadcast(found[self.block(rows, rank)], rank)
+        return found
 
     def agree(self, *numbers: float) -> list[float]:
         """What the first process says, everywhere."""

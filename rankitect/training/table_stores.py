@@ -5,6 +5,7 @@ See `rankitect.training.embeddings`, which chooses among them.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -357,3 +358,7 @@ class DividedStore(FusedStore):
         whole, trained = self.whole(self.table.detach()), self.table.requires_grad
         self.owner.register_parameter(self.name, nn.Parameter(whole, trained))
         Store.release(self)
+        del self._collection, self._kernel
+        # They are rings of objects that hold the connections to the other processes. Of a connection that is there when
+        # Python ends, a thread may let go of a tensor too late, which aborts the process.
+        gc.collect()
