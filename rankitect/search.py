@@ -187,6 +187,7 @@ def _run(
 def _study(
     resolved: Resolved, folder: RunFolder, parts: Parts, command: str, stop: StopSignal, progress: Any
 ) -> Outcome:
+    from rankitect.study.checks import gated, named
     from rankitect.study.confirming import Confirmation
     from rankitect.study.hiring import runner_of
     from rankitect.study.ledger import Budget
@@ -196,6 +197,10 @@ def _study(
     config, plugins = resolved.config, resolved.plugins
     assert parts.decode is not None
     assert parts.controller is not None
+    registry = parts.task.registered.baselines if hasattr(parts.task, "registered") else list
+    if not folder.resumed:
+        gated(config.report.gates, parts.evaluators["final"].metrics)
+        named(config.report.baseline, [*parts.baselines, *registry()])
     study = Study(
         folder,
         evaluators=parts.evaluators,
@@ -211,7 +216,7 @@ def _study(
         stop=stop,
         progress=progress,
         export=parts.export,
-        registry=parts.task.registered.baselines if hasattr(parts.task, "registered") else list,
+        registry=registry,
         runner=runner_of(resolved, folder.path, stop),
         keep_all=config.report.keep_all,
         tensorboard=config.report.tensorboard,

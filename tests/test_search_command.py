@@ -99,6 +99,11 @@ def test_the_report_page_is_written(tmp_path: Path) -> None:
         ("seed=x", "'seed' on the command line is 'x'"),
         ("constraints.block_flops=[0.95,1.0]", "leaves no architecture"),
         ("evaluator.objectives=[speed]", "which the final evaluator does not measure. It measures: loss, cost."),
+        (
+            "report.gates.quality.metric=speed",
+            "report.gates.quality.metric is 'speed', which is not measured. Allowed: ",
+        ),
+        ("report.baseline=nope", "report.baseline is 'nope', and there is no such model: "),
         ("output_dir=notes", "is not a run folder"),
         ("output_dir=/proc/run", "cannot be written"),
     ],

@@ -2,11 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["ExperimentConfig", "GateConfig"]
+__all__ = ["SPECIAL_METRICS", "ExperimentConfig", "GateConfig", "gates_header", "gates_problem"]
+
+SPECIAL_METRICS = ("quality", "cost", "calibration", "worst_slice")
+"""What a gate may name beside the metrics of the final evaluator."""
+_HEADER = re.compile(r"^# Gates, as registered\. Hash: ([0-9a-f]{64})$", re.MULTILINE)
+
+
+def gates_header(report: object) -> str:
+    """A comment for the file of a configuration: the hash of its gates.
+
+    Args:
+        report: Its section `report`, plain data.
+    """
+    return f"# Gates, as registered. Hash: {_gates_hash(report)}\n"
+
+
+def gates_problem(text: str, report: object) -> str | None:
+    """Why the gates of a file are not those that were registered when its run began, or None.
+
+    Args:
+        text: The file, with what `gates_header` gave; of an older version without, which is not checked.
+        report: The section `report` that was read from it.
+    """
+    registered = _HEADER.search(text)
+    if registered is None or registered[1] == _gates_hash(report):
+        return None
+    return (
+        "report.gates are not those that were registered when the run began (their hash in the file's head differs). "
+        "Undo the change; other gates need a run of their own (output_dir=)."
+    )
+
+
+def _gates_hash(report: object) -> str:
+    gates = report.get("gates") if isinstance(report, Mapping) else None
+    return hashlib.sha256(json.dumps(gates or {}, sort_keys=True).encode()).hexdigest()
 
 
 class GateConfig(BaseModel):

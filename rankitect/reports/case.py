@@ -62,11 +62,6 @@ class Case:
         return None if self.evidence is None else change(self.evidence, *self.prints)
 
     @property
-    def chance_free(self) -> bool:
-        """Whether a change of quality is not from training at all: of one and the same model."""
-        return self.prints[0] == self.prints[1]
-
-    @property
     def paired(self) -> bool:
         """Whether the rows say how the quality itself changes."""
         return self.change is not None and self.evidence is not None and self.roles.quality.name == self.evidence.metric
@@ -81,7 +76,7 @@ class Case:
         """What came of each gate."""
         observed, missing = self._observed()
         found = judge(self.gates, observed, missing)
-        if self.change is None or min(self.change.seeds) > 1 or self.chance_free:
+        if self.change is None or min(self.change.seeds) > 1:
             return found
         # Without a second seed nobody knows how far a retrained model would differ: that is no pass.
         unsure = {"quality", "worst_slice", self.roles.quality.name}
@@ -179,7 +174,8 @@ def case_of(
         comparisons: Candidates against the baselines at equal cost.
         baseline: Name of the production model; by default `report.baseline`, then the newest one of the registry, then
             the backbone, then the best baseline.
-        candidate: Rank or the beginning of a fingerprint; by default the candidate with the best verdict.
+        candidate: Rank or the beginning of a fingerprint; by default the candidate with the best verdict, the
+            production model itself apart.
 
     Raises:
         RunFolderError: There is no such candidate or baseline.
@@ -204,9 +200,14 @@ def case_of(
 
     found = [c for c in run.summary.pareto if quality in c.metrics]
     if candidate is not None:
-        return made(_candidate(run, candidate))
+        found = [_candidate(run, candidate)]
     if not found:
         return f"no candidate has {quality}."
+    live = [c for c in found if c.fingerprint == production.fingerprint]
+    found = [c for c in found if c not in live]
+    if not found:
+        same = f"candidate {live[0].rank} is the production model itself ({production.name})"
+        return f"{same}: there is nothing to launch."
     gains = {c.point.rank: c.gain for c in comparisons}
     order = [Verdict.SHIP, Verdict.HOLD, Verdict.REJECT]
     cases = [made(c) for c in found]
@@ -215,8 +216,9 @@ def case_of(
 
 def _production(models: Sequence[Baseline], roles: Roles, name: str | None) -> tuple[Baseline, str]:
     if name is not None:
-        same = [b for b in models if name in (b.name, b.name.replace("_", " "))]
-        same = same or [b for b in models if b.registered is not None and b.name.rpartition(" v")[0] == name]
+        # A model that somebody registered under the name of a known one is what is meant by it.
+        same = [b for b in models if b.registered is not None and b.name.rpartition(" v")[0] == name]
+        same = same or [b for b in models if name in (b.name, b.name.replace("_", " "))]
         if not same:
             raise RunFolderError(
                 f"There is no baseline '{name}' in this run: {', '.join(b.name for b in models)}. Add one with python "

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from rankitect.reports.spending import ledger_card, reproduce_card, totals_of
 __all__ = ["Content", "Tile", "content_of", "verified", "write_report"]
 
 _SCHEMA = 1
+_PAGE = "index.html"
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,22 @@ def verified(folder: Path, report: Mapping[str, Any]) -> list[Check]:
     """
     run = load_run(folder)
     chosen = report["compared"].get("asked", {})
-    now = _data(run, content_of(run, chosen.get("baseline"), chosen.get("candidate")))
-    return compared(report, json.loads(json.dumps(now)), run)
+    content = content_of(run, chosen.get("baseline"), chosen.get("candidate"))
+    checks = compared(report, json.loads(json.dumps(_data(run, content))), run)
+    if "folder" in report:  # else of a version that did not note under which name it was written
+        checks += [_page_check(folder / "report" / n, t) for n, t in _pages(run, content, report["folder"]).items()]
+    return checks
+
+
+def _page_check(path: Path, expected: str) -> Check:
+    """Whether a page says what report.json says."""
+    try:
+        found = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        return Check(path.name, False, f"cannot be read ({error}); write the report again")
+    lines = zip_longest(found.splitlines(), expected.splitlines(), fillvalue="")
+    first = next((n for n, (one, other) in enumerate(lines, 1) if one != other), None)
+    return Check(path.name, first is None, "as made anew" if first is None else f"differs from line {first} on")
 
 
 def write_report(folder: Path, baseline: str | None = None, candidate: str | None = None) -> Path:
@@ -142,33 +158,35 @@ def write_report(folder: Path, baseline: str | None = None, candidate: str | Non
     """
     run = load_run(folder)
     content = content_of(run, baseline, candidate)
-    page = Environment(
-        loader=PackageLoader("rankitect.reports", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    plain = Environment(
-        loader=PackageLoader("rankitect.reports", "."),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    plain.filters["md"] = markdown
-    texts = {"summary": run.summary, "cards": content.cards, "tiles": content.tiles, "folder": folder.resolve().name}
-    source = page.loader.get_source  # type: ignore[union-attr]
-    style, script = (Markup(source(page, name)[0]) for name in ("page.css", "page.js"))
-    html = page.get_template("page.html.j2").render(style=style, script=script, **texts)
     place = folder / "report"
     if place.exists() and not place.is_dir():
         raise RunFolderError(f"{place} is a file, but the report is a folder of that name. Move it away.")
     place.mkdir(exist_ok=True)
-    _write(place / "report.json", json.dumps(_data(run, content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    _write(place / "report.md", plain.get_template("report.md.j2").render(**texts))
-    _write(place / "index.html", html)
-    return place / "index.html"
+    data = _data(run, content)
+    _write(place / "report.json", json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    for name, text in _pages(run, content, str(data["folder"])).items():
+        _write(place / name, text)
+    return place / _PAGE
+
+
+def _pages(run: Run, content: Content, folder: str) -> dict[str, str]:
+    """What people read, by file: the page, and the same in Markdown."""
+    page, plain = (
+        Environment(
+            loader=PackageLoader("rankitect.reports", "."),
+            autoescape=escaped,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        for escaped in (True, False)
+    )
+    plain.filters["md"] = markdown
+    texts = {"summary": run.summary, "cards": content.cards, "tiles": content.tiles, "folder": folder}
+    source = page.loader.get_source  # type: ignore[union-attr]
+    style, script = (Markup(source(page, name)[0]) for name in ("page.css", "page.js"))
+    html = page.get_template("page.html.j2").render(style=style, script=script, **texts)
+    return {"report.md": plain.get_template("report.md.j2").render(**texts), _PAGE: html}
 
 
 def _write(path: Path, text: str) -> None:
@@ -185,6 +203,7 @@ def _data(run: Run, content: Content) -> dict[str, JSON]:
     summary = run.summary
     return {
         "schema": _SCHEMA,
+        "folder": run.folder.resolve().name,
         "space": summary.space,
         "task": summary.task,
         "controller": summary.controller,

@@ -46,11 +46,13 @@ def launch_card(case: Case | str) -> Card:
         for o, word in ((Outcome.FAIL, "failed"), (Outcome.OPEN, "undecided"), (Outcome.MISSING, "not measured"))
         if bad[o]
     ]
-    text = "; ".join(parts) or f"all of {plural(len(deciding), 'gate')} passed"
+    passed = f"all of {plural(len(deciding), 'gate')} passed" if deciding else "no gate is required, so none decides"
+    text = "; ".join(parts) or passed
+    advice = case.verdict.value[0].upper() + case.verdict.value[1:]
     return Card(
         "launch",
         _LAUNCH,
-        f"{case.verdict.value.capitalize()}: {ours} ({case.candidate.fingerprint[:8]}) against {theirs}; {text}.",
+        f"{advice}: {ours} ({case.candidate.fingerprint[:8]}) against {theirs}; {text}.",
         how_to_read=(
             "Gates are part of the search's configuration, which cannot be changed under a run that has begun. A gate "
             "passes when the whole 95% interval is within its bound and fails when all of it is outside. Ship to A/B: "

@@ -15,8 +15,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from rankitect.config.schema import ReportConfig
 from rankitect.errors import RunFolderError
+from rankitect.production.settings import gates_problem
 from rankitect.reports.cards import JSON
 from rankitect.reports.trials import Trial, read_trials
+from rankitect.study.checks import one_line
 
 __all__ = ["Baseline", "Candidate", "Metric", "Objective", "Paired", "Run", "Summary", "choices_of", "load_run"]
 
@@ -144,17 +146,26 @@ class Run:
 
     @cached_property
     def settings(self) -> ReportConfig:
-        """What the configuration says about the report; the defaults where it cannot be read."""
+        """What the configuration says about the report; the defaults where it is of a version without.
+
+        Raises:
+            RunFolderError: It is damaged or gone, or its gates were changed after the run began.
+        """
+        path = self.folder / "config.yaml"
+        if not self.config and (self.folder / "study.db").exists():
+            raise RunFolderError(f"{path} is gone, and with it what a candidate must show. Put it back.")
         try:
-            given = yaml.safe_load(self.config)["report"]
+            given = (yaml.safe_load(self.config) or {}).get("report") or {}
+            if problem := gates_problem(self.config, given):
+                raise RunFolderError(f"{path}: {problem}")
             known = {k: v for k, v in given.items() if k in ReportConfig.model_fields}
             return ReportConfig.model_validate(known)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise RunFolderError(f"{self.folder / 'config.yaml'}: report.{where}: {first['msg']}.") from error
-        except (yaml.YAMLError, KeyError, TypeError, AttributeError):
-            return ReportConfig()
+            raise RunFolderError(f"{path}: report.{where}: {first['msg']}.") from error
+        except (yaml.YAMLError, TypeError, AttributeError) as error:
+            raise RunFolderError(f"{path} is damaged ({one_line(error)}). Put back what the search wrote.") from error
 
     @property
     def coin(self) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rankitect.errors import ConfigError
-from rankitect.study.records import Measurement, MetricSpec
+from rankitect.production.settings import SPECIAL_METRICS, GateConfig
+from rankitect.study.records import Baseline, Measurement, MetricSpec
 
-__all__ = ["in_words", "objectives", "one_line", "problem", "seed_everything"]
+__all__ = ["gated", "in_words", "named", "objectives", "one_line", "problem", "seed_everything"]
 
 
 def objectives(names: Sequence[str], metrics: Sequence[MetricSpec]) -> list[MetricSpec]:
@@ -28,6 +29,41 @@ def objectives(names: Sequence[str], metrics: Sequence[MetricSpec]) -> list[Metr
                 f"{', '.join(known)}."
             )
     return [known[name] for name in names]
+
+
+def gated(gates: Mapping[str, GateConfig | None], metrics: Sequence[MetricSpec]) -> None:
+    """Make sure that what the gates are of will be measured: they cannot be changed once the run has begun.
+
+    Raises:
+        ConfigError: The final evaluator does not measure it.
+    """
+    known = [*SPECIAL_METRICS, *(metric.name for metric in metrics)]
+    for name, gate in gates.items():
+        if gate is not None and gate.metric not in known:
+            raise ConfigError(
+                f"report.gates.{name}.metric is '{gate.metric}', which is not measured. Allowed: {', '.join(known)}."
+            )
+
+
+def named(baseline: str | None, baselines: Sequence[Baseline]) -> None:
+    """Make sure that a model of the name of `report.baseline` exists.
+
+    Args:
+        baseline: The name, or None.
+        baselines: Known and registered ones; a registered one may be named without its version.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    known = [b.name for b in baselines]
+    if baseline is None or baseline in {
+        form for n in known for form in (n, n.replace("_", " "), n.rpartition(" v")[0])
+    }:
+        return
+    raise ConfigError(
+        f"report.baseline is '{baseline}', and there is no such model: {', '.join(known) or 'there are none'}. Name "
+        "one of these, or register it first (python -m rankitect.baseline add)."
+    )
 
 
 def problem(measurement: Measurement, promised: Sequence[MetricSpec]) -> str | None:

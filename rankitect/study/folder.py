@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from rankitect.errors import RunFolderError
+from rankitect.production.settings import gates_header, gates_problem
 from rankitect.study.files import is_disk_full, write_atomic
 from rankitect.study.lock import FolderLock
 
@@ -155,17 +156,21 @@ class RunFolder:
         import yaml  # type: ignore[import-untyped]
 
         header = f"# The resolved configuration of this run. Hash: {config_hash(config)}\n"
+        header += gates_header(config.get("report"))
         write_atomic(self.config_path, header + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
     def _read_config(self) -> dict[str, Any]:
         import yaml
 
         try:
-            config = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
+            text = self.config_path.read_text(encoding="utf-8")
+            config = yaml.safe_load(text)
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise RunFolderError(f"{self.config_path} cannot be read ({error}). Choose another output_dir=.") from error
         if not isinstance(config, dict):
             raise RunFolderError(f"{self.config_path} is not a configuration. Choose another output_dir=.")
+        if problem := gates_problem(text, config.get("report")):
+            raise RunFolderError(f"{self.config_path}: {problem}")
         return config
 
     @property

@@ -337,8 +337,9 @@ class DividedStore(FusedStore):
 
     def read(self, rows: Tensor, bags: Tensor | None) -> Tensor:
         """See `Store`."""
-        with torch.no_grad():
-            return self.trained(rows, bags)
+        # In inference mode the kernel is not found: on a CPU, it is registered as one that has a gradient only.
+        with torch.inference_mode(False), torch.no_grad():
+            return self.trained(rows.clone(), None if bags is None else bags.clone())
 
     def trained(self, rows: Tensor, bags: Tensor | None) -> Tensor:
         """See `Store`."""

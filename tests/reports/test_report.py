@@ -277,7 +277,7 @@ def test_everything_from_the_run_is_escaped(run: Path) -> None:
     data["pareto"][0]["architecture"]["choices"] |= {evil: evil, f"layers.0.{evil.replace('.', '')}": evil}
     data["objectives"].append({"name": evil, "unit": evil, "direction": "max"})
     (run / "summary.json").write_text(json.dumps(data), encoding="utf-8")
-    (run / "config.yaml").write_text(evil, encoding="utf-8")
+    (run / "config.yaml").write_text(f"# {evil}\nspace: {{}}\n", encoding="utf-8")
     rows = trials()
     rows[9] |= {"state": "FAILED", "cause": evil}
     for row in rows[20:40]:

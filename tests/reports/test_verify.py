@@ -44,6 +44,21 @@ def test_a_changed_number_is_named(run: Path, capsys: pytest.CaptureFixture[str]
     assert failures(capsys) == {"numbers"}
 
 
+@pytest.mark.parametrize("name", ["index.html", "report.md"])
+def test_a_changed_page_is_seen(run: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    path = run / "report" / name
+    path.write_text(path.read_text(encoding="utf-8").replace("%", "‰", 1), encoding="utf-8")
+    assert main([str(run)]) == 1
+    assert failures(capsys) == {name}
+    path.unlink()
+    assert main([str(run)]) == 1
+    assert failures(capsys) == {name}
+
+
+def test_a_folder_of_another_name_holds_the_same_report(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(run.rename(run.with_name("moved")))]) == 0
+
+
 def test_a_changed_run_folder_is_seen(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "config.yaml").write_text((run / "config.yaml").read_text() + "\n# changed\n")
     assert main([str(run)]) == 1

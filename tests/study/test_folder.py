@@ -104,6 +104,15 @@ def test_a_damaged_configuration_is_refused(tmp_path: Path) -> None:
         RunFolder(tmp_path / "run", CONFIG)
 
 
+def test_gates_changed_in_the_file_are_refused(tmp_path: Path) -> None:
+    config = {**CONFIG, "report": {"gates": {"quality": {"metric": "quality", "at_most": 0.0}}}}
+    with RunFolder(tmp_path / "run", config) as folder:
+        folder.store_path.write_bytes(b"")
+        folder.config_path.write_text(folder.config_path.read_text().replace("at_most: 0.0", "at_most: 0.5"))
+    with pytest.raises(RunFolderError, match=r"config\.yaml: report\.gates are not those that were registered"):
+        RunFolder(tmp_path / "run", config)
+
+
 def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     code = (
         "import pathlib, sys\nfrom rankitect.study.folder import RunFolder\n"

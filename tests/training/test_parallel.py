@@ -52,8 +52,8 @@ def trained(how: str | None, checkpoint: Path | None = None, stop: int = 99) -> 
     )
     assert result.tokens == 5 * min(6, stop)  # rows of all processes
     held = 0 if tables is None else len(dict(model.named_parameters())["table"])
-    with torch.no_grad():
-        found = {"predictions": model(batch_at(9)), "losses": torch.tensor(result.losses)}
+    with torch.inference_mode():
+        found = {"predictions": model(batch_at(9)).clone(), "losses": torch.tensor(result.losses)}
     if tables is not None:
         found |= {name: accumulators.clone() for name, accumulators in tables.state().items()}
         tables.release()
