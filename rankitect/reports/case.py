@@ -181,7 +181,6 @@ def case_of(
         RunFolderError: There is no such candidate or baseline.
     """
     settings = run.settings
-    baseline = baseline or settings.baseline
     if roles is None or not run.summary.pareto:
         given = f" (asked for candidate {candidate})" if candidate else ""
         return f"the search has no candidate yet{given}: let it finish a trial, then write the report again."
@@ -189,7 +188,12 @@ def case_of(
     models = [b for b in run.summary.baselines if quality in b.metrics and b.fingerprint]
     if not models:
         return "no baseline was measured: search with runner.baselines=true, or add one (python -m rankitect.baseline)."
-    production, how = _production(models, roles, baseline)
+    try:
+        production, how = _production(models, roles, baseline or settings.baseline)
+    except RunFolderError as error:
+        if baseline is not None:
+            raise
+        return f"{error} (report.baseline)"  # the rest of the report is no worse for it
     gates = {name: gate for name, gate in settings.gates.items() if gate is not None}
     evidence = load_evidence(run.folder)
     known = set() if evidence is None else set(evidence.losses)

@@ -61,6 +61,17 @@ def test_a_registered_model_is_meant_before_a_known_one_of_its_name(example: Cal
     assert f"against {known} v1".replace("_", " ") in launch(folder, known)["finding"]
 
 
+def test_a_report_without_the_production_model_that_was_configured_says_so(example: Callable[..., Path]) -> None:
+    folder = example(lambda data: None)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("report: {", "report: {baseline: gone, "))
+    card = launch(folder)
+    assert card["status"] == "NA"
+    assert "There is no baseline 'gone' in this run" in card["reason"]
+    with pytest.raises(RunFolderError, match="There is no baseline 'gone' in this run"):
+        write_report(folder, "gone")
+
+
 def test_gates_that_were_changed_after_the_search_began_decide_nothing(example: Callable[..., Path]) -> None:
     easier = {"quality": {**GATES["quality"], "at_most": 0.9}}
     with pytest.raises(RunFolderError, match=r"report\.gates are not those that were registered"):
