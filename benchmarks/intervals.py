@@ -116,21 +116,25 @@ def of_perplexity(count: int) -> Iterator[tuple[float, float, float]]:
         yield math.expm1(-gain), found.low, found.high
 
 
-def of_calibration(count: int) -> Iterator[tuple[float, float, float]]:
+def of_calibration(rows: int, users: int) -> Callable[[int], Iterator[tuple[float, float, float]]]:
     """Simulations of predicted over observed clicks."""
-    from rankitect.production.calibration import calibration_ratio
-    from rankitect.production.evidence import Evidence
 
-    def ratio(rng: np.random.Generator, rows: int, users: int) -> tuple[Any, Any]:
-        losses, _, labels, user = clicks(rng, rows, users, 1, 0.0)
-        return Evidence("normalized_entropy", {OURS: losses.astype(np.float32)}, labels, clusters=user), labels
+    def simulate(count: int) -> Iterator[tuple[float, float, float]]:
+        from rankitect.production.calibration import calibration_ratio
+        from rankitect.production.evidence import Evidence
 
-    whole, labels = ratio(np.random.default_rng(4), ROWS * LARGE, USERS * LARGE)
-    truth = float(whole.predictions(OURS).mean() / labels.mean())
-    for i in range(count):
-        evidence, _ = ratio(np.random.default_rng([5, i]), ROWS, USERS)
-        low, high = calibration_ratio(evidence, OURS).interval()
-        yield truth, low, high
+        def ratio(rng: np.random.Generator, rows: int, users: int) -> tuple[Any, Any]:
+            losses, _, labels, user = clicks(rng, rows, users, 1, 0.0)
+            return Evidence("normalized_entropy", {OURS: losses.astype(np.float32)}, labels, clusters=user), labels
+
+        whole, labels = ratio(np.random.default_rng(4), ROWS * LARGE, USERS * LARGE)
+        truth = float(whole.predictions(OURS).mean() / labels.mean())
+        for i in range(count):
+            evidence, _ = ratio(np.random.default_rng([5, i]), rows, users)
+            low, high = calibration_ratio(evidence, OURS).interval()
+            yield truth, low, high
+
+    return simulate
 
 
 CASES: dict[str, Callable[[int], Iterator[tuple[float, float, float]]]] = {
@@ -139,7 +143,8 @@ CASES: dict[str, Callable[[int], Iterator[tuple[float, float, float]]]] = {
     "… three seeds that differ a little": of_change(SEEDS, 0.03),
     "… three seeds that differ much": of_change(SEEDS, 0.15),
     "change of perplexity, 48 windows of 24 documents": of_perplexity,
-    "predicted over observed clicks": of_calibration,
+    "predicted over observed clicks": of_calibration(ROWS, USERS),
+    "… of 40 rows of 20 users, as in a tenth of few rows": of_calibration(40, 20),
 }
 
 

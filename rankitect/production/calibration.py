@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +113,7 @@ def _ratio(
 ) -> Estimate:
     rate = float(np.average(y, weights=w))
     ratio = float(np.average(p, weights=w)) / rate
-    return mean_estimate((p - ratio * y) / rate, clusters=clusters, weights=w, value=ratio)
+    return replace(mean_estimate((p - ratio * y) / rate, clusters=clusters, weights=w, value=ratio), ratio=True)
 
 
 def _bucket(

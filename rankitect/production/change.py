@@ -1,14 +1,15 @@
 """By how much a candidate's quality differs from production's: relative, paired, clustered, over training seeds.
 
 The relative change of normalized entropy is that of the mean log-loss, as both models are divided by the entropy of
-the same rows. Its error is that of a ratio of means (delta method), robust to clusters of rows that are alike, with the
-spread over training seeds on top (`rankitect.tasks.intervals`). Perplexity's is found in the logarithm.
+the same rows. It is found in the logarithm, as perplexity's is, so that no interval reaches below -100%. Its error is
+that of a ratio of means (delta method), robust to clusters of rows that are alike, with the spread over training seeds
+on top (`rankitect.tasks.intervals`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,8 @@ FEWEST = 100
 """Rows that a slice needs to be tested."""
 _ENOUGH = 0.8
 """Share of the rows that must be in testable days, or weeks, for the change to be shown by these."""
+_LEAST = 1e-300
+"""Mean loss whose logarithm stands for that of 0."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Change:
 def change(
     evidence: Evidence,
     candidate: str,
-    production: str,
+    production: str | Mapping[str, float],
     rows: NDArray[np.bool_] | None = None,
     confidence: float = CONFIDENCE,
 ) -> Change:
@@ -70,7 +73,7 @@ def change(
     Args:
         evidence: The rows.
         candidate: Fingerprint.
-        production: Fingerprint.
+        production: Fingerprint; or shares of several models, by fingerprint, whose qualities' geometric mean it is.
         rows: Which rows to use, [N]; all when None.
         confidence: Of the interval.
 
@@ -80,52 +83,36 @@ def change(
     if evidence.weights is not None:
         rows = (evidence.weights > 0) if rows is None else rows & (evidence.weights > 0)
     chosen = slice(None) if rows is None else rows
-    ours, theirs = (evidence.losses[f][:, chosen].astype(np.float64) for f in (candidate, production))
     weights = None if evidence.weights is None else evidence.weights[chosen]
     clusters = None if evidence.clusters is None else evidence.clusters[chosen]
-    over, runs = (_ratio if evidence.of_clicks else _log_ratio)(ours, theirs, weights, clusters)
+    shares = {production: 1.0} if isinstance(production, str) else production
+    value, influence, runs = 0.0, np.zeros(1), []
+    for share, name in [(1.0, candidate), *((-share, name) for name, share in shares.items())]:
+        losses = evidence.losses[name][:, chosen].astype(np.float64)
+        means = np.average(losses, axis=1, weights=weights)
+        mean = max(float(means.mean()), _LEAST)
+        # Normalized entropy's logarithm is that of a mean, which a row moves by its part of it; perplexity's is a mean.
+        log, below = (math.log(mean), mean) if evidence.of_clicks else (float(means.mean()), 1.0)
+        value += share * log
+        influence = influence + share * losses.mean(0) / below
+        runs.append((share * means / below).tolist())
+    over = mean_estimate(influence, clusters=clusters, weights=weights, value=value)
     if clusters is not None and len(np.unique(clusters)) < 2:
-        over = Estimate(over.value, math.inf, 0.0)  # of one user nothing is known about others
+        over = Estimate(value, math.inf, 0.0)  # of one user nothing is known about others
     whole = seeded_estimate(over, *runs)
-    back = (lambda x: x) if evidence.of_clicks else (lambda x: math.expm1(min(x, 700.0)))
-    low, high = whole.interval(confidence)
-    seeded = all(len(run) > 1 for run in runs)
+    found, low, high = (math.expm1(min(x, 700.0)) for x in (value, *whole.interval(confidence)))
+    seeding = math.sqrt(max(0.0, whole.error**2 - over.error**2)) if all(len(run) > 1 for run in runs) else None
     return Change(
-        value=back(whole.value),
-        low=back(low),
-        high=back(high),
+        value=found,
+        low=low,
+        high=high,
         p_value=_p_value(whole),
-        sampling=over.error,
-        seeding=math.sqrt(max(0.0, whole.error**2 - over.error**2)) if seeded else None,
-        rows=ours.shape[1],
+        sampling=(1 + found) * over.error,
+        seeding=None if seeding is None else (1 + found) * seeding,
+        rows=len(influence),
         clusters=None if clusters is None else len(np.unique(clusters)),
-        seeds=(len(ours), len(theirs)),
+        seeds=(len(runs[0]), min(len(run) for run in runs[1:])),
     )
-
-
-def _ratio(
-    ours: NDArray[np.float64],
-    theirs: NDArray[np.float64],
-    weights: NDArray[np.float32] | None,
-    clusters: NDArray[np.int64] | None,
-) -> tuple[Estimate, list[list[float]]]:
-    """Ratio of mean losses minus 1, and what each seed of both models adds to it."""
-    a, b = (np.average(x, axis=1, weights=weights) for x in (ours, theirs))
-    ratio, below = float(a.mean() / b.mean()), float(b.mean())
-    influence = (ours.mean(0) - ratio * theirs.mean(0)) / below
-    over = mean_estimate(influence, clusters=clusters, weights=weights, value=ratio - 1)
-    return over, [(a / below).tolist(), (ratio * b / below).tolist()]
-
-
-def _log_ratio(
-    ours: NDArray[np.float64],
-    theirs: NDArray[np.float64],
-    weights: NDArray[np.float32] | None,
-    clusters: NDArray[np.int64] | None,
-) -> tuple[Estimate, list[list[float]]]:
-    """Difference of mean nats, and each seed's mean."""
-    over = mean_estimate(ours.mean(0) - theirs.mean(0), clusters=clusters, weights=weights)
-    return over, [np.average(x, axis=1, weights=weights).tolist() for x in (ours, theirs)]
 
 
 def _p_value(estimate: Estimate) -> float:

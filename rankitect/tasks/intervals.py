@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,14 +24,17 @@ class Estimate:
         value: the estimate.
         error: its standard error; infinite where there is nothing to estimate it from.
         freedom: degrees of freedom of the error.
+        ratio: of a quantity that is above 0, such as a ratio: the interval is found in the logarithm (delta method),
+            which keeps it above 0, and holds the truth more often where counts are small.
     """
 
     value: float
     error: float
     freedom: float
+    ratio: bool = False
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Student's t interval; the whole line where the error is unknown.
+        """Student's t interval; all that the quantity can be where the error is unknown.
 
         Args:
             confidence: coverage, such as 0.95.
@@ -39,12 +42,18 @@ class Estimate:
         >>> low, high = Estimate(0.0, 1.0, 1e9).interval()
         >>> round(low, 2), round(high, 2)
         (-1.96, 1.96)
+        >>> low, high = Estimate(2.0, 2.0, 1e9, ratio=True).interval()
+        >>> round(low, 2), round(high, 2)
+        (0.28, 14.2)
         """
         from scipy import stats
 
         if not math.isfinite(self.error):
-            return -math.inf, math.inf
+            return 0.0 if self.ratio else -math.inf, math.inf
         width = float(stats.t.ppf(0.5 + confidence / 2, self.freedom)) * self.error
+        if self.ratio and self.value > 0:
+            times = math.exp(min(width / self.value, 700.0))
+            return self.value / times, self.value * times
         return self.value - width, self.value + width
 
 
@@ -97,6 +106,6 @@ def seeded_estimate(over_examples: Estimate, *runs: Sequence[float]) -> Estimate
     parts += [(float(np.var(v, ddof=1)) / len(v), len(v) - 1.0) for v in runs if len(v) > 1]
     variance = math.fsum(v for v, _ in parts)
     if not math.isfinite(variance) or variance == 0:
-        return Estimate(over_examples.value, math.sqrt(variance), over_examples.freedom)
+        return replace(over_examples, error=math.sqrt(variance))
     freedom = variance**2 / sum(v**2 / d for v, d in parts if v > 0)
-    return Estimate(over_examples.value, math.sqrt(variance), freedom)
+    return replace(over_examples, error=math.sqrt(variance), freedom=freedom)

@@ -88,3 +88,14 @@ def test_retraining_changes_fewer_pairs_than_another_model() -> None:
     found = agreement(evidence(noise=0.05, better=0.8), OURS, THEIRS)
     assert found.noise is not None
     assert found.noise < found.reordered
+
+
+def test_the_ratio_of_few_clicks_stays_above_zero() -> None:
+    few = evidence(60, users=None, seeds=1)
+    assert few.labels is not None
+    rows = dataclasses.replace(few, labels=(np.arange(60) < 2).astype(np.float32))
+    found = calibration_ratio(rows, OURS)
+    low, high = found.interval()
+    assert found.value - 2 * found.error < 0 < low < found.value < high
+    for bucket in calibration(few, OURS).buckets:
+        assert bucket.ratio is None or 0 <= bucket.ratio[1] <= bucket.ratio[0] <= bucket.ratio[2]

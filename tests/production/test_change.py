@@ -185,3 +185,24 @@ def test_a_spread_over_seeds_needs_more_than_one_of_each() -> None:
     single = dataclasses.replace(rows, losses={OURS: rows.losses[OURS][:1], THEIRS: rows.losses[THEIRS]})
     assert change(single, OURS, THEIRS).seeding is None
     assert change(rows, OURS, THEIRS).seeding is not None
+
+
+def test_no_interval_of_a_change_reaches_below_all_of_it() -> None:
+    two = evidence(400, users=None, seeds=2)
+    spread = np.array([[0.2], [3.0]], np.float32)
+    rows = dataclasses.replace(two, losses={OURS: two.losses[OURS] * spread, THEIRS: two.losses[THEIRS]})
+    found = change(rows, OURS, THEIRS)
+    assert -1 < found.low < found.value < found.high
+    assert found.high - found.value > 1, "two seeds so far apart say next to nothing"
+    near = change(evidence(), OURS, THEIRS)
+    assert near.value - near.low == pytest.approx(near.high - near.value, rel=0.05)
+
+
+def test_a_reference_between_two_models_is_their_geometric_mean() -> None:
+    rows = evidence(users=None)
+    half = rows.losses[THEIRS] * np.float32(1.5)
+    rows = dataclasses.replace(rows, losses={**rows.losses, "c" * 64: half})
+    found = change(rows, OURS, {THEIRS: 0.5, "c" * 64: 0.5})
+    whole = change(rows, OURS, THEIRS)
+    assert 1 + found.value == pytest.approx((1 + whole.value) / 1.5**0.5, rel=1e-5)
+    assert found.sampling / (1 + found.value) == pytest.approx(whole.sampling / (1 + whole.value), rel=1e-4)
