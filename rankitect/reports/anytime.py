@@ -18,6 +18,8 @@ from rankitect.study.aims import hypervolume
 __all__ = ["anytime_card"]
 
 _TITLE = "Progress over the budget"
+_FEW = 8
+"""Models below which a curve says nothing about its end."""
 _HYPERVOLUME = (
     "Hypervolume is the area of cost and quality that the models found so far dominate, within the box of all trials "
     "of this evaluator (quality cut at ten times the best). "
@@ -26,12 +28,13 @@ _HYPERVOLUME = (
 
 @dataclass(frozen=True)
 class _Curve:
-    """One evaluator's progress: what was spent, the score then, and the best quality then."""
+    """One evaluator's progress after each trial: what was spent, the score, the best quality, and distinct models."""
 
     evaluator: str
     spent: list[float]
     score: list[float]
     best: list[float]
+    models: list[int]
 
 
 def anytime_card(run: Run, roles: Roles | None) -> Card:
@@ -46,7 +49,7 @@ def anytime_card(run: Run, roles: Roles | None) -> Card:
     """
     if roles is None:
         return _missing("the summary names no objective")
-    trials = run.searched()
+    trials = [t for t in run.searched() if not t.confirms]
     coin, unit, spent = _spending(trials, run.coin)
     curves = _curves(trials, spent, roles)
     if not curves:
@@ -57,11 +60,12 @@ def anytime_card(run: Run, roles: Roles | None) -> Card:
     y_title = "Hypervolume, % of this run's final" if two else roles.quality_label
     at = next(i for i, score in enumerate(main.score) if _near(score, main.score[-1], two))
     share = main.spent[at] / spent[-1] if spent[-1] else 1.0
-    late, few = share > 0.9, len(main.spent) < 8
+    count = main.models[-1]
+    late, few = share > 0.9, count < _FEW
     finding = (
-        f"{plural(len(main.spent), 'model')} measured by {main.evaluator or 'the evaluator'}: "
+        f"{plural(count, 'model')} measured by {main.evaluator or 'the evaluator'}: "
         f"{'99% of the final hypervolume' if two else 'the final best value'} was reached after {as_percent(share, 0)} "
-        f"of what was spent ({as_value(main.spent[at], unit)})."
+        f"of what the search's trials spent ({as_value(main.spent[at], unit)} of {as_value(spent[-1], unit)})."
     )
     return Card(
         "anytime",
@@ -70,14 +74,17 @@ def anytime_card(run: Run, roles: Roles | None) -> Card:
         how_to_read=(
             "The line goes up whenever a trial improves the front; flat stretches bought nothing. "
             + (_HYPERVOLUME if two else "")
-            + "Evaluators are drawn apart, since their qualities do not compare. This is one run: to rank methods, "
-            "compare several seeds at equal spending."
+            + "What was spent is that of the search's trials: preparation, baselines, and the confirmation of what was "
+            "found with more seeds are not in it. Evaluators are drawn apart, since their qualities do not compare. "
+            "This is one run: to rank methods, compare several seeds at equal spending."
         ),
-        status=Status.WARN if late and not few else Status.PASS,
-        reason="still improving in the last tenth of the budget: more budget would probably help"
-        if late and not few
-        else ("too few models to tell whether it was flat" if late else "the curve was flat at the end of the budget"),
-        tables=(_table(main, roles, coin, unit),),
+        status=Status.NA if few else Status.WARN if late else Status.PASS,
+        reason=f"fewer than {_FEW} models are too few to tell whether the curve was flat"
+        if few
+        else "still improving in the last tenth of the budget: more budget would probably help"
+        if late
+        else "the curve was flat at the end of the budget",
+        tables=(_table(main, roles, coin, unit, spent[-1]),),
         figures=(_figure(curves, coin, unit, y_title),),
     )
 
@@ -109,18 +116,32 @@ def _spending(trials: Sequence[Trial], named: str) -> tuple[str, str, list[float
 def _curves(trials: Sequence[Trial], spent: Sequence[float], roles: Roles) -> list[_Curve]:
     cost = roles.cost.name if roles.cost else None
     grouped: dict[str, list[tuple[float, float, float]]] = {}
+    measured_by: dict[str, list[Trial]] = {}
     for trial, at in zip(trials, spent, strict=True):
         quality = trial.metrics.get(roles.quality.name)
         price = trial.metrics.get(cost) if cost else 0.0
         if trial.state == "done" and not trial.duplicate and quality is not None and price is not None:
             grouped.setdefault(trial.evaluator, []).append((at, price, -roles.sign * quality))
+            measured_by.setdefault(trial.evaluator, []).append(trial)
     curves = []
     for name, rows in grouped.items():
         if len(rows) >= 2:
             score = _scores(rows) if cost else [-min(q for _, _, q in rows[: i + 1]) for i in range(len(rows))]
             best = [-roles.sign * min(q for _, _, q in rows[: i + 1]) for i in range(len(rows))]
-            curves.append(_Curve(name, [at for at, _, _ in rows], [s if cost else roles.sign * s for s in score], best))
+            models = _distinct(measured_by[name])
+            shown = [s if cost else roles.sign * s for s in score]
+            curves.append(_Curve(name, [at for at, _, _ in rows], shown, best, models))
     return curves[:4]
+
+
+def _distinct(trials: Sequence[Trial]) -> list[int]:
+    """How many different models were measured after each trial."""
+    seen: set[str] = set()
+    counts = []
+    for trial in trials:
+        seen.add(trial.model)
+        counts.append(len(seen))
+    return counts
 
 
 def _scores(rows: Sequence[tuple[float, float, float]]) -> list[float]:
@@ -140,17 +161,16 @@ def _scores(rows: Sequence[tuple[float, float, float]]) -> list[float]:
     return [area / areas[-1] if areas[-1] else 1.0 for area in areas]
 
 
-def _table(curve: _Curve, roles: Roles, coin: str, unit: str) -> Table:
+def _table(curve: _Curve, roles: Roles, coin: str, unit: str, whole: float) -> Table:
     rows = []
     for share in (0.1, 0.25, 0.5, 0.75, 1.0):
-        index = max(0, sum(at <= share * curve.spent[-1] * (1 + 1e-9) for at in curve.spent) - 1)
-        measured = sum(at <= share * curve.spent[-1] * (1 + 1e-9) for at in curve.spent)
-        if measured:
+        index = sum(at <= share * whole * (1 + 1e-9) for at in curve.spent) - 1
+        if index >= 0:
             rows.append(
                 (
                     Cell(as_percent(share, 0), share),
-                    Cell(as_value(share * curve.spent[-1], unit), share * curve.spent[-1]),
-                    Cell(str(measured), measured),
+                    Cell(as_value(share * whole, unit), share * whole),
+                    Cell(str(curve.models[index]), curve.models[index]),
                     Cell(as_percent(curve.score[index]) if roles.cost else "–", curve.score[index]),
                     Cell(as_value(curve.best[index], roles.quality.unit), curve.best[index]),
                 )

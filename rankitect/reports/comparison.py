@@ -9,19 +9,18 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
-import numpy as np
+from rankitect.production.change import change
+from rankitect.production.evidence import Evidence
+from rankitect.reports.numbers import FINE, as_percent, as_value, is_share, possible, readable_name
+from rankitect.reports.reading import Baseline, Metric, Objective, Run
 
-from rankitect.reports.numbers import FINE, as_percent, as_value, is_share, readable_name
-from rankitect.reports.reading import Baseline, Examples, Metric, Objective, Paired, Run
-from rankitect.tasks.intervals import mean_estimate
-
-__all__ = ["Comparison", "Point", "Roles", "compare", "families", "points_of", "roles_of", "standing"]
+__all__ = ["Comparison", "How", "Point", "Roles", "compare", "families", "points_of", "roles_of", "standing"]
 
 _COST_WORDS = ("flops", "params", "parameters", "bytes", "latency", "memory", "seconds", "macs", "cost", "cache")
 _SIZE_SUFFIX = re.compile(r"[\s_@:(-]*\d+(\.\d+)?\s*%?\)?$")
 # Costs closer than half a percentage point of the backbone count as equal; pruning to whole channels is not finer.
 _SAME_COST = 0.005
-How: TypeAlias = Literal["measured", "interpolated", "costlier", "cheaper", "best of all", "dearer"]
+How: TypeAlias = Literal["measured", "interpolated", "costlier", "cheaper", "best of all", "best of all, cheaper"]
 
 
 @dataclass(frozen=True)
@@ -120,11 +119,11 @@ class Comparison:
         how: "measured" at the same cost; "interpolated" between two costs; "costlier": no baseline is as cheap, so the
             cheapest one stands in, which costs more than the candidate and is worse; "cheaper": the candidate costs
             more than every baseline and is worse. Among models of different recipes, "best of all": the best of them,
-            which costs at least as much as the candidate; "dearer": the best of them, which costs less.
+            which costs at least as much as the candidate; "best of all, cheaper": the best of them, which costs less.
         gain: Relative gain over the reference; positive is better.
         separated: Whether the 95% interval of the paired difference excludes zero or, where that was not measured, the
             two 95% intervals do not overlap; None where an interval is missing.
-        paired: The 95% interval of the relative gain on the same examples, where it was measured.
+        paired: The 95% interval of the relative gain on the same rows, where these are known.
         mixture: Fingerprints of the baselines that the reference is made of, each with its share.
     """
 
@@ -140,7 +139,12 @@ class Comparison:
     @property
     def won(self) -> bool:
         """Whether the candidate is better, and at no more cost."""
-        return self.gain > 0 and self.how != "dearer"
+        return self.gain > 0 and self.how != "best of all, cheaper"
+
+    @property
+    def among_models(self) -> bool:
+        """Whether it is with the best of models of different recipes, whatever that costs."""
+        return self.how.startswith("best of all")
 
 
 def standing(comparison: Comparison) -> tuple[bool, bool, float]:
@@ -190,22 +194,26 @@ def _backbone(baselines: Sequence[Baseline], cost: Objective | None) -> Baseline
 
 def points_of(run: Run, roles: Roles) -> list[Point]:
     """Every baseline and candidate that has both a cost and a quality, baselines first."""
-    points = []
+    points, quality = [], roles.quality.name
     for baseline in run.summary.baselines:
         placed = _place(baseline.metrics, roles)
         if placed:
             is_backbone = baseline is roles.backbone
             family = "" if is_backbone else _SIZE_SUFFIX.sub("", baseline.name).replace("_", " ").strip()
             kind: Literal["backbone", "baseline"] = "backbone" if is_backbone else "baseline"
-            found = baseline.metrics[roles.quality.name]
+            found = baseline.metrics[quality]
             name, print_ = baseline.name.replace("_", " "), baseline.fingerprint or ""
-            points.append(Point(name, kind, *placed, family, found.ci95, found.n, print_))
+            points.append(Point(name, kind, *placed, family, possible(quality, found.ci95), found.n, print_))
     for candidate in run.summary.pareto:
         placed = _place(candidate.metrics, roles)
         if placed:
-            found, rank = candidate.metrics[roles.quality.name], candidate.rank
+            found, rank = candidate.metrics[quality], candidate.rank
             name = f"candidate {rank}"
-            points.append(Point(name, "candidate", *placed, "", found.ci95, found.n, candidate.fingerprint, rank))
+            points.append(
+                Point(
+                    name, "candidate", *placed, "", possible(quality, found.ci95), found.n, candidate.fingerprint, rank
+                )
+            )
     return points
 
 
@@ -231,41 +239,26 @@ def compare(points: Sequence[Point], roles: Roles, run: Run | None = None) -> li
     Args:
         points: Baselines and candidates.
         roles: What is quality and what is cost.
-        run: Where differences on the same examples are.
+        run: Where the rows are that the models were measured on.
 
     Returns:
         One comparison a candidate that can be compared, in the order of the candidates.
     """
     found = _compare(points, roles)
-    if run is None:
+    if run is None or not found:
         return found
-    return [_over_examples(_with_pairs(c, roles, run.paired), roles, run.examples) for c in found]
+    return [_over_rows(c, roles, run.evidence) for c in found]
 
 
-def _over_examples(found: Comparison, roles: Roles, examples: Examples | None) -> Comparison:
-    """The interval of the gain over examples of which the quality is the exponential of the mean.
-
-    A reference between two baselines is interpolated in the logarithm, so each example's is.
-    """
-    if examples is None or examples.metric != roles.quality.name or not found.mixture:
+def _over_rows(found: Comparison, roles: Roles, evidence: Evidence | None) -> Comparison:
+    """The interval of the gain over the same rows, which is that of the change of the quality, turned round."""
+    names = [found.point.fingerprint, *(name for name, _ in found.mixture)]
+    if evidence is None or evidence.metric != roles.quality.name or not found.mixture:
         return found
-    values = [examples.models.get(name) for name in (found.point.fingerprint, *(f for f, _ in found.mixture))]
-    if any(v is None or len(v) != len(examples.clusters) for v in values):
+    if any(name not in evidence.losses for name in names):
         return found
-    shares = [1.0, *(-share for _, share in found.mixture)]
-    gaps = sum(share * np.asarray(v, dtype=float) for share, v in zip(shares, values, strict=True))
-    ends = mean_estimate(gaps, clusters=examples.clusters).interval()
-    low, high = sorted(roles.sign * math.expm1(min(end, 700.0)) for end in ends)
-    return replace(found, paired=(low, high), separated=low > 0 or high < 0)
-
-
-def _with_pairs(found: Comparison, roles: Roles, paired: Mapping[str, Mapping[str, Paired]]) -> Comparison:
-    by_name = {n.replace("_", " "): p for n, p in paired.get(found.point.fingerprint[:8], {}).items()}
-    pair = by_name.get(found.against)
-    if pair is None or not found.reference:
-        return found
-    low, high = sorted(roles.sign * end / abs(found.reference) for end in pair.ci95)
-    return replace(found, paired=(low, high), separated=low > 0 or high < 0)
+    made = change(evidence, found.point.fingerprint, dict(found.mixture))
+    return replace(found, paired=(-made.high, -made.low), separated=made.separated)
 
 
 def _compare(points: Sequence[Point], roles: Roles) -> list[Comparison]:
@@ -305,8 +298,8 @@ def _compare(points: Sequence[Point], roles: Roles) -> list[Comparison]:
 def _against_models(point: Point, models: Sequence[Point], roles: Roles) -> Comparison:
     """A candidate against models of different recipes: the best of all, whatever it costs."""
     best = min(models, key=lambda p: -roles.sign * p.quality)
-    how: How = "best of all" if point.cost <= best.cost * (1 + _SAME_COST) else "dearer"
-    return _comparison(point, best.quality, best.label, how, best.ci95, roles)
+    how: How = "best of all" if point.cost <= best.cost * (1 + _SAME_COST) else "best of all, cheaper"
+    return _comparison(point, best.quality, best.label, how, best.ci95, roles, ((best.fingerprint, 1.0),))
 
 
 def _against(point: Point, name: str, curve: Sequence[Point], roles: Roles) -> Comparison | None:

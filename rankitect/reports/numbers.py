@@ -12,6 +12,7 @@ __all__ = [
     "compact",
     "is_share",
     "plural",
+    "possible",
     "readable_name",
     "signed_percent",
 ]
@@ -20,6 +21,10 @@ _SHARE_UNITS = ("share", "fraction", "ratio", "%", "percent")
 FINE = ("ne", "auc", "nat")
 """Units of values in whose third or fourth decimal models differ: normalized entropy, area under the curve, nats."""
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_ABOVE_ZERO = ("entropy", "loss", "perplexity", "per_byte", "calibration", "auc", "accuracy", "_ms")
+_AT_MOST_ONE = ("auc", "accuracy")
+_NO_END = 1e12
+"""Relative change from which on an interval's end says nothing."""
 _ACRONYMS = {"flops": "FLOPs", "kv": "KV", "ffn": "FFN", "ne": "NE", "auc": "AUC", "p50": "p50", "p99": "p99"}
 
 
@@ -63,8 +68,23 @@ def as_percent(share: float | None, digits: int = 1) -> str:
 
 
 def signed_percent(share: float) -> str:
-    """A relative change with its sign, with two digits that count where it is small: +5.0%, −0.64%."""
-    return f"{'−' if share < 0 else '+'}{100 * abs(share):.{1 if abs(share) >= 0.01 or not share else 2}f}%"
+    """A relative change with its sign, with two digits that count where it is small: +5.0%, −0.64%; +∞% for no end."""
+    size = abs(share)
+    digits = 0 if size >= 10 else 1 if size >= 0.01 or not share else 2
+    return f"{'−' if share < 0 else '+'}" + ("∞%" if size >= _NO_END else f"{100 * size:,.{digits}f}%")
+
+
+def possible(name: str, ends: tuple[float, float] | None) -> tuple[float, float] | None:
+    """A metric's interval without what the metric cannot be, which holds the truth as often: NE is not below 0.
+
+    Args:
+        name: The metric's.
+        ends: Lower and upper end.
+    """
+    if ends is None or not name.endswith(_ABOVE_ZERO):
+        return ends
+    most = 1.0 if name.endswith(_AT_MOST_ONE) else math.inf
+    return max(ends[0], 0.0), min(ends[1], most)
 
 
 def as_duration(seconds: float | None) -> str:
@@ -112,7 +132,8 @@ def as_value(value: float | None, unit: str) -> str:
 def readable_name(name: str) -> str:
     """A metric's or choice's identifier as words: `block_flops` is "Block FLOPs", `prefill_ms` "Prefill latency"."""
     if name.endswith("_ms"):
-        name = f"{name.removesuffix('_ms')}_latency"
+        name = name.removesuffix("_ms")
+        name = name if "latency" in name else f"{name}_latency"
     words = [_ACRONYMS.get(word.lower(), word) for word in name.replace("-", "_").split("_") if word]
     if not words:
         return name

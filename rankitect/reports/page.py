@@ -17,11 +17,11 @@ from rankitect.errors import RunFolderError
 from rankitect.reports.anytime import anytime_card
 from rankitect.reports.cards import JSON, Card
 from rankitect.reports.case import case_of
-from rankitect.reports.comparison import Comparison, Roles, compare, points_of, roles_of, standing
+from rankitect.reports.comparison import Comparison, How, Point, Roles, compare, points_of, roles_of, standing
 from rankitect.reports.health import health_card
 from rankitect.reports.importance import importance_card
 from rankitect.reports.latency import latency_cards
-from rankitect.reports.numbers import as_value, compact, readable_name, signed_percent
+from rankitect.reports.numbers import as_value, compact, plural, readable_name, signed_percent
 from rankitect.reports.production import launch_card, quality_card
 from rankitect.reports.production_plan import cost_card, experiment_card, model_card, rollout_card
 from rankitect.reports.production_rows import agreement_card, calibration_card, drift_card, slices_card
@@ -29,11 +29,20 @@ from rankitect.reports.reading import Run, load_run
 from rankitect.reports.reproduction import Check, compared, reproduction_of
 from rankitect.reports.sections import candidates_card, front_card, picture_card, verdict_card
 from rankitect.reports.spending import ledger_card, reproduce_card, totals_of
+from rankitect.reports.trials import measured
 
 __all__ = ["Content", "Tile", "content_of", "verified", "write_report"]
 
 _SCHEMA = 1
 _PAGE = "index.html"
+_RIVALS: dict[How, str] = {
+    "measured": "at equal cost",
+    "interpolated": "at equal cost",
+    "costlier": "over a costlier model",
+    "cheaper": "over a cheaper model",
+    "best of all": "over the best model",
+    "best of all, cheaper": "over a cheaper model",
+}
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,7 @@ def content_of(run: Run, baseline: str | None = None, candidate: str | None = No
         {} if isinstance(case, str) else {"candidate": case.prints[0], "baseline": case.production.name}
     )
     names |= {"asked": {"candidate": candidate, "baseline": baseline}}  # what `verified` asks for again
-    return Content(cards, _tiles(run), made, dict(names))
+    return Content(cards, _tiles(run, roles, points, comparisons), made, dict(names))
 
 
 def verified(folder: Path, report: Mapping[str, Any]) -> list[Check]:
@@ -223,22 +232,17 @@ def markdown(text: object) -> str:
     return " ".join(result.split())
 
 
-def _tiles(run: Run) -> list[Tile]:
+def _tiles(run: Run, roles: Roles | None, points: Sequence[Point], comparisons: Sequence[Comparison]) -> list[Tile]:
     """The four numbers at the head: best gain, the front's span, models measured, what was spent."""
-    roles = roles_of(run)
     tiles = []
-    comparisons: list[Comparison] = []
     if roles:
-        points = points_of(run, roles)
-        comparisons = compare(points, roles, run)
         tiles.append(_gain_tile(comparisons, roles))
         costs = [p.cost for p in points if p.kind == "candidate"]
         span = roles.cost_phrase(min(costs), max(costs)) if costs else "best in the objectives"
         tiles.append(Tile("Pareto candidates", str(len(run.summary.pareto)), span))
     searched = run.searched()
-    done = sum(t.state == "done" and not t.duplicate for t in searched)
     if searched:
-        tiles.append(Tile("Models measured", str(done), f"of {len(searched)} trials"))
+        tiles.append(Tile("Models measured", str(len(measured(searched))), f"in {plural(len(searched), 'trial')}"))
     totals = totals_of(run.summary.ledger)
     tokens = totals.get("train_tokens", 0.0) + totals.get("eval_tokens", 0.0)
     if totals:
@@ -248,12 +252,12 @@ def _tiles(run: Run) -> list[Tile]:
 
 
 def _gain_tile(comparisons: Sequence[Comparison], roles: Roles) -> Tile:
-    fair = [c for c in comparisons if c.how != "costlier"] or comparisons
-    if not fair:
-        return Tile("Best gain at equal cost", "–", "no baseline to compare with")
-    top = max(fair, key=standing)
+    if not comparisons:
+        return Tile("Best gain", "–", "no baseline to compare with")
+    top = max(comparisons, key=standing)
     note = (
         f"{readable_name(roles.quality.name).lower()}, candidate {top.point.rank} at {roles.cost_text(top.point.cost)}"
     )
-    name = "Best gain at equal cost" if top.how != "costlier" else "Best gain over a costlier model"
-    return Tile(name, signed_percent(top.gain), note)
+    if top.how not in ("measured", "interpolated"):
+        note += f" against {top.against}"
+    return Tile(f"Best gain {_RIVALS[top.how]}", signed_percent(top.gain), note)

@@ -6,7 +6,7 @@ from rankitect.production.change import Change
 from rankitect.production.gates import GateResult, Observed, Outcome, Verdict
 from rankitect.reports.cards import Card, Cell, Status, Table
 from rankitect.reports.case import Case
-from rankitect.reports.numbers import as_value, compact, plural, readable_name, signed_percent
+from rankitect.reports.numbers import as_value, compact, plural, possible, readable_name, signed_percent
 from rankitect.reports.reading import Metric, Run
 
 __all__ = ["launch_card", "quality_card"]
@@ -102,9 +102,13 @@ def _gate_row(case: Case, result: GateResult) -> tuple[Cell, ...]:
     condition = f"{shown}{' against production' if signed else ''}: {gate.bound_text(signed)}"
     text = Cell("–", note=result.reason)
     if found is not None:
+        within = possible(name.get(gate.metric, gate.metric), (found.low, found.high)) or ()
         ends = (signed_percent(found.value), signed_percent(found.low), signed_percent(found.high))
-        value, low, high = ends if signed else (compact(found.value), compact(found.low), compact(found.high))
-        text = Cell(value, found.value, note="" if found.low == found.high else f"{low} to {high}")
+        value, low, high = ends if signed else (compact(found.value), *map(compact, within))
+        note = "" if found.low == found.high else f"{low} to {high}"
+        if gate.metric == "worst_slice":
+            note += "; the value and each end are the largest over slices, maybe of different ones"
+        text = Cell(value, found.value, note=note)
     word = _WORDS[result.outcome] + ("" if gate.required else " (decides nothing)")
     why = ""
     if result.outcome is Outcome.OPEN and result.reason:
@@ -145,8 +149,10 @@ def quality_card(case: Case | str) -> Card:
         how_to_read=(
             f"Both models are measured on the same {found.rows:,} {_rows_word(case)}, so that what is hard for both "
             f"cancels out{_clusters_text(case, found)}. A model is one draw of its training seed: a retrained one "
-            "differs by the spread over seeds. Smaller is better for log-loss, normalized entropy, perplexity and bits "
-            "per byte, larger for AUC."
+            "differs by the spread over seeds. Intervals of the values alone are over "
+            "training seeds where there are several, else over rows, and end where the metric does (0, or 1 for AUC): "
+            "few seeds say little. Smaller is better for log-loss, normalized entropy, perplexity and bits per byte, "
+            "larger for AUC."
         ),
         status=Status.WARN if few or not found.separated else Status.PASS if found.value < 0 else Status.FAIL,
         reason=f"{min(found.seeds)} training seed{'s' if min(found.seeds) > 1 else ''}; from {_SEEDS} on the spread "
@@ -185,11 +191,11 @@ def _metric_row(case: Case, name: str) -> tuple[Cell, ...]:
         paired = case.change is not None and case.evidence is not None and name == case.evidence.metric
         note = f"{signed_percent(value.low)} to {signed_percent(value.high)}, paired" if paired else ""
         relative = Cell(signed_percent(value.value), value.value, note=note)
-    return Cell(readable_name(name)), relative, _value_cell(ours), _value_cell(theirs)
+    return Cell(readable_name(name)), relative, _value_cell(name, ours), _value_cell(name, theirs)
 
 
-def _value_cell(metric: Metric) -> Cell:
-    note = "" if metric.ci95 is None else " to ".join(as_value(e, metric.unit) for e in metric.ci95)
+def _value_cell(name: str, metric: Metric) -> Cell:
+    note = " to ".join(as_value(e, metric.unit) for e in possible(name, metric.ci95) or ())
     return Cell(as_value(metric.value, metric.unit), metric.value, note=note)
 
 

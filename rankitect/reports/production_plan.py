@@ -58,21 +58,32 @@ def cost_card(case: Case | str) -> Card:
     if cost is not None and found is not None:
         word = "less" if found.value < 0 else "more"
         finding = (
-            f"{case.titles[0]} needs {as_percent(abs(found.value))} {word} than {case.names[1]} in "
+            f"{case.titles[0]} needs {signed_percent(abs(found.value)).lstrip('+')} {word} than {case.names[1]} in "
             f"{_lower(readable_name(cost.name))}."
         )
+    status, reason = _cost_status(case, bool(latencies))
     return Card(
         "cost",
         title,
         finding,
         how_to_read="Costs are read from the graph, for one example; latencies are of the exported model, measured in "
         "a process of its own. Less is better.",
-        status=Status.PASS if latencies else Status.WARN,
-        reason="latency measured on the exported model"
-        if latencies
-        else "no latency was measured on an exported model: search with device=host (or android)",
+        status=status,
+        reason=reason,
         tables=tuple(tables),
     )
+
+
+def _cost_status(case: Case, exported: bool) -> tuple[Status, str]:
+    """Whether latencies can be compared: both models need one."""
+    both = [n for n in case.candidate.metrics if n.endswith("_ms") and n in case.production.metrics]
+    if both and exported:
+        names = ", ".join(_lower(readable_name(n)) for n in both)
+        return Status.PASS, f"{names} of both models; that of {case.names[0]} is measured on its exported program too"
+    if exported:
+        text = f"the latency of {case.names[0]} was measured on its exported program, that of {case.names[1]} was not"
+        return Status.NA, f"{text}: there is nothing to compare it with"
+    return Status.WARN, "no latency was measured on an exported model: search with device=host (or android)"
 
 
 def _lower(name: str) -> str:
@@ -96,8 +107,7 @@ def experiment_card(case: Case | str) -> Card:
             "Sample sizes need the variance of the primary metric, which this run does not know.",
             how_to_read=_RULES,
             status=Status.WARN,
-            reason="give report.experiment.rate and report.experiment.variance, from a past A/A test; a click log with "
-            "a user column (task.data.table.group) gives both",
+            reason=f"give report.experiment.rate and report.experiment.variance, from a past A/A test; {_other(case)}",
             tables=(rules,),
         )
     planned = design(variance, config)
@@ -146,6 +156,13 @@ def experiment_card(case: Case | str) -> Card:
             rules,
         ),
     )
+
+
+def _other(case: Case) -> str:
+    """What else gives the variance, or that nothing here does."""
+    if case.roles.quality.name.endswith(("perplexity", "bits_per_byte")):
+        return "held-out text has no users, so only the product's own logs can give them"
+    return "a click log with a user column (task.data.table.group) gives both"
 
 
 _RULES = (

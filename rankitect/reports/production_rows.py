@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rankitect.production.calibration import Bucket, Calibration, agreement, calibration
+from rankitect.production.calibration import Agreement, Bucket, Calibration, agreement, calibration
 from rankitect.production.change import CONFIDENCE, FEWEST, PERIODS, SliceChange, changes_by_time, heterogeneity
 from rankitect.production.evidence import Evidence
+from rankitect.production.gates import Observed, Outcome, judge
+from rankitect.production.settings import GateConfig
 from rankitect.reports.cards import Card, Cell, Figure, Status, Table
 from rankitect.reports.case import Case
 from rankitect.reports.intervals_figure import Interval, intervals_figure, reliability_figure
@@ -14,8 +16,12 @@ from rankitect.reports.numbers import as_percent, plural, signed_percent
 
 __all__ = ["agreement_card", "calibration_card", "drift_card", "slices_card"]
 
-_OFF = 0.05
-"""Distance of predicted over observed from 1 that deserves a look."""
+_RIGHT = GateConfig(metric="calibration", of="value", at_least=0.9, at_most=1.1)
+"""Predicted over observed clicks that is right enough where no gate says otherwise, as in the guardrail of a ramp."""
+_WORSE = 0.05
+"""Change of the quality in a slice that is bearable where no gate says otherwise."""
+_ALIKE = 1.5
+"""Times as many pairs as retraining production reorders that are still as good as none."""
 _SHOWN = 24
 """Slices drawn; the table has all."""
 _SIGNIFICANT = 0.05
@@ -40,7 +46,9 @@ def calibration_card(case: Case | str) -> Card:
     ours = found[0]
     low, high = ours.ratio.interval()
     off = ours.ratio.value - 1
-    right = low <= 1 <= high
+    result = next((r for r in case.results if (r.gate.metric, r.gate.of) == ("calibration", "value")), None)
+    if result is None:
+        result = judge({"": _RIGHT}, {("calibration", "value"): Observed(ours.ratio.value, low, high)}, {})[0]
     rows = [
         _calibration_row("Predicted over observed", [_ratio_cell(c) for c in found]),
         _calibration_row(
@@ -81,13 +89,21 @@ def calibration_card(case: Case | str) -> Card:
             "ranking. All but the first row is of one "
             "training seed, as a live system serves one model."
         ),
-        status=Status.PASS if right or abs(off) < _OFF else Status.WARN,
-        reason="the interval includes 1"
-        if right
-        else f"{as_percent(abs(off))} from 1, the limit is {as_percent(_OFF)}",
+        status=_STATUS[result.outcome],
+        reason=f"{_WHERE[result.outcome]}: {result.gate.bound_text(False)}"
+        + ("" if result.name else ", where no gate says otherwise"),
         tables=tables,
         figures=(reliability_figure(models),),
     )
+
+
+_STATUS = {Outcome.PASS: Status.PASS, Outcome.FAIL: Status.FAIL, Outcome.OPEN: Status.WARN, Outcome.MISSING: Status.NA}
+_WHERE = {
+    Outcome.PASS: "the whole interval is within the limits",
+    Outcome.FAIL: "the whole interval is outside of the limits",
+    Outcome.OPEN: "undecided: the interval reaches beyond the limits",
+    Outcome.MISSING: "not measured",
+}
 
 
 def _calibration_row(name: str, cells: Sequence[Cell]) -> tuple[Cell, ...]:
@@ -129,6 +145,7 @@ def slices_card(case: Case | str) -> Card:
     assert worst.change is not None
     small = len(case.slices) - len(tested)
     left = f" {plural(small, 'slice')} of fewer than {FEWEST} rows are listed but not tested." if small else ""
+    status, reason = _slices_status(case, tested, worse)
     return Card(
         "slices",
         title,
@@ -141,13 +158,26 @@ def slices_card(case: Case | str) -> Card:
             "alarms among all slices with so small a q (Benjamini and Hochberg). A slice by training rows says how "
             "often the training data have the row's value: new users and rare items are there."
         ),
-        status=Status.WARN if worse else Status.PASS,
-        reason=f"clearly worse: {', '.join(s.name for s in worse[:5])}"
-        if worse
-        else "no slice is clearly worse after correction",
+        status=status,
+        reason=reason,
         tables=(Table(("Slice", "Rows", "Change", "p", "q"), tuple(_slice_row(s) for s in case.slices)),),
         figures=(_forest(_extremes(tested), "Change of the quality, below 0 is better"),),
     )
+
+
+def _slices_status(case: Case, tested: Sequence[SliceChange], worse: Sequence[SliceChange]) -> tuple[Status, str]:
+    """Whether any slice is worse; wide intervals and a single training seed leave that open."""
+    if worse:
+        return Status.WARN, f"clearly worse: {', '.join(s.name for s in worse[:5])}"
+    gates = (g.at_most for g in case.gates.values() if g.metric == "worst_slice" and g.at_most is not None)
+    most = next(gates, _WORSE)
+    beyond = sum(s.change is not None and s.change.high > most for s in tested)
+    if beyond:
+        text = f"in {beyond} of {len(tested)} the interval reaches beyond {signed_percent(most)}"
+        return Status.WARN, f"undecided: no slice is clearly worse, but {text}"
+    if any(s.change is not None and min(s.change.seeds) < 2 for s in tested):
+        return Status.WARN, "undecided: one training seed, and what another would give is not known (confirm.seeds)"
+    return Status.PASS, f"in every slice the interval, corrected for their number, is below {signed_percent(most)}"
 
 
 def _significant(found: SliceChange) -> bool:
@@ -266,9 +296,16 @@ def agreement_card(case: Case | str) -> Card:
             "test can show, for better or worse, and the less old logs say about the new ranking. "
             f"{found.pairs:,} pairs were drawn."
         ),
-        status=Status.PASS if found.noise is not None else Status.WARN,
-        reason="beside the same between two seeds of production"
-        if found.noise is not None
-        else "production has one training seed, so there is no scale to read it by",
+        status=Status.PASS if found.noise is not None and found.reordered <= _ALIKE * found.noise else Status.WARN,
+        reason=_agreement_reason(found),
         tables=(Table(("Measure", "Value"), tuple(rows), sortable=False),),
     )
+
+
+def _agreement_reason(found: Agreement) -> str:
+    if found.noise is None:
+        return "production has one training seed, so there is no scale to read it by"
+    if not found.noise > 0:
+        return "retraining production changes no pair, so there is no scale to read it by"
+    times = f"{found.reordered / found.noise:.1f} times what retraining production changes"
+    return f"{times}; {_ALIKE:g} times or less is as good as none"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,12 +15,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from rankitect.config.schema import ReportConfig
 from rankitect.errors import RunFolderError
+from rankitect.production.evidence import Evidence, load_evidence
 from rankitect.production.settings import gates_problem
 from rankitect.reports.cards import JSON
-from rankitect.reports.trials import Trial, read_trials
+from rankitect.reports.trials import WRITE_AGAIN, Trial, read_trials
 from rankitect.study.checks import one_line
 
-__all__ = ["Baseline", "Candidate", "Metric", "Objective", "Paired", "Run", "Summary", "choices_of", "load_run"]
+__all__ = ["Baseline", "Candidate", "Metric", "Objective", "Run", "Summary", "choices_of", "load_run"]
 
 SCHEMA = 1
 
@@ -109,31 +110,9 @@ class Summary(_Record):
     choices: dict[str, list[Any]] = {}
 
 
-class Paired(_Record):
-    """By how much a candidate's quality differs from a baseline's on the same examples, with its 95% interval."""
-
-    difference: float
-    relative: float = 0.0
-    ci95: tuple[float, float]
-
-
-class Examples(_Record):
-    """What the final evaluator saw of each example: a metric is the exponential of the mean of a model's values.
-
-    `clusters` has the number of each example's cluster, `models` the values by fingerprint.
-    """
-
-    metric: str
-    clusters: list[int]
-    models: dict[str, list[float]]
-
-
 @dataclass(frozen=True)
 class Run:
-    """A run folder as read: the folder, its summary, its trials in order, and the configuration's text.
-
-    `paired` has, by the first eight digits of a candidate's fingerprint, its differences from baselines by their name.
-    """
+    """A run folder as read: the folder, its summary, its trials in order, and the configuration's text."""
 
     folder: Path
     summary: Summary
@@ -141,8 +120,6 @@ class Run:
     trials_note: str
     config: str
     graphs: Mapping[str, str]
-    paired: Mapping[str, Mapping[str, Paired]] = field(default_factory=dict)
-    examples: Examples | None = None
 
     @cached_property
     def settings(self) -> ReportConfig:
@@ -166,6 +143,11 @@ class Run:
             raise RunFolderError(f"{path}: report.{where}: {first['msg']}.") from error
         except (yaml.YAMLError, TypeError, AttributeError) as error:
             raise RunFolderError(f"{path} is damaged ({one_line(error)}). Put back what the search wrote.") from error
+
+    @cached_property
+    def evidence(self) -> Evidence | None:
+        """The rows of the test data and the models' losses on them; None where the run keeps none."""
+        return load_evidence(self.folder)
 
     @property
     def coin(self) -> str:
@@ -200,7 +182,7 @@ def load_run(folder: Path) -> Run:
 
     Raises:
         RunFolderError: There is no such folder, it is not a run folder, its summary is missing, half-written, not of
-            the known schema or misses a field, or `trials.csv` is damaged.
+            the known schema or misses a field, or `trials.csv` is damaged or has fewer trials than the summary.
     """
     if not folder.exists():
         raise RunFolderError(f"{folder} does not exist. Give the folder that a search printed as its run folder.")
@@ -213,6 +195,12 @@ def load_run(folder: Path) -> Run:
         summary = summary.model_copy(update={"choices": _offered(folder)})
     table = folder / "trials.csv"
     trials = read_trials(table, known) if table.is_file() else ()
+    wanted = _trials_of(summary)
+    if table.is_file() and len(trials) < wanted:
+        raise RunFolderError(
+            f"{table} has {len(trials)} of the {wanted} trials that summary.json counts: it was cut off or changed. "
+            f"{WRITE_AGAIN}"
+        )
     note = "" if trials else ("trials.csv has no rows" if table.is_file() else "the run folder has no trials.csv")
     return Run(
         folder,
@@ -221,8 +209,6 @@ def load_run(folder: Path) -> Run:
         note,
         _text(folder / "config.yaml"),
         _graphs(folder),
-        _paired(folder),
-        _examples(folder),
     )
 
 
@@ -240,10 +226,7 @@ def _read_summary(folder: Path) -> Summary:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunFolderError(
-            f"{path} is half-written or damaged ({error}). Repeat the search's command: it writes the summary again "
-            "from study.db without measuring anything twice."
-        ) from error
+        raise RunFolderError(f"{path} is half-written or damaged ({error}). {WRITE_AGAIN}") from error
     if not isinstance(data, dict) or "schema" not in data:
         raise RunFolderError(f'{path} is not a search\'s summary: it must be an object with "schema": {SCHEMA}.')
     if data["schema"] != SCHEMA:
@@ -261,6 +244,12 @@ def _read_summary(folder: Path) -> Summary:
             f"{path}: field `{where}`: {first['msg'].lower()}{more}. Repeat the search's command to write the summary "
             "again."
         ) from error
+
+
+def _trials_of(summary: Summary) -> int:
+    """How many trials the summary counts; 0 where it does not."""
+    counts = summary.ledger.get("trials") if isinstance(summary.ledger, Mapping) else None
+    return sum(n for n in counts.values() if isinstance(n, int)) if isinstance(counts, Mapping) else 0
 
 
 def _text(path: Path) -> str:
@@ -281,26 +270,6 @@ def _graphs(folder: Path) -> dict[str, str]:
     """The drawings in candidates/<rank>-<fingerprint8>/graph.svg, by the first eight digits of the fingerprint."""
     found = sorted((folder / "candidates").glob("*/graph.svg"))
     return {path.parent.name.rpartition("-")[2]: _text(path) for path in found}
-
-
-def _paired(folder: Path) -> dict[str, dict[str, Paired]]:
-    """The comparisons in candidates/<rank>-<fingerprint8>/paired.json; what cannot be read is left out."""
-    found: dict[str, dict[str, Paired]] = {}
-    for path in sorted((folder / "candidates").glob("*/paired.json")):
-        try:
-            against = json.loads(_text(path))["against"]
-            found[path.parent.name.rpartition("-")[2]] = {n: Paired.model_validate(v) for n, v in against.items()}
-        except (AttributeError, KeyError, TypeError, ValueError):
-            continue
-    return found
-
-
-def _examples(folder: Path) -> Examples | None:
-    """What examples.json holds; None where there is none that can be read."""
-    try:
-        return Examples.model_validate_json(_text(folder / "examples.json"))
-    except ValidationError:
-        return None
 
 
 def choices_of(architecture: object) -> dict[str, JSON]:

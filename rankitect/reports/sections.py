@@ -13,7 +13,16 @@ from rankitect.reports.architecture_picture import architecture_figure
 from rankitect.reports.cards import Card, Cell, Figure, Link, Status, Table
 from rankitect.reports.comparison import Comparison, Point, Roles, standing
 from rankitect.reports.front import front_figure
-from rankitect.reports.numbers import FINE, as_percent, as_value, compact, plural, readable_name, signed_percent
+from rankitect.reports.numbers import (
+    FINE,
+    as_percent,
+    as_value,
+    compact,
+    plural,
+    possible,
+    readable_name,
+    signed_percent,
+)
 from rankitect.reports.reading import Candidate, Metric, Run, choices_of
 
 __all__ = ["best_of", "candidates_card", "front_card", "picture_card", "safe_link", "verdict_card"]
@@ -48,7 +57,7 @@ def verdict_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison
     top = max(comparisons, key=standing)
     cost = "equal or higher cost" if any(c.how == "costlier" for c in comparisons) else "equal cost"
     rivals = f"the best plain baseline of {cost}"
-    if _among_models(comparisons):
+    if top.among_models:
         rivals = f"the best baseline, {top.against}, at no more cost"
     left = count - len(comparisons)
     rest = f" {left} more cannot be compared: no baseline of such a cost, or a value is missing." if left else ""
@@ -59,7 +68,8 @@ def verdict_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison
         f"{len(wins)} of {plural(len(comparisons), 'candidate')} {'beats' if len(wins) == 1 else 'beat'} {rivals}. "
         f"{what} is candidate {top.point.rank}: {name} "
         f"{as_value(top.point.quality, roles.quality.unit)} against {as_value(top.reference, roles.quality.unit)} "
-        f"({as_percent(abs(top.gain))} {side}{_surely(top)}) at {roles.cost_phrase(top.point.cost)}.{rest}"
+        f"({as_percent(abs(top.gain))} {side}{_surely(top)}) at {roles.cost_phrase(top.point.cost)}{_dearly(top)}."
+        f"{rest}"
     )
     return Card(
         "verdict",
@@ -70,12 +80,14 @@ def verdict_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison
             "recipe the value is interpolated (in the logarithm), never beyond the cheapest: a "
             "candidate cheaper than every baseline counts only where it is also better. Among models of different "
             "recipes it is held against the best of all, and wins only at no more cost. Intervals are 95%; where they "
-            "do not overlap, or the one of the paired difference excludes zero, the difference is clear. The winner of "
+            "do not overlap, or the paired one of the gain excludes zero, the difference is clear. A paired interval "
+            "is that of the relative change over the same rows and all training seeds, as in the comparison with "
+            "production, turned round: a gain of 5% is a change of −5%. The winner of "
             "many noisy measurements looks a little better than it is: measure the one you choose on data that no step "
             "of the search has seen."
         ),
         status=_verdict(len(wins), len(clear), comparisons),
-        reason=_why(wins, clear, comparisons),
+        reason=_why(wins, clear, comparisons, rivals),
         tables=(_comparison_table(comparisons, roles),),
     )
 
@@ -84,20 +96,22 @@ def _verdict(wins: int, clear: int, comparisons: Sequence[Comparison]) -> Status
     if not wins:
         return Status.FAIL
     known = any(c.separated is not None for c in comparisons)
-    if _among_models(comparisons):  # one winner over the best of them is what was sought
+    if comparisons[0].among_models:  # one winner over the best of them is what was sought
         return Status.PASS if clear or not known else Status.WARN
     return Status.PASS if wins == len(comparisons) and (not known or clear) else Status.WARN
 
 
-def _among_models(comparisons: Sequence[Comparison]) -> bool:
-    """Whether candidates are held against models of different recipes."""
-    return any(c.how in ("best of all", "dearer") for c in comparisons)
+def _dearly(top: Comparison) -> str:
+    """That a better candidate costs more, within a sentence."""
+    return "" if top.won or top.gain <= 0 else f", which is more than {top.against} costs"
 
 
-def _why(wins: Sequence[Comparison], clear: Sequence[Comparison], comparisons: Sequence[Comparison]) -> str:
+def _why(
+    wins: Sequence[Comparison], clear: Sequence[Comparison], comparisons: Sequence[Comparison], rivals: str
+) -> str:
     known = [c for c in wins if c.separated is not None]
     if not wins:
-        return "no candidate beats the baselines at equal cost"
+        return f"no candidate beats {rivals}"
     text = "every candidate wins" if len(wins) == len(comparisons) else f"{len(comparisons) - len(wins)} do not win"
     if not known:
         return f"{text}; no intervals were measured, so small differences may be noise"
@@ -107,7 +121,7 @@ def _why(wins: Sequence[Comparison], clear: Sequence[Comparison], comparisons: S
 def _comparison_table(comparisons: Sequence[Comparison], roles: Roles) -> Table:
     rows = []
     for c in comparisons:
-        tone = "good" if c.gain > 0 else "bad"
+        tone = "good" if c.won else "bad" if c.gain <= 0 else ""
         sure = {True: "yes", False: "no", None: "no intervals"}[c.separated]
         rows.append(
             (
@@ -123,9 +137,10 @@ def _comparison_table(comparisons: Sequence[Comparison], roles: Roles) -> Table:
                 Cell(sure, sure),
             )
         )
+    kind = "baseline, whatever it costs" if comparisons[0].among_models else "plain baseline of equal cost"
     quality = readable_name(roles.quality.name)
     names = ("Candidate", roles.cost_label, quality, f"Best baseline's {quality.lower()}", "Gain", "Clear")
-    return Table(names, tuple(rows), caption="Against the best plain baseline of equal cost")
+    return Table(names, tuple(rows), caption=f"Against the best {kind}")
 
 
 def _surely(comparison: Comparison) -> str:
@@ -203,7 +218,8 @@ def candidates_card(run: Run, roles: Roles | None, comparisons: Sequence[Compari
     rows = []
     for candidate in candidates:
         won = gains.get(candidate.rank)
-        gain = Cell(signed_percent(won.gain), won.gain, tone="good" if won.gain > 0 else "bad") if won else Cell("–")
+        tone = "" if won is None or (won.gain > 0 and not won.won) else "good" if won.won else "bad"
+        gain = Cell(signed_percent(won.gain), won.gain, tone=tone) if won else Cell("–")
         files = tuple(safe_link(name, path) for name, path in sorted(candidate.artifacts.items()))
         rows.append(
             (
@@ -235,8 +251,8 @@ def candidates_card(run: Run, roles: Roles | None, comparisons: Sequence[Compari
         f"{repeated or 'none'} of them with intervals; "
         f"{plural(len(run.summary.baselines), 'baseline')} below for comparison.",
         how_to_read="Click a column's title to sort. Small numbers under a value are its 95% interval and the number "
-        "of repeats or examples it is a mean of. Gain is against the best plain baseline of equal cost. Files are "
-        "relative to this page.",
+        "of repeats or examples it is a mean of; they end where the metric does (0, or 1 for AUC). Gain is against the "
+        "baseline named in the section on plain baselines. Files are relative to this page.",
         status=Status.PASS if repeated == len(candidates) else Status.WARN,
         reason="every candidate has an interval"
         if repeated == len(candidates)
@@ -269,7 +285,7 @@ def _column(name: str, roles: Roles | None) -> str:
 def _metric_cell(metric: Metric | None, name: str, roles: Roles | None) -> Cell:
     if metric is None or metric.value is None:
         return Cell("–")
-    note = [_spread(metric.ci95, metric.unit)] if metric.ci95 else []
+    note = [_spread(possible(name, metric.ci95), metric.unit)] if metric.ci95 else []
     if metric.n and metric.n > 1:
         note.append(f"n = {metric.n}")
     if roles and roles.cost and name == roles.cost.name and roles.unit == "share" and roles.scale not in (1.0, 100.0):
@@ -313,14 +329,12 @@ def safe_link(name: str, path: str) -> Link:
 
 def picture_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison]) -> Card:
     """The best candidate against the backbone, choice by choice."""
-    title = "The best candidate against the backbone"
+    backbone = roles.backbone if roles else None
+    title = "The best candidate" + (f" against the {backbone.name}" if backbone else "")
     best = best_of(run, comparisons)
-    if roles and roles.backbone:
-        title = f"The best candidate against the {roles.backbone.name}"
     if best is None:
         return Card("picture", title, "There is nothing to draw.", reason="the search has no candidate yet.")
     choices = choices_of(best.architecture)
-    backbone = roles.backbone if roles else None
     reference = run.architecture_of(backbone) if backbone else {}
     name = backbone.name if backbone else "backbone"
     figures = architecture_figure(choices, reference, name)
@@ -338,7 +352,9 @@ def picture_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison
     tables: tuple[Table, ...] = ()
     if changed:
         rows = tuple((Cell(p), Cell(str(v), v), Cell("–" if r is None else str(r), r)) for p, v, r in changed)
-        tables = (Table(("Choice", f"Candidate {best.rank}", name), rows, caption="Choices of the whole model"),)
+        width = 3 if backbone else 2
+        columns = ("Choice", f"Candidate {best.rank}", name)[:width]
+        tables = (Table(columns, tuple(row[:width] for row in rows), caption="Choices of the whole model"),)
     if not figures and not tables:
         return Card(
             "picture",
@@ -355,9 +371,13 @@ def picture_card(run: Run, roles: Roles | None, comparisons: Sequence[Comparison
         title,
         finding.strip(),
         how_to_read="One chart for each choice, one bar for each position from input to output. Filled bars are the "
-        f"candidate, outlines are the {name}; hatched columns are left out of the candidate.",
-        status=Status.PASS if reference else Status.WARN,
-        reason=f"drawn from the recorded choices of the candidate and the {name}"
+        f"candidate, outlines are the {name}; hatched columns are left out of the candidate."
+        if backbone
+        else "What the candidate is: its drawing, and its choices of the whole model.",
+        status=Status.PASS if reference or backbone is None else Status.WARN,
+        reason="drawn as recorded; this search has no backbone to draw beside it"
+        if backbone is None
+        else f"drawn from the recorded choices of the candidate and the {name}"
         if reference
         else "the summary and the trials do not hold the backbone's choices, so bars stand alone",
         tables=tables,

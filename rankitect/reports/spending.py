@@ -92,7 +92,8 @@ def ledger_card(run: Run) -> Card:
         title,
         ("The search spent " + ", ".join(parts or ["what the table says"]) + f".{dearest}{ended}"),
         how_to_read=f"Train {run.coin} had a gradient computed on them, eval {run.coin} only went forward. Bars are "
-        "shares of the column. Baselines are measured alike but not charged to the search, so totals leave them out. "
+        "shares of the column. Baselines, and the confirmation of what was found with more seeds, are not charged to "
+        "the search: its total is preparation and trials. "
         "Two methods compare fairly only at equal spending.",
         status=Status.PASS,
         reason=f"recorded for {plural(len(stages), 'stage')}" if stages else "only totals were recorded",

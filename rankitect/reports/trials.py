@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
@@ -12,8 +13,9 @@ from pathlib import Path
 
 from rankitect.errors import RunFolderError
 from rankitect.reports.cards import JSON
+from rankitect.study.confirming import CONFIRM
 
-__all__ = ["Trial", "read_trials"]
+__all__ = ["Trial", "measured", "read_trials"]
 
 _STATES = {
     "done": "done",
@@ -32,6 +34,7 @@ _SPENT = ("train_tokens", "eval_tokens", "forward_evaluations", "latency_measure
 _FLAGS = ("duplicate", "reused")
 _CAUSE = ("cause", "error", "reason")
 _CELL = re.compile(r".+\.\d+\.[^.]+$")
+WRITE_AGAIN = "Repeat the search's command: it writes the file again from study.db without measuring anything twice."
 _NOTHING = ("", "0", "false", "no", "none", "null", "nan")
 
 
@@ -46,6 +49,7 @@ class Trial:
         fingerprint: Identity of the architecture.
         duplicate: Whether an earlier result was reused instead of measuring again.
         baseline: Name of the baseline that this trial measured, or "".
+        confirms: Whether it measures with another seed what the search found, and is not charged to the search.
         seed: Of its measurement.
         cause: Why it failed.
         metrics: Values by metric.
@@ -59,11 +63,17 @@ class Trial:
     fingerprint: str = ""
     duplicate: bool = False
     baseline: str = ""
+    confirms: bool = False
     seed: int | None = None
     cause: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     spent: Mapping[str, float] = field(default_factory=dict)
     choices: Mapping[str, JSON] = field(default_factory=dict)
+
+    @property
+    def model(self) -> str:
+        """What identifies the model that it measured: trials of one architecture are of one model."""
+        return self.fingerprint or f"trial {self.number}"
 
 
 def read_trials(path: Path, metrics: Iterable[str]) -> tuple[Trial, ...]:
@@ -80,20 +90,25 @@ def read_trials(path: Path, metrics: Iterable[str]) -> tuple[Trial, ...]:
         The rows in order.
 
     Raises:
-        RunFolderError: The file is not text, or its header misses `state`.
+        RunFolderError: The file is not text, is cut off, or its header misses `state`.
     """
     known = set(metrics)
     try:
-        with path.open(encoding="utf-8", newline="") as lines:
-            reader = csv.DictReader(lines)
-            header = reader.fieldnames or []
-            if header and "state" not in header:
-                raise RunFolderError(f"{path} is not a table of trials: it has no column `state`.")
-            return tuple(_trial(index, row, known) for index, row in enumerate(reader))
+        text = path.read_bytes().decode("utf-8")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        header = reader.fieldnames or []
+        if header and "state" not in header:
+            raise RunFolderError(f"{path} is not a table of trials: it has no column `state`.")
+        if text and not text.endswith("\n"):
+            raise RunFolderError(f"{path} is cut off: its last line has no end. {WRITE_AGAIN}")
+        return tuple(_trial(index, row, known) for index, row in enumerate(reader))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise RunFolderError(
-            f"{path} cannot be read as comma-separated text ({error}). Repeat the search's command to write it again."
-        ) from error
+        raise RunFolderError(f"{path} cannot be read as comma-separated text ({error}). {WRITE_AGAIN}") from error
+
+
+def measured(trials: Iterable[Trial]) -> set[str]:
+    """The models that trials measured, each once, however often it was measured."""
+    return {t.model for t in trials if t.state == "done" and not t.duplicate}
 
 
 def _trial(index: int, row: Mapping[str | None, str | None], known: set[str]) -> Trial:
@@ -127,6 +142,7 @@ def _trial(index: int, row: Mapping[str | None, str | None], known: set[str]) ->
         or state in ("reused", "duplicate")
         or any(cells.get(name, "").strip().lower() not in _NOTHING for name in _FLAGS),
         baseline=cells.get("baseline", "").strip(),
+        confirms=cells.get("batch", "").strip() == str(CONFIRM),
         seed=int(seed) if (seed := cells.get("seed", "").strip()).isdigit() else None,
         cause=next((cells[name].strip() for name in _CAUSE if cells.get(name, "").strip()), ""),
         metrics=found,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -13,13 +14,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankitect.errors import RankitectError
+from rankitect.production.evidence import Evidence
 from rankitect.reports.architecture_picture import dropped_layers, grids_of
 from rankitect.reports.comparison import Point, Roles, compare
 from rankitect.reports.front import front_of
 from rankitect.reports.graph_layout import arrange
 from rankitect.reports.graph_picture import PictureEdge, PictureNode, draw_graph
-from rankitect.reports.numbers import as_duration, as_percent, as_value, compact, readable_name
-from rankitect.reports.reading import Examples, Objective
+from rankitect.reports.numbers import (
+    as_duration,
+    as_percent,
+    as_value,
+    compact,
+    possible,
+    readable_name,
+    signed_percent,
+)
+from rankitect.reports.reading import Objective
 from rankitect.reports.sections import safe_link
 from rankitect.reports.svg import log_ticks, ticks
 from rankitect.reports.trials import read_trials
@@ -66,7 +76,7 @@ def test_among_models_of_different_recipes_the_best_of_all_is_the_rival() -> Non
 
     assert held(100, 0.78) == ("best of all", "dcnv2", True)
     assert held(100, 0.80) == ("best of all", "dcnv2", False), "better than all that is as cheap, and yet no win"
-    assert held(300, 0.78) == ("dearer", "dcnv2", False)
+    assert held(300, 0.78) == ("best of all, cheaper", "dcnv2", False)
 
 
 @pytest.mark.parametrize("cost", [0.5, 0.625])
@@ -82,15 +92,15 @@ def test_a_small_gain_on_every_example_is_clear_although_examples_differ_much(co
         Point(name, kind, x, float(np.exp(np.mean(models[name]))), "u", wide, 40, name, rank=1)  # type: ignore[arg-type]
         for name, kind, x in [("a", "baseline", 0.5), ("b", "baseline", 0.75), ("c", "candidate", cost)]
     ]
-    examples = Examples(metric="perplexity", clusters=list(range(40)), models=models)
-    run = SimpleNamespace(paired={}, examples=examples)
+    rows = Evidence("perplexity", {k: np.array([v], np.float32) for k, v in models.items()}, clusters=np.arange(40))
+    run = SimpleNamespace(evidence=rows)
     (plain,), (found,) = compare(points, ROLES), compare(points, ROLES, run)  # type: ignore[arg-type]
     assert plain.separated is False
     assert found.separated is True
     assert found.paired is not None
     assert found.paired[0] < found.gain < found.paired[1]
     assert found.gain == pytest.approx(1 - np.exp(np.mean(own - (1 - share) * cheap - share * dear)))
-    other = SimpleNamespace(paired={}, examples=examples.model_copy(update={"metric": "loss"}))
+    other = SimpleNamespace(evidence=dataclasses.replace(rows, metric="loss"))
     assert compare(points, ROLES, other) == [plain]  # type: ignore[arg-type]
 
 
@@ -145,10 +155,20 @@ def test_log_ticks_are_inside(low: float, ratio: float) -> None:
         (as_value(1024**2 * 5, "bytes"), "5.00 MiB"), (as_value(0.45, "share of the backbone"), "45%"),
         (as_value(45.0, "%"), "45%"), (as_value(19.1, "perplexity"), "19.1"), (as_value(3, "count"), "3"),
         (readable_name("block_flops"), "Block FLOPs"), (readable_name("kv_cache_bytes"), "KV cache bytes"),
+        (readable_name("prefill_ms"), "Prefill latency"), (readable_name("latency_p50_ms"), "Latency p50"),
+        (signed_percent(-0.0064), "−0.64%"), (signed_percent(1321.667), "+132,167%"), (signed_percent(1e300), "+∞%"),
     ],
 )  # fmt: skip
 def test_numbers_read_well(shown: str, expected: str) -> None:
     assert shown == expected
+
+
+def test_intervals_end_where_the_metric_does() -> None:
+    assert possible("log_loss", (-0.4, 1.6)) == (0.0, 1.6)
+    assert possible("auc", (-0.1, 1.3)) == (0.0, 1.0)
+    assert possible("normalized_entropy", (0.7, 0.8)) == (0.7, 0.8)
+    assert possible("score", (-1.0, 1.0)) == (-1.0, 1.0)
+    assert possible("log_loss", None) is None
 
 
 @pytest.mark.parametrize(
