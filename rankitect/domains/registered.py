@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.errors import ConfigError, RankitectError
+from rankitect.errors import ConfigError, RankitectError, SpaceError
 from rankitect.production.registry import Entry, Registry
 
 if TYPE_CHECKING:
@@ -49,15 +49,13 @@ class Registered:
         """What is to be compared with now."""
         if self._registry is None:
             return []
-        try:
-            entries = self._registry.live(self._task)
-        except RankitectError as error:
-            self._refuse("registry", str(error))
-            return []
+        for damage in self._registry.read()[1]:
+            self._refuse(str(damage.path), f"a baseline is left out: {damage.reason}")
         found = []
-        for entry in entries:
+        for entry in self._registry.live(self._task):
+            if (made := self._architecture(entry)) is None:
+                continue
             try:
-                made = self._architecture(entry)
                 self._known[made.fingerprint] = entry  # `fits` may ask for its space
                 self._fits(entry, made)
             except (RankitectError, OSError, ValueError) as error:
@@ -73,25 +71,26 @@ class Registered:
         live = {entry.label: made for entry, made in self.live()}
         if self._registry is None:
             return []
-        try:
-            known = [e for e in self._registry.entries() if e.task == self._task]
-        except RankitectError:
-            return []
         kept = ("version", "added", "retired", "note")
-        return [
-            Baseline(
-                entry.label,
-                live.get(entry.label) or self._architecture(entry),
-                {**{key: getattr(entry, key) for key in kept}, "live": entry.label in live},
-            )
-            for entry in known
-            if entry.label not in self._refused
-        ]
+        found = []
+        for entry in self._registry.entries():
+            if entry.task != self._task or entry.label in self._refused:
+                continue
+            if (made := live.get(entry.label) or self._architecture(entry)) is not None:
+                about = {**{key: getattr(entry, key) for key in kept}, "live": entry.label in live}
+                found.append(Baseline(entry.label, made, about))
+        return found
 
-    def _architecture(self, entry: Entry) -> Architecture:
+    def _architecture(self, entry: Entry) -> Architecture | None:
+        """The architecture of an entry; None where it holds none, which older versions let in."""
         from rankitect.graph import Architecture
 
-        return Architecture.from_json(json.dumps(entry.identity))
+        try:
+            return Architecture.from_json(json.dumps(entry.identity))
+        except SpaceError as error:
+            file = self._registry.file(entry) if self._registry is not None else entry.label
+            self._refuse(entry.label, f"baseline {entry.label} is left out: {file}: {error}. Delete the file.")
+            return None
 
     def _refuse(self, name: str, sentence: str) -> None:
         if name not in self._refused:
@@ -123,6 +122,7 @@ class Registered:
             ConfigError: The function is not allowed, is not there, gives no module, or the weights are not its own.
         """
         import torch
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         from rankitect.config.plugins import load_target
@@ -136,7 +136,7 @@ class Registered:
         if entry.weights is not None:
             try:
                 made.load_state_dict(load_file(self._registry.path(entry, entry.weights)))
-            except (OSError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError, SafetensorError) as error:
                 first = str(error).splitlines()[0]
                 raise ConfigError(f"{entry.weights} holds no weights of {entry.module}: {first}") from error
         return made

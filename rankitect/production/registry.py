@@ -10,18 +10,20 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rankitect.data.files import file_sha256, write_atomically
+from rankitect.data.files import file_sha256, folder_lock, write_atomically
 from rankitect.errors import ConfigError, RunFolderError
 
-__all__ = ["Entry", "Registry"]
+__all__ = ["Damage", "Entry", "Registry"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_VERSION = re.compile(r"v(\d+)\.json")
 
 
 class Entry(BaseModel):
@@ -60,6 +62,23 @@ class Entry(BaseModel):
         return {"space": "module", "version": str(self.version), "choices": choices}
 
 
+@dataclass(frozen=True)
+class Damage:
+    """A version that cannot be read.
+
+    Attributes:
+        name: Of the model, by its folder.
+        version: By the file's name.
+        path: The file.
+        reason: What is wrong with it, and what to do.
+    """
+
+    name: str
+    version: int
+    path: Path
+    reason: str
+
+
 class Registry:
     """Production models in a folder.
 
@@ -70,30 +89,45 @@ class Registry:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def entries(self) -> list[Entry]:
-        """All versions of all models, in the order in which they were added.
-
-        Raises:
-            RunFolderError: A file is damaged.
-        """
-        found = []
-        for path in self.folder.glob("*/v*.json"):
-            if not re.fullmatch(r"v\d+\.json", path.name):
+    def read(self) -> tuple[list[Entry], list[Damage]]:
+        """All versions of all models in the order in which they were added, and those that cannot be read."""
+        found: list[Entry] = []
+        damaged: list[Damage] = []
+        for path in sorted(self.folder.glob("*/v*.json")):
+            if (number := _VERSION.fullmatch(path.name)) is None:
                 continue
+            name, version = path.parent.name, int(number[1])
             try:
-                found.append(Entry.model_validate_json(path.read_text(encoding="utf-8")))
-            except (OSError, ValidationError, UnicodeDecodeError) as error:
-                first = str(error).splitlines()[0]
-                raise RunFolderError(f"{path} is not a registered baseline ({first}). Mend it or delete it.") from error
-        return sorted(found, key=lambda e: (e.added, e.name, e.version))
+                entry = Entry.model_validate_json(path.read_text(encoding="utf-8"))
+                if (entry.name, entry.version) != (name, version):
+                    raise ValueError(f"it says that it is {entry.label}")
+                found.append(entry)
+            except (OSError, ValueError) as error:
+                wrong = _first(error) if isinstance(error, ValidationError) else str(error)
+                reason = f"{path} is not a registered baseline ({wrong}). Restore the file from a copy, or delete it."
+                damaged.append(Damage(name, version, path, reason))
+        return sorted(found, key=lambda e: (e.added, e.name, e.version)), damaged
+
+    def entries(self) -> list[Entry]:
+        """All versions of all models that can be read, in the order in which they were added."""
+        return self.read()[0]
 
     def live(self, task: str) -> list[Entry]:
-        """The newest version of each model of a task that is not retired, in the order in which they were added."""
-        newest = {entry.name: entry for entry in self.entries() if entry.task == task}
-        return [entry for entry in self.entries() if newest.get(entry.name) == entry and entry.retired is None]
+        """The newest version of each model of a task that is not retired, in the order in which they were added.
+
+        Where the newest version is damaged the model has none: an older one is not what is in production.
+        """
+        entries, damaged = self.read()
+        newest = {entry.name: entry for entry in entries if entry.task == task}
+        lost = {d.name for d in damaged if d.name in newest and d.version > newest[d.name].version}
+        return [e for e in entries if newest.get(e.name) == e and e.retired is None and e.name not in lost]
+
+    def file(self, entry: Entry) -> Path:
+        """The file of a version."""
+        return self.folder / entry.name / f"v{entry.version:03d}.json"
 
     def path(self, entry: Entry, file: str) -> Path:
-        """One of a model's files."""
+        """One of a model's other files."""
         return self.folder / entry.name / file
 
     def add(
@@ -121,34 +155,46 @@ class Registry:
             note: For people.
 
         Raises:
-            ConfigError: The name is none, or there is neither an architecture nor a module.
+            ConfigError: The name is none, there is neither an architecture nor a module, or the weights are not of a
+                module or are no safetensors file.
+            SpaceError: The architecture is none.
             OSError: The folder cannot be written.
         """
+        from rankitect.graph import Architecture
+
         if not _NAME.fullmatch(name):
             raise ConfigError(f"'{name}' is no name of a baseline: use letters, digits, - and _.")
         if (architecture is None) == (module is None):
             raise ConfigError("Give a baseline as an architecture (run=, or architecture=) or as module=, not both.")
-        version = 1 + max((e.version for e in self.entries() if e.name == name), default=0)
-        place, stem = self.folder / name, f"v{version:03d}"
-        place.mkdir(parents=True, exist_ok=True)
-        if space is not None:
-            shutil.copyfile(space, place / f"{stem}.space.json")
+        if architecture is not None:
+            Architecture.from_json(json.dumps(architecture))
         if weights is not None:
-            shutil.copyfile(weights, place / f"{stem}.safetensors")
-        entry = Entry(
-            name=name,
-            version=version,
-            task=task,
-            added=_now(),
-            note=note,
-            architecture=None if architecture is None else dict(architecture),
-            space=None if space is None else f"{stem}.space.json",
-            features=None if features is None else dict(features),
-            module=module,
-            weights=None if weights is None else f"{stem}.safetensors",
-            weights_sha256=None if weights is None else file_sha256(weights),
-        )
-        self._write(entry)
+            _check_weights(weights, module)
+        place = self.folder / name
+        place.mkdir(parents=True, exist_ok=True)
+        with folder_lock(self.folder):
+            version = 1 + max(
+                (int(found[1]) for p in place.iterdir() if (found := _VERSION.fullmatch(p.name))), default=0
+            )
+            stem = f"v{version:03d}"
+            if space is not None:
+                shutil.copyfile(space, place / f"{stem}.space.json")
+            if weights is not None:
+                shutil.copyfile(weights, place / f"{stem}.safetensors")
+            entry = Entry(
+                name=name,
+                version=version,
+                task=task,
+                added=_now(),
+                note=note,
+                architecture=None if architecture is None else dict(architecture),
+                space=None if space is None else f"{stem}.space.json",
+                features=None if features is None else dict(features),
+                module=module,
+                weights=None if weights is None else f"{stem}.safetensors",
+                weights_sha256=None if weights is None else file_sha256(weights),
+            )
+            self._write(entry)
         return entry
 
     def retire(self, name: str) -> Entry:
@@ -156,23 +202,50 @@ class Registry:
 
         Raises:
             ConfigError: There is no such model, or it is retired already.
+            RunFolderError: Its newest version is damaged.
         """
-        known = [e for e in self.entries() if e.name == name]
-        if not known:
-            names = ", ".join(sorted({e.name for e in self.entries()})) or "none"
-            raise ConfigError(f"There is no baseline '{name}' in {self.folder}: {names}.")
-        newest = max(known, key=lambda e: e.version)
-        if newest.retired is not None:
-            raise ConfigError(f"{newest.label} was retired at {newest.retired}.")
-        retired = newest.model_copy(update={"retired": _now()})
-        self._write(retired)
+        if not self.folder.is_dir():
+            raise ConfigError(f"There is no registry {self.folder}, so no baseline '{name}' to retire.")
+        with folder_lock(self.folder):
+            entries, damaged = self.read()
+            versions: list[Entry | Damage] = [
+                *(e for e in entries if e.name == name),
+                *(d for d in damaged if d.name == name),
+            ]
+            if not versions:
+                names = ", ".join(sorted({e.name for e in entries})) or "none"
+                raise ConfigError(f"There is no baseline '{name}' in {self.folder}: {names}.")
+            newest = max(versions, key=lambda v: v.version)
+            if isinstance(newest, Damage):
+                raise RunFolderError(newest.reason)
+            if newest.retired is not None:
+                raise ConfigError(f"{newest.label} was retired at {newest.retired}.")
+            retired = newest.model_copy(update={"retired": _now()})
+            self._write(retired)
         return retired
 
     def _write(self, entry: Entry) -> None:
         text = json.dumps(entry.model_dump(mode="json"), indent=1) + "\n"
-        write_atomically(
-            self.folder / entry.name / f"v{entry.version:03d}.json", lambda p: p.write_text(text, encoding="utf-8")
-        )
+        write_atomically(self.file(entry), lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _check_weights(path: Path, module: str | None) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    if module is None:
+        raise ConfigError(f"weights={path} needs a module=: an architecture is trained as candidates are.")
+    try:
+        with safe_open(path, "numpy") as file:
+            names = list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path} is no whole safetensors file ({error}). Write it with safetensors.") from error
+    if not names:
+        raise ConfigError(f"{path} holds no weights.")
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return ": ".join(part for part in (".".join(str(key) for key in first["loc"]), first["msg"]) if part)
 
 
 def _now() -> str:
