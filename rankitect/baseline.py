@@ -15,16 +15,19 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rankitect.errors import ConfigError, RankitectError, RunFolderError
+
+if TYPE_CHECKING:
+    from rankitect.production.registry import Registry
 
 __all__ = ["main"]
 
 _KEYS = {
     "run": "run folder whose candidate goes live",
-    "candidate": "its rank on the front, 1 by default",
-    "task": "name of the task, where no run says it",
+    "candidate": "its rank on the front, 1 by default, or six or more digits of its fingerprint",
+    "task": "name of the task (task= of the search), where no run says it",
     "architecture": "file with an architecture (architecture.json)",
     "space": "file with the architecture's space (space.json), where it is not the searched one",
     "features": "file with a ranker's features (features.json)",
@@ -33,6 +36,7 @@ _KEYS = {
     "note": "for people",
     "registry": "the registry's folder, baselines by default",
 }
+_BESIDE_RUN = {"run", "candidate", "note", "registry"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,10 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("action", choices=("add", "list", "retire"))
     parser.add_argument("words", nargs="*", metavar="NAME key=value", help="a name, and keys (see below)")
+    parser.add_argument("--config-dir", metavar="FOLDER", help="your own configurations, where the task is one of them")
     options = parser.parse_intermixed_args(arguments)
     try:
         names, given = _split(options.words)
-        return _act(options.action, names, given)
+        return _act(options.action, names, given, options.config_dir)
     except RankitectError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
@@ -78,71 +83,135 @@ def _split(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return names, given
 
 
-def _act(action: str, names: Sequence[str], given: Mapping[str, str]) -> int:
+def _act(action: str, names: Sequence[str], given: Mapping[str, str], config_dir: str | None) -> int:
     from rankitect.production.registry import Registry
 
     registry = Registry(Path(given.get("registry", "baselines")))
     if action == "list":
-        rows = [("name", "task", "added", "retired", "what", "note")]
-        rows += [
-            (e.label, e.task, e.added[:19], (e.retired or "")[:19], e.module or "architecture", e.note)
-            for e in registry.entries()
-        ]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        for row in rows:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        return 0
+        return _list(registry)
     if len(names) != 1:
         raise ConfigError(f"Give one name: python -m rankitect.baseline {action} NAME …")
     if action == "retire":
         print(f"{registry.retire(names[0]).label} is retired.")
         return 0
-    entry = registry.add(names[0], **_what(given))
-    print(f"{entry.label} is registered in {registry.folder} for task {entry.task}.")
+    shown, found = _of_run(given) if "run" in given else _of_files(given, config_dir)
+    entry = registry.add(names[0], note=given.get("note", ""), **found)
+    print(f"{entry.label} is registered in {registry.folder} for task {entry.task}: {shown}.")
     return 0
 
 
-def _what(given: Mapping[str, str]) -> dict[str, Any]:
-    """What is to be registered."""
-    found: dict[str, Any] = {
-        "note": given.get("note", ""),
-        "task": given.get("task", ""),
-        "module": given.get("module"),
-    }
-    if "run" in given:
-        found |= _of_run(Path(given["run"]), given.get("candidate", "1"))
-    for key in ("architecture", "features"):
-        if key in given:
-            found[key] = _json(Path(given[key]))
-    for key in ("space", "weights"):
-        if key in given:
-            found[key] = _there(Path(given[key]))
-    if not found["task"]:
-        raise ConfigError("task= is missing: the name of the task that the baseline is for (a run says it: run=).")
-    return found
+def _list(registry: Registry) -> int:
+    entries, damaged = registry.read()
+    rows = [("name", "task", "added", "retired", "what", "note")]
+    rows += [
+        (e.label, e.task, e.added[:19], (e.retired or "")[:19], e.module or "architecture", e.note) for e in entries
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for damage in damaged:
+        print(f"Warning: {damage.reason}", file=sys.stderr)
+    return 0
 
 
-def _of_run(run: Path, rank: str) -> dict[str, Any]:
-    """A candidate of a run folder, with what belongs to it."""
-    summary = _json(run / "summary.json")
-    chosen = [c for c in summary["pareto"] if rank == str(c["rank"]) or c["fingerprint"].startswith(rank)]
-    if not chosen:
-        known = ", ".join(str(c["rank"]) for c in summary["pareto"]) or "none"
-        raise ConfigError(f"{run} has no candidate {rank} on its front: {known}.")
-    place = run / "candidates" / f"{chosen[0]['rank']:02d}-{chosen[0]['fingerprint'][:8]}"
-    found: dict[str, Any] = {"architecture": chosen[0]["architecture"], "task": summary["task"]}
+def _of_run(given: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    """A candidate of a run folder with what belongs to it: in words, and what is to be registered."""
+    from rankitect.study.summary import candidate_of, read_summary
+
+    for name in sorted(set(given) - _BESIDE_RUN):
+        raise ConfigError(f"{name}= beside run=: the run says what its candidate is. Leave one of them out.")
+    run = Path(given["run"])
+    summary = read_summary(run)
+    chosen = candidate_of(summary.pareto, given.get("candidate", "1"), run)
+    short = chosen.fingerprint[:8]
+    place = run / "candidates" / f"{chosen.rank:02d}-{short}"
+    found: dict[str, Any] = {"architecture": chosen.architecture, "task": summary.task}
     if (place / "space.json").is_file():
         found["space"] = place / "space.json"
     if (place / "features.json").is_file():
         found["features"] = _json(place / "features.json")
-    return found
+    return f"candidate {chosen.rank} ({short}) of {run}", found
+
+
+def _of_files(given: Mapping[str, str], config_dir: str | None) -> tuple[str, dict[str, Any]]:
+    """A model that no run holds: in words, and what is to be registered."""
+    if "candidate" in given:
+        raise ConfigError("candidate= needs run=: the run folder whose candidate it is.")
+    if "task" not in given:
+        raise ConfigError("task= is missing: the name of the task that the baseline is for (a run says it: run=).")
+    tasks, spaces = (_configured(group, config_dir) for group in ("task", "space"))
+    if given["task"] not in tasks:
+        raise ConfigError(
+            f"There is no task '{given['task']}': {', '.join(tasks)}. For one of your own give --config-dir=FOLDER, as "
+            "the search has it."
+        )
+    found: dict[str, Any] = {"task": given["task"], "module": given.get("module")}
+    for key in ("space", "weights"):
+        if key in given:
+            found[key] = _there(Path(given[key]))
+    if "features" in given:
+        found["features"] = _features(Path(given["features"]))
+    shown = f"module {found['module']}"
+    if "architecture" in given:
+        path = Path(given["architecture"])
+        found["architecture"] = _architecture(path, found.get("space"), spaces)
+        shown = f"the architecture of {path}"
+    return shown, found
+
+
+def _configured(group: str, config_dir: str | None) -> list[str]:
+    """Names of the tasks or spaces that a search can be configured with."""
+    import yaml  # type: ignore[import-untyped]
+
+    from rankitect.config.compose import configs_folder, groups
+
+    names = []
+    for option, path in groups([configs_folder(), *([Path(config_dir)] if config_dir else [])])[group].items():
+        try:
+            part = yaml.safe_load(path.read_text(encoding="utf-8"))
+            names.append(str(part.get(group, part).get("name", option)))
+        except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path} cannot be read as a configuration ({error}).") from error
+    return names
+
+
+def _architecture(path: Path, space: Path | None, known: Sequence[str]) -> dict[str, Any]:
+    """The architecture in a file, of a space that is known or given."""
+    from rankitect.errors import SpaceError
+    from rankitect.graph import Architecture
+
+    try:
+        made = Architecture.from_json(_there(path).read_text(encoding="utf-8"))
+    except (SpaceError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"architecture={path}: {error}. A candidate's folder has such an architecture.json."
+        ) from error
+    if space is None and made.space not in known:
+        raise ConfigError(
+            f"architecture={path} is of the space '{made.space}', none of {', '.join(known)}: give that space's file "
+            "as space= (a candidate's space.json)."
+        )
+    about = _json(space) if space is not None else {"name": made.space, "version": made.version}
+    if not isinstance(about, dict) or (about.get("name"), str(about.get("version"))) != (made.space, made.version):
+        raise ConfigError(f"space={space} is not the space '{made.space}', version {made.version}, of {path}.")
+    return made.to_data()
+
+
+def _features(path: Path) -> dict[str, Any]:
+    from rankitect.data.ranking.features import Features
+    from rankitect.errors import DataError
+
+    try:
+        return Features.from_json(_json(path)).to_json()
+    except (DataError, ValueError) as error:
+        raise ConfigError(f"features={path} describes no features: give a candidate's features.json.") from error
 
 
 def _json(path: Path) -> Any:
     try:
         return json.loads(_there(path).read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{path} is damaged ({error}).") from error
+    except ValueError as error:
+        raise RunFolderError(f"{path} is not JSON ({error}).") from error
 
 
 def _there(path: Path) -> Path:

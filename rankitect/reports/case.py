@@ -15,6 +15,7 @@ from rankitect.production.gates import GateResult, Observed, Outcome, Verdict, j
 from rankitect.production.settings import GateConfig
 from rankitect.reports.comparison import Comparison, Roles
 from rankitect.reports.reading import Baseline, Candidate, Metric, Run
+from rankitect.study.summary import candidate_of
 
 __all__ = ["Case", "case_of"]
 
@@ -204,7 +205,7 @@ def case_of(
 
     found = [c for c in run.summary.pareto if quality in c.metrics]
     if candidate is not None:
-        found = [_candidate(run, candidate)]
+        found = [candidate_of(run.summary.pareto, candidate, run.folder)]
     if not found:
         return f"no candidate has {quality}."
     live = [c for c in found if c.fingerprint == production.fingerprint]
@@ -237,11 +238,3 @@ def _production(models: Sequence[Baseline], roles: Roles, name: str | None) -> t
         return roles.backbone, "the backbone; no baseline is named as production (report.baseline)"
     best = min(models, key=lambda b: -roles.sign * float(b.metrics[roles.quality.name].value or 0))
     return best, "the best baseline on the test data; none is named as production (report.baseline)"
-
-
-def _candidate(run: Run, wanted: str) -> Candidate:
-    for one in run.summary.pareto:
-        if wanted == str(one.rank) or (len(wanted) >= 6 and one.fingerprint.startswith(wanted)):
-            return one
-    known = ", ".join(f"{c.rank} ({c.fingerprint[:8]})" for c in run.summary.pareto)
-    raise RunFolderError(f"There is no candidate '{wanted}' on this run's front: {known}.")

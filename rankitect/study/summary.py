@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -27,6 +27,7 @@ __all__ = [
     "ObjectiveSummary",
     "RegisteredSummary",
     "Summary",
+    "candidate_of",
     "read_summary",
     "trials_csv",
     "versions",
@@ -44,6 +45,9 @@ _PACKAGES = (
     "torchrec",
     "ray",
 )
+
+_PREFIX = 6
+"""Digits of a fingerprint that can be no rank of a front."""
 
 
 class _Model(BaseModel):
@@ -148,16 +152,58 @@ def read_summary(folder: Path) -> Summary:
         RunFolderError: There is none yet, or it does not follow the schema.
     """
     path = folder / "summary.json"
+    if not folder.is_dir():
+        raise RunFolderError(
+            f"There is no run folder {folder}: give the folder that a search printed as its run folder."
+        )
     try:
         return Summary.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise RunFolderError(
             f"{folder} has no summary.json: not a run folder, or the run has not come so far."
         ) from None
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read ({error.strerror}).") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise RunFolderError(f"{path} is not a summary of schema 1: {where}: {first['msg']}.") from None
+        raise RunFolderError(
+            f"{path} is not a summary of schema 1: {where}: {first['msg']}. Repeat the search's command: it writes the "
+            "summary again from study.db."
+        ) from None
+
+
+class _Ranked(Protocol):
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+_R = TypeVar("_R", bound=_Ranked)
+
+
+def candidate_of(front: Sequence[_R], wanted: str, folder: Path) -> _R:
+    """The candidate that a user means.
+
+    Args:
+        front: All candidates.
+        wanted: A rank, or six or more digits that a fingerprint begins with.
+        folder: The run folder, for the message.
+
+    Raises:
+        RunFolderError: There is no such candidate.
+    """
+    ranked = [c for c in front if wanted == str(c.rank)]
+    found = ranked or [c for c in front if len(wanted) >= _PREFIX and c.fingerprint.startswith(wanted)]
+    if not found:
+        known = ", ".join(f"{c.rank} ({c.fingerprint[:8]})" for c in front) or "none yet"
+        raise RunFolderError(
+            f"There is no candidate '{wanted}' on the front of {folder}: {known}. Give a rank, or {_PREFIX} or more "
+            "digits of a fingerprint."
+        )
+    return found[0]
 
 
 def versions() -> dict[str, str]:

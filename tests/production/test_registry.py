@@ -15,8 +15,10 @@ from torch import nn
 
 import rankitect
 from rankitect.baseline import main
+from rankitect.domains.registered import Registered
 from rankitect.errors import ConfigError, RunFolderError
 from rankitect.production.registry import Registry
+from rankitect.study.summary import CandidateSummary, Summary
 
 SMOKE = ["space=ranking_blocks", "controller=random", "preset=smoke", "runner.threads=1", "report.tensorboard=false"]
 POINT = {"space": "grid", "version": "1", "choices": {"x": 1}}
@@ -63,25 +65,157 @@ def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
         Registry(tmp_path).add(name, "criteo", module="my.legacy")
 
 
-def test_a_damaged_entry_is_named(tmp_path: Path) -> None:
+def test_a_damaged_entry_is_named_and_only_that_model_is_left_out(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     registry.add("dlrm", "criteo", architecture=POINT)
-    (tmp_path / "dlrm" / "v001.json").write_text("{")
-    with pytest.raises(RunFolderError, match=r"v001\.json is not a registered baseline"):
-        registry.entries()
+    registry.add("dlrm", "criteo", architecture=POINT)
+    other = registry.add("legacy", "criteo", module="my.legacy")
+    (tmp_path / "dlrm" / "v002.json").write_text("{")
+    (tmp_path / "legacy" / "v009.json").write_text((tmp_path / "legacy" / "v001.json").read_text())
+    entries, damaged = registry.read()
+    assert [e.label for e in entries] == ["dlrm v1", "legacy v1"]
+    assert "v002.json is not a registered baseline (Invalid JSON" in damaged[0].reason
+    assert "v009.json is not a registered baseline (it says that it is legacy v1)" in damaged[1].reason
+    (tmp_path / "legacy" / "v009.json").unlink()
+    assert registry.live("criteo") == [other], "version 1 of dlrm is not what is in production"
+    with pytest.raises(RunFolderError, match=r"v002\.json"):
+        registry.retire("dlrm")
+    assert registry.add("dlrm", "criteo", architecture=POINT).label == "dlrm v3"
+    assert (tmp_path / "dlrm" / "v002.json").read_text() == "{"
+
+
+def test_a_bad_entry_stops_no_search_whether_retired_or_not(tmp_path: Path) -> None:
+    registry, said = Registry(tmp_path), list[str]()
+    registry.add("good", "criteo", architecture=POINT)
+    registry.add("old", "criteo", architecture=POINT)
+    registry.add("bad", "criteo", architecture=POINT)
+    for name in ("old", "bad"):  # as versions before this one let in
+        path = tmp_path / name / "v001.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "architecture": {"schema": 1}}))
+    registry.retire("old")
+    (tmp_path / "good" / "v000.json").write_text("[]")
+    seen = Registered(str(tmp_path), "criteo", lambda entry, made: None, ["rankitect"], said.append)
+    for _ in range(2):
+        assert [(b.name, b.registered["live"]) for b in seen.baselines() if b.registered] == [("good v1", True)]
+    assert len(said) == 3, "each is said once"
+    for file in ("old/v001.json", "bad/v001.json", "good/v000.json"):
+        assert any(str(tmp_path / file) in text for text in said), file
+
+
+def test_registrations_beside_each_other_lose_none(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from rankitect.production.registry import Registry\n"
+        "for i in range(10): Registry(Path(sys.argv[1])).add('live', 'criteo', module='my.legacy', note=sys.argv[2])"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(n)]) for n in range(4)]
+    assert [process.wait(timeout=120) for process in running] == [0] * 4
+    entries, damaged = Registry(tmp_path).read()
+    assert not damaged
+    assert sorted(e.version for e in entries) == list(range(1, 41))
+    assert sorted(e.note for e in entries) == sorted(str(n) for n in range(4) for _ in range(10))
+
+
+def front_of(folder: Path, *fingerprints: str) -> Path:
+    """A run folder with a front of these fingerprints and nothing else."""
+    folder.mkdir()
+    front = [
+        CandidateSummary(
+            rank=rank, fingerprint=f, architecture=POINT | {"choices": {"x": rank}}, metrics={}, artifacts={}
+        )
+        for rank, f in enumerate(fingerprints, 1)
+    ]
+    about = {"space": "grid", "task": "criteo", "controller": "random", "seed": 0, "objectives": [], "baselines": []}
+    summary = Summary(**about, pareto=front, ledger={}, versions={}, reproduce="")
+    (folder / "summary.json").write_text(summary.to_json())
+    return folder
+
+
+@pytest.mark.parametrize(("wanted", "rank"), [("2", 2), ("1", 1), ("210000", 1), ("abcdef", 2), ("21000", None)])
+def test_a_candidate_is_meant_by_its_rank_or_by_many_digits_of_its_fingerprint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wanted: str, rank: int | None
+) -> None:
+    run = front_of(tmp_path / "run", "21" + 62 * "0", "abcdef" + 58 * "0")
+    code = main(["add", "live", f"run={run}", f"candidate={wanted}", f"registry={tmp_path / 'registry'}"])
+    if rank is None:
+        assert code == 2
+        assert "1 (21000000), 2 (abcdef00)" in capsys.readouterr().err
+        return
+    assert code == 0
+    (entry,) = Registry(tmp_path / "registry").entries()
+    assert entry.architecture == POINT | {"choices": {"x": rank}}
+    assert f"candidate {rank} ({'21000000' if rank == 1 else 'abcdef00'})" in capsys.readouterr().out
+
+
+def test_what_cannot_be_a_baseline_is_refused_when_it_is_added(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, registry = front_of(tmp_path / "run", 64 * "a"), tmp_path / "registry"
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "summary.json").write_text((run / "summary.json").read_text()[:200])
+    known, other, space = (tmp_path / name for name in ("known.json", "other.json", "space.json"))
+    known.write_text(json.dumps(POINT | {"space": "ranking_blocks"}))
+    other.write_text(json.dumps(POINT))
+    space.write_text(json.dumps({"name": "grid", "version": "1"}))
+    weights = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(3)}, weights)
+    whole = weights.read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(whole[:-4])
+    cases = {
+        "There is no run folder": [f"run={tmp_path / 'nowhere'}"],
+        "has no summary.json": [f"run={tmp_path}"],
+        "half/summary.json is not a summary": [f"run={tmp_path / 'half'}"],
+        "task= beside run=": [f"run={run}", "task=criteo"],
+        "architecture= beside run=": [f"run={run}", f"architecture={known}"],
+        "candidate= needs run=": ["candidate=1", "task=criteo", "module=a.b"],
+        "There is no task 'citeo'": ["task=citeo", "module=a.b"],
+        "summary.json: not an architecture": ["task=criteo", f"architecture={run / 'summary.json'}"],
+        "none of mobile_llm, ranking_blocks": ["task=criteo", f"architecture={other}"],
+        "space.json is not the space 'ranking_blocks'": ["task=criteo", f"architecture={known}", f"space={space}"],
+        "known.json describes no features": ["task=criteo", f"architecture={known}", f"features={known}"],
+        "known.json is no whole safetensors": ["task=criteo", "module=a.b", f"weights={known}"],
+        "cut.safetensors is no whole safetensors": ["task=criteo", "module=a.b", f"weights={cut}"],
+        "needs a module=": ["task=criteo", f"architecture={known}", f"weights={weights}"],
+    }
+    for words, given in cases.items():
+        assert main(["add", "x", *given, f"registry={registry}"]) == 2, words
+        assert words in capsys.readouterr().err
+    assert not Registry(registry).entries()
+    for given in (
+        ["module=a.b", f"weights={weights}"],
+        [f"architecture={known}"],
+        [f"architecture={other}", f"space={space}"],
+    ):
+        assert main(["add", "x", "task=criteo", *given, f"registry={registry}"]) == 0
+    configs = Path(__file__).parents[1] / "study" / "configs"
+    assert main(["add", "x", "task=none", "module=a.b", f"--config-dir={configs}", f"registry={registry}"]) == 0
+    assert [e.task for e in Registry(registry).entries()] == ["criteo", "criteo", "criteo", "none"]
 
 
 def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = [f"registry={tmp_path}"]
+    given = [f"registry={tmp_path / 'registry'}"]
     assert main(["add", "x", "module=my.legacy", *given]) == 2
     assert main(["add", "x", "task=criteo", *given]) == 2
-    assert main(["add", "x", f"run={tmp_path}", *given]) == 2
     assert main(["add", "x", "task=criteo", "module=a.b", "weights=nowhere", *given]) == 2
     assert main(["add", "task=criteo", "module=a.b", *given]) == 2
     assert main(["retire", "x", *given]) == 2
+    assert main(["add", "y", "task=criteo", "module=a.b", *given]) == 0
+    assert main(["retire", "x", *given]) == 2
     said = capsys.readouterr().err
-    for words in ("task= is missing", "not both", "no file", "Give one name", "There is no baseline 'x'"):
+    for words in (
+        "task= is missing",
+        "not both",
+        "no file",
+        "Give one name",
+        "no registry",
+        "There is no baseline 'x'",
+    ):
         assert words in said
+    (tmp_path / "registry" / "y" / "v002.json").write_text("{")
+    assert main(["list", *given]) == 0
+    shown = capsys.readouterr()
+    assert "y v1" in shown.out
+    assert "v002.json is not a registered baseline" in shown.err
 
 
 @pytest.mark.slow
