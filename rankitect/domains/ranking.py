@@ -360,7 +360,9 @@ class Ranking(SharedWeights):
     def exporter(self, parts: Parts) -> Callable[[Any, Path], dict[str, str]]:
         """Draws each candidate's graph, and compares it with the baselines, row by row."""
         from rankitect.domains.exporting import drawn
-        from rankitect.domains.ranking_models import compare_rows
+        from rankitect.domains.ranking_models import compare_rows, mend_losses
+
+        mend_losses(parts.folder, self.task, parts.config.allowed_packages, parts.say)
 
         def export(trial: Any, folder: Path) -> dict[str, str]:
             written = drawn(self.space_of(trial.architecture), trial.architecture, folder)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankitect.data.files import write_atomically
-from rankitect.errors import AssetError, ConfigError, SpaceError
+from rankitect.errors import AssetError, ConfigError, RunFolderError, SpaceError
+from rankitect.production.evidence import LOSSES, read_losses
 
 if TYPE_CHECKING:
     from rankitect.data.ranking.features import Features
@@ -20,10 +23,17 @@ if TYPE_CHECKING:
     from rankitect.models.supernet import Standalone
     from rankitect.tasks.ranking import RankingQuality, RankingTask
 
-__all__ = ["NamedModel", "compare_rows", "load_ranker", "production_models", "save_losses", "save_ranker"]
+__all__ = [
+    "NamedModel",
+    "compare_rows",
+    "load_ranker",
+    "mend_losses",
+    "production_models",
+    "save_losses",
+    "save_ranker",
+]
 
 TRAINING = ("optimizer", "tables")
-LOSSES = "losses.safetensors"
 _FILES = {"weights": "weights.safetensors", "space": "space.json", "features": "features.json"}
 
 
@@ -138,12 +148,37 @@ def save_losses(folder: Path, quality: RankingQuality) -> str:
     return LOSSES
 
 
+def mend_losses(run: Path, task: RankingTask, allowed: Sequence[str], say: Callable[[str], None]) -> None:
+    """Measure damaged losses of trials again, with the weights that the trials kept; without these, put them aside.
+
+    Args:
+        run: The run folder.
+        task: Whose test rows they are of.
+        allowed: Packages that blocks may come from.
+        say: Shows a sentence to the user.
+    """
+    for file in sorted((run / "trials").glob(f"*/{LOSSES}")):
+        try:
+            read_losses(file)
+        except RunFolderError as error:
+            damage = str(error.__cause__)
+        else:
+            continue
+        try:
+            save_losses(file.parent, task.quality(load_ranker(file.parent, allowed)[0], "test"))
+            done = "the rows were measured again with the trial's weights."
+        except AssetError:
+            os.replace(file, file.with_name(f"{LOSSES}.damaged"))
+            done = "the trial keeps no weights to measure the rows again, so comparisons go on without them."
+        sentence = f"{file} was damaged ({damage}): {done}"
+        logging.getLogger("rankitect").warning("%s", sentence)
+        say(sentence)
+
+
 def _losses(run: Path, fingerprint: str) -> NDArray[np.float32] | None:
     """Losses of every seed of an architecture that a run folder has, [S, N]."""
-    from safetensors.numpy import load_file
-
     files = sorted((run / "trials").glob(f"*-{fingerprint[:8]}/{LOSSES}"))
-    found = [load_file(file)["losses"] for file in files]
+    found = [read_losses(file) for file in files]
     return np.stack(found) if found and len({len(row) for row in found}) == 1 else None
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rankitect.data.files import write_atomically
 from rankitect.errors import RunFolderError
 
-__all__ = ["FACTS", "LOSSES", "ROWS", "Evidence", "Slicing", "load_evidence", "save_facts", "save_rows"]
+__all__ = ["FACTS", "LOSSES", "ROWS", "Evidence", "Slicing", "load_evidence", "read_losses", "save_facts", "save_rows"]
 
 ROWS = "rows.safetensors"
 LOSSES = "losses.safetensors"
@@ -167,28 +167,43 @@ def _clicks(folder: Path) -> Evidence:
             about = json.loads(file.metadata()["about"])
         named = [(s["name"], tuple(s["parts"])) for s in about["slicings"]]
         slicings = [Slicing(name, arrays[f"slicing{i}"], parts) for i, (name, parts) in enumerate(named)]
-        losses = _losses(folder, len(arrays["labels"]))
         known = {name: arrays.get(name) for name in _ARRAYS}
-        return Evidence(
-            about["metric"], losses, slicings=slicings, facts=about["facts"], before=arrays.get("before"), **known
-        )
+        metric, facts, rows = about["metric"], about["facts"], len(arrays["labels"])
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise RunFolderError(
             f"{folder / ROWS} is damaged ({error}). Repeat the search's command: it writes the file again."
+        ) from error
+    losses = _losses(folder, rows)
+    return Evidence(metric, losses, slicings=slicings, facts=facts, before=arrays.get("before"), **known)
+
+
+def read_losses(path: Path) -> NDArray[np.float32]:
+    """A model's loss on each test row, [N], as its trial keeps it.
+
+    Raises:
+        RunFolderError: The file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)["losses"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise RunFolderError(
+            f"{path} is damaged ({error}). Repeat the search's command: it measures these rows again, or goes on "
+            "without them."
         ) from error
 
 
 def _losses(folder: Path, rows: int) -> dict[str, NDArray[np.float32]]:
     """Losses of all seeds by fingerprint, from the trials that keep them."""
-    from safetensors.numpy import load_file
-
     prints = {str(t["fingerprint"])[:8]: str(t["fingerprint"]) for t in _known(folder)}
     found: dict[str, list[NDArray[np.float32]]] = {}
     for path in sorted((folder / "trials").glob(f"*/{LOSSES}")):
         fingerprint = prints.get(path.parent.name.rpartition("-")[2])
         if fingerprint is None:
             continue
-        values = load_file(path)["losses"]
+        values = read_losses(path)
         if len(values) == rows:
             found.setdefault(fingerprint, []).append(values)
     return {fingerprint: np.stack(values) for fingerprint, values in found.items()}

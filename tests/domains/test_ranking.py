@@ -13,10 +13,11 @@ import torch
 
 from rankitect.config import resolve
 from rankitect.domains.costs import RANKING_COSTS
-from rankitect.domains.ranking_models import compare_rows, load_ranker, save_losses, save_ranker
-from rankitect.errors import AssetError, ConfigError, DataError, SpaceError
+from rankitect.domains.ranking_models import compare_rows, load_ranker, mend_losses, save_losses, save_ranker
+from rankitect.errors import AssetError, ConfigError, DataError, RunFolderError, SpaceError
 from rankitect.graph import Architecture
 from rankitect.models.supernet import build
+from rankitect.production.evidence import load_evidence, save_rows
 from tests.domains.tiny import own_cache
 from tests.domains.tiny_ranking import ranking_parts
 
@@ -167,3 +168,34 @@ def test_rows_are_compared_pairwise_over_all_seeds(tmp_path: Path, parts: Any) -
     assert pair["ci95"][0] < expected < pair["ci95"][1]
     assert pair["seeds"] == [2, 1]
     assert not compare_rows(file, tmp_path, task, "f" * 64, prints)
+
+
+def test_damaged_losses_are_measured_again_or_left_out(tmp_path: Path, parts: Any) -> None:
+    task, known = parts.task.task, parts.task.models
+    whole: dict[str, bytes] = {}
+    for number, name in enumerate(["dlrm", "lr"]):
+        folder = tmp_path / "trials" / f"{number:06d}-{known[name].architecture.fingerprint[:8]}"
+        folder.mkdir(parents=True)
+        model = build(known[name].space, known[name].architecture, 0)
+        file = folder / save_losses(folder, task.quality(model))
+        save_ranker(folder, known[name].space, known[name].architecture, model, parts.task.features)
+        whole[name] = file.read_bytes()
+        file.write_bytes(whole[name][:-4])
+    (folder / "weights.safetensors").unlink()
+    save_rows(tmp_path / "rows.safetensors", task.data.split("test").labels)
+    models = [{"fingerprint": known[name].architecture.fingerprint} for name in whole]
+    (tmp_path / "summary.json").write_text(json.dumps({"pareto": models, "baselines": []}))
+    with pytest.raises(RunFolderError, match=r"000000-\w+/losses\.safetensors is damaged"):
+        load_evidence(tmp_path)
+    with pytest.raises(RunFolderError, match=r"losses\.safetensors is damaged"):
+        compare_rows(tmp_path / "paired.json", tmp_path, task, models[0]["fingerprint"], {})
+    said: list[str] = []
+    for _ in range(2):
+        mend_losses(tmp_path, task, ["rankitect"], said.append)
+    assert len(said) == 2, "the second time there is nothing to mend"
+    assert "measured again" in said[0]
+    assert "go on without them" in said[1]
+    assert next(tmp_path.glob("trials/000000-*/losses.safetensors")).read_bytes() == whole["dlrm"]
+    found = load_evidence(tmp_path)
+    assert found is not None
+    assert set(found.losses) == {known["dlrm"].architecture.fingerprint}
