@@ -13,13 +13,17 @@ import json
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rankitect.data.files import write_atomically
 from rankitect.errors import ConfigError, RankitectError, RunFolderError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from rankitect.study.summary import ObjectiveSummary
 
 __all__ = ["main", "to_optuna", "to_table"]
 
@@ -64,33 +68,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _table(folder: Path) -> pd.DataFrame:
-    """The trials with their choices in columns of their own."""
+    """The trials with their choices in columns of their own; choices that are lists (of wires) as JSON."""
     import pandas as pd
 
     path = folder / "trials.csv"
     if not path.is_file():
-        raise RunFolderError(f"{folder} has no trials.csv: give the run folder of a search that has measured a trial.")
+        why = "is no run folder: give the one that a search printed as its run folder."
+        if (folder / "study.db").is_file():
+            why = (
+                "has no trials.csv yet: a search writes it some seconds after its first trial, and when it ends. Wait "
+                "a moment, or repeat the search's command."
+            )
+        raise RunFolderError(f"{folder} {why}")
     try:
         trials = pd.read_csv(path)
-        choices = pd.DataFrame([json.loads(text)["choices"] for text in trials.pop("architecture")])
-    except (ValueError, KeyError, TypeError) as error:
+        made = [json.loads(text)["choices"] for text in trials.pop("architecture")]
+        names = dict.fromkeys(name for choices in made for name in choices)
+        columns = {f"choice.{name}": _column([choices.get(name) for choices in made]) for name in names}
+        for name in trials.columns:
+            if name == "duplicate_of" or str(name).endswith(".n"):
+                trials[name] = trials[name].astype("Int64")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{path} is damaged ({error}). Repeat the search's command to write it again.") from error
-    return pd.concat([trials, choices.add_prefix("choice.")], axis=1)
+    return pd.concat([trials, pd.DataFrame(columns, index=trials.index)], axis=1)
+
+
+def _column(values: Sequence[Any]) -> pd.Series[Any]:
+    """Values of a choice, None where it has no effect; whole numbers stay such beside missing ones."""
+    import pandas as pd
+
+    texts = [json.dumps(v) if isinstance(v, list) else v for v in values]
+    kinds = {type(v) for v in texts if v is not None}
+    if len(kinds) > 1 and not kinds <= {int, float}:
+        texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in texts]
+    return pd.Series(texts, dtype="Int64" if kinds == {int} else "boolean" if kinds == {bool} else None)
+
+
+def _check_place(folder: Path, out: Path, form: str) -> None:
+    """Only tables in the run folder, under the names that export gives them, are written over."""
+    if not out.parent.is_dir():
+        raise ConfigError(f"There is no folder {out.parent} for out=. Make it, or give another out=.")
+    if not out.exists():
+        return
+    place, run = out.resolve(), folder.resolve()
+    exported = place in {run / name for name in FORMATS.values()}
+    if run in place.parents and not exported:
+        raise ConfigError(f"{out} is a file of the run itself. Give another out=.")
+    if form == "optuna" or place != run / FORMATS[form]:
+        raise ConfigError(f"{out} is there already. Give another out=, or delete it.")
 
 
 def to_table(folder: Path, out: Path, form: str) -> None:
     """Write a flat table, Parquet or CSV.
 
     Raises:
+        ConfigError: There is another file, or no folder for it.
         RunFolderError: The folder has no trials, or they are damaged.
         OSError: The file cannot be written.
     """
-    import pandas as pd
-
+    _check_place(folder, out, form)
     table = _table(folder)
     if form == "parquet":
-        for name in [name for name in table if pd.api.types.is_object_dtype(table[name])]:
-            table[name] = table[name].map(lambda v: v if v is None or isinstance(v, str) else json.dumps(v))
         table.to_parquet(out, index=False)
     else:
         table.to_csv(out, index=False)
@@ -100,64 +138,89 @@ def to_optuna(folder: Path, out: Path) -> None:
     """Write an Optuna storage (SQLite) with one study for each evaluator: optuna-dashboard opens it.
 
     Raises:
-        ConfigError: Optuna is not installed, or the file is there already.
-        RunFolderError: The folder has no trials, or they are damaged.
+        ConfigError: Optuna is not installed, the file is there already, or it cannot be written.
+        RunFolderError: The folder has no trials or no summary, or they are damaged.
+        OSError: The file cannot be written.
     """
     try:
         import optuna
+        from sqlalchemy.exc import SQLAlchemyError
     except ImportError as error:
         raise ConfigError("to=optuna needs Optuna, which is not installed: pip install optuna.") from error
-    if out.exists():
-        raise ConfigError(f"{out} is there already: Optuna would add to it. Delete it, or give another out=.")
-    table = _table(folder)
-    objectives = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["objectives"]
+    from rankitect.study.summary import read_summary
+
+    _check_place(folder, out, "optuna")
+    table, objectives = _table(folder), read_summary(folder).objectives
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        write_atomically(out, lambda part: _write_studies(part, folder.resolve().name, table, objectives))
+    except SQLAlchemyError as error:
+        raise ConfigError(f"{out} cannot be written: {str(error).splitlines()[0]}.") from error
+
+
+def _write_studies(path: Path, name: str, table: pd.DataFrame, objectives: Sequence[ObjectiveSummary]) -> None:
+    import optuna
+
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
     for evaluator, trials in table.groupby("evaluator"):
-        names = [o for o in objectives if o["name"] in trials and trials[o["name"]].notna().any()]
-        if not names:
+        used = [o for o in objectives if o.name in trials and trials[o.name].notna().any()]
+        if not used:
             continue
         study = optuna.create_study(
-            study_name=f"{folder.resolve().name} {evaluator}",
-            storage=f"sqlite:///{out}",
-            directions=["minimize" if o["direction"] == "min" else "maximize" for o in names],
+            study_name=f"{name} {evaluator}",
+            storage=storage,
+            directions=["minimize" if o.direction == "min" else "maximize" for o in used],
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names([o["name"] for o in names])
+            study.set_metric_names([o.name for o in used])
         rows = [row for _, row in trials.iterrows()]
         offered: dict[str, set[Any]] = {}
         for row in rows:
-            for name, value in _params(row).items():
-                offered.setdefault(name, set()).add(value)
+            for choice, value in _params(row).items():
+                offered.setdefault(choice, set()).add(value)
         kinds = {n: optuna.distributions.CategoricalDistribution(sorted(v, key=repr)) for n, v in offered.items()}
-        study.add_trials([_trial(row, [o["name"] for o in names], kinds) for row in rows])
+        study.add_trials([_trial(row, [o.name for o in used], kinds) for row in rows])
+    storage.engine.dispose()
 
 
 def _params(row: pd.Series[Any]) -> dict[str, Any]:
-    """The choices of a trial; lists (of wires) as text."""
-    found = {str(k).removeprefix("choice."): v for k, v in row.items() if str(k).startswith("choice.") and _is(v)}
-    return {k: json.dumps(v) if isinstance(v, list) else _plain(v) for k, v in found.items()}
+    """The choices of a trial."""
+    import pandas as pd
+
+    found = {str(k).removeprefix("choice."): v for k, v in row.items() if str(k).startswith("choice.") and pd.notna(v)}
+    return {name: _plain(value) for name, value in found.items()}
 
 
 def _trial(row: pd.Series[Any], objectives: Sequence[str], kinds: Mapping[str, Any]) -> Any:
     import optuna
     import pandas as pd
 
-    params = _params(row)
+    states, params = optuna.trial.TrialState, _params(row)
     done = row["state"] == "DONE" and all(pd.notna(row[name]) for name in objectives)
-    kept = ("number", "fingerprint", "baseline", "cause", "seed")
-    return optuna.trial.create_trial(
-        state=optuna.trial.TrialState.COMPLETE if done else optuna.trial.TrialState.FAIL,
+    state = (
+        states.COMPLETE
+        if done
+        else {"WAITING": states.WAITING, "RUNNING": states.RUNNING}.get(row["state"], states.FAIL)
+    )
+    kept = ("number", "fingerprint", "baseline", "cause", "seed", "duplicate_of")
+    made = optuna.trial.create_trial(
+        state=state,
         params=params,
         distributions={name: kinds[name] for name in params},
         values=[float(row[name]) for name in objectives] if done else None,
-        user_attrs={name: _plain(row[name]) for name in kept if _is(row[name])},
+        user_attrs={name: _plain(row[name]) for name in kept if pd.notna(row[name])},
     )
+    if state != states.WAITING:
+        made.datetime_start = _local(row["started"]) or _local(row["ended"]) or made.datetime_start
+    if state.is_finished():
+        made.datetime_complete = _local(row["ended"]) or made.datetime_complete
+    return made
 
 
-def _is(value: object) -> bool:
-    """Whether a cell holds something."""
-    return isinstance(value, list) or (value is not None and value == value)
+def _local(text: Any) -> datetime | None:
+    """A time of trials.csv (UTC) as Optuna keeps it: this machine's, without a zone. A reused result has no start."""
+    return datetime.fromisoformat(text).astimezone().replace(tzinfo=None) if isinstance(text, str) else None
 
 
 def _plain(value: Any) -> Any:

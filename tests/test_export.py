@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -47,7 +49,65 @@ def test_an_optuna_storage_holds_every_trial(run: Path, tmp_path: Path) -> None:
     done = plain[plain.state == "DONE"].iloc[0]
     same = next(t for t in study.trials if t.user_attrs["number"] == done.number)
     assert same.values == [done.loss, done.cost]
+    assert same.datetime_start is not None
+    assert same.datetime_complete is not None
+    for found, written in ((same.datetime_start, done.started), (same.datetime_complete, done.ended)):
+        assert found.astimezone(UTC) == datetime.fromisoformat(written)
     assert main([f"run={run}", "to=optuna", f"out={out}"]) == 2
+
+
+def changed(run: Path, folder: Path, *choices: dict[str, object]) -> Path:
+    """A run of which the first trials have other choices."""
+    copied = Path(shutil.copytree(run, folder))
+    table = pd.read_csv(copied / "trials.csv", dtype=str, keep_default_na=False)
+    for row, given in enumerate(choices):
+        table.loc[row, "architecture"] = json.dumps({"space": "grid", "version": "1", "choices": given})
+    table.iloc[: len(choices)].to_csv(copied / "trials.csv", index=False)
+    return copied
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_choices_keep_their_kind_beside_missing_ones(run: Path, form: str, tmp_path: Path) -> None:
+    given = ({"x": 1, "from": [0, 2], "on": True}, {"x": 64, "op": "fm"}, {"op": "sum"})
+    out = tmp_path / "table"
+    assert main([f"run={changed(run, tmp_path / 'run', *given)}", f"to={form}", f"out={out}"]) == 0
+    if form == "csv":
+        table = pd.read_csv(out, dtype=str, keep_default_na=False)
+        assert list(table["choice.x"]) == ["1", "64", ""]
+        assert list(table["choice.from"]) == ["[0, 2]", "", ""]
+        return
+    table = pd.read_parquet(out)
+    assert str(table["choice.x"].dtype) == "Int64"
+    assert table["choice.x"].dropna().tolist() == [1, 64]
+    assert table["choice.from"].dropna().tolist() == ["[0, 2]"]
+    assert table["choice.on"].dropna().tolist() == [True]
+    assert list(table["choice.op"].isna()) == [True, False, False]
+
+
+def test_a_search_that_goes_on_has_unfinished_trials(run: Path, tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna")
+    copied = changed(run, tmp_path / "run", *({"x": n} for n in range(3)))
+    table = pd.read_csv(copied / "trials.csv", dtype=str, keep_default_na=False)
+    table.loc[1:, ["loss", "cost", "ended"]] = ""
+    table.loc[1:, "state"] = ["RUNNING", "WAITING"]
+    table.loc[2, "started"] = ""
+    table.to_csv(copied / "trials.csv", index=False)
+    assert main([f"run={copied}", "to=optuna"]) == 0
+    study = optuna.load_study(study_name="run final", storage=f"sqlite:///{copied / 'optuna.db'}")
+    assert [t.state.name for t in study.trials] == [table.state[0].replace("DONE", "COMPLETE"), "RUNNING", "WAITING"]
+    assert [t.params for t in study.trials] == [{"x": 0}, {"x": 1}, {"x": 2}]
+
+
+@pytest.mark.parametrize("form", ["optuna", "parquet", "csv"])
+def test_no_other_file_is_written_over(run: Path, form: str, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    before = {path: path.read_bytes() for path in copied.iterdir() if path.is_file()}
+    for path in before:
+        assert main([f"run={copied}", f"to={form}", f"out={path}"]) == 2
+    assert main([f"run={copied}", f"to={form}", f"out={tmp_path / 'nowhere' / 'x'}"]) == 2
+    assert {path: path.read_bytes() for path in copied.iterdir() if path.is_file()} == before
+    assert main([f"run={copied}", f"to={form}"]) == 0
+    assert main([f"run={copied}", f"to={form}"]) == (2 if form == "optuna" else 0)
 
 
 def test_what_cannot_be_exported_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,5 +115,27 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path, capsys: pytest.CaptureF
     assert main([f"run={tmp_path}", "to=excel"]) == 2
     assert main(["folder=x"]) == 2
     said = capsys.readouterr().err
-    assert "no trials.csv" in said
+    assert "is no run folder" in said
     assert "optuna|parquet|csv" in said
+
+
+def test_what_a_search_has_not_written_yet_is_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("optuna")
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    summary = copied / "summary.json"
+    whole = summary.read_text()
+    for text, words in ((whole[:80], "Invalid JSON"), ('{"schema":1}', "space: Field required"), (None, "no summary")):
+        summary.unlink()
+        if text is not None:
+            summary.write_text(text)
+        assert main([f"run={copied}", "to=optuna"]) == 2
+        said = capsys.readouterr().err
+        assert "summary.json" in said
+        assert words in said
+        assert not (copied / "optuna.db").exists()
+        summary.touch()
+    (copied / "trials.csv").unlink()
+    assert main([f"run={copied}", "to=csv"]) == 2
+    assert "has no trials.csv yet" in capsys.readouterr().err
