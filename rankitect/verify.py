@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 from rankitect.errors import RankitectError, RunFolderError
 
@@ -44,22 +48,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(check.ok for check in checks) else 1
 
 
+class _Asked(BaseModel):
+    candidate: str | None = None
+    baseline: str | None = None
+
+
+class _Compared(BaseModel):
+    asked: _Asked = _Asked()
+
+
+class _Reproduction(BaseModel):
+    files: dict[str, str] = {}
+
+
+class _Report(BaseModel):
+    """What a report must have to be held against its run folder; a missing hash is told by the check itself."""
+
+    cards: list[Any]
+    tiles: list[Any]
+    compared: _Compared
+    reproduction: _Reproduction = _Reproduction()
+
+
 def _report(given: Path) -> Path:
     """The report.json that is meant."""
-    for path in (given, given / "report.json", given / "report" / "report.json"):
-        if path.is_file():
-            return path if path.name == "report.json" else path.with_name("report.json")
-    raise RunFolderError(f"{given} holds no report. Give a run folder, its report folder, or report.json.")
+    wanted = "Give a run folder, its report folder, or report.json."
+    if not given.exists():
+        raise RunFolderError(f"There is no {given}. {wanted}")
+    places = (given / "report.json", given / "report" / "report.json") if given.is_dir() else (given,)
+    found = next((path.with_name("report.json") for path in places if path.is_file()), None)
+    if found is None or not found.is_file():
+        raise RunFolderError(f"{given} is no report and has none beside or in it. {wanted}")
+    return found
 
 
 def _read(path: Path) -> dict[str, object]:
+    again = f"Write it again: python -m rankitect.report run={shlex.quote(str(path.parent.parent))}"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        _Report.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(key) for key in first["loc"])
+        raise RunFolderError(
+            f"{path} is no report of this version ({': '.join(filter(None, (where, first['msg'])))}). {again}"
+        ) from error
     except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path} cannot be read ({error}). Write the report again.") from error
-    if not isinstance(found, dict) or not {"cards", "tiles", "compared"} <= found.keys():
-        raise RunFolderError(f"{path} is no report of this version. Write the report again.")
-    return found
+        raise RunFolderError(f"{path} cannot be read ({error}). {again}") from error
+    return dict(found)
 
 
 if __name__ == "__main__":

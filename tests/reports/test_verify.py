@@ -74,10 +74,38 @@ def test_a_hash_that_was_made_up_is_seen(run: Path, capsys: pytest.CaptureFixtur
     assert {"hash", "code"} <= failures(capsys)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("compared", [], "compared"),
+        ("compared", {"asked": "2"}, "compared.asked"),
+        ("compared", {"asked": {"candidate": 2}}, "compared.asked.candidate"),
+        ("cards", None, "cards"),
+        ("tiles", "x", "tiles"),
+        ("reproduction", [1], "reproduction"),
+        ("reproduction", {"files": ["x"]}, "reproduction.files"),
+    ],
+)
+def test_a_malformed_report_is_said_in_a_sentence(
+    run: Path, capsys: pytest.CaptureFixture[str], key: str, value: object, words: str
+) -> None:
+    path = run / "report" / "report.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    assert main([str(run)]) == 2
+    said = capsys.readouterr().err
+    assert f"report.json is no report of this version ({words}: " in said
+    assert f"python -m rankitect.report run={run}" in said
+
+
 def test_no_report_is_said_in_a_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "nowhere")]) == 2
-    (run / "report" / "report.json").write_text("{}")
-    assert main([str(run)]) == 2
-    (run / "report" / "report.json").write_text("{")
-    assert main([str(run)]) == 2
-    assert capsys.readouterr().err.count("Error: ") == 3
+    (tmp_path / "README.md").write_text("# About")
+    assert main([str(tmp_path / "README.md")]) == 2
+    assert main([str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("Give a run folder, its report folder, or report.json.") == 3
+    assert "README.md is no report" in said
+    for text in ("{}", "[]", "{", "null"):
+        (run / "report" / "report.json").write_text(text)
+        assert main([str(run)]) == 2
+    assert capsys.readouterr().err.count("Error: ") == 4
