@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from rankitect.config import resolve
 from rankitect.domains.costs import RANKING_COSTS
-from rankitect.domains.ranking_models import compare_rows, load_ranker, mend_losses, save_losses, save_ranker
+from rankitect.domains.ranking_models import compare_rows, load_ranker, save_losses, save_ranker
 from rankitect.errors import AssetError, ConfigError, DataError, RunFolderError, SpaceError
 from rankitect.graph import Architecture
 from rankitect.models.supernet import build
@@ -191,7 +192,7 @@ def test_damaged_losses_are_measured_again_or_left_out(tmp_path: Path, parts: An
         compare_rows(tmp_path / "paired.json", tmp_path, task, models[0]["fingerprint"], {})
     said: list[str] = []
     for _ in range(2):
-        mend_losses(tmp_path, task, ["rankitect"], said.append)
+        parts.task.exporter(dataclasses.replace(parts, folder=tmp_path, say=said.append))  # as a search begins
     assert len(said) == 2, "the second time there is nothing to mend"
     assert "measured again" in said[0]
     assert "go on without them" in said[1]
