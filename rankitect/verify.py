@@ -68,6 +68,7 @@ class _Report(BaseModel):
     tiles: list[Any]
     compared: _Compared
     reproduction: _Reproduction = _Reproduction()
+    folder: str = ""
 
 
 def _report(given: Path) -> Path:
