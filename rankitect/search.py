@@ -197,7 +197,8 @@ def _study(
     config, plugins = resolved.config, resolved.plugins
     assert parts.decode is not None
     assert parts.controller is not None
-    registry = parts.task.registered.baselines if hasattr(parts.task, "registered") else list
+    registered = getattr(parts.task, "registered", None)
+    registry = list if registered is None else registered.baselines
     if not folder.resumed:
         gated(config.report.gates, parts.evaluators["final"].metrics)
         named(config.report.baseline, [*parts.baselines, *registry()])
@@ -217,6 +218,7 @@ def _study(
         progress=progress,
         export=parts.export,
         registry=registry,
+        left_out=dict if registered is None else registered.left_out,
         runner=runner_of(resolved, folder.path, stop),
         keep_all=config.report.keep_all,
         tensorboard=config.report.tensorboard,

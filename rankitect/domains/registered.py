@@ -43,7 +43,7 @@ class Registered:
         self._registry = None if folder is None else Registry(Path(folder))
         self._task, self._fits, self._allowed, self._say = task, fits, allowed, say
         self._known: dict[str, Entry] = {}
-        self._refused: set[str] = set()
+        self._refused: dict[str, str] = {}
 
     def live(self) -> list[tuple[Entry, Architecture]]:
         """What is to be compared with now."""
@@ -63,6 +63,15 @@ class Registered:
                 continue
             found.append((entry, made))
         return found
+
+    def left_out(self) -> dict[str, str]:
+        """What should be compared with now and cannot be, and why."""
+        if self._registry is None:
+            return {}
+        live = {entry.label for entry, _ in self.live()}
+        wanted = [str(damage.path) for damage in self._registry.read()[1]]
+        wanted += [entry.label for entry in self._registry.live(self._task) if entry.label not in live]
+        return {name: self._refused[name] for name in wanted if name in self._refused}
 
     def baselines(self) -> list[Baseline]:
         """All registered models of the task; those that are to be compared with now have `live`."""
@@ -94,7 +103,7 @@ class Registered:
 
     def _refuse(self, name: str, sentence: str) -> None:
         if name not in self._refused:
-            self._refused.add(name)
+            self._refused[name] = sentence
             logging.getLogger("rankitect").warning("%s", sentence)
             self._say(sentence)
 

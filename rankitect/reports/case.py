@@ -10,7 +10,7 @@ from functools import cached_property
 from rankitect.errors import RunFolderError
 from rankitect.production.calibration import calibration_ratio
 from rankitect.production.change import Change, SliceChange, change, changes_by_slice
-from rankitect.production.evidence import Evidence, load_evidence
+from rankitect.production.evidence import Evidence
 from rankitect.production.gates import GateResult, Observed, Outcome, Verdict, judge, verdict_of
 from rankitect.production.settings import GateConfig
 from rankitect.reports.comparison import Comparison, Roles
@@ -18,6 +18,10 @@ from rankitect.reports.reading import Baseline, Candidate, Metric, Run
 from rankitect.study.summary import candidate_of
 
 __all__ = ["Case", "case_of"]
+
+_NAMED = "named in the configuration or on the command line"
+_LARGEST = 700.0
+"""Of the exponents of a float."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,10 @@ class Case:
     @cached_property
     def verdict(self) -> Verdict:
         """What is advised."""
-        return verdict_of(self.results)
+        found = verdict_of(self.results)
+        # Whether the live model is the one that was compared nobody knows, unless somebody said so.
+        doubt = self.run.summary.left_out and self.chosen != _NAMED
+        return Verdict.HOLD if doubt and found is Verdict.SHIP else found
 
     def relative(self, name: str) -> Observed | None:
         """The relative change of a metric without rows; None where one of both has none."""
@@ -103,8 +110,7 @@ class Case:
         if ours.ci95 is None and theirs.ci95 is None:
             return Observed.exact(value)
         # Unpaired: relative errors of independent values add up as squares.
-        error = math.hypot(_half(ours), _half(theirs)) * abs(ours.value / theirs.value)
-        return Observed(value, value - error, value + error)
+        return _times(value, math.hypot(_half(ours), _half(theirs)))
 
     def _observed(self) -> tuple[dict[tuple[str, str], Observed], dict[str, str]]:
         found: dict[tuple[str, str], Observed] = {}
@@ -126,10 +132,9 @@ class Case:
         if self.evidence is not None and self.evidence.of_clicks:
             ours, theirs = (calibration_ratio(self.evidence, f) for f in self.prints)
             found["calibration", "value"] = Observed(ours.value, *ours.interval())
-            ratio = ours.value / theirs.value
             # As if independent: wider than it is, as both are of the same rows.
-            error = 1.96 * ratio * math.hypot(ours.error / ours.value, theirs.error / theirs.value)
-            found["calibration", "change"] = Observed(ratio - 1, ratio - 1 - error, ratio - 1 + error)
+            error = 1.96 * math.hypot(ours.error / ours.value, theirs.error / theirs.value)
+            found["calibration", "change"] = _times(ours.value / theirs.value - 1, error)
         tested = [s.change for s in self.slices if s.change is not None]
         if tested:
             ends = max(c.value for c in tested), max(c.low for c in tested), max(c.high for c in tested)
@@ -137,7 +142,7 @@ class Case:
         return found, self._missing()
 
     def _missing(self) -> dict[str, str]:
-        no_rows = "the run keeps no rows of both models (a run of an older version): repeat the search's command"
+        no_rows = "the run has no rows of both models: repeat the search's command (log.txt says where they were lost)"
         text = "windows of text have none"
         known = sorted({*self.candidate.metrics, *self.production.metrics})
         reasons = {
@@ -151,6 +156,12 @@ class Case:
                 f"no such metric was measured of both models; there are: {', '.join(known)}",
             )
         return reasons
+
+
+def _times(change: float, error: float) -> Observed:
+    """A relative change whose ratio has this relative 95% error, on the logarithmic scale: it stays above -100%."""
+    ends = [(1 + change) * math.exp(sign * min(error, _LARGEST)) - 1 for sign in (-1, 1)]
+    return Observed(change, min(ends), max(ends))
 
 
 def _half(metric: Metric) -> float:
@@ -196,7 +207,7 @@ def case_of(
             raise
         return f"{error} (report.baseline)"  # the rest of the report is no worse for it
     gates = {name: gate for name, gate in settings.gates.items() if gate is not None}
-    evidence = load_evidence(run.folder)
+    evidence = run.evidence
     known = set() if evidence is None else set(evidence.losses)
 
     def made(one: Candidate) -> Case:
@@ -229,7 +240,7 @@ def _production(models: Sequence[Baseline], roles: Roles, name: str | None) -> t
                 f"There is no baseline '{name}' in this run: {', '.join(b.name for b in models)}. Add one with python "
                 "-m rankitect.baseline add, and repeat the search's command to have it measured."
             )
-        return same[-1], "named in the configuration or on the command line"
+        return same[-1], _NAMED
     live = [b for b in models if b.registered is not None and b.registered.live]
     if live:
         newest = max(live, key=lambda b: b.registered.added if b.registered else "")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from rankitect.graph.repeats import longest_row, repeats, running
 from rankitect.reports.cards import JSON, Card, Cell, Figure, Status, Table
 from rankitect.reports.comparison import Roles
-from rankitect.reports.numbers import as_value, compact, plural, readable_name, signed_percent
+from rankitect.reports.numbers import as_value, compact, percent_range, plural, readable_name, signed_percent
 from rankitect.reports.reading import Candidate, Metric, Run, choices_of
 from rankitect.reports.svg import Canvas, Frame, Scale
 from rankitect.tasks.intervals import mean_estimate
@@ -257,7 +257,7 @@ def _answer(question: str, sides: Sequence[_Side], roles: Roles, run: Run) -> _A
     whole = roles.backbone.metrics if roles.backbone else {}
     for (side, own), ends in zip(known, leads, strict=True):
         gain = roles.gain(own, value)
-        note = f"{signed_percent(ends[0])} to {signed_percent(ends[1])}" if ends and side is not best else ""
+        note = percent_range(*ends) if ends and side is not best else ""
         cells = (_latency_cell(side.metrics.get(name), whole.get(name)) for name in latencies)
         rows.append((Cell(side.side), Cell(compact(own), own), Cell(signed_percent(gain), gain, note=note), *cells))
     table = Table(columns, tuple(rows))

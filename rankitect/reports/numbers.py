@@ -11,6 +11,7 @@ __all__ = [
     "as_value",
     "compact",
     "is_share",
+    "percent_range",
     "plural",
     "possible",
     "readable_name",
@@ -23,7 +24,7 @@ FINE = ("ne", "auc", "nat")
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _ABOVE_ZERO = ("entropy", "loss", "perplexity", "per_byte", "calibration", "auc", "accuracy", "_ms")
 _AT_MOST_ONE = ("auc", "accuracy")
-_NO_END = 1e12
+_FAR = 10.0
 """Relative change from which on an interval's end says nothing."""
 _ACRONYMS = {"flops": "FLOPs", "kv": "KV", "ffn": "FFN", "ne": "NE", "auc": "AUC", "p50": "p50", "p99": "p99"}
 
@@ -68,10 +69,15 @@ def as_percent(share: float | None, digits: int = 1) -> str:
 
 
 def signed_percent(share: float) -> str:
-    """A relative change with its sign, with two digits that count where it is small: +5.0%, −0.64%; +∞% for no end."""
+    """A relative change with its sign, with two digits that count where it is small: +5.0%, −0.64%."""
     size = abs(share)
     digits = 0 if size >= 10 else 1 if size >= 0.01 or not share else 2
-    return f"{'−' if share < 0 else '+'}" + ("∞%" if size >= _NO_END else f"{100 * size:,.{digits}f}%")
+    return f"{'−' if share < 0 else '+'}{100 * size:,.{digits}f}%"
+
+
+def percent_range(low: float, high: float) -> str:
+    """An interval of a relative change. Where data decide nothing its end is anywhere: beyond 1,000% it is not told."""
+    return f"{signed_percent(low)} to {'over ' if high > _FAR else ''}{signed_percent(min(high, _FAR))}"
 
 
 def possible(name: str, ends: tuple[float, float] | None) -> tuple[float, float] | None:

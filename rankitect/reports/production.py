@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rankitect.production.change import Change
 from rankitect.production.gates import GateResult, Observed, Outcome, Verdict
 from rankitect.reports.cards import Card, Cell, Status, Table
 from rankitect.reports.case import Case
-from rankitect.reports.numbers import as_value, compact, plural, possible, readable_name, signed_percent
+from rankitect.reports.numbers import as_value, compact, percent_range, plural, possible, readable_name, signed_percent
 from rankitect.reports.reading import Metric, Run
 
 __all__ = ["launch_card", "quality_card"]
@@ -46,8 +48,14 @@ def launch_card(case: Case | str) -> Card:
         for o, word in ((Outcome.FAIL, "failed"), (Outcome.OPEN, "undecided"), (Outcome.MISSING, "not measured"))
         if bad[o]
     ]
-    passed = f"all of {plural(len(deciding), 'gate')} passed" if deciding else "no gate is required, so none decides"
-    text = "; ".join(parts) or passed
+    left_out = case.run.summary.left_out
+    if not deciding:
+        parts.append("no gate is required, so none decides")
+    elif not parts:
+        parts.append(f"all of {plural(len(deciding), 'gate')} passed")
+        if case.verdict is Verdict.HOLD:
+            parts.append(f"but {', '.join(left_out)} could not be compared with")
+    text = "; ".join(parts)
     advice = case.verdict.value[0].upper() + case.verdict.value[1:]
     return Card(
         "launch",
@@ -60,7 +68,7 @@ def launch_card(case: Case | str) -> Card:
             f"Production is {case.chosen}. The candidate was chosen from the front; its gain is a little flattered by "
             "that choice."
         ),
-        status=_STATUS[case.verdict],
+        status=_STATUS[case.verdict] if deciding else Status.NA,
         reason=text,
         tables=(
             Table(
@@ -69,8 +77,15 @@ def launch_card(case: Case | str) -> Card:
                 sortable=False,
             ),
             *_registry_table(case.run),
+            *_left_out_table(left_out),
         ),
     )
+
+
+def _left_out_table(left_out: Mapping[str, str]) -> tuple[Table, ...]:
+    rows = tuple((Cell(name), Cell(why)) for name, why in left_out.items())
+    caption = "Models that could not be compared with; one of them may be what is live (report.baseline names it)"
+    return (Table(("Model", "Why"), rows, caption=caption, sortable=False),) if rows else ()
 
 
 def _registry_table(run: Run) -> tuple[Table, ...]:
@@ -103,9 +118,9 @@ def _gate_row(case: Case, result: GateResult) -> tuple[Cell, ...]:
     text = Cell("–", note=result.reason)
     if found is not None:
         within = possible(name.get(gate.metric, gate.metric), (found.low, found.high)) or ()
-        ends = (signed_percent(found.value), signed_percent(found.low), signed_percent(found.high))
-        value, low, high = ends if signed else (compact(found.value), *map(compact, within))
-        note = "" if found.low == found.high else f"{low} to {high}"
+        value = signed_percent(found.value) if signed else compact(found.value)
+        shown_range = percent_range(found.low, found.high) if signed else " to ".join(map(compact, within))
+        note = "" if found.low == found.high else shown_range
         if gate.metric == "worst_slice":
             note += "; the value and each end are the largest over slices, maybe of different ones"
         text = Cell(value, found.value, note=note)
@@ -145,7 +160,7 @@ def quality_card(case: Case | str) -> Card:
         "quality",
         title,
         f"The {name} of {ours} is {signed_percent(abs(found.value)).lstrip('+')} {side} than that of {theirs}, 95% "
-        f"interval {signed_percent(found.low)} to {signed_percent(found.high)}{sure}.",
+        f"interval {percent_range(found.low, found.high)}{sure}.",
         how_to_read=(
             f"Both models are measured on the same {found.rows:,} {_rows_word(case)}, so that what is hard for both "
             f"cancels out{_clusters_text(case, found)}. A model is one draw of its training seed: a retrained one "
@@ -189,7 +204,7 @@ def _metric_row(case: Case, name: str) -> tuple[Cell, ...]:
     relative = Cell("–")
     if value is not None:
         paired = case.change is not None and case.evidence is not None and name == case.evidence.metric
-        note = f"{signed_percent(value.low)} to {signed_percent(value.high)}, paired" if paired else ""
+        note = f"{percent_range(value.low, value.high)}, paired" if paired else ""
         relative = Cell(signed_percent(value.value), value.value, note=note)
     return Cell(readable_name(name)), relative, _value_cell(name, ours), _value_cell(name, theirs)
 

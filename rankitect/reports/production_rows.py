@@ -12,7 +12,7 @@ from rankitect.production.settings import GateConfig
 from rankitect.reports.cards import Card, Cell, Figure, Status, Table
 from rankitect.reports.case import Case
 from rankitect.reports.intervals_figure import Interval, intervals_figure, reliability_figure
-from rankitect.reports.numbers import as_percent, plural, signed_percent
+from rankitect.reports.numbers import as_percent, percent_range, plural, signed_percent
 
 __all__ = ["agreement_card", "calibration_card", "drift_card", "slices_card"]
 
@@ -212,7 +212,7 @@ def _slice_row(found: SliceChange) -> tuple[Cell, ...]:
     if found.change is not None:
         c = found.change
         tone = ("good" if c.value < 0 else "bad") if _significant(found) else ""
-        note = f"{signed_percent(c.low)} to {signed_percent(c.high)}"
+        note = percent_range(c.low, c.high)
         q = Cell("–") if found.q_value is None else Cell(f"{found.q_value:.3f}", found.q_value)
         cells = (Cell(signed_percent(c.value), c.value, note=note, tone=tone), Cell(f"{c.p_value:.3f}", c.p_value), q)
     name = found.part if found.slicing in PERIODS else found.name

@@ -108,6 +108,7 @@ class Summary(_Record):
     versions: dict[str, Any] = {}
     reproduce: str = ""
     choices: dict[str, list[Any]] = {}
+    left_out: dict[str, str] = {}
 
 
 @dataclass(frozen=True)

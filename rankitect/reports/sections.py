@@ -18,6 +18,7 @@ from rankitect.reports.numbers import (
     as_percent,
     as_value,
     compact,
+    percent_range,
     plural,
     possible,
     readable_name,
@@ -147,8 +148,7 @@ def _surely(comparison: Comparison) -> str:
     """The paired interval of the gain, within a sentence."""
     if comparison.paired is None:
         return ""
-    low, high = comparison.paired
-    return f" than {comparison.against}, 95% interval {signed_percent(low)} to {signed_percent(high)}"
+    return f" than {comparison.against}, 95% interval {percent_range(*comparison.paired)}"
 
 
 def _gain_spread(paired: tuple[float, float] | None) -> str:

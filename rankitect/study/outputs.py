@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,7 @@ class Outputs:
         export: Writes more files for each candidate.
         keep_all: Keep the artifacts of trials that other candidates dominate.
         registry: Gives all registered production models.
+        left_out: Gives those that cannot be compared with, and why.
     """
 
     def __init__(
@@ -68,8 +69,9 @@ class Outputs:
         *,
         keep_all: bool = False,
         registry: Callable[[], Sequence[Baseline]] = list,
+        left_out: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        self._registry = registry
+        self._registry, self._left_out = registry, left_out
         self.folder, self.store, self.labels, self.final = folder, store, labels, final
         self.objectives = list(objectives)
         self.export = export
@@ -119,11 +121,19 @@ class Outputs:
                 for rank, (candidate, files) in enumerate(zip(front, artifacts, strict=True), 1)
             ],
             ledger=ledger,
+            left_out={**self._left_out(), **self._failed_baselines()},
             versions=versions(),
             reproduce=self.labels.reproduce,
         )
         write_atomic(self.folder.path / "summary.json", summary.to_json())
         return summary
+
+    def _failed_baselines(self) -> dict[str, str]:
+        """Models to compare with that could not be measured, and why."""
+        tried = [t for t in self.store.trials if t.baseline is not None and t.evaluator == self.final]
+        measured = {trial.baseline for trial in tried if trial.ok}
+        failed = {str(t.baseline): t for t in tried if t.state == "FAILED" and t.baseline not in measured}
+        return {name: f"{name} could not be measured: {trial.cause}" for name, trial in failed.items()}
 
     def _registered(self, name: str) -> RegisteredSummary | None:
         """What the registry says of a baseline, and after how many trials of the search it came."""

@@ -99,6 +99,7 @@ class Study:
         export: Writes more files for each candidate.
         runner: Measures trials; by default this process does.
         registry: Gives the production models that are registered at the moment; asked before every batch.
+        left_out: Gives those of them that cannot be compared with, and why.
         keep_all: Keep artifacts of dominated trials.
         tensorboard: Write TensorBoard scalars.
 
@@ -126,6 +127,7 @@ class Study:
         export: Exporter | None = None,
         runner: Runner | None = None,
         registry: Callable[[], Sequence[Baseline]] = list,
+        left_out: Callable[[], Mapping[str, str]] = dict,
         keep_all: bool = False,
         tensorboard: bool = True,
     ) -> None:
@@ -136,7 +138,7 @@ class Study:
         self.logger = logging.getLogger("rankitect")
         self._labels, self._decode, self._budget = labels, decode, budget or Budget()
         self._objectives = resolve_objectives(objectives, self.evaluators[final].metrics)
-        self._export, self._keep_all, self._registry = export, keep_all, registry
+        self._export, self._keep_all, self._registry, self._left_out = export, keep_all, registry, left_out
         self._scalars = Scalars(folder.path / "tensorboard" if tensorboard else None)
         self._runner = runner or Inline(self.evaluators, folder.path, stop, self._show_trial)
         self._expected = self._budget.trials
@@ -156,7 +158,7 @@ class Study:
                 self.ledger = Ledger(self.store, self._budget)
                 self.outputs = Outputs(
                     self.folder, self.store, self._labels, self._objectives, self.final, self._export,
-                    keep_all=self._keep_all, registry=self._registry,
+                    keep_all=self._keep_all, registry=self._registry, left_out=self._left_out,
                 )  # fmt: skip
                 self.dispatch = Dispatch(
                     self.store, self.folder, self._runner, attempts=self.limits.attempts,

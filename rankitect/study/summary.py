@@ -110,7 +110,7 @@ class Summary(_Model):
 
     `ledger` has the totals of the search (train_tokens, eval_tokens, latency_measurements, seconds), the same by
     `stages`, the counts of `trials`, `minutes` of wall clock, what a token of it is (`coin`: "tokens" or "rows"), and
-    how the run `ended`.
+    how the run `ended`. `left_out` says which models could not be compared with, and why.
     """
 
     # The field's name is part of the public interface; pydantic's own method of that name is deprecated and not used.
@@ -123,6 +123,7 @@ class Summary(_Model):
     baselines: list[BaselineSummary]
     pareto: list[CandidateSummary]
     ledger: dict[str, Any]
+    left_out: dict[str, str] = {}
     versions: dict[str, str]
     reproduce: str
 
@@ -134,8 +135,10 @@ class Summary(_Model):
     )
 
     def to_json(self) -> str:
-        """The file's text. Optional parts of a metric are left out where there is nothing to say."""
+        """The file's text. Optional parts are left out where there is nothing to say."""
         data = self.model_dump(by_alias=True, mode="json")
+        if not self.left_out:
+            del data["left_out"]
         data["objectives"] = [{k: v for k, v in o.items() if v is not None} for o in data["objectives"]]
         for entry in (*data["baselines"], *data["pareto"]):
             entry["metrics"] = {

@@ -238,6 +238,8 @@ def test_a_search_compares_with_what_is_registered(tmp_path: Path, capsys: pytes
     assert {"live v1", "kept v1", "again v1"} <= set(found)
     assert "misfit v1" not in found
     assert "misfit v1 does not fit" in (second.folder / "log.txt").read_text()
+    assert "misfit v1 does not fit" in second.summary.left_out.pop("misfit v1")
+    assert second.summary.left_out == {}
     params = sum(p.numel() for p in model.parameters())
     assert found["kept v1"].metrics["params"].value == found["again v1"].metrics["params"].value == params
     ours = next(p for p in first.summary.pareto if p.rank == 1)

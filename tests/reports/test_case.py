@@ -61,6 +61,28 @@ def test_a_registered_model_is_meant_before_a_known_one_of_its_name(example: Cal
     assert f"against {known} v1".replace("_", " ") in launch(folder, known)["finding"]
 
 
+def test_nothing_is_launched_while_it_is_unknown_what_is_live(example: Callable[..., Path]) -> None:
+    gates = {"cost": {"metric": "cost", "of": "change", "at_most": 0.0}}
+
+    def lose(data: dict[str, Any]) -> None:
+        data["left_out"] = {"live v2": "baseline live v2 does not fit this search"}
+
+    folder = example(lose, gates, gates)
+    card = launch(folder)
+    assert card["finding"].startswith("Hold: ")
+    assert "all of 1 gate passed; but live v2 could not be compared with" in card["finding"]
+    assert card["tables"][-1]["rows"][0]["Why"] == "baseline live v2 does not fit this search"
+    named = launch(folder, "backbone")
+    assert named["finding"].startswith("Ship to A/B: "), "somebody said what is live"
+
+
+def test_gates_that_decide_nothing_give_no_verdict(example: Callable[..., Path]) -> None:
+    gates = {"quality": {**GATES["quality"], "required": False}}
+    card = launch(example(lambda data: None, gates, gates))
+    assert card["status"] == "NA"
+    assert card["reason"] == "no gate is required, so none decides"
+
+
 def test_a_report_without_the_production_model_that_was_configured_says_so(example: Callable[..., Path]) -> None:
     folder = example(lambda data: None)
     config = folder / "config.yaml"

@@ -25,6 +25,7 @@ from rankitect.reports.numbers import (
     as_percent,
     as_value,
     compact,
+    percent_range,
     possible,
     readable_name,
     signed_percent,
@@ -156,7 +157,8 @@ def test_log_ticks_are_inside(low: float, ratio: float) -> None:
         (as_value(45.0, "%"), "45%"), (as_value(19.1, "perplexity"), "19.1"), (as_value(3, "count"), "3"),
         (readable_name("block_flops"), "Block FLOPs"), (readable_name("kv_cache_bytes"), "KV cache bytes"),
         (readable_name("prefill_ms"), "Prefill latency"), (readable_name("latency_p50_ms"), "Latency p50"),
-        (signed_percent(-0.0064), "−0.64%"), (signed_percent(1321.667), "+132,167%"), (signed_percent(1e300), "+∞%"),
+        (signed_percent(-0.0064), "−0.64%"), (signed_percent(1321.667), "+132,167%"),
+        (percent_range(-0.5, 0.25), "−50.0% to +25.0%"), (percent_range(-1.0, 1e300), "−100.0% to over +1,000%"),
     ],
 )  # fmt: skip
 def test_numbers_read_well(shown: str, expected: str) -> None:

@@ -139,6 +139,15 @@ def test_seeds_are_different_measurements_and_are_merged(tmp_path: Path) -> None
     assert loss.ci95[0] < loss.value < loss.ci95[1]
 
 
+def test_a_baseline_that_cannot_be_measured_is_named_with_its_cause(tmp_path: Path) -> None:
+    known = [Baseline("old", Point({"x": 2, "y": 0})), Baseline("live", Point({"x": 7, "y": 2}))]
+    run(tmp_path / "run", evaluator=Quadratic(misbehave={2: "raise"}), baselines=known)
+    summary = read_summary(tmp_path / "run")
+    assert [baseline.name for baseline in summary.baselines] == ["live"]
+    assert list(summary.left_out) == ["old"]
+    assert "the model exploded" in summary.left_out["old"]
+
+
 @pytest.mark.parametrize(("trouble", "cause"), [("raise", "RuntimeError: the model exploded"), ("nan", "loss = nan")])
 def test_a_failed_trial_does_not_end_the_study(tmp_path: Path, trouble: str, cause: str) -> None:
     outcome = run(tmp_path / "run", RandomPoints(total=20), Quadratic(misbehave={2: trouble, 5: trouble}))
