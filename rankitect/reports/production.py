@@ -188,7 +188,7 @@ def _clusters_text(case: Case, found: Change) -> str:
     if found.clusters is None or case.evidence is None:
         return ""
     what = "users" if case.evidence.of_clicks else "documents"
-    return f"; rows of the same of {found.clusters:,} {what} are alike, and the interval knows it"
+    return f"; rows of one of the {found.clusters:,} {what} are alike, and the interval knows it"
 
 
 def _qualities(case: Case) -> list[str]:
