@@ -182,6 +182,8 @@ class Reinforce(StagedSearch):
                 save, share=c.share, every=-(-c.checkpoint_every // episodes),
             )  # fmt: skip
             weights.close()
+            if baseline is not None:
+                baseline.close()
         self._task.adopt(supernet)
 
     def _update(

@@ -219,9 +219,14 @@ class Paired:
 
     def __init__(self, supernet: Supernet, architecture: Architecture, task: Any, lr: float, steps: int) -> None:
         self._task, self.model = task, supernet.extract(architecture)
-        tables = _held(task, self.model)
-        weights = tables.dense_parameters() if tables else dict(self.model.named_parameters())
-        self._optimizer = _optimizer(weights, lr, steps, tables)
+        self._tables = _held(task, self.model)
+        weights = self._tables.dense_parameters() if self._tables else dict(self.model.named_parameters())
+        self._optimizer = _optimizer(weights, lr, steps, self._tables)
+
+    def close(self) -> None:
+        """Give the tables back to the model; no step follows."""
+        if self._tables is not None:
+            self._tables.release()
 
     @property
     def halvings(self) -> int:
