@@ -16,12 +16,11 @@ from rankitect.production.settings import GateConfig
 from rankitect.reports.comparison import Comparison, Roles
 from rankitect.reports.reading import Baseline, Candidate, Metric, Run
 from rankitect.study.summary import candidate_of
+from rankitect.tasks.intervals import around
 
 __all__ = ["Case", "case_of"]
 
 _NAMED = "named in the configuration or on the command line"
-_LARGEST = 700.0
-"""Of the exponents of a float."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +159,8 @@ class Case:
 
 def _times(change: float, error: float) -> Observed:
     """A relative change whose ratio has this relative 95% error, on the logarithmic scale: it stays above -100%."""
-    ends = [(1 + change) * math.exp(sign * min(error, _LARGEST)) - 1 for sign in (-1, 1)]
-    return Observed(change, min(ends), max(ends))
+    low, high = sorted(end - 1 for end in around(1 + change, error))
+    return Observed(change, low, high)
 
 
 def _half(metric: Metric) -> float:

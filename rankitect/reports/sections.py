@@ -102,6 +102,11 @@ def _verdict(wins: int, clear: int, comparisons: Sequence[Comparison]) -> Status
     return Status.PASS if wins == len(comparisons) and (not known or clear) else Status.WARN
 
 
+def _tone(comparison: Comparison) -> str:
+    """Good is better at no more cost; better at more cost is neither."""
+    return "good" if comparison.won else "bad" if comparison.gain <= 0 else ""
+
+
 def _dearly(top: Comparison) -> str:
     """That a better candidate costs more, within a sentence."""
     return "" if top.won or top.gain <= 0 else f", which is more than {top.against} costs"
@@ -122,7 +127,6 @@ def _why(
 def _comparison_table(comparisons: Sequence[Comparison], roles: Roles) -> Table:
     rows = []
     for c in comparisons:
-        tone = "good" if c.won else "bad" if c.gain <= 0 else ""
         sure = {True: "yes", False: "no", None: "no intervals"}[c.separated]
         rows.append(
             (
@@ -134,7 +138,7 @@ def _comparison_table(comparisons: Sequence[Comparison], roles: Roles) -> Table:
                     note=_spread(c.point.ci95, roles.quality.unit),
                 ),
                 Cell(as_value(c.reference, roles.quality.unit), c.reference, note=f"{c.how}: {c.against}"),
-                Cell(signed_percent(c.gain), c.gain, tone=tone, note=_gain_spread(c.paired)),
+                Cell(signed_percent(c.gain), c.gain, tone=_tone(c), note=_gain_spread(c.paired)),
                 Cell(sure, sure),
             )
         )
@@ -218,8 +222,7 @@ def candidates_card(run: Run, roles: Roles | None, comparisons: Sequence[Compari
     rows = []
     for candidate in candidates:
         won = gains.get(candidate.rank)
-        tone = "" if won is None or (won.gain > 0 and not won.won) else "good" if won.won else "bad"
-        gain = Cell(signed_percent(won.gain), won.gain, tone=tone) if won else Cell("–")
+        gain = Cell(signed_percent(won.gain), won.gain, tone=_tone(won)) if won else Cell("–")
         files = tuple(safe_link(name, path) for name, path in sorted(candidate.artifacts.items()))
         rows.append(
             (

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["Estimate", "mean_estimate", "seeded_estimate"]
+__all__ = ["Estimate", "around", "mean_estimate", "seeded_estimate"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,18 @@ class Estimate:
             return 0.0 if self.ratio else -math.inf, math.inf
         width = float(stats.t.ppf(0.5 + confidence / 2, self.freedom)) * self.error
         if self.ratio and self.value > 0:
-            times = math.exp(min(width / self.value, 700.0))
-            return self.value / times, self.value * times
+            return around(self.value, width / self.value)
         return self.value - width, self.value + width
+
+
+def around(value: float, relative: float) -> tuple[float, float]:
+    """The interval of a quantity above 0 from half its width, relative to the value: found in the logarithm.
+
+    >>> around(2.0, 0.0)
+    (2.0, 2.0)
+    """
+    times = math.exp(min(relative, 700.0))
+    return value / times, value * times
 
 
 def mean_estimate(

@@ -128,7 +128,8 @@ class TableStorage:
         whole = table.shape[1] == fused_width(table.shape[1]) or self.config.optimizer != "rowwise_adagrad"
         fused = self.config.optimizer in FUSED_RULES and whole and table.device.type == "cpu"
         if peers().world > 1:
-            wanted = self.config.backend == "torchrec" and table.shape[0] >= max(DIVIDED_ROWS, peers().world ** 2)
+            least = max(DIVIDED_ROWS, peers().world ** 2)  # so many give every process a row
+            wanted = self.config.backend == "torchrec" and table.shape[0] >= least
         else:
             wanted = self.config.backend != "torch" and torchrec_installed()
         return "torchrec" if fused and wanted else "torch"

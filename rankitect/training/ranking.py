@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -281,7 +281,7 @@ class _Best:
         if self._file is not None and checkpoint is not None and checkpoint.exists() and self._file.exists():
             tensors, about = load_state(self._file)
             self.entropies = {int(step): float(value) for step, value in about["entropies"].items()}
-            self.evaluated, self._weights = int(about["evaluated"]), self._each("part", tensors)
+            self.evaluated, self._weights = int(about["evaluated"]), self._held(tensors)
 
     @property
     def step(self) -> int:
@@ -309,14 +309,17 @@ class _Best:
             self._weights = {name: t.detach().clone() for name, t in self._model.state_dict().items()}
         if self._file is not None:
             about = {"entropies": self.entropies, "evaluated": self.evaluated}
-            save_state(self._file, self._each("whole", self._weights or {}), about)
+            save_state(self._file, self._saved(self._weights or {}), about)
 
-    def _each(self, how: Literal["whole", "part"], weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Weights as they are saved (whole) or kept in memory: of divided tables, the part that this process holds."""
-        if self._tables is None:
-            return weights
-        change = getattr(self._tables, how)
-        return {name: change(name, tensor) for name, tensor in weights.items()}
+    def _saved(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights with whole tables, where the processes that train together divide them."""
+        tables = self._tables
+        return weights if tables is None else {name: tables.whole(name, tensor) for name, tensor in weights.items()}
+
+    def _held(self, saved: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The inverse: of divided tables, the part that this process holds."""
+        tables = self._tables
+        return saved if tables is None else {name: tables.part(name, tensor) for name, tensor in saved.items()}
 
     def restore(self) -> None:
         """Give the model the best weights."""

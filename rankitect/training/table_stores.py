@@ -6,6 +6,7 @@ See `rankitect.training.embeddings`, which chooses among them.
 from __future__ import annotations
 
 import gc
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -100,7 +101,7 @@ def fused_width(width: int) -> int:
     return -(-width // FUSED_WIDTH) * FUSED_WIDTH
 
 
-class Store:
+class Store(ABC):
     """A table in one backend's hands (a `RowStore`)."""
 
     def __init__(self, owner: Owner, name: str) -> None:
@@ -124,9 +125,9 @@ class Store:
             return F.embedding(rows, table)
         return F.embedding_bag(rows, table, bags, mode="sum")
 
+    @abstractmethod
     def trained(self, rows: Tensor, bags: Tensor | None) -> Tensor:
         """A lookup whose backward pass has the rows take their step."""
-        raise NotImplementedError
 
     @property
     def shape(self) -> torch.Size:
@@ -141,17 +142,17 @@ class Store:
         """The rows of something whole that this process holds."""
         return whole
 
+    @abstractmethod
     def set_lr(self, lr: float) -> None:
         """Set the learning rate."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """Live accumulators of the rows that this process holds, by torch's names for them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self, name: str, value: Tensor) -> None:
         """Set an accumulator of the rows that this process holds."""
-        raise NotImplementedError
 
     def release(self) -> None:
         """Give the table back to the model."""

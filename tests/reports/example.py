@@ -10,6 +10,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from rankitect.reports import write_report
+
 LAYERS = 30
 FFN = [512, 768, 1024, 1280, 1536]
 BACKBONE = {
@@ -232,3 +234,20 @@ if __name__ == "__main__":
     import sys
 
     print(write_example(Path(sys.argv[1])))
+
+
+def change(run: Path, **keys: Any) -> dict[str, Any]:
+    """Write the example's summary with some keys replaced."""
+    data = summary() | keys
+    (run / "summary.json").write_text(json.dumps(data), encoding="utf-8")
+    return data
+
+
+def report(run: Path) -> dict[str, Any]:
+    """What report.json holds."""
+    return json.loads((write_report(run).parent / "report.json").read_text(encoding="utf-8"))
+
+
+def card(run: Path, name: str) -> dict[str, Any]:
+    """One of its cards."""
+    return next(c for c in report(run)["cards"] if c["id"] == name)
