@@ -58,8 +58,8 @@ def main() -> None:
 def search_step(backbone: Any, ids: torch.Tensor, one_hot: bool) -> Callable[[], object]:
     """One step of `controllers.dnas` on given tokens, its scores free (no prior)."""
     from rankitect.controllers.dnas_scores import Scores
+    from rankitect.metrics.losses import cross_entropy
     from rankitect.models.relaxed import RelaxedSupernet
-    from rankitect.tasks.losses import cross_entropy
 
     relaxed = RelaxedSupernet(backbone.supernet)
     scores = Scores(backbone.space, "layers:flops", backbone.largest)

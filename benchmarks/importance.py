@@ -15,13 +15,13 @@ import torch
 from common import arguments, random_backbone, table
 
 from rankitect.graph import Architecture, SearchSpace
+from rankitect.metrics.language import LanguageTask
+from rankitect.metrics.losses import cross_entropy
 from rankitect.models.backbone import Backbone, Orders, largest, llama_tensors, rank
 from rankitect.models.checkpoints import LlamaCheckpoint, load_checkpoint
 from rankitect.models.importance import CRITERIA, Statistics, gather
 from rankitect.models.supernet import Standalone, Supernet
 from rankitect.search_spaces.mobile_llm import from_backbone
-from rankitect.tasks.language import LanguageTask
-from rankitect.tasks.losses import cross_entropy
 from rankitect.training.distill import Distillation, HealConfig, heal
 
 NONE = "none (as they are)"

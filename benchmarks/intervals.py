@@ -65,7 +65,7 @@ def main() -> None:
 # --- coverage -------------------------------------------------------------------------------------------------------
 def clicks(rng: np.random.Generator, rows: int, users: int, seeds: int, spread: float) -> tuple[Any, ...]:
     """Losses of both models [S, N] each, labels and users; users differ, and so do a model's training seeds."""
-    from rankitect.tasks.ranking_metrics import log_losses, sigmoid
+    from rankitect.metrics.ranking_metrics import log_losses, sigmoid
 
     user = rng.integers(users, size=rows)
     taste, hard = rng.normal(size=users), rng.normal(size=users)

@@ -22,8 +22,8 @@ import numpy as np
 from common import Results
 
 if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
     from rankitect.graph import Architecture
-    from rankitect.study.join import Parts
 
 METHODS = ("dnas", "uniform width", "uniform depth", "random")
 SEARCHED = "uniform width, searched weights"
@@ -76,7 +76,7 @@ class Quality(Results):
 
 def _ratio(pairs: list[tuple[list[float], list[float]]]) -> str:
     """exp of the mean paired difference, with the spread over windows and over seeds (paired by seed)."""
-    from rankitect.tasks.intervals import mean_estimate, seeded_estimate
+    from rankitect.metrics.intervals import mean_estimate, seeded_estimate
 
     gaps = np.asarray([np.asarray(a) - np.asarray(b) for a, b in pairs])
     found = seeded_estimate(mean_estimate(gaps.mean(0)), gaps.mean(1).tolist())
@@ -110,7 +110,7 @@ def run_seed(seed: int, options: argparse.Namespace, results: Quality) -> None:
 
 def _parts(seed: int, options: argparse.Namespace, refit: bool) -> Parts:
     from rankitect.config import resolve
-    from rankitect.study.join import build
+    from rankitect.config.parts import build
     from rankitect.training.host import configure_host
 
     configure_host()
@@ -124,7 +124,7 @@ def pick(
     method: str, target: float, seed: int, parts: Parts, options: argparse.Namespace
 ) -> tuple[Architecture, dict[str, Any]]:
     """A method's architecture for a target, and what finding it took."""
-    from rankitect.domains.uniform import uniform_depth, uniform_width
+    from rankitect.tasks.language.uniform import uniform_depth, uniform_width
 
     task = parts.task
     if method in ("uniform width", PLAIN):
@@ -203,8 +203,8 @@ def random_best(parts: Parts, target: float, seed: int, train_tokens: float) -> 
 
 def measure(parts: Parts, architecture: Architecture, seed: int, folder: Path) -> dict[str, Any]:
     """Heal and measure with the search's own evaluator."""
+    from rankitect.contracts import TrialContext
     from rankitect.evaluators.healed import Healed
-    from rankitect.study.contracts import TrialContext
 
     evaluator = Healed(Healed.Config(save=False), parts.task)
     measured = evaluator.measure(architecture, TrialContext(run_folder=folder, folder=folder, seed=seed))

@@ -25,8 +25,8 @@ import numpy as np
 from common import Results, table, verdict
 
 if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
     from rankitect.graph import Architecture
-    from rankitect.study.join import Parts
 
 SEARCH, WIDTH, DEPTH, FLOPS = "search", "uniform width", "uniform depth", "guided by FLOPs"
 NAMES = ("prefill_ms", "decode_ms")
@@ -60,7 +60,7 @@ def main() -> None:
 
 def _parts(options: argparse.Namespace) -> Parts:
     from rankitect.config import resolve
-    from rankitect.study.join import build
+    from rankitect.config.parts import build
     from rankitect.training.host import configure_host
 
     configure_host()
@@ -126,7 +126,7 @@ def add_whole(place: Path, fingerprint: str, results: Results) -> dict[str, Any]
 def pick(parts: Parts, method: str, target: float) -> Architecture:
     """A method's architecture whose predicted prefill is nearest to a target, ms."""
     from rankitect.controllers.dnas_scores import Scores
-    from rankitect.domains.uniform import depths, nearest, widths
+    from rankitect.tasks.language.uniform import depths, nearest, widths
 
     task, space = parts.task, parts.space
 
@@ -144,8 +144,8 @@ def pick(parts: Parts, method: str, target: float) -> Architecture:
 
 def healed(parts: Parts, architecture: Architecture, folder: Path) -> dict[str, Any]:
     """Heal and measure with the search's own final evaluator."""
+    from rankitect.contracts import TrialContext
     from rankitect.evaluators.healed import Healed
-    from rankitect.study.contracts import TrialContext
 
     evaluator = Healed(Healed.Config(save=False), parts.task)
     made = evaluator.measure(architecture, TrialContext(run_folder=folder, folder=folder, seed=parts.config.seed))
@@ -194,7 +194,7 @@ def quality_table(parts: Parts, compared: list[tuple[str, str, Architecture]], r
 
 def ratio(ours: list[float], theirs: list[float], clusters: list[int]) -> str:
     """exp of the mean paired difference over windows, with its interval; windows of one document are alike."""
-    from rankitect.tasks.intervals import mean_estimate
+    from rankitect.metrics.intervals import mean_estimate
 
     found = mean_estimate(np.asarray(ours) - np.asarray(theirs), clusters=clusters)
     low, high = found.interval()

@@ -27,8 +27,8 @@ from common import Results, table
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
     from rankitect.graph import Architecture, SearchSpace
-    from rankitect.study.join import Parts
 
 RANKERS = ("lr", "wide_deep", "deepfm", "dlrm", "dcnv2", "autoint", "finalmlp")
 BOOSTED, FOUND = "lightgbm", "found"
@@ -82,7 +82,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         from rankitect.config import resolve
-        from rankitect.study.join import build
+        from rankitect.config.parts import build
         from rankitect.training.host import configure_host
 
         configure_host()
@@ -150,7 +150,7 @@ class Bench:
 
         from rankitect.models.supernet import build
         from rankitect.search_spaces.ranking_points import baseline
-        from rankitect.training.ranking import fit, refit
+        from rankitect.tasks.ranking.fit import fit, refit
 
         task = self.parts.task
         if name == FOUND:
@@ -208,7 +208,7 @@ class Bench:
     def _boosted(self, name: str, settings: Mapping[str, Any], seed: int, purpose: str) -> Trained:
         import lightgbm  # type: ignore[import-not-found]
 
-        from rankitect.tasks.ranking_metrics import entropy_estimate
+        from rankitect.metrics.ranking_metrics import entropy_estimate
 
         def inputs(split: str) -> NDArray[np.float32]:
             part = self.data.split(split)
@@ -282,13 +282,13 @@ class Bench:
         return np.stack([np.load(self.options.folder / f"{row['key']}.npy") for row in self._final(name)])
 
     def _entropy(self, losses: NDArray[np.float32]) -> Sequence[float]:
-        from rankitect.tasks.ranking_metrics import entropy_estimate
+        from rankitect.metrics.ranking_metrics import entropy_estimate
 
         test = self.data.split("test")
         return [entropy_estimate(row, test.labels, weights=test.weights).value for row in losses]
 
     def _gap(self, losses: Mapping[str, NDArray[np.float32]], name: str, best: str) -> str:
-        from rankitect.tasks.ranking_metrics import entropy_difference
+        from rankitect.metrics.ranking_metrics import entropy_difference
 
         if name == best:
             return ""

@@ -184,19 +184,19 @@ def run(job: Job, competitors: str | None) -> dict[str, Any]:
 
 # --- Rankitect's worker -----------------------------------------------------------------------------------------------
 def work(job: Job) -> None:
-    """Train by `rankitect.training.ranking.fit`, which reads batches ahead from the memory-mapped table."""
+    """Train by `rankitect.tasks.ranking.fit.fit`, which reads batches ahead from the memory-mapped table."""
     from rankitect.training.host import configure_host
 
     configure_host(job.threads)
     import torch
 
     from rankitect.data.ranking.features import CategoricalFeature, Features
+    from rankitect.metrics.ranking import RankingTask
     from rankitect.models.supernet import build
     from rankitect.search_spaces.ranking_points import baseline
-    from rankitect.tasks.ranking import RankingTask
+    from rankitect.tasks.ranking.fit import FitConfig, fit
     from rankitect.training.embeddings import TableConfig
     from rankitect.training.optimizer import OptimizerConfig
-    from rankitect.training.ranking import FitConfig, fit
 
     features = Features(tuple(job.numeric), tuple(CategoricalFeature(*each) for each in job.features))
     space, architecture = baseline(
@@ -307,7 +307,7 @@ def throughput(options: argparse.Namespace, data: RankingData, found: Found) -> 
 
 def parity(options: argparse.Namespace, data: RankingData, found: Found) -> None:
     """Normalized entropy of the test rows, and its paired difference."""
-    from rankitect.tasks.ranking_metrics import entropy_difference, entropy_estimate
+    from rankitect.metrics.ranking_metrics import entropy_difference, entropy_estimate
 
     test = data.split("test")
 

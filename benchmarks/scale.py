@@ -37,14 +37,14 @@ class Formula:
     name = "formula"
 
     def __init__(self, space: Any) -> None:
-        from rankitect.study.records import MetricSpec
+        from rankitect.contracts import MetricSpec
 
         self._space = space
         self.metrics = [MetricSpec("validation_normalized_entropy", "NE", "min"), MetricSpec("flops", "FLOP", "min")]
 
     def measure(self, architecture: Any, context: Any) -> Any:
         """A measurement at once."""
-        from rankitect.study.records import Measurement, Metric
+        from rankitect.contracts import Measurement, Metric
 
         flops = float(self._space.cost(architecture, "flops", B=1))
         noise = int(architecture.fingerprint[:8], 16) / 2**32
@@ -110,8 +110,8 @@ def main() -> None:
 def run(name: str, trials: int, place: Path) -> tuple[Timed, Path]:
     """A whole study with a formula for an evaluator."""
     from rankitect.config import resolve
+    from rankitect.config.parts import build
     from rankitect.study.folder import RunFolder
-    from rankitect.study.join import build
     from rankitect.study.ledger import Budget
     from rankitect.study.outputs import Labels
     from rankitect.study.study import Study

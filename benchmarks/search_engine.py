@@ -157,17 +157,17 @@ class Task:
 
     def costs(self, architecture: Architecture) -> dict[str, Any]:
         """FLOPs, known without an evaluation."""
-        from rankitect.study.records import Metric
+        from rankitect.contracts import Metric
 
         return {"flops": Metric(float(np.log10(flops(architecture))), "log10 FLOP")}
 
 
 def search(space: SearchSpace, problem: Problem, seed: int, evaluations: int, known: bool) -> tuple[np.ndarray, float]:
     """The points that the controller has evaluated, in order, and its CPU seconds for each suggestion of a model."""
+    from rankitect.contracts import Measurement, Metric, MetricSpec, Trial
     from rankitect.controllers.bayesian import Bayesian
-    from rankitect.study.aims import Aims
-    from rankitect.study.moves import Moves
-    from rankitect.study.records import Measurement, Metric, MetricSpec, Trial
+    from rankitect.methods.aims import Aims
+    from rankitect.methods.moves import Moves
 
     specs = (MetricSpec("perplexity", "", "min"), MetricSpec("flops", "log10 FLOP", "min"))
     config = Bayesian.Config(samples=evaluations, by="final")

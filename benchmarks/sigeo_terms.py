@@ -26,7 +26,7 @@ def main() -> None:
     """Print the table."""
     options = arguments(__doc__ or "", rounds=1, folder="runs/correlation", space="ranking_blocks", learns=0.85)
     from rankitect.compare import WARM
-    from rankitect.reports.methods import values
+    from rankitect.reports.sections.methods import values
 
     folder = Path(options.folder)
     truth = values(folder / "truth", "final", METRIC)
@@ -55,13 +55,13 @@ def judged(score: NDArray[np.float64], truth: dict[str, float], learns: float) -
 def terms(folder: Path, warmup: str, space: str, wanted: list[str]) -> dict[str, NDArray[np.float64]]:
     """The terms of all architectures on the weights that a warm-up left, in the order of their fingerprints."""
     from rankitect.config import resolve
+    from rankitect.config.parts import build
     from rankitect.evaluators import proxy_scores as scores
     from rankitect.graph import Architecture
-    from rankitect.study.join import build
-    from rankitect.study.moves import Moves
+    from rankitect.methods.moves import Moves
+    from rankitect.methods.supernet_search import STATE
     from rankitect.study.store import Store
     from rankitect.training.checkpoint import load_state
-    from rankitect.training.supernet_search import STATE
 
     with tempfile.TemporaryDirectory() as scratch:
         parts = build(resolve([f"space={space}", "controller=sampled"]), Path(scratch), lambda text: None)

@@ -93,7 +93,7 @@ def forward(model: nn.Module, ids: torch.Tensor) -> Callable[[], object]:
 
 def step(model: nn.Module, ids: torch.Tensor) -> Callable[[], object]:
     """Loss and gradients of all weights."""
-    from rankitect.tasks.losses import cross_entropy
+    from rankitect.metrics.losses import cross_entropy
 
     def job() -> object:
         owner(model).zero_grad(set_to_none=True)

@@ -14,17 +14,17 @@ import numpy as np
 from pydantic import Field
 
 from rankitect.errors import ConfigError, SpaceError
-from rankitect.study.aims import Aims, ranking
-from rankitect.study.moves import Moves
-from rankitect.study.staged import StagedConfig, StagedSearch, measured_by
+from rankitect.methods.aims import Aims, ranking
+from rankitect.methods.moves import Moves
+from rankitect.methods.staged import StagedConfig, StagedSearch, measured_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rankitect.config.parts import Parts
     from rankitect.controllers.bayesian_model import Acquisition
     from rankitect.controllers.bayesian_process import Fitted
     from rankitect.graph import Architecture
-    from rankitect.study.join import Parts
 
 __all__ = ["Bayesian"]
 

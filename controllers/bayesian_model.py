@@ -18,9 +18,9 @@ from rankitect.data.assets import cache_root
 from rankitect.data.files import folder_lock
 
 if TYPE_CHECKING:
+    from rankitect.contracts import Trial
     from rankitect.graph import Architecture, SearchSpace
-    from rankitect.study.aims import Aims
-    from rankitect.study.records import Trial
+    from rankitect.methods.aims import Aims
 
 __all__ = ["Acquisition"]
 

@@ -25,21 +25,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankitect.contracts import Proposal, Spent, replay
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError, TrainingError
-from rankitect.study.contracts import Proposal, replay
-from rankitect.study.moves import Moves, main_cost
-from rankitect.study.records import Spent
-from rankitect.training.shared_weights import CoTraining, samples_per_update, training_defaults
+from rankitect.methods.moves import Moves, main_cost
+from rankitect.methods.shared_weights import CoTraining, samples_per_update, training_defaults
 
 if TYPE_CHECKING:
     import torch
 
+    from rankitect.config.parts import Parts
+    from rankitect.contracts import Session, Trial
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.models.relaxed import RelaxedSupernet
     from rankitect.models.supernet import Supernet
-    from rankitect.study.contracts import Session, Trial
-    from rankitect.study.join import Parts
 
 __all__ = ["DNAS"]
 

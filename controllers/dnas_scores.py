@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rankitect.errors import SpaceError
-from rankitect.training.cost_target import BISECTIONS, CostTarget
+from rankitect.methods.cost_target import BISECTIONS, CostTarget
 
 if TYPE_CHECKING:
     import torch

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rankitect.study.aims import Aims
-from rankitect.study.evolving import EvolutionConfig, EvolvingSearch
-from rankitect.study.moves import Moves
-from rankitect.study.staged import measured_by
+from rankitect.methods.aims import Aims
+from rankitect.methods.evolving import EvolutionConfig, EvolvingSearch
+from rankitect.methods.moves import Moves
+from rankitect.methods.staged import measured_by
 
 if TYPE_CHECKING:
-    from rankitect.study.join import Parts
+    from rankitect.config.parts import Parts
 
 __all__ = ["Evolution"]
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from rankitect.study.aims import Aims
-from rankitect.study.moves import Moves
-from rankitect.study.staged import measured_by
-from rankitect.training.supernet_search import SupernetConfig, SupernetSearch
+from rankitect.methods.aims import Aims
+from rankitect.methods.moves import Moves
+from rankitect.methods.staged import measured_by
+from rankitect.methods.supernet_search import SupernetConfig, SupernetSearch
 
 if TYPE_CHECKING:
-    from rankitect.study.join import Parts
+    from rankitect.config.parts import Parts
 
 __all__ = ["OneShot"]
 
@@ -25,7 +25,7 @@ class OneShot(SupernetSearch):
     """See the module. The screening evaluator measures each candidate with the weights that it inherits."""
 
     wraps_evaluators = True
-    """Processes that measure need it as well: see `rankitect.study.join.build`."""
+    """Processes that measure need it as well: see `rankitect.config.parts.build`."""
 
     class Config(SupernetConfig):
         """Keys of `controller`."""
@@ -44,7 +44,7 @@ class OneShot(SupernetSearch):
         """
         by = measured_by(config.by, parts)
         if config.final_layer_steps and by == "screen":
-            from rankitect.training.final_layer import FinalLayerTuned
+            from rankitect.methods.final_layer import FinalLayerTuned
 
             parts.evaluators[by] = FinalLayerTuned(
                 parts.evaluators[by], parts.space, parts.task, config.final_layer_steps, config.final_layer_lr

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankitect.contracts import Proposal
 from rankitect.errors import ConfigError
-from rankitect.study.aims import Aims
-from rankitect.study.contracts import Proposal
-from rankitect.study.moves import Moves, main_cost
-from rankitect.study.staged import running_low
+from rankitect.methods.aims import Aims
+from rankitect.methods.moves import Moves, main_cost
+from rankitect.methods.staged import running_low
 
 if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
+    from rankitect.contracts import Session, Trial
     from rankitect.graph import Architecture
-    from rankitect.study.contracts import Session, Trial
-    from rankitect.study.join import Parts
 
 __all__ = ["Random"]
 

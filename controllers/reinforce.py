@@ -8,7 +8,7 @@ baseline on that very batch (Rankitect, arXiv 2311.08430; the details are ours, 
 `paired_baseline: false` shows what that brings.
 
 Rewards are reused off-policy with clipped importance weights. Costs are no part of the reward: each draw is for a cost
-target, which the policy meets in expectation (`rankitect.training.cost_target`). After `prepare`, the policy goes on
+target, which the policy meets in expectation (`rankitect.methods.cost_target`). After `prepare`, the policy goes on
 learning from what the screening evaluator measures, and the best are measured in full.
 """
 
@@ -22,10 +22,9 @@ import numpy as np
 from pydantic import Field
 
 from rankitect.errors import SpaceError
-from rankitect.study.aims import Aims
-from rankitect.study.moves import TRIES, Moves, main_cost
-from rankitect.study.staged import StagedConfig, StagedSearch, measured_by, shared_sizes
-from rankitect.training.shared_weights import (
+from rankitect.methods.aims import Aims
+from rankitect.methods.moves import TRIES, Moves, main_cost
+from rankitect.methods.shared_weights import (
     CoTraining,
     Paired,
     Trained,
@@ -33,12 +32,13 @@ from rankitect.training.shared_weights import (
     train_steps,
     training_defaults,
 )
+from rankitect.methods.staged import StagedConfig, StagedSearch, measured_by, shared_sizes
 
 if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
+    from rankitect.contracts import Session, Trial
     from rankitect.controllers.reinforce_policy import Policy, Record
     from rankitect.graph import Architecture
-    from rankitect.study.contracts import Session, Trial
-    from rankitect.study.join import Parts
 
 __all__ = ["Reinforce", "paired_reward"]
 
@@ -125,7 +125,7 @@ class Reinforce(StagedSearch):
 
     def _new_policy(self) -> Policy:
         from rankitect.controllers.reinforce_policy import Policy
-        from rankitect.training.cost_target import CostTarget
+        from rankitect.methods.cost_target import CostTarget
 
         space, cost = self.moves.space, None
         if self._targeted:

@@ -11,7 +11,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
-    from rankitect.training.cost_target import CostTarget
+    from rankitect.methods.cost_target import CostTarget
 
 __all__ = ["Policy", "Record", "advantages"]
 
@@ -96,7 +96,7 @@ class Policy:
 
     def _priced(self) -> Callable[[float], dict[str, np.ndarray]]:
         """What `chances` gives, as a function, for as long as the logits stay."""
-        from rankitect.training.cost_target import Softmaxes
+        from rankitect.methods.cost_target import Softmaxes
 
         if self._cost is None:
             chances = Softmaxes(self.logits).at()

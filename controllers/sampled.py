@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from rankitect.study.aims import Aims
-from rankitect.study.moves import Moves
-from rankitect.study.records import Proposal
-from rankitect.study.staged import measured_by
-from rankitect.training.supernet_search import SupernetConfig, SupernetSearch
+from rankitect.contracts import Proposal
+from rankitect.methods.aims import Aims
+from rankitect.methods.moves import Moves
+from rankitect.methods.staged import measured_by
+from rankitect.methods.supernet_search import SupernetConfig, SupernetSearch
 
 if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
+    from rankitect.contracts import Session
     from rankitect.graph import Architecture
-    from rankitect.study.contracts import Session
-    from rankitect.study.join import Parts
 
 __all__ = ["Sampled"]
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from rankitect.study.aims import Aims
-from rankitect.study.moves import Moves
-from rankitect.study.staged import measured_by
-from rankitect.training.supernet_search import SupernetConfig, SupernetSearch
+from rankitect.methods.aims import Aims
+from rankitect.methods.moves import Moves
+from rankitect.methods.staged import measured_by
+from rankitect.methods.supernet_search import SupernetConfig, SupernetSearch
 
 if TYPE_CHECKING:
-    from rankitect.study.join import Parts
+    from rankitect.config.parts import Parts
 
 __all__ = ["SiGeo"]
 

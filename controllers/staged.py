@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
+from rankitect.contracts import Spent
 from rankitect.controllers.bayesian import Bayesian
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError
-from rankitect.graph.names import nearest
-from rankitect.graph.repeats import longest_row, running
-from rankitect.study.aims import covering
-from rankitect.study.moves import Moves, within
-from rankitect.study.records import Spent
+from rankitect.methods.aims import covering
+from rankitect.methods.moves import Moves, within
+from rankitect.space.names import nearest
+from rankitect.space.repeats import longest_row, running
 
 if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
+    from rankitect.contracts import Session, Trial
     from rankitect.graph import Architecture
-    from rankitect.study.contracts import Session
-    from rankitect.study.join import Parts
-    from rankitect.study.records import Trial
 
 __all__ = ["Staged", "skips_in_a_row"]
 

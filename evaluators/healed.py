@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.study.records import Measurement, Metric, MetricSpec, Spent
+from rankitect.contracts import Measurement, Metric, MetricSpec, Spent
 
 if TYPE_CHECKING:
-    from rankitect.domains.language import Language
+    from rankitect.config.parts import Parts
+    from rankitect.contracts import TrialContext
     from rankitect.graph import Architecture
     from rankitect.models.supernet import Standalone
-    from rankitect.study.contracts import TrialContext
-    from rankitect.study.join import Parts
+    from rankitect.tasks.language.task import Language
     from rankitect.training.optimizer import StepReport
 
 __all__ = ["Healed"]

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.study.records import Measurement, Metric, MetricSpec, Spent
+from rankitect.contracts import Measurement, Metric, MetricSpec, Spent
 
 if TYPE_CHECKING:
-    from rankitect.domains.language import Language
+    from rankitect.config.parts import Parts
+    from rankitect.contracts import TrialContext
     from rankitect.graph import Architecture
-    from rankitect.study.contracts import TrialContext
-    from rankitect.study.join import Parts
+    from rankitect.tasks.language.task import Language
 
 __all__ = ["Inherited"]
 

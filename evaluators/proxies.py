@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.study.records import Measurement, Metric, MetricSpec, Spent
+from rankitect.contracts import Measurement, Metric, MetricSpec, Spent
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from rankitect.config.parts import Parts
+    from rankitect.contracts import TrialContext
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.models.supernet import Supernet
-    from rankitect.study.contracts import TrialContext
-    from rankitect.study.join import Parts
 
 __all__ = ["SCORES", "Proxy"]
 

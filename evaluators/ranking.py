@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.study.records import Measurement, Metric, MetricSpec, Spent
+from rankitect.contracts import Measurement, Metric, MetricSpec, Spent
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from rankitect.domains.ranking import Ranking
+    from rankitect.config.parts import Parts
+    from rankitect.contracts import TrialContext
     from rankitect.graph import Architecture
-    from rankitect.study.contracts import TrialContext
-    from rankitect.study.join import Parts
-    from rankitect.tasks.ranking import RankingQuality
-    from rankitect.training.ranking import FitResult
+    from rankitect.metrics.ranking import RankingQuality
+    from rankitect.tasks.ranking.fit import FitResult
+    from rankitect.tasks.ranking.task import Ranking
 
 __all__ = ["Inherited", "Trained"]
 
@@ -31,7 +31,7 @@ def _trained(
     task: Ranking, architecture: Architecture, context: TrialContext, epochs: float | None
 ) -> tuple[nn.Module, FitResult | None]:
     """A model of an architecture, trained from scratch with early stopping; one with weights of its own as it is."""
-    from rankitect.training.ranking import fit
+    from rankitect.tasks.ranking.fit import fit
 
     model, ready = task.standalone(architecture, context.seed)
     if ready:
@@ -50,8 +50,8 @@ def _trained(
 def _refitted(
     task: Ranking, architecture: Architecture, context: TrialContext, result: FitResult
 ) -> tuple[nn.Module, int]:
-    """The model that would go live, and the rows that it was trained on: see `rankitect.training.ranking.refit`."""
-    from rankitect.training.ranking import refit
+    """The model that would go live, and the rows that it was trained on: see `rankitect.tasks.ranking.fit.refit`."""
+    from rankitect.tasks.ranking.fit import refit
 
     config = task.fit_config(architecture, context.seed)
     model, _ = task.standalone(architecture, context.seed)
@@ -99,8 +99,8 @@ class Trained:
 
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Train, measure, save."""
-        from rankitect.domains.ranking_models import save_losses, save_ranker
         from rankitect.models.supernet import Standalone
+        from rankitect.tasks.ranking.models import save_losses, save_ranker
 
         task, folder = self._task, context.folder
         model, result = _trained(task, architecture, context, None)

@@ -23,7 +23,7 @@ from rankitect.errors import ConfigError, RankitectError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rankitect.study.records import MetricSpec
+    from rankitect.contracts import MetricSpec
 
 __all__ = ["compare_methods", "compare_scores", "main"]
 
@@ -45,7 +45,7 @@ def _search(folder: Path, overrides: Sequence[str], baselines: bool = False) -> 
 
 
 def _objectives(summary: Any) -> list[MetricSpec]:
-    from rankitect.study.records import MetricSpec
+    from rankitect.contracts import MetricSpec
 
     return [MetricSpec(o.name, o.unit, o.direction, o.held_out) for o in summary.objectives]
 
@@ -67,7 +67,7 @@ def compare_methods(
     Raises:
         RankitectError: A search refuses its configuration.
     """
-    from rankitect.reports.methods import draw_progress, draw_trade_off, methods_table, read_run
+    from rankitect.reports.sections.methods import draw_progress, draw_trade_off, methods_table, read_run
 
     runs, objectives = [], None
     for seed in seeds:
@@ -132,7 +132,7 @@ def compare_scores(folder: Path, count: int, seed: int, overrides: Sequence[str]
     """
     import pandas as pd
 
-    from rankitect.reports.methods import correlation, values
+    from rankitect.reports.sections.methods import correlation, values
 
     base = ["controller=sampled", f"controller.samples={count}", f"seed={seed}", *overrides]
     result = _search(folder / "truth", [*base, "controller.by=final"])

@@ -24,8 +24,8 @@ from rankitect.errors import DiskError, RankitectError
 
 if TYPE_CHECKING:
     from rankitect.config import Resolved
+    from rankitect.config.parts import Parts
     from rankitect.study.folder import RunFolder
-    from rankitect.study.join import Parts
     from rankitect.study.stopping import StopSignal
     from rankitect.study.study import Outcome
     from rankitect.study.summary import Summary
@@ -164,8 +164,8 @@ def _run(
     *,
     quiet: bool,
 ) -> Result:
-    from rankitect.study.hiring import warm_up
-    from rankitect.study.join import build
+    from rankitect.config.parts import build
+    from rankitect.runners.factory import warm_up
     from rankitect.study.progress import Progress
     from rankitect.study.stopping import StopSignal
     from rankitect.training.host import configure_host
@@ -187,9 +187,9 @@ def _run(
 def _study(
     resolved: Resolved, folder: RunFolder, parts: Parts, command: str, stop: StopSignal, progress: Any
 ) -> Outcome:
+    from rankitect.runners.factory import runner_of
     from rankitect.study.checks import gated, named
     from rankitect.study.confirming import Confirmation
-    from rankitect.study.hiring import runner_of
     from rankitect.study.ledger import Budget
     from rankitect.study.outputs import Labels
     from rankitect.study.study import Limits, Study

@@ -16,8 +16,8 @@ from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Graph, SearchSpace, T, Wire, Zero
 
 if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
     from rankitect.models.checkpoints import LlamaConfig
-    from rankitect.study.join import Parts
 
 __all__ = ["POINTS", "MobileLLM", "from_backbone", "mobile_llm", "point"]
 

@@ -20,8 +20,8 @@ from rankitect.graph import Architecture, B, Block, Choice, Expr, Graph, SearchS
 from rankitect.search_spaces.ranking_parts import average, id_weights, multi, with_base
 
 if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
     from rankitect.data.ranking.features import Features
-    from rankitect.study.join import Parts
 
 __all__ = ["DENSE_OPS", "FIELD_OPS", "RankingBlocks", "ranking_blocks"]
 

@@ -24,8 +24,8 @@ from rankitect.graph import Architecture, B, Choice, Graph, SearchSpace, Wire
 from rankitect.search_spaces.ranking_parts import average, id_weights, multi, with_base
 
 if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
     from rankitect.data.ranking.features import Features
-    from rankitect.study.join import Parts
 
 __all__ = ["LOGIT_PARTS", "POINTS", "TOP_PARTS", "RankingEngineered", "point", "ranking_engineered"]
 

@@ -19,7 +19,7 @@ import rankitect
 from benchmarks.resume import MOMENTS, drill, finished
 from rankitect.data.assets import ASSETS
 from rankitect.search import main
-from tests.domains.tiny import own_cache
+from tests.tasks.language.tiny import own_cache
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ["space=mobile_llm", "preset=smoke", "runner.threads=1"]
@@ -106,7 +106,7 @@ def test_a_space_and_a_controller_of_a_users_own_package(tmp_path: Path) -> None
 from pydantic import BaseModel, ConfigDict
 
 from rankitect.search_spaces.mobile_llm import from_backbone
-from rankitect.study.contracts import Proposal
+from rankitect.contracts import Proposal
 
 
 class Narrow:

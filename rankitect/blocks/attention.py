@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from rankitect.graph import Block, Call, Elementwise, Expr, P, Param, Params, T, TensorType, as_expr
-from rankitect.graph.expr import ExprLike, minimum
+from rankitect.space.expr import ExprLike, minimum
 
 __all__ = ["GQA", "Rope", "SwiGLU", "attended"]
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Block, Call, Elementwise, Expr, Param, Params, TensorType, as_expr
-from rankitect.graph.expr import ExprLike
+from rankitect.space.expr import ExprLike
 
 __all__ = ["ACTIVATIONS", "Embed", "Linear", "Norm", "TiedHead"]
 

@@ -14,7 +14,7 @@ from rankitect.blocks.dense import ACTIVATIONS, _name
 from rankitect.blocks.vectors import check_act, padded, standardised
 from rankitect.errors import SpaceError
 from rankitect.graph import Block, Elementwise, Expr, Param, Params, TensorType, as_expr
-from rankitect.graph.expr import ExprLike
+from rankitect.space.expr import ExprLike
 
 __all__ = [
     "AsField",

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from rankitect.graph import Block, Call, Elementwise, Expr, Param, Params, TensorType
-from rankitect.graph.expr import ExprLike
+from rankitect.space.expr import ExprLike
 
 __all__ = ["FM", "Bilinear", "Cross", "Dot", "LowRankCross"]
 

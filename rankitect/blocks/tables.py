@@ -13,7 +13,7 @@ import torch
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Block, Expr, Param, Params, TensorType, as_expr
-from rankitect.graph.expr import ExprLike
+from rankitect.space.expr import ExprLike
 
 __all__ = ["Tables", "columns_of"]
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from rankitect.blocks.dense import ACTIVATIONS
 from rankitect.errors import SpaceError
 from rankitect.graph import Block, Elementwise, Expr, Param, Params, TensorType, as_expr
-from rankitect.graph.expr import ExprLike
+from rankitect.space.expr import ExprLike
 
 __all__ = [
     "Activation",

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from rankitect.production.settings import ExperimentConfig, GateConfig
-
-if TYPE_CHECKING:
-    from rankitect.training import distill as training
 
 __all__ = [
     "BudgetConfig",
@@ -71,31 +68,6 @@ class HealConfig(_Strict):
     betas: tuple[float, float] = Field(default=(0.9, 0.95), description="AdamW's averaging")
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's weight decay, matrices only")
     clip: float | None = Field(default=1.0, gt=0, description="largest gradient norm; null does not clip")
-
-    def settings(self, seed: int = 0) -> training.HealConfig:
-        """The same for `rankitect.training.distill` (which imports torch)."""
-        from rankitect.training.distill import HealConfig as Settings
-        from rankitect.training.optimizer import OptimizerConfig
-
-        optimizer = OptimizerConfig(
-            lr=self.lr,
-            schedule=self.schedule,
-            warmup=self.warmup,
-            final_lr=self.final_lr,
-            betas=self.betas,
-            weight_decay=self.weight_decay,
-            clip=self.clip,
-        )
-        return Settings(
-            tokens=self.tokens,
-            batch=self.batch,
-            context=self.context,
-            k=self.k,
-            ce_weight=self.ce_weight,
-            temperature=self.temperature,
-            optimizer=optimizer,
-            seed=seed,
-        )
 
 
 class BudgetConfig(_Strict):

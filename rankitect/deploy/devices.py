@@ -14,6 +14,7 @@ from rankitect.deploy.parts import Part, Workload
 if TYPE_CHECKING:
     import torch
 
+    from rankitect.config.parts import Parts
     from rankitect.data.tokenizer import Tokenizer
     from rankitect.deploy.android import Android
     from rankitect.deploy.host import Host
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from rankitect.deploy.timing import Timing
     from rankitect.graph import SearchSpace
     from rankitect.models.supernet import Standalone
-    from rankitect.study.join import Parts
 
 __all__ = ["AnalyticDevice", "AndroidDevice", "HostDevice"]
 

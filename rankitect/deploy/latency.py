@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rankitect.contracts import Metric, MetricSpec
 from rankitect.deploy.latency_model import LatencyModel, space_filling
 from rankitect.deploy.parts import Part, Workload, parts_of
 from rankitect.errors import DeployError
-from rankitect.graph.expr import as_expr
-from rankitect.graph.repeats import running
-from rankitect.graph.tables import Table, Tables, joint_grid
 from rankitect.models.plan import make_plan
-from rankitect.study.records import Metric, MetricSpec
+from rankitect.space.expr import as_expr
+from rankitect.space.repeats import running
+from rankitect.space.tables import Table, Tables, joint_grid
 
 if TYPE_CHECKING:
     from rankitect.deploy.timing import Timing

@@ -179,7 +179,7 @@ class Meter:
         return answer
 
     def _line(self, process: subprocess.Popen[str]) -> str:
-        from rankitect.study.contracts import StopRequested
+        from rankitect.contracts import StopRequested
 
         assert process.stdout is not None
         with selectors.DefaultSelector() as selector:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, dataclass_transform
 
 from rankitect.errors import SpaceError
-from rankitect.graph.expr import Expr, ExprLike, as_expr
 from rankitect.graph.types import TensorType
+from rankitect.space.expr import Expr, ExprLike, as_expr
 
 if TYPE_CHECKING:
     import torch

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from rankitect.graph.expr import Expr, as_expr
 from rankitect.graph.graph import Graph
 from rankitect.graph.liveness import Liveness
+from rankitect.space.expr import Expr, as_expr
 
 __all__ = ["COSTS", "FLOAT_BYTES", "cost_expression"]
 

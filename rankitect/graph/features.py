@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from rankitect.graph.architecture import Architecture
-    from rankitect.graph.choices import Choice
     from rankitect.graph.space import SearchSpace
+    from rankitect.space.architecture import Architecture
+    from rankitect.space.choices import Choice
 
 __all__ = ["feature_names", "features"]
 

@@ -11,12 +11,12 @@ import networkx as nx
 
 from rankitect.errors import SpaceError
 from rankitect.graph.block import Block, Input, Sum, Zero, Zeros
-from rankitect.graph.choices import Choice, ChoiceValue
-from rankitect.graph.expr import Expr, ExprLike, as_expr
-from rankitect.graph.names import nearest
 from rankitect.graph.nodes import ONE, Edge, Node, Rule, Wire
 from rankitect.graph.settle import settle
 from rankitect.graph.types import TensorType, parse_ports, unify
+from rankitect.space.choices import Choice, ChoiceValue
+from rankitect.space.expr import Expr, ExprLike, as_expr
+from rankitect.space.names import nearest
 
 __all__ = ["Edge", "Graph", "Node", "Rule", "Wire"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rankitect.errors import SpaceError
-from rankitect.graph.expr import Expr, any_of, as_expr
 from rankitect.graph.graph import Edge, Graph, Node
+from rankitect.space.expr import Expr, any_of, as_expr
 
 __all__ = ["Liveness", "liveness"]
 

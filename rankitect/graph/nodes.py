@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rankitect.graph.block import Block, Param, Sum
-from rankitect.graph.expr import Expr, as_expr
 from rankitect.graph.types import TensorType
+from rankitect.space.expr import Expr, as_expr
 
 if TYPE_CHECKING:
     from rankitect.graph.graph import Graph

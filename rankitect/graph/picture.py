@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rankitect.graph.block import Input, Sum, Zeros
-from rankitect.graph.choices import Choice
-from rankitect.graph.expr import Expr
 from rankitect.graph.nodes import Node
-from rankitect.graph.tables import Batch
 from rankitect.graph.types import TensorType
+from rankitect.space.choices import Choice
+from rankitect.space.expr import Expr
+from rankitect.space.tables import Batch
 
 if TYPE_CHECKING:
-    from rankitect.graph.architecture import Architecture
     from rankitect.graph.space import SearchSpace
+    from rankitect.space.architecture import Architecture
 
 __all__ = ["PictureEdge", "PictureNode", "picture"]
 

@@ -11,13 +11,13 @@ from scipy.optimize import minimize_scalar
 
 from rankitect.errors import SpaceError
 from rankitect.graph.cost import COSTS
-from rankitect.graph.counting import Elimination, eliminate
-from rankitect.graph.names import nearest
-from rankitect.graph.tables import Table, Tables
+from rankitect.space.counting import Elimination, eliminate
+from rankitect.space.names import nearest
+from rankitect.space.tables import Table, Tables
 
 if TYPE_CHECKING:
-    from rankitect.graph.architecture import Architecture
     from rankitect.graph.space import SearchSpace
+    from rankitect.space.architecture import Architecture
 
 __all__ = ["crossover", "mutate", "neighbours", "sample_columns"]
 

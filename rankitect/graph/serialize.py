@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rankitect.errors import SpaceError
-from rankitect.graph.architecture import Architecture
 from rankitect.graph.block import Block, Input, Zeros
-from rankitect.graph.choices import Choice
-from rankitect.graph.expr import Expr
 from rankitect.graph.graph import Edge, Graph, Node, Rule
 from rankitect.graph.types import TensorType, parse_ports, unify
+from rankitect.space.architecture import Architecture
+from rankitect.space.choices import Choice
+from rankitect.space.expr import Expr
 
 if TYPE_CHECKING:
     from rankitect.graph.space import SearchSpace

@@ -10,8 +10,8 @@ import numpy as np
 
 from rankitect.errors import SpaceError
 from rankitect.graph.nodes import Wire
-from rankitect.graph.tables import MAX_TABLE, Batch, joint_grid
 from rankitect.graph.types import Ports
+from rankitect.space.tables import MAX_TABLE, Batch, joint_grid
 
 if TYPE_CHECKING:
     from rankitect.graph.graph import Graph

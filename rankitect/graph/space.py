@@ -11,15 +11,15 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from rankitect.errors import SpaceError
-from rankitect.graph.architecture import Architecture
-from rankitect.graph.choices import Choice
 from rankitect.graph.cost import COSTS, cost_expression
-from rankitect.graph.counting import Elimination, eliminate
-from rankitect.graph.expr import Expr
 from rankitect.graph.graph import Graph
 from rankitect.graph.liveness import Liveness, liveness
-from rankitect.graph.names import nearest
-from rankitect.graph.tables import Batch, Table, Tables, tabulate
+from rankitect.space.architecture import Architecture
+from rankitect.space.choices import Choice
+from rankitect.space.counting import Elimination, eliminate
+from rankitect.space.expr import Expr
+from rankitect.space.names import nearest
+from rankitect.space.tables import Batch, Table, Tables, tabulate
 
 __all__ = ["SearchSpace", "Size"]
 

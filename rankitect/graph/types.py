@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from rankitect.errors import SpaceError
-from rankitect.graph.expr import Expr, ExprLike, as_expr, sym
+from rankitect.space.expr import Expr, ExprLike, as_expr, sym
 
 __all__ = ["B", "P", "T", "TensorType", "parse_ports", "unify"]
 

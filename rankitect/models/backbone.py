@@ -14,11 +14,11 @@ import torch
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, SearchSpace
-from rankitect.graph.choices import ChoiceValue
 from rankitect.models.checkpoints import LlamaCheckpoint, LlamaConfig
 from rankitect.models.importance import Statistics, unit_scores
 from rankitect.models.refit import Refit
 from rankitect.models.supernet import Standalone, Supernet
+from rankitect.space.choices import ChoiceValue
 
 __all__ = ["Backbone", "Orders", "largest", "llama_tensors", "rank"]
 

@@ -17,7 +17,7 @@ from torch import nn
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, Block, Edge, Expr, SearchSpace
 from rankitect.graph.block import Input, Zeros
-from rankitect.graph.tables import Batch, upper_bound
+from rankitect.space.tables import Batch, upper_bound
 
 __all__ = [
     "LinearReading",

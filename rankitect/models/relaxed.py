@@ -16,9 +16,9 @@ from torch import nn
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, Edge, Expr, SearchSpace
-from rankitect.graph.tables import Batch, Tables, joint_grid, tabulate
 from rankitect.models.plan import LinearReading, Owner, Step, bounds, looked_up, relaxed_plan, run_plan
 from rankitect.models.supernet import Supernet
+from rankitect.space.tables import Batch, Tables, joint_grid, tabulate
 
 __all__ = ["Mixture", "RelaxedSupernet", "one_hot"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from rankitect.metrics.intervals import Estimate, mean_estimate, seeded_estimate
+from rankitect.metrics.ranking_metrics import log_losses, sigmoid
 from rankitect.production.evidence import Evidence
-from rankitect.tasks.intervals import Estimate, mean_estimate, seeded_estimate
-from rankitect.tasks.ranking_metrics import log_losses, sigmoid
 
 __all__ = ["Agreement", "Bucket", "Calibration", "agreement", "calibration", "calibration_ratio"]
 

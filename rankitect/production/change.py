@@ -3,7 +3,7 @@
 The relative change of normalized entropy is that of the mean log-loss, as both models are divided by the entropy of
 the same rows. It is found in the logarithm, as perplexity's is, so that no interval reaches below -100%. Its error is
 that of a ratio of means (delta method), robust to clusters of rows that are alike, with the spread over training seeds
-on top (`rankitect.tasks.intervals`).
+on top (`rankitect.metrics.intervals`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rankitect.metrics.intervals import Estimate, mean_estimate, seeded_estimate
 from rankitect.production.evidence import Evidence, Slicing
-from rankitect.tasks.intervals import Estimate, mean_estimate, seeded_estimate
 
 __all__ = ["Change", "SliceChange", "change", "changes_by_slice", "changes_by_time", "heterogeneity"]
 

@@ -25,7 +25,7 @@ def write_report(folder: Path | str, baseline: str | None = None, candidate: str
         RunFolderError: The folder is not a run folder, or its summary or table of trials is damaged; or it has no
             such baseline or candidate.
     """
-    # Imported on use: `rankitect.reports.graph_picture` is also called by light code that needs no template engine.
+    # Imported on use: `reports.figures.graph_picture` is also called by light code that needs no template engine.
     from rankitect.reports.page import write_report as write
 
     return write(Path(folder), baseline, candidate)

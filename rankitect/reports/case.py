@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rankitect.errors import RunFolderError
+from rankitect.metrics.intervals import around
 from rankitect.production.calibration import calibration_ratio
 from rankitect.production.change import Change, SliceChange, change, changes_by_slice
 from rankitect.production.evidence import Evidence
@@ -16,7 +17,6 @@ from rankitect.production.settings import GateConfig
 from rankitect.reports.comparison import Comparison, Roles
 from rankitect.reports.reading import Baseline, Candidate, Metric, Run
 from rankitect.study.summary import candidate_of
-from rankitect.tasks.intervals import around
 
 __all__ = ["Case", "case_of"]
 

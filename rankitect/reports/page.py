@@ -14,21 +14,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from rankitect.errors import RunFolderError
-from rankitect.reports.anytime import anytime_card
 from rankitect.reports.cards import JSON, Card
 from rankitect.reports.case import case_of
 from rankitect.reports.comparison import Comparison, How, Point, Roles, compare, points_of, roles_of, standing
-from rankitect.reports.health import health_card
-from rankitect.reports.importance import importance_card
-from rankitect.reports.latency import latency_cards
 from rankitect.reports.numbers import as_value, compact, plural, readable_name, signed_percent
-from rankitect.reports.production import launch_card, quality_card
-from rankitect.reports.production_plan import cost_card, experiment_card, model_card, rollout_card
-from rankitect.reports.production_rows import agreement_card, calibration_card, drift_card, slices_card
 from rankitect.reports.reading import Run, load_run
 from rankitect.reports.reproduction import Check, compared, reproduction_of
-from rankitect.reports.sections import candidates_card, front_card, picture_card, verdict_card
-from rankitect.reports.spending import ledger_card, reproduce_card, totals_of
+from rankitect.reports.sections.anytime import anytime_card
+from rankitect.reports.sections.health import health_card
+from rankitect.reports.sections.importance import importance_card
+from rankitect.reports.sections.latency import latency_cards
+from rankitect.reports.sections.production import launch_card, quality_card
+from rankitect.reports.sections.production_plan import cost_card, experiment_card, model_card, rollout_card
+from rankitect.reports.sections.production_rows import agreement_card, calibration_card, drift_card, slices_card
+from rankitect.reports.sections.search import candidates_card, front_card, picture_card, verdict_card
+from rankitect.reports.sections.spending import ledger_card, reproduce_card, totals_of
 from rankitect.reports.trials import measured
 
 __all__ = ["Content", "Tile", "content_of", "verified", "write_report"]

@@ -1,38 +1,5 @@
-"""Studies: trials, their store, resume, the ledger, and the contracts that plug-ins keep.
+"""Studies: trials and their store, resuming, the ledger of what was spent, run folders and what is written into them.
 
-What a plug-in needs is here; the rest is in the modules (`study`, `store`, `summary` …).
+Here belongs whatever makes a search survive and be accounted for. How an architecture is proposed is a controller's
+matter, how it is measured an evaluator's, where it is measured a runner's. The way in is `study.Study`.
 """
-
-from rankitect.study.contracts import (
-    Baseline,
-    Controller,
-    Evaluator,
-    Exporter,
-    Measurement,
-    Metric,
-    MetricSpec,
-    Proposal,
-    Session,
-    Spent,
-    StopRequested,
-    Trial,
-    TrialContext,
-    replay,
-)
-
-__all__ = [
-    "Baseline",
-    "Controller",
-    "Evaluator",
-    "Exporter",
-    "Measurement",
-    "Metric",
-    "MetricSpec",
-    "Proposal",
-    "Session",
-    "Spent",
-    "StopRequested",
-    "Trial",
-    "TrialContext",
-    "replay",
-]

@@ -6,9 +6,9 @@ import random
 import sys
 from collections.abc import Mapping, Sequence
 
+from rankitect.contracts import Baseline, Measurement, MetricSpec
 from rankitect.errors import ConfigError
 from rankitect.production.settings import SPECIAL_METRICS, GateConfig
-from rankitect.study.records import Baseline, Measurement, MetricSpec
 
 __all__ = ["gated", "in_words", "named", "objectives", "one_line", "problem", "seed_everything"]
 

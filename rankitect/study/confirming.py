@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rankitect.contracts import MetricSpec, Proposal, Trial
 from rankitect.study.pareto import candidates, pareto_front
-from rankitect.study.records import MetricSpec, Proposal, Trial
 
 __all__ = ["CONFIRM", "Confirmation", "wanted"]
 

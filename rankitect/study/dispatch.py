@@ -11,12 +11,11 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from rankitect.contracts import StopRequested, Trial
 from rankitect.study.checks import in_words
 from rankitect.study.confirming import CONFIRM
-from rankitect.study.contracts import StopRequested
 from rankitect.study.ledger import BASELINES, CONFIRMED, TRIALS
-from rankitect.study.records import Trial
-from rankitect.study.runners import Done, Job, Runner
+from rankitect.study.runner import Done, Job, Runner
 
 if TYPE_CHECKING:
     from rankitect.study.folder import RunFolder

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rankitect.study.records import Spent
+from rankitect.contracts import Spent
 
 if TYPE_CHECKING:
     from rankitect.study.store import Store

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rankitect.contracts import Measurement, Metric, MetricSpec
 from rankitect.study.files import copy_or_link, write_atomic
 from rankitect.study.pareto import Candidate, baselines, candidates, pareto_front
-from rankitect.study.records import Measurement, Metric, MetricSpec
 from rankitect.study.summary import (
     BaselineSummary,
     CandidateSummary,
@@ -25,9 +25,8 @@ from rankitect.study.summary import (
 )
 
 if TYPE_CHECKING:
-    from rankitect.study.contracts import Exporter
+    from rankitect.contracts import Baseline, Exporter
     from rankitect.study.folder import RunFolder
-    from rankitect.study.records import Baseline
     from rankitect.study.store import Store
 
 __all__ = ["Labels", "Outputs"]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rankitect.study.records import Measurement, Metric, MetricSpec, Trial
+from rankitect.contracts import Measurement, Metric, MetricSpec, Trial
 
 __all__ = ["Candidate", "baselines", "candidates", "merge", "pareto_front"]
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.study.contracts import StopRequested
+from rankitect.contracts import Spent, StopRequested, Trial
 from rankitect.study.ledger import PREPARE, Ledger
-from rankitect.study.records import Spent, Trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +53,7 @@ class Scalars:
 
 
 class StudySession:
-    """The study's implementation of `rankitect.study.contracts.Session`."""
+    """The study's implementation of `rankitect.contracts.Session`."""
 
     def __init__(
         self,

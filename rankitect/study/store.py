@@ -19,9 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+from rankitect.contracts import ArchitectureLike, Measurement, Proposal, Spent, Trial, TrialState
 from rankitect.errors import RunFolderError
 from rankitect.study.confirming import CONFIRM
-from rankitect.study.records import ArchitectureLike, Measurement, Proposal, Spent, Trial, TrialState
 
 __all__ = ["SCHEMA_VERSION", "Store"]
 

@@ -10,25 +10,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rankitect.contracts import Baseline, Proposal, Spent, StopRequested, Trial
 from rankitect.errors import ConfigError
 from rankitect.study.checks import objectives as resolve_objectives
 from rankitect.study.confirming import CONFIRM, Confirmation, wanted
-from rankitect.study.contracts import StopRequested
 from rankitect.study.dispatch import Dispatch, stage_of
 from rankitect.study.files import explain_disk_trouble
 from rankitect.study.ledger import Budget, Ledger
 from rankitect.study.outputs import Labels, Outputs
 from rankitect.study.progress import Progress
-from rankitect.study.records import Baseline, Proposal, Spent, Trial
-from rankitect.study.runners import Inline
+from rankitect.study.runner import Inline
 from rankitect.study.session import Scalars, StudySession
 from rankitect.study.store import Store
 
 if TYPE_CHECKING:
     from rankitect.config.schema import RunnerConfig
-    from rankitect.study.contracts import Controller, Evaluator, Exporter
+    from rankitect.contracts import Controller, Evaluator, Exporter
     from rankitect.study.folder import RunFolder
-    from rankitect.study.runners import Runner
+    from rankitect.study.runner import Runner
     from rankitect.study.summary import Summary
 
 __all__ = ["Limits", "Outcome", "Study"]

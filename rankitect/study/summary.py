@@ -17,8 +17,8 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from rankitect.contracts import Direction, Trial
 from rankitect.errors import RunFolderError
-from rankitect.study.records import Direction, Trial
 
 __all__ = [
     "BaselineSummary",

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from rankitect.data.assets import cache_root, write_atomically
 from rankitect.errors import TrainingError
-from rankitect.tasks.language import LanguageTask
-from rankitect.tasks.losses import SparseTargets, cross_entropy, kl_divergence, sparse_kl_divergence, top_targets
+from rankitect.metrics.language import LanguageTask
+from rankitect.metrics.losses import SparseTargets, cross_entropy, kl_divergence, sparse_kl_divergence, top_targets
 from rankitect.training.loop import TrainConfig, TrainResult, step_seed, train
 from rankitect.training.optimizer import OptimizerConfig, StepReport
 from rankitect.training.parallel import peers

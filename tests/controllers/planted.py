@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from rankitect.blocks import Linear
+from rankitect.contracts import Measurement, Metric, MetricSpec, Trial
 from rankitect.graph import B, Graph, SearchSpace, Zero
+from rankitect.methods.aims import Aims
+from rankitect.methods.moves import Moves
 from rankitect.models.supernet import Supernet, build
-from rankitect.study.aims import Aims
-from rankitect.study.contracts import Measurement, Metric, MetricSpec, Trial
-from rankitect.study.moves import Moves
 
 PLACES = 5
 QUALITY, COST = MetricSpec("loss", "nat", "min"), MetricSpec("flops", "FLOP", "min")

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from rankitect.contracts import Trial
 from rankitect.controllers.bayesian import Bayesian
 from rankitect.controllers.bayesian_model import Acquisition
 from rankitect.controllers.bayesian_process import process, readings
 from rankitect.errors import ConfigError
-from rankitect.study.aims import hypervolume
-from rankitect.study.contracts import Trial
+from rankitect.methods.aims import hypervolume
 from tests.controllers import planted
 from tests.controllers.planted import COST, QUALITY, SPACE, Task
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.domains.tiny import own_cache, parts_of, proposed, study
+from tests.tasks.language.tiny import own_cache, parts_of, proposed, study
 
 CONTROLLERS = sorted(p.stem for p in (Path(__file__).parents[2] / "configs" / "controller").glob("*.yaml"))
 if find_spec("botorch") is None:  # an optional part

@@ -19,9 +19,9 @@ from rankitect.blocks import Linear
 from rankitect.controllers.dnas import DNAS, STATE
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.graph import B, Graph, SearchSpace, Zero
+from rankitect.methods.moves import Moves
 from rankitect.models.supernet import Supernet
-from rankitect.study.moves import Moves
-from tests.domains.tiny import own_cache, parts_of, proposed, study
+from tests.tasks.language.tiny import own_cache, parts_of, proposed, study
 
 SMALL = ("controller=dnas", "controller.checkpoint_every=2")
 

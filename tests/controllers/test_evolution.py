@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from rankitect.contracts import Measurement, Metric, MetricSpec, Trial
 from rankitect.controllers.evolution import Evolution
-from rankitect.study.aims import Aims, crowding, fronts, ranking
-from rankitect.study.contracts import Measurement, Metric, MetricSpec, Trial
-from rankitect.study.staged import finalists
+from rankitect.methods.aims import Aims, crowding, fronts, ranking
+from rankitect.methods.staged import finalists
 from tests.controllers import planted
 from tests.controllers.planted import COST, QUALITY, SPACE, Task
 
@@ -60,7 +60,7 @@ def test_it_finds_more_than_random_draws() -> None:
 
 
 def test_with_two_objectives_its_front_covers_more() -> None:
-    from rankitect.study.aims import hypervolume
+    from rankitect.methods.aims import hypervolume
 
     corner = (3.5, 700.0)
 
@@ -101,7 +101,7 @@ def test_failures_are_no_parents() -> None:
 
 
 def test_it_begins_with_what_the_space_knows_within_the_constraints() -> None:
-    from rankitect.study.moves import Moves
+    from rankitect.methods.moves import Moves
 
     space = planted.planted()
     drawn = list(dict.fromkeys(space.sample_many(6, 1)))

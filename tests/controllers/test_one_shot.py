@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from rankitect.blocks import Linear
+from rankitect.contracts import Measurement, Metric, MetricSpec, StopRequested, TrialContext
 from rankitect.controllers.one_shot import OneShot
 from rankitect.controllers.sigeo import SiGeo
 from rankitect.graph import B, Graph, SearchSpace
-from rankitect.study.contracts import Measurement, Metric, MetricSpec, StopRequested, TrialContext
-from rankitect.study.moves import Moves
-from rankitect.training.final_layer import FinalLayerTuned, final_parameters
-from rankitect.training.shared_weights import likeness
-from rankitect.training.supernet_search import STATE, Paths, SupernetConfig
+from rankitect.methods.final_layer import FinalLayerTuned, final_parameters
+from rankitect.methods.moves import Moves
+from rankitect.methods.shared_weights import likeness
+from rankitect.methods.supernet_search import STATE, Paths, SupernetConfig
 from tests.controllers import planted
 from tests.controllers.planted import COST, QUALITY, SPACE, Regression
 

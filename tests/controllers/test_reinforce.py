@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from rankitect.contracts import StopRequested
 from rankitect.controllers.reinforce import STATE, Reinforce, paired_reward
 from rankitect.controllers.reinforce_policy import Policy, Record, advantages
-from rankitect.study.contracts import StopRequested
-from rankitect.training.cost_target import CostTarget
+from rankitect.methods.cost_target import CostTarget
 from tests.controllers import planted
 from tests.controllers.planted import COST, QUALITY, SPACE, Regression, Task
 

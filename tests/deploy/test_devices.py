@@ -160,7 +160,7 @@ def test_no_adb_and_another_phone(phone):
 
 
 def test_learning_stops_when_asked_and_begins_again(space):
-    from rankitect.study.contracts import StopRequested
+    from rankitect.contracts import StopRequested
 
     latency, calls, told = analytic(measurements=14).latency(space), [], []
 

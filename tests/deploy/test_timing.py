@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from rankitect.contracts import StopRequested
 from rankitect.deploy.host import Host
 from rankitect.deploy.lowering import lower
 from rankitect.deploy.parts import Workload, parts_of
 from rankitect.deploy.timing import Meter, Reference, TimingSettings
 from rankitect.errors import DeployError
-from rankitect.study.contracts import StopRequested
 from tests.deploy.tiny import model
 
 pytestmark = pytest.mark.slow

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from rankitect.study.contracts import Measurement, StopRequested, TrialContext
-from tests.domains.tiny import own_cache, parts_of
+from rankitect.contracts import Measurement, StopRequested, TrialContext
+from tests.tasks.language.tiny import own_cache, parts_of
 
 
 @pytest.fixture(scope="module")

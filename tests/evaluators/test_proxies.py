@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from rankitect.contracts import TrialContext
 from rankitect.errors import TrainingError
 from rankitect.evaluators import proxy_scores as scores
 from rankitect.evaluators.proxies import SCORES, Proxy
-from rankitect.study.contracts import TrialContext
 from tests.controllers.planted import SPACE, Regression
 
 

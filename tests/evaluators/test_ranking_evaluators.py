@@ -12,13 +12,13 @@ import torch
 from safetensors.numpy import load_file
 
 import rankitect
-from rankitect.domains.ranking_models import load_ranker
+from rankitect.contracts import Measurement, StopRequested, TrialContext
+from rankitect.methods.shared_weights import CoTraining
 from rankitect.models.supernet import build
-from rankitect.study.contracts import Measurement, StopRequested, TrialContext
-from rankitect.training.ranking import fit, refit
-from rankitect.training.shared_weights import CoTraining
-from tests.domains.tiny import own_cache
-from tests.domains.tiny_ranking import SMALL, ranking_parts
+from rankitect.tasks.ranking.fit import fit, refit
+from rankitect.tasks.ranking.models import load_ranker
+from tests.tasks.language.tiny import own_cache
+from tests.tasks.ranking.tiny import SMALL, ranking_parts
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,8 @@ from rankitect.graph import (
     Zero,
     all_of,
 )
-from rankitect.graph.expr import ExprLike
 from rankitect.search_spaces.mobile_llm import mobile_llm
+from rankitect.space.expr import ExprLike
 
 
 class DotInteract(Block):

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from rankitect.blocks import Linear, Norm
 from rankitect.errors import SpaceError
 from rankitect.graph import B, Choice, Expr, Graph, SearchSpace, Sum, T, Zero, all_of, any_of, as_expr, sym
-from rankitect.graph.tables import Batch
 from rankitect.models.relaxed import RelaxedSupernet, one_hot
 from rankitect.models.supernet import Supernet, build
+from rankitect.space.tables import Batch
 
 
 def demo() -> tuple[Graph, Any]:
@@ -203,7 +203,7 @@ def test_expressions_say_what_python_says(pair: tuple[Expr, Any], t: int) -> Non
     many = np.broadcast_to(np.asarray(expr.evaluate(Batch(CHOICES, columns, {"T": t}))), 12)
     assert list(many) == [value(expr, i % 4, i // 4, T=t) for i in rows]
     with pytest.MonkeyPatch.context() as patch:  # as arrays, which is else for long expressions
-        patch.setattr("rankitect.graph.expr.MANY_TERMS", 0)
+        patch.setattr("rankitect.space.expr.MANY_TERMS", 0)
         assert [value(expr, i % 4, i // 4, T=t) for i in rows] == list(many)
         again = expr.evaluate(Batch(CHOICES, columns, {"T": t}))
         assert list(np.broadcast_to(np.asarray(again), 12)) == list(many)

@@ -8,7 +8,7 @@ import pytest
 
 from rankitect.errors import SpaceError
 from rankitect.graph.picture import picture
-from rankitect.reports.graph_picture import draw_graph
+from rankitect.reports.figures.graph_picture import draw_graph
 from tests.graph.drawing import every_space
 from tests.graph.spaces import CASES
 

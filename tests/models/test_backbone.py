@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, SearchSpace
+from rankitect.metrics.losses import cross_entropy
 from rankitect.models.backbone import Backbone, Orders, largest, llama_tensors, rank
 from rankitect.models.checkpoints import LlamaCheckpoint, LlamaConfig, random_checkpoint
 from rankitect.models.importance import Statistics, gather
 from rankitect.models.relaxed import RelaxedSupernet, one_hot
 from rankitect.models.supernet import Supernet
 from rankitect.search_spaces.mobile_llm import from_backbone
-from rankitect.tasks.losses import cross_entropy
 from tests.models.reference import ReferenceLlama
 
 CONFIG = LlamaConfig(

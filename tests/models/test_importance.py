@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from rankitect.errors import SpaceError
+from rankitect.metrics.losses import cross_entropy
 from rankitect.models.backbone import largest, llama_tensors, rank
 from rankitect.models.checkpoints import LlamaCheckpoint, LlamaConfig, random_checkpoint
 from rankitect.models.importance import CRITERIA, Statistics, gather, unit_scores
 from rankitect.models.supernet import Supernet
 from rankitect.search_spaces.mobile_llm import from_backbone
-from rankitect.tasks.losses import cross_entropy
 
 CONFIG = LlamaConfig(vocab=256, d_model=24, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=8, ffn=20, context=64)
 DEAD_UNIT, DEAD_HEAD, IDENTITY_LAYER, DEAD_CHANNEL = 13, 2, 1, 5

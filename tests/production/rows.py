@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rankitect.metrics.ranking_metrics import log_losses, sigmoid
 from rankitect.production.evidence import Evidence, Slicing
-from rankitect.tasks.ranking_metrics import log_losses, sigmoid
 
 OURS, THEIRS = "a" * 64, "b" * 64
 

@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from rankitect.metrics.ranking_metrics import log_losses, sigmoid
 from rankitect.production.calibration import agreement, calibration, calibration_ratio
 from rankitect.production.evidence import Evidence
-from rankitect.tasks.ranking_metrics import log_losses, sigmoid
 from tests.production.rows import OURS, THEIRS, evidence
 
 

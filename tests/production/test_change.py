@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rankitect.metrics.ranking_metrics import RankingMetrics, log_losses
 from rankitect.production.calibration import calibration
 from rankitect.production.change import (
     FEWEST,
@@ -19,7 +20,6 @@ from rankitect.production.change import (
     slicing_of,
 )
 from rankitect.production.evidence import Evidence, Slicing
-from rankitect.tasks.ranking_metrics import RankingMetrics, log_losses
 from tests.production.rows import OURS, THEIRS, evidence
 
 

@@ -15,10 +15,10 @@ from torch import nn
 
 import rankitect
 from rankitect.baseline import main
-from rankitect.domains.registered import Registered
 from rankitect.errors import ConfigError, RunFolderError
 from rankitect.production.registry import Registry
 from rankitect.study.summary import CandidateSummary, Summary
+from rankitect.tasks.registered import Registered
 
 SMOKE = ["space=ranking_blocks", "controller=random", "preset=smoke", "runner.threads=1", "report.tensorboard=false"]
 POINT = {"space": "grid", "version": "1", "choices": {"x": 1}}

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from rankitect import compare
-from rankitect.reports.methods import MethodRun, corner, correlation, methods_table, progress, read_run, values
-from rankitect.study.contracts import MetricSpec, Spent
-from tests.domains.tiny import Quick, own_cache, parts_of, study
+from rankitect.contracts import MetricSpec, Spent
+from rankitect.reports.sections.methods import MethodRun, corner, correlation, methods_table, progress, read_run, values
+from tests.tasks.language.tiny import Quick, own_cache, parts_of, study
 
 TWO = [MetricSpec("loss", "nat", "min"), MetricSpec("cost", "FLOP", "min")]
 

@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankitect.errors import RankitectError
+from rankitect.methods.aims import hypervolume
 from rankitect.production.evidence import Evidence
-from rankitect.reports.architecture_picture import dropped_layers, grids_of
 from rankitect.reports.comparison import Point, Roles, compare
-from rankitect.reports.front import front_of
-from rankitect.reports.graph_layout import arrange
-from rankitect.reports.graph_picture import PictureEdge, PictureNode, draw_graph
+from rankitect.reports.figures.architecture_picture import dropped_layers, grids_of
+from rankitect.reports.figures.front import front_of
+from rankitect.reports.figures.graph_layout import arrange
+from rankitect.reports.figures.graph_picture import PictureEdge, PictureNode, draw_graph
+from rankitect.reports.figures.svg import log_ticks, ticks
 from rankitect.reports.numbers import (
     as_duration,
     as_percent,
@@ -31,10 +33,8 @@ from rankitect.reports.numbers import (
     signed_percent,
 )
 from rankitect.reports.reading import Objective
-from rankitect.reports.sections import safe_link
-from rankitect.reports.svg import log_ticks, ticks
+from rankitect.reports.sections.search import safe_link
 from rankitect.reports.trials import read_trials
-from rankitect.study.aims import hypervolume
 
 ROLES = Roles(Objective(name="perplexity"), Objective(name="block_flops"), None, 1.0, "share")
 LINE = [Point("u 50%", "baseline", 0.5, 40.0, "u"), Point("u 75%", "baseline", 0.75, 24.0, "u"),

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rankitect.metrics.ranking_metrics import log_losses, sigmoid
 from rankitect.production.evidence import Evidence, Slicing
 from rankitect.production.settings import GateConfig
 from rankitect.reports.cards import Status
 from rankitect.reports.case import Case
 from rankitect.reports.comparison import Point, Roles, compare
-from rankitect.reports.production import launch_card, quality_card
-from rankitect.reports.production_plan import cost_card, experiment_card
-from rankitect.reports.production_rows import agreement_card, calibration_card, slices_card
 from rankitect.reports.reading import Baseline, Candidate, Metric, Objective, Run, load_run
-from rankitect.tasks.ranking_metrics import log_losses, sigmoid
+from rankitect.reports.sections.production import launch_card, quality_card
+from rankitect.reports.sections.production_plan import cost_card, experiment_card
+from rankitect.reports.sections.production_rows import agreement_card, calibration_card, slices_card
 from tests.production.rows import OURS, THEIRS, evidence
 from tests.reports.example import CANDIDATES, fingerprint, pruned, write_example
 from tests.reports.test_latency import latencies

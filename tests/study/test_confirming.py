@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rankitect.contracts import Baseline, StopRequested
 from rankitect.study.confirming import CONFIRM, Confirmation
-from rankitect.study.contracts import Baseline, StopRequested
 from rankitect.study.summary import read_summary
 from tests.study.test_study import result, run, stored
 from tests.study.toys import Climber, Point, Quadratic

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import rankitect
+from rankitect.contracts import Proposal, TrialContext
 from rankitect.errors import ConfigError
-from rankitect.study.contracts import Proposal, TrialContext
-from rankitect.study.runners import Done, Job, measure
+from rankitect.study.runner import Done, Job, measure
 from rankitect.study.store import Store
 from rankitect.study.study import Limits
 from tests.study.test_study import result, run, stored

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from rankitect.contracts import Baseline, Proposal
 from rankitect.errors import ConfigError, DiskError, RunFolderError
-from rankitect.study.contracts import Baseline, Proposal
 from rankitect.study.folder import RunFolder
 from rankitect.study.ledger import Budget
 from rankitect.study.outputs import Labels

@@ -13,8 +13,17 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankitect.contracts import (
+    Baseline,
+    Measurement,
+    Metric,
+    MetricSpec,
+    Proposal,
+    Spent,
+    TrialContext,
+    replay,
+)
 from rankitect.errors import SpaceError
-from rankitect.study.contracts import Baseline, Measurement, Metric, MetricSpec, Proposal, Spent, TrialContext, replay
 
 
 @dataclass(frozen=True)

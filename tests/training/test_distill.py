@@ -10,8 +10,8 @@ from torch import nn
 from rankitect.data.text import Document
 from rankitect.data.tokenizer import ByteTokenizer
 from rankitect.errors import DataError, TrainingError
-from rankitect.tasks.language import LanguageTask
-from rankitect.tasks.losses import kl_divergence
+from rankitect.metrics.language import LanguageTask
+from rankitect.metrics.losses import kl_divergence
 from rankitect.training.distill import Distillation, HealConfig, TeacherTargets, heal, weights_fingerprint
 from rankitect.training.optimizer import OptimizerConfig
 

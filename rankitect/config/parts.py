@@ -1,0 +1,133 @@
+"""Joining the parts that a configuration names: the one place where a plug-in is made.
+
+A plug-in class says how it is made in a class method `from_config(config, parts)`, where `config` is its checked
+`Config` and `parts` holds what is made already, in the order task, space, device, evaluators, controller. A plain
+function is called with its keys. Optional methods and attributes that are looked for, on the task first and then on
+the space:
+`baselines(parts) -> list[Baseline]`, `exporter(parts) -> Exporter` and `check(parts)`, which raises a `RankitectError`
+for what can be known only now (a constraint that no architecture meets, too little text). A task's `upfront: Spent`
+is charged to every method before it starts.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rankitect.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rankitect.config import Plugin, Resolved
+    from rankitect.config.schema import SearchConfig
+    from rankitect.contracts import Baseline, Controller, Evaluator, Exporter
+
+__all__ = ["Parts", "build"]
+
+
+@dataclass
+class Parts:
+    """The parts of a search, as far as they are made.
+
+    Attributes:
+        config: The core's configuration: `heal`, `constraints`, `seed` and so on.
+        folder: The run folder, for parts that keep caches of their own in it.
+        say: Shows a sentence to the user.
+        names: Names of the parts for reports, by section.
+        task: What the model is for.
+        space: The search space.
+        evaluators: Evaluators by the key that proposals use: "final" and, if configured, "screen" and
+            "proxy".
+        controller: The search method.
+        device: Where latency is measured; None where it is not.
+        baselines: Models to compare with.
+        export: Writes more files for each candidate.
+        decode: Makes an architecture from its JSON.
+    """
+
+    config: SearchConfig
+    folder: Path
+    say: Callable[[str], None] = print
+    names: Mapping[str, str] = field(default_factory=dict)
+    task: Any = None
+    space: Any = None
+    evaluators: dict[str, Evaluator] = field(default_factory=dict)
+    controller: Controller | None = None
+    device: Any = None
+    baselines: list[Baseline] = field(default_factory=list)
+    export: Exporter | None = None
+    decode: Callable[[str], Any] | None = None
+
+    def of_task(self, name: str) -> Any:
+        """What a part needs of the task.
+
+        Raises:
+            ConfigError: The task is of another kind and has nothing of this name.
+        """
+        found = getattr(self.task, name, None)
+        if found is None:
+            space, task = (part.name or part.target for part in (self.config.space, self.config.task))
+            raise ConfigError(
+                f"space={space} and task={task} do not go together: the space is made for tasks with '{name}', which "
+                f"{type(self.task).__name__} has not. Leave task= out to take the space's own."
+            )
+        return found
+
+
+def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, *, measuring: bool = False) -> Parts:
+    """Make all parts of a search. This is where heavy packages are imported and assets fetched.
+
+    Args:
+        resolved: The checked configuration.
+        folder: The run folder.
+        say: Shows a sentence to the user.
+        measuring: Only what measures: no baselines or exporter, and a controller only where it changes evaluators.
+
+    Raises:
+        RankitectError: A part cannot be made from what the user gave.
+    """
+    plugins = resolved.plugins
+    parts = Parts(resolved.config, folder, say, {section: plugin.name for section, plugin in plugins.items()})
+    parts.task = _make(plugins["task"], parts)
+    parts.space = _make(plugins["space"], parts)
+    if "device" in plugins:
+        parts.device = _make(plugins["device"], parts)
+    for hook in (parts.task, parts.space):
+        if check := getattr(hook, "check", None):
+            check(parts)
+    for section in ("evaluator.screen", "evaluator.proxy", "evaluator.final"):
+        if section in plugins:
+            parts.evaluators[section.rpartition(".")[2]] = _make(plugins[section], parts)
+    parts.decode = _decoder(parts.space)
+    if measuring and not getattr(plugins["controller"].target, "wraps_evaluators", False):
+        return parts
+    parts.controller = _make(plugins["controller"], parts)
+    if measuring:
+        return parts
+    for hook in (parts.task, parts.space):
+        if not parts.baselines and (baselines := getattr(hook, "baselines", None)):
+            parts.baselines = list(baselines(parts))
+        if parts.export is None and (exporter := getattr(hook, "exporter", None)):
+            parts.export = exporter(parts)
+    return parts
+
+
+def _make(plugin: Plugin, parts: Parts) -> Any:
+    from_config = getattr(plugin.target, "from_config", None)
+    if from_config is not None:
+        return from_config(plugin.config, parts)
+    if inspect.isfunction(plugin.target):
+        return plugin.target(**{name: getattr(plugin.config, name) for name in type(plugin.config).model_fields})
+    return plugin.target(plugin.config)
+
+
+def _decoder(space: Any) -> Callable[[str], Any]:
+    """The space's own `decode`, for spaces that are not block graphs; else that of the graph's architectures."""
+    from rankitect.graph import Architecture, SearchSpace
+
+    if not isinstance(space, SearchSpace) and (own := getattr(space, "decode", None)):
+        return own
+    return Architecture.from_json

@@ -1,0 +1,121 @@
+"""What proposes architectures: a search method, and what it may use of the study it works for."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Protocol
+
+from rankitect.contracts.records import Proposal, Spent, Trial
+
+__all__ = ["Controller", "Session", "replay"]
+
+
+class Session(Protocol):
+    """What a controller may use of the study it works for."""
+
+    @property
+    def space(self) -> Any:
+        """The search space."""
+        ...
+
+    @property
+    def task(self) -> Any:
+        """The task."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The study's seed."""
+        ...
+
+    @property
+    def state_dir(self) -> Path:
+        """Folder for the controller's checkpoints, inside the run folder. Write files atomically."""
+        ...
+
+    @property
+    def logger(self) -> logging.Logger:
+        """Goes to log.txt."""
+        ...
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Finished trials in order of proposal, baselines included."""
+        ...
+
+    def charge(self, key: str, spent: Spent) -> None:
+        """Charge the ledger's stage "prepare". A later charge of the same key replaces the earlier, so that work
+        repeated after a crash is charged once; use a key per chunk of work, or one key with the total so far. The study
+        counts seconds itself and takes none from here."""
+        ...
+
+    def spent(self) -> Spent:
+        """What the search has spent so far, prepare and trials together, without baselines."""
+        ...
+
+    def remaining(self) -> float:
+        """Share of the budget that is left, in [0, 1]: the least over minutes, tokens and trials; 1 without limits."""
+        ...
+
+    def should_stop(self) -> bool:
+        """True when the user asked to stop. Save state, then call `check`."""
+        ...
+
+    def check(self) -> None:
+        """Raises: StopRequested when the user asked to stop."""
+        ...
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        """Show progress of prepare."""
+        ...
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        """Write a TensorBoard scalar."""
+        ...
+
+
+class Controller(Protocol):
+    """A search method. It never measures by itself what an evaluator can measure.
+
+    A controller that knows how many trials it will ask for may say so in an attribute `expected_trials`, for the
+    estimate of the time left.
+
+    A controller that can be asked again before it was told the results of earlier proposals may say so with a method
+    `waits() -> bool`: False lets the study ask ahead (`runner.ahead`), so that no worker is idle; results are still
+    told batch by batch, in the order of the asks. With it goes `reopen(trials)`, which a resumed run calls with what
+    had been asked for and not told. Without these, every batch is told before the next is asked for.
+
+    The order of calls, in a fresh run and in a resumed one: `prepare`, `recover` (resumed only), then `ask` and `tell`
+    in turn until `ask` returns an empty list or the budget ends. Proposals must be a function of the seed and of the
+    history alone, never of the clock, so that a resumed study goes on exactly as an undisturbed one would have.
+    """
+
+    def prepare(self, session: Session) -> None:
+        """Train or load what the method needs. Called at every start: finished work is found in `session.state_dir`."""
+        ...
+
+    def ask(self, n: int) -> list[Proposal]:
+        """Propose at most `n` architectures (fewer where the method works in rounds); an empty list ends the search."""
+        ...
+
+    def tell(self, trials: list[Trial]) -> None:
+        """The results of the last `ask`, all of them, in its order; failed and duplicate trials included."""
+        ...
+
+    def recover(self, trials: list[Trial]) -> None:
+        """Bring a fresh controller to the state after `trials` (whole batches, in order). `replay` does for most."""
+        ...
+
+
+def replay(controller: Controller, trials: list[Trial]) -> None:
+    """Recover by going through the history again: the same `ask` and `tell` for every batch.
+
+    The plain implementation of `Controller.recover`, right for every method whose `ask` is cheap and deterministic.
+    """
+    batches: dict[int, list[Trial]] = {}
+    for trial in trials:
+        batches.setdefault(trial.batch, []).append(trial)
+    for batch in sorted(batches):
+        controller.ask(batches[batch][0].asked)
+        controller.tell(batches[batch])

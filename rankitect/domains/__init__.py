@@ -1,1 +1,0 @@
-"""What a kind of model needs to be searched: data, task, pretrained weights, training and costs, joined."""

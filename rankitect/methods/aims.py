@@ -1,0 +1,170 @@
+"""What a search method minimises: the objectives of a study as one evaluator measures them, and their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rankitect.contracts import Measurement, MetricSpec, Trial
+from rankitect.study.checks import objectives
+
+if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
+
+__all__ = ["Aims", "covering", "crowding", "fronts", "hypervolume", "ranking"]
+
+
+@dataclass(frozen=True)
+class Aims:
+    """The objectives of a study, as a cheaper evaluator measures them.
+
+    The first objective is quality. An evaluator that does not measure it (a proxy) offers its own first metric instead;
+    further objectives that it does not measure are left out.
+
+    Attributes:
+        objectives: The study's objectives, quality first.
+        stand_in: The evaluator's own first metric.
+    """
+
+    objectives: tuple[MetricSpec, ...]
+    stand_in: MetricSpec
+
+    @classmethod
+    def of(cls, parts: Parts, evaluator: str) -> Aims:
+        """The objectives of a configuration for one of its evaluators ("screen", "proxy", "final").
+
+        Raises:
+            ConfigError: An objective that the final evaluator does not measure.
+        """
+        found = objectives(parts.config.evaluator.objectives, parts.evaluators["final"].metrics)
+        return cls(tuple(found), parts.evaluators[evaluator].metrics[0])
+
+    def specs(self, measurement: Measurement) -> list[MetricSpec]:
+        """The metrics of a measurement that count, quality first."""
+        found = [spec for spec in self.objectives if spec.name in measurement.metrics]
+        if found[:1] != list(self.objectives[:1]):
+            found.insert(0, self.stand_in)
+        return found
+
+    def costs(self, measurement: Measurement) -> list[float]:
+        """The values that count, each to be minimised, quality first."""
+        return [
+            (1.0 if spec.direction == "min" else -1.0) * measurement.metrics[spec.name].value
+            for spec in self.specs(measurement)
+        ]
+
+    def table(self, trials: Sequence[Trial]) -> np.ndarray:
+        """The costs of finished trials, float64 [n, objectives]; infinite where a trial failed."""
+        rows = [self.costs(t.measurement) if t.ok and t.measurement is not None else None for t in trials]
+        width = max((len(row) for row in rows if row is not None), default=1)
+        return np.asarray([row if row is not None else [np.inf] * width for row in rows], dtype=np.float64).reshape(
+            len(rows), width
+        )
+
+
+def fronts(costs: np.ndarray) -> np.ndarray:
+    """The number of the non-dominated front that each point is on, from 0 (Deb et al. 2002, fast sorting).
+
+    Args:
+        costs: To be minimised, float [n, objectives].
+
+    Returns:
+        int64 [n].
+    """
+    no_worse = (costs[:, None, :] <= costs[None, :, :]).all(-1)
+    better = (costs[:, None, :] < costs[None, :, :]).any(-1)
+    dominates = no_worse & better
+    rank, left = np.full(len(costs), -1, dtype=np.int64), np.ones(len(costs), dtype=bool)
+    for number in range(len(costs)):
+        now = left & ~(dominates & left[:, None]).any(0)
+        rank[now] = number
+        left &= ~now
+        if not left.any():
+            break
+    return rank
+
+
+def crowding(costs: np.ndarray) -> np.ndarray:
+    """How far the neighbours of each point of one front are (NSGA-II, Deb et al. 2002); infinite at the ends.
+
+    Args:
+        costs: float [n, objectives].
+
+    Returns:
+        float64 [n]; larger is lonelier.
+    """
+    found = np.zeros(len(costs))
+    for column in costs.T:
+        order = np.argsort(column, kind="stable")
+        low, high = column[order[0]], column[order[-1]]
+        found[order[[0, -1]]] = np.inf
+        if low < high < np.inf:
+            found[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / (high - low)
+    return found
+
+
+def ranking(costs: np.ndarray) -> np.ndarray:
+    """Positions from the best point to the worst: by front, then by crowding, then as given.
+
+    With one objective it is the order of its values.
+
+    Args:
+        costs: To be minimised, float [n, objectives].
+    """
+    rank, lonely = fronts(costs), np.zeros(len(costs))
+    for number in range(int(rank.max(initial=-1)) + 1):
+        lonely[rank == number] = crowding(costs[rank == number])
+    return np.lexsort((np.arange(len(costs)), -lonely, rank))
+
+
+def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
+    """The area that points dominate below a reference corner, both coordinates to be minimised.
+
+    Args:
+        points: Pairs to be minimised.
+        reference: The corner; what lies beyond it counts for nothing.
+
+    Returns:
+        The area, in the product of the two units.
+    """
+    area, ceiling = 0.0, reference[1]
+    for x, y in sorted(points):
+        if x < reference[0] and y < ceiling:
+            area += (reference[0] - x) * (ceiling - y)
+            ceiling = y
+    return area
+
+
+def covering(costs: np.ndarray, count: int) -> list[int]:
+    """A few points that stand for the front: each next one adds most to the hypervolume (greedy subset selection).
+
+    Volumes are those of logarithms where all values are positive, in the front's ranges, below a corner that is a tenth
+    of each range beyond the front. Where the front has fewer points, the next fronts give the rest.
+
+    Args:
+        costs: Two objectives to be minimised, float [n, 2].
+        count: How many at most.
+
+    Returns:
+        Positions, the first chosen first.
+    """
+    finite = np.isfinite(costs).all(1)
+    scaled = np.log(costs) if (costs[finite] > 0).all() else costs
+    chosen: list[int] = []
+    rank = fronts(costs)
+    for number in range(int(rank.max(initial=-1)) + 1):
+        members = [int(i) for i in np.nonzero((rank == number) & finite)[0]]
+        if not members:
+            continue
+        low, high = scaled[members].min(0), scaled[members].max(0)
+        points = {i: tuple((scaled[i] - low) / np.maximum(high - low, 1e-12)) for i in members}
+        taken: list[int] = []
+        while len(chosen) < count and len(taken) < len(members):
+            rest = [i for i in members if i not in taken]
+            area = {i: hypervolume([points[k] for k in (*taken, i)], (1.1, 1.1)) for i in rest}
+            taken.append(max(rest, key=lambda i: (area[i], -i)))
+            chosen.append(taken[-1])
+    return chosen

@@ -1,0 +1,82 @@
+"""Regularised evolution as a proposer: who is a parent, and how a child differs from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from rankitect.methods.aims import Aims, ranking
+from rankitect.methods.moves import Moves
+from rankitect.methods.staged import StagedConfig, StagedSearch
+
+if TYPE_CHECKING:
+    from rankitect.graph import Architecture
+
+__all__ = ["EvolutionConfig", "EvolvingSearch"]
+
+
+class EvolutionConfig(StagedConfig):
+    """Keys of `controller` for methods that evolve architectures."""
+
+    population: int = Field(16, ge=2, description="the youngest so many architectures can be parents")
+    tournament: int = Field(6, ge=1, description="drawn from the population, of which the best becomes a parent")
+    crossover: float = Field(0.2, ge=0, le=1, description="share of children of two parents")
+    changes: int = Field(2, ge=1, description="choices changed in a child, at most")
+    known: bool = Field(True, description="the first architectures are those that the space knows by name")
+
+
+class EvolvingSearch(StagedSearch):
+    """Regularised evolution (Real et al., arXiv 1802.01548) over the first stage of a search.
+
+    The first `population` architectures are those that the space knows by name (`SearchSpace.points`), as far as they
+    are within the constraints, and then uniform draws. Afterwards each child has the best of a tournament among the
+    youngest `population` as its parent: the oldest die, however good, so that no lucky measurement lives forever. With
+    several objectives the best is, in turns, that of the lowest front, the loneliest on it (non-dominated sorting with
+    crowding, NSGA-II, Deb et al. 2002), and that of the best quality: the ends of a front are lonely, and at its cheap
+    end there are models that predict nothing.
+
+    Args:
+        config: Sizes.
+        by: Evaluator of the first stage.
+        moves: Draws and changes.
+        aims: What counts.
+        seed: Of all proposals.
+    """
+
+    def __init__(self, config: EvolutionConfig, by: str, moves: Moves, aims: Aims, seed: int) -> None:
+        super().__init__(config.samples, config.finalists, by, aims, seed)
+        self.config, self.moves = config, moves
+        self._starts = self.always = moves.points() if config.known else []
+
+    def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
+        """A known or a random architecture at first, then a child of the population."""
+        if index < len(self._starts):
+            return self._starts[index], {"parent": None}
+        alive = self.told[-self.config.population :]
+        if index >= self.config.population and (parents := [t for t in alive if t.ok]):
+            costs = self.aims.table(parents)
+            order = ranking(costs if index % 2 else costs[:, :1])
+            for _ in range(self.config.population):
+                child = self._child([parents[i].architecture for i in order], rng)
+                if child is not None:
+                    return child
+        made = self.moves.sample(rng, self.known)
+        return None if made is None else (made, {"parent": None})
+
+    def _child(
+        self, ordered: list[Architecture], rng: np.random.Generator
+    ) -> tuple[Architecture, dict[str, Any]] | None:
+        """A new child of the winner of a tournament; None where all that was tried is known."""
+        mother = ordered[self._winner(len(ordered), rng)]
+        child: Architecture | None = None
+        if rng.random() < self.config.crossover:
+            child = self.moves.crossover(mother, ordered[self._winner(len(ordered), rng)], rng, self.known)
+        if child is None:
+            changes = int(rng.integers(1, self.config.changes + 1))
+            child = self.moves.mutate(mother, rng, self.known, changes)
+        return None if child is None else (child, {"parent": mother.fingerprint[:8]})
+
+    def _winner(self, count: int, rng: np.random.Generator) -> int:
+        return int(rng.choice(count, size=min(self.config.tournament, count), replace=False).min())

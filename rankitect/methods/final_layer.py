@@ -1,0 +1,103 @@
+"""An evaluator's view of an architecture after its last layer was fitted to it (NASRec, arXiv 2207.07187, section 4.2).
+
+Inherited weights were trained for many architectures at once; a few steps on the last layer alone let each show more of
+what it can do, and cost no more than the forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rankitect.contracts import Measurement, MetricSpec, Spent
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rankitect.contracts import Evaluator, TrialContext
+    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.models.supernet import Supernet
+
+__all__ = ["FinalLayerTuned", "final_parameters"]
+
+
+def final_parameters(supernet: Supernet) -> dict[str, nn.Parameter]:
+    """The weights of the last node with weights before the output, by name."""
+    graph = supernet.space.graph
+    waiting, seen = [graph.outputs[0].source], set()
+    while waiting:
+        path = waiting.pop(0)
+        if path in seen:
+            continue
+        seen.add(path)
+        node = graph.node(path)
+        if node.params:
+            owner = supernet.weights.owner(node.weights)
+            return {name: owner.get_parameter(name) for name in node.params}
+        waiting += [edge.source for edge in node.inputs]
+    return {}
+
+
+@contextmanager
+def _only(supernet: Supernet, chosen: dict[str, nn.Parameter]) -> Iterator[None]:
+    """Only these weights are trained; afterwards all are as they were."""
+    import torch
+
+    before = {name: weight.detach().clone() for name, weight in chosen.items()}
+    supernet.requires_grad_(False)
+    for weight in chosen.values():
+        weight.requires_grad_(True)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in chosen.items():
+                weight.copy_(before[name])
+        supernet.requires_grad_(True)
+
+
+class FinalLayerTuned:
+    """Another evaluator's measurement, taken while the last layer of the inherited weights is fitted to the candidate.
+
+    Args:
+        inner: Measures with the task's inherited weights.
+        space: The space.
+        task: Offers `inherited` and `train_loss(model, step)`.
+        steps: Steps of the last layer.
+        lr: Their learning rate.
+    """
+
+    def __init__(self, inner: Evaluator, space: SearchSpace, task: Any, steps: int, lr: float) -> None:
+        self._inner, self._space, self._task, self._steps, self._lr = inner, space, task, steps, lr
+
+    @property
+    def name(self) -> str:
+        """The inner evaluator's, with what was done."""
+        return f"{self._inner.name}, last layer fitted"
+
+    @property
+    def metrics(self) -> list[MetricSpec]:
+        """The inner evaluator's."""
+        return self._inner.metrics
+
+    def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
+        """Fit, measure, put back."""
+        from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig
+        from rankitect.training.parallel import peers
+
+        supernet: Supernet = self._task.inherited
+        chosen = final_parameters(supernet)
+        used = 0
+        with _only(supernet, chosen):
+            optimizer = GuardedOptimizer(chosen, OptimizerConfig(lr=self._lr, weight_decay=0.0), self._steps)
+            model = supernet.activate(architecture)
+            for step in range(self._steps):
+                context.check()
+                loss, tokens = self._task.train_loss(model, step)
+                optimizer.step(loss, step, tokens)
+                used += int(peers().total(tokens))
+                context.spent = Spent(train_tokens=used)
+            found = self._inner.measure(architecture, context)
+        return replace(found, spent=found.spent + Spent(train_tokens=used))

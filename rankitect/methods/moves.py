@@ -1,0 +1,230 @@
+"""Steps through a space that stay within a study's constraints and never come back to a known architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rankitect.errors import SpaceError
+
+if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
+    from rankitect.graph import Architecture, SearchSpace
+
+__all__ = ["Moves", "main_cost", "within"]
+
+TRIES = 64
+"""Draws after which a place counts as used up."""
+CHUNK = 128
+"""Draws that are made at once: a hundred within bounds cost hardly more than one."""
+
+
+def main_cost(task: Any) -> str:
+    """The cost that a search is about where none is named: the first that is bounded, else FLOPs."""
+    return next(iter(task.limits()), "flops") if hasattr(task, "limits") else "flops"
+
+
+class Moves:
+    """Draws and changes architectures within bounds on their costs.
+
+    Args:
+        space: The space.
+        limits: Bounds by cost, "flops" or "layers:flops", as `SearchSpace.sample` takes them.
+        whole: Where `space` is the `base` of another: that one, whose architectures are then given and taken.
+
+    Attributes:
+        rules: What else every architecture must hold; may be added to.
+    """
+
+    def __init__(
+        self, space: SearchSpace, limits: Mapping[str, tuple[float, float]], whole: SearchSpace | None = None
+    ) -> None:
+        self.space, self.limits, self.whole = space, dict(limits), whole
+        self.rules: list[Callable[[Architecture], bool]] = []
+        self._lowered: dict[str, Architecture] = {}
+        self._chunk: tuple[tuple[int, ...], list[Architecture]] = ((), [])
+
+    @classmethod
+    def of(cls, parts: Parts, shared: bool = False) -> Moves:
+        """Within the constraints of a configuration.
+
+        Args:
+            parts: The study's.
+            shared: Whether it is for a search with shared weights, which moves in the space's `base` where that has
+                anything within the constraints.
+        """
+        limits = parts.task.limits() if hasattr(parts.task, "limits") else {}
+        base = parts.space.base if shared else None
+        if base is not None:
+            try:
+                base.sample(0, **limits)
+            except SpaceError:
+                base = None
+        return cls(parts.space, limits) if base is None else cls(base, limits, parts.space)
+
+    def lift(self, architecture: Architecture) -> Architecture:
+        """An architecture of `space` as one of the whole space."""
+        if self.whole is None:
+            return architecture
+        made = self.whole.architecture({**self.space.closed, **architecture.choices})
+        self._lowered[made.fingerprint] = architecture
+        return made
+
+    def lower(self, architecture: Architecture) -> Architecture:
+        """The inverse of `lift`."""
+        return self._lowered.get(architecture.fingerprint) or self.space.validate(architecture)
+
+    def scaled(self, architecture: Architecture) -> list[Architecture]:
+        """The architectures of the whole space within the bounds that differ from one in closed choices only, that one
+        first."""
+        found = [architecture]
+        if self.whole is not None:
+            names = [path for path in self.space.closed if path in architecture.choices]
+            for values in product(*(self.whole.choices[path].values for path in names)):
+                made = self.whole.architecture({**architecture.choices, **dict(zip(names, values, strict=True))})
+                if made != architecture and within(self.whole, made, self.limits):
+                    found.append(made)
+        return found
+
+    def allowed(self, architecture: Architecture) -> bool:
+        """Whether every bound and every rule holds."""
+        return within(self.whole or self.space, architecture, self.limits) and all(r(architecture) for r in self.rules)
+
+    def inside(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Which of many architectures are feasible and within the bounds, bool [n]; extra rules are not asked.
+
+        Args:
+            columns: Canonical index columns of `space`.
+        """
+        ok = np.asarray(self.space.feasible(columns))
+        for key, (low, high) in self.limits.items():
+            scope, _, kind = key.rpartition(":")
+            cost = self.space.cost(columns, kind, scope)
+            ok = ok & (cost >= low) & (cost <= high)
+        return ok
+
+    def points(self) -> list[Architecture]:
+        """The architectures that the space knows by name, those within the bounds, each once."""
+        return [a for a in dict.fromkeys(map(self.lift, self.space.points.values())) if self.allowed(a)]
+
+    def sample(self, rng: np.random.Generator, known: Collection[str] = ()) -> Architecture | None:
+        """A new architecture, uniform among those within the bounds; None where only known ones are drawn.
+
+        Args:
+            rng: Decides the draw.
+            known: Fingerprints that do not count as new.
+        """
+        return self._new(lambda: self.space.sample(rng, **self.limits), known)
+
+    def nth(self, key: tuple[int, ...], index: int, known: Collection[str] = ()) -> Architecture | None:
+        """As `sample`, a function of key, index and what is known. Draws of neighbouring indices are made together.
+
+        Args:
+            key: Seeds the sequence.
+            index: In the sequence.
+            known: Fingerprints that do not count as new.
+        """
+        number, at = divmod(index, CHUNK)
+        place = (*key, number)
+        if self._chunk[0] != place:
+            try:
+                self._chunk = place, self.space.sample_many(CHUNK, np.random.default_rng(place), **self.limits)
+            except SpaceError:  # too few for so many at once
+                self._chunk = place, []
+        for made in map(self.lift, self._chunk[1][at : at + 1]):
+            if made.fingerprint not in known and self.allowed(made):
+                return made
+        return self.sample(np.random.default_rng([*place, at]), known)
+
+    def mutate(
+        self, parent: Architecture, rng: np.random.Generator, known: Collection[str] = (), changes: int = 1
+    ) -> Architecture | None:
+        """A new architecture in which so many choices of the parent were changed; None where none was found."""
+
+        def change() -> Architecture:
+            made = self.lower(parent)
+            for _ in range(changes):
+                made = self.space.mutate(made, rng)
+            return made
+
+        return self._new(change, known)
+
+    def crossover(
+        self, mother: Architecture, father: Architecture, rng: np.random.Generator, known: Collection[str] = ()
+    ) -> Architecture | None:
+        """A new architecture that takes each choice from one of two; None where none was found."""
+        return self._new(lambda: self.space.crossover(self.lower(mother), self.lower(father), rng), known)
+
+    def _new(self, draw: Callable[[], Architecture], known: Collection[str]) -> Architecture | None:
+        for _ in range(TRIES):
+            try:
+                made = self.lift(draw())
+            except SpaceError:
+                return None
+            if made.fingerprint not in known and self.allowed(made):
+                return made
+        return None
+
+    def extreme(self, kind: str, largest: bool, rng: np.random.Generator) -> Architecture:
+        """An architecture of nearly the largest (or least) cost within the bounds.
+
+        The best of many draws, improved by changes of single choices, many at once where they go together, until none
+        helps. Exact where the cost rises with each choice on its own and no rule ties choices together.
+
+        Args:
+            kind: The cost: a kind, or scope:kind.
+            largest: The largest, or the least.
+            rng: Decides the draws.
+
+        Raises:
+            SpaceError: Nothing is within the bounds.
+        """
+        scope, _, kind = kind.rpartition(":")
+        sign = 1.0 if largest else -1.0
+        space = self.space
+        if not space.choices:
+            return space.sample(rng)
+
+        def value(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+            columns = space.canonical(columns)
+            return np.where(self.inside(columns), sign * np.asarray(space.cost(columns, kind, scope)), -np.inf)
+
+        drawn = space.encode(space.sample_many(TRIES, rng, **self.limits))
+        best = _row(drawn, int(value(drawn).argmax()))
+        reached = float(value(_columns([best]))[0])
+        while True:
+            changes = [(p, i) for p, c in space.choices.items() for i in range(len(c.values)) if i != best[p]]
+            found = value(_columns([{**best, p: i} for p, i in changes])) if changes else np.zeros(0)
+            better = [(found[at], p, i) for at, (p, i) in enumerate(changes) if found[at] > reached]
+            if not better:
+                return space.decode(_columns([best]))[0]
+            # The best value of each choice that has a better one; then the most helpful one, two, four … together.
+            by_choice = {p: i for _, p, i in sorted(better, key=lambda change: change[0])}
+            ordered = [p for _, p, _ in sorted(better, key=lambda change: -change[0])]
+            helpful = list(dict.fromkeys(ordered))
+            counts = sorted({len(helpful), *(2**k for k in range(len(helpful).bit_length()))})
+            together = [{**best, **{p: by_choice[p] for p in helpful[:n]}} for n in counts]
+            totals = value(_columns(together))
+            best, reached = together[int(totals.argmax())], float(totals.max())
+
+
+def within(space: SearchSpace, architecture: Architecture, limits: Mapping[str, tuple[float, float]]) -> bool:
+    """Whether an architecture's costs are within bounds."""
+    for key, (low, high) in limits.items():
+        scope, _, kind = key.rpartition(":")
+        if not low <= space.cost(architecture, kind, scope) <= high:
+            return False
+    return True
+
+
+def _columns(rows: Sequence[Mapping[str, int]]) -> dict[str, np.ndarray]:
+    """Index columns of architectures given one by one."""
+    return {p: np.asarray([row[p] for row in rows]) for p in rows[0]}
+
+
+def _row(columns: Mapping[str, np.ndarray], at: int) -> dict[str, int]:
+    """One architecture of index columns."""
+    return {p: int(c[at]) for p, c in columns.items()}

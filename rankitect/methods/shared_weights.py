@@ -1,0 +1,334 @@
+"""Training of shared weights: one optimiser over a supernet, an architecture (or several) a step, with checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rankitect.contracts import Spent
+from rankitect.training.parallel import peers
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from rankitect.contracts import Session
+    from rankitect.graph import Architecture
+    from rankitect.models.supernet import Supernet
+    from rankitect.training.embeddings import TableStorage
+    from rankitect.training.optimizer import GuardedOptimizer
+
+__all__ = [
+    "CoTraining",
+    "Paired",
+    "SharedTraining",
+    "Trained",
+    "likeness",
+    "samples_per_update",
+    "train_steps",
+    "training_defaults",
+]
+
+WARMUP = 4
+
+
+class SharedTraining(NamedTuple):
+    """How shared weights are trained.
+
+    Attributes:
+        steps: Steps of the whole training.
+        lr: Peak learning rate of all weights but embedding tables.
+        batch: Rows of a step; None: the task's.
+        table_lr: Peak learning rate of embedding tables; None: the task's.
+    """
+
+    steps: int
+    lr: float
+    batch: int | None = None
+    table_lr: float | None = None
+
+
+def training_defaults(task: Any, screened: bool = False) -> SharedTraining:
+    """The training of shared weights that suits a task: its `shared_training`, where it has one.
+
+    Args:
+        task: The task.
+        screened: Whether candidates are then told apart by the weights that they inherit; a task may have a
+            `screened_training` for that.
+    """
+    found: SharedTraining = getattr(task, "shared_training", SharedTraining(40, 1.5e-4))
+    return getattr(task, "screened_training", found) if screened else found
+
+
+def samples_per_update(task: Any) -> int:
+    """Architectures that shared weights are trained on between two updates of what draws them: a task's own number,
+    where an update costs much more than a step of the weights; else 1."""
+    return int(getattr(task, "samples_per_update", 1))
+
+
+def _optimizer(
+    parameters: Mapping[str, nn.Parameter], lr: float, steps: int, tables: TableStorage | None = None
+) -> GuardedOptimizer:
+    from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig
+
+    config = OptimizerConfig(lr=lr, warmup=min(WARMUP, steps), final_lr=0.1, weight_decay=0.0)
+    return GuardedOptimizer(parameters, config, steps, tables)
+
+
+def _held(task: Any, model: nn.Module, lr: float | None = None) -> TableStorage | None:
+    """Who trains the embedding tables of a model, where the task has a way of its own for them."""
+    hold = getattr(task, "hold_tables", None)
+    found: TableStorage | None = None if hold is None else hold(model, lr)
+    return found
+
+
+class CoTraining:
+    """Trains a supernet for the architectures that a method samples.
+
+    Args:
+        supernet: Trained in place.
+        task: Offers `train_loss(model, step) -> (loss, tokens)`, which takes `batch` too where it has a training with
+            one, and `hold_tables(model, lr)` where it has tables.
+        lr: Peak learning rate of AdamW.
+        steps: Length of the schedule.
+        batch: Rows of a step; None: the task's.
+        table_lr: Peak learning rate of embedding tables; None: the task's.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        task: Any,
+        lr: float,
+        steps: int,
+        *,
+        batch: int | None = None,
+        table_lr: float | None = None,
+    ) -> None:
+        self.supernet = supernet
+        self._loss = task.train_loss if batch is None else partial(task.train_loss, batch=batch)
+        self._tables = _held(task, supernet, table_lr)
+        weights = self._tables.dense_parameters() if self._tables else dict(supernet.weights.named_parameters())
+        self._optimizer = _optimizer(weights, lr, steps, self._tables)
+
+    def close(self) -> None:
+        """Give the tables back to the supernet; no step follows."""
+        if self._tables is not None:
+            self._tables.release()
+
+    def step(self, architecture: Architecture, step: int) -> tuple[float, int]:
+        """One step on one architecture; the loss before it, and the tokens used."""
+        self._optimizer.begin(step)
+        loss, tokens = self._loss(self.supernet.activate(architecture), step)
+        return self._optimizer.step(loss, step, tokens).loss, int(peers().total(tokens))
+
+    def step_together(
+        self, architectures: Sequence[Architecture], step: int, distil: float = 0.0
+    ) -> tuple[list[float], int]:
+        """One step on several architectures, all on the same batch.
+
+        With `distil`, the first teaches the others in place: that share of their loss is the distance of their outputs
+        from its own (sandwich rule with in-place distillation, Yu & Huang, arXiv 1903.05134).
+
+        Args:
+            architectures: The largest first, where it is to teach.
+            step: Decides the batch and the learning rate.
+            distil: Weight of the distance in the loss of all but the first, in [0, 1].
+
+        Returns:
+            The loss of each before the step, without distillation, and the tokens used by all.
+        """
+        import torch
+
+        self._optimizer.begin(step)
+        losses, total, used = [], torch.zeros(()), 0
+        teacher: torch.Tensor | None = None
+        for architecture in architectures:
+            heard: list[torch.Tensor] = []
+            model = self.supernet.activate(architecture)
+            model.register_forward_hook(lambda module, inputs, output, heard=heard: heard.append(output))
+            loss, tokens = self._loss(model, step)
+            losses.append(peers().mean(float(loss.detach()), tokens)[0])
+            if teacher is not None and distil:
+                loss = (1 - distil) * loss + distil * likeness(heard[-1], teacher)
+            elif distil:
+                teacher = heard[-1].detach()
+            total, used = total + loss / len(architectures), used + tokens
+        self._optimizer.step(total, step, used)
+        return losses, int(peers().total(used))
+
+    def save(
+        self,
+        path: Path,
+        final: bool,
+        info: Mapping[str, Any] | None = None,
+        tensors: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Write the weights and, unless this is the end, the optimiser's state.
+
+        Args:
+            path: The file.
+            final: Whether no more steps follow.
+            info: Anything more that JSON can hold.
+            tensors: More tensors, by names of the caller's.
+        """
+        from rankitect.training.checkpoint import save_state
+
+        whole = self._optimizer.whole
+        found = {f"weight/{n}": whole(f"weights.{n}", w) for n, w in self.supernet.weights.named_parameters()}
+        if not final:
+            found.update({f"state/{name}": t for name, t in self._optimizer.state().items()})
+        found.update({f"more/{name}": t for name, t in (tensors or {}).items()})
+        save_state(path, found, {"halvings": self._optimizer.halvings, **(info or {})})
+
+    def load(self, path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """Go on from a file that `save` wrote; its `info` and `tensors`.
+
+        Raises:
+            TrainingError: The file is damaged, or of another model.
+        """
+        import torch
+
+        from rankitect.training.checkpoint import load_state
+
+        tensors, about = load_state(path)
+        with torch.no_grad():
+            for name, weight in self.supernet.weights.named_parameters():
+                weight.copy_(self._optimizer.part(f"weights.{name}", tensors[f"weight/{name}"]))
+        state = {name.removeprefix("state/"): t for name, t in tensors.items() if name.startswith("state/")}
+        if state:  # weights that were saved at the end have none: no step follows
+            self._optimizer.load_state(state, int(about["halvings"]))
+        return about, {n.removeprefix("more/"): t for n, t in tensors.items() if n.startswith("more/")}
+
+
+class Paired:
+    """A fixed model trained beside a supernet, on the same batches at the same rate: what the batch was worth.
+
+    It starts from the supernet's weights.
+
+    Args:
+        supernet: Where it starts from; left as it is.
+        architecture: What it is.
+        task: Offers `train_loss(model, step)`, and `hold_tables(model, lr)` where it has tables.
+        lr: Peak learning rate.
+        steps: Length of the schedule.
+    """
+
+    def __init__(self, supernet: Supernet, architecture: Architecture, task: Any, lr: float, steps: int) -> None:
+        self._task, self.model = task, supernet.extract(architecture)
+        self._tables = _held(task, self.model)
+        weights = self._tables.dense_parameters() if self._tables else dict(self.model.named_parameters())
+        self._optimizer = _optimizer(weights, lr, steps, self._tables)
+
+    def close(self) -> None:
+        """Give the tables back to the model; no step follows."""
+        if self._tables is not None:
+            self._tables.release()
+
+    @property
+    def halvings(self) -> int:
+        """How often its rate was halved."""
+        return self._optimizer.halvings
+
+    def step(self, step: int) -> tuple[float, int]:
+        """One step; the loss before it, and the tokens used."""
+        self._optimizer.begin(step)
+        loss, tokens = self._task.train_loss(self.model, step)
+        return self._optimizer.step(loss, step, tokens).loss, int(peers().total(tokens))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Weights and optimiser state, for a checkpoint."""
+        found = {f"baseline/{n}": self._optimizer.whole(n, w) for n, w in self.model.named_parameters()}
+        return found | {f"baseline_state/{n}": t for n, t in self._optimizer.state().items()}
+
+    def load(self, tensors: Mapping[str, torch.Tensor], halvings: int) -> None:
+        """Go on from what `tensors` gave."""
+        import torch
+
+        with torch.no_grad():
+            for name, weight in self.model.named_parameters():
+                weight.copy_(self._optimizer.part(name, tensors[f"baseline/{name}"]))
+        state = {n.removeprefix("baseline_state/"): t for n, t in tensors.items() if n.startswith("baseline_state/")}
+        self._optimizer.load_state(state, halvings)
+
+
+def likeness(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of a model's outputs with those of a teacher, nats: of a click where there is one output a row,
+    of the next token where there are many.
+
+    Args:
+        logits: [..., 1] or [..., V].
+        teacher: The same shape; no gradient goes to it.
+    """
+    import torch.nn.functional as F
+
+    if logits.shape[-1] == 1:
+        return F.binary_cross_entropy_with_logits(logits, teacher.detach().sigmoid())
+    return F.cross_entropy(logits.flatten(0, -2), teacher.detach().flatten(0, -2).softmax(-1))
+
+
+class Trained:
+    """How far a training of shared weights has come.
+
+    Attributes:
+        step: Steps done.
+        tokens: Tokens (or examples) used.
+    """
+
+    def __init__(self, step: int = 0, tokens: int = 0) -> None:
+        self.step, self.tokens = step, tokens
+
+    @classmethod
+    def from_info(cls, info: Mapping[str, Any]) -> Trained:
+        """From the `info` of a checkpoint."""
+        return cls(int(info["step"]), int(info["tokens"]))
+
+    def to_info(self) -> dict[str, Any]:
+        """For the `info` of a checkpoint."""
+        return {"step": self.step, "tokens": self.tokens}
+
+
+def train_steps(
+    session: Session,
+    name: str,
+    state: Trained,
+    steps: int,
+    one: Callable[[int], tuple[float, int]],
+    save: Callable[[Trained], None],
+    *,
+    share: float = 1.0,
+    every: int = 20,
+) -> None:
+    """The steps of a preparation that are left: charged, shown, saved, and stopped where the user asks.
+
+    Args:
+        session: The study's.
+        name: Of the charge and of scalars.
+        state: How far it has come; changed in place.
+        steps: Where it ends.
+        one: From a step's number to its loss and tokens.
+        save: Writes a checkpoint.
+        share: Of a limited budget, what may be used; the rest is for trials.
+        every: Steps between checkpoints, at least: writing them takes at most a tenth of the time.
+    """
+    saved, took = time.monotonic(), 0.0
+    while state.step < steps and session.remaining() > 1 - share:
+        loss, used = one(state.step)
+        state.step, state.tokens = state.step + 1, state.tokens + used
+        session.scalar(f"{name}/loss", loss, state.step)
+        session.progress(state.step, steps, f"loss {loss:.4f}")
+        session.charge(name, Spent(train_tokens=state.tokens))
+        if state.step % every == 0 or state.step == steps or session.should_stop():
+            now = time.monotonic()
+            due = peers().agree(now - saved >= 9 * took)[0]  # all save at once: each may hold a part of the tables
+            if due or state.step == steps or session.should_stop():
+                save(state)
+                saved = time.monotonic()
+                took = saved - now
+            session.check()
+    if state.step < steps:
+        session.logger.info("%s stops after %d steps: its share of the budget is spent.", name, state.step)
+        save(state)

@@ -1,0 +1,279 @@
+"""A search in two stages: many architectures measured cheaply, one after another, then the best few in full."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from rankitect.contracts import Proposal, Trial
+from rankitect.errors import ConfigError
+from rankitect.methods.aims import Aims, ranking
+
+if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
+    from rankitect.contracts import Session
+    from rankitect.graph import Architecture
+    from rankitect.methods.moves import Moves
+
+__all__ = ["StagedConfig", "StagedSearch", "finalists", "measured_by", "running_low", "shared_sizes"]
+
+
+class StagedConfig(BaseModel):
+    """Keys of `controller` that all methods of this kind have."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    samples: int | None = Field(
+        None,
+        ge=1,
+        description="architectures measured while searching; null: 48, or the task's where weights are shared",
+    )
+    finalists: int | None = Field(
+        None, ge=1, description="the best of them, measured by the final evaluator; null: 6, or the task's, likewise"
+    )
+    by: Literal["screen", "proxy", "final"] = Field(
+        "screen", description="evaluator that the search asks; final: each candidate in full"
+    )
+
+
+def measured_by(by: str, parts: Parts) -> str:
+    """The evaluator that a search asks: `by`, or "final" where there is no screening in the configuration.
+
+    Raises:
+        ConfigError: A proxy is asked for and none is configured.
+    """
+    if by in parts.evaluators:
+        return by
+    if by == "screen":
+        return "final"
+    raise ConfigError(f"controller.by is '{by}', but evaluator.{by} is not configured. There are: screen, final.")
+
+
+SAMPLES, FINALISTS = 48, 6
+
+
+def shared_sizes(config: StagedConfig, task: Any) -> tuple[int, int]:
+    """How many architectures a search with shared weights measures, and how many of them in full.
+
+    A look at inherited weights may cost next to nothing, and err much: a task then has numbers of its own
+    (`shared_sizes`).
+    """
+    own = (SAMPLES, FINALISTS) if config.by == "final" else getattr(task, "shared_sizes", (SAMPLES, FINALISTS))
+    return config.samples or int(own[0]), config.finalists or int(own[1])
+
+
+RESERVE = 0.4
+"""Of a limited budget, the share that is kept for measurements in full: without them nothing was found."""
+SCALED = 2
+"""Finalists of which every scale is measured, where there are scales."""
+APART = 0.25
+"""Share of choices in which finalists for quality differ, at least."""
+
+
+def running_low(session: Session | None) -> bool:
+    """Whether what is left of a limited budget is to go to measurements in full."""
+    return session is not None and session.remaining() <= RESERVE
+
+
+def finalists(trials: list[Trial], aims: Aims, count: int, always: Collection[Architecture] = ()) -> list[Trial]:
+    """The trials worth measuring in full.
+
+    With one objective, the best. With a second, half of them are for the trade-off, and half for the quality that is
+    reached at all: the range of the second over the trials is cut into `count / 2` equal parts, each of which gives
+    its best in the first; then come the next best in the first that are no close relatives of those chosen: a cheap
+    measurement that errs, errs alike on relatives. Of trials that are equal in the first to the last digit only the
+    cheapest counts: they are one function, in which some choice has no effect.
+
+    Args:
+        trials: Finished trials.
+        aims: What counts.
+        count: How many at most.
+        always: Architectures that take a third of the places, the best of them first.
+
+    Returns:
+        Different architectures, those of small cost first.
+    """
+    done = list({t.architecture.fingerprint: t for t in trials if t.ok}.values())
+    if not done or not count:
+        return []
+    costs = aims.table(done)
+    cheapest = sorted(range(len(done)), key=lambda i: tuple(costs[i]))
+    kept = sorted(i for n, i in enumerate(cheapest) if not n or costs[i, 0] != costs[cheapest[n - 1], 0])
+    done, costs = [done[i] for i in kept], costs[kept]
+    order = [int(i) for i in costs[:, 0].argsort(kind="stable")]
+    known = [i for i in order if done[i].architecture in always][: count // 3]
+    if costs.shape[1] == 1:
+        return [done[i] for i in _apart(done, known, order, count)]
+    second = costs[:, 1]
+    span = max(float(second.max() - second.min()), 1e-12)
+    bands = (count - len(known) + 1) // 2
+    band = np.minimum(((second - second.min()) / span * bands).astype(int), bands - 1)
+    best = [int(members[costs[members, 0].argmin()]) for b in range(bands) if len(members := np.nonzero(band == b)[0])]
+    chosen = _apart(done, list(dict.fromkeys([*known, *best])), order, count)
+    return [done[i] for i in sorted(chosen, key=lambda i: (second[i], i))]
+
+
+def _apart(trials: list[Trial], chosen: list[int], order: list[int], count: int) -> list[int]:
+    """More positions in an order, those first that are far from all chosen ones."""
+    found = list(chosen)
+    for far in (True, False):
+        for i in order:
+            if len(found) < count and i not in found:
+                near = min((_distance(trials[i].architecture, trials[k].architecture) for k in found), default=1.0)
+                if near >= APART or not far:
+                    found.append(i)
+    return found
+
+
+def _distance(one: Architecture, other: Architecture) -> float:
+    """Share of the choices that have an effect in either which differ."""
+    paths = one.choices.keys() | other.choices.keys()
+    return sum(one.get(path) != other.get(path) for path in paths) / max(1, len(paths))
+
+
+class StagedSearch:
+    """The base of methods that propose one architecture after another and then have the best measured in full.
+
+    A method gives `propose`, a function of a generator (made of seed and index) and of what it was told. Nothing is
+    proposed twice; failed trials count as the worst. To resume, it is told again what was measured, batch by batch.
+
+    Args:
+        samples: Architectures measured while searching; None for the usual number.
+        count: Finalists; None for the usual number.
+        by: Evaluator of the first stage; "final" leaves out the second.
+        aims: What counts.
+        seed: Of all proposals.
+    """
+
+    moves: Moves
+    always: Collection[Architecture] = ()
+    """Architectures of which some are finalists in any case, if they were measured."""
+
+    def __init__(self, samples: int | None, count: int | None, by: str, aims: Aims, seed: int) -> None:
+        self.samples, self.count = samples or SAMPLES, FINALISTS if count is None else count
+        self.by, self.aims, self.seed = by, aims, seed
+        self.told: list[Trial] = []
+        self.known: set[str] = set()
+        self.pending: list[Architecture] = []
+        self._asked = self._asked_finals = 0
+        self._used_up = False
+        self._session: Session | None = None
+        self._chosen: list[tuple[Architecture, int]] | None = None
+        self._first: set[Architecture] = set()
+        self._scaled = self._low = False
+        self._reopened: set[Architecture] = set()
+        self.finals: list[Trial] = []
+
+    @property
+    def expected_trials(self) -> int:
+        """Trials of both stages, for the estimate of the time left."""
+        return self.samples + (self.count if self.by != "final" else 0)
+
+    def prepare(self, session: Session) -> None:
+        """Nothing to prepare but to know what is left of the budget."""
+        self._session = session
+
+    def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
+        """The architecture of an index with its tags; None where there is nothing new to propose."""
+        raise NotImplementedError
+
+    def ask(self, n: int) -> list[Proposal]:
+        """At most `n` proposals of the first stage, then of the second."""
+        out: list[Proposal] = []
+        most = self._most()
+        while len(out) < n and self._asked < most and not self._used_up:
+            made = self.propose(self._asked, np.random.default_rng([self.seed, self._asked]))
+            if made is None:
+                self._used_up = True
+                logging.getLogger("rankitect").info("nothing new within the constraints after %d draws", self._asked)
+                break
+            out.append(Proposal(made[0], self.by, made[1]))
+            self._note(made[0])
+        if out or self.by == "final":
+            return out
+        measured = {trial.architecture for trial in self.finals} | self._reopened
+        if self._chosen is None:
+            best = self.select([t for t in self.told if self.eligible(t)])
+            self._first = {trial.architecture for trial in best}
+            self._chosen = [(trial.architecture, trial.number) for trial in best if trial.architecture not in measured]
+        if self._asked_finals >= len(self._chosen) and not self._scaled:
+            self._scaled = True
+            good = [trial for trial in self.finals if trial.ok and trial.architecture in self._first]
+            known = measured | self._first
+            for trial in (good[i] for i in ranking(self.aims.table(good)[:, :1])[:SCALED]):
+                more = [a for a in self.scaled(trial.architecture) if a not in known]
+                self._chosen += [(a, int(trial.tags["screened"])) for a in more]
+        asked = self._chosen[self._asked_finals : self._asked_finals + n]
+        self._asked_finals += len(asked)
+        return [Proposal(architecture, "final", {"screened": number}) for architecture, number in asked]
+
+    def eligible(self, trial: Trial) -> bool:
+        """A hook: whether a trial may become a finalist."""
+        return True
+
+    def _most(self) -> int:
+        """Trials of the first stage."""
+        # Decided once: a clock that passes the limit between two questions must not change the answer.
+        self._low = self._low or (self.by != "final" and running_low(self._session))
+        return 0 if self._low else self.samples
+
+    def waits(self) -> bool:
+        """Before finalists are chosen, and before they are scaled up, all results must be there."""
+        if self._asked < self._most() and not self._used_up:
+            return False
+        if self._chosen is None or self._asked_finals >= len(self._chosen):
+            return not self._scaled
+        return False
+
+    def reopen(self, trials: list[Trial]) -> None:
+        """Is told what was asked for, and not told, when an earlier process ended."""
+        for trial in trials:
+            if trial.evaluator == self.by:
+                self._note(trial.architecture)
+            else:
+                self._reopened.add(trial.architecture)
+
+    def select(self, trials: list[Trial]) -> list[Trial]:
+        """A hook: the finalists among trials of the first stage."""
+        return finalists(trials, self.aims, self.count, self.always)
+
+    def scaled(self, architecture: Architecture) -> list[Architecture]:
+        """Larger variants of one of the best finalists, to be measured in full; none in a search of the whole space.
+
+        Small models are searched, then scaled (EfficientNet, arXiv 1905.11946).
+        """
+        return self.moves.scaled(architecture)[1:]
+
+    def _note(self, architecture: Architecture) -> None:
+        self._asked += 1
+        self.known.add(architecture.fingerprint)
+        self.pending.append(architecture)
+
+    def tell(self, trials: list[Trial]) -> None:
+        """Remembers the results of the first stage."""
+        searched = [trial for trial in trials if trial.evaluator == self.by]
+        if searched:
+            self.told += searched
+            told = {trial.architecture for trial in searched}
+            self.pending = [a for a in self.pending if a not in told]
+            self.learn(searched)
+        if self.by != "final":
+            self.finals += [trial for trial in trials if trial.evaluator == "final"]
+
+    def learn(self, trials: list[Trial]) -> None:
+        """A hook: what else a method does with the results of one `ask` of the first stage."""
+
+    def recover(self, trials: list[Trial]) -> None:
+        """Is told again what was measured; nothing is proposed anew."""
+        batches: dict[int, list[Trial]] = {}
+        for trial in trials:
+            batches.setdefault(trial.batch, []).append(trial)
+        for number in sorted(batches):
+            for trial in batches[number]:
+                if trial.evaluator == self.by:
+                    self._note(trial.architecture)
+            self.tell(batches[number])

@@ -1,0 +1,177 @@
+"""Search with shared weights: a supernet is trained on sampled architectures, then architectures evolve on it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from rankitect.errors import SpaceError
+from rankitect.methods.evolving import EvolutionConfig, EvolvingSearch
+from rankitect.methods.moves import Moves
+from rankitect.methods.shared_weights import CoTraining, Trained, train_steps, training_defaults
+from rankitect.methods.staged import shared_sizes
+
+if TYPE_CHECKING:
+    from rankitect.contracts import Session
+    from rankitect.graph import Architecture
+    from rankitect.methods.aims import Aims
+
+__all__ = ["Paths", "Sampling", "SupernetConfig", "SupernetSearch"]
+
+STATE = "supernet.safetensors"
+CHUNK = 256
+"""Architectures drawn at a time."""
+
+Sampling = Literal["single_path", "any_path", "sandwich"]
+
+
+class SupernetConfig(EvolutionConfig):
+    """Keys of `controller` for methods that train a supernet and then evolve architectures on it."""
+
+    steps: int | None = Field(None, ge=0, description="steps of the whole training of the supernet; null: the task's")
+    weight_lr: float | None = Field(None, gt=0, description="peak rate of the shared weights; null: the task's")
+    sampling: Sampling = Field("any_path", description="which architectures a step trains")
+    between: int = Field(1, ge=0, description="random architectures between largest and smallest in a sandwich")
+    distil: float = Field(
+        0.5, ge=0, le=1, description="share of the loss by which the largest teaches the others in a sandwich"
+    )
+    full: float = Field(
+        0.0, ge=0, le=1, description="share of the steps over which the chance to train the largest falls from 1 to 0"
+    )
+    share: float = Field(0.5, gt=0, le=1, description="of a limited budget, what the supernet may use")
+    checkpoint_every: int = Field(20, ge=1, description="steps between checkpoints")
+
+    def length(self, task: Any) -> int:
+        """Steps of the whole training on a task."""
+        return training_defaults(task, screened=True).steps if self.steps is None else self.steps
+
+
+class Paths:
+    """Which architectures each step of a supernet's training is for.
+
+    `single_path`: one, with one input at every place that can pick several (the inputs of a sum, say); `any_path`: one,
+    uniform among all (NASRec's single-operator any-connection, arXiv 2207.07187); `sandwich`: the largest, some random
+    ones, and the smallest (arXiv 1903.05134).
+
+    Args:
+        moves: The space within the constraints.
+        config: Kind and numbers.
+        seed: Of all draws; a step's are a function of it and the step.
+        steps: Length of the training.
+    """
+
+    def __init__(self, moves: Moves, config: SupernetConfig, seed: int, steps: int) -> None:
+        self._moves, self._config, self._seed, self._steps = moves, config, seed, steps
+        self._chunk: tuple[int, list[Architecture]] | None = None
+
+    @cached_property
+    def largest(self) -> Architecture:
+        """The architecture of most FLOPs within the constraints."""
+        return self._moves.extreme("flops", True, np.random.default_rng([self._seed, 2]))
+
+    @cached_property
+    def smallest(self) -> Architecture:
+        """The architecture of fewest FLOPs within the constraints."""
+        return self._moves.extreme("flops", False, np.random.default_rng([self._seed, 3]))
+
+    def at(self, step: int) -> list[Architecture]:
+        """The architectures of a step, the largest first where it is among them."""
+        c, rng = self._config, np.random.default_rng([self._seed, 4, step])
+        falling = c.full * self._steps
+        if step < falling and rng.random() < 1 - step / falling:
+            return [self.largest]
+        if c.sampling == "sandwich":
+            return [self.largest, *(self._drawn(step * c.between + i) for i in range(c.between)), self.smallest]
+        drawn = self._drawn(step)
+        return [self._single(drawn, rng) if c.sampling == "single_path" else drawn]
+
+    def _drawn(self, index: int) -> Architecture:
+        """The draw of an index. They are made many at a time: one alone costs as much as hundreds."""
+        chunk = index // CHUNK
+        if self._chunk is None or self._chunk[0] != chunk:
+            rng = np.random.default_rng([self._seed, 5, chunk])
+            self._chunk = chunk, self._moves.space.sample_many(CHUNK, rng, **self._moves.limits)
+        return self._chunk[1][index % CHUNK]
+
+    def _single(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """The architecture with one of its inputs at every place, where the rules allow it."""
+        space, values = self._moves.space, dict(architecture.choices)
+        for path, choice in space.choices.items():
+            value = values.get(path)
+            if choice.kind == "subset" and isinstance(value, tuple) and len(value) > 1:
+                single = (value[rng.integers(len(value))],)
+                values[path] = single if single in choice.index else value
+        full = {p: c.values[0] for p, c in space.choices.items()} | values
+        try:
+            return space.architecture(full)
+        except SpaceError:
+            return architecture
+
+
+class SupernetSearch(EvolvingSearch):
+    """Trains a supernet in `prepare`, hands it to the task, and evolves architectures by what an evaluator measures
+    with the inherited weights.
+
+    Works on any task that offers `supernet(space)`, `train_loss(model, step)` and `adopt(supernet)`.
+
+    Args:
+        config: Sizes.
+        steps: Steps of the supernet that this search takes.
+        by: Evaluator of the first stage.
+        moves: Draws and changes.
+        aims: What counts.
+        task: See above.
+        seed: Of everything.
+    """
+
+    trains = True
+    """`prepare` trains weights."""
+
+    def __init__(
+        self, config: SupernetConfig, steps: int, by: str, moves: Moves, aims: Aims, task: Any, seed: int
+    ) -> None:
+        super().__init__(config, by, moves, aims, seed)
+        self.samples, self.count = shared_sizes(config, task)
+        self._training, self._steps, self._task = config, steps, task
+
+    def prepare(self, session: Session) -> None:
+        """Train the supernet, or go on from the last checkpoint; then let candidates inherit from it."""
+        super().prepare(session)
+        c, path = self._training, session.state_dir / STATE
+        _, lr, batch, table_lr = training_defaults(self._task, screened=True)
+        supernet = self._task.supernet(self.moves.space)
+        if self._steps:
+            weights = CoTraining(
+                supernet,
+                self._task,
+                c.weight_lr or lr,
+                max(c.length(self._task), self._steps),
+                batch=batch,
+                table_lr=table_lr,
+            )
+            paths = Paths(self.moves, c, self.seed, self._steps)
+            state = Trained()
+            if path.exists():
+                state = Trained.from_info(weights.load(path)[0])
+            train_steps(
+                session,
+                "supernet",
+                state,
+                self._steps,
+                lambda step: self._step(weights, paths, step),
+                lambda state: self._save(weights, state, session),
+                share=c.share,
+                every=c.checkpoint_every,
+            )
+            weights.close()
+        self._task.adopt(supernet)
+
+    def _step(self, weights: CoTraining, paths: Paths, step: int) -> tuple[float, int]:
+        losses, used = weights.step_together(paths.at(step), step, self._training.distil)
+        return losses[-1], used
+
+    def _save(self, weights: CoTraining, state: Trained, session: Session) -> None:
+        weights.save(session.state_dir / STATE, state.step >= self._steps, state.to_info())

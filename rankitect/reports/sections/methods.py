@@ -1,0 +1,282 @@
+"""Several searches side by side: what each found, what it spent, how fast, and which cheap scores can be trusted.
+
+Only final measurements count for quality, so that methods that screen differently can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rankitect.methods.aims import hypervolume
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rankitect.contracts import MetricSpec, Spent
+
+__all__ = [
+    "MethodRun",
+    "corner",
+    "correlation",
+    "draw_progress",
+    "draw_trade_off",
+    "methods_table",
+    "progress",
+    "read_run",
+    "values",
+]
+
+
+@dataclass(frozen=True)
+class MethodRun:
+    """One search.
+
+    Attributes:
+        method: The controller's name.
+        seed: The study's seed.
+        points: Objectives of each final measurement in order, to be minimised, [n, objectives].
+        spent: Tokens (or examples) trained and evaluated by the end of each of them, preparation included, [n].
+        total: What the whole search spent, without baselines.
+        minutes: Wall-clock minutes.
+        baselines: Objectives of the baselines by name, and what `held` is of, last.
+        held: The first objective on data by which nothing was chosen (else itself), of each final measurement, [n].
+    """
+
+    method: str
+    seed: int
+    points: np.ndarray
+    spent: np.ndarray
+    total: Spent
+    minutes: float
+    baselines: Mapping[str, list[float]]
+    held: np.ndarray
+
+
+def read_run(folder: Path, method: str, seed: int, objectives: Sequence[MetricSpec]) -> MethodRun:
+    """Read a run folder.
+
+    Args:
+        folder: The run folder.
+        method: Name for tables.
+        seed: Of the run.
+        objectives: What counts.
+    """
+    from rankitect.contracts import Spent
+    from rankitect.graph import Architecture
+    from rankitect.study.confirming import CONFIRM
+    from rankitect.study.ledger import BASELINES, CONFIRMED, PREPARE
+    from rankitect.study.store import Store
+
+    def point(metrics: Mapping[str, Any]) -> list[float]:
+        return [(1.0 if o.direction == "min" else -1.0) * metrics[o.name].value for o in objectives]
+
+    with Store(folder / "study.db", Architecture.from_json, readonly=True) as store:
+        stages = store.spent()
+        running = _tokens(stages.get(PREPARE, Spent()))
+        points, spent, held, baselines = [], [], [], {}
+        shown = objectives[0].held_out or objectives[0].name
+        for trial in store.trials:
+            if trial.batch == CONFIRM:
+                continue
+            if trial.baseline is not None:
+                if trial.measurement is not None:
+                    metrics = trial.measurement.metrics
+                    baselines[trial.baseline] = [*point(metrics), metrics[shown].value]
+                continue
+            running += _tokens(trial.spent)
+            if trial.evaluator == "final" and trial.measurement is not None:
+                points.append(point(trial.measurement.metrics))
+                spent.append(running)
+                held.append(trial.measurement.metrics[shown].value)
+        minutes = store.worked() / 60
+    total = sum((s for stage, s in stages.items() if stage not in (BASELINES, CONFIRMED)), Spent())
+    made = np.asarray(points, dtype=float).reshape(len(points), len(objectives))
+    return MethodRun(method, seed, made, np.asarray(spent, dtype=float), total, minutes, baselines, np.asarray(held))
+
+
+def _tokens(spent: Spent) -> int:
+    return spent.train_tokens + spent.eval_tokens
+
+
+def values(folder: Path, evaluator: str, metric: str) -> dict[str, float]:
+    """A metric of all architectures that an evaluator measured in a run, by fingerprint."""
+    from rankitect.graph import Architecture
+    from rankitect.study.store import Store
+
+    with Store(folder / "study.db", Architecture.from_json, readonly=True) as store:
+        return {
+            t.architecture.fingerprint: t.measurement.metrics[metric].value
+            for t in store.trials
+            if t.evaluator == evaluator and t.baseline is None and t.measurement is not None
+        }
+
+
+def corner(runs: Sequence[MethodRun]) -> tuple[float, float]:
+    """The reference corner of hypervolumes: the worst of all runs in both objectives, and a tenth of the span more."""
+    every = np.concatenate([run.points for run in runs])
+    low, high = every.min(0), every.max(0)
+    edge = high + 0.1 * np.maximum(high - low, 1e-12)
+    return float(edge[0]), float(edge[1])
+
+
+def progress(run: MethodRun, reference: tuple[float, float]) -> np.ndarray:
+    """What the final measurements so far dominate, after each of them: hypervolume, or the best where there is one
+    objective, [n]."""
+    if run.points.shape[1] == 1:
+        return np.minimum.accumulate(run.points[:, 0])
+    return np.asarray(
+        [hypervolume([(p[0], p[1]) for p in run.points[: i + 1]], reference) for i in range(len(run.points))]
+    )
+
+
+def _over_seeds(found: Sequence[float]) -> str:
+    """Mean and half the width of its 95% interval (Student's t over seeds)."""
+    mean = float(np.mean(found))
+    if len(found) < 2:
+        return f"{mean:.5g}"
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(found) - 1)) * float(np.std(found, ddof=1)) / math.sqrt(len(found))
+    return f"{mean:.5g} ± {half:.2g}"
+
+
+def methods_table(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec]) -> pd.DataFrame:
+    """One line a method: best quality, hypervolume, and what was spent, as means over seeds with 95% intervals."""
+    import pandas as pd
+
+    two = len(objectives) == 2
+    reference = corner(runs) if two else (0.0, 0.0)
+    sign = 1.0 if objectives[0].direction == "min" else -1.0
+    rows = []
+    for method in dict.fromkeys(run.method for run in runs):
+        mine = [run for run in runs if run.method == method and len(run.points)]
+        if not mine:
+            rows.append({"method": method, "seeds": 0})
+            continue
+        row: dict[str, Any] = {
+            "method": method,
+            "seeds": len(mine),
+            f"best {objectives[0].name}": _over_seeds([sign * float(run.points[:, 0].min()) for run in mine]),
+        }
+        if objectives[0].held_out:
+            row[f"its {objectives[0].held_out}"] = _over_seeds([float(r.held[r.points[:, 0].argmin()]) for r in mine])
+        if two:
+            row["hypervolume"] = _over_seeds([float(progress(run, reference)[-1]) for run in mine])
+        row |= {
+            "final trials": float(np.mean([len(run.points) for run in mine])),
+            "trained": float(np.mean([run.total.train_tokens for run in mine])),
+            "evaluated": float(np.mean([run.total.eval_tokens for run in mine])),
+            "minutes": round(float(np.mean([run.minutes for run in mine])), 2),
+        }
+        rows.append(row)
+    return pd.DataFrame([*rows, *_baseline_rows(runs, objectives, sign)])
+
+
+def _baseline_rows(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec], sign: float) -> list[dict[str, Any]]:
+    """The baselines, over the seeds with which they were measured, the best first."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for run in runs:
+        for name, values_ in run.baselines.items():
+            found.setdefault(name, {})[run.seed] = values_
+    rows = []
+    measured = {name: list(by_seed.values()) for name, by_seed in found.items()}
+    for name, each in sorted(measured.items(), key=lambda item: float(np.mean([v[0] for v in item[1]]))):
+        row: dict[str, Any] = {"method": f"baseline {name}", "seeds": len(each)}
+        row[f"best {objectives[0].name}"] = _over_seeds([sign * v[0] for v in each])
+        if objectives[0].held_out:
+            row[f"its {objectives[0].held_out}"] = _over_seeds([v[-1] for v in each])
+        rows.append(row)
+    return rows
+
+
+def draw_progress(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec], path: Path) -> None:
+    """Hypervolume (or the best quality) over what was spent: the mean of seeds, and their range."""
+    figure, axes = _axes()
+    two = len(objectives) == 2
+    reference = corner(runs) if two else (0.0, 0.0)
+    most = max(float(run.spent[-1]) for run in runs if len(run.spent))
+    grid = np.linspace(0, most, 200)
+    for method in dict.fromkeys(run.method for run in runs):
+        mine = [run for run in runs if run.method == method and len(run.points)]
+        curves = []
+        for run in mine:
+            at = np.searchsorted(run.spent, grid, side="right") - 1
+            curve = progress(run, reference)
+            nothing = 0.0 if two else np.nan
+            curves.append(np.where(at >= 0, curve[np.maximum(at, 0)], nothing))
+        if curves:
+            (line,) = axes.step(grid, np.mean(curves, axis=0), where="post", label=method)
+            axes.fill_between(
+                grid, np.min(curves, 0), np.max(curves, 0), step="post", alpha=0.15, color=line.get_color()
+            )
+    axes.set_xlabel("tokens or examples trained and evaluated")
+    axes.set_ylabel("hypervolume" if two else _label(objectives[0]))
+    _save(figure, axes, path)
+
+
+def draw_trade_off(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec], path: Path) -> None:
+    """Every final measurement and the baselines: quality against cost."""
+    figure, axes = _axes()
+    signs = [1.0 if o.direction == "min" else -1.0 for o in objectives]
+    for method in dict.fromkeys(run.method for run in runs):
+        points = np.concatenate([run.points for run in runs if run.method == method]) * signs
+        axes.scatter(points[:, 1], points[:, 0], s=14, alpha=0.7, label=method)
+    for name, at in runs[0].baselines.items():
+        axes.scatter(at[1] * signs[1], at[0] * signs[0], marker="x", color="black")
+        axes.annotate(name, (at[1] * signs[1], at[0] * signs[0]), fontsize=7)
+    axes.set_xlabel(_label(objectives[1]))
+    axes.set_ylabel(_label(objectives[0]))
+    _save(figure, axes, path)
+
+
+def _label(objective: MetricSpec) -> str:
+    """A name without underscores, and the unit where it says more than the name."""
+    name = objective.name.replace("_", " ")
+    return name if not objective.unit or objective.unit.lower() in name else f"{name} [{objective.unit}]"
+
+
+def _axes() -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _save(figure: Any, axes: Any, path: Path) -> None:
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.savefig(path)
+
+
+def correlation(
+    score: Mapping[str, float], truth: Mapping[str, float], draws: int = 2000, seed: int = 0
+) -> tuple[float, float, float, int]:
+    """Kendall's τ between a score and the truth, its 95% interval (bootstrap over architectures), and their number.
+
+    Args:
+        score: By fingerprint, better when it is larger in the same sense as `truth`.
+        truth: By fingerprint.
+        draws: Of the bootstrap.
+        seed: Of the bootstrap.
+    """
+    from scipy.stats import kendalltau
+
+    both = [f for f in truth if f in score]
+    if len(both) < 3:
+        return math.nan, math.nan, math.nan, len(both)
+    x, y = (np.asarray([of[f] for f in both]) for of in (score, truth))
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(draws):
+        pick = rng.integers(len(both), size=len(both))
+        tau = float(kendalltau(x[pick], y[pick]).statistic)
+        if math.isfinite(tau):
+            drawn.append(tau)
+    low, high = np.quantile(drawn, [0.025, 0.975]) if drawn else (math.nan, math.nan)
+    return float(kendalltau(x, y).statistic), float(low), float(high), len(both)

@@ -1,0 +1,82 @@
+"""Which runner a configuration asks for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rankitect.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rankitect.config import Resolved
+    from rankitect.config.schema import RunnerConfig
+    from rankitect.study.runner import Runner
+
+__all__ = ["runner_of", "warm_up"]
+
+
+def _alone(c: RunnerConfig) -> bool:
+    return c.kind == "local" and c.workers == 1 and c.trial_minutes is None and c.trial_gib is None
+
+
+def warm_up(resolved: Resolved) -> None:
+    """Begin what processes of the runner need, before the study's own process builds its parts."""
+    if resolved.config.runner.kind == "local" and not _alone(resolved.config.runner):
+        from rankitect.runners.pool import import_ahead
+
+        import_ahead(getattr(resolved.plugins["task"].target, "preload", ()))
+
+
+def runner_of(resolved: Resolved, folder: Path, stop: Callable[[], bool]) -> Runner | None:
+    """The runner of a configuration; None where this process measures by itself.
+
+    Args:
+        resolved: The configuration.
+        folder: The run folder.
+        stop: Whether the user asked to stop.
+
+    Raises:
+        ConfigError: Latencies would be measured on whatever machine a trial comes to, Ray is not installed, or no
+            cluster answers.
+    """
+    c = resolved.config.runner
+    if _alone(c):
+        return None
+    if "device" in resolved.plugins and not getattr(resolved.plugins["device"].target, "estimate", False):
+        raise ConfigError(
+            f"device={resolved.plugins['device'].name} measures latencies, which trials beside each other would "
+            "disturb: use runner=local with runner.workers=1 and without limits of a trial, or device=analytic."
+        )
+    from rankitect.runners.workers import Setup
+
+    data = dict(resolved.data)
+    if registry := resolved.config.report.registry:  # workers may have another working directory
+        data["report"] = {**data["report"], "registry": str(Path(registry).resolve())}
+
+    def setup(run_folder: str | None, threads: int | None) -> Setup:
+        key = hashlib.sha256(json.dumps([resolved.data, str(folder.resolve()), os.getpid()]).encode()).hexdigest()
+        seconds = 60 * c.trial_minutes if c.trial_minutes is not None and run_folder is not None else None
+        return Setup(data, threads, c.trial_gib, key, run_folder, seconds)
+
+    share = max(1, len(os.sched_getaffinity(0)) // c.workers) if hasattr(os, "sched_getaffinity") else 1
+    if c.kind == "local":
+        from rankitect.runners.pool import Pool
+
+        return Pool(c.workers, setup(str(folder.resolve()), c.threads or share), stop)
+    from rankitect.runners.cluster import Cluster
+
+    threads = c.threads or max(1, round(c.cpus))
+    return Cluster(
+        c.workers,
+        setup(None, threads),
+        address=c.address,
+        cpus=c.cpus,
+        together=c.together,
+        attempts=c.attempts,
+        minutes=c.trial_minutes,
+        stop=stop,
+    )

@@ -1,0 +1,128 @@
+"""Trials in processes of this machine. One that dies, hangs or takes too much memory takes no other down."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future
+from concurrent.futures import wait as wait_for
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
+from typing import TYPE_CHECKING, Any
+
+from rankitect.contracts import Spent, StopRequested
+from rankitect.errors import ConfigError
+from rankitect.runners.workers import TOO_LONG, Answer, Setup, SetUpError, Task, quiet, run_task
+from rankitect.study.checks import one_line
+from rankitect.study.runner import Done, Job
+
+if TYPE_CHECKING:
+    from pebble import ProcessPool
+
+__all__ = ["Pool", "import_ahead"]
+
+_MOMENT = 0.2
+"""Seconds after which the user's wish to stop is looked at."""
+
+
+_COMMON = (
+    "torch",
+    "rankitect.config.resolve",
+    "rankitect.graph.sampling",
+    "rankitect.blocks",
+    "rankitect.config.parts",
+)
+
+
+def context() -> Any:
+    """How processes are made: never as a fork of this one, because a fork of a process with threads (torch's) may hang.
+
+    On Linux they are forks of a server without threads that has the heavy packages imported (`import_ahead`).
+    """
+    return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+
+
+def import_ahead(modules: Sequence[str] = ()) -> None:
+    """Have the server import what workers need while this process imports the same: a worker then starts at once.
+
+    Args:
+        modules: To be imported beside those that every worker needs.
+    """
+    if sys.platform == "linux":
+        context().set_forkserver_preload([*_COMMON, *modules])
+        forkserver.ensure_running()
+
+
+class Pool:
+    """Processes that live as long as the study, each with parts of its own.
+
+    Args:
+        workers: How many.
+        setup: What they need.
+        stop: Whether the user asked to stop.
+    """
+
+    def __init__(self, workers: int, setup: Setup, stop: Callable[[], bool] = lambda: False) -> None:
+        self.workers, self._setup, self._stop = workers, setup, stop
+        self._shared: Mapping[str, bytes] = {}
+        self._pool: ProcessPool | None = None
+        self._running: dict[Future[Any], tuple[Job, float]] = {}
+
+    def start(self, shared: Mapping[str, bytes]) -> None:
+        """Workers that were begun for baselines know nothing of what was learned since: they are replaced."""
+        if shared:
+            self.close()
+            self._shared = shared
+            self._setup = Setup(**{**vars(self._setup), "key": f"{self._setup.key} prepared"})
+
+    def submit(self, job: Job) -> None:
+        """Begin a job."""
+        if self._pool is None or not self._pool.active:
+            from pebble import ProcessPool
+
+            self._pool = ProcessPool(max_workers=self.workers, initializer=quiet, context=context())
+        task = Task.of(job, shared_disk=True)
+        arguments = [self._setup, self._shared, task]
+        self._running[self._pool.schedule(run_task, args=arguments)] = (job, time.monotonic())
+
+    def wait(self) -> list[Done]:
+        """What has ended within a moment."""
+        if self._stop():
+            raise StopRequested
+        ended, _ = wait_for(list(self._running), timeout=_MOMENT, return_when=FIRST_COMPLETED)
+        return [self._done(future, *self._running.pop(future)) for future in ended]
+
+    def _done(self, future: Future[Any], job: Job, started: float) -> Done:
+        from pebble import ProcessExpired
+
+        spent = Spent(seconds=time.monotonic() - started)
+        try:
+            answer: Answer = future.result()
+        except ProcessExpired as error:
+            if error.exitcode == TOO_LONG:
+                minutes = (self._setup.seconds or 0.0) / 60
+                return Done(job.number, None, f"it took longer than runner.trial_minutes={minutes:g}", "", spent)
+            cause = f"the process that measured it ended with code {error.exitcode} (out of memory?)"
+            return Done(job.number, None, cause, "", spent, lost=True)
+        except BrokenProcessPool as error:
+            self._pool = None
+            return Done(job.number, None, f"the pool of processes broke ({one_line(error)})", "", spent, lost=True)
+        except SetUpError as error:
+            raise ConfigError(f"A process that measures trials cannot be set up: {error}") from error
+        except Exception as error:
+            return Done(job.number, None, one_line(error), "", spent)
+        return answer.done
+
+    def cancel(self) -> None:
+        """End the processes with what they measure."""
+        self.close()
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool.join()
+            self._pool = None
+        self._running.clear()

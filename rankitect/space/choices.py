@@ -1,0 +1,182 @@
+"""Choices: named sets of values, each an expression that can stand where a number can."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from math import comb
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from rankitect.errors import SpaceError
+from rankitect.space.atoms import Has, Is, Monomial, Value, Var
+from rankitect.space.expr import Expr, ExprLike, as_expr
+
+__all__ = ["Choice", "ChoiceValue", "Kind"]
+
+Kind: TypeAlias = Literal["categorical", "ordinal", "subset"]
+ChoiceValue: TypeAlias = Value | tuple[int, ...]
+
+MAX_SUBSETS = 4096
+"""A subset choice lists its values up to this many; larger ones must bound the number of members."""
+
+
+class Choice(Expr):
+    """A named set of values, of which an architecture has one.
+
+    Numbers make an ordinal choice, which can be used in arithmetic; strings and booleans a categorical one, which can
+    be asked with `is_`; a subset choice (made by `pick`) has tuples of member indices as its values and can be asked
+    with `has`.
+
+    Args:
+        path: The name, unique in a space: the scope and the given name, joined with dots.
+        values: What may be chosen, in order. The first value is the one that a choice without effect counts as.
+        kind: Derived from the values where not given.
+
+    Raises:
+        SpaceError: There is no value, a value appears twice, or values of different kinds are mixed.
+    """
+
+    def __init__(self, path: str, values: Sequence[ChoiceValue], kind: Kind | None = None) -> None:
+        self.path = path
+        self.values: tuple[ChoiceValue, ...] = tuple(v.item() if isinstance(v, np.generic) else v for v in values)
+        if not self.values:
+            raise SpaceError(f"choice {path!r} has no values to choose from")
+        if any(not isinstance(v, int | float | str | tuple) for v in self.values):
+            raise SpaceError(
+                f"choice {path!r} must choose among numbers, strings and booleans, not {list(self.values)}"
+            )
+        if len(set(self.values)) != len(self.values):
+            raise SpaceError(f"choice {path!r} lists a value twice: {list(self.values)}")
+        numeric = [isinstance(v, int) and not isinstance(v, bool) for v in self.values]
+        if kind is None:
+            if any(numeric) and not all(numeric):
+                raise SpaceError(f"choice {path!r} mixes numbers with other values: {list(self.values)}")
+            kind = "ordinal" if all(numeric) else "categorical"
+        self.kind: Kind = kind
+        terms: dict[Monomial, Any] = {((Var(path), 1),): 1}
+        if len(self.values) == 1 and kind == "ordinal":
+            terms = {(): self.values[0]}
+        super().__init__(terms)
+
+    @classmethod
+    def subset(cls, path: str, members: int, least: int = 1, most: int | None = None) -> Choice:
+        """A choice of `least` to `most` of `members` things, its values in order of size.
+
+        Raises:
+            SpaceError: The bounds are impossible, or there are more than 4,096 subsets.
+        """
+        from itertools import combinations
+
+        most = members if most is None else min(most, members)  # a pool that grows starts small
+        if not 0 <= least <= most <= members:
+            raise SpaceError(f"choice {path!r}: cannot pick {least} to {most} of {members}")
+        count = sum(comb(members, k) for k in range(least, most + 1))
+        if count > MAX_SUBSETS:
+            raise SpaceError(
+                f"choice {path!r} would have {count:,} subsets of {members}, more than {MAX_SUBSETS:,}: give `most`"
+            )
+        sizes = range(least, most + 1)
+        return cls(path, [c for k in sizes for c in combinations(range(members), k)], kind="subset")
+
+    @cached_property
+    def index(self) -> dict[ChoiceValue, int]:
+        """The position of each value."""
+        return {v: i for i, v in enumerate(self.values)}
+
+    def position(self, value: Any) -> int:
+        """The position of a value among the allowed ones (JSON lists count as tuples).
+
+        Raises:
+            SpaceError: The value is not allowed.
+        """
+        value = tuple(value) if isinstance(value, list) else value
+        value = value.item() if isinstance(value, np.generic) else value
+        try:
+            found = self.index.get(value)
+        except TypeError:  # not hashable, so none of the values
+            found = None
+        if found is not None and isinstance(value, bool) != isinstance(self.values[found], bool):
+            found = None
+        if found is None:
+            shown = list(self.values[:12]) + (["..."] if len(self.values) > 12 else [])
+            raise SpaceError(f"choice {self.path!r} cannot be {value!r}; allowed: {', '.join(map(repr, shown))}")
+        return found
+
+    def positions(self, values: Sequence[ChoiceValue | None]) -> np.ndarray:
+        """The positions of many values, int64; 0 for None (a choice without effect).
+
+        Raises:
+            SpaceError: A value is not allowed.
+        """
+        places = dict[object, int](self.index.items()) | {None: 0}
+        try:
+            return np.fromiter([places[v] for v in values], np.int64, len(values))
+        except (KeyError, TypeError):  # not allowed, or in another spelling: `position` says which
+            return np.asarray([0 if v is None else self.position(v) for v in values], dtype=np.int64)
+
+    def is_(self, value: ChoiceValue) -> Expr:
+        """1 where this choice has `value`, otherwise 0.
+
+        The last value is written as what remains of the others, so that all indicators together are exactly 1.
+        """
+        position = self.position(value)
+        if self.kind == "subset":
+            raise SpaceError(f"choice {self.path!r} is a subset: ask `has(member)`, not `is_`")
+        if position < len(self.values) - 1:
+            return Expr({((Is(self.path, value), 1),): 1})  # type: ignore[arg-type]
+        return as_expr(1) - sum((self.is_(v) for v in self.values[:-1]), start=as_expr(0))
+
+    def has(self, member: int) -> Expr:
+        """1 where this subset holds `member`, otherwise 0."""
+        if self.kind != "subset":
+            raise SpaceError(f"choice {self.path!r} is not a subset: ask `is_(value)`")
+        always = all(member in v for v in self.values if isinstance(v, tuple))
+        return as_expr(1) if always else Expr({((Has(self.path, member), 1),): 1})
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it may be used in arithmetic."""
+        return self.kind == "ordinal"
+
+    def as_number(self) -> Expr:
+        """The choice as a dimension.
+
+        Raises:
+            SpaceError: Its values are no numbers.
+        """
+        if not self.numeric:
+            raise SpaceError(
+                f"choice {self.path!r} is {self.kind} ({', '.join(map(repr, self.values[:6]))}) and is no number: "
+                "ask `is_(value)` or `has(member)`"
+            )
+        return Expr(self.terms)
+
+    def __mul__(self, other: ExprLike) -> Expr:
+        return self.as_number() * other
+
+    def __add__(self, other: ExprLike) -> Expr:
+        return self.as_number() + other
+
+    __rmul__ = __mul__
+    __radd__ = __add__
+    __eq__ = Expr.__eq__
+    __hash__ = Expr.__hash__
+
+    def to_data(self) -> Any:
+        """As an expression (a choice as a declaration is `declaration`)."""
+        return self.as_number().to_data()
+
+    def declaration(self) -> dict[str, Any]:
+        """Plain JSON data from which the choice can be made again."""
+        return {
+            "path": self.path,
+            "values": [list(v) if isinstance(v, tuple) else v for v in self.values],
+            "kind": self.kind,
+        }
+
+    @classmethod
+    def from_declaration(cls, data: dict[str, Any]) -> Choice:
+        """The inverse of `declaration`."""
+        return cls(data["path"], [tuple(v) if isinstance(v, list) else v for v in data["values"]], data["kind"])

@@ -1,0 +1,169 @@
+"""The costs by which models are compared and bounded, each one reading of the graph, by names for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rankitect.contracts import Metric, MetricSpec
+from rankitect.errors import ConfigError
+from rankitect.graph.cost import COSTS
+from rankitect.space.names import nearest
+
+if TYPE_CHECKING:
+    from rankitect.graph import Architecture, SearchSpace
+
+__all__ = [
+    "LANGUAGE_COSTS",
+    "RANKING_COSTS",
+    "CostReading",
+    "Costs",
+    "cost_metrics",
+    "cost_specs",
+    "cost_value",
+    "language_costs",
+    "limits",
+    "ranking_costs",
+    "specs",
+]
+
+
+@dataclass(frozen=True)
+class CostReading:
+    """One cost.
+
+    Attributes:
+        kind: A key of `graph.cost.COSTS`.
+        scope: The part of the graph that counts; "" for all.
+        decode: Whether it is of one token after a full context, and not of a prefill.
+        relative: Whether it is reported as a share of the reference architecture's.
+    """
+
+    kind: str
+    scope: str = ""
+    decode: bool = False
+    relative: bool = False
+
+    @property
+    def unit(self) -> str:
+        """Of the reported value."""
+        return "of backbone" if self.relative else COSTS[self.kind]
+
+    @property
+    def key(self) -> str:
+        """The cost as `SearchSpace.sample` names it."""
+        return f"{self.scope}:{self.kind}" if self.scope else self.kind
+
+
+LANGUAGE_COSTS: Mapping[str, CostReading] = {
+    "block_flops": CostReading("flops", "layers", relative=True),
+    "params": CostReading("params"),
+    "prefill_flops": CostReading("flops"),
+    "decode_flops": CostReading("flops", decode=True),
+    "weight_bytes": CostReading("weight_bytes"),
+    "kv_cache_bytes": CostReading("cache_bytes"),
+}
+"""Costs by the name under which a configuration bounds them and a report shows them."""
+
+RANKING_COSTS: Mapping[str, CostReading] = {
+    "flops": CostReading("flops"),
+    "params": CostReading("params"),
+    "table_rows": CostReading("table_rows"),
+    "table_bytes": CostReading("table_bytes"),
+}
+"""The same for rankers: of one example, embedding tables among the parameters."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The costs of a domain on one space.
+
+    Attributes:
+        readings: Costs by name.
+        space: The space.
+        reference: The architecture that relative costs and constraints refer to.
+        symbols: Values of free dimensions.
+        decode_symbols: The same for readings of one token after a full context.
+    """
+
+    readings: Mapping[str, CostReading]
+    space: SearchSpace
+    reference: Architecture
+    symbols: Mapping[str, int] = field(default_factory=dict)
+    decode_symbols: Mapping[str, int] = field(default_factory=dict)
+
+    def value(self, architecture: Architecture, name: str) -> float:
+        """One cost, absolute."""
+        reading = self.readings[name]
+        symbols = self.decode_symbols if reading.decode else self.symbols
+        return float(self.space.cost(architecture, reading.kind, reading.scope, **symbols))
+
+    def metrics(self, architecture: Architecture) -> dict[str, Metric]:
+        """All costs of an architecture."""
+        found = {}
+        for name, reading in self.readings.items():
+            value = self.value(architecture, name)
+            found[name] = Metric(value / self.value(self.reference, name) if reading.relative else value, reading.unit)
+        return found
+
+    def limits(self, constraints: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        """Constraints relative to the reference, as the bounds that `SearchSpace.sample` takes.
+
+        Raises:
+            ConfigError: A constraint names no cost.
+        """
+        found = {}
+        for name, (low, high) in constraints.items():
+            if name in self.space.learned:
+                whole = float(self.space.cost(self.reference, name))
+                found[name] = (low * whole, high * whole)
+                continue
+            if name not in self.readings or self.readings[name].decode:
+                allowed = [n for n, r in self.readings.items() if not r.decode]
+                hint = " Latencies need a device: add device=host." if name.endswith("_ms") else ""
+                raise ConfigError(f"constraints: there is no cost {name!r}{nearest(name, allowed)}.{hint}")
+            whole = self.value(self.reference, name)
+            found[self.readings[name].key] = (low * whole, high * whole)
+        return found
+
+
+def specs(readings: Mapping[str, CostReading]) -> list[MetricSpec]:
+    """Costs as metrics."""
+    return [MetricSpec(name, reading.unit, "min") for name, reading in readings.items()]
+
+
+def ranking_costs(space: SearchSpace, reference: Architecture) -> Costs:
+    """The costs of rankers, of one example."""
+    return Costs(RANKING_COSTS, space, reference, {"B": 1})
+
+
+# --- language models ------------------------------------------------------------------------------------------------
+def language_costs(space: SearchSpace, reference: Architecture, context: int) -> Costs:
+    """The costs of language models: a prefill of `context` tokens, or the token after `context` - 1 others."""
+    prefill, decode = {"B": 1, "T": context, "P": 0}, {"B": 1, "T": 1, "P": context - 1}
+    return Costs(LANGUAGE_COSTS, space, reference, prefill, decode)
+
+
+def cost_value(space: SearchSpace, architecture: Architecture, name: str, context: int) -> float:
+    """One cost of a language model, absolute."""
+    return language_costs(space, architecture, context).value(architecture, name)
+
+
+def cost_specs() -> list[MetricSpec]:
+    """The costs of language models as metrics."""
+    return specs(LANGUAGE_COSTS)
+
+
+def cost_metrics(
+    space: SearchSpace, architecture: Architecture, reference: Architecture, context: int
+) -> dict[str, Metric]:
+    """All costs of a language model."""
+    return language_costs(space, reference, context).metrics(architecture)
+
+
+def limits(
+    space: SearchSpace, reference: Architecture, constraints: Mapping[str, tuple[float, float]], context: int
+) -> dict[str, tuple[float, float]]:
+    """Constraints on language models, relative to a reference; see `Costs.limits`."""
+    return language_costs(space, reference, context).limits(constraints)

@@ -1,0 +1,69 @@
+"""What is written beside a model on the front: its drawing, and the program that a device loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankitect.errors import RankitectError
+
+if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
+    from rankitect.deploy.latency import Latency
+    from rankitect.graph import Architecture, SearchSpace
+
+__all__ = ["drawn", "exporter", "programmed"]
+
+
+def drawn(space: SearchSpace, architecture: Architecture, folder: Path) -> dict[str, str]:
+    """Draw a candidate's graph into its folder.
+
+    Returns:
+        The artifact by name.
+    """
+    from rankitect.graph.picture import picture
+    from rankitect.reports.figures.graph_picture import draw_graph
+
+    nodes, edges = picture(space, architecture, dropped=False)
+    (folder / "graph.svg").write_text(draw_graph(nodes, edges, title=architecture.fingerprint[:8]))
+    return {"graph": "graph.svg"}
+
+
+def programmed(parts: Parts, architecture: Architecture, write: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """What `write` exports for a candidate; a failure is said and costs the program only."""
+    name = architecture.fingerprint[:8]
+    parts.say(f"Exporting {name} for {parts.device.name}, a few minutes")
+    try:
+        return write()
+    except RankitectError as error:
+        parts.say(f"{name} has no program: {error}")
+        return {}
+
+
+def exporter(parts: Parts, latency: Latency | None) -> Callable[[Any, Path], dict[str, str]]:
+    """A function of a language model's trial and its candidate's folder that writes into it; gives files by name.
+
+    Args:
+        parts: The study's.
+        latency: Predicted latencies; None where there is no device, and no program is wanted.
+    """
+
+    def export(trial: Any, folder: Path) -> dict[str, str]:
+        return {**drawn(parts.space, trial.architecture, folder), **_program(parts, latency, trial, folder)}
+
+    return export
+
+
+def _program(parts: Parts, latency: Latency | None, trial: Any, folder: Path) -> dict[str, str]:
+    from rankitect.models.candidate import load_candidate
+
+    device, architecture = parts.device, trial.architecture
+    card = trial.measurement.artifacts.get("card") if trial.measurement is not None else None
+    if latency is None or card is None or not hasattr(device, "export"):
+        return {}
+    candidate = load_candidate((parts.folder / card).parent)
+    predicted = {workload: latency.predict(architecture, workload) for workload in latency.workloads}
+    write = partial(device.export, folder, candidate.model, candidate.tokenizer, predicted)
+    return programmed(parts, architecture, write)

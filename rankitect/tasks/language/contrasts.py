@@ -1,0 +1,80 @@
+"""Pairs of architectures that show which design rules hold: alike in what they cost, different in one respect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rankitect.tasks.language.uniform import Cost, depths, nearest, patterned, widths
+
+if TYPE_CHECKING:
+    from rankitect.graph import Architecture, SearchSpace
+
+__all__ = ["SHARE", "Contrast", "contrasts", "spread"]
+
+SHARE = 0.75
+"""Latency at which depth is held against width, of the reference's."""
+SKIPPED = 6
+"""Layers without attention, where a model has five times as many: rows of one, two and three divide it."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A question, and the architectures that answer it, by what each stands for."""
+
+    question: str
+    sides: Mapping[str, Architecture]
+
+
+def contrasts(
+    space: SearchSpace, reference: Architecture, latency: Cost, influence: Mapping[str, float]
+) -> list[Contrast]:
+    """The questions that a space can answer.
+
+    Depth against width: layers of least influence dropped, or one narrower feed-forward width in all layers, at equal
+    latency. Skip, window or width: attention left out in some layers, or looking through a window in the same ones, or
+    a feed-forward width with the latency of the skips. Skips in a row: as many layers without attention, standing alone
+    or together.
+
+    Args:
+        space: A space of the family `mobile_llm`.
+        reference: Its largest architecture.
+        latency: Of an architecture.
+        influence: Block influence by scope, "layers.3".
+    """
+    found = []
+    narrow, target = list(widths(space, reference)), SHARE * latency(reference)
+    if any(p.endswith(".runs") and 0 in c.values for p, c in space.choices.items()):
+        sides = {
+            "fewer layers, full width": nearest(depths(space, reference, influence), latency, target),
+            "all layers, narrower": nearest(narrow, latency, target),
+        }
+        found.append(Contrast("Shallow and wide, or deep and thin, at equal latency?", sides))
+    patterns = space.choices["layers.0.attn"].values if "layers.0.attn" in space.choices else ()
+    total = len({p.split(".")[1] for p in space.choices if p.startswith("layers.")})
+    count = SKIPPED if total >= 5 * SKIPPED else min(2, total // 2)
+    if "skip" not in patterns or not count:
+        return found
+    alone = patterned(space, reference, spread(total, count, 1), "skip")
+    sides = {f"{count} layers skip attention": alone}
+    if "swa" in patterns:
+        sides["a window in the same layers"] = patterned(space, reference, spread(total, count, 1), "swa")
+    sides["narrower feed-forward at the skips' latency"] = nearest(narrow, latency, latency(alone))
+    found.append(Contrast("Skip attention, look through a window, or narrow the feed-forward?", sides))
+    rows = [n for n in (1, 2, 3) if count % n == 0 and count >= n]
+    sides = {f"{n} in a row": patterned(space, reference, spread(total, count, n), "skip") for n in rows}
+    if len(sides) > 1:
+        found.append(Contrast(f"How many of {count} skips in a row?", sides))
+    return found
+
+
+def spread(total: int, count: int, row: int) -> list[int]:
+    """Numbers of `count` of `total` layers in rows of `row`, the rows spread evenly, around the middle of the depth.
+
+    >>> spread(30, 6, 1), spread(30, 6, 3)
+    ([2, 7, 12, 17, 22, 27], [6, 7, 8, 21, 22, 23])
+    """
+    rows = count // row
+    starts = [int((i + 0.5) * total / rows - row / 2) for i in range(rows)]
+    return [start + n for start in starts for n in range(row)]

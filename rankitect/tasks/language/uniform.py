@@ -1,0 +1,114 @@
+"""Uniform pruning: what one gets without a search, the baselines that a search has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from rankitect.errors import ConfigError
+from rankitect.tasks.costs import cost_value
+
+if TYPE_CHECKING:
+    from rankitect.graph import Architecture, SearchSpace
+
+__all__ = ["depths", "nearest", "patterned", "uniform_baselines", "uniform_depth", "uniform_width", "widths"]
+
+
+SHARES = (0.75, 0.6, 0.5)
+"""Of the reference's block FLOPs, where the user gives none."""
+
+Cost: TypeAlias = "Callable[[Architecture], float]"
+
+
+def nearest(family: Iterable[Architecture], cost: Cost, target: float) -> Architecture:
+    """The architecture of a family whose cost is nearest to a target."""
+    return min(family, key=lambda a: abs(cost(a) - target))
+
+
+def _everything(space: SearchSpace, reference: Architecture) -> dict[str, Any]:
+    return {p: reference.choices.get(p, c.values[0]) for p, c in space.choices.items()}
+
+
+def widths(space: SearchSpace, reference: Architecture) -> Iterator[Architecture]:
+    """One feed-forward width in every layer, the most important units kept; narrowest first.
+
+    Between two widths, more and more layers, spread over the depth, have the wider one.
+    """
+    full = _everything(space, reference)
+    paths = [p for p in space.choices if p.endswith(".ffn")]
+    sizes = sorted({int(v) for v in space.choices[paths[0]].values})  # type: ignore[arg-type]
+    for low, high in zip(sizes, [*sizes[1:], sizes[-1]], strict=True):
+        for more in range(len(paths)):
+            wide = {round(i * len(paths) / more) for i in range(more)} if more else set()
+            yield space.architecture({**full, **{p: high if i in wide else low for i, p in enumerate(paths)}})
+
+
+def depths(space: SearchSpace, reference: Architecture, influence: Mapping[str, float]) -> Iterator[Architecture]:
+    """More and more layers dropped, those of least block influence first (ShortGPT, arXiv 2403.03853); one stays."""
+    full = _everything(space, reference)
+    order = sorted(influence, key=influence.__getitem__)
+    for n in range(len(order)):
+        yield space.architecture({**full, **{f"{scope}.runs": 0 for scope in order[:n]}})
+
+
+def patterned(space: SearchSpace, reference: Architecture, layers: Iterable[int], pattern: str) -> Architecture:
+    """The reference with another attention pattern in some layers."""
+    changed = {f"layers.{i}.attn": pattern for i in layers}
+    return space.architecture({**_everything(space, reference), **changed})
+
+
+def uniform_width(space: SearchSpace, reference: Architecture, share: float, context: int) -> Architecture:
+    """The member of `widths` nearest to a share of the reference's block FLOPs.
+
+    Raises:
+        ConfigError: The smallest width still costs more than 1.02 times the share.
+    """
+    cost = _relative(space, reference, context)
+    found = nearest(widths(space, reference), cost, share)
+    if (reached := cost(found)) > 1.02 * share:
+        raise ConfigError(
+            f"task.uniform: feed-forward width alone reaches {reached:.0%} of the block FLOPs, not {share:.0%}. "
+            "Give larger shares, or task.uniform=[] for none."
+        )
+    return found
+
+
+def uniform_depth(
+    space: SearchSpace, reference: Architecture, share: float, influence: Mapping[str, float], context: int
+) -> Architecture:
+    """The member of `depths` nearest to a share of the reference's block FLOPs."""
+    return nearest(depths(space, reference, influence), _relative(space, reference, context), share)
+
+
+def uniform_baselines(
+    space: SearchSpace,
+    reference: Architecture,
+    shares: Sequence[float] | None,
+    influence: Mapping[str, float] | None,
+    context: int,
+) -> Iterator[tuple[str, Architecture]]:
+    """The uniformly pruned models that a search is held against, with their names.
+
+    Args:
+        space: The space.
+        reference: The whole model.
+        shares: Of its block FLOPs; None: `SHARES`, as far as width alone reaches them.
+        influence: Of each layer, to leave the least important out; None: no models of fewer layers.
+        context: Tokens that FLOPs are counted at.
+
+    Raises:
+        ConfigError: A given share is out of reach.
+    """
+    for share in SHARES if shares is None else shares:
+        try:
+            yield f"uniform width {share:.0%}", uniform_width(space, reference, share, context)
+        except ConfigError:
+            if shares is not None:
+                raise
+    for share in (SHARES if shares is None else shares) if influence is not None else ():
+        yield f"uniform depth {share:.0%}", uniform_depth(space, reference, share, influence or {}, context)
+
+
+def _relative(space: SearchSpace, reference: Architecture, context: int) -> Cost:
+    whole = cost_value(space, reference, "block_flops", context)
+    return lambda a: cost_value(space, a, "block_flops", context) / whole

@@ -1,0 +1,175 @@
+"""Registered production models, as a search meets them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankitect.errors import ConfigError, RankitectError, SpaceError
+from rankitect.production.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from rankitect.contracts import Baseline
+    from rankitect.graph import Architecture, SearchSpace
+
+__all__ = ["Registered", "module_costs"]
+
+
+class Registered:
+    """The production models of one task in a registry. What does not fit is said once and left out.
+
+    Args:
+        folder: The registry; None for none.
+        task: Name of the task.
+        fits: Raises where an entry does not fit the task.
+        allowed: Packages that modules and spaces may come from.
+        say: Shows a sentence to the user.
+    """
+
+    def __init__(
+        self,
+        folder: str | None,
+        task: str,
+        fits: Callable[[Entry, Architecture], None],
+        allowed: Sequence[str],
+        say: Callable[[str], None],
+    ) -> None:
+        self._registry = None if folder is None else Registry(Path(folder))
+        self._task, self._fits, self._allowed, self._say = task, fits, allowed, say
+        self._known: dict[str, Entry] = {}
+        self._refused: dict[str, str] = {}
+
+    def live(self) -> list[tuple[Entry, Architecture]]:
+        """What is to be compared with now."""
+        if self._registry is None:
+            return []
+        for damage in self._registry.read()[1]:
+            self._refuse(str(damage.path), f"a baseline is left out: {damage.reason}")
+        found = []
+        for entry in self._registry.live(self._task):
+            if (made := self._architecture(entry)) is None:
+                continue
+            try:
+                self._known[made.fingerprint] = entry  # `fits` may ask for its space
+                self._fits(entry, made)
+            except (RankitectError, OSError, ValueError) as error:
+                self._refuse(entry.label, f"baseline {entry.label} does not fit this search and is left out: {error}")
+                continue
+            found.append((entry, made))
+        return found
+
+    def left_out(self) -> dict[str, str]:
+        """What should be compared with now and cannot be, and why."""
+        if self._registry is None:
+            return {}
+        live = {entry.label for entry, _ in self.live()}
+        wanted = [str(damage.path) for damage in self._registry.read()[1]]
+        wanted += [entry.label for entry in self._registry.live(self._task) if entry.label not in live]
+        return {name: self._refused[name] for name in wanted if name in self._refused}
+
+    def baselines(self) -> list[Baseline]:
+        """All registered models of the task; those that are to be compared with now have `live`."""
+        from rankitect.contracts import Baseline
+
+        live = {entry.label: made for entry, made in self.live()}
+        if self._registry is None:
+            return []
+        kept = ("version", "added", "retired", "note")
+        found = []
+        for entry in self._registry.entries():
+            if entry.task != self._task or entry.label in self._refused:
+                continue
+            if (made := live.get(entry.label) or self._architecture(entry)) is not None:
+                about = {**{key: getattr(entry, key) for key in kept}, "live": entry.label in live}
+                found.append(Baseline(entry.label, made, about))
+        return found
+
+    def _architecture(self, entry: Entry) -> Architecture | None:
+        """The architecture of an entry; None where it holds none, which older versions let in."""
+        from rankitect.graph import Architecture
+
+        try:
+            return Architecture.from_json(json.dumps(entry.identity))
+        except SpaceError as error:
+            file = self._registry.file(entry) if self._registry is not None else entry.label
+            self._refuse(entry.label, f"baseline {entry.label} is left out: {file}: {error}. Delete the file.")
+            return None
+
+    def _refuse(self, name: str, sentence: str) -> None:
+        if name not in self._refused:
+            self._refused[name] = sentence
+            logging.getLogger("rankitect").warning("%s", sentence)
+            self._say(sentence)
+
+    def entry(self, architecture: Architecture) -> Entry | None:
+        """The registered model with this architecture, if it is one."""
+        if architecture.fingerprint not in self._known and architecture.space == "module":
+            self.live()
+        return self._known.get(architecture.fingerprint)
+
+    def space(self, architecture: Architecture) -> SearchSpace | None:
+        """The space that came with a registered architecture, if one did."""
+        from rankitect.graph import SearchSpace
+
+        if architecture.fingerprint not in self._known:
+            self.live()
+        entry = self._known.get(architecture.fingerprint)
+        if entry is None or entry.space is None or self._registry is None:
+            return None
+        return SearchSpace.from_json(self._registry.path(entry, entry.space).read_text(), self._allowed)
+
+    def module(self, entry: Entry, features: Any, seed: int) -> nn.Module:
+        """A registered module, with its weights where it has some.
+
+        Raises:
+            ConfigError: The function is not allowed, is not there, gives no module, or the weights are not its own.
+        """
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        from rankitect.config.plugins import load_target
+
+        assert self._registry is not None
+        make = load_target(str(entry.module), self._allowed, f"baseline {entry.label}")
+        torch.manual_seed(seed)
+        made = make(features)
+        if not isinstance(made, torch.nn.Module):
+            raise ConfigError(f"{entry.module} gives {type(made).__name__}, not a torch module.")
+        if entry.weights is not None:
+            try:
+                made.load_state_dict(load_file(self._registry.path(entry, entry.weights)))
+            except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+                first = str(error).splitlines()[0]
+                raise ConfigError(f"{entry.weights} holds no weights of {entry.module}: {first}") from error
+        return made
+
+
+def module_costs(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> dict[str, float]:
+    """FLOPs of one example, parameters, and rows and bytes of embedding tables, counted in a module.
+
+    Args:
+        model: The module.
+        inputs: One example.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    tables = [m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding | torch.nn.EmbeddingBag)]
+    training = model.training
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(*inputs)
+    model.train(training)
+    return {
+        "flops": float(counter.get_total_flops()),
+        "params": float(sum(p.numel() for p in model.parameters())),
+        "table_rows": float(sum(t.shape[0] for t in tables)),
+        "table_bytes": float(sum(t.numel() * t.element_size() for t in tables)),
+    }
