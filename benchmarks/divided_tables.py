@@ -69,7 +69,7 @@ def process(rank: int, world: int, port: int, place: str, backend: str, batch: i
     join()
     warmed = build(small := one_table(26 * 2000, width), small.architecture({}))
     first = TableStorage(warmed, TableConfig(backend, "adagrad", lr=1e-3))  # type: ignore[arg-type]
-    ids = zipf(batch, 26, rows // 26, 1.1)[peers().mine(batch)]
+    ids = zipf(batch, 26, rows // 26, 1.1)[peers().shard(batch)]
     warmed(ids % 2000).sum().backward()
     first.release()
     before = resident()

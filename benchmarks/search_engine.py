@@ -166,14 +166,16 @@ def search(space: SearchSpace, problem: Problem, seed: int, evaluations: int, kn
     """The points that the controller has evaluated, in order, and its CPU seconds for each suggestion of a model."""
     from rankitect.contracts import Measurement, Metric, MetricSpec, Trial
     from rankitect.controllers.bayesian import Bayesian
-    from rankitect.methods.aims import Aims
-    from rankitect.methods.moves import Moves
+    from rankitect.methods.bounded_space import BoundedSpace
+    from rankitect.methods.objectives import Objectives
 
     specs = (MetricSpec("perplexity", "", "min"), MetricSpec("flops", "log10 FLOP", "min"))
     config = Bayesian.Config(samples=evaluations, by="final")
     task = Task() if known else None
     names = [spec.name for spec in specs]
-    controller = Bayesian(config, "final", Moves(space, {}), Aims(specs, specs[0]), task, seed, metrics=names)
+    controller = Bayesian(
+        config, "final", BoundedSpace(space, {}), Objectives(specs, specs[0]), task, seed, metrics=names
+    )
     points, suggested, cpu = [], 0, 0.0
     while True:
         start = time.process_time()

@@ -58,15 +58,15 @@ def terms(folder: Path, warmup: str, space: str, wanted: list[str]) -> dict[str,
     from rankitect.config.parts import build
     from rankitect.evaluators import proxy_scores as scores
     from rankitect.graph import Architecture
-    from rankitect.methods.moves import Moves
+    from rankitect.methods.bounded_space import BoundedSpace
     from rankitect.methods.supernet_search import STATE
     from rankitect.study.store import Store
     from rankitect.training.checkpoint import load_state
 
     with tempfile.TemporaryDirectory() as scratch:
         parts = build(resolve([f"space={space}", "controller=sampled"]), Path(scratch), lambda text: None)
-        moves = Moves.of(parts, shared=True)
-        supernet = parts.task.supernet(moves.space)
+        bounded = BoundedSpace.of(parts, shared=True)
+        supernet = parts.task.supernet(bounded.space)
         saved = folder / f"sigeo-{warmup}" / "state" / STATE
         if saved.exists():  # none: no step was taken
             weights = load_state(saved)[0]
@@ -78,7 +78,7 @@ def terms(folder: Path, warmup: str, space: str, wanted: list[str]) -> dict[str,
         batches = [partial(lambda model, step: parts.task.search_loss(model, step)[0], step=i) for i in range(BATCHES)]
         found = []
         for fingerprint in wanted:
-            model = supernet.extract(moves.lower(parts.space.validate(known[fingerprint])))
+            model = supernet.extract(bounded.lower(parts.space.validate(known[fingerprint])))
             grads = scores.gather_gradients(model, batches)
             found.append((scores.zico(grads), scores.fisher_rao(grads), -float(grads.losses.mean())))
     columns = np.asarray(found).T * np.asarray(COEFFICIENTS)[:, None]

@@ -68,7 +68,7 @@ def process(rank: int, world: int, port: int, place: str, batch: int, context: i
     for step in range(STEPS + 1):
         ids = torch.randint(
             0, checkpoint.config.vocab, (batch, context + 1), generator=torch.Generator().manual_seed(step)
-        )[peers().mine(batch)]
+        )[peers().shard(batch)]
         started = time.perf_counter()
         logits = whole(ids[:, :-1])
         error = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())

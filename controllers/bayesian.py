@@ -14,8 +14,8 @@ import numpy as np
 from pydantic import Field
 
 from rankitect.errors import ConfigError, SpaceError
-from rankitect.methods.aims import Aims, ranking
-from rankitect.methods.moves import Moves
+from rankitect.methods.bounded_space import BoundedSpace
+from rankitect.methods.objectives import Objectives, ranking
 from rankitect.methods.staged import StagedConfig, StagedSearch, measured_by
 
 if TYPE_CHECKING:
@@ -52,11 +52,19 @@ class Bayesian(StagedSearch):
         )
 
     def __init__(
-        self, config: Config, by: str, moves: Moves, aims: Aims, task: Any, seed: int, *, metrics: list[str]
+        self,
+        config: Config,
+        by: str,
+        bounded: BoundedSpace,
+        objectives: Objectives,
+        task: Any,
+        seed: int,
+        *,
+        metrics: list[str],
     ) -> None:
-        super().__init__(config.samples, config.finalists, by, aims, seed)
-        self._config, self.moves, self._task = config, moves, task
-        self._starts: dict[Architecture, dict[str, Any]] = {made: {} for made in moves.points()}
+        super().__init__(config.samples, config.finalists, by, objectives, seed)
+        self._config, self.bounded, self._task = config, bounded, task
+        self._starts: dict[Architecture, dict[str, Any]] = {made: {} for made in bounded.points()}
         self._told_costs: dict[str, dict[str, float]] = {}
         self._fitted: Fitted = {}
         self._promising: list[Architecture] = []
@@ -84,8 +92,8 @@ class Bayesian(StagedSearch):
             )
         by = measured_by(config.by, parts)
         metrics = [spec.name for spec in parts.evaluators[by].metrics]
-        moves, aims = Moves.of(parts), Aims.of(parts, by)
-        return cls(config, by, moves, aims, parts.task, parts.config.seed, metrics=metrics)
+        bounded, objectives = BoundedSpace.of(parts), Objectives.of(parts, by)
+        return cls(config, by, bounded, objectives, parts.task, parts.config.seed, metrics=metrics)
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
         """A known or random architecture at first, then one of large acquisition value."""
@@ -100,10 +108,10 @@ class Bayesian(StagedSearch):
         c = self._config
         draws = int(rng.integers(2**31))
         acquisition = Acquisition(
-            self.moves.space, self._costs, self.aims, done, self.pending, c.outcomes, c.draws, draws, self._fitted,
-            self._hints,
+            self.bounded.space, self._costs, self.objectives, done, self.pending, c.outcomes, c.draws, draws,
+            self._fitted, self._hints,
         )  # fmt: skip
-        good = [done[i].architecture for i in ranking(self.aims.table(done))[: max(c.starts, len(done) // 4)]]
+        good = [done[i].architecture for i in ranking(self.objectives.table(done))[: max(c.starts, len(done) // 4)]]
         best = self._best(acquisition, [*self._drawn(rng, c.pool), *self._promising], {})
         for _ in range(c.rounds):
             parents = self._rows([*good, *best, *best], rng)
@@ -121,7 +129,7 @@ class Bayesian(StagedSearch):
         return made, {"acquisition": float(values.max())}
 
     def _random(self, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
-        made = self.moves.sample(rng, self.known)
+        made = self.bounded.sample(rng, self.known)
         return None if made is None else (made, {})
 
     def _costs(self, architecture: Architecture) -> dict[str, float]:
@@ -135,14 +143,14 @@ class Bayesian(StagedSearch):
 
     def _drawn(self, rng: np.random.Generator, count: int) -> list[Architecture]:
         try:
-            return self.moves.space.sample_many(count, rng, **self.moves.limits)
+            return self.bounded.space.sample_many(count, rng, **self.bounded.limits)
         except SpaceError:  # so few are within the limits that single draws have to do
             return []
 
     def _rows(self, architectures: Sequence[Architecture], rng: np.random.Generator) -> np.ndarray:
         """Positions of values, int64 [n, choices]; random ones where a choice has no effect, in case it gets one."""
-        choices = self.moves.space.choices
-        columns = self.moves.space.encode(architectures)
+        choices = self.bounded.space.choices
+        columns = self.bounded.space.encode(architectures)
         live = np.asarray([[path in a.choices for path in choices] for a in architectures], dtype=bool)
         rows = np.stack([columns[path] for path in choices], axis=1)
         return np.where(live.reshape(rows.shape), rows, rng.integers(0, self._sizes, rows.shape))
@@ -150,7 +158,7 @@ class Bayesian(StagedSearch):
     @property
     def _sizes(self) -> np.ndarray:
         """How many values each choice has."""
-        return np.asarray([len(c.values) for c in self.moves.space.choices.values()])
+        return np.asarray([len(c.values) for c in self.bounded.space.choices.values()])
 
     def _varied(self, parents: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
         """Rows of parents, half of them crossed, in which one to three choices were changed."""
@@ -175,9 +183,9 @@ class Bayesian(StagedSearch):
 
     def _new(self, rows: np.ndarray) -> list[Architecture]:
         """The different architectures of rows that are feasible and within the limits."""
-        space = self.moves.space
+        space = self.bounded.space
         columns = space.canonical({path: rows[:, at] for at, path in enumerate(space.choices)})
-        kept = np.unique(np.stack(list(columns.values()), axis=1)[self.moves.inside(columns)], axis=0)
+        kept = np.unique(np.stack(list(columns.values()), axis=1)[self.bounded.inside(columns)], axis=0)
         return space.decode({path: kept[:, at] for at, path in enumerate(columns)}) if len(kept) else []
 
     def _best(
@@ -193,7 +201,7 @@ class Bayesian(StagedSearch):
         found: dict[Architecture, float] = {}
         for i in np.argsort(-values, kind="stable"):
             made = candidates[i]
-            if made.fingerprint not in self.known and made not in best and all(r(made) for r in self.moves.rules):
+            if made.fingerprint not in self.known and made not in best and all(r(made) for r in self.bounded.rules):
                 found[made] = float(values[i])
             if len(found) == self._config.starts:
                 break

@@ -20,7 +20,7 @@ from rankitect.data.files import folder_lock
 if TYPE_CHECKING:
     from rankitect.contracts import Trial
     from rankitect.graph import Architecture, SearchSpace
-    from rankitect.methods.aims import Aims
+    from rankitect.methods.objectives import Objectives
 
 __all__ = ["Acquisition"]
 
@@ -45,7 +45,7 @@ class Acquisition:
         space: The space.
         costs: Metrics that need no measurement, by name. Screening models them like the others, which is quicker and
             errs little; the decision reads them.
-        aims: The objectives.
+        objectives: The objectives.
         trials: Finished trials with a measurement.
         pending: Architectures that are being measured.
         outcomes: Allowed ranges of metrics.
@@ -62,7 +62,7 @@ class Acquisition:
         self,
         space: SearchSpace,
         costs: Callable[[Architecture], dict[str, float]],
-        aims: Aims,
+        objectives: Objectives,
         trials: Sequence[Trial],
         pending: Sequence[Architecture],
         outcomes: Mapping[str, tuple[float | None, float | None]],
@@ -74,7 +74,7 @@ class Acquisition:
         self._space, self._costs, self._draws, self._seed = space, costs, draws, seed
         measurements = [t.measurement for t in trials if t.measurement is not None]
         self._tried, self._pending = [t.architecture for t in trials], list(pending)
-        signs = {s.name: -1.0 if s.direction == "min" else 1.0 for s in aims.specs(measurements[0])}
+        signs = {s.name: -1.0 if s.direction == "min" else 1.0 for s in objectives.specs(measurements[0])}
         self._objectives = len(signs)
         self._names = [*signs, *(name for name in outcomes if name not in signs)]
         free = costs(self._tried[0])

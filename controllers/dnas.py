@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rankitect.contracts import Proposal, Spent, replay
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError, TrainingError
-from rankitect.methods.moves import Moves, main_cost
+from rankitect.methods.bounded_space import BoundedSpace, main_cost
 from rankitect.methods.shared_weights import CoTraining, samples_per_update, training_defaults
 
 if TYPE_CHECKING:
@@ -92,9 +92,9 @@ class DNAS:
         checkpoint_every: int = Field(20, ge=1, description="steps between checkpoints")
 
     def __init__(
-        self, config: Config, moves: Moves, task: Any, seed: int, targets: list[float], least: float = 0.0
+        self, config: Config, bounded: BoundedSpace, task: Any, seed: int, targets: list[float], least: float = 0.0
     ) -> None:
-        self._config, self._moves, self._space, self._task, self._seed = config, moves, moves.space, task, seed
+        self._config, self._bounded, self._space, self._task, self._seed = config, bounded, bounded.space, task, seed
         steps, lr, *_ = training_defaults(task)
         self._weight_steps = samples_per_update(task) if config.weight_steps is None else config.weight_steps
         self._steps = -(-steps // self._weight_steps) if config.steps is None else config.steps
@@ -108,9 +108,9 @@ class DNAS:
     def from_config(cls, config: Config, parts: Parts) -> DNAS:
         """Made from its section of the configuration."""
         cost = config.cost or main_cost(parts.task)
-        moves = Moves.of(parts, shared=True)
-        Scores(moves.space, cost, parts.task.reference)  # refuses an unknown cost before any work
-        low, high = _share_range(cost, parts, moves.space)
+        bounded = BoundedSpace.of(parts, shared=True)
+        Scores(bounded.space, cost, parts.task.reference)  # refuses an unknown cost before any work
+        low, high = _share_range(cost, parts, bounded.space)
         step = (high - low) / config.points
         targets = config.targets or [round(low + (i + 0.5) * step, 4) for i in range(config.points)]
         if outside := [t for t in targets if not low - 1e-9 <= t <= high + 1e-9]:
@@ -118,7 +118,7 @@ class DNAS:
                 f"controller.targets: {outside[0]:g} is outside of the constraints, which allow {low:g} to {high:g} of "
                 f"{cost}."
             )
-        return cls(config, moves, parts.task, parts.config.seed, targets, low)
+        return cls(config, bounded, parts.task, parts.config.seed, targets, low)
 
     def prepare(self, session: Session) -> None:
         """Search, or go on from the last checkpoint; then discretise."""
@@ -144,7 +144,7 @@ class DNAS:
             self._task.adopt(supernet)
         for target in self._targets:
             made = scores.discretise(target, np.random.default_rng([self._seed, 1]), self._least)
-            alone, *larger = self._moves.scaled(self._moves.lift(made))
+            alone, *larger = self._bounded.scaled(self._bounded.lift(made))
             # Of a small one also the largest that closed choices make of it within the constraints.
             for variant in (alone, *larger[-1:]):
                 if variant not in [a for _, a in self._found]:

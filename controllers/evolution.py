@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rankitect.methods.aims import Aims
+from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.methods.evolving import EvolutionConfig, EvolvingSearch
-from rankitect.methods.moves import Moves
+from rankitect.methods.objectives import Objectives
 from rankitect.methods.staged import measured_by
 
 if TYPE_CHECKING:
@@ -29,4 +29,4 @@ class Evolution(EvolvingSearch):
             ConfigError: The evaluator that the search asks is not configured.
         """
         by = measured_by(config.by, parts)
-        return cls(config, by, Moves.of(parts), Aims.of(parts, by), parts.config.seed)
+        return cls(config, by, BoundedSpace.of(parts), Objectives.of(parts, by), parts.config.seed)

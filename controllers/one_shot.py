@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from rankitect.methods.aims import Aims
-from rankitect.methods.moves import Moves
+from rankitect.methods.bounded_space import BoundedSpace
+from rankitect.methods.objectives import Objectives
 from rankitect.methods.staged import measured_by
 from rankitect.methods.supernet_search import SupernetConfig, SupernetSearch
 
@@ -53,8 +53,8 @@ class OneShot(SupernetSearch):
             config,
             config.length(parts.task),
             by,
-            Moves.of(parts, shared=True),
-            Aims.of(parts, by),
+            BoundedSpace.of(parts, shared=True),
+            Objectives.of(parts, by),
             parts.task,
             parts.config.seed,
         )

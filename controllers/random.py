@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.contracts import Proposal
 from rankitect.errors import ConfigError
-from rankitect.methods.aims import Aims
-from rankitect.methods.moves import Moves, main_cost
+from rankitect.methods.bounded_space import BoundedSpace, main_cost
+from rankitect.methods.objectives import Objectives
 from rankitect.methods.staged import running_low
 
 if TYPE_CHECKING:
@@ -46,17 +46,17 @@ class Random:
         space: Any,
         limits: dict[str, tuple[float, float]],
         seed: int,
-        aims: Aims | None,
+        objectives: Objectives | None,
     ) -> None:
         self._config, self._cost, self._space, self._limits, self._seed = config, cost, space, limits, seed
-        self._aims, self._screen = aims, aims is not None
+        self._objectives, self._screen = objectives, objectives is not None
         self._asked, self._low = 0, False
         self._session: Session | None = None
         self._finals: set[Architecture] = set()
         self._best: dict[int, tuple[float, Architecture]] = {}
         self._seen: set[str] = set()
         self._used_up: set[int] = set()
-        self._bands: dict[int, Moves] = {}
+        self._bands: dict[int, BoundedSpace] = {}
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Random:
@@ -72,8 +72,8 @@ class Random:
                 f"controller.cost is '{cost}', which no key of constraints bounds, so it cannot be divided. "
                 f"Bounded: {', '.join(limits) or 'none'}."
             )
-        aims = Aims.of(parts, "screen") if "screen" in parts.evaluators else None
-        return cls(config, cost, parts.space, limits, parts.config.seed, aims)
+        objectives = Objectives.of(parts, "screen") if "screen" in parts.evaluators else None
+        return cls(config, cost, parts.space, limits, parts.config.seed, objectives)
 
     def prepare(self, session: Session) -> None:
         """Nothing to prepare but to know what is left of the budget."""
@@ -108,8 +108,13 @@ class Random:
     def tell(self, trials: list[Trial]) -> None:
         """Keeps the best screened architecture of each band."""
         for trial in trials:
-            if trial.evaluator == "screen" and trial.ok and trial.measurement is not None and self._aims is not None:
-                value, band = self._aims.costs(trial.measurement)[0], int(trial.tags["band"])
+            if (
+                trial.evaluator == "screen"
+                and trial.ok
+                and trial.measurement is not None
+                and self._objectives is not None
+            ):
+                value, band = self._objectives.costs(trial.measurement)[0], int(trial.tags["band"])
                 if band not in self._best or value < self._best[band][0]:
                     self._best[band] = (value, trial.architecture)
 
@@ -131,7 +136,7 @@ class Random:
         """A new architecture in the band of a draw, a function of seed and index; None where the band is used up."""
         turn, band = divmod(index, self._config.bands)
         if band not in self._used_up:
-            made = self._moves(band).nth((self._seed, band), turn, self._seen)
+            made = self._bounded(band).nth((self._seed, band), turn, self._seen)
             if made is not None:
                 self._seen.add(made.fingerprint)
                 return made
@@ -141,7 +146,7 @@ class Random:
             )
         return None
 
-    def _moves(self, band: int) -> Moves:
+    def _bounded(self, band: int) -> BoundedSpace:
         """Draws within a part of the cost."""
         if band not in self._bands:
             bounds = dict(self._limits)
@@ -149,5 +154,5 @@ class Random:
                 low, high = bounds[self._cost]
                 step = (high - low) / self._config.bands
                 bounds[self._cost] = (low + band * step, low + (band + 1) * step)
-            self._bands[band] = Moves(self._space, bounds)
+            self._bands[band] = BoundedSpace(self._space, bounds)
         return self._bands[band]

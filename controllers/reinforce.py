@@ -22,8 +22,8 @@ import numpy as np
 from pydantic import Field
 
 from rankitect.errors import SpaceError
-from rankitect.methods.aims import Aims
-from rankitect.methods.moves import TRIES, Moves, main_cost
+from rankitect.methods.bounded_space import TRIES, BoundedSpace, main_cost
+from rankitect.methods.objectives import Objectives
 from rankitect.methods.shared_weights import (
     CoTraining,
     Paired,
@@ -95,10 +95,18 @@ class Reinforce(StagedSearch):
         checkpoint_every: int = Field(20, ge=1, description="steps between checkpoints")
 
     def __init__(
-        self, config: Config, by: str, moves: Moves, aims: Aims, task: Any, seed: int, *, targeted: bool = True
+        self,
+        config: Config,
+        by: str,
+        bounded: BoundedSpace,
+        objectives: Objectives,
+        task: Any,
+        seed: int,
+        *,
+        targeted: bool = True,
     ) -> None:
-        super().__init__(*shared_sizes(config, task), by, aims, seed)
-        self._config, self.moves, self._task, self._targeted = config, moves, task, targeted
+        super().__init__(*shared_sizes(config, task), by, objectives, seed)
+        self._config, self.bounded, self._task, self._targeted = config, bounded, task, targeted
         self._memory: list[Record] = []
         self._refused: set[bytes] = set()  # rows of draws that are known or not allowed
         self._range = (0.0, 1.0)
@@ -112,8 +120,8 @@ class Reinforce(StagedSearch):
         """
         by = measured_by(config.by, parts)
         targeted = len(parts.config.evaluator.objectives) > 1
-        moves, aims = Moves.of(parts, shared=True), Aims.of(parts, by)
-        return cls(config, by, moves, aims, parts.task, parts.config.seed, targeted=targeted)
+        bounded, objectives = BoundedSpace.of(parts, shared=True), Objectives.of(parts, by)
+        return cls(config, by, bounded, objectives, parts.task, parts.config.seed, targeted=targeted)
 
     def prepare(self, session: Session) -> None:
         """Train policy and supernet together, or go on from the last checkpoint."""
@@ -127,12 +135,12 @@ class Reinforce(StagedSearch):
         from rankitect.controllers.reinforce_policy import Policy
         from rankitect.methods.cost_target import CostTarget
 
-        space, cost = self.moves.space, None
+        space, cost = self.bounded.space, None
         if self._targeted:
             name = self._config.cost or main_cost(self._task)
             cost = CostTarget(space, name, self._task.reference, quick=True)
             rng = np.random.default_rng([self.seed, 2])
-            self._range = tuple(cost.of(self.moves.extreme(name, most, rng)) for most in (False, True))  # type: ignore[assignment]
+            self._range = tuple(cost.of(self.bounded.extreme(name, most, rng)) for most in (False, True))  # type: ignore[assignment]
         return Policy(space, cost, self._config.clip)
 
     # --- learning from losses, in prepare ---------------------------------------------------------------------------
@@ -143,7 +151,7 @@ class Reinforce(StagedSearch):
         steps, lr, *_ = training_defaults(self._task)
         steps, lr = (steps if c.steps is None else c.steps), c.weight_lr or lr
         episodes = min(c.episodes or samples_per_update(self._task), max(steps, 1))
-        supernet = self._task.supernet(self.moves.space)
+        supernet = self._task.supernet(self.bounded.space)
         history: list[list[float]] = []
         if steps:
             updates = -(-steps // episodes)
@@ -151,7 +159,7 @@ class Reinforce(StagedSearch):
             baseline = None
             if c.paired_baseline:
                 # What the space knows by name costs less than its largest architecture, and learns as steadily.
-                fixed = next(iter(self.moves.points()), None) or self.moves.extreme(
+                fixed = next(iter(self.bounded.points()), None) or self.bounded.extreme(
                     "flops", True, np.random.default_rng(0)
                 )
                 baseline = Paired(supernet, fixed, self._task, lr, updates * episodes)
@@ -160,7 +168,7 @@ class Reinforce(StagedSearch):
                 info, tensors = weights.load(path)
                 state = Trained.from_info(info)
                 self._policy.logits = {p: tensors[f"policy/{p}"] for p in self._policy.logits}
-                self._memory = [Record.from_data(self.moves.space, row) for row in info["memory"]]
+                self._memory = [Record.from_data(self.bounded.space, row) for row in info["memory"]]
                 history = info["history"]
                 if baseline is not None:
                     baseline.load(tensors, info["baseline_halvings"])
@@ -206,7 +214,7 @@ class Reinforce(StagedSearch):
             tokens += used
             if math.isfinite(reward):
                 history.append(row)
-                new.append(Record(self.moves.lower(architecture), target, price, reward, chance))
+                new.append(Record(self.bounded.lower(architecture), target, price, reward, chance))
         if new:
             self._learn_from(new, rng)
         return loss, tokens
@@ -238,25 +246,25 @@ class Reinforce(StagedSearch):
         chances = self._policy.chances(price)
         found = []
         for _ in range(count):
-            made = self._drawn(chances, rng, known) or self.moves.sample(rng, known)
+            made = self._drawn(chances, rng, known) or self.bounded.sample(rng, known)
             if made is None:
                 raise SpaceError("nothing new within the constraints")
-            found.append((made, target, price, self._policy.log_chance(self.moves.lower(made), chances)))
+            found.append((made, target, price, self._policy.log_chance(self.bounded.lower(made), chances)))
         return found
 
     def _drawn(
         self, chances: Mapping[str, np.ndarray], rng: np.random.Generator, known: set[str] | frozenset[str]
     ) -> Architecture | None:
         """A draw that is new and allowed; None where the policy is too sure of what is known."""
-        space = self.moves.space
+        space = self.bounded.space
         columns = space.canonical(self._policy.draw(chances, rng, TRIES))
         keys = [row.tobytes() for row in np.stack(list(columns.values()), axis=1)]
         # A policy that is sure draws the same again and again.
         if not (new := [i for i, key in enumerate(keys) if key not in self._refused]):
             return None
-        for i in np.asarray(new)[self.moves.inside({p: c[new] for p, c in columns.items()})]:
-            drawn = self.moves.lift(space.decode({p: c[i : i + 1] for p, c in columns.items()})[0])
-            if drawn.fingerprint not in known and all(rule(drawn) for rule in self.moves.rules):
+        for i in np.asarray(new)[self.bounded.inside({p: c[new] for p, c in columns.items()})]:
+            drawn = self.bounded.lift(space.decode({p: c[i : i + 1] for p, c in columns.items()})[0])
+            if drawn.fingerprint not in known and all(rule(drawn) for rule in self.bounded.rules):
                 return drawn
             self._refused.add(keys[i])
         return None
@@ -276,9 +284,9 @@ class Reinforce(StagedSearch):
         new = []
         for trial in trials:
             if trial.ok and trial.measurement is not None:
-                cost = self.aims.costs(trial.measurement)[0]
+                cost = self.objectives.costs(trial.measurement)[0]
                 reward = -math.log(cost) if cost > 0 else -cost
-                made = self.moves.lower(trial.architecture)
+                made = self.bounded.lower(trial.architecture)
                 tags = trial.tags
                 new.append(Record(made, tags["target"], tags["price"], reward, tags["chance"]))
         if new:

@@ -14,8 +14,8 @@ import numpy as np
 from pydantic import Field
 
 from rankitect.contracts import Proposal
-from rankitect.methods.aims import Aims
-from rankitect.methods.moves import Moves
+from rankitect.methods.bounded_space import BoundedSpace
+from rankitect.methods.objectives import Objectives
 from rankitect.methods.staged import measured_by
 from rankitect.methods.supernet_search import SupernetConfig, SupernetSearch
 
@@ -49,7 +49,15 @@ class Sampled(SupernetSearch):
         """
         by = measured_by(config.by, parts)
         steps = math.ceil((config.warmup or 0.0) * config.length(parts.task))
-        made = cls(config, steps, by, Moves.of(parts, shared=True), Aims.of(parts, by), parts.task, parts.config.seed)
+        made = cls(
+            config,
+            steps,
+            by,
+            BoundedSpace.of(parts, shared=True),
+            Objectives.of(parts, by),
+            parts.task,
+            parts.config.seed,
+        )
         made.count, made._shared, made._trial_seed = 0, config.warmup is not None, config.trial_seed
         return made
 
@@ -67,5 +75,5 @@ class Sampled(SupernetSearch):
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
         """The architecture of an index, whatever was told."""
-        made = self.moves.nth((self.seed,), index, self.known)
+        made = self.bounded.nth((self.seed,), index, self.known)
         return None if made is None else (made, {"index": index})

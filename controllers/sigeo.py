@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from rankitect.methods.aims import Aims
-from rankitect.methods.moves import Moves
+from rankitect.methods.bounded_space import BoundedSpace
+from rankitect.methods.objectives import Objectives
 from rankitect.methods.staged import measured_by
 from rankitect.methods.supernet_search import SupernetConfig, SupernetSearch
 
@@ -42,4 +42,12 @@ class SiGeo(SupernetSearch):
         """
         by = measured_by(config.by, parts)
         steps = math.ceil(config.warmup * config.length(parts.task))
-        return cls(config, steps, by, Moves.of(parts, shared=True), Aims.of(parts, by), parts.task, parts.config.seed)
+        return cls(
+            config,
+            steps,
+            by,
+            BoundedSpace.of(parts, shared=True),
+            Objectives.of(parts, by),
+            parts.task,
+            parts.config.seed,
+        )

@@ -18,8 +18,8 @@ from rankitect.contracts import Spent
 from rankitect.controllers.bayesian import Bayesian
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError
-from rankitect.methods.aims import covering
-from rankitect.methods.moves import Moves, within
+from rankitect.methods.bounded_space import BoundedSpace, within
+from rankitect.methods.objectives import hypervolume_subset
 from rankitect.space.names import nearest
 from rankitect.space.repeats import longest_row, running
 
@@ -74,7 +74,7 @@ class Staged(Bayesian):
         assert isinstance(made, Staged)
         made._budget = dict(config.budget)
         if config.most_skips is not None:
-            made.moves.rules.append(lambda a: skips_in_a_row(a) <= (config.most_skips or 0))
+            made.bounded.rules.append(lambda a: skips_in_a_row(a) <= (config.most_skips or 0))
         return made
 
     def prepare(self, session: Session) -> None:
@@ -86,20 +86,20 @@ class Staged(Bayesian):
             session.charge(f"latency {name}", Spent(latency_measurements=latency.measured(name)))
             session.logger.info("%s: error of layers %.1f%%", name, latency.error(name))
         for name, most in self._budget.items():
-            fastest = self.moves.extreme(name, False, np.random.default_rng(self.seed))
-            least = float(self.moves.space.cost(fastest, name))
+            fastest = self.bounded.extreme(name, False, np.random.default_rng(self.seed))
+            least = float(self.bounded.space.cost(fastest, name))
             if least > most:
                 raise ConfigError(
                     f"controller.budget.{name} is {most:g} ms, but the fastest architecture within the constraints is "
                     f"predicted to take {least:.3g} ms."
                 )
         if self._budget:
-            self.moves.rules.append(self._within_budget)
+            self.bounded.rules.append(self._within_budget)
         prior, spent = self._task.prior() if hasattr(self._task, "prior") else ({}, Spent())
         session.charge("prior", spent)
         contrasts = self._contrasts() if self._config.contrasts else {}  # type: ignore[attr-defined]
         count = max(self._config.initial - len(contrasts), 2)
-        self._promising = self._suggested(self.moves, prior)
+        self._promising = self._suggested(self.bounded, prior)
         places = np.linspace(0, len(self._promising) - 1, min(count, len(self._promising)))
         suggested = [self._promising[round(i)] for i in places]
         self._hints = self._guesses(prior)
@@ -111,7 +111,7 @@ class Staged(Bayesian):
         Some dozens of healed models cannot tell what each choice of each layer does; what they have to tell then is how
         the truth differs from these.
         """
-        space = self.moves.space
+        space = self.bounded.space
         rises = {p: dict(zip(space.choices[p].values, r.tolist(), strict=True)) for p, r in prior.items()}
 
         def rise(architectures: Sequence[Architecture]) -> np.ndarray:
@@ -121,7 +121,7 @@ class Staged(Bayesian):
             return lambda architectures: np.log(space.cost(architectures, name))
 
         found = {name: latency(name) for name in self._task.latency.workloads}
-        return {self.aims.objectives[0].name: rise, **found} if rises else found
+        return {self.objectives.declared[0].name: rise, **found} if rises else found
 
     def _contrasts(self) -> dict[Architecture, dict[str, Any]]:
         """Architectures that answer questions of design, with what each stands for, where the constraints allow it.
@@ -133,7 +133,7 @@ class Staged(Bayesian):
             return {}
         found: dict[Architecture, dict[str, Any]] = {}
         for contrast in task.contrasts(name):
-            if all(within(self.moves.space, a, self.moves.limits) for a in contrast.sides.values()):
+            if all(within(self.bounded.space, a, self.bounded.limits) for a in contrast.sides.values()):
                 for side, architecture in contrast.sides.items():
                     tags = found.setdefault(architecture, {"contrasts": []})
                     tags["contrasts"].append([contrast.question, side])
@@ -141,30 +141,30 @@ class Staged(Bayesian):
 
     def eligible(self, trial: Trial) -> bool:
         """What was measured to show the worth of a rule keeps it."""
-        return self.moves.allowed(trial.architecture)
+        return self.bounded.allowed(trial.architecture)
 
     def select(self, trials: list[Trial]) -> list[Trial]:
         """Finalists along the whole front, those of small cost first: a device may get any of them."""
         done = list({t.architecture.fingerprint: t for t in trials if t.ok}.values())
-        costs = self.aims.table(done)
+        costs = self.objectives.table(done)
         if not done or costs.shape[1] != 2:
             return super().select(trials)
-        return [done[i] for i in sorted(covering(costs, self.count), key=lambda i: (costs[i, 1], i))]
+        return [done[i] for i in sorted(hypervolume_subset(costs, self.count), key=lambda i: (costs[i, 1], i))]
 
     def _within_budget(self, architecture: Architecture) -> bool:
         costs = self._costs(architecture)
         return all(costs[name] <= most for name, most in self._budget.items())
 
-    def _suggested(self, moves: Moves, prior: dict[str, Any]) -> list[Architecture]:
+    def _suggested(self, bounded: BoundedSpace, prior: dict[str, Any]) -> list[Architecture]:
         """What the estimates suggest at every size, from small to large; none of it breaks a rule or a constraint.
 
         Some are measured first. All of them are candidates later: changing one choice at a time, a search of hundreds
         of choices does not come upon what is best by these estimates at a size between two that were measured.
         """
-        scores = Scores(moves.space, next(iter(self._task.latency.workloads)), self._task.reference, prior)
+        scores = Scores(bounded.space, next(iter(self._task.latency.workloads)), self._task.reference, prior)
         rng = np.random.default_rng([self.seed, 10**6])
         made = (scores.discretise(float(share), rng) for share in np.arange(*SHARES, STEP))
-        return [a for a in dict.fromkeys(made) if moves.allowed(a)]
+        return [a for a in dict.fromkeys(made) if bounded.allowed(a)]
 
 
 def skips_in_a_row(architecture: Architecture) -> int:

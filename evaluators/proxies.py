@@ -104,7 +104,7 @@ class Proxy:
 
         c = self._config
         if c.score in ("synflow", "nwot"):
-            inputs = scores.hear_inputs(model, partial(loss_of, step=0))
+            inputs = scores.capture_inputs(model, partial(loss_of, step=0))
             tokens = inputs[0].numel() if len(inputs) == 1 else len(inputs[0])  # of a text, or rows
             if c.score == "synflow":
                 return scores.synflow(model, inputs), Spent(train_tokens=tokens)

@@ -20,10 +20,10 @@ from rankitect.errors import TrainingError
 
 __all__ = [
     "Gradients",
+    "capture_inputs",
     "fisher_rao",
     "gather_gradients",
     "grad_norm",
-    "hear_inputs",
     "nwot",
     "sigeo",
     "snip",
@@ -124,22 +124,22 @@ def sigeo(grads: Gradients, coefficients: tuple[float, float, float] = (1.0, 50.
 
 
 # --- scores that need no labels ---------------------------------------------------------------------------------------
-class _Heard(Exception):
+class _Captured(Exception):
     """Ends a forward pass whose inputs are known."""
 
 
-def hear_inputs(model: nn.Module, loss_of: Callable[[nn.Module], Any]) -> tuple[Tensor, ...]:
+def capture_inputs(model: nn.Module, loss_of: Callable[[nn.Module], Any]) -> tuple[Tensor, ...]:
     """The tensors that a loss gives its model."""
     heard: list[tuple[Tensor, ...]] = []
 
     def listen(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         heard.append(inputs)
-        raise _Heard
+        raise _Captured
 
     handle = model.register_forward_pre_hook(listen)
     try:
         loss_of(model)
-    except _Heard:
+    except _Captured:
         pass
     finally:
         handle.remove()

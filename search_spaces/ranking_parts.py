@@ -49,7 +49,7 @@ def average(g: Graph, counts: Sequence[int], tower: Callable[[], Wire]) -> Wire:
 
     logits = []
     for i in range(max(counts)):
-        with g.twin(i):
+        with g.replicate(i):
             logits.append(tower())
 
     def mean(count: int) -> Callable[..., Wire]:

@@ -12,8 +12,8 @@ import networkx as nx
 from rankitect.errors import SpaceError
 from rankitect.graph.block import Block, Input, Sum, Zero, Zeros
 from rankitect.graph.nodes import ONE, Edge, Node, Rule, Wire
-from rankitect.graph.settle import settle
 from rankitect.graph.types import TensorType, parse_ports, unify
+from rankitect.graph.wiring import resolve_inputs
 from rankitect.space.choices import Choice, ChoiceValue
 from rankitect.space.expr import Expr, ExprLike, as_expr
 from rankitect.space.names import nearest
@@ -43,7 +43,7 @@ class Graph:
         self._scope: list[str] = []
         self._node_scope: list[str] = []
         self._replay = False
-        self._twin: list[str] = []
+        self._replicas: list[str] = []
         self._out: list[Edge] = []
         self._users: dict[str, list[str]] = {}
         self._shared: set[str] = set()
@@ -110,7 +110,7 @@ class Graph:
             self._node_scope.pop()
 
     @contextmanager
-    def twin(self, number: int) -> Iterator[None]:
+    def replicate(self, number: int) -> Iterator[None]:
         """Build once more what was built here: with the same choices, and weights of its own.
 
         Args:
@@ -121,13 +121,13 @@ class Graph:
             return
         label, was = f"twin{number}", self._replay
         self._node_scope.append(label)
-        self._twin.append(label)
+        self._replicas.append(label)
         self._replay = True
         try:
             yield
         finally:
             self._replay = was
-            self._twin.pop()
+            self._replicas.pop()
             self._node_scope.pop()
 
     def input(self, name: str, *dims: ExprLike, dtype: str = "float") -> Wire:
@@ -255,10 +255,10 @@ class Graph:
         ports = parse_ports(block.ports)
         label = name or block.label.lower()
         where = f"{self._path(label)} ({block.label})"
-        settled = settle(self, where, ports, wires)
-        outputs, sizes = unify(where, ports, [w.type for w in settled], block.fields())
+        resolved = resolve_inputs(self, where, ports, wires)
+        outputs, sizes = unify(where, ports, [w.type for w in resolved], block.fields())
         return self._add(
-            label, block, tuple(w.edge for w in settled), outputs, sizes, owner=self._owner(where, weights)
+            label, block, tuple(w.edge for w in resolved), outputs, sizes, owner=self._owner(where, weights)
         )
 
     def _add(
@@ -278,7 +278,7 @@ class Graph:
                 raise SpaceError(f"there is already a node {path!r}: give this {block.label} a name of its own")
             name = next(f"{name}_{n}" for n in range(2, 1 << 30) if self._path(f"{name}_{n}") not in self.dag)
             path = self._path(name)
-        owner = owner or ".".join([*self._twin, *self._scope, name])
+        owner = owner or ".".join([*self._replicas, *self._scope, name])
         self.restore(Node(path, block, edges, outputs, owner, params, sizes, block.flops(*types), block.cache(*types)))
         return Wire(self, Edge(path), outputs[0])
 
@@ -326,7 +326,7 @@ class Graph:
         if weights is None:
             return None
         inner = ".".join([*self._scope, weights])
-        for path in (".".join([*self._twin, inner]), inner, weights):
+        for path in (".".join([*self._replicas, inner]), inner, weights):
             if path in self._users or path in self._shared:
                 return path
         raise SpaceError(f"at {where}: no node has weights {weights!r}{nearest(weights, self._users)}")

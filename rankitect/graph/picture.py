@@ -13,7 +13,7 @@ from rankitect.graph.nodes import Node
 from rankitect.graph.types import TensorType
 from rankitect.space.choices import Choice
 from rankitect.space.expr import Expr
-from rankitect.space.tables import Batch
+from rankitect.space.tables import Assignments
 
 if TYPE_CHECKING:
     from rankitect.graph.space import SearchSpace
@@ -95,7 +95,7 @@ def _values(space: SearchSpace, architecture: Architecture | None) -> Value:
     if architecture is None:
         return lambda expr: expr.constant if expr.constant is not None else expr
     columns: Mapping[str, np.ndarray] = space.encode([space.validate(architecture)])
-    batch = Batch(space.choices, {p: c[0] for p, c in columns.items()}, {})
+    batch = Assignments(space.choices, {p: c[0] for p, c in columns.items()}, {})
 
     def value(expr: Expr) -> Any:
         return expr if expr.symbols else int(expr.evaluate(batch))

@@ -19,7 +19,7 @@ from rankitect.space.choices import Choice
 from rankitect.space.counting import Elimination, eliminate
 from rankitect.space.expr import Expr
 from rankitect.space.names import nearest
-from rankitect.space.tables import Batch, Table, Tables, tabulate
+from rankitect.space.tables import Assignments, Table, Tables, tabulate
 
 __all__ = ["SearchSpace", "Size"]
 
@@ -75,7 +75,7 @@ class SearchSpace:
         self.live: Liveness = liveness(graph)
         self._compiled: dict[Any, Tables] = {}
         self.learned: dict[str, Callable[[], Tables]] = {}
-        self._recent: tuple[Any, dict[str, np.ndarray], Batch] | None = None
+        self._recent: tuple[Any, dict[str, np.ndarray], Assignments] | None = None
         if self._uniform is not None and self._uniform.log_total == -math.inf:
             rules = "; ".join(r.text for r in graph.rules)
             raise SpaceError(
@@ -155,7 +155,7 @@ class SearchSpace:
         return Architecture(self.name, self.version, values)
 
     def _live(self, columns: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
-        shared = Batch.of(self.choices, columns, n, self.defaults)
+        shared = Assignments.of(self.choices, columns, n, self.defaults)
         return {p: self._gate(p).evaluate(self.choices, columns, n, shared) != 0 for p in self.choices}
 
     def canonical(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -177,7 +177,7 @@ class SearchSpace:
     ) -> np.ndarray:
         columns = {p: np.where(live[p], columns[p], 0) for p in rule.paths}
         in_force = np.any([live[p] for p in rule.paths], axis=0) if rule.paths else np.ones(n, dtype=bool)
-        met = np.broadcast_to(np.asarray(rule.evaluate(Batch(self.choices, columns, self.defaults))) != 0, n)
+        met = np.broadcast_to(np.asarray(rule.evaluate(Assignments(self.choices, columns, self.defaults))) != 0, n)
         result: np.ndarray = met | ~in_force
         return result
 
@@ -237,7 +237,7 @@ class SearchSpace:
             return Table(paths, np.log(self._holds(rule, grid, live, n).astype(float)).reshape(shape))
 
     def _on_columns(self, expr: Expr, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.asarray(expr.evaluate(Batch(self.choices, columns, self.defaults)))
+        return np.asarray(expr.evaluate(Assignments(self.choices, columns, self.defaults)))
 
     def _on_grid(self, expr: Expr, paths: Sequence[str]) -> np.ndarray:
         shape = [len(self.choices[p].values) for p in paths]
@@ -305,12 +305,12 @@ class SearchSpace:
         many = list(architectures)
         return tables.evaluate(self.choices, self.encode(many), len(many))
 
-    def _one(self, architecture: Architecture, symbols: Mapping[str, int]) -> tuple[dict[str, np.ndarray], Batch]:
+    def _one(self, architecture: Architecture, symbols: Mapping[str, int]) -> tuple[dict[str, np.ndarray], Assignments]:
         """The columns of an architecture and what is known of it, kept: one cost is seldom asked for alone."""
         key = (architecture.fingerprint, tuple(sorted(symbols.items())))
         if self._recent is None or self._recent[0] != key:
             columns = self.encode([architecture])
-            self._recent = key, columns, Batch.of(self.choices, columns, 1, symbols)
+            self._recent = key, columns, Assignments.of(self.choices, columns, 1, symbols)
         _, columns, shared = self._recent
         return columns, shared
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from rankitect.methods.aims import Aims, ranking
-from rankitect.methods.moves import Moves
+from rankitect.methods.bounded_space import BoundedSpace
+from rankitect.methods.objectives import Objectives, ranking
 from rankitect.methods.staged import StagedConfig, StagedSearch
 
 if TYPE_CHECKING:
@@ -40,15 +40,17 @@ class EvolvingSearch(StagedSearch):
     Args:
         config: Sizes.
         by: Evaluator of the first stage.
-        moves: Draws and changes.
-        aims: What counts.
+        bounded: Draws and changes.
+        objectives: What counts.
         seed: Of all proposals.
     """
 
-    def __init__(self, config: EvolutionConfig, by: str, moves: Moves, aims: Aims, seed: int) -> None:
-        super().__init__(config.samples, config.finalists, by, aims, seed)
-        self.config, self.moves = config, moves
-        self._starts = self.always = moves.points() if config.known else []
+    def __init__(
+        self, config: EvolutionConfig, by: str, bounded: BoundedSpace, objectives: Objectives, seed: int
+    ) -> None:
+        super().__init__(config.samples, config.finalists, by, objectives, seed)
+        self.config, self.bounded = config, bounded
+        self._starts = self.always = bounded.points() if config.known else []
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
         """A known or a random architecture at first, then a child of the population."""
@@ -56,13 +58,13 @@ class EvolvingSearch(StagedSearch):
             return self._starts[index], {"parent": None}
         alive = self.told[-self.config.population :]
         if index >= self.config.population and (parents := [t for t in alive if t.ok]):
-            costs = self.aims.table(parents)
+            costs = self.objectives.table(parents)
             order = ranking(costs if index % 2 else costs[:, :1])
             for _ in range(self.config.population):
                 child = self._child([parents[i].architecture for i in order], rng)
                 if child is not None:
                     return child
-        made = self.moves.sample(rng, self.known)
+        made = self.bounded.sample(rng, self.known)
         return None if made is None else (made, {"parent": None})
 
     def _child(
@@ -72,10 +74,10 @@ class EvolvingSearch(StagedSearch):
         mother = ordered[self._winner(len(ordered), rng)]
         child: Architecture | None = None
         if rng.random() < self.config.crossover:
-            child = self.moves.crossover(mother, ordered[self._winner(len(ordered), rng)], rng, self.known)
+            child = self.bounded.crossover(mother, ordered[self._winner(len(ordered), rng)], rng, self.known)
         if child is None:
             changes = int(rng.integers(1, self.config.changes + 1))
-            child = self.moves.mutate(mother, rng, self.known, changes)
+            child = self.bounded.mutate(mother, rng, self.known, changes)
         return None if child is None else (child, {"parent": mother.fingerprint[:8]})
 
     def _winner(self, count: int, rng: np.random.Generator) -> int:

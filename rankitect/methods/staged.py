@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.contracts import Proposal, Trial
 from rankitect.errors import ConfigError
-from rankitect.methods.aims import Aims, ranking
+from rankitect.methods.objectives import Objectives, ranking
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
     from rankitect.contracts import Session
     from rankitect.graph import Architecture
-    from rankitect.methods.moves import Moves
+    from rankitect.methods.bounded_space import BoundedSpace
 
 __all__ = ["StagedConfig", "StagedSearch", "finalists", "measured_by", "running_low", "shared_sizes"]
 
@@ -79,7 +79,9 @@ def running_low(session: Session | None) -> bool:
     return session is not None and session.remaining() <= RESERVE
 
 
-def finalists(trials: list[Trial], aims: Aims, count: int, always: Collection[Architecture] = ()) -> list[Trial]:
+def finalists(
+    trials: list[Trial], objectives: Objectives, count: int, always: Collection[Architecture] = ()
+) -> list[Trial]:
     """The trials worth measuring in full.
 
     With one objective, the best. With a second, half of them are for the trade-off, and half for the quality that is
@@ -90,7 +92,7 @@ def finalists(trials: list[Trial], aims: Aims, count: int, always: Collection[Ar
 
     Args:
         trials: Finished trials.
-        aims: What counts.
+        objectives: What counts.
         count: How many at most.
         always: Architectures that take a third of the places, the best of them first.
 
@@ -100,7 +102,7 @@ def finalists(trials: list[Trial], aims: Aims, count: int, always: Collection[Ar
     done = list({t.architecture.fingerprint: t for t in trials if t.ok}.values())
     if not done or not count:
         return []
-    costs = aims.table(done)
+    costs = objectives.table(done)
     cheapest = sorted(range(len(done)), key=lambda i: tuple(costs[i]))
     kept = sorted(i for n, i in enumerate(cheapest) if not n or costs[i, 0] != costs[cheapest[n - 1], 0])
     done, costs = [done[i] for i in kept], costs[kept]
@@ -145,17 +147,17 @@ class StagedSearch:
         samples: Architectures measured while searching; None for the usual number.
         count: Finalists; None for the usual number.
         by: Evaluator of the first stage; "final" leaves out the second.
-        aims: What counts.
+        objectives: What counts.
         seed: Of all proposals.
     """
 
-    moves: Moves
+    bounded: BoundedSpace
     always: Collection[Architecture] = ()
     """Architectures of which some are finalists in any case, if they were measured."""
 
-    def __init__(self, samples: int | None, count: int | None, by: str, aims: Aims, seed: int) -> None:
+    def __init__(self, samples: int | None, count: int | None, by: str, objectives: Objectives, seed: int) -> None:
         self.samples, self.count = samples or SAMPLES, FINALISTS if count is None else count
-        self.by, self.aims, self.seed = by, aims, seed
+        self.by, self.objectives, self.seed = by, objectives, seed
         self.told: list[Trial] = []
         self.known: set[str] = set()
         self.pending: list[Architecture] = []
@@ -204,7 +206,7 @@ class StagedSearch:
             self._scaled = True
             good = [trial for trial in self.finals if trial.ok and trial.architecture in self._first]
             known = measured | self._first
-            for trial in (good[i] for i in ranking(self.aims.table(good)[:, :1])[:SCALED]):
+            for trial in (good[i] for i in ranking(self.objectives.table(good)[:, :1])[:SCALED]):
                 more = [a for a in self.scaled(trial.architecture) if a not in known]
                 self._chosen += [(a, int(trial.tags["screened"])) for a in more]
         asked = self._chosen[self._asked_finals : self._asked_finals + n]
@@ -239,14 +241,14 @@ class StagedSearch:
 
     def select(self, trials: list[Trial]) -> list[Trial]:
         """A hook: the finalists among trials of the first stage."""
-        return finalists(trials, self.aims, self.count, self.always)
+        return finalists(trials, self.objectives, self.count, self.always)
 
     def scaled(self, architecture: Architecture) -> list[Architecture]:
         """Larger variants of one of the best finalists, to be measured in full; none in a search of the whole space.
 
         Small models are searched, then scaled (EfficientNet, arXiv 1905.11946).
         """
-        return self.moves.scaled(architecture)[1:]
+        return self.bounded.scaled(architecture)[1:]
 
     def _note(self, architecture: Architecture) -> None:
         self._asked += 1

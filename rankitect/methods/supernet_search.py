@@ -9,15 +9,15 @@ import numpy as np
 from pydantic import Field
 
 from rankitect.errors import SpaceError
+from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.methods.evolving import EvolutionConfig, EvolvingSearch
-from rankitect.methods.moves import Moves
 from rankitect.methods.shared_weights import CoTraining, Trained, train_steps, training_defaults
 from rankitect.methods.staged import shared_sizes
 
 if TYPE_CHECKING:
     from rankitect.contracts import Session
     from rankitect.graph import Architecture
-    from rankitect.methods.aims import Aims
+    from rankitect.methods.objectives import Objectives
 
 __all__ = ["Paths", "Sampling", "SupernetConfig", "SupernetSearch"]
 
@@ -57,25 +57,25 @@ class Paths:
     ones, and the smallest (arXiv 1903.05134).
 
     Args:
-        moves: The space within the constraints.
+        bounded: The space within the constraints.
         config: Kind and numbers.
         seed: Of all draws; a step's are a function of it and the step.
         steps: Length of the training.
     """
 
-    def __init__(self, moves: Moves, config: SupernetConfig, seed: int, steps: int) -> None:
-        self._moves, self._config, self._seed, self._steps = moves, config, seed, steps
+    def __init__(self, bounded: BoundedSpace, config: SupernetConfig, seed: int, steps: int) -> None:
+        self._bounded, self._config, self._seed, self._steps = bounded, config, seed, steps
         self._chunk: tuple[int, list[Architecture]] | None = None
 
     @cached_property
     def largest(self) -> Architecture:
         """The architecture of most FLOPs within the constraints."""
-        return self._moves.extreme("flops", True, np.random.default_rng([self._seed, 2]))
+        return self._bounded.extreme("flops", True, np.random.default_rng([self._seed, 2]))
 
     @cached_property
     def smallest(self) -> Architecture:
         """The architecture of fewest FLOPs within the constraints."""
-        return self._moves.extreme("flops", False, np.random.default_rng([self._seed, 3]))
+        return self._bounded.extreme("flops", False, np.random.default_rng([self._seed, 3]))
 
     def at(self, step: int) -> list[Architecture]:
         """The architectures of a step, the largest first where it is among them."""
@@ -93,12 +93,12 @@ class Paths:
         chunk = index // CHUNK
         if self._chunk is None or self._chunk[0] != chunk:
             rng = np.random.default_rng([self._seed, 5, chunk])
-            self._chunk = chunk, self._moves.space.sample_many(CHUNK, rng, **self._moves.limits)
+            self._chunk = chunk, self._bounded.space.sample_many(CHUNK, rng, **self._bounded.limits)
         return self._chunk[1][index % CHUNK]
 
     def _single(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
         """The architecture with one of its inputs at every place, where the rules allow it."""
-        space, values = self._moves.space, dict(architecture.choices)
+        space, values = self._bounded.space, dict(architecture.choices)
         for path, choice in space.choices.items():
             value = values.get(path)
             if choice.kind == "subset" and isinstance(value, tuple) and len(value) > 1:
@@ -121,8 +121,8 @@ class SupernetSearch(EvolvingSearch):
         config: Sizes.
         steps: Steps of the supernet that this search takes.
         by: Evaluator of the first stage.
-        moves: Draws and changes.
-        aims: What counts.
+        bounded: Draws and changes.
+        objectives: What counts.
         task: See above.
         seed: Of everything.
     """
@@ -131,9 +131,16 @@ class SupernetSearch(EvolvingSearch):
     """`prepare` trains weights."""
 
     def __init__(
-        self, config: SupernetConfig, steps: int, by: str, moves: Moves, aims: Aims, task: Any, seed: int
+        self,
+        config: SupernetConfig,
+        steps: int,
+        by: str,
+        bounded: BoundedSpace,
+        objectives: Objectives,
+        task: Any,
+        seed: int,
     ) -> None:
-        super().__init__(config, by, moves, aims, seed)
+        super().__init__(config, by, bounded, objectives, seed)
         self.samples, self.count = shared_sizes(config, task)
         self._training, self._steps, self._task = config, steps, task
 
@@ -142,7 +149,7 @@ class SupernetSearch(EvolvingSearch):
         super().prepare(session)
         c, path = self._training, session.state_dir / STATE
         _, lr, batch, table_lr = training_defaults(self._task, screened=True)
-        supernet = self._task.supernet(self.moves.space)
+        supernet = self._task.supernet(self.bounded.space)
         if self._steps:
             weights = CoTraining(
                 supernet,
@@ -152,7 +159,7 @@ class SupernetSearch(EvolvingSearch):
                 batch=batch,
                 table_lr=table_lr,
             )
-            paths = Paths(self.moves, c, self.seed, self._steps)
+            paths = Paths(self.bounded, c, self.seed, self._steps)
             state = Trained()
             if path.exists():
                 state = Trained.from_info(weights.load(path)[0])

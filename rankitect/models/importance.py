@@ -188,7 +188,7 @@ def unit_scores(statistics: Statistics, key: Key, readout: torch.Tensor, criteri
 
     Args:
         statistics: From `gather`.
-        key: Owner and name of the weight that reads them.
+        key: ParameterHolder and name of the weight that reads them.
         readout: That weight , [outputs, units...].
         criterion: A key of `CRITERIA`.
 

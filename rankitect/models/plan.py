@@ -17,11 +17,11 @@ from torch import nn
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, Block, Edge, Expr, SearchSpace
 from rankitect.graph.block import Input, Zeros
-from rankitect.space.tables import Batch, upper_bound
+from rankitect.space.tables import Assignments, upper_bound
 
 __all__ = [
     "LinearReading",
-    "Owner",
+    "ParameterHolder",
     "Plan",
     "RowStore",
     "SlicedParams",
@@ -91,7 +91,7 @@ class _Fixed:
 
     def __init__(self, space: SearchSpace, architecture: Architecture) -> None:
         columns = space.encode([architecture])
-        self._batch = Batch(space.choices, {p: int(c[0]) for p, c in columns.items()}, {})
+        self._batch = Assignments(space.choices, {p: int(c[0]) for p, c in columns.items()}, {})
         self._known: dict[Expr, int] = {}
 
     def __call__(self, expr: Expr) -> int:
@@ -222,7 +222,7 @@ def looked_up(
         bags: Starts of bags; see `Params.lookup`.
         width: Columns to keep; None for all.
     """
-    store = owner.stores.get(name) if isinstance(owner, Owner) else None
+    store = owner.stores.get(name) if isinstance(owner, ParameterHolder) else None
     if store is not None:
         found = store(rows, bags)
     elif bags is None:
@@ -253,7 +253,7 @@ class SlicedParams(LinearReading):
         self.present = step.present
 
     def __getattr__(self, name: str) -> torch.Tensor:
-        variants = self._tensors.variants.get(name) if isinstance(self._tensors, Owner) else None
+        variants = self._tensors.variants.get(name) if isinstance(self._tensors, ParameterHolder) else None
         return take(getattr(self._tensors, name), self._step.shapes[name], variants)
 
     def lookup(self, name: str, rows: torch.Tensor, bags: torch.Tensor | None = None) -> torch.Tensor:
@@ -280,7 +280,7 @@ class SlicedParams(LinearReading):
         return F.linear(h.flatten(-len(dims)), getattr(self, name).flatten(1))
 
 
-class Owner(nn.Module):
+class ParameterHolder(nn.Module):
     """Weights of one node, how they change with their size, and who holds the tables among them."""
 
     def __init__(self) -> None:
@@ -297,20 +297,20 @@ class WeightTree(nn.Module):
         for (owner, name), tensor in tensors.items():
             self.owner(owner, create=True).register_parameter(name, nn.Parameter(tensor))
 
-    def owner(self, path: str, create: bool = False) -> Owner:
+    def owner(self, path: str, create: bool = False) -> ParameterHolder:
         """The module that holds the weights of `path`."""
         return find_owner(self, path, create)
 
 
-def find_owner(root: nn.Module, path: str, create: bool = False) -> Owner:
+def find_owner(root: nn.Module, path: str, create: bool = False) -> ParameterHolder:
     """The module below `root` that holds the weights of `path`."""
     module: nn.Module | None = root
     for part in path.split("."):
         assert module is not None
         if part not in module._modules and create:
-            module._modules[part] = Owner()  # `add_module` refuses names such as "type", which Module has
+            module._modules[part] = ParameterHolder()  # `add_module` refuses names such as "type", which Module has
         module = module._modules[part]
-    assert isinstance(module, Owner)
+    assert isinstance(module, ParameterHolder)
     return module
 
 

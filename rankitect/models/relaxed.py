@@ -16,9 +16,9 @@ from torch import nn
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, Edge, Expr, SearchSpace
-from rankitect.models.plan import LinearReading, Owner, Step, bounds, looked_up, relaxed_plan, run_plan
+from rankitect.models.plan import LinearReading, ParameterHolder, Step, bounds, looked_up, relaxed_plan, run_plan
 from rankitect.models.supernet import Supernet
-from rankitect.space.tables import Batch, Tables, joint_grid, tabulate
+from rankitect.space.tables import Assignments, Tables, joint_grid, tabulate
 
 __all__ = ["Mixture", "RelaxedSupernet", "one_hot"]
 
@@ -54,7 +54,7 @@ class _Masks:
         if expr not in self._reach:
             paths = tuple(sorted(expr.paths))
             values = torch.as_tensor(
-                expr.evaluate(Batch(self.space.choices, joint_grid(self.space.choices, paths), {}))
+                expr.evaluate(Assignments(self.space.choices, joint_grid(self.space.choices, paths), {}))
             )
             inside = values[..., None] > torch.arange(self.bound(expr))
             self._reach[expr] = (paths, inside.float())
@@ -135,7 +135,7 @@ class _RelaxedParams(LinearReading):
         """The weight applied to hidden units, those that may be left out weighed by the probability that they stay."""
         weight = getattr(self, name)
         sizes = [self._step.sizes[d] if d is not None else None for d in dims]
-        variants = self._tensors.variants.get(name) if isinstance(self._tensors, Owner) else None
+        variants = self._tensors.variants.get(name) if isinstance(self._tensors, ParameterHolder) else None
         if variants is not None:  # one product with the expected weight, as the change is of the same shape
             for axis, dim in enumerate(sizes):
                 weight = self.masked(weight, dim, axis + 1) if dim is not None else weight

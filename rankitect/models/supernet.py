@@ -16,7 +16,7 @@ from rankitect.graph.cost import FLOAT_BYTES
 from rankitect.models.copying import Piece, copied
 from rankitect.models.memory import check_memory
 from rankitect.models.plan import (
-    Owner,
+    ParameterHolder,
     Plan,
     SlicedParams,
     WeightTree,
@@ -90,11 +90,11 @@ class Standalone(_PlannedModel):
         """The model's outputs, for one tensor an input of the graph."""
         return self._run(self, inputs)
 
-    def owner(self, path: str) -> Owner:
+    def owner(self, path: str) -> ParameterHolder:
         """The module that holds the weights of `path`, for example `layers.3.mlp`."""
         return find_owner(self, path)
 
-    def lookup_tables(self) -> dict[str, tuple[Owner, str]]:
+    def lookup_tables(self) -> dict[str, tuple[ParameterHolder, str]]:
         """Who holds each table (a weight that is read row by row), and under which name; by parameter name."""
         return {f"{owner}.{name}": (self.owner(owner), name) for owner, name in self.plan.tables()}
 
@@ -143,7 +143,7 @@ class Supernet(nn.Module):
             made.weights.owner(owner).variants = self.weights.owner(owner).variants
         return made
 
-    def lookup_tables(self) -> dict[str, tuple[Owner, str]]:
+    def lookup_tables(self) -> dict[str, tuple[ParameterHolder, str]]:
         """Who holds each table (a weight that is read row by row), and under which name; by parameter name."""
         tables = [key for key, param in _parameters(self.space).items() if param.table]
         return {f"weights.{owner}.{name}": (self.weights.owner(owner), name) for owner, name in tables}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.contracts import Spent, StopRequested
 from rankitect.errors import ConfigError
-from rankitect.runners.workers import Answer, Setup, SetUpError, Task, run_task
+from rankitect.runners.workers import JobAnswer, JobData, Setup, SetUpError, run_job
 from rankitect.study.checks import one_line
 from rankitect.study.runner import Done, Job
 
@@ -126,7 +126,7 @@ class Cluster:
 
     def submit(self, job: Job) -> None:
         """Begin a job."""
-        task = Task.of(job, shared_disk=False)
+        task = JobData.of(job, shared_disk=False)
         more = self._gang if self._gang[0] > 1 else ()
         self._running[self._run.remote(self._known, self._shared, task, *more)] = (job, None)
 
@@ -156,7 +156,7 @@ class Cluster:
 
         job, started = self._running.pop(work)
         try:
-            answer: Answer | None = self._ray.get(next(work))
+            answer: JobAnswer | None = self._ray.get(next(work))
         except RayTaskError as error:
             if isinstance(error.cause, SetUpError):
                 raise ConfigError(f"A worker cannot be set up: {error.cause}") from error
@@ -199,15 +199,15 @@ def _since(started: float | None) -> Spent:
     return Spent(seconds=0.0 if started is None else time.monotonic() - started)
 
 
-def _remote(setup: Setup, shared: Mapping[str, bytes], task: Task) -> Iterator[Answer | None]:
+def _remote(setup: Setup, shared: Mapping[str, bytes], task: JobData) -> Iterator[JobAnswer | None]:
     """A task: says that it has begun, then its answer."""
     yield None
-    yield run_task(setup, shared, task)
+    yield run_job(setup, shared, task)
 
 
 def _remote_together(
-    setup: Setup, shared: Mapping[str, bytes], task: Task, count: int, cpus: float, attempts: int
-) -> Iterator[Answer | None]:
+    setup: Setup, shared: Mapping[str, bytes], task: JobData, count: int, cpus: float, attempts: int
+) -> Iterator[JobAnswer | None]:
     """The same, trained by so many processes."""
     from rankitect.runners.together import measure_together
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.contracts import Spent, StopRequested
 from rankitect.errors import ConfigError
-from rankitect.runners.workers import TOO_LONG, Answer, Setup, SetUpError, Task, quiet, run_task
+from rankitect.runners.workers import TOO_LONG, JobAnswer, JobData, Setup, SetUpError, quiet, run_job
 from rankitect.study.checks import one_line
 from rankitect.study.runner import Done, Job
 
@@ -83,9 +83,9 @@ class Pool:
             from pebble import ProcessPool
 
             self._pool = ProcessPool(max_workers=self.workers, initializer=quiet, context=context())
-        task = Task.of(job, shared_disk=True)
+        task = JobData.of(job, shared_disk=True)
         arguments = [self._setup, self._shared, task]
-        self._running[self._pool.schedule(run_task, args=arguments)] = (job, time.monotonic())
+        self._running[self._pool.schedule(run_job, args=arguments)] = (job, time.monotonic())
 
     def wait(self) -> list[Done]:
         """What has ended within a moment."""
@@ -99,7 +99,7 @@ class Pool:
 
         spent = Spent(seconds=time.monotonic() - started)
         try:
-            answer: Answer = future.result()
+            answer: JobAnswer = future.result()
         except ProcessExpired as error:
             if error.exitcode == TOO_LONG:
                 minutes = (self._setup.seconds or 0.0) / 60

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.contracts import Spent, StopRequested, Trial
 from rankitect.errors import TrainingError
-from rankitect.runners.workers import Answer, Setup, Task, parts_of, run_task
+from rankitect.runners.workers import JobAnswer, JobData, Setup, parts_of, run_job
 from rankitect.study.checks import one_line
 from rankitect.study.files import write_atomic
 
@@ -162,7 +162,7 @@ def _measure(given: Mapping[str, Any]) -> None:
     from rankitect.training.parallel import join, peers
 
     join()
-    answer = run_task(given["setup"], given["shared"], given["task"])
+    answer = run_job(given["setup"], given["shared"], given["task"])
     if peers().rank == 0:
         ray.get(given["mailbox"].finish.remote(answer))
 
@@ -224,8 +224,8 @@ def prepare_together(session: StudySession, setup: Setup, count: int, cpus: floa
 
 
 def measure_together(
-    setup: Setup, shared: Mapping[str, bytes], task: Task, count: int, cpus: float, attempts: int
-) -> Answer:
+    setup: Setup, shared: Mapping[str, bytes], task: JobData, count: int, cpus: float, attempts: int
+) -> JobAnswer:
     """Measure a task, trained by so many processes; runs as a Ray task of its own.
 
     Raises:
@@ -237,5 +237,5 @@ def measure_together(
     given = {"setup": setup, "shared": shared, "mailbox": mailbox, "task": task}
     if error := _fit(_measure, given, count, cpus, attempts):
         raise TrainingError(f"Training in {count} processes side by side failed: {error}")
-    answer: Answer = ray.get(mailbox.result.remote())
+    answer: JobAnswer = ray.get(mailbox.result.remote())
     return answer

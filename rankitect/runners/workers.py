@@ -18,7 +18,7 @@ from rankitect.contracts import TrialContext
 from rankitect.study.checks import one_line
 from rankitect.study.runner import Done, Job, measure
 
-__all__ = ["TOO_LONG", "Answer", "SetUpError", "Setup", "Task", "parts_of", "quiet", "run_task"]
+__all__ = ["TOO_LONG", "JobAnswer", "JobData", "SetUpError", "Setup", "parts_of", "quiet", "run_job"]
 
 TOO_LONG = 77
 """Exit code of a process whose trial took longer than allowed."""
@@ -54,7 +54,7 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Task:
+class JobData:
     """One job as plain data.
 
     Attributes:
@@ -72,14 +72,14 @@ class Task:
     folder: str | None
 
     @classmethod
-    def of(cls, job: Job, *, shared_disk: bool) -> Task:
+    def of(cls, job: Job, *, shared_disk: bool) -> JobData:
         """A job as plain data."""
         folder = str(job.folder) if shared_disk else None
         return cls(job.number, job.architecture.to_json(), job.evaluator, job.seed, folder)
 
 
 @dataclass(frozen=True)
-class Answer:
+class JobAnswer:
     """What a worker gives back: plain data, and the artifacts where there is no disk in common.
 
     Attributes:
@@ -91,7 +91,7 @@ class Answer:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def run_task(setup: Setup, shared: Mapping[str, bytes], task: Task) -> Answer:
+def run_job(setup: Setup, shared: Mapping[str, bytes], task: JobData) -> JobAnswer:
     """Measure one task.
 
     Args:
@@ -105,7 +105,7 @@ def run_task(setup: Setup, shared: Mapping[str, bytes], task: Task) -> Answer:
         raise SetUpError(one_line(error)) from error
     architecture = parts.decode(task.architecture)
     if task.folder is not None and setup.run_folder is not None:
-        return Answer(_measured(parts, task, architecture, Path(setup.run_folder), Path(task.folder), setup.seconds))
+        return JobAnswer(_measured(parts, task, architecture, Path(setup.run_folder), Path(task.folder), setup.seconds))
     with tempfile.TemporaryDirectory(prefix="rankitect-") as place:
         run = Path(place)
         folder = run / "trials" / f"{task.number:06d}-{architecture.fingerprint[:8]}"  # as in the study's own folder
@@ -115,10 +115,10 @@ def run_task(setup: Setup, shared: Mapping[str, bytes], task: Task) -> Answer:
             cause = f"{socket.gethostname()} cannot write to {place}: {done.cause}"
             done = replace(done, disk=0, lost=True, cause=cause)
         files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-    return Answer(done, files)
+    return JobAnswer(done, files)
 
 
-def _measured(parts: Any, task: Task, architecture: Any, run: Path, folder: Path, seconds: float | None) -> Done:
+def _measured(parts: Any, task: JobData, architecture: Any, run: Path, folder: Path, seconds: float | None) -> Done:
     job = Job(task.number, architecture, task.evaluator, task.seed, folder)
     limit = threading.Timer(seconds, os._exit, [TOO_LONG]) if seconds is not None else None
     if limit is not None:

@@ -22,13 +22,13 @@ from rankitect.space.atoms import Atom, Is, Monomial, Number, Op, Sym, Var
 from rankitect.space.choices import Choice
 from rankitect.space.expr import Expr, as_expr
 
-__all__ = ["Batch", "Table", "Tables", "joint_grid", "tabulate", "upper_bound"]
+__all__ = ["Assignments", "Table", "Tables", "joint_grid", "tabulate", "upper_bound"]
 
 MAX_TABLE = 1 << 17
 """Entries of one table; a term over more joint values stays an expression."""
 
 
-class Batch:
+class Assignments:
     """Values of atoms for many architectures at once.
 
     Args:
@@ -47,7 +47,7 @@ class Batch:
     @classmethod
     def of(
         cls, choices: Mapping[str, Choice], columns: Mapping[str, np.ndarray], n: int, symbols: Mapping[str, int]
-    ) -> Batch:
+    ) -> Assignments:
         """Of `n` architectures; a single one's values are plain numbers, which are many times as fast."""
         single = {p: c.item() for p, c in columns.items()} if n == 1 else None
         return cls(choices, columns if single is None else single, symbols)
@@ -116,7 +116,11 @@ class Tables:
     loose: Callable[[], tuple[_Loose, ...]] = tuple
 
     def evaluate(
-        self, choices: Mapping[str, Choice], columns: Mapping[str, np.ndarray], n: int, shared: Batch | None = None
+        self,
+        choices: Mapping[str, Choice],
+        columns: Mapping[str, np.ndarray],
+        n: int,
+        shared: Assignments | None = None,
     ) -> np.ndarray:
         """Values for `n` architectures whose chosen indices are `columns`; float64 [n].
 
@@ -134,7 +138,7 @@ class Tables:
                 flat = flat * size + columns[path]
             total += table.values.reshape(-1)[flat]
         if self.rest.terms:
-            total = total + self.rest.evaluate(shared or Batch.of(choices, columns, n, self.symbols))
+            total = total + self.rest.evaluate(shared or Assignments.of(choices, columns, n, self.symbols))
         return total
 
     def expectation(self, weights: Callable[[str], Any], zero: Any) -> Any:
@@ -251,13 +255,13 @@ def tabulate(expr: Expr, choices: Mapping[str, Choice], symbols: Mapping[str, in
     for paths, terms in merged.items():
         part = Expr(terms)
         if not paths:
-            constant += float(part.evaluate(Batch(choices, {}, symbols)))
+            constant += float(part.evaluate(Assignments(choices, {}, symbols)))
         elif _domain(choices, paths) > MAX_TABLE:
             rest = rest + part
         else:
             names = tuple(sorted(paths, key=order.__getitem__))
             shape = [len(choices[p].values) for p in names]
-            values = part.evaluate(Batch(choices, joint_grid(choices, names), symbols))
+            values = part.evaluate(Assignments(choices, joint_grid(choices, names), symbols))
             tables.append(Table(names, np.broadcast_to(np.asarray(values, dtype=np.float64), shape).copy()))
     return Tables(constant, tuple(tables), rest, dict(symbols), _Loosen(rest, choices, symbols))
 
@@ -275,7 +279,7 @@ def upper_bound(expr: Expr, choices: Mapping[str, Choice], rules: Sequence[Expr]
     if _domain(choices, expr.paths) > MAX_TABLE * 16:
         raise SpaceError(f"{expr} depends on too many joint values ({_domain(choices, expr.paths):,}) to be bounded")
     names = sorted(expr.paths)
-    batch = Batch(choices, joint_grid(choices, names), {})
+    batch = Assignments(choices, joint_grid(choices, names), {})
     values = np.broadcast_to(np.asarray(expr.evaluate(batch)), [len(choices[p].values) for p in names])
     feasible = np.ones(values.shape, dtype=bool)
     for rule in rules:

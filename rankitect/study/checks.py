@@ -10,10 +10,10 @@ from rankitect.contracts import Baseline, Measurement, MetricSpec
 from rankitect.errors import ConfigError
 from rankitect.production.settings import SPECIAL_METRICS, GateConfig
 
-__all__ = ["gated", "in_words", "named", "objectives", "one_line", "problem", "seed_everything"]
+__all__ = ["gated", "in_words", "named", "one_line", "problem", "resolve_objectives", "seed_everything"]
 
 
-def objectives(names: Sequence[str], metrics: Sequence[MetricSpec]) -> list[MetricSpec]:
+def resolve_objectives(names: Sequence[str], metrics: Sequence[MetricSpec]) -> list[MetricSpec]:
     """The metrics of these names.
 
     Raises:

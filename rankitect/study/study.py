@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.contracts import Baseline, Proposal, Spent, StopRequested, Trial
 from rankitect.errors import ConfigError
-from rankitect.study.checks import objectives as resolve_objectives
+from rankitect.study.checks import resolve_objectives
 from rankitect.study.confirming import CONFIRM, Confirmation, wanted
 from rankitect.study.dispatch import Dispatch, stage_of
 from rankitect.study.files import explain_disk_trouble

@@ -262,7 +262,7 @@ class Distillation:
             context=config.context,
             seed=config.seed if seed is None else seed,
         )
-        windows = windows[peers().mine(len(windows))]
+        windows = windows[peers().shard(len(windows))]
         ids = torch.from_numpy(self.tokens.read(windows, config.context))
         if self.targets is not None:
             return DistillBatch(ids, self.targets.at(windows))

@@ -34,7 +34,7 @@ from rankitect.errors import TrainingError
 from rankitect.graph import Architecture, SearchSpace
 from rankitect.graph.cost import FLOAT_BYTES
 from rankitect.models.memory import check_memory
-from rankitect.models.plan import Owner
+from rankitect.models.plan import ParameterHolder
 from rankitect.training.parallel import peers
 from rankitect.training.table_stores import (
     DIVIDED_ROWS,
@@ -55,7 +55,7 @@ __all__ = ["RowWiseAdagrad", "TableConfig", "TableStorage", "table_memory", "tor
 class HoldsTables(Protocol):
     """A model with tables: a supernet, a standalone model, or one's own."""
 
-    def lookup_tables(self) -> Mapping[str, tuple[Owner, str]]:
+    def lookup_tables(self) -> Mapping[str, tuple[ParameterHolder, str]]:
         """Who holds each table, by parameter name."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -134,7 +134,7 @@ class TableStorage:
             wanted = self.config.backend != "torch" and torchrec_installed()
         return "torchrec" if fused and wanted else "torch"
 
-    def _needs(self, tables: Mapping[str, tuple[Owner, str]]) -> dict[str, int]:
+    def _needs(self, tables: Mapping[str, tuple[ParameterHolder, str]]) -> dict[str, int]:
         """Bytes to allocate: accumulators, and for a moment a copy of the table that is being taken over."""
         found = {}
         for name, (owner, key) in tables.items():

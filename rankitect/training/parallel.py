@@ -30,7 +30,7 @@ class Group:
     rank: int = 0
     world: int = 1
 
-    def mine(self, rows: int) -> slice:
+    def shard(self, rows: int) -> slice:
         """This process's part of so many rows; all of them where there are too few for everyone."""
         return slice(self.rank, None, self.world) if rows >= self.world else slice(None)
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rankitect.errors import TrainingError
-from rankitect.models.plan import Owner
+from rankitect.models.plan import ParameterHolder
 from rankitect.training.parallel import peers
 
 __all__ = [
@@ -104,7 +104,7 @@ def fused_width(width: int) -> int:
 class Store(ABC):
     """A table in one backend's hands (a `RowStore`)."""
 
-    def __init__(self, owner: Owner, name: str) -> None:
+    def __init__(self, owner: ParameterHolder, name: str) -> None:
         self.owner, self.name, self.frozen = owner, name, False
 
     @property
@@ -162,7 +162,7 @@ class Store(ABC):
 class TorchStore(Store):
     """Sparse gradients, applied when they are there."""
 
-    def __init__(self, owner: Owner, name: str, config: TableConfig) -> None:
+    def __init__(self, owner: ParameterHolder, name: str, config: TableConfig) -> None:
         super().__init__(owner, name)
         table = [self.table]
         if config.optimizer == "sgd":
@@ -223,7 +223,7 @@ class TorchStore(Store):
 class FusedStore(Store):
     """A torchrec collection of one table, updated by the kernel that computes its gradient."""
 
-    def __init__(self, owner: Owner, name: str, config: TableConfig) -> None:
+    def __init__(self, owner: ParameterHolder, name: str, config: TableConfig) -> None:
         super().__init__(owner, name)
         from torchrec.modules.embedding_configs import EmbeddingBagConfig
 

@@ -11,8 +11,8 @@ import numpy as np
 from rankitect.blocks import Linear
 from rankitect.contracts import Measurement, Metric, MetricSpec, Trial
 from rankitect.graph import B, Graph, SearchSpace, Zero
-from rankitect.methods.aims import Aims
-from rankitect.methods.moves import Moves
+from rankitect.methods.bounded_space import BoundedSpace
+from rankitect.methods.objectives import Objectives
 from rankitect.models.supernet import Supernet, build
 
 PLACES = 5
@@ -128,12 +128,12 @@ class Regression(Task):
         return Measurement({"loss": Metric(loss, "nat"), **self.costs(architecture)})
 
 
-def moves(task: Any) -> Moves:
-    return Moves(SPACE, task.limits())
+def bounded(task: Any) -> BoundedSpace:
+    return BoundedSpace(SPACE, task.limits())
 
 
-def aims(*specs: MetricSpec) -> Aims:
-    return Aims(specs or (QUALITY,), (specs or (QUALITY,))[0])
+def objectives(*specs: MetricSpec) -> Objectives:
+    return Objectives(specs or (QUALITY,), (specs or (QUALITY,))[0])
 
 
 def measurement(architecture: Any) -> Measurement:

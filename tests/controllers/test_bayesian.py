@@ -16,7 +16,7 @@ from rankitect.controllers.bayesian import Bayesian
 from rankitect.controllers.bayesian_model import Acquisition
 from rankitect.controllers.bayesian_process import process, readings
 from rankitect.errors import ConfigError
-from rankitect.methods.aims import hypervolume
+from rankitect.methods.objectives import hypervolume
 from tests.controllers import planted
 from tests.controllers.planted import COST, QUALITY, SPACE, Task
 
@@ -43,7 +43,7 @@ def controller(seed: int, objectives: Any = (QUALITY,), task: Task | None = None
     task = task or Task()
     made = Bayesian.Config(**{**SMALL, **config})
     metrics = ["loss", "flops"]
-    return Bayesian(made, "screen", planted.moves(task), planted.aims(*objectives), task, seed, metrics=metrics)
+    return Bayesian(made, "screen", planted.bounded(task), planted.objectives(*objectives), task, seed, metrics=metrics)
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +94,7 @@ def test_where_nothing_is_allowed_it_looks_for_what_may_be() -> None:
 def test_limits_and_rules_hold_and_failures_do_not_come_again() -> None:
     task = Task({"flops": (200.0, 500.0)})
     found = controller(0, (QUALITY, COST), task, samples=16)
-    found.moves.rules.append(lambda a: a["place0.op"] != "relu")
+    found.bounded.rules.append(lambda a: a["place0.op"] != "relu")
     tried: list[Any] = []
     while (proposals := found.ask(1)) and proposals[0].evaluator == "screen":
         made, number = proposals[0].architecture, len(tried) + 1
@@ -164,12 +164,12 @@ def test_a_hint_tells_what_few_measurements_cannot() -> None:
 
 
 def test_what_is_pending_is_not_proposed_for_its_neighbour() -> None:
-    aims = planted.aims(QUALITY, COST)
+    objectives = planted.objectives(QUALITY, COST)
     trials = [t for t in planted.run(controller(3, (QUALITY, COST), samples=8)) if t.evaluator == "screen"]
     pool = SPACE.sample_many(400, 5)
 
     def values(pending: list[Any]) -> Acquisition:
-        return Acquisition(SPACE, lambda a: {}, aims, trials, pending, {}, 64, 0)
+        return Acquisition(SPACE, lambda a: {}, objectives, trials, pending, {}, 64, 0)
 
     plain = values([])
     best = pool[int(plain.values(pool).argmax())]
@@ -178,8 +178,8 @@ def test_what_is_pending_is_not_proposed_for_its_neighbour() -> None:
 
 def test_screening_by_models_agrees_with_known_costs() -> None:
     trials = [t for t in planted.run(controller(3, (QUALITY, COST), samples=12)) if t.evaluator == "screen"]
-    aims = planted.aims(QUALITY, COST)
-    acquisition = Acquisition(SPACE, lambda a: {"flops": SPACE.cost(a, "flops")}, aims, trials, [], {}, 64, 0)
+    objectives = planted.objectives(QUALITY, COST)
+    acquisition = Acquisition(SPACE, lambda a: {"flops": SPACE.cost(a, "flops")}, objectives, trials, [], {}, 64, 0)
     pool = SPACE.sample_many(200, 5)
     exact, screened = acquisition.values(pool), acquisition.screened(pool)
     assert set(np.argsort(-exact)[:5]) <= set(np.argsort(-screened)[:40])

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from rankitect.contracts import Measurement, Metric, MetricSpec, Trial
 from rankitect.controllers.evolution import Evolution
-from rankitect.methods.aims import Aims, crowding, fronts, ranking
+from rankitect.methods.objectives import Objectives, crowding, fronts, ranking
 from rankitect.methods.staged import finalists
 from tests.controllers import planted
 from tests.controllers.planted import COST, QUALITY, SPACE, Task
@@ -49,7 +49,7 @@ def test_one_objective_is_ranked_by_its_value() -> None:
 def controller(seed: int, objectives: tuple[MetricSpec, ...] = (QUALITY,), **config: object) -> Evolution:
     task = Task(config.pop("limits", None))  # type: ignore[arg-type]
     sizes = {"samples": 40, "population": 10, "tournament": 4, "finalists": 3, **config}
-    return Evolution(Evolution.Config(**sizes), "screen", planted.moves(task), planted.aims(*objectives), seed)  # type: ignore[arg-type]
+    return Evolution(Evolution.Config(**sizes), "screen", planted.bounded(task), planted.objectives(*objectives), seed)  # type: ignore[arg-type]
 
 
 def test_it_finds_more_than_random_draws() -> None:
@@ -60,7 +60,7 @@ def test_it_finds_more_than_random_draws() -> None:
 
 
 def test_with_two_objectives_its_front_covers_more() -> None:
-    from rankitect.methods.aims import hypervolume
+    from rankitect.methods.objectives import hypervolume
 
     corner = (3.5, 700.0)
 
@@ -101,18 +101,18 @@ def test_failures_are_no_parents() -> None:
 
 
 def test_it_begins_with_what_the_space_knows_within_the_constraints() -> None:
-    from rankitect.methods.moves import Moves
+    from rankitect.methods.bounded_space import BoundedSpace
 
     space = planted.planted()
     drawn = list(dict.fromkeys(space.sample_many(6, 1)))
     space.points.update({f"known{i}": a for i, a in enumerate([*drawn, drawn[0]])})
     costs = [space.cost(a, "flops") for a in drawn]
-    moves = Moves(space, {"flops": (min(costs), sorted(costs)[-2])})
+    bounded = BoundedSpace(space, {"flops": (min(costs), sorted(costs)[-2])})
     within = [a for a, cost in zip(drawn, costs, strict=True) if cost < max(costs)]
 
     def first(count: int, **config: object) -> list[object]:
         sizes: dict[str, object] = {"samples": 40, "population": 10, **config}
-        search = Evolution(Evolution.Config(**sizes), "screen", moves, planted.aims(QUALITY), 0)  # type: ignore[arg-type]
+        search = Evolution(Evolution.Config(**sizes), "screen", bounded, planted.objectives(QUALITY), 0)  # type: ignore[arg-type]
         return [proposal.architecture for proposal in search.ask(count)]
 
     assert first(len(within)) == within
@@ -140,7 +140,7 @@ def test_the_best_finalists_are_scaled_when_they_are_known() -> None:
 
     def scaling() -> Evolution:
         config = Evolution.Config(samples=30, population=10, finalists=4)
-        return Scaling(config, "screen", planted.moves(Task()), planted.aims(QUALITY), 0)
+        return Scaling(config, "screen", planted.bounded(Task()), planted.objectives(QUALITY), 0)
 
     asked: list[Any] = []
     whole = planted.run(scaling())
@@ -158,10 +158,10 @@ def test_the_best_finalists_are_scaled_when_they_are_known() -> None:
 
 def test_a_proxy_stands_in_for_quality() -> None:
     score = MetricSpec("score", "", "max")
-    aims = Aims((QUALITY, COST), score)
+    objectives = Objectives((QUALITY, COST), score)
     measured = Measurement({"score": Metric(3.0, ""), "flops": Metric(7.0, "FLOP")})
-    assert aims.costs(measured) == [-3.0, 7.0]
-    assert aims.costs(Measurement({"loss": Metric(0.5, "nat")})) == [0.5]
+    assert objectives.costs(measured) == [-3.0, 7.0]
+    assert objectives.costs(Measurement({"loss": Metric(0.5, "nat")})) == [0.5]
 
 
 def test_finalists_are_no_close_relatives_and_different_functions() -> None:
@@ -176,14 +176,14 @@ def test_finalists_are_no_close_relatives_and_different_functions() -> None:
         Trial(i, i, 1, a, "screen", 0, {}, "DONE", Measurement({"loss": Metric(loss, "nat")}))
         for i, (a, loss) in enumerate(zip([best, *near, *far], losses, strict=True), start=1)
     ]
-    chosen = finalists(trials, planted.aims(QUALITY), 3)
+    chosen = finalists(trials, planted.objectives(QUALITY), 3)
     assert [t.number for t in chosen] == [1, 4, 2], "the second of two equal losses is the same function as the first"
 
 
 def test_finalists_are_spread_over_the_cost() -> None:
     drawn = list(dict.fromkeys(SPACE.sample_many(30, 0)))
     trials = [Trial(i, i, 1, a, "screen", 0, {}, "DONE", planted.measurement(a)) for i, a in enumerate(drawn, start=1)]
-    chosen = finalists(trials, planted.aims(QUALITY, COST), 4)
+    chosen = finalists(trials, planted.objectives(QUALITY, COST), 4)
     costs = [SPACE.cost(t.architecture, "flops") for t in chosen]
     assert costs == sorted(costs)
     low, high = (f(SPACE.cost(drawn, "flops")) for f in (np.min, np.max))
@@ -196,5 +196,5 @@ def test_finalists_are_spread_over_the_cost() -> None:
     assert min(lower) in found
     assert min(upper) in found
     assert sorted(found)[:2] == sorted(losses)[:2], "the other two are the best of all"
-    alone = finalists(trials, planted.aims(QUALITY), 4)
+    alone = finalists(trials, planted.objectives(QUALITY), 4)
     assert {planted.loss_of(t.architecture) for t in alone} == set(sorted(map(planted.loss_of, drawn))[:4])

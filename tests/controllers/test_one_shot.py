@@ -14,8 +14,8 @@ from rankitect.contracts import Measurement, Metric, MetricSpec, StopRequested, 
 from rankitect.controllers.one_shot import OneShot
 from rankitect.controllers.sigeo import SiGeo
 from rankitect.graph import B, Graph, SearchSpace
+from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.methods.final_layer import FinalLayerTuned, final_parameters
-from rankitect.methods.moves import Moves
 from rankitect.methods.shared_weights import likeness
 from rankitect.methods.supernet_search import STATE, Paths, SupernetConfig
 from tests.controllers import planted
@@ -27,7 +27,7 @@ SMALL = {"steps": 60, "weight_lr": 0.02, "samples": 24, "population": 8, "tourna
 def one_shot(task: Regression, seed: int = 0, **config: Any) -> OneShot:
     made = OneShot.Config(**{**SMALL, **config})
     steps = made.steps or 0
-    return OneShot(made, steps, "screen", planted.moves(task), planted.aims(QUALITY), task, seed)
+    return OneShot(made, steps, "screen", planted.bounded(task), planted.objectives(QUALITY), task, seed)
 
 
 @pytest.mark.parametrize("sampling", ["any_path", "sandwich"])
@@ -89,10 +89,10 @@ def picks() -> SearchSpace:
 
 def test_paths_are_single_any_or_sandwiched() -> None:
     space = picks()
-    moves = Moves(space, {})
-    single = Paths(moves, SupernetConfig(sampling="single_path"), 0, 50)
-    many = Paths(moves, SupernetConfig(sampling="any_path"), 0, 50)
-    sandwich = Paths(moves, SupernetConfig(sampling="sandwich", between=2), 0, 50)
+    bounded = BoundedSpace(space, {})
+    single = Paths(bounded, SupernetConfig(sampling="single_path"), 0, 50)
+    many = Paths(bounded, SupernetConfig(sampling="any_path"), 0, 50)
+    sandwich = Paths(bounded, SupernetConfig(sampling="sandwich", between=2), 0, 50)
 
     def inputs(paths: Paths) -> list[int]:
         return [len(v) for step in range(20) for a in paths.at(step) for v in a.choices.values()]  # type: ignore[arg-type]
@@ -104,17 +104,17 @@ def test_paths_are_single_any_or_sandwiched() -> None:
     costs = np.asarray(space.cost(space.sample_many(300, 0), "flops"))
     assert space.cost(large, "flops") >= costs.max()
     assert space.cost(small, "flops") <= costs.min()
-    full = Paths(moves, SupernetConfig(full=0.5), 0, 100)
+    full = Paths(bounded, SupernetConfig(full=0.5), 0, 100)
     early, late = (sum(full.at(s) == [full.largest] for s in steps) for steps in (range(20), range(50, 100)))
     assert early >= 12
     assert late <= 10
 
 
 def test_the_extremes_keep_the_constraints() -> None:
-    moves = Moves(SPACE, {"flops": (250.0, 600.0)})
+    bounded = BoundedSpace(SPACE, {"flops": (250.0, 600.0)})
     rng = np.random.default_rng(0)
     drawn = np.asarray(SPACE.cost(SPACE.sample_many(500, 0, flops=(250.0, 600.0)), "flops"))
-    large, small = (SPACE.cost(moves.extreme("flops", most, rng), "flops") for most in (True, False))
+    large, small = (SPACE.cost(bounded.extreme("flops", most, rng), "flops") for most in (True, False))
     assert drawn.max() <= large <= 600
     assert 250 <= small <= drawn.min()
 
@@ -162,8 +162,8 @@ def test_sigeo_warms_up_on_its_share_and_asks_the_proxy(tmp_path: Path) -> None:
     task = Regression()
     config = SiGeo.Config(**{**SMALL, "steps": 20}, warmup=0.4)
     stand_in = MetricSpec("score", "", "max")
-    aims = planted.Aims((QUALITY, COST), stand_in)
-    found = SiGeo(config, 8, "proxy", planted.moves(task), aims, task, 0)
+    objectives = planted.Objectives((QUALITY, COST), stand_in)
+    found = SiGeo(config, 8, "proxy", planted.bounded(task), objectives, task, 0)
     session = planted.session(tmp_path)
     found.prepare(session)
     assert session.charged["supernet"].train_tokens == 8 * 32
@@ -187,8 +187,8 @@ def test_sigeo_finds_what_its_proxy_likes(tmp_path: Path) -> None:
             config,
             0,
             "proxy",
-            planted.moves(task),
-            planted.Aims((QUALITY,), MetricSpec("score", "", "max")),
+            planted.bounded(task),
+            planted.Objectives((QUALITY,), MetricSpec("score", "", "max")),
             task,
             seed,
         )

@@ -26,7 +26,7 @@ def controller(task: Any, seed: int = 0, **config: Any) -> Reinforce:
     targeted = config.pop("targeted", False)
     made = Reinforce.Config(**{**SMALL, **config})
     specs = (QUALITY, COST) if targeted else (QUALITY,)
-    return Reinforce(made, "screen", planted.moves(task), planted.aims(*specs), task, seed, targeted=targeted)
+    return Reinforce(made, "screen", planted.bounded(task), planted.objectives(*specs), task, seed, targeted=targeted)
 
 
 def test_it_finds_more_than_random_draws(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_nwot_by_hand() -> None:
 
 def test_inputs_are_heard_without_a_forward_pass() -> None:
     x = torch.ones(3, 2)
-    (heard,) = scores.hear_inputs(Two(), lambda model: model(x).no_such_thing)
+    (heard,) = scores.capture_inputs(Two(), lambda model: model(x).no_such_thing)
     assert heard is x
 
 

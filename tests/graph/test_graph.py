@@ -15,7 +15,7 @@ from rankitect.errors import SpaceError
 from rankitect.graph import B, Choice, Expr, Graph, SearchSpace, Sum, T, Zero, all_of, any_of, as_expr, sym
 from rankitect.models.relaxed import RelaxedSupernet, one_hot
 from rankitect.models.supernet import Supernet, build
-from rankitect.space.tables import Batch
+from rankitect.space.tables import Assignments
 
 
 def demo() -> tuple[Graph, Any]:
@@ -75,7 +75,7 @@ def test_twins_share_their_choices_and_no_weights() -> None:
     g, x = demo()
     ends = []
     for i in range(2):
-        with g.twin(i):
+        with g.replicate(i):
             width = g.choice("width", [2, 3])
             g.require(width.le(3))
             up = Linear(width, "tanh")(x, name="up")
@@ -154,7 +154,7 @@ CHOICES = {"a": A, "c": C}
 
 
 def value(expr: Expr, a: int = 0, c: int = 0, **symbols: int) -> Any:
-    return expr.evaluate(Batch(CHOICES, {"a": np.int64(a), "c": np.int64(c)}, symbols))
+    return expr.evaluate(Assignments(CHOICES, {"a": np.int64(a), "c": np.int64(c)}, symbols))
 
 
 def expressions() -> st.SearchStrategy[tuple[Expr, Any]]:
@@ -200,15 +200,15 @@ def test_expressions_say_what_python_says(pair: tuple[Expr, Any], t: int) -> Non
             assert value(expr, i, j, T=t) == function(a, c, t)
     rows = np.arange(12)
     columns = {"a": rows % 4, "c": rows // 4}
-    many = np.broadcast_to(np.asarray(expr.evaluate(Batch(CHOICES, columns, {"T": t}))), 12)
+    many = np.broadcast_to(np.asarray(expr.evaluate(Assignments(CHOICES, columns, {"T": t}))), 12)
     assert list(many) == [value(expr, i % 4, i // 4, T=t) for i in rows]
     with pytest.MonkeyPatch.context() as patch:  # as arrays, which is else for long expressions
         patch.setattr("rankitect.space.expr.MANY_TERMS", 0)
         assert [value(expr, i % 4, i // 4, T=t) for i in rows] == list(many)
-        again = expr.evaluate(Batch(CHOICES, columns, {"T": t}))
+        again = expr.evaluate(Assignments(CHOICES, columns, {"T": t}))
         assert list(np.broadcast_to(np.asarray(again), 12)) == list(many)
         grid = {"a": np.arange(4)[:, None], "c": np.arange(3)[None]}
-        laid = np.broadcast_to(np.asarray(expr.evaluate(Batch(CHOICES, grid, {"T": t}))), (4, 3))
+        laid = np.broadcast_to(np.asarray(expr.evaluate(Assignments(CHOICES, grid, {"T": t}))), (4, 3))
         assert list(laid.T.reshape(-1)) == list(many)
 
 
@@ -228,6 +228,6 @@ def test_equal_sizes_are_equal_expressions() -> None:
 def test_division_by_a_choice_of_nothing_is_nothing() -> None:
     """Scalars and arrays agree, so that shapes and vectorised costs do."""
     for expr in (T // A, T % A):
-        many = expr.evaluate(Batch(CHOICES, {"a": np.arange(4), "c": np.arange(4)}, {"T": 7}))
+        many = expr.evaluate(Assignments(CHOICES, {"a": np.arange(4), "c": np.arange(4)}, {"T": 7}))
         assert list(many) == [value(expr, i, T=7) for i in range(4)]
         assert many[0] == 0

@@ -199,7 +199,7 @@ def test_an_empty_subset_and_one_without_effect_differ_in_features() -> None:
 @given(seed=seeds, kind=st.sampled_from(sorted(COSTS)), tokens=st.integers(1, 40), past=st.integers(0, 20))
 def test_vectorised_costs_equal_the_scalar_ones(name: str, seed: int, kind: str, tokens: int, past: int) -> None:
     from rankitect.graph.cost import cost_expression
-    from rankitect.space.tables import Batch
+    from rankitect.space.tables import Assignments
 
     space = CASES[name].make()
     some = space.sample_many(5, seed)
@@ -208,7 +208,7 @@ def test_vectorised_costs_equal_the_scalar_ones(name: str, seed: int, kind: str,
     expression = cost_expression(space.graph, space.live, kind)
     for a, cost in zip(some, together, strict=True):
         row = {p: c[0] for p, c in space.encode([a]).items()}
-        assert cost == space.cost(a, kind, **symbols) == expression.evaluate(Batch(space.choices, row, symbols))
+        assert cost == space.cost(a, kind, **symbols) == expression.evaluate(Assignments(space.choices, row, symbols))
 
 
 @pytest.mark.parametrize("name", every_space())

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankitect.errors import RankitectError
-from rankitect.methods.aims import hypervolume
+from rankitect.methods.objectives import hypervolume
 from rankitect.production.evidence import Evidence
 from rankitect.reports.comparison import Point, Roles, compare
 from rankitect.reports.figures.architecture_picture import dropped_layers, grids_of

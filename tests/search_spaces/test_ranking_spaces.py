@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rankitect.data.ranking.features import CategoricalFeature, Features
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, SearchSpace
-from rankitect.methods.moves import Moves
+from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.models.relaxed import RelaxedSupernet, one_hot
 from rankitect.models.supernet import Supernet, build
 from rankitect.search_spaces.nasrec import nasrec, nasrec_best_criteo
@@ -314,13 +314,13 @@ def test_moves_of_shared_weights_stay_in_the_base_and_scale_up_at_the_end(name: 
     assert space.base is not None
     one = space.points["deepfm"]
     flops = space.cost(one, "flops")
-    moves, rng = Moves(space.base, {"flops": (0.0, 2.5 * flops)}, space), np.random.default_rng(0)
+    moves, rng = BoundedSpace(space.base, {"flops": (0.0, 2.5 * flops)}, space), np.random.default_rng(0)
     drawn = [moves.sample(rng), moves.mutate(one, rng), moves.crossover(one, space.points["dlrm"], rng)]
     for architecture in (one, *(a for a in drawn if a is not None)):
         assert space.validate(architecture)["towers"] == "1"
         assert moves.lift(moves.lower(architecture)) == architecture
     assert [a["towers"] for a in moves.scaled(one)] == ["1", "2"], "four of them cost too much"
-    assert Moves(space, {}).scaled(one) == [one]
+    assert BoundedSpace(space, {}).scaled(one) == [one]
 
 
 def test_shared_weights_search_the_whole_space_where_its_base_is_out_of_bounds() -> None:
@@ -328,12 +328,14 @@ def test_shared_weights_search_the_whole_space_where_its_base_is_out_of_bounds()
     assert space.base is not None
     most = max(space.base.cost(a, "flops") for a in space.base.sample_many(300, 0))
 
-    def moves(low: float, high: float) -> Moves:
-        return Moves.of(SimpleNamespace(space=space, task=SimpleNamespace(limits=lambda: {"flops": (low, high)})), True)  # type: ignore[arg-type]
+    def bounded(low: float, high: float) -> BoundedSpace:
+        return BoundedSpace.of(
+            SimpleNamespace(space=space, task=SimpleNamespace(limits=lambda: {"flops": (low, high)})), True
+        )  # type: ignore[arg-type]
 
-    assert moves(0, most).space is space.base
-    assert moves(3 * most, 4 * most).space is space
-    assert moves(3 * most, 4 * most).whole is None
+    assert bounded(0, most).space is space.base
+    assert bounded(3 * most, 4 * most).space is space
+    assert bounded(3 * most, 4 * most).whole is None
 
 
 def test_features_are_grouped_by_the_size_of_their_tables() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from rankitect.models.plan import Owner
+from rankitect.models.plan import ParameterHolder
 from rankitect.training.embeddings import TableConfig, TableStorage
 from rankitect.training.loop import TrainConfig, train
 from rankitect.training.optimizer import OptimizerConfig
@@ -43,7 +43,7 @@ def trained(how: str | None, checkpoint: Path | None = None, stop: int = 99) -> 
     result = train(
         model,
         lambda model, x: (model(x) - x.sum(1, keepdim=True)).square().mean(),
-        lambda step: batch_at(step)[peers().mine(5)],
+        lambda step: batch_at(step)[peers().shard(5)],
         TrainConfig(steps=6, optimizer=OptimizerConfig(lr=0.05, clip=0.5)),
         size=len,
         tables=tables,
@@ -61,7 +61,7 @@ def trained(how: str | None, checkpoint: Path | None = None, stop: int = 99) -> 
     return {**found, "held": torch.tensor(held)}
 
 
-class Tabled(Owner):
+class Tabled(ParameterHolder):
     """Looks rows up by the sign pattern of its input, one in a bag and two in a bag; its columns are no multiple of
     four, nor its rows of two."""
 
@@ -70,7 +70,7 @@ class Tabled(Owner):
         self.table = nn.Parameter(torch.randn(ROWS, 6))
         self.out = nn.Linear(4, 1)
 
-    def lookup_tables(self) -> dict[str, tuple[Owner, str]]:
+    def lookup_tables(self) -> dict[str, tuple[ParameterHolder, str]]:
         return {"table": (self, "table")}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -127,9 +127,9 @@ def test_divided_tables_are_trained_as_whole_ones(rule: str, tmp_path: Path) -> 
 
 def test_every_row_is_somebodys() -> None:
     rows = list(range(7))
-    parts = [rows[Group(rank, 3).mine(7)] for rank in range(3)]
+    parts = [rows[Group(rank, 3).shard(7)] for rank in range(3)]
     assert sorted(row for part in parts for row in part) == rows
-    assert rows[:2][Group(2, 3).mine(2)] == [0, 1]  # too few for everyone: all take all
+    assert rows[:2][Group(2, 3).shard(2)] == [0, 1]  # too few for everyone: all take all
 
 
 def test_every_row_of_a_divided_table_is_in_one_block() -> None:

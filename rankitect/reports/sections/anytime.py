@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from rankitect.methods.aims import hypervolume
+from rankitect.methods.objectives import hypervolume
 from rankitect.reports.cards import JSON, Card, Cell, Figure, Status, Table
 from rankitect.reports.comparison import Roles
 from rankitect.reports.figures.svg import Canvas, Frame, Scale

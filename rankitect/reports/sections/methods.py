@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rankitect.methods.aims import hypervolume
+from rankitect.methods.objectives import hypervolume
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -197,7 +197,7 @@ def fit(
 
 def _mine(batch: RankingBatch) -> RankingBatch:
     """This process's part of a batch, where several train together."""
-    return batch.part(peers().mine(len(batch)))
+    return batch.part(peers().shard(len(batch)))
 
 
 def _held_tables(model: nn.Module, config: FitConfig) -> TableStorage | None:

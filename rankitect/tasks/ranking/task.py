@@ -165,9 +165,9 @@ class Ranking(SharedWeights):
     @cached_property
     def reference(self) -> Architecture:
         """The architecture that shares of a cost are of: the searched space's one of most FLOPs."""
-        from rankitect.methods.moves import Moves
+        from rankitect.methods.bounded_space import BoundedSpace
 
-        return Moves(self.space, {}).extreme("flops", True, np.random.default_rng(0))
+        return BoundedSpace(self.space, {}).extreme("flops", True, np.random.default_rng(0))
 
     @cached_property
     def _costs(self) -> Costs:
@@ -313,7 +313,7 @@ class Ranking(SharedWeights):
 
         rows = batch or self.config.shared_batch
         found = self.task.batch_at("train", step, batch=rows, seed=seed)
-        return self._loss(model, found.part(peers().mine(len(found))))
+        return self._loss(model, found.part(peers().shard(len(found))))
 
     def search_loss(self, forward: Callable[..., torch.Tensor], step: int) -> tuple[torch.Tensor, int]:
         """The loss that architectures are chosen by, on validation rows, which no weights learn from.

@@ -8,7 +8,7 @@ import torch
 
 from rankitect.errors import TrainingError
 from rankitect.metrics.ranking import RankingTask
-from rankitect.models.plan import Owner, looked_up
+from rankitect.models.plan import ParameterHolder, looked_up
 from rankitect.tasks.ranking.fit import FitConfig, fit, refit
 from rankitect.training.embeddings import TableConfig
 from rankitect.training.optimizer import OptimizerConfig
@@ -106,7 +106,7 @@ class WithTable(Factorized):
 
     def __init__(self, seed=0):
         super().__init__(seed, width=4)
-        self.users = Owner()
+        self.users = ParameterHolder()
         self.users.register_parameter("table", self.user)
         del self.user
 

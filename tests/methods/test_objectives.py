@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankitect.methods.aims import covering, fronts, hypervolume
+from rankitect.methods.objectives import fronts, hypervolume, hypervolume_subset
 
 POINTS = st.lists(st.tuples(st.floats(0.5, 100), st.floats(0.5, 100)), min_size=1, max_size=20)
 
@@ -15,7 +15,7 @@ POINTS = st.lists(st.tuples(st.floats(0.5, 100), st.floats(0.5, 100)), min_size=
 @given(POINTS, st.integers(1, 6))
 def test_a_covering_is_of_the_first_fronts_and_as_large_as_asked(points: list[tuple[float, float]], count: int) -> None:
     costs = np.array(points)
-    chosen = covering(costs, count)
+    chosen = hypervolume_subset(costs, count)
     assert len(chosen) == len(set(chosen)) == min(count, len(points))
     rank = fronts(costs)
     left = [i for i in range(len(points)) if i not in chosen]
@@ -27,7 +27,7 @@ def test_no_other_point_would_add_more_to_the_first_chosen(seed: int) -> None:
     x = np.sort(np.random.default_rng(seed).random(9))
     costs = np.exp(np.stack([x, 1 - x], 1))
     scaled = (np.log(costs) - np.log(costs).min(0)) / np.ptp(np.log(costs), axis=0)
-    chosen = covering(costs, 3)
+    chosen = hypervolume_subset(costs, 3)
     for place in range(3):
         area = [hypervolume([*map(tuple, scaled[chosen[:place]]), tuple(p)], (1.1, 1.1)) for p in scaled]
         assert area[chosen[place]] == pytest.approx(max(area))
@@ -39,7 +39,7 @@ def test_dominated_relatives_are_left_out_and_the_ends_are_there() -> None:
         [(31.0, 73.1), (26.5, 83.0), (23.5, 93.2), (21.6, 103.3), (20.1, 113.3), (18.1, 123.4), (16.9, 133.5),
          (26.9, 85.4), (27.3, 90.4), (43.2, 65.6), (36.8, 103.8)]
     )  # fmt: skip
-    chosen = covering(costs, 4)
+    chosen = hypervolume_subset(costs, 4)
     assert set(chosen) <= {0, 1, 2, 3, 4, 5, 6, 9}
     latencies = sorted(costs[chosen, 1])
     assert latencies[0] < 80
@@ -47,4 +47,4 @@ def test_dominated_relatives_are_left_out_and_the_ends_are_there() -> None:
 
 
 def test_failed_trials_cover_nothing() -> None:
-    assert covering(np.array([[np.inf, np.inf], [1.0, 2.0]]), 2) == [1]
+    assert hypervolume_subset(np.array([[np.inf, np.inf], [1.0, 2.0]]), 2) == [1]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rankitect.config.parts import Parts
     from rankitect.graph import Architecture, SearchSpace
 
-__all__ = ["Moves", "main_cost", "within"]
+__all__ = ["BoundedSpace", "main_cost", "within"]
 
 TRIES = 64
 """Draws after which a place counts as used up."""
@@ -27,7 +27,7 @@ def main_cost(task: Any) -> str:
     return next(iter(task.limits()), "flops") if hasattr(task, "limits") else "flops"
 
 
-class Moves:
+class BoundedSpace:
     """Draws and changes architectures within bounds on their costs.
 
     Args:
@@ -48,7 +48,7 @@ class Moves:
         self._chunk: tuple[tuple[int, ...], list[Architecture]] = ((), [])
 
     @classmethod
-    def of(cls, parts: Parts, shared: bool = False) -> Moves:
+    def of(cls, parts: Parts, shared: bool = False) -> BoundedSpace:
         """Within the constraints of a configuration.
 
         Args:

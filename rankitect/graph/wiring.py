@@ -11,15 +11,15 @@ import numpy as np
 from rankitect.errors import SpaceError
 from rankitect.graph.nodes import Wire
 from rankitect.graph.types import Ports
-from rankitect.space.tables import MAX_TABLE, Batch, joint_grid
+from rankitect.space.tables import MAX_TABLE, Assignments, joint_grid
 
 if TYPE_CHECKING:
     from rankitect.graph.graph import Graph
 
-__all__ = ["settle"]
+__all__ = ["resolve_inputs"]
 
 
-def settle(graph: Graph, where: str, ports: Ports, wires: Sequence[Wire]) -> list[Wire]:
+def resolve_inputs(graph: Graph, where: str, ports: Ports, wires: Sequence[Wire]) -> list[Wire]:
     """The wires as a block gets them: zeros for an optional wire where the port cannot do without.
 
     Args:
@@ -33,7 +33,7 @@ def settle(graph: Graph, where: str, ports: Ports, wires: Sequence[Wire]) -> lis
     """
     variadic = bool(ports.inputs) and ports.inputs[-1].variadic
     fixed = len(ports.inputs) - 1 if variadic else len(wires)
-    settled = []
+    resolved = []
     for i, wire in enumerate(wires):
         if not isinstance(wire, Wire):
             raise SpaceError(f"at {where}: input {i} is a {type(wire).__name__}, not a wire (unpack a list with *)")
@@ -43,8 +43,8 @@ def settle(graph: Graph, where: str, ports: Ports, wires: Sequence[Wire]) -> lis
             raise SpaceError(
                 f"at {where}: input {i} ({wire}) was picked, so it may be absent; the port must take any number"
             )
-        settled.append(wire.always() if i < fixed else wire)
-    rest = settled[fixed:]
+        resolved.append(wire.always() if i < fixed else wire)
+    rest = resolved[fixed:]
     if rest and not _one_is_there(graph, rest):
         first = next((i for i, wire in enumerate(rest) if wire.optional), None)
         if first is None:
@@ -52,8 +52,8 @@ def settle(graph: Graph, where: str, ports: Ports, wires: Sequence[Wire]) -> lis
                 f"at {where}: the choices {_paths(rest)} may leave none of its {len(rest)} inputs; pick with least=1 "
                 "or add a wire that is always there"
             )
-        settled[fixed + first] = rest[first].always()  # a sum of nothing has no shape
-    return settled
+        resolved[fixed + first] = rest[first].always()  # a sum of nothing has no shape
+    return resolved
 
 
 def _paths(wires: Sequence[Wire]) -> str:
@@ -71,7 +71,7 @@ def _one_is_there(graph: Graph, wires: Sequence[Wire]) -> bool:
         sizes = [len(graph.choices[p].values) for p in names]
         if prod(sizes) > MAX_TABLE:
             continue
-        batch = Batch(graph.choices, joint_grid(graph.choices, names), {})
+        batch = Assignments(graph.choices, joint_grid(graph.choices, names), {})
         there = np.zeros(sizes, dtype=bool)
         for wire in group:
             there = there | (np.asarray(wire.edge.gate.evaluate(batch)) != 0)

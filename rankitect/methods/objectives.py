@@ -9,43 +9,43 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rankitect.contracts import Measurement, MetricSpec, Trial
-from rankitect.study.checks import objectives
+from rankitect.study.checks import resolve_objectives
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
 
-__all__ = ["Aims", "covering", "crowding", "fronts", "hypervolume", "ranking"]
+__all__ = ["Objectives", "crowding", "fronts", "hypervolume", "hypervolume_subset", "ranking"]
 
 
 @dataclass(frozen=True)
-class Aims:
+class Objectives:
     """The objectives of a study, as a cheaper evaluator measures them.
 
     The first objective is quality. An evaluator that does not measure it (a proxy) offers its own first metric instead;
     further objectives that it does not measure are left out.
 
     Attributes:
-        objectives: The study's objectives, quality first.
+        declared: The study's objectives, quality first.
         stand_in: The evaluator's own first metric.
     """
 
-    objectives: tuple[MetricSpec, ...]
+    declared: tuple[MetricSpec, ...]
     stand_in: MetricSpec
 
     @classmethod
-    def of(cls, parts: Parts, evaluator: str) -> Aims:
+    def of(cls, parts: Parts, evaluator: str) -> Objectives:
         """The objectives of a configuration for one of its evaluators ("screen", "proxy", "final").
 
         Raises:
             ConfigError: An objective that the final evaluator does not measure.
         """
-        found = objectives(parts.config.evaluator.objectives, parts.evaluators["final"].metrics)
+        found = resolve_objectives(parts.config.evaluator.objectives, parts.evaluators["final"].metrics)
         return cls(tuple(found), parts.evaluators[evaluator].metrics[0])
 
     def specs(self, measurement: Measurement) -> list[MetricSpec]:
         """The metrics of a measurement that count, quality first."""
-        found = [spec for spec in self.objectives if spec.name in measurement.metrics]
-        if found[:1] != list(self.objectives[:1]):
+        found = [spec for spec in self.declared if spec.name in measurement.metrics]
+        if found[:1] != list(self.declared[:1]):
             found.insert(0, self.stand_in)
         return found
 
@@ -138,7 +138,7 @@ def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, f
     return area
 
 
-def covering(costs: np.ndarray, count: int) -> list[int]:
+def hypervolume_subset(costs: np.ndarray, count: int) -> list[int]:
     """A few points that stand for the front: each next one adds most to the hypervolume (greedy subset selection).
 
     Volumes are those of logarithms where all values are positive, in the front's ranges, below a corner that is a tenth
