@@ -6,6 +6,7 @@ here computes anything, holds state, or imports a heavy package.
 """
 
 from rankitect.contracts.controller import Controller, Session, replay
+from rankitect.contracts.device import Device, ExportsPrograms, ExportsRankers, Latencies
 from rankitect.contracts.evaluator import Evaluator, Exporter, StopRequested, TrialContext
 from rankitect.contracts.records import (
     JSON,
@@ -26,9 +27,13 @@ __all__ = [
     "ArchitectureLike",
     "Baseline",
     "Controller",
+    "Device",
     "Direction",
     "Evaluator",
     "Exporter",
+    "ExportsPrograms",
+    "ExportsRankers",
+    "Latencies",
     "Measurement",
     "Metric",
     "MetricSpec",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rankitect.data.tokenizer import Tokenizer
     from rankitect.deploy.android import Android
     from rankitect.deploy.host import Host
-    from rankitect.deploy.latency import Device, Latency, Predicted
+    from rankitect.deploy.latency import Latency, PartTimer, Predicted
     from rankitect.deploy.timing import Timing
     from rankitect.graph import SearchSpace
     from rankitect.models.supernet import Standalone
@@ -67,7 +67,7 @@ class _Base:
         }
 
     @property
-    def runner(self) -> Device:
+    def runner(self) -> PartTimer:
         """Times parts."""
         raise NotImplementedError
 

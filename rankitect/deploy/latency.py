@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rankitect.deploy.timing import Timing
     from rankitect.graph import Architecture, SearchSpace
 
-__all__ = ["Device", "Latency", "Layer", "Predicted", "layers_of"]
+__all__ = ["Latency", "Layer", "PartTimer", "Predicted", "layers_of"]
 
 SCOPE = "layers"
 LAW = ("flops", "weight_bytes", "cache_bytes", "activation_bytes")
@@ -39,8 +39,8 @@ FIRST, STEP = 12, 6
 """Layers measured before the first model, and between two models."""
 
 
-class Device(Protocol):
-    """What runs parts of models."""
+class PartTimer(Protocol):
+    """What times the parts of a model: a device's processor, or a formula."""
 
     name: str
     estimate: bool
@@ -121,7 +121,7 @@ class Latency:
 
     def __init__(
         self,
-        device: Device,
+        device: PartTimer,
         space: SearchSpace,
         workloads: Mapping[str, Workload],
         *,

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rankitect.contracts import ExportsPrograms
 from rankitect.errors import RankitectError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _program(parts: Parts, latency: Latency | None, trial: Any, folder: Path) ->
 
     device, architecture = parts.device, trial.architecture
     card = trial.measurement.artifacts.get("card") if trial.measurement is not None else None
-    if latency is None or card is None or not hasattr(device, "export"):
+    if latency is None or card is None or not isinstance(device, ExportsPrograms):
         return {}
     candidate = load_candidate((parts.folder / card).parent)
     predicted = {workload: latency.predict(architecture, workload) for workload in latency.workloads}

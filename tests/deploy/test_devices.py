@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from rankitect.contracts import ExportsPrograms, ExportsRankers
 from rankitect.deploy.android import Android
-from rankitect.deploy.devices import AnalyticDevice
+from rankitect.deploy.devices import AnalyticDevice, HostDevice
 from rankitect.deploy.latency import layers_of
 from rankitect.deploy.parts import Workload, parts_of
 from rankitect.deploy.worker import median_interval
@@ -218,3 +219,11 @@ def test_the_expected_latency_is_the_mean_over_draws_and_has_slopes(costed):
 def test_a_part_of_a_latency_is_no_cost(costed):
     with pytest.raises(SpaceError, match="unknown cost"):
         costed[0].cost_tables("prefill_ms", "layers")
+
+
+def test_a_device_exports_what_it_has_the_capability_for():
+    estimate, host = analytic(), HostDevice(HostDevice.Config())
+    assert isinstance(host, ExportsPrograms)
+    assert isinstance(host, ExportsRankers)
+    assert not isinstance(estimate, ExportsPrograms)
+    assert not isinstance(estimate, ExportsRankers)

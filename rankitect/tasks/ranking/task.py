@@ -382,11 +382,12 @@ class Ranking(SharedWeights):
 
     def _program(self, parts: Parts, trial: Any, folder: Path) -> dict[str, str]:
         """A candidate's dense part as a program, where the device runs programs."""
+        from rankitect.contracts import ExportsRankers
         from rankitect.tasks.exporting import programmed
         from rankitect.tasks.ranking.models import load_ranker
 
         saved = trial.measurement.artifacts.get("weights") if trial.measurement is not None else None
-        if saved is None or not hasattr(parts.device, "export_ranker"):
+        if saved is None or not isinstance(parts.device, ExportsRankers):
             return {}
         model = load_ranker((parts.folder / saved).parent)[0].eval()
         example = self.task.batch_at("validation", 0, batch=1)
