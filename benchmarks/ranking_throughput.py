@@ -211,7 +211,7 @@ def work(job: Job) -> None:
     task = RankingTask(opened(job.data, Path(job.folder).parent), batch=job.batch)
     rule: Any = {"adagrad": ("adagrad", 1e-10), "adam": ("adamw", 1e-8)}[job.optimizer]
     optimizer = OptimizerConfig(
-        rule[0], job.lr, "constant", betas=(0.9, 0.999), eps=rule[1], weight_decay=0, clip=job.clip
+        kind=rule[0], lr=job.lr, schedule="constant", betas=(0.9, 0.999), eps=rule[1], weight_decay=0, clip=job.clip
     )
     tables = TableConfig("auto", "adagrad" if job.optimizer == "adagrad" else "adam", job.lr, rule[1])
     epoch = task.steps("train")

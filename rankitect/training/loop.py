@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from rankitect.contracts import JSON
 from rankitect.errors import TrainingError
 from rankitect.training.checkpoint import load_state, save_state
 from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig, StepReport
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainConfig", "TrainResult", "step_seed", "train"]
 
 Batch = TypeVar("Batch")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,15 @@ class TrainConfig:
         optimizer: learning rate, schedule, clipping; see `OptimizerConfig`.
         seed: of random numbers that the loss draws (dropout, Gumbel noise); batches have their own.
         checkpoint_every: steps between checkpoints, where a checkpoint file is given.
+        checkpoint_seconds: least seconds between two checkpoints. The state of a large model takes seconds to write;
+            what a kill costs is then about this much work.
     """
 
     steps: int = 45
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     seed: int = 0
     checkpoint_every: int = 50
+    checkpoint_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.checkpoint_every < 1:
@@ -99,6 +105,8 @@ def train(
     progress: Callable[[int, int, StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     checkpoint: Path | None = None,
+    keep_finished: bool = True,
+    provenance: Mapping[str, JSON] | None = None,
 ) -> TrainResult:
     """Trains a model in place.
 
@@ -114,20 +122,27 @@ def train(
         before_step: called with the step's number before its batch, such as to activate an architecture.
         progress: called with (steps done, steps, report of the step).
         should_stop: asked before every step; True saves the state and returns.
-        checkpoint: file of the state. When it is there, training goes on from it.
+        checkpoint: file of the state. When it is there, training goes on from it. One that cannot be written while
+            training runs costs a warning and what a kill would lose, not the training.
+        keep_finished: whether the state of finished training is written as well; where the caller keeps the model
+            itself, it need not be.
+        provenance: what else the result depends on, by name: the data, the loss, a teacher. Kept in the checkpoint,
+            which is refused where any of it differs.
 
     Raises:
-        TrainingError: when the loss stays not finite, or the checkpoint belongs to another model or configuration.
+        TrainingError: when the loss stays not finite, or the checkpoint is damaged or belongs to another model, other
+            settings or another provenance; the message names what differs.
     """
     size = size or _batch_size
     if parameters is None:
         parameters = dict(model.named_parameters()) if tables is None else tables.dense_parameters()
     optimizer = GuardedOptimizer(parameters, config.optimizer, config.steps, tables)
     run = _Run()
-    identity = _identity(config, model, tables)
+    identity = {**_identity(config, model, tables), **(provenance or {})}
     if checkpoint is not None and checkpoint.exists():
         run = _restore(checkpoint, identity, model, optimizer)
-    before, started = run.seconds, time.monotonic()
+    before = run.seconds
+    started = saved = time.monotonic()
     finished = True
     model.train()
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -147,10 +162,12 @@ def train(
             run.seconds = before + time.monotonic() - started
             if progress is not None:
                 progress(run.step, config.steps, report)
-            if checkpoint is not None and run.step % config.checkpoint_every == 0:
-                _save(checkpoint, identity, model, optimizer, run)
+            due = run.step % config.checkpoint_every == 0 and time.monotonic() - saved >= config.checkpoint_seconds
+            if checkpoint is not None and due and run.step < config.steps:
+                _try_to_save(checkpoint, identity, model, optimizer, run)
+                saved = time.monotonic()
     model.eval()
-    if checkpoint is not None:
+    if checkpoint is not None and (keep_finished or not finished):
         _save(checkpoint, identity, model, optimizer, run)
     return TrainResult(run.step, run.tokens, run.seconds, run.losses, run.skipped, finished)
 
@@ -172,13 +189,15 @@ def _batch_size(batch: object) -> int:
     return len(batch)  # type: ignore[arg-type]
 
 
-def _identity(config: TrainConfig, model: nn.Module, tables: TableStorage | None) -> str:
+def _identity(config: TrainConfig, model: nn.Module, tables: TableStorage | None) -> dict[str, JSON]:
+    """What a checkpoint belongs to, by name: every setting, and the model's shapes as one hash."""
     parameters = model.named_parameters()
     shapes = {name: list(p.shape if tables is None else tables.shape(name, p)) for name, p in parameters}
-    settings = {name: value for name, value in asdict(config).items() if name != "checkpoint_every"}
+    settings: dict[str, JSON] = {"steps": config.steps, "seed": config.seed, **config.optimizer.model_dump(mode="json")}
     if tables is not None:
-        settings["tables"] = asdict(tables.config)
-    return hashlib.sha256(json.dumps([settings, shapes], sort_keys=True).encode()).hexdigest()
+        settings |= {f"tables.{name}": value for name, value in asdict(tables.config).items()}
+    digest = hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
+    return {**settings, "the model's shapes": digest[:12]}
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -188,19 +207,28 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return named | {name: buffer for name, buffer in model.named_buffers() if name in saved}
 
 
-def _save(path: Path, identity: str, model: nn.Module, optimizer: GuardedOptimizer, run: _Run) -> None:
+def _try_to_save(
+    path: Path, identity: Mapping[str, JSON], model: nn.Module, optimizer: GuardedOptimizer, run: _Run
+) -> None:
+    from safetensors import SafetensorError  # which is also what it raises on a full disk
+
+    try:
+        _save(path, identity, model, optimizer, run)
+    except (OSError, SafetensorError) as error:
+        _log.warning("The training state cannot be written to %s (%s); training goes on without it.", path, error)
+
+
+def _save(path: Path, identity: Mapping[str, JSON], model: nn.Module, optimizer: GuardedOptimizer, run: _Run) -> None:
     tensors = {f"model/{name}": optimizer.whole(name, tensor) for name, tensor in _tensors(model).items()}
     tensors |= {f"optimizer/{name}": tensor for name, tensor in optimizer.state().items()}
-    info: dict[str, Any] = {"identity": identity, "halvings": optimizer.halvings, "run": asdict(run)}
+    info: dict[str, Any] = {"identity": dict(identity), "halvings": optimizer.halvings, "run": asdict(run)}
     save_state(path, tensors, info)
 
 
-def _restore(path: Path, identity: str, model: nn.Module, optimizer: GuardedOptimizer) -> _Run:
+def _restore(path: Path, identity: Mapping[str, JSON], model: nn.Module, optimizer: GuardedOptimizer) -> _Run:
     tensors, info = load_state(path)
-    if info.get("identity") != identity:
-        raise TrainingError(
-            f"{path} was written by training with another model or other settings: delete it, or choose another folder."
-        )
+    if different := _differences(info.get("identity"), identity):
+        raise TrainingError(f"{path} was written by training with {different}: delete it, or choose another folder.")
     with torch.no_grad():
         for name, tensor in _tensors(model).items():
             tensor.copy_(optimizer.part(name, tensors[f"model/{name}"]))
@@ -209,3 +237,12 @@ def _restore(path: Path, identity: str, model: nn.Module, optimizer: GuardedOpti
     }
     optimizer.load_state(states, info["halvings"])
     return _Run(**info["run"])
+
+
+def _differences(saved: object, identity: Mapping[str, JSON]) -> str:
+    """How what a checkpoint belongs to differs from what is trained now, in words; empty where it does not."""
+    if not isinstance(saved, dict):
+        return "another version of Rankitect"
+    now = json.loads(json.dumps(dict(identity)))  # tuples as JSON has them
+    names = [name for name in {**saved, **now} if saved.get(name) != now.get(name)]
+    return ", ".join(f"{name} {json.dumps(saved.get(name))} and not {json.dumps(now.get(name))}" for name in names)

@@ -8,68 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from rankitect.errors import TrainingError
 from rankitect.training.parallel import peers
+from rankitect.training.settings import OptimizerConfig
 
 if TYPE_CHECKING:
     from rankitect.training.embeddings import TableStorage
 
 __all__ = ["GuardedOptimizer", "OptimizerConfig", "StepReport", "learning_rate"]
 
-Schedule = Literal["linear", "cosine", "constant"]
-Kind = Literal["adamw", "adagrad", "sgd"]
 _OF_TABLES = "tables:"
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """An optimiser with a schedule.
-
-    Attributes:
-        kind: AdamW, Adagrad, or plain SGD.
-        lr: peak learning rate.
-        schedule: how it falls to `final_lr` after the warm-up.
-        warmup: steps over which it rises linearly from 0; the first step is already above 0.
-        final_lr: share of `lr` at the end.
-        betas: decay of AdamW's two running means.
-        eps: AdamW's and Adagrad's denominator floor.
-        weight_decay: decoupled in AdamW, added to the gradient (L2) in the others; only for matrices, never for norms,
-            biases and other vectors.
-        clip: greatest L2 norm of the whole gradient; None does not clip.
-        retries: how often a loss or gradient that is not finite may be met with a skipped step and half the rate.
-    """
-
-    kind: Kind = "adamw"
-    lr: float = 3e-4
-    schedule: Schedule = "linear"
-    warmup: int = 0
-    final_lr: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 0.01
-    clip: float | None = 1.0
-    retries: int = 4
-
-    def __post_init__(self) -> None:
-        problems = {
-            f"kind must be adamw, adagrad or sgd, found {self.kind!r}": self.kind not in ("adamw", "adagrad", "sgd"),
-            f"lr must be above 0, found {self.lr}": not self.lr > 0,
-            f"schedule must be linear, cosine or constant, found {self.schedule!r}": self.schedule
-            not in ("linear", "cosine", "constant"),
-            f"warmup must be at least 0, found {self.warmup}": self.warmup < 0,
-            f"final_lr must be in [0, 1], found {self.final_lr}": not 0 <= self.final_lr <= 1,
-            f"betas must be in [0, 1), found {self.betas}": not all(0 <= beta < 1 for beta in self.betas),
-            f"clip must be above 0 or null, found {self.clip}": self.clip is not None and not self.clip > 0,
-            f"retries must be at least 0, found {self.retries}": self.retries < 0,
-        }
-        for problem, found in problems.items():
-            if found:
-                raise TrainingError(f"Optimiser settings: {problem}.")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from rankitect.errors import TrainingError
@@ -100,11 +101,35 @@ def test_finished_training_is_not_repeated(tmp_path):
 def test_foreign_or_damaged_checkpoint_is_refused(tmp_path):
     file = tmp_path / "state.safetensors"
     train(network(), loss_fn, batch_at, CONFIG, checkpoint=file)
-    with pytest.raises(TrainingError, match="another model or other settings: delete it"):
+    with pytest.raises(TrainingError, match=r"by training with steps 12 and not 13: delete it"):
         train(network(), loss_fn, batch_at, TrainConfig(13, CONFIG.optimizer), checkpoint=file)
+    other_data = {"data": "b", "loss": "cross-entropy"}
+    with pytest.raises(TrainingError, match='data null and not "b", loss null and not "cross-entropy"'):
+        train(network(), loss_fn, batch_at, CONFIG, checkpoint=file, provenance=other_data)
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(TrainingError, match="is damaged"):
         train(network(), loss_fn, batch_at, CONFIG, checkpoint=file)
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_no_training(tmp_path, caplog):
+    (tmp_path / "file").write_text("no folder")
+    model, undisturbed = network(), network()
+    train(undisturbed, loss_fn, batch_at, CONFIG)
+    where = tmp_path / "file" / "state.safetensors"
+    result = train(model, loss_fn, batch_at, CONFIG, checkpoint=where, keep_finished=False)
+    assert result.finished
+    assert equal(model, undisturbed)
+    assert "training goes on without it" in caplog.text
+
+
+def test_checkpoints_keep_their_distance_in_time_and_finished_training_may_keep_none(tmp_path):
+    file = tmp_path / "state.safetensors"
+    rarely = TrainConfig(steps=12, optimizer=CONFIG.optimizer, checkpoint_every=1, checkpoint_seconds=3600.0)
+    train(network(), loss_fn, batch_at, rarely, checkpoint=file, keep_finished=False)
+    assert not file.exists()
+    stopped = train(network(), loss_fn, batch_at, rarely, checkpoint=file, should_stop=lambda: True)
+    assert not stopped.finished
+    assert file.exists()
 
 
 def test_state_file_survives_a_failed_write(tmp_path):
@@ -204,9 +229,9 @@ def test_nothing_to_train_and_wrong_settings_are_refused():
     model = network().requires_grad_(False)
     with pytest.raises(TrainingError, match="nothing to train"):
         train(model, loss_fn, batch_at, CONFIG)
-    with pytest.raises(TrainingError, match="lr must be above 0, found -1"):
+    with pytest.raises(ValidationError, match=r"lr\n  Input should be greater than 0 .*input_value=-1"):
         OptimizerConfig(lr=-1)
-    with pytest.raises(TrainingError, match="schedule must be linear, cosine or constant, found 'step'"):
+    with pytest.raises(ValidationError, match=r"schedule\n  Input should be 'linear', 'cosine' or 'constant'"):
         OptimizerConfig(schedule="step")
     with pytest.raises(TrainingError, match="steps must be at least 0"):
         TrainConfig(steps=-1)

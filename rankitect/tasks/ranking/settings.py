@@ -6,35 +6,22 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankitect.training.settings import Betas, Clip, LearningRate, OptimizerConfig, Schedule, WeightDecay
+
 if TYPE_CHECKING:
     from rankitect.training.embeddings import TableConfig
-    from rankitect.training.optimizer import OptimizerConfig
 
 __all__ = ["OptimizerSettings", "TableSettings"]
 
 
-class OptimizerSettings(BaseModel):
-    """Keys of `task.optimizer`."""
+class OptimizerSettings(OptimizerConfig):
+    """Keys of `task.optimizer`: those of every optimiser, with defaults for rankers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["adamw", "adagrad", "sgd"] = Field(default="adamw", description="the optimiser")
-    lr: float = Field(default=1e-3, gt=0, description="peak learning rate")
-    schedule: Literal["linear", "cosine", "constant"] = Field(default="constant", description="after warm-up")
-    warmup: int = Field(default=0, ge=0, description="steps over which the learning rate rises")
-    final_lr: float = Field(
-        default=0.0, ge=0, le=1, description="share of the learning rate at the end of the schedule"
-    )
-    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="AdamW's averaging")
-    eps: float = Field(default=1e-8, gt=0, description="denominator floor of AdamW and Adagrad")
-    weight_decay: float = Field(default=0.0, ge=0, description="of matrices and tables")
-    clip: float | None = Field(default=10.0, gt=0, description="largest gradient norm; null does not clip")
-
-    def settings(self) -> OptimizerConfig:
-        """The same for `rankitect.training` (which imports torch)."""
-        from rankitect.training.optimizer import OptimizerConfig
-
-        return OptimizerConfig(**self.model_dump())
+    lr: LearningRate = 1e-3
+    schedule: Schedule = "constant"
+    betas: Betas = (0.9, 0.999)
+    weight_decay: WeightDecay = 0.0
+    clip: Clip = 10.0
 
 
 class TableSettings(BaseModel):

@@ -259,7 +259,7 @@ class Ranking(SharedWeights):
             one_pass=c.one_pass,
             evaluate_every=c.evaluate_every,
             patience=c.patience,
-            optimizer=parts["optimizer"].settings(),
+            optimizer=parts["optimizer"],
             tables=parts["tables"].settings(),
             seed=seed,
         )

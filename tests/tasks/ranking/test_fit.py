@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from rankitect.errors import TrainingError
 from rankitect.metrics.ranking import RankingTask
@@ -152,5 +153,5 @@ def test_wrong_settings_are_refused():
     for keys in ({"epochs": 0}, {"batch": 0}, {"evaluate_every": 0.0}, {"patience": 0}):
         with pytest.raises(TrainingError, match=next(iter(keys))):
             FitConfig(**keys)
-    with pytest.raises(TrainingError, match="kind must be adamw, adagrad or sgd, found 'adam'"):
+    with pytest.raises(ValidationError, match="Input should be 'adamw', 'adagrad' or 'sgd'"):
         OptimizerConfig(kind="adam")

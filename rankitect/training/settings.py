@@ -1,0 +1,54 @@
+"""Settings of an optimiser, stated once: the model that checks a configuration is what training runs with.
+
+Kept apart from `optimizer`, which imports torch: a configuration is checked before any heavy package is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Betas", "Clip", "LearningRate", "OptimizerConfig", "Schedule", "WeightDecay"]
+
+# A field's limits go with its type, so that a subclass that changes a default does not state them again.
+_Fraction = Annotated[float, Field(ge=0, lt=1)]
+LearningRate = Annotated[float, Field(gt=0, description="peak learning rate")]
+Schedule = Annotated[Literal["linear", "cosine", "constant"], Field(description="after warm-up")]
+Betas = Annotated[tuple[_Fraction, _Fraction], Field(description="AdamW's averaging")]
+WeightDecay = Annotated[float, Field(ge=0, description="of matrices and tables")]
+Clip = Annotated[Annotated[float, Field(gt=0)] | None, Field(description="largest gradient norm; null does not clip")]
+
+
+class OptimizerConfig(BaseModel):
+    """An optimiser with a schedule. A subclass gives its own defaults; fields and their limits are stated here only.
+
+    Attributes:
+        kind: AdamW, Adagrad, or plain SGD.
+        lr: Peak learning rate.
+        schedule: How it falls to `final_lr` after the warm-up.
+        warmup: Steps over which it rises linearly from 0; the first step is already above 0.
+        final_lr: Share of `lr` at the end.
+        betas: Decay of AdamW's two running means.
+        eps: AdamW's and Adagrad's denominator floor.
+        weight_decay: Decoupled in AdamW, added to the gradient (L2) in the others; only for matrices, never for norms,
+            biases and other vectors.
+        clip: Greatest L2 norm of the whole gradient; None does not clip.
+        retries: How often a loss or gradient that is not finite may be met with a skipped step and half the rate.
+
+    Raises:
+        pydantic.ValidationError: A value is of the wrong type or outside its range.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["adamw", "adagrad", "sgd"] = Field(default="adamw", description="the optimiser")
+    lr: LearningRate = 3e-4
+    schedule: Schedule = "linear"
+    warmup: int = Field(default=0, ge=0, description="steps over which the learning rate rises")
+    final_lr: float = Field(default=0.0, ge=0, le=1, description="share of the learning rate at the end")
+    betas: Betas = (0.9, 0.95)
+    eps: float = Field(default=1e-8, gt=0, description="denominator floor of AdamW and Adagrad")
+    weight_decay: WeightDecay = 0.01
+    clip: Clip = 1.0
+    retries: int = Field(default=4, ge=0, description="how often training may go on after a loss that is not finite")
