@@ -87,7 +87,7 @@ def results(folder: Path) -> dict[str, Any]:
     return {
         "pareto": data["pareto"],
         "baselines": data["baselines"],
-        "tokens": [data["ledger"]["train_tokens"], data["ledger"]["eval_tokens"]],
+        "spent": {k: v for k, v in data["ledger"].items() if k.startswith(("train_", "eval_"))},
         "trials": data["ledger"]["trials"],
     }
 

@@ -40,7 +40,10 @@ class Formula:
         from rankitect.contracts import MetricSpec
 
         self._space = space
-        self.metrics = [MetricSpec("validation_normalized_entropy", "NE", "min"), MetricSpec("flops", "FLOP", "min")]
+        self.metrics = [
+            MetricSpec("validation_normalized_entropy", "NE", "min", "quality"),
+            MetricSpec("flops", "FLOP", "min", "cost"),
+        ]
 
     def measure(self, architecture: Any, context: Any) -> Any:
         """A measurement at once."""

@@ -169,7 +169,7 @@ def search(space: SearchSpace, problem: Problem, seed: int, evaluations: int, kn
     from rankitect.methods.bounded_space import BoundedSpace
     from rankitect.methods.objectives import Objectives
 
-    specs = (MetricSpec("perplexity", "", "min"), MetricSpec("flops", "log10 FLOP", "min"))
+    specs = (MetricSpec("perplexity", "", "min", "quality"), MetricSpec("flops", "log10 FLOP", "min", "cost"))
     config = Bayesian.Config(samples=evaluations, by="final")
     task = Task() if known else None
     names = [spec.name for spec in specs]

@@ -43,6 +43,19 @@ def run(space: str, controller: str) -> dict[str, Any]:
         return {"summary": _kept(summary), "trials": (folder / "trials.csv").read_text().splitlines()}
 
 
+def _in_examples(result: dict[str, Any]) -> dict[str, Any]:
+    """A result of a version that counted the examples of rankers as tokens, with the names of now."""
+    ledger = result.get("summary", {}).get("ledger", {})
+    if ledger.pop("coin", "tokens") == "rows":
+        for amounts in (ledger, *ledger["stages"].values()):
+            amounts |= {
+                name.replace("tokens", "examples"): amounts.pop(name) for name in ("train_tokens", "eval_tokens")
+            }
+        header, *rows = result["trials"]
+        result["trials"] = [header.replace("_tokens", "_examples"), *rows]
+    return result
+
+
 def _kept(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _kept(v) for k, v in value.items() if not any(part in k for part in LEFT_OUT)}
@@ -73,7 +86,7 @@ def _trials(before: list[str], after: list[str], at: str) -> Iterator[str]:
     if len(old) != len(new):
         yield f"{at}: {len(old)} trials are now {len(new)}"
     for one, other in zip(old, new, strict=False):
-        kept = [k for k in one if not any(part in k for part in LEFT_OUT)]
+        kept = [k for k in one if k not in ("started", "ended") and not any(part in k for part in LEFT_OUT)]
         changed = [f"{k}: {one[k]!r} is now {other.get(k)!r}" for k in kept if one[k] != other.get(k)]
         if changed:
             yield f"{at}[{one.get('number')}] {'; '.join(changed)}"
@@ -95,7 +108,7 @@ def main() -> None:
     if "against" in options:
         before = json.loads(Path(options["against"]).read_text())
         found = {key: value for key, value in found.items() if key in before}
-        lines = list(differences({k: before[k] for k in found}, found))
+        lines = list(differences({k: _in_examples(before[k]) for k in found}, found))
         print("\n".join(lines) if lines else f"{len(found)} smoke runs: every number is the same")
         sys.exit(bool(lines))
 

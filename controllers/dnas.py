@@ -177,7 +177,7 @@ class DNAS:
             session.scalar("dnas/loss", value, scores.step)
             session.scalar("dnas/target", target, scores.step)
             session.progress(scores.step, self._steps, f"loss {value:.3f} at {target:.0%}")
-            session.charge("dnas", Spent(train_tokens=scores.tokens))
+            session.charge("dnas", Spent.training(scores.tokens, self._task.unit))
             if scores.step % c.checkpoint_every == 0 or scores.step == self._steps or session.should_stop():
                 self._save(scores, weights, session)
                 session.check()

@@ -187,7 +187,7 @@ class Reinforce(StagedSearch):
             train_steps(
                 session, "reinforce", state, updates,
                 lambda update: self._update(weights, baseline, update, episodes, history),
-                save, share=c.share, every=-(-c.checkpoint_every // episodes),
+                save, unit=self._task.unit, share=c.share, every=-(-c.checkpoint_every // episodes),
             )  # fmt: skip
             weights.close()
             if baseline is not None:

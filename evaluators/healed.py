@@ -48,8 +48,8 @@ class Healed:
     def metrics(self) -> list[MetricSpec]:
         """Perplexity, bits per byte, and all costs."""
         return [
-            MetricSpec("perplexity", "", "min"),
-            MetricSpec("bits_per_byte", "bit/byte", "min"),
+            MetricSpec("perplexity", "", "min", "quality"),
+            MetricSpec("bits_per_byte", "bit/byte", "min", "quality"),
             *self._task.cost_specs,
         ]
 

@@ -41,7 +41,7 @@ class Inherited:
     @property
     def metrics(self) -> list[MetricSpec]:
         """Perplexity and all costs."""
-        return [MetricSpec("perplexity", "", "min"), *self._task.cost_specs]
+        return [MetricSpec("perplexity", "", "min", "quality"), *self._task.cost_specs]
 
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Measure one architecture."""

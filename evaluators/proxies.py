@@ -61,8 +61,8 @@ class Proxy:
         """The score, and the task's costs."""
         costs = self._costs(self._task.reference)
         return [
-            MetricSpec(self._config.score, "", "max"),
-            *(MetricSpec(n, m.unit, "min") for n, m in costs.items() if n != self._config.score),
+            MetricSpec(self._config.score, "", "max", "quality"),
+            *(MetricSpec(n, m.unit, "min", "cost") for n, m in costs.items() if n != self._config.score),
         ]
 
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
@@ -107,8 +107,8 @@ class Proxy:
             inputs = scores.capture_inputs(model, partial(loss_of, step=0))
             tokens = inputs[0].numel() if len(inputs) == 1 else len(inputs[0])  # of a text, or rows
             if c.score == "synflow":
-                return scores.synflow(model, inputs), Spent(train_tokens=tokens)
-            return scores.nwot(model, inputs, JITTER), Spent(eval_tokens=tokens)
+                return scores.synflow(model, inputs), Spent.training(tokens, self._task.unit)
+            return scores.nwot(model, inputs, JITTER), Spent.evaluation(tokens, self._task.unit)
         grads = scores.gather_gradients(model, [partial(loss_of, step=step) for step in range(c.batches)])
         formula: dict[str, Callable[[scores.Gradients], float]] = {
             "sigeo": partial(scores.sigeo, coefficients=(c.zico, c.fisher_rao, c.loss)),
@@ -116,4 +116,4 @@ class Proxy:
             "grad_norm": scores.grad_norm,
             "snip": scores.snip,
         }
-        return formula[c.score](grads), Spent(train_tokens=sum(used))
+        return formula[c.score](grads), Spent.training(sum(used), self._task.unit)

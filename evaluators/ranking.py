@@ -39,7 +39,7 @@ def _trained(
     config = task.fit_config(architecture, context.seed, epochs)
 
     def progress(done: int, total: int, note: str) -> None:
-        context.spent = Spent(train_tokens=done * config.batch)
+        context.spent = Spent(train_examples=done * config.batch)
         context.progress(done, total, note)
 
     result = fit(model, task.task, config, progress=progress, should_stop=context.should_stop)
@@ -90,10 +90,10 @@ class Trained:
     def metrics(self) -> list[MetricSpec]:
         """Normalized entropy on both splits, log-loss and AUC on the test split, and all costs."""
         return [
-            MetricSpec(VALIDATION, "NE", "min", held_out=TEST),
-            MetricSpec(TEST, "NE", "min"),
-            MetricSpec("log_loss", "nat", "min"),
-            MetricSpec("auc", "AUC", "max"),
+            MetricSpec(VALIDATION, "NE", "min", "quality", held_out=TEST),
+            MetricSpec(TEST, "NE", "min", "quality"),
+            MetricSpec("log_loss", "nat", "min", "quality"),
+            MetricSpec("auc", "AUC", "max", "quality"),
             *self._task.cost_specs,
         ]
 
@@ -124,7 +124,7 @@ class Trained:
             for name, path in save_ranker(folder, space, architecture, model, task.features).items():
                 artifacts[name] = context.artifact(folder / path)
         evaluated = 0 if result is None else result.evaluated
-        spent = Spent(train_tokens=trained, eval_tokens=evaluated + validation.rows + test.rows)
+        spent = Spent(train_examples=trained, eval_examples=evaluated + validation.rows + test.rows)
         return Measurement(metrics, spent, artifacts, _notes(result, test))
 
 
@@ -172,7 +172,7 @@ class Inherited:
     @property
     def metrics(self) -> list[MetricSpec]:
         """Normalized entropy on the validation split, and all costs."""
-        return [MetricSpec(VALIDATION, "NE", "min"), *self._task.cost_specs]
+        return [MetricSpec(VALIDATION, "NE", "min", "quality"), *self._task.cost_specs]
 
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Measure one architecture."""
@@ -183,7 +183,7 @@ class Inherited:
         else:
             model, result = _trained(task, architecture, context, task.config.short_epochs)
             if result is not None:
-                spent = Spent(train_tokens=result.examples, eval_tokens=result.evaluated)
+                spent = Spent(train_examples=result.examples, eval_examples=result.evaluated)
         quality = task.task.quality(model, "validation", rows=self._rows, check=context.check)
         metrics = {VALIDATION: _entropy(quality), **task.costs(architecture)}
-        return Measurement(metrics, spent + Spent(eval_tokens=quality.rows))
+        return Measurement(metrics, spent + Spent(eval_examples=quality.rows))

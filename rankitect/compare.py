@@ -47,7 +47,7 @@ def _search(folder: Path, overrides: Sequence[str], baselines: bool = False) -> 
 def _objectives(summary: Any) -> list[MetricSpec]:
     from rankitect.contracts import MetricSpec
 
-    return [MetricSpec(o.name, o.unit, o.direction, o.held_out) for o in summary.objectives]
+    return [MetricSpec(o.name, o.unit, o.direction, o.role, o.held_out) for o in summary.objectives]
 
 
 def compare_methods(
@@ -132,6 +132,7 @@ def compare_scores(folder: Path, count: int, seed: int, overrides: Sequence[str]
     """
     import pandas as pd
 
+    from rankitect.contracts import Spent
     from rankitect.reports.sections.methods import correlation, values
 
     base = ["controller=sampled", f"controller.samples={count}", f"seed={seed}", *overrides]
@@ -139,12 +140,12 @@ def compare_scores(folder: Path, count: int, seed: int, overrides: Sequence[str]
     quality = _objectives(result.summary)[0]
     towards = 1.0 if quality.direction == "min" else -1.0
     truth = {f: -towards * v for f, v in values(folder / "truth", "final", quality.name).items()}
-    spent = {"truth": result.summary.ledger}
+    spent = {"truth": Spent.from_dict(result.summary.ledger)}
     found: dict[str, dict[str, float]] = {}
 
     def measured(name: str, by: str, metric: str, sign: float, *more: str) -> None:
         made = _search(folder / name.replace(" ", "-"), [*base, f"controller.by={by}", *more])
-        spent[name] = made.summary.ledger
+        spent[name] = Spent.from_dict(made.summary.ledger)
         found[name] = {f: sign * v for f, v in values(made.folder, by, metric).items()}
 
     measured("training with another seed", "final", quality.name, -towards, f"controller.trial_seed={seed + 1}")
@@ -158,11 +159,10 @@ def compare_scores(folder: Path, count: int, seed: int, overrides: Sequence[str]
     rows = []
     for name, scores in found.items():
         tau, low, high, n = correlation(scores, truth)
-        ledger = spent[name]
         rows.append(
             {
                 "score": name, "tau": tau, "low": low, "high": high, "n": n,
-                "trained": ledger["train_tokens"], "evaluated": ledger["eval_tokens"],
+                "trained": spent[name].trained, "evaluated": spent[name].evaluated,
             }
         )  # fmt: skip
     table = pd.DataFrame(rows)

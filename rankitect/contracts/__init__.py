@@ -17,9 +17,11 @@ from rankitect.contracts.records import (
     Metric,
     MetricSpec,
     Proposal,
+    Role,
     Spent,
     Trial,
     TrialState,
+    Unit,
 )
 
 __all__ = [
@@ -38,11 +40,13 @@ __all__ = [
     "Metric",
     "MetricSpec",
     "Proposal",
+    "Role",
     "Session",
     "Spent",
     "StopRequested",
     "Trial",
     "TrialContext",
     "TrialState",
+    "Unit",
     "replay",
 ]

@@ -1,15 +1,13 @@
 """The plain data of a study: metrics, what they cost, proposals and trials.
 
-All of it is immutable and survives JSON, so that a killed run can be replayed from the store. *Train tokens* are tokens
-on which a gradient was computed, *eval tokens* tokens that only went forward (for a ranking task read "examples" for
-both), *seconds* are wall-clock seconds of the process.
+All of it is immutable and survives JSON, so that a killed run can be replayed from the store.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, fields
 from typing import Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 __all__ = [
@@ -21,13 +19,19 @@ __all__ = [
     "Metric",
     "MetricSpec",
     "Proposal",
+    "Role",
     "Spent",
     "Trial",
     "TrialState",
+    "Unit",
 ]
 
 JSON: TypeAlias = bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"] | None
 Direction: TypeAlias = Literal["min", "max"]
+Role: TypeAlias = Literal["quality", "cost", "diagnostic"]
+"""What a metric says: how good a model is, what it costs, or something else that is worth knowing."""
+Unit: TypeAlias = Literal["examples", "tokens"]
+"""What the data of a task are counted in."""
 TrialState: TypeAlias = Literal["WAITING", "RUNNING", "DONE", "FAILED"]
 
 
@@ -100,6 +104,8 @@ class MetricSpec:
         name: Its name.
         unit: Its unit.
         direction: Whether less ("min") or more ("max") is better.
+        role: Whether it says how good a model is ("quality"), what it costs ("cost"), or neither ("diagnostic"). Stated
+            by whoever measures it; nobody infers it from the name.
         held_out: Another metric that is the same on data by which nothing was chosen. A search goes by this one, a
             report shows the other.
     """
@@ -107,33 +113,70 @@ class MetricSpec:
     name: str
     unit: str
     direction: Direction
+    role: Role
     held_out: str | None = None
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What something cost, in the coin that every method is charged in. Instances add up with `+` and `sum`.
+    """What something cost, in the units that every method is charged in. Instances add up with `+` and `sum`.
+
+    Language models count tokens, all others examples; a task says which in `Task.unit`.
 
     Attributes:
-        train_tokens: Tokens (or examples) on which a gradient was computed.
-        eval_tokens: Tokens (or examples) that only went forward.
+        train_examples: Examples on which a gradient was computed.
+        eval_examples: Examples that only went forward.
+        train_tokens: Tokens on which a gradient was computed.
+        eval_tokens: Tokens that only went forward, through the model that is trained or measured.
+        teacher_tokens: Tokens that went forward through a teacher.
+        generated_tokens: Tokens that were sampled from a model.
+        train_flops: FLOPs of training, three times those of the forward passes; 0 where they were not counted.
         latency_measurements: Single timed runs of a model.
-        seconds: Wall-clock seconds.
+        seconds: Wall-clock seconds of the process.
     """
 
+    train_examples: int = 0
+    eval_examples: int = 0
     train_tokens: int = 0
     eval_tokens: int = 0
+    teacher_tokens: int = 0
+    generated_tokens: int = 0
+    train_flops: int = 0
     latency_measurements: int = 0
     seconds: float = 0.0
 
+    @classmethod
+    def training(cls, amount: int, unit: Unit) -> Self:
+        """An amount of data on which a gradient was computed."""
+        return cls(train_examples=amount) if unit == "examples" else cls(train_tokens=amount)
+
+    @classmethod
+    def evaluation(cls, amount: int, unit: Unit) -> Self:
+        """An amount of data that only went forward."""
+        return cls(eval_examples=amount) if unit == "examples" else cls(eval_tokens=amount)
+
+    @property
+    def trained(self) -> int:
+        """Examples and tokens on which a gradient was computed."""
+        return self.train_examples + self.train_tokens
+
+    @property
+    def evaluated(self) -> int:
+        """Examples and tokens that only went forward, through the model that is trained or measured."""
+        return self.eval_examples + self.eval_tokens
+
+    @property
+    def data(self) -> int:
+        """Examples and tokens trained and evaluated: what `budget.tokens` limits and methods are compared by."""
+        return self.trained + self.evaluated
+
     def __add__(self, other: Spent) -> Spent:
         """The sum of both."""
-        return Spent(
-            self.train_tokens + other.train_tokens,
-            self.eval_tokens + other.eval_tokens,
-            self.latency_measurements + other.latency_measurements,
-            self.seconds + other.seconds,
-        )
+        return Spent(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
+
+    def __neg__(self) -> Spent:
+        """What takes this away again when it is added."""
+        return Spent(*(-amount for amount in astuple(self)))
 
     def __radd__(self, other: int) -> Spent:
         """Lets `sum` begin with its 0."""
@@ -142,8 +185,13 @@ class Spent:
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """The four numbers by name."""
+        """The amounts by name."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The amounts of `to_dict`, or of what holds them among other things, such as a ledger."""
+        return cls(**{each.name: data[each.name] for each in fields(cls) if each.name in data})
 
 
 @dataclass(frozen=True)
@@ -186,7 +234,7 @@ class Measurement:
         """The inverse of `to_dict`."""
         return cls(
             metrics={name: Metric.from_dict(metric) for name, metric in data["metrics"].items()},
-            spent=Spent(**data["spent"]),
+            spent=Spent.from_dict(data["spent"]),
             artifacts=dict(data["artifacts"]),
             notes=dict(data["notes"]),
         )

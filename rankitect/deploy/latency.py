@@ -153,7 +153,7 @@ class Latency:
     @property
     def specs(self) -> list[MetricSpec]:
         """The latencies as metrics, ms."""
-        return [MetricSpec(name, self._unit, "min") for name in self.workloads]
+        return [MetricSpec(name, self._unit, "min", "cost") for name in self.workloads]
 
     @property
     def _unit(self) -> str:

@@ -98,6 +98,6 @@ class FinalLayerTuned:
                 loss, tokens = self._task.train_loss(model, step)
                 optimizer.step(loss, step, tokens)
                 used += int(peers().total(tokens))
-                context.spent = Spent(train_tokens=used)
+                context.spent = Spent.training(used, self._task.unit)
             found = self._inner.measure(architecture, context)
-        return replace(found, spent=found.spent + Spent(train_tokens=used))
+        return replace(found, spent=found.spent + Spent.training(used, self._task.unit))

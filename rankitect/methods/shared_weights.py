@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from rankitect.contracts import Session
+    from rankitect.contracts import Session, Unit
     from rankitect.graph import Architecture
     from rankitect.models.supernet import Supernet
     from rankitect.training.embeddings import TableStorage
@@ -299,6 +299,7 @@ def train_steps(
     one: Callable[[int], tuple[float, int]],
     save: Callable[[Trained], None],
     *,
+    unit: Unit,
     share: float = 1.0,
     every: int = 20,
 ) -> None:
@@ -311,6 +312,7 @@ def train_steps(
         steps: Where it ends.
         one: From a step's number to its loss and tokens.
         save: Writes a checkpoint.
+        unit: What the data are counted in.
         share: Of a limited budget, what may be used; the rest is for trials.
         every: Steps between checkpoints, at least: writing them takes at most a tenth of the time.
     """
@@ -320,7 +322,7 @@ def train_steps(
         state.step, state.tokens = state.step + 1, state.tokens + used
         session.scalar(f"{name}/loss", loss, state.step)
         session.progress(state.step, steps, f"loss {loss:.4f}")
-        session.charge(name, Spent(train_tokens=state.tokens))
+        session.charge(name, Spent.training(state.tokens, unit))
         if state.step % every == 0 or state.step == steps or session.should_stop():
             now = time.monotonic()
             due = peers().agree(now - saved >= 9 * took)[0]  # all save at once: each may hold a part of the tables

@@ -170,6 +170,7 @@ class SupernetSearch(EvolvingSearch):
                 self._steps,
                 lambda step: self._step(weights, paths, step),
                 lambda state: self._save(weights, state, session),
+                unit=self._task.unit,
                 share=c.share,
                 every=c.checkpoint_every,
             )

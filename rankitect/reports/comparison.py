@@ -16,7 +16,6 @@ from rankitect.reports.reading import Baseline, Metric, Objective, Run
 
 __all__ = ["Comparison", "How", "Point", "Roles", "compare", "families", "points_of", "roles_of", "standing"]
 
-_COST_WORDS = ("flops", "params", "parameters", "bytes", "latency", "memory", "seconds", "macs", "cost", "cache")
 _SIZE_SUFFIX = re.compile(r"[\s_@:(-]*\d+(\.\d+)?\s*%?\)?$")
 # Costs closer than half a percentage point of the backbone count as equal; pruning to whole channels is not finer.
 _SAME_COST = 0.005
@@ -158,8 +157,8 @@ def roles_of(run: Run) -> Roles | None:
     if not objectives:
         return None
     objectives = [_shown(o, run) for o in objectives]
-    costs = [o for o in objectives if o.direction == "min" and any(word in o.name.lower() for word in _COST_WORDS)]
-    quality = next((o for o in objectives if o not in costs), objectives[0])
+    costs = [o for o in objectives if o.role == "cost"]
+    quality = next((o for o in objectives if o.role == "quality"), objectives[0])
     rest = [o for o in objectives if o is not quality]
     cost = costs[0] if costs and costs[0] is not quality else (rest[0] if rest else None)
     backbone = _backbone(run.summary.baselines, cost)

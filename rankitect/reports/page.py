@@ -28,7 +28,7 @@ from rankitect.reports.sections.production import launch_card, quality_card
 from rankitect.reports.sections.production_plan import cost_card, experiment_card, model_card, rollout_card
 from rankitect.reports.sections.production_rows import agreement_card, calibration_card, drift_card, slices_card
 from rankitect.reports.sections.search import candidates_card, front_card, picture_card, verdict_card
-from rankitect.reports.sections.spending import ledger_card, reproduce_card, totals_of
+from rankitect.reports.sections.spending import data_of, ledger_card, reproduce_card, totals_of
 from rankitect.reports.trials import measured
 
 __all__ = ["Content", "Tile", "content_of", "verified", "write_report"]
@@ -244,10 +244,10 @@ def _tiles(run: Run, roles: Roles | None, points: Sequence[Point], comparisons: 
     if searched:
         tiles.append(Tile("Models measured", str(len(measured(searched))), f"in {plural(len(searched), 'trial')}"))
     totals = totals_of(run.summary.ledger)
-    tokens = totals.get("train_tokens", 0.0) + totals.get("eval_tokens", 0.0)
+    data = data_of(totals)
     if totals:
         time = as_value(totals.get("seconds"), "s")
-        tiles.append(Tile("Spent", time, f"{compact(tokens)} {run.coin}" if tokens else "by the search"))
+        tiles.append(Tile("Spent", time, f"{compact(data)} {run.unit}" if data else "by the search"))
     return tiles
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,12 +14,14 @@ import yaml  # type: ignore[import-untyped]
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rankitect.config.schema import ReportConfig
+from rankitect.contracts import Role
 from rankitect.errors import RunFolderError
 from rankitect.production.evidence import Evidence, load_evidence
 from rankitect.production.settings import gates_problem
 from rankitect.reports.cards import JSON
 from rankitect.reports.trials import WRITE_AGAIN, Trial, read_trials
 from rankitect.study.checks import one_line
+from rankitect.study.earlier import counted_rows, in_examples, up_to_date
 
 __all__ = ["Baseline", "Candidate", "Metric", "Objective", "Run", "Summary", "choices_of", "load_run"]
 
@@ -48,6 +50,7 @@ class Metric(_Record):
 
     value: Annotated[float | None, BeforeValidator(_finite)] = None
     unit: str = ""
+    role: Role = "diagnostic"
     n: int | None = None
     ci95: tuple[float, float] | None = None
 
@@ -58,6 +61,7 @@ class Objective(_Record):
     name: str
     unit: str = ""
     direction: Literal["min", "max"] = "min"
+    role: Role = "quality"
     held_out: str | None = None
 
 
@@ -151,10 +155,10 @@ class Run:
         return load_evidence(self.folder)
 
     @property
-    def coin(self) -> str:
-        """What is trained and evaluated: tokens of a text, or rows of a table."""
-        ledger = self.summary.ledger
-        return str(ledger.get("coin", "tokens")) if isinstance(ledger, Mapping) else "tokens"
+    def unit(self) -> str:
+        """What is trained and evaluated: tokens of a text, or examples."""
+        ledger = self.summary.ledger if isinstance(self.summary.ledger, Mapping) else {}
+        return "examples" if ledger.get("train_examples") or ledger.get("eval_examples") else "tokens"
 
     def searched(self) -> tuple[Trial, ...]:
         """The trials without those that measured a baseline."""
@@ -189,13 +193,15 @@ def load_run(folder: Path) -> Run:
         raise RunFolderError(f"{folder} does not exist. Give the folder that a search printed as its run folder.")
     if not folder.is_dir():
         raise RunFolderError(f"{folder} is a file. Give the run folder: the folder that holds summary.json.")
-    summary = _read_summary(folder)
+    summary, rows = _read_summary(folder)
     known = {objective.name for objective in summary.objectives}
     known.update(name for holder in (summary.baselines, summary.pareto) for item in holder for name in item.metrics)
     if not summary.choices:
         summary = summary.model_copy(update={"choices": _offered(folder)})
     table = folder / "trials.csv"
     trials = read_trials(table, known) if table.is_file() else ()
+    if rows:
+        trials = tuple(replace(trial, spent=in_examples(trial.spent)) for trial in trials)
     wanted = _trials_of(summary)
     if table.is_file() and len(trials) < wanted:
         raise RunFolderError(
@@ -213,7 +219,8 @@ def load_run(folder: Path) -> Run:
     )
 
 
-def _read_summary(folder: Path) -> Summary:
+def _read_summary(folder: Path) -> tuple[Summary, bool]:
+    """The summary, and whether the run is of a version that counted examples under the names of tokens."""
     path = folder / "summary.json"
     if not path.is_file():
         if (folder / "study.db").exists() or (folder / "config.yaml").exists():
@@ -236,7 +243,7 @@ def _read_summary(folder: Path) -> Summary:
             "Use the version of Rankitect that wrote it (see `versions` in the file)."
         )
     try:
-        return Summary.model_validate(data)
+        return Summary.model_validate(up_to_date(data)), counted_rows(data.get("ledger"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -8,9 +8,10 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from rankitect.contracts import Spent
 from rankitect.errors import RunFolderError
 from rankitect.reports.cards import JSON
 from rankitect.study.confirming import CONFIRM
@@ -30,7 +31,7 @@ _STATES = {
     "infeasible": "infeasible",
     "invalid": "infeasible",
 }
-_SPENT = ("train_tokens", "eval_tokens", "forward_evaluations", "latency_measurements", "seconds")
+_SPENT = (*(each.name for each in fields(Spent)), "forward_evaluations")
 _FLAGS = ("duplicate", "reused")
 _CAUSE = ("cause", "error", "reason")
 _CELL = re.compile(r".+\.\d+\.[^.]+$")

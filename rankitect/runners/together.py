@@ -12,7 +12,7 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,8 +99,8 @@ class _Session:
         from rankitect.training.parallel import peers
 
         said = self.send() if self._first else (1.0, False, Spent())
-        left, stop, trained, read, timed, seconds = peers().agree(said[0], float(said[1]), *astuple(said[2]))
-        self._stop, self._spent = bool(stop), Spent(int(trained), int(read), int(timed), seconds)
+        left, stop, *amounts, seconds = peers().agree(said[0], float(said[1]), *astuple(said[2]))
+        self._stop, self._spent = bool(stop), replace(Spent(*map(int, amounts)), seconds=seconds)
         return left
 
     def should_stop(self) -> bool:

@@ -1,4 +1,4 @@
-"""The budget of a study and what it has spent, in one coin for every method."""
+"""The budget of a study and what it has spent, counted alike for every method."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class Budget:
 
     Attributes:
         minutes: Wall-clock minutes over all sessions of the run folder, baselines included.
-        tokens: Train plus eval tokens of prepare and trials; baselines are not counted.
+        tokens: Tokens (or examples, where the task counts these) that prepare and trials train on and evaluate;
+            baselines are not counted.
         trials: Measured trials, failures included; duplicates and baselines are not counted.
     """
 
@@ -79,7 +80,7 @@ class Ledger:
         spent = self.search()
         used = {
             "budget.minutes": (self.minutes(), self.budget.minutes),
-            "budget.tokens": (spent.train_tokens + spent.eval_tokens, self.budget.tokens),
+            "budget.tokens": (spent.data, self.budget.tokens),
             "budget.trials": (self.measured(), self.budget.trials),
         }
         return {name: amount / limit for name, (amount, limit) in used.items() if limit is not None}

@@ -51,6 +51,7 @@ class Outputs:
         labels: Names for the summary.
         objectives: What the front is taken over, from the final evaluator.
         final: Key of the final evaluator.
+        metrics: What the final evaluator promises; what else it gives is a diagnostic.
         export: Writes more files for each candidate.
         keep_all: Keep the artifacts of trials that other candidates dominate.
         registry: Gives all registered production models.
@@ -66,6 +67,7 @@ class Outputs:
         final: str,
         export: Exporter | None = None,
         *,
+        metrics: Sequence[MetricSpec],
         keep_all: bool = False,
         registry: Callable[[], Sequence[Baseline]] = list,
         left_out: Callable[[], Mapping[str, str]] = dict,
@@ -73,6 +75,7 @@ class Outputs:
         self._registry, self._left_out = registry, left_out
         self.folder, self.store, self.labels, self.final = folder, store, labels, final
         self.objectives = list(objectives)
+        self._roles = {spec.name: spec.role for spec in metrics}
         self.export = export
         self.keep_all = keep_all
 
@@ -97,14 +100,14 @@ class Outputs:
             controller=self.labels.controller,
             seed=seed,
             objectives=[
-                ObjectiveSummary(name=o.name, unit=o.unit, direction=o.direction, held_out=o.held_out)
+                ObjectiveSummary(name=o.name, unit=o.unit, direction=o.direction, role=o.role, held_out=o.held_out)
                 for o in self.objectives
             ],
             baselines=[
                 BaselineSummary(
                     name=name,
                     fingerprint=c.trial.architecture.fingerprint,
-                    metrics=_metrics(c.metrics),
+                    metrics=self._metrics(c.metrics),
                     registered=self._registered(name),
                 )
                 for name, c in baselines(self.store.trials, self.final)
@@ -114,7 +117,7 @@ class Outputs:
                     rank=rank,
                     fingerprint=candidate.trial.architecture.fingerprint,
                     architecture=json.loads(candidate.trial.architecture.to_json()),
-                    metrics=_metrics(candidate.metrics),
+                    metrics=self._metrics(candidate.metrics),
                     artifacts=files,
                 )
                 for rank, (candidate, files) in enumerate(zip(front, artifacts, strict=True), 1)
@@ -126,6 +129,18 @@ class Outputs:
         )
         write_atomic(self.folder.path / "summary.json", summary.to_json())
         return summary
+
+    def _metrics(self, metrics: Mapping[str, Metric]) -> dict[str, MetricSummary]:
+        return {
+            name: MetricSummary(
+                value=metric.value,
+                unit=metric.unit,
+                role=self._roles.get(name, "diagnostic"),
+                n=metric.n,
+                ci95=metric.ci95,
+            )
+            for name, metric in metrics.items()
+        }
 
     def _failed_baselines(self) -> dict[str, str]:
         """Models to compare with that could not be measured, and why."""
@@ -237,10 +252,3 @@ def _path(text: str) -> Any:
     from pathlib import Path
 
     return Path(text)
-
-
-def _metrics(metrics: dict[str, Metric]) -> dict[str, MetricSummary]:
-    return {
-        name: MetricSummary(value=metric.value, unit=metric.unit, n=metric.n, ci95=metric.ci95)
-        for name, metric in metrics.items()
-    }

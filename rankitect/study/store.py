@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +25,9 @@ from rankitect.study.confirming import CONFIRM
 
 __all__ = ["SCHEMA_VERSION", "Store"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READABLE = ("1", "2")
+"""Formats that are read. Format 1 has fewer columns of spending; these are added when it is opened to write."""
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -57,15 +59,21 @@ CREATE TABLE charges (
     train_tokens INTEGER NOT NULL,
     eval_tokens INTEGER NOT NULL,
     latency_measurements INTEGER NOT NULL,
-    seconds REAL NOT NULL
+    seconds REAL NOT NULL,
+    train_examples INTEGER NOT NULL DEFAULT 0,
+    eval_examples INTEGER NOT NULL DEFAULT 0,
+    teacher_tokens INTEGER NOT NULL DEFAULT 0,
+    generated_tokens INTEGER NOT NULL DEFAULT 0,
+    train_flops INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE sessions (id INTEGER PRIMARY KEY, pid INTEGER, host TEXT, started REAL, seconds REAL NOT NULL);
 """
 
 _COLUMNS = (
     "number, t.batch, b.asked, architecture, evaluator, seed, tags, state, measurement, cause, duplicate_of, baseline, "
-    "attempts, train_tokens, eval_tokens, latency_measurements, seconds"
+    "attempts"
 )
+_SPENT = tuple(field.name for field in fields(Spent))
 
 
 def _dumps(value: Any) -> str:
@@ -135,20 +143,37 @@ class Store:
             raise RunFolderError(
                 f"{self.path} holds nothing yet: its search ended before the first trial. Start it again."
             )
-        found = self.connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-        if found is None or found[0] != str(SCHEMA_VERSION):
+        row = self.connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+        if row is None or row[0] not in _READABLE:
             raise RunFolderError(
-                f"{self.path} has study format {found[0] if found else 'unknown'}, this version reads format "
-                f"{SCHEMA_VERSION}. Use the version that wrote it, or choose another output_dir=."
+                f"{self.path} has study format {row[0] if row else 'unknown'}, this version reads the formats "
+                f"{' and '.join(_READABLE)}. Use the version that wrote it, or choose another output_dir=."
             )
+        if not readonly:
+            self._add_columns()
+
+    def _add_columns(self) -> None:
+        """Bring the table of charges of an earlier format up to date."""
+        missing = [name for name in _SPENT if name not in self._charge_columns()]
+        if missing:
+            with self._transaction():
+                for name in missing:
+                    self.connection.execute(f"ALTER TABLE charges ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0")
+                self.connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(SCHEMA_VERSION),))
+
+    def _charge_columns(self) -> list[str]:
+        """The columns of the table of charges; a file of an earlier format has fewer."""
+        return [row[1] for row in self.connection.execute("PRAGMA table_info(charges)")]
 
     def _load(self) -> Iterator[Trial]:
+        there = self._charge_columns()
+        spending = [name if name in there else "0" for name in _SPENT]
         query = (
-            f"SELECT {_COLUMNS} FROM trials t JOIN batches b USING (batch) "  # constant text, no user input
+            f"SELECT {_COLUMNS}, {', '.join(spending)} FROM trials t JOIN batches b USING (batch) "  # no user input
             "LEFT JOIN charges c ON c.key = 'trial:' || t.number ORDER BY number"
         )
         for row in self.connection.execute(query):
-            spent = Spent() if row[13] is None else Spent(*row[13:17])
+            spent = Spent() if row[-1] is None else Spent(*row[13:])
             measurement = None if row[8] is None else Measurement.from_dict(json.loads(row[8]))
             yield Trial(
                 number=row[0], batch=row[1], asked=row[2], architecture=self._decode(row[3]), evaluator=row[4],
@@ -316,15 +341,15 @@ class Store:
     # Ledger and sessions -----------------------------------------------------------------------------------------
 
     def _charge(self, key: str, stage: str, spent: Spent) -> None:
+        columns = ", ".join(_SPENT)  # names from this module only
         if self._totals is not None:
-            columns = "stage, train_tokens, eval_tokens, latency_measurements, seconds"
-            old = self.connection.execute(f"SELECT {columns} FROM charges WHERE key = ?", (key,)).fetchone()
+            old = self.connection.execute(f"SELECT stage, {columns} FROM charges WHERE key = ?", (key,)).fetchone()
             if old is not None:
-                self._totals[old[0]] += Spent(*(-amount for amount in old[1:]))
+                self._totals[old[0]] += -Spent(*old[1:])
             self._totals[stage] = self._totals.get(stage, Spent()) + spent
         self.connection.execute(
-            "INSERT OR REPLACE INTO charges VALUES (?, ?, ?, ?, ?, ?)",
-            (key, stage, spent.train_tokens, spent.eval_tokens, spent.latency_measurements, spent.seconds),
+            f"INSERT OR REPLACE INTO charges (key, stage, {columns}) VALUES (?, ?{', ?' * len(_SPENT)})",
+            (key, stage, *astuple(spent)),
         )
 
     def charge(self, key: str, stage: str, spent: Spent) -> None:
@@ -335,10 +360,9 @@ class Store:
     def spent(self) -> dict[str, Spent]:
         """What was spent, by stage. Added up once, then kept up: it is asked for several times a trial."""
         if self._totals is None:
-            rows = self.connection.execute(
-                "SELECT stage, SUM(train_tokens), SUM(eval_tokens), SUM(latency_measurements), SUM(seconds) "
-                "FROM charges GROUP BY stage"
-            )
+            there = self._charge_columns()
+            sums = ", ".join(f"SUM({name})" if name in there else "0" for name in _SPENT)
+            rows = self.connection.execute(f"SELECT stage, {sums} FROM charges GROUP BY stage")
             self._totals = {row[0]: Spent(*row[1:]) for row in rows}
         return dict(sorted(self._totals.items()))
 

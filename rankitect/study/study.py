@@ -157,7 +157,8 @@ class Study:
                 self.ledger = Ledger(self.store, self._budget)
                 self.outputs = Outputs(
                     self.folder, self.store, self._labels, self._objectives, self.final, self._export,
-                    keep_all=self._keep_all, registry=self._registry, left_out=self._left_out,
+                    metrics=self.evaluators[self.final].metrics, keep_all=self._keep_all, registry=self._registry,
+                    left_out=self._left_out,
                 )  # fmt: skip
                 self.dispatch = Dispatch(
                     self.store, self.folder, self._runner, attempts=self.limits.attempts,
@@ -370,7 +371,7 @@ class Study:
         began = time.monotonic()
         summary = self.outputs.write(
             self.seed,
-            {**self.ledger.to_dict(), "coin": getattr(self.task, "coin", "tokens"), "ended": ended},
+            {**self.ledger.to_dict(), "ended": ended},
             with_candidates=with_candidates,
         )
         self._written = time.monotonic()

@@ -17,8 +17,9 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rankitect.contracts import Direction, Trial
+from rankitect.contracts import Direction, Role, Trial
 from rankitect.errors import RunFolderError
+from rankitect.study.earlier import up_to_date
 
 __all__ = [
     "BaselineSummary",
@@ -46,6 +47,7 @@ _PACKAGES = (
     "ray",
 )
 
+_AGAIN = "Repeat the search's command: it writes the summary again from study.db."
 _PREFIX = 6
 """Digits of a fingerprint that can be no rank of a front."""
 
@@ -55,10 +57,11 @@ class _Model(BaseModel):
 
 
 class MetricSummary(_Model):
-    """A value with its unit and, where measured more than once, the number of repeats and a 95% interval."""
+    """A value with its unit, its role and, where measured more than once, the number of repeats and a 95% interval."""
 
     value: float
     unit: str
+    role: Role
     n: int | None = None
     ci95: tuple[float, float] | None = None
 
@@ -69,6 +72,7 @@ class ObjectiveSummary(_Model):
     name: str
     unit: str
     direction: Direction
+    role: Role
     held_out: str | None = None
 
 
@@ -108,9 +112,9 @@ class CandidateSummary(_Model):
 class Summary(_Model):
     """summary.json, schema 1.
 
-    `ledger` has the totals of the search (train_tokens, eval_tokens, latency_measurements, seconds), the same by
-    `stages`, the counts of `trials`, `minutes` of wall clock, what a token of it is (`coin`: "tokens" or "rows"), and
-    how the run `ended`. `left_out` says which models could not be compared with, and why.
+    `ledger` has the totals of the search (the fields of `rankitect.contracts.Spent`), the same by `stages`, the counts
+    of `trials`, `minutes` of wall clock, and how the run `ended`. `left_out` says which models could
+    not be compared with, and why.
     """
 
     # The field's name is part of the public interface; pydantic's own method of that name is deprecated and not used.
@@ -160,20 +164,20 @@ def read_summary(folder: Path) -> Summary:
             f"There is no run folder {folder}: give the folder that a search printed as its run folder."
         )
     try:
-        return Summary.model_validate_json(path.read_bytes())
+        data = json.loads(path.read_bytes())
+        return Summary.model_validate(up_to_date(data) if isinstance(data, dict) else data)
     except FileNotFoundError:
         raise RunFolderError(
             f"{folder} has no summary.json: not a run folder, or the run has not come so far."
         ) from None
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read ({error.strerror}).") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{path} is half-written or damaged ({error}). {_AGAIN}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise RunFolderError(
-            f"{path} is not a summary of schema 1: {where}: {first['msg']}. Repeat the search's command: it writes the "
-            "summary again from study.db."
-        ) from None
+        raise RunFolderError(f"{path} is not a summary of schema 1: {where}: {first['msg']}. {_AGAIN}") from None
 
 
 class _Ranked(Protocol):
@@ -257,7 +261,7 @@ def _time(seconds: float | None) -> str:
 def trials_csv(trials: Sequence[Trial], times: Mapping[int, tuple[float | None, float | None]]) -> str:
     """All trials as a table: one row a trial, one column a metric.
 
-    Columns: number, batch, state, evaluator, seed, fingerprint, baseline, duplicate_of, attempts, cause, the four of
+    Columns: number, batch, state, evaluator, seed, fingerprint, baseline, duplicate_of, attempts, cause, those of
     `Spent`, started and ended (UTC), tags and architecture (JSON), then for each metric `name`, and `name.n`,
     `name.ci95_lo`, `name.ci95_hi` where any trial has them.
     """

@@ -130,7 +130,7 @@ class Costs:
 
 def specs(readings: Mapping[str, CostReading]) -> list[MetricSpec]:
     """Costs as metrics."""
-    return [MetricSpec(name, reading.unit, "min") for name, reading in readings.items()]
+    return [MetricSpec(name, reading.unit, "min", "cost") for name, reading in readings.items()]
 
 
 def ranking_costs(space: SearchSpace, reference: Architecture) -> Costs:

@@ -16,7 +16,7 @@ from rankitect.study.summary import Summary, trials_csv
 from tests.study.toys import Point
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
-spent = st.builds(Spent, *[st.integers(0, 10**9)] * 3, st.floats(0, 10**6))
+spent = st.builds(Spent, *[st.integers(0, 10**9)] * 8, st.floats(0, 10**6))
 metrics = st.builds(Metric, numbers, st.text(), st.none() | st.integers(1), st.none() | st.tuples(numbers, numbers))
 measurements = st.builds(
     Measurement,
@@ -58,7 +58,7 @@ def candidate(values: tuple[int, int]) -> Candidate:
 def test_the_front_is_what_no_other_dominates(pairs: list[tuple[int, int]], direction: str) -> None:
     sign = 1 if direction == "min" else -1
     points = [candidate(pair) for pair in pairs]
-    front = pareto_front(points, [MetricSpec("a", "", "min"), MetricSpec("b", "", direction)])  # type: ignore[arg-type]
+    front = pareto_front(points, [MetricSpec("a", "", "min", "quality"), MetricSpec("b", "", direction, "cost")])  # type: ignore[arg-type]
     got = [(int(c.metrics["a"].value), sign * int(c.metrics["b"].value)) for c in front]
     signed = {(a, sign * b) for a, b in pairs}
     expected = {p for p in signed if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in signed)}

@@ -16,7 +16,7 @@ from rankitect.methods.objectives import Objectives
 from rankitect.models.supernet import Supernet, build
 
 PLACES = 5
-QUALITY, COST = MetricSpec("loss", "nat", "min"), MetricSpec("flops", "FLOP", "min")
+QUALITY, COST = MetricSpec("loss", "nat", "min", "quality"), MetricSpec("flops", "FLOP", "min", "cost")
 LOSSES = np.random.default_rng(3).uniform(0, 1, (PLACES, 4))
 WIDTHS = [8, 6, 4, 2]
 
@@ -57,6 +57,8 @@ def best_loss() -> float:
 
 class Task:
     """What methods may ask of a task, without weights."""
+
+    unit = "examples"
 
     def __init__(self, limits: dict[str, tuple[float, float]] | None = None) -> None:
         wide = {f"place{i}.{k}": v for i, (k, v) in product(range(PLACES), {"op": "relu", "width": 8}.items())}

@@ -153,6 +153,8 @@ def test_the_controller_needs_no_more_than_a_supernet_and_a_loss(tmp_path: Path)
         def supernet(self, space: SearchSpace) -> Supernet:
             return supernet
 
+        unit = "examples"
+
         def search_loss(self, forward: Callable[..., torch.Tensor], step: int) -> tuple[torch.Tensor, int]:
             return (forward(x) - y).square().mean(), len(x)
 

@@ -157,7 +157,7 @@ def test_the_best_finalists_are_scaled_when_they_are_known() -> None:
 
 
 def test_a_proxy_stands_in_for_quality() -> None:
-    score = MetricSpec("score", "", "max")
+    score = MetricSpec("score", "", "max", "quality")
     objectives = Objectives((QUALITY, COST), score)
     measured = Measurement({"score": Metric(3.0, ""), "flops": Metric(7.0, "FLOP")})
     assert objectives.costs(measured) == [-3.0, 7.0]

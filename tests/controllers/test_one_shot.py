@@ -48,7 +48,7 @@ def test_examples_are_charged_for_each_architecture_of_a_step(tmp_path: Path) ->
     for sampling, each in (("any_path", 1), ("sandwich", 3)):
         session = planted.session(tmp_path / sampling)
         one_shot(Regression(), steps=5, sampling=sampling).prepare(session)
-        assert session.charged["supernet"].train_tokens == 5 * 32 * each
+        assert session.charged["supernet"].train_examples == 5 * 32 * each
 
 
 @pytest.mark.parametrize("sampling", ["any_path", "sandwich"])
@@ -72,7 +72,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(sampling: str, 
     again = Regression()
     one_shot(again, steps=9, sampling=sampling).prepare(fresh)
     assert 0 < min(again.steps) < 9, "some steps were done before"
-    assert fresh.charged["supernet"].train_tokens == 9 * 32 * (3 if sampling == "sandwich" else 1)
+    assert fresh.charged["supernet"].train_examples == 9 * 32 * (3 if sampling == "sandwich" else 1)
     for name, weight in task.adopted.weights.named_parameters():
         assert torch.equal(weight, again.adopted.weights.get_parameter(name)), name
 
@@ -151,7 +151,7 @@ def test_a_fitted_last_layer_helps_and_leaves_no_trace(tmp_path: Path) -> None:
     fitted = FinalLayerTuned(Inner(task), SPACE, task, steps=30, lr=0.05)  # type: ignore[arg-type]
     found = fitted.measure(architecture, TrialContext(tmp_path, tmp_path, 0))
     assert found.metrics["loss"].value < task.measurement(architecture).metrics["loss"].value
-    assert found.spent.train_tokens == 30 * 32
+    assert found.spent.train_examples == 30 * 32
     assert set(final_parameters(task.adopted)) == {"weight", "bias"}
     for name, weight in task.adopted.weights.named_parameters():
         assert torch.equal(weight, before[name])
@@ -161,12 +161,12 @@ def test_a_fitted_last_layer_helps_and_leaves_no_trace(tmp_path: Path) -> None:
 def test_sigeo_warms_up_on_its_share_and_asks_the_proxy(tmp_path: Path) -> None:
     task = Regression()
     config = SiGeo.Config(**{**SMALL, "steps": 20}, warmup=0.4)
-    stand_in = MetricSpec("score", "", "max")
+    stand_in = MetricSpec("score", "", "max", "quality")
     objectives = planted.Objectives((QUALITY, COST), stand_in)
     found = SiGeo(config, 8, "proxy", planted.bounded(task), objectives, task, 0)
     session = planted.session(tmp_path)
     found.prepare(session)
-    assert session.charged["supernet"].train_tokens == 8 * 32
+    assert session.charged["supernet"].train_examples == 8 * 32
 
     def proxy(architecture: Any) -> Measurement:
         return Measurement({"score": Metric(-planted.loss_of(architecture), ""), **task.costs(architecture)})
@@ -188,7 +188,7 @@ def test_sigeo_finds_what_its_proxy_likes(tmp_path: Path) -> None:
             0,
             "proxy",
             planted.bounded(task),
-            planted.Objectives((QUALITY,), MetricSpec("score", "", "max")),
+            planted.Objectives((QUALITY,), MetricSpec("score", "", "max", "quality")),
             task,
             seed,
         )

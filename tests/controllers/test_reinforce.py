@@ -99,7 +99,7 @@ def test_the_paired_baseline_takes_the_difficulty_of_the_batch_out_of_the_reward
     rows = history(tmp_path)[20:]  # after both have learnt most
     alone, paired = rows[:, 1].var(), rows[:, 3].var()
     assert paired < 0.5 * alone
-    assert session.charged["reinforce"].train_tokens == 2 * 60 * 32, "the baseline's training is charged, too"
+    assert session.charged["reinforce"].train_examples == 2 * 60 * 32, "the baseline's training is charged, too"
     assert task.adopted is not None
 
 
@@ -121,7 +121,7 @@ def test_without_the_baseline_nothing_is_trained_beside(tmp_path: Path) -> None:
     session = planted.session(tmp_path)
     controller(Regression(), steps=5, paired_baseline=False).prepare(session)
     assert history(tmp_path).shape == (5, 2)
-    assert session.charged["reinforce"].train_tokens == 5 * 32
+    assert session.charged["reinforce"].train_examples == 5 * 32
 
 
 def test_a_co_training_that_was_stopped_goes_on_to_the_same_policy(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_every_score_measures_any_task(score: Any, tmp_path: Path) -> None:
     again = Proxy(Proxy.Config(score=score, batches=3), SPACE, task).measure(architecture, context)
     assert again == found
     if score in ("sigeo", "zico", "grad_norm", "snip"):
-        assert found.spent.train_tokens == 3 * 32
+        assert found.spent.train_examples == 3 * 32
         task.adopt(task.supernet(SPACE))
         with torch.no_grad():
             for weight in task.adopted.parameters():

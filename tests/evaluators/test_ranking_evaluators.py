@@ -55,8 +55,8 @@ def test_training_from_scratch_equals_a_direct_computation(parts: Any, tmp_path:
     assert (metrics["auc"], metrics["calibration"]) == (quality.auc, quality.calibration)
     assert found.metrics["normalized_entropy"].ci95 == quality.interval()
     assert {spec.name for spec in evaluator.metrics} <= metrics.keys()
-    assert found.spent.train_tokens == result.examples + more
-    assert found.spent.eval_tokens == result.evaluated + 300
+    assert found.spent.train_examples == result.examples + more
+    assert found.spent.eval_examples == result.evaluated + 300
     read, _ = load_ranker(tmp_path / "trial")
     assert task.task.quality(read, "test").normalized_entropy == quality.normalized_entropy
     kept = load_file(tmp_path / found.artifacts["losses"])["losses"]
@@ -76,7 +76,7 @@ def test_screening_with_inherited_weights(parts: Any, tmp_path: Path) -> None:
     task, architecture = parts.task, parts.space.sample(2)
     evaluator = parts.evaluators["screen"]
     short = evaluator.measure(architecture, context(tmp_path))  # nothing to inherit: a short training stands in
-    assert short.spent.train_tokens == round(task.config.short_epochs * task.task.steps("train")) * task.config.batch
+    assert short.spent.train_examples == round(task.config.short_epochs * task.task.steps("train")) * task.config.batch
     supernet = task.supernet(parts.space)
     task.adopt(supernet)
     try:
@@ -85,8 +85,8 @@ def test_screening_with_inherited_weights(parts: Any, tmp_path: Path) -> None:
         task.adopt(None)
     quality = task.task.quality(supernet.extract(architecture), "validation")
     assert found.metrics["validation_normalized_entropy"].value == pytest.approx(quality.normalized_entropy)
-    assert found.spent.train_tokens == 0
-    assert found.spent.eval_tokens == quality.rows
+    assert found.spent.train_examples == 0
+    assert found.spent.eval_examples == quality.rows
     assert {spec.name for spec in evaluator.metrics} == found.metrics.keys() == short.metrics.keys()
 
 
@@ -121,13 +121,13 @@ def test_a_stop_is_obeyed_and_what_was_spent_is_told(parts: Any, tmp_path: Path)
     )
     with pytest.raises(StopRequested):
         parts.evaluators["final"].measure(parts.space.sample(0), place)
-    assert place.spent.train_tokens == 2 * parts.task.config.batch
+    assert place.spent.train_examples == 2 * parts.task.config.batch
 
 
 def test_online_training_notes_its_progressive_validation(tmp_path: Path, parts: Any) -> None:
     online = ranking_parts(tmp_path, "task.one_pass=true")
     found = online.evaluators["final"].measure(online.space.sample(1), context(tmp_path))
-    assert found.spent.train_tokens == 1200
+    assert found.spent.train_examples == 1200
     assert found.notes["best_step"] == found.notes["steps"] == 5
     assert found.notes["progressive"] > 0
 
@@ -141,12 +141,12 @@ def test_the_smallest_search_ends_with_a_paired_comparison(tmp_path: Path, parts
     summary = json.loads((result.folder / "summary.json").read_text())
     assert summary["objectives"][0]["held_out"] == "normalized_entropy"
     assert {b["name"] for b in summary["baselines"]} == {"dlrm", "lr"}
-    assert summary["ledger"]["coin"] == "rows"
+    assert summary["ledger"]["train_tokens"] == 0 < summary["ledger"]["train_examples"]
     first = summary["pareto"][0]["artifacts"]
     paired = json.loads((result.folder / first["paired"]).read_text())
     assert set(paired["against"]) == {"dlrm", "lr"}
     load_ranker((result.folder / first["weights"]).parent)
     page = (result.folder / "report" / "report.md").read_text()
     assert "Normalized entropy" in page
-    assert "rows trained and evaluated" in page
+    assert "examples trained and evaluated" in page
     assert "tokens trained" not in page

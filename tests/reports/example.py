@@ -75,10 +75,10 @@ def fingerprint(choices: dict[str, Any]) -> str:
 def metrics(share: float, perplexity: float, half: float = 0.0) -> dict[str, Any]:
     spread = {"n": 3, "ci95": [round(perplexity - half, 3), round(perplexity + half, 3)]} if half else {}
     return {
-        "perplexity": {"value": perplexity, "unit": "perplexity", **spread},
-        "block_flops": {"value": 5.6e10 * share, "unit": "FLOPs"},
-        "parameters": {"value": 28.3e6 + 106.2e6 * share, "unit": "parameters"},
-        "weight_bytes": {"value": 4 * (28.3e6 + 106.2e6 * share), "unit": "bytes"},
+        "perplexity": {"value": perplexity, "unit": "perplexity", "role": "quality", **spread},
+        "block_flops": {"value": 5.6e10 * share, "unit": "FLOPs", "role": "cost"},
+        "parameters": {"value": 28.3e6 + 106.2e6 * share, "unit": "parameters", "role": "cost"},
+        "weight_bytes": {"value": 4 * (28.3e6 + 106.2e6 * share), "unit": "bytes", "role": "cost"},
     }
 
 
@@ -91,8 +91,8 @@ def summary() -> dict[str, Any]:
         "controller": "dnas",
         "seed": 0,
         "objectives": [
-            {"name": "perplexity", "unit": "perplexity", "direction": "min"},
-            {"name": "block_flops", "unit": "FLOPs", "direction": "min"},
+            {"name": "perplexity", "unit": "perplexity", "direction": "min", "role": "quality"},
+            {"name": "block_flops", "unit": "FLOPs", "direction": "min", "role": "cost"},
         ],
         "baselines": [
             {

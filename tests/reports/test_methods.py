@@ -14,7 +14,7 @@ from rankitect.contracts import MetricSpec, Spent
 from rankitect.reports.sections.methods import MethodRun, corner, correlation, methods_table, progress, read_run, values
 from tests.tasks.language.tiny import Quick, own_cache, parts_of, study
 
-TWO = [MetricSpec("loss", "nat", "min"), MetricSpec("cost", "FLOP", "min")]
+TWO = [MetricSpec("loss", "nat", "min", "quality"), MetricSpec("cost", "FLOP", "min", "cost")]
 
 
 def run(method: str, seed: int, points: list[list[float]]) -> MethodRun:
@@ -40,7 +40,7 @@ def test_a_line_for_each_method_with_an_interval_over_seeds() -> None:
     assert table["best loss"][0] == f"1.5 ± {half:.2g}"
     assert table["best loss"][1] == "3"
     assert list(table["trained"][:2]) == [15.0, 10.0]
-    held_out = methods_table(runs, [MetricSpec("loss", "nat", "min", held_out="test_loss"), TWO[1]])
+    held_out = methods_table(runs, [MetricSpec("loss", "nat", "min", "quality", held_out="test_loss"), TWO[1]])
     assert held_out["its test_loss"][1] == "13", "of the best by what the search went by"
     assert held_out["its test_loss"][2] == "5 ± 0"
 
@@ -68,7 +68,10 @@ def test_a_run_is_read_from_its_store(folder: Path) -> None:
     parts = parts_of(folder, "controller=evolution")
     outcome = study(folder / "run", parts, evaluators={key: Quick(parts) for key in parts.evaluators})
     found = read_run(
-        folder / "run", "evolution", 0, [MetricSpec(o.name, o.unit, o.direction) for o in outcome.summary.objectives]
+        folder / "run",
+        "evolution",
+        0,
+        [MetricSpec(o.name, o.unit, o.direction, o.role) for o in outcome.summary.objectives],
     )
     assert len(found.points) == 2
     owed = parts.task.upfront.train_tokens + parts.task.upfront.eval_tokens

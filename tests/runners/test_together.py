@@ -22,7 +22,7 @@ SEARCH = (
 def found(path: Path, *more: str) -> Any:
     rankitect.search([*SEARCH, f"output_dir={path}", *more], quiet=True)
     summary = json.loads((path / "summary.json").read_text())
-    stages = {k: v["train_tokens"] for k, v in summary["ledger"]["stages"].items()}
+    stages = {k: v["train_examples"] for k, v in summary["ledger"]["stages"].items()}
     return [(p["fingerprint"], p["metrics"]["normalized_entropy"]["value"]) for p in summary["pareto"]], stages
 
 

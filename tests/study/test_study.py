@@ -320,11 +320,30 @@ def test_an_objective_that_is_not_measured_is_refused(tmp_path: Path) -> None:
         Study(folder, evaluators={"final": Quadratic()}, objectives=["speed"], labels=LABELS, decode=Point.from_json)
 
 
+def test_a_study_of_format_1_is_read_and_goes_on(tmp_path: Path) -> None:
+    run(tmp_path / "run", budget=Budget(trials=2))
+    path = tmp_path / "run" / "study.db"
+    later = ("train_examples", "eval_examples", "teacher_tokens", "generated_tokens", "train_flops")
+    with Store(path, Point.from_json) as store:
+        for column in later:
+            store.connection.execute(f"ALTER TABLE charges DROP COLUMN {column}")
+        store.connection.execute("UPDATE meta SET value = '1'")
+        before = store.trials
+    with Store(path, Point.from_json, readonly=True) as store:
+        assert store.trials == before
+        assert store.spent()["trials"].train_tokens == 200
+    ended = run(tmp_path / "run", budget=Budget(trials=4))
+    assert ended.summary.ledger["stages"]["trials"]["train_tokens"] == 400
+    with Store(path, Point.from_json, readonly=True) as store:
+        columns = store.connection.execute("PRAGMA table_info(charges)").fetchall()
+    assert {column[1] for column in columns} >= set(later)
+
+
 def test_a_study_of_another_format_is_refused(tmp_path: Path) -> None:
     run(tmp_path / "run")
     with Store(tmp_path / "run" / "study.db", Point.from_json) as store:
         store.connection.execute("UPDATE meta SET value = '99'")
-    with pytest.raises(RunFolderError, match="study format 99, this version reads format 1"):
+    with pytest.raises(RunFolderError, match="study format 99, this version reads the formats 1 and 2"):
         run(tmp_path / "run")
 
 

@@ -54,7 +54,7 @@ class Quadratic:
     seconds: float = 0.0
     misbehave: dict[int, str] = field(default_factory=dict)
     measured: list[tuple[str, int]] = field(default_factory=list)
-    metrics: ClassVar = [MetricSpec("loss", "nat", "min"), MetricSpec("cost", "FLOP", "min")]
+    metrics: ClassVar = [MetricSpec("loss", "nat", "min", "quality"), MetricSpec("cost", "FLOP", "min", "cost")]
 
     def measure(self, architecture: Point, context: TrialContext) -> Measurement:
         x, y = architecture.choices["x"], architecture.choices["y"]

@@ -13,6 +13,7 @@ from rankitect.reports.comparison import Roles
 from rankitect.reports.figures.svg import Canvas, Frame, Scale
 from rankitect.reports.numbers import as_duration, as_percent, as_value, compact, plural, readable_name
 from rankitect.reports.reading import Run
+from rankitect.reports.sections.spending import data_of
 from rankitect.reports.trials import Trial
 
 __all__ = ["anytime_card"]
@@ -50,7 +51,7 @@ def anytime_card(run: Run, roles: Roles | None) -> Card:
     if roles is None:
         return _missing("the summary names no objective")
     trials = [t for t in run.searched() if not t.confirms]
-    coin, unit, spent = _spending(trials, run.coin)
+    measure, unit, spent = _spending(trials, run.unit)
     curves = _curves(trials, spent, roles)
     if not curves:
         why = run.trials_note or f"fewer than two finished trials have a value of {roles.quality.name}"
@@ -84,8 +85,8 @@ def anytime_card(run: Run, roles: Roles | None) -> Card:
         else "still improving in the last tenth of the budget: more budget would probably help"
         if late
         else "the curve was flat at the end of the budget",
-        tables=(_table(main, roles, coin, unit, spent[-1]),),
-        figures=(_figure(curves, coin, unit, y_title),),
+        tables=(_table(main, roles, measure, unit, spent[-1]),),
+        figures=(_figure(curves, measure, unit, y_title),),
     )
 
 
@@ -98,19 +99,19 @@ def _missing(reason: str) -> Card:
 
 
 def _spending(trials: Sequence[Trial], named: str) -> tuple[str, str, list[float]]:
-    """The coin that was recorded, its unit, and what had been spent by the end of each trial."""
-    tokens = [t.spent.get("train_tokens", 0.0) + t.spent.get("eval_tokens", 0.0) for t in trials]
+    """What spending is counted in, its unit, and what had been spent by the end of each trial."""
+    data = [data_of(t.spent) for t in trials]
     seconds = [t.spent.get("seconds", 0.0) for t in trials]
-    coin, unit, each = ("trials", "", [1.0] * len(trials))
-    if any(tokens):
-        coin, unit, each = f"{named} trained and evaluated by trials", named, tokens
+    measure, unit, each = ("trials", "", [1.0] * len(trials))
+    if any(data):
+        measure, unit, each = f"{named} trained and evaluated by trials", named, data
     elif any(seconds):
-        coin, unit, each = "seconds spent on trials", "s", seconds
+        measure, unit, each = "seconds spent on trials", "s", seconds
     total, running = 0.0, []
     for amount in each:
         total += amount
         running.append(total)
-    return coin, unit, running
+    return measure, unit, running
 
 
 def _curves(trials: Sequence[Trial], spent: Sequence[float], roles: Roles) -> list[_Curve]:
@@ -161,7 +162,7 @@ def _scores(rows: Sequence[tuple[float, float, float]]) -> list[float]:
     return [area / areas[-1] if areas[-1] else 1.0 for area in areas]
 
 
-def _table(curve: _Curve, roles: Roles, coin: str, unit: str, whole: float) -> Table:
+def _table(curve: _Curve, roles: Roles, measure: str, unit: str, whole: float) -> Table:
     rows = []
     for share in (0.1, 0.25, 0.5, 0.75, 1.0):
         index = sum(at <= share * whole * (1 + 1e-9) for at in curve.spent) - 1
@@ -177,7 +178,7 @@ def _table(curve: _Curve, roles: Roles, coin: str, unit: str, whole: float) -> T
             )
     names = (
         "Budget",
-        f"{coin[:1].upper()}{coin[1:]}",
+        f"{measure[:1].upper()}{measure[1:]}",
         "Models measured",
         "Hypervolume",
         f"Best {readable_name(roles.quality.name).lower()} at any cost",
@@ -185,20 +186,20 @@ def _table(curve: _Curve, roles: Roles, coin: str, unit: str, whole: float) -> T
     return Table(names, tuple(rows), caption=f"Evaluator: {curve.evaluator or 'the only one'}")
 
 
-def _figure(curves: Sequence[_Curve], coin: str, unit: str, y_title: str) -> Figure:
+def _figure(curves: Sequence[_Curve], measure: str, unit: str, y_title: str) -> Figure:
     data: list[JSON] = [
         {"evaluator": c.evaluator, "spent": list(c.spent), "score": list(c.score), "best": list(c.best)} for c in curves
     ]
     return Figure(
-        _draw(curves, coin, unit, y_title, 860, 320),
-        _draw(curves, coin, unit, y_title, 360, 300),
-        data={"x": coin, "y": y_title, "curves": data},
+        _draw(curves, measure, unit, y_title, 860, 320),
+        _draw(curves, measure, unit, y_title, 360, 300),
+        data={"x": measure, "y": y_title, "curves": data},
     )
 
 
-def _draw(curves: Sequence[_Curve], coin: str, unit: str, y_title: str, width: int, height: int) -> Markup:
+def _draw(curves: Sequence[_Curve], measure: str, unit: str, y_title: str, width: int, height: int) -> Markup:
     narrow = width < 500
-    canvas = Canvas(width, height, f"{y_title} over {coin}")
+    canvas = Canvas(width, height, f"{y_title} over {measure}")
     shares = "Hypervolume" in y_title
     scores = [s for c in curves for s in c.score]
     low, high = (0.0, 1.02) if shares else (min(scores), max(scores))
@@ -211,7 +212,7 @@ def _draw(curves: Sequence[_Curve], coin: str, unit: str, y_title: str, width: i
     )
     timed = (lambda v: as_duration(v)) if unit == "s" else (lambda v: compact(v, trim=True))
     frame.axes(
-        f"{coin[:1].upper()}{coin[1:]}",
+        f"{measure[:1].upper()}{measure[1:]}",
         y_title,
         timed,
         lambda v: as_percent(v, 0) if shares else compact(v, trim=True),

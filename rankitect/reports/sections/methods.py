@@ -78,7 +78,7 @@ def read_run(folder: Path, method: str, seed: int, objectives: Sequence[MetricSp
 
     with Store(folder / "study.db", Architecture.from_json, readonly=True) as store:
         stages = store.spent()
-        running = _tokens(stages.get(PREPARE, Spent()))
+        running = stages.get(PREPARE, Spent()).data
         points, spent, held, baselines = [], [], [], {}
         shown = objectives[0].held_out or objectives[0].name
         for trial in store.trials:
@@ -89,7 +89,7 @@ def read_run(folder: Path, method: str, seed: int, objectives: Sequence[MetricSp
                     metrics = trial.measurement.metrics
                     baselines[trial.baseline] = [*point(metrics), metrics[shown].value]
                 continue
-            running += _tokens(trial.spent)
+            running += trial.spent.data
             if trial.evaluator == "final" and trial.measurement is not None:
                 points.append(point(trial.measurement.metrics))
                 spent.append(running)
@@ -98,10 +98,6 @@ def read_run(folder: Path, method: str, seed: int, objectives: Sequence[MetricSp
     total = sum((s for stage, s in stages.items() if stage not in (BASELINES, CONFIRMED)), Spent())
     made = np.asarray(points, dtype=float).reshape(len(points), len(objectives))
     return MethodRun(method, seed, made, np.asarray(spent, dtype=float), total, minutes, baselines, np.asarray(held))
-
-
-def _tokens(spent: Spent) -> int:
-    return spent.train_tokens + spent.eval_tokens
 
 
 def values(folder: Path, evaluator: str, metric: str) -> dict[str, float]:
@@ -170,8 +166,8 @@ def methods_table(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec]) -
             row["hypervolume"] = _over_seeds([float(progress(run, reference)[-1]) for run in mine])
         row |= {
             "final trials": float(np.mean([len(run.points) for run in mine])),
-            "trained": float(np.mean([run.total.train_tokens for run in mine])),
-            "evaluated": float(np.mean([run.total.eval_tokens for run in mine])),
+            "trained": float(np.mean([run.total.trained for run in mine])),
+            "evaluated": float(np.mean([run.total.evaluated for run in mine])),
             "minutes": round(float(np.mean([run.minutes for run in mine])), 2),
         }
         rows.append(row)

@@ -8,9 +8,16 @@ from rankitect.reports.cards import JSON, Card, Cell, Status, Table
 from rankitect.reports.numbers import as_duration, as_percent, as_value, compact, plural, readable_name
 from rankitect.reports.reading import Run
 
-__all__ = ["ledger_card", "reproduce_card", "stages_of", "totals_of"]
+__all__ = ["data_of", "ledger_card", "reproduce_card", "stages_of", "totals_of"]
 
-_UNITS = {"seconds": "s", "minutes": "min", "hours": "h", "train_tokens": "tokens", "eval_tokens": "tokens"}
+_DATA = ("train_examples", "eval_examples", "train_tokens", "eval_tokens")
+_COUNTS = (*_DATA, "teacher_tokens", "generated_tokens", "train_flops")
+_UNITS = {"seconds": "s", "minutes": "min", "hours": "h", **dict.fromkeys(_COUNTS, "count")}
+
+
+def data_of(spent: Mapping[str, float]) -> float:
+    """Examples and tokens that were trained on and evaluated."""
+    return sum(spent.get(name, 0.0) for name in _DATA)
 
 
 def stages_of(ledger: object) -> dict[str, dict[str, float]]:
@@ -20,7 +27,7 @@ def stages_of(ledger: object) -> dict[str, dict[str, float]]:
         ledger: The summary's ledger.
 
     Returns:
-        Amounts by coin, by stage; empty where the ledger has no stages.
+        Amounts by name, by stage; empty where the ledger has no stages.
     """
     if isinstance(ledger, list):
         found = {}
@@ -46,8 +53,8 @@ def totals_of(ledger: object) -> dict[str, float]:
         return own
     total: dict[str, float] = {}
     for spent in stages_of(ledger).values():
-        for coin, amount in spent.items():
-            total[coin] = total.get(coin, 0.0) + amount
+        for name, amount in spent.items():
+            total[name] = total.get(name, 0.0) + amount
     return total
 
 
@@ -62,25 +69,27 @@ def ledger_card(run: Run) -> Card:
     totals, stages = totals_of(ledger), stages_of(ledger)
     if not totals:
         return Card("ledger", title, "The spending is not known.", reason="the summary's ledger is empty.")
-    coins = [coin for coin in totals if coin != "minutes" or "seconds" not in totals]
+    spending = [totals, *stages.values()]
+    names = [name for name in totals if name != "minutes" or "seconds" not in totals]
+    names = [name for name in names if name not in _COUNTS or any(spent.get(name) for spent in spending)]
     rows = []
     for stage, spent in stages.items():
-        whole = {coin: sum(other.get(coin, 0.0) for other in stages.values()) for coin in coins}
+        whole = {name: sum(other.get(name, 0.0) for other in stages.values()) for name in names}
         rows.append(
             (
                 Cell(stage, stage),
-                *(_spent_cell(spent[coin], coin, whole[coin]) if coin in spent else Cell("–") for coin in coins),
+                *(_spent_cell(spent[name], name, whole[name]) if name in spent else Cell("–") for name in names),
             )
         )
-    rows.append((Cell("total of the search"), *(Cell(_amount(totals[coin], coin), totals[coin]) for coin in coins)))
-    titles = [readable_name(coin.replace("tokens", run.coin)) for coin in coins]
+    rows.append((Cell("total of the search"), *(Cell(_amount(totals[name], name), totals[name]) for name in names)))
+    titles = [readable_name(name) for name in names]
     tables = [Table(("Stage", *titles), tuple(rows), sortable=False)]
     details = ledger if isinstance(ledger, Mapping) else {}
     if isinstance(details.get("trials"), Mapping):
         counted = tuple((Cell(str(k)), Cell(str(v), v)) for k, v in details["trials"].items())
         tables.append(Table(("Trials", "Count"), counted, sortable=False))
-    tokens = totals.get("train_tokens", 0.0) + totals.get("eval_tokens", 0.0)
-    parts = [f"{compact(tokens)} {run.coin} trained and evaluated"] if tokens else []
+    data = data_of(totals)
+    parts = [f"{compact(data)} {run.unit} trained and evaluated"] if data else []
     if "seconds" in totals:
         parts.append(f"{as_duration(totals['seconds'])} of work")
     if isinstance(details.get("minutes"), int | float):
@@ -91,7 +100,7 @@ def ledger_card(run: Run) -> Card:
         "ledger",
         title,
         ("The search spent " + ", ".join(parts or ["what the table says"]) + f".{dearest}{ended}"),
-        how_to_read=f"Train {run.coin} had a gradient computed on them, eval {run.coin} only went forward. Bars are "
+        how_to_read=f"Train {run.unit} had a gradient computed on them, eval {run.unit} only went forward. Bars are "
         "shares of the column. Baselines, and the confirmation of what was found with more seeds, are not charged to "
         "the search: its total is preparation and trials. "
         "Two methods compare fairly only at equal spending.",
@@ -101,8 +110,8 @@ def ledger_card(run: Run) -> Card:
     )
 
 
-def _spent_cell(amount: float, coin: str, whole: float) -> Cell:
-    return Cell(_amount(amount, coin), amount, bar=amount / whole if whole else None)
+def _spent_cell(amount: float, name: str, whole: float) -> Cell:
+    return Cell(_amount(amount, name), amount, bar=amount / whole if whole else None)
 
 
 def _dearest(stages: Mapping[str, Mapping[str, float]]) -> str:
@@ -114,9 +123,9 @@ def _dearest(stages: Mapping[str, Mapping[str, float]]) -> str:
     return f" Most time went to {name} ({as_percent(seconds[name] / whole, 0)})."
 
 
-def _amount(value: float, coin: str) -> str:
-    unit = _UNITS.get(coin, "")
-    return compact(value) if unit == "tokens" else as_value(value, unit)
+def _amount(value: float, name: str) -> str:
+    unit = _UNITS.get(name, "")
+    return compact(value) if unit == "count" else as_value(value, unit)
 
 
 def reproduce_card(run: Run, made: Mapping[str, JSON]) -> Card:

@@ -49,6 +49,9 @@ class Language(SharedWeights):
         task: Text, batches, loss and quality.
     """
 
+    unit = "tokens"
+    """What the ledger counts."""
+
     class Config(BaseModel):
         """Keys of `task`."""
 

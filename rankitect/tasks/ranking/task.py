@@ -53,10 +53,10 @@ class Ranking(SharedWeights):
     """Of a differentiable search or a policy: for a small ranker either costs as much as many steps of its weights."""
     shared_sizes = (240, 12)
     """Architectures that a search with shared weights looks at, a tenth of a second each, and its finalists."""
-    coin = "rows"
+    unit = "examples"
+    """What the ledger counts."""
     preload = ("rankitect.tasks.ranking.models", "torchrec.modules.fused_embedding_modules")
     """Modules that a process which measures rankers imports before it knows what to measure."""
-    """What the ledger counts."""
 
     class Config(BaseModel):
         """Keys of `task`."""

@@ -46,7 +46,7 @@ class Quick:
 
     @property
     def metrics(self) -> list[MetricSpec]:
-        return [MetricSpec("perplexity", "", "min"), *cost_specs()]
+        return [MetricSpec("perplexity", "", "min", "quality"), *cost_specs()]
 
     def measure(self, architecture: Any, context: TrialContext) -> Measurement:
         context.check()

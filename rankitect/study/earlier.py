@@ -1,0 +1,92 @@
+"""What summaries of earlier versions lack, filled in where they are read, so that nobody else has to know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rankitect.contracts import Role
+
+__all__ = ["counted_rows", "in_examples", "up_to_date"]
+
+_COST_WORDS = (
+    "flops",
+    "params",
+    "parameters",
+    "bytes",
+    "latency",
+    "memory",
+    "seconds",
+    "macs",
+    "cost",
+    "cache",
+    "rows",
+)
+_QUALITY_WORDS = ("perplexity", "bits_per_byte", "entropy", "log_loss", "auc", "accuracy")
+_EXAMPLES = {"train_tokens": "train_examples", "eval_tokens": "eval_examples"}
+
+
+def up_to_date(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary with the roles of its metrics, and with examples counted as such.
+
+    Summaries did not state roles at first: there they are inferred from names, and an objective whose name says nothing
+    counts as quality. What a ranker was trained on was counted as tokens, with `coin: rows` beside it.
+
+    Args:
+        data: summary.json of any version.
+    """
+    data = dict(data)
+    objectives = data.get("objectives")
+    names = _names(objectives)
+    if isinstance(objectives, list):
+        data["objectives"] = [
+            _with_role(o, str(o.get("name")), names) if isinstance(o, dict) else o for o in objectives
+        ]
+    for holder in ("baselines", "pareto"):
+        if isinstance(data.get(holder), list):
+            data[holder] = [_with_roles(entry, names) for entry in data[holder]]
+    ledger = data.get("ledger")
+    if isinstance(ledger, dict) and counted_rows(ledger):
+        stages = ledger.get("stages")
+        stages = {k: in_examples(v) for k, v in stages.items()} if isinstance(stages, dict) else stages
+        data["ledger"] = {**in_examples(ledger), **({"stages": stages} if stages is not None else {})}
+    if isinstance(data.get("ledger"), dict):
+        data["ledger"] = {name: value for name, value in data["ledger"].items() if name != "coin"}
+    return data
+
+
+def counted_rows(ledger: object) -> bool:
+    """Whether a ledger counts examples under the names of tokens."""
+    return isinstance(ledger, Mapping) and ledger.get("coin") == "rows"
+
+
+def in_examples(amounts: Mapping[str, Any]) -> dict[str, Any]:
+    """Amounts with the names of tokens replaced by those of examples."""
+    return {_EXAMPLES.get(name, name): amount for name, amount in amounts.items()}
+
+
+def _names(objectives: object) -> set[str]:
+    given = [o for o in objectives if isinstance(o, dict)] if isinstance(objectives, list) else []
+    return {str(o.get(key)) for o in given for key in ("name", "held_out") if o.get(key)}
+
+
+def _with_roles(entry: Any, objectives: set[str]) -> Any:
+    if not isinstance(entry, dict) or not isinstance(entry.get("metrics"), dict):
+        return entry
+    metrics = {name: _with_role(metric, name, objectives) for name, metric in entry["metrics"].items()}
+    return {**entry, "metrics": metrics}
+
+
+def _with_role(record: Any, name: str, objectives: set[str]) -> Any:
+    if not isinstance(record, dict) or record.get("role") is not None:
+        return record
+    return {**record, "role": _inferred(name, name in objectives)}
+
+
+def _inferred(name: str, objective: bool) -> Role:
+    name = name.lower()
+    if any(word in name for word in _QUALITY_WORDS):
+        return "quality"
+    if any(word in name for word in _COST_WORDS) or name.endswith("_ms"):
+        return "cost"
+    return "quality" if objective else "diagnostic"
