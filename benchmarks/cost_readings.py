@@ -13,8 +13,8 @@ def main() -> None:
     """Print the table."""
     options = arguments(__doc__ or "", rounds=20)
     from rankitect.graph import SearchSpace
-    from rankitect.graph.sampling import sample_columns
     from rankitect.search_spaces.mobile_llm import from_backbone, mobile_llm
+    from rankitect.space.sampling import sample_columns
 
     many = 2_000 if options.quick else 20_000
     config = smollm2(options.quick)

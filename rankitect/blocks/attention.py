@@ -29,6 +29,7 @@ class Rope(Elementwise):
     """Cosines and sines of rotary positions (arXiv 2104.09864): ids [B, T] -> [2, T, half]."""
 
     ports: ClassVar[str] = "B T : int -> 2 T half"
+    plain: ClassVar[tuple[str, ...]] = ("half",)
     half: int
     base: float = 10000.0
 
@@ -74,6 +75,7 @@ class GQA(Block):
     """
 
     ports: ClassVar[str] = "B T D, 2 T half -> B T D"
+    plain: ClassVar[tuple[str, ...]] = ("head", "window")
     kv: ExprLike
     group: ExprLike
     head: int

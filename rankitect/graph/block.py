@@ -162,6 +162,9 @@ class Block:
     """
 
     ports: ClassVar[str]
+    plain: ClassVar[tuple[str, ...]] = ()
+    """Fields that `run` needs as one number, so that no choice can stand there; those of type `float`, `str` and `bool`
+    are always such."""
     passes_masks: ClassVar[bool] = False
     """True where the output's left-out channels are zero whenever the inputs' are (sums, norms, relu; no sigmoid)."""
 

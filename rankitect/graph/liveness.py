@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rankitect.errors import SpaceError
 from rankitect.graph.graph import Edge, Graph, Node
+from rankitect.space.declaring import setting_liveness
 from rankitect.space.expr import Expr, any_of, as_expr
 
 __all__ = ["Liveness", "liveness"]
@@ -32,11 +33,11 @@ def _uses(node: Node) -> dict[str, list[Expr]]:
     What belongs to an input that is not there decides nothing: the width of a layer that a pick left out is no
     difference between two architectures.
     """
-    found: dict[str, list[Expr]] = {}
+    uses: dict[str, list[Expr]] = {}
 
     def add(paths: frozenset[str], condition: Expr) -> None:
         for path in paths:
-            found.setdefault(path, []).append(condition)
+            uses.setdefault(path, []).append(condition)
 
     shape = frozenset[str]().union(
         *(size.paths for size in node.sizes.values()), *(d.paths for o in node.outputs for d in o.dims)
@@ -48,7 +49,7 @@ def _uses(node: Node) -> dict[str, list[Expr]]:
         for term, condition in cost.conditional_terms():
             add(term.paths, condition)
             add(condition.paths, as_expr(1))
-    return {path: list(dict.fromkeys(conditions)) for path, conditions in found.items()}
+    return {path: list(dict.fromkeys(conditions)) for path, conditions in uses.items()}
 
 
 def _check_declared(graph: Graph) -> None:
@@ -91,7 +92,13 @@ def liveness(graph: Graph) -> Liveness:
         for edge in node.inputs:
             for path in edge.gate.paths:
                 choices[path].append(live[node.path])
-    unused = [p for p, found in choices.items() if not found and len(graph.choices[p].values) > 1]
+    read = {p: any_of(conditions) for p, conditions in choices.items()}
+    unused = [p for p, c in graph.choices.items() if read[p] == 0 and p not in graph.conditions and len(c.values) > 1]
     if unused:
-        raise SpaceError(f"choice {unused[0]!r} is declared but decides nothing in the graph")
-    return Liveness(live, {k: any_of(v) for k, v in weights.items()}, {p: any_of(v) for p, v in choices.items()})
+        raise SpaceError(
+            f"choice {unused[0]!r} is declared but decides nothing in the graph; one that the task or a recipe reads "
+            "is declared inside `with g.settings()`"
+        )
+    settings = setting_liveness(graph.conditions, read)
+    decided = {p: any_of([read[p], settings[p]]) if p in settings else read[p] for p in graph.choices}
+    return Liveness(live, {k: any_of(v) for k, v in weights.items()}, decided)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from rankitect.errors import SpaceError
 from rankitect.graph.block import Block, Param, Sum
 from rankitect.graph.types import TensorType
+from rankitect.space.choices import Choice
 from rankitect.space.expr import Expr, as_expr
+from rankitect.space.tables import MAX_TABLE, Assignments, joint_grid
 
 if TYPE_CHECKING:
-    from rankitect.graph.graph import Graph
+    from rankitect.graph.builder import Builder
 
-__all__ = ["ONE", "Edge", "Node", "Rule", "Wire"]
+__all__ = ["ONE", "Edge", "Node", "Wire"]
 
 ONE = as_expr(1)
 
@@ -51,14 +57,6 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A condition that an architecture must meet, and how to say it."""
-
-    condition: Expr
-    text: str
-
-
-@dataclass(frozen=True)
 class Wire:
     """An output of a node, to be put into other blocks. `a + b` adds two wires.
 
@@ -69,7 +67,7 @@ class Wire:
         optional: Whether it may be left out (where a choice leaves nothing, blocks with any number of inputs skip it).
     """
 
-    graph: Graph
+    graph: Builder
     edge: Edge
     type: TensorType
     optional: bool = False
@@ -77,9 +75,40 @@ class Wire:
     def __add__(self, other: Wire) -> Wire:
         return Sum()(self, other, name="add")
 
+    def when(self, gate: Expr) -> Wire:
+        """The wire where `gate` is 1, and nothing elsewhere: put it into a block that takes any number of wires.
+
+        Args:
+            gate: 0 or 1 by the choices, for example `kind.is_("deep")`.
+
+        Raises:
+            SpaceError: The gate is never 1, or is no condition.
+        """
+        if gate == 1:
+            return self
+        check_condition(self.graph.choices, gate)
+        return self.always().gated(gate)
+
+    def gated(self, gate: Expr) -> Wire:
+        """The wire with one more condition, which is taken as it is."""
+        return replace(self, edge=replace(self.edge, gate=self.edge.gate * gate, mixes=True))
+
     def always(self) -> Wire:
         """The wire with zeros where it would be left out (the source gives them)."""
         return replace(self, edge=replace(self.edge, gate=ONE), optional=False) if self.optional else self
 
     def __str__(self) -> str:
         return f"{self.edge.source}{self.type}"
+
+
+def check_condition(choices: Mapping[str, Choice], gate: Expr) -> None:
+    """Raise where an expression is no condition that some architecture meets; pass where it has too many choices."""
+    if gate == 0:
+        raise SpaceError("a wire that is there when 0 holds is never there")
+    paths = sorted(gate.paths)
+    sizes = [len(choices[p].values) for p in paths if p in choices]
+    if len(sizes) < len(paths) or prod(sizes) > MAX_TABLE:
+        return
+    values = np.asarray(as_expr(gate).evaluate(Assignments(choices, joint_grid(choices, paths), {})))
+    if not ((values == 0) | (values == 1)).all():
+        raise SpaceError(f"a wire is there when a condition holds, 0 or 1, not when {gate}: ask `is_(value)` or `ge`")

@@ -1,27 +1,20 @@
-"""Spaces as JSON: data without tensors, read back only with blocks from allowed packages."""
+"""Graphs as plain JSON data, read back only with blocks from allowed packages."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rankitect.errors import SpaceError
 from rankitect.graph.block import Block, Input, Zeros
-from rankitect.graph.graph import Edge, Graph, Node, Rule
+from rankitect.graph.graph import Edge, Graph, Node
 from rankitect.graph.types import TensorType, parse_ports, unify
-from rankitect.space.architecture import Architecture
-from rankitect.space.choices import Choice
+from rankitect.space.choice_space import choices_data, restore_choices
 from rankitect.space.expr import Expr
 
-if TYPE_CHECKING:
-    from rankitect.graph.space import SearchSpace
-
-__all__ = ["space_from_json", "space_to_json"]
-
-SCHEMA = 1
+__all__ = ["graph_data", "restored_graph"]
 
 
 def _value_data(value: Any) -> Any:
@@ -74,17 +67,16 @@ def _block_from(data: dict[str, Any], allowed: Sequence[str]) -> Block:
     if not any(module == p or module.startswith(p + ".") for p in allowed):
         raise SpaceError(f"block {data['class']!r} is not from an allowed package ({', '.join(allowed)})")
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        kind = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
         raise SpaceError(f"block {data['class']!r} cannot be imported: {error}") from None
-    if not (isinstance(found, type) and issubclass(found, Block)):
+    if not (isinstance(kind, type) and issubclass(kind, Block)):
         raise SpaceError(f"{data['class']!r} is no block")
-    return found(**{k: _value_from(v) for k, v in data["fields"].items()})
+    return kind(**{k: _value_from(v) for k, v in data["fields"].items()})
 
 
-def space_to_json(space: SearchSpace) -> str:
-    """Write a space."""
-    graph = space.graph
+def graph_data(graph: Graph) -> dict[str, Any]:
+    """A graph with its choices and rules as plain data."""
     nodes = [
         {
             "path": n.path,
@@ -95,45 +87,26 @@ def space_to_json(space: SearchSpace) -> str:
         }
         for n in graph.nodes
     ]
-    data = {
-        "schema": SCHEMA,
-        "name": graph.name,
-        "version": space.version,
-        "defaults": dict(space.defaults),
-        "choices": [c.declaration() for c in graph.choices.values()],
-        "rules": [{"condition": r.condition.to_data(), "text": r.text} for r in graph.rules],
-        "nodes": nodes,
-        "out": [_edge_data(e) for e in graph.outputs],
-        "points": {name: json.loads(a.to_json()) for name, a in space.points.items()},
-        "base": None if space.base is None else json.loads(space_to_json(space.base)),
-        "closed": space.closed,
-    }
-    return json.dumps(data)
+    return {**choices_data(graph), "nodes": nodes, "out": [_edge_data(e) for e in graph.outputs]}
 
 
-def space_from_json(text: str, allowed_packages: Sequence[str]) -> SearchSpace:
-    """Read a space; types, weights and costs are derived again from the blocks."""
-    from rankitect.graph.space import SearchSpace
+def restored_graph(data: Mapping[str, Any], allowed_packages: Sequence[str]) -> Graph:
+    """The inverse of `graph_data`; types, weights and costs are derived again from the blocks.
 
-    try:
-        data = json.loads(text)
-        if data.get("schema") != SCHEMA:
-            raise SpaceError(f"space of schema {data.get('schema')!r}; this version reads {SCHEMA}")
-        graph = Graph(data["name"])
-        graph.choices = {c["path"]: Choice.from_declaration(c) for c in data["choices"]}
-        graph.rules = [Rule(Expr.from_data(r["condition"]), r["text"]) for r in data["rules"]]
-        for item in data["nodes"]:
-            graph.restore(_node_from(graph, item, allowed_packages))
-        graph.restore_outputs([_edge_from(e) for e in data["out"]])
-        space = SearchSpace(graph, data["version"], data["defaults"])
-        space.closed.update(data.get("closed", {}))
-        if data.get("base") is not None:
-            space.base = space_from_json(json.dumps(data["base"]), allowed_packages)
-        for name, item in data.get("points", {}).items():
-            space.points[name] = space.validate(Architecture.from_json(json.dumps(item)))
-        return space
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise SpaceError(f"not a space in JSON: {type(error).__name__}: {error}") from None
+    Args:
+        data: The data.
+        allowed_packages: Packages that blocks may come from.
+
+    Raises:
+        SpaceError: A block is from elsewhere, or is none.
+        KeyError: Something is missing.
+    """
+    graph = Graph(data["name"])
+    restore_choices(graph, data)
+    for item in data["nodes"]:
+        graph.restore(_node_from(graph, item, allowed_packages))
+    graph.restore_outputs([_edge_from(e) for e in data["out"]])
+    return graph
 
 
 def _node_from(graph: Graph, item: dict[str, Any], allowed: Sequence[str]) -> Node:

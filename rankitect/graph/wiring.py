@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING
@@ -9,17 +10,39 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rankitect.errors import SpaceError
+from rankitect.graph.block import Block
 from rankitect.graph.nodes import Wire
 from rankitect.graph.types import Ports
+from rankitect.space.expr import Expr
 from rankitect.space.tables import MAX_TABLE, Assignments, joint_grid
 
 if TYPE_CHECKING:
-    from rankitect.graph.graph import Graph
+    from rankitect.graph.builder import Builder
 
-__all__ = ["resolve_inputs"]
+__all__ = ["check_fields", "resolve_inputs"]
 
 
-def resolve_inputs(graph: Graph, where: str, ports: Ports, wires: Sequence[Wire]) -> list[Wire]:
+_PLAIN = ("float", "str", "bool")
+"""Annotations of fields that a block uses as they are when it runs."""
+
+
+def check_fields(where: str, block: Block) -> None:
+    """Check that no choice stands where a block needs a plain value.
+
+    Raises:
+        SpaceError: Names the field, the choice and what would work.
+    """
+    for field in dataclasses.fields(block):  # type: ignore[arg-type]
+        value = getattr(block, field.name)
+        annotation = field.type if isinstance(field.type, str) else field.type.__name__
+        if isinstance(value, Expr) and (annotation in _PLAIN or field.name in block.plain):
+            raise SpaceError(
+                f"at {where}: {field.name} must be known when the block is made, and {value} is open: offer a block "
+                "for each value with `oneof`"
+            )
+
+
+def resolve_inputs(graph: Builder, where: str, ports: Ports, wires: Sequence[Wire]) -> list[Wire]:
     """The wires as a block gets them: zeros for an optional wire where the port cannot do without.
 
     Args:
@@ -60,7 +83,7 @@ def _paths(wires: Sequence[Wire]) -> str:
     return ", ".join(repr(p) for p in sorted({p for w in wires for p in w.edge.gate.paths}))
 
 
-def _one_is_there(graph: Graph, wires: Sequence[Wire]) -> bool:
+def _one_is_there(graph: Builder, wires: Sequence[Wire]) -> bool:
     """Whether every choice leaves at least one of the wires; False where there are too many choices to tell."""
     groups: dict[frozenset[str], list[Wire]] = {}
     for wire in wires:

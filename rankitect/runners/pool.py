@@ -30,7 +30,7 @@ _MOMENT = 0.2
 _COMMON = (
     "torch",
     "rankitect.config.resolve",
-    "rankitect.graph.sampling",
+    "rankitect.space.sampling",
     "rankitect.blocks",
     "rankitect.config.parts",
 )

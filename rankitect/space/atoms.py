@@ -72,6 +72,19 @@ class Has:
 
 
 @dataclass(frozen=True)
+class Part:
+    """How many parts of a simplex choice's total a member has."""
+
+    path: str
+    member: int
+
+    @cached_property
+    def key(self) -> str:
+        """What it sorts by and is shown as."""
+        return f"[{self.path}:{self.member}]"
+
+
+@dataclass(frozen=True)
 class Op:
     """A function of expressions that is no polynomial: floordiv, mod, min, max, eq, le, any."""
 
@@ -109,7 +122,7 @@ def _short(text: str) -> str:
     return text if len(text) <= MAX_KEY else f"{text[:40]}...#{hashlib.sha256(text.encode()).hexdigest()[:16]})"
 
 
-Atom: TypeAlias = Sym | Var | Is | Has | Op
+Atom: TypeAlias = Sym | Var | Is | Has | Part | Op
 Monomial: TypeAlias = tuple[tuple[Atom, int], ...]
 
 _BOOLEAN_OPS = {"eq", "le", "any"}

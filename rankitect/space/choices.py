@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
-from math import comb
+from itertools import combinations
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -13,10 +14,15 @@ from rankitect.errors import SpaceError
 from rankitect.space.atoms import Has, Is, Monomial, Value, Var
 from rankitect.space.expr import Expr, ExprLike, as_expr
 
-__all__ = ["Choice", "ChoiceValue", "Kind"]
+__all__ = ["MAX_SUBSETS", "Choice", "ChoiceValue", "Kind"]
 
-Kind: TypeAlias = Literal["categorical", "ordinal", "subset"]
+Kind: TypeAlias = Literal["categorical", "ordinal", "real", "subset", "simplex"]
 ChoiceValue: TypeAlias = Value | tuple[int, ...]
+
+_NO_NUMBER: dict[str, str] = {
+    "real": "no whole number: it can decide a setting, but no size; compare it with `le(value)` or `ge(value)`",
+    "simplex": "no number: ask `part(member)`",
+}
 
 MAX_SUBSETS = 4096
 """A subset choice lists its values up to this many; larger ones must bound the number of members."""
@@ -25,9 +31,9 @@ MAX_SUBSETS = 4096
 class Choice(Expr):
     """A named set of values, of which an architecture has one.
 
-    Numbers make an ordinal choice, which can be used in arithmetic; strings and booleans a categorical one, which can
-    be asked with `is_`; a subset choice (made by `pick`) has tuples of member indices as its values and can be asked
-    with `has`.
+    Whole numbers make an ordinal choice, which can be used in arithmetic and as a size; strings and booleans a
+    categorical one, which can be asked with `is_`; a subset choice (made by `subset` and `pick`) has tuples of member
+    indices as its values and can be asked with `has`. For real numbers and mixtures see `Real` and `Simplex`.
 
     Args:
         path: The name, unique in a space: the scope and the given name, joined with dots.
@@ -49,14 +55,15 @@ class Choice(Expr):
             )
         if len(set(self.values)) != len(self.values):
             raise SpaceError(f"choice {path!r} lists a value twice: {list(self.values)}")
-        numeric = [isinstance(v, int) and not isinstance(v, bool) for v in self.values]
         if kind is None:
-            if any(numeric) and not all(numeric):
+            numbers = [isinstance(v, int | float) and not isinstance(v, bool) for v in self.values]
+            if any(numbers) and not all(numbers):
                 raise SpaceError(f"choice {path!r} mixes numbers with other values: {list(self.values)}")
-            kind = "ordinal" if all(numeric) else "categorical"
+            whole = all(numbers) and all(isinstance(v, int) for v in self.values)
+            kind = "ordinal" if whole else "categorical"
         self.kind: Kind = kind
         terms: dict[Monomial, Any] = {((Var(path), 1),): 1}
-        if len(self.values) == 1 and kind == "ordinal":
+        if len(self.values) == 1 and self.kind == "ordinal":
             terms = {(): self.values[0]}
         super().__init__(terms)
 
@@ -67,12 +74,10 @@ class Choice(Expr):
         Raises:
             SpaceError: The bounds are impossible, or there are more than 4,096 subsets.
         """
-        from itertools import combinations
-
         most = members if most is None else min(most, members)  # a pool that grows starts small
         if not 0 <= least <= most <= members:
             raise SpaceError(f"choice {path!r}: cannot pick {least} to {most} of {members}")
-        count = sum(comb(members, k) for k in range(least, most + 1))
+        count = sum(math.comb(members, k) for k in range(least, most + 1))
         if count > MAX_SUBSETS:
             raise SpaceError(
                 f"choice {path!r} would have {count:,} subsets of {members}, more than {MAX_SUBSETS:,}: give `most`"
@@ -94,15 +99,20 @@ class Choice(Expr):
         value = tuple(value) if isinstance(value, list) else value
         value = value.item() if isinstance(value, np.generic) else value
         try:
-            found = self.index.get(value)
+            position = self.index.get(value)
         except TypeError:  # not hashable, so none of the values
-            found = None
-        if found is not None and isinstance(value, bool) != isinstance(self.values[found], bool):
-            found = None
-        if found is None:
-            shown = list(self.values[:12]) + (["..."] if len(self.values) > 12 else [])
-            raise SpaceError(f"choice {self.path!r} cannot be {value!r}; allowed: {', '.join(map(repr, shown))}")
-        return found
+            position = None
+        if position is not None and isinstance(value, bool) != isinstance(self.values[position], bool):
+            position = None
+        if position is None:
+            raise SpaceError(f"choice {self.path!r} cannot be {value!r}; allowed: {self.allowed}")
+        return position
+
+    @property
+    def allowed(self) -> str:
+        """The values, for a message."""
+        shown = list(map(repr, self.values[:12])) + (["'...'"] if len(self.values) > 12 else [])
+        return ", ".join(shown)
 
     def positions(self, values: Sequence[ChoiceValue | None]) -> np.ndarray:
         """The positions of many values, int64; 0 for None (a choice without effect).
@@ -140,6 +150,39 @@ class Choice(Expr):
         """Whether it may be used in arithmetic."""
         return self.kind == "ordinal"
 
+    @property
+    def ordered(self) -> bool:
+        """Whether its values are numbers, of which some are nearer to each other than others."""
+        return self.kind in ("ordinal", "real")
+
+    @cached_property
+    def scaled(self) -> tuple[float, ...]:
+        """Where each value of an ordered choice lies between the least (0) and the largest (1)."""
+        numbers = [float(v) for v in self.values]  # type: ignore[arg-type]
+        low, high = min(numbers), max(numbers)
+        return tuple((number - low) / max(high - low, 1.0) for number in numbers)
+
+    @cached_property
+    def nearness(self) -> np.ndarray:
+        """How alike two values are in what they do, [values, values]: 1 on the diagonal, here 0 elsewhere.
+
+        How alike whole numbers are (widths, numbers of heads) the costs and the features of a graph tell.
+        """
+        return np.eye(len(self.values))
+
+    def neighbours(self, value: ChoiceValue) -> list[ChoiceValue]:
+        """The values that one change of this choice leads to from `value`: all others."""
+        return [other for other in self.values if other != value]
+
+    def changed(self, value: ChoiceValue, rng: np.random.Generator) -> ChoiceValue:
+        """One of the neighbours of `value`, each with equal chance."""
+        others = self.neighbours(value)
+        return others[rng.integers(len(others))]
+
+    def setting(self, value: ChoiceValue) -> Any:
+        """A value as the setting that it decides holds it."""
+        return list(value) if isinstance(value, tuple) else value
+
     def as_number(self) -> Expr:
         """The choice as a dimension.
 
@@ -148,8 +191,8 @@ class Choice(Expr):
         """
         if not self.numeric:
             raise SpaceError(
-                f"choice {self.path!r} is {self.kind} ({', '.join(map(repr, self.values[:6]))}) and is no number: "
-                "ask `is_(value)` or `has(member)`"
+                f"choice {self.path!r} is {self.kind} ({', '.join(map(repr, self.values[:6]))}) and is "
+                + _NO_NUMBER.get(self.kind, "no number: ask `is_(value)` or `has(member)`")
             )
         return Expr(self.terms)
 
@@ -175,8 +218,3 @@ class Choice(Expr):
             "values": [list(v) if isinstance(v, tuple) else v for v in self.values],
             "kind": self.kind,
         }
-
-    @classmethod
-    def from_declaration(cls, data: dict[str, Any]) -> Choice:
-        """The inverse of `declaration`."""
-        return cls(data["path"], [tuple(v) if isinstance(v, list) else v for v in data["values"]], data["kind"])

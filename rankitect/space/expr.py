@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from rankitect.errors import SpaceError
-from rankitect.space.atoms import Atom, Has, Is, Monomial, Number, Op, Sym, Var, is_boolean, times
+from rankitect.space.atoms import Atom, Has, Is, Monomial, Number, Op, Part, Sym, Var, is_boolean, times
 from rankitect.space.products import Products
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Has",
     "Is",
     "Op",
+    "Part",
     "Sym",
     "Var",
     "all_of",
@@ -120,7 +121,7 @@ class Expr:
     @cached_property
     def paths(self) -> frozenset[str]:
         """The choices it depends on."""
-        return frozenset(a.path for a in self.atoms if isinstance(a, Var | Is | Has))
+        return frozenset(a.path for a in self.atoms if isinstance(a, Var | Is | Has | Part))
 
     @cached_property
     def symbols(self) -> frozenset[str]:
@@ -310,6 +311,8 @@ def _atom_data(atom: Atom) -> list[Any]:
         return ["is", atom.path, atom.value]
     if isinstance(atom, Has):
         return ["has", atom.path, atom.member]
+    if isinstance(atom, Part):
+        return ["part", atom.path, atom.member]
     return ["op", atom.fn, *(a.to_data() for a in atom.args)]
 
 
@@ -319,7 +322,7 @@ def _atom_from(data: Sequence[Any]) -> Atom:
         if rest[0] not in _FUNCTIONS:
             raise SpaceError(f"unknown function {rest[0]!r} in a stored expression; known: {sorted(_FUNCTIONS)}")
         return Op.of(rest[0], tuple(Expr.from_data(a) for a in rest[1:]))
-    kinds: dict[str, Callable[..., Atom]] = {"sym": Sym, "var": Var, "is": Is, "has": Has}
+    kinds: dict[str, Callable[..., Atom]] = {"sym": Sym, "var": Var, "is": Is, "has": Has, "part": Part}
     if kind not in kinds:
         raise SpaceError(f"unknown atom {kind!r} in a stored expression; known: {sorted(kinds)} and 'op'")
     return kinds[kind](*rest)

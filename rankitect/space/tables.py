@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from rankitect.errors import SpaceError
-from rankitect.space.atoms import Atom, Is, Monomial, Number, Op, Sym, Var
+from rankitect.space.atoms import Atom, Is, Monomial, Number, Op, Part, Sym, Var
 from rankitect.space.choices import Choice
 from rankitect.space.expr import Expr, as_expr
 
@@ -72,11 +72,15 @@ class Assignments:
                 return chosen
             if isinstance(atom, Is):
                 return int(column == choice.position(atom.value))
+            if isinstance(atom, Part):
+                return chosen[atom.member] if isinstance(chosen, tuple) else 0
             return int(isinstance(chosen, tuple) and atom.member in chosen)
         if isinstance(atom, Var):
             return np.asarray(choice.values, dtype=np.int64)[column]
         if isinstance(atom, Is):
             return (column == choice.position(atom.value)).astype(np.int64)
+        if isinstance(atom, Part):
+            return np.asarray([v[atom.member] for v in choice.values if isinstance(v, tuple)], dtype=np.int64)[column]
         member = np.asarray([isinstance(v, tuple) and atom.member in v for v in choice.values], dtype=np.int64)
         return member[column]
 

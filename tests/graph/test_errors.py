@@ -251,7 +251,11 @@ AUTHORING: list[tuple[Callable[[], Any], str]] = [
     (picked_out, "graph 'demo': x[B, 4] was picked, so it may be absent, and is no output"),
     (picked_candidate, "at op.a: x[B, 4] was picked, so it may be absent: put it into a block first"),
     (twice, "choice 'layers.1.width' is declared twice: to share a choice, pass the object that the first call gave"),
-    (decides_nothing, "choice 'width' is declared but decides nothing in the graph"),
+    (
+        decides_nothing,
+        "choice 'width' is declared but decides nothing in the graph; one that the task or a recipe reads is declared "
+        "inside `with g.settings()`",
+    ),
     (foreign_choice, "at lin: choice 'width' was not declared in graph 'demo'"),
     (
         categorical_arithmetic,

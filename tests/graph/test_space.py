@@ -270,7 +270,7 @@ def test_ranges_that_exclude_each_other_are_given_up() -> None:
 
 
 def test_a_range_that_yields_little_is_drawn_from_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rankitect.graph.sampling.ROUNDS", 1)
+    monkeypatch.setattr("rankitect.space.sampling.ROUNDS", 1)
     space = CASES["phone"].make()
     some = space.cost(space.sample_many(500, 0), "params")
     low, high = np.quantile(some, [0.5, 0.52])

@@ -1,0 +1,175 @@
+"""A space of choices: everything that can be asked of choices without knowing what they decide."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from rankitect.errors import SpaceError
+from rankitect.space import moves, sampling
+from rankitect.space.architecture import Architecture
+from rankitect.space.choices import Choice
+from rankitect.space.costs import Costed
+from rankitect.space.declaring import Choices, Rule, setting_liveness
+from rankitect.space.distribution import Distribution, Size
+from rankitect.space.expr import Expr
+from rankitect.space.features import feature_names, features
+from rankitect.space.kinds import restored_choice
+
+__all__ = ["ChoiceSpace", "choices_data", "restore_choices"]
+
+SCHEMA = 1
+
+
+class ChoiceSpace(Costed):
+    """The architectures that some declared choices span: to draw, change, count, encode and store.
+
+    `rankitect.graph.SearchSpace` is one whose choices shape a graph.
+
+    Args:
+        declared: The choices and rules. Nothing may be declared there afterwards.
+        version: Part of every architecture's identity; change it when what the choices mean changes.
+        defaults: Values of free dimensions in costs.
+        live: When each choice has an effect; default: as the settings' conditions say.
+
+    Attributes:
+        points: Known architectures by name, for its author to fill: a search may begin with them.
+
+    Raises:
+        SpaceError: No architecture is feasible.
+
+    >>> declared = Choices("settings")
+    >>> kind = declared.choice("optimizer", ["sgd", "adam"])
+    >>> momentum = declared.choice("momentum", [0.0, 0.9], when=kind.is_("sgd"))
+    >>> ChoiceSpace(declared).size()
+    Size(raw=4, distinct=3)
+    """
+
+    def __init__(
+        self,
+        declared: Choices,
+        version: str = "1",
+        defaults: Mapping[str, int] | None = None,
+        live: Mapping[str, Expr] | None = None,
+    ) -> None:
+        conditions = setting_liveness(declared.conditions, {}) if live is None else live
+        super().__init__(declared.name, version, declared.choices, declared.rules, conditions, defaults or {})
+        self.declared = declared
+        self.points: dict[str, Architecture] = {}
+        self.distribution = Distribution(self)
+        if self.distribution.uniform is not None and self.distribution.uniform.log_total == -math.inf:
+            rules = "; ".join(r.text for r in self.rules)
+            raise SpaceError(f"space {self.name!r} has no feasible architecture: its rules exclude each other: {rules}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {len(self.choices)} choices)"
+
+    def size(self) -> Size:
+        """How many architectures there are, raw and distinct."""
+        return self.distribution.size()
+
+    # --- drawing and changing ---------------------------------------------------------------------------------------
+    def sample(self, rng: np.random.Generator | int | None = None, **ranges: Any) -> Architecture:
+        """One architecture, uniformly among the distinct ones.
+
+        Args:
+            rng: A generator or a seed.
+            ranges: Bounds on costs, for example `params=(1e6, 2e6), flops=(lo, hi)`; `scope=` and free dimensions apply
+                to all of them, and a key such as "layers:flops" bounds a part of the graph.
+
+        Raises:
+            SpaceError: Nothing in the range was found: says what the space offers.
+        """
+        return self.sample_many(1, rng, **ranges)[0]
+
+    def sample_many(self, n: int, rng: np.random.Generator | int | None = None, **ranges: Any) -> list[Architecture]:
+        """`n` architectures, drawn independently; see `sample`."""
+        columns = sampling.sample_columns(self, self.distribution, n, np.random.default_rng(rng), **ranges)
+        architectures = self.decode(columns)
+        self._valid.update({a.fingerprint: a for a in architectures})
+        return architectures if self.choices else architectures * n
+
+    def mutate(
+        self, architecture: Architecture, rng: np.random.Generator | int | None = None, tries: int = 1000
+    ) -> Architecture:
+        """A feasible architecture that differs in one live choice (and in what that switches on).
+
+        Of real numbers near ones are chosen more often; of a simplex one part is shifted.
+
+        Raises:
+            SpaceError: None was found.
+        """
+        return moves.mutate(self, architecture, np.random.default_rng(rng), tries)
+
+    def crossover(
+        self, mother: Architecture, father: Architecture, rng: np.random.Generator | int | None = None
+    ) -> Architecture:
+        """A feasible architecture that takes each choice from one of two; the mother if none is feasible."""
+        return moves.crossover(self, mother, father, np.random.default_rng(rng))
+
+    def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
+        """All feasible architectures that differ in the value of one live choice; of a simplex in one shifted part."""
+        return moves.neighbours(self, architecture)
+
+    # --- features and JSON ------------------------------------------------------------------------------------------
+    @cached_property
+    def feature_names(self) -> list[str]:
+        """Names of the entries of `features`."""
+        return feature_names(self.choices)
+
+    def features(self, architectures: Iterable[Architecture]) -> np.ndarray:
+        """A fixed-length numeric encoding, float64 [n, len(feature_names)]."""
+        return features(self.choices, architectures)
+
+    def to_json(self) -> str:
+        """The space as data."""
+        points = {name: json.loads(a.to_json()) for name, a in self.points.items()}
+        return json.dumps({"schema": SCHEMA, "version": self.version, **choices_data(self.declared), "points": points})
+
+    @classmethod
+    def from_json(cls, text: str, allowed_packages: Sequence[str] = ("rankitect",)) -> ChoiceSpace:
+        """The inverse of `to_json`.
+
+        Args:
+            text: The data.
+            allowed_packages: Packages that blocks may come from; a space without a graph has none.
+
+        Raises:
+            SpaceError: The text is no space.
+        """
+        try:
+            data = json.loads(text)
+            if data.get("schema") != SCHEMA:
+                raise SpaceError(f"space of schema {data.get('schema')!r}; this version reads {SCHEMA}")
+            declared = Choices(data["name"])
+            restore_choices(declared, data)
+            space = cls(declared, data["version"])
+            for name, item in data["points"].items():
+                space.points[name] = space.validate(Architecture.from_json(json.dumps(item)))
+            return space
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise SpaceError(f"not a space in JSON: {type(error).__name__}: {error}") from None
+
+
+def choices_data(declared: Choices) -> dict[str, Any]:
+    """Declared choices and rules as plain JSON data."""
+    conditions = {path: condition.to_data() for path, condition in declared.conditions.items()}
+    return {
+        "name": declared.name,
+        "choices": [c.declaration() for c in declared.choices.values()],
+        "rules": [{"condition": r.condition.to_data(), "text": r.text} for r in declared.rules],
+        **({"settings": conditions} if conditions else {}),
+    }
+
+
+def restore_choices(declared: Choices, data: Mapping[str, Any]) -> None:
+    """Declare what `choices_data` has written."""
+    restored: list[Choice] = [restored_choice(item) for item in data["choices"]]
+    declared.choices.update({choice.path: choice for choice in restored})
+    declared.rules.extend(Rule(Expr.from_data(r["condition"]), r["text"]) for r in data["rules"])
+    declared.conditions.update({p: Expr.from_data(c) for p, c in data.get("settings", {}).items()})

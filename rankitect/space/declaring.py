@@ -1,0 +1,165 @@
+"""Declaring choices and rules: the verbs that a graph and a space without one have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from rankitect.errors import SpaceError
+from rankitect.space.choices import Choice, ChoiceValue
+from rankitect.space.expr import Expr, as_expr
+from rankitect.space.kinds import choice_of
+from rankitect.space.scales import Scale
+from rankitect.space.simplex import Simplex
+
+__all__ = ["Choices", "Rule", "setting_liveness"]
+
+AnyChoice = TypeVar("AnyChoice", bound=Choice)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition that an architecture must meet, and how to say it."""
+
+    condition: Expr
+    text: str
+
+
+class Choices:
+    """Choices with the rules that tie them together, as an author declares them one after the other.
+
+    On its own it describes settings: choices that a task or a recipe reads, and that shape no model. A
+    `rankitect.graph.Graph` is one too, whose other choices are read by its blocks.
+
+    Args:
+        name: The space's name, part of every architecture's identity.
+
+    Attributes:
+        choices: The declared choices by path.
+        rules: What `require` has stated.
+        conditions: For each setting, by path, when it has an effect.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.choices: dict[str, Choice] = {}
+        self.rules: list[Rule] = []
+        self.conditions: dict[str, Expr] = {}
+        self._scope: list[str] = []
+        self._replay = False  # whether what is declared was declared before, and is only looked up
+        self._settings = True  # whether what is declared is a setting
+
+    @contextmanager
+    def inside(self, scope: str) -> Iterator[None]:
+        """Prefix the names declared within with `scope`."""
+        self._scope.append(scope)
+        try:
+            yield
+        finally:
+            self._scope.pop()
+
+    def choice(self, name: str, values: Sequence[ChoiceValue] | Scale, when: Expr | None = None) -> Choice:
+        """A named set of values, in the present scope. To share a choice, pass the object on.
+
+        Args:
+            name: The name.
+            values: Whole numbers, real numbers, strings or booleans; `log_range` and `linear_range` make real ones.
+            when: Only of a setting: 1 where it has an effect, for example `optimizer.is_("sgd")`. Default: always.
+
+        Raises:
+            SpaceError: The path is taken, or the values are unusable.
+        """
+        return self._declare(name, lambda path: choice_of(path, values), when)
+
+    def flag(self, name: str, when: Expr | None = None) -> Choice:
+        """False or true; see `choice`."""
+        return self.choice(name, [False, True], when)
+
+    def subset(
+        self, name: str, members: int, least: int = 1, most: int | None = None, when: Expr | None = None
+    ) -> Choice:
+        """Which of some things are used, by their numbers from 0; see `choice`.
+
+        Args:
+            name: The name.
+            members: How many things there are.
+            least: How many are used at least.
+            most: How many are used at most; None for all.
+            when: See `choice`.
+
+        Raises:
+            SpaceError: The bounds are impossible, or there are more than 4,096 subsets.
+        """
+        return self._declare(name, lambda path: Choice.subset(path, members, least, most), when)
+
+    def simplex(
+        self, name: str, members: int | Sequence[str], total: int, least: int = 0, when: Expr | None = None
+    ) -> Simplex:
+        """How a total is shared out among members, in whole parts; see `choice` and `Simplex`.
+
+        Raises:
+            SpaceError: The parts cannot be shared out so, or in more than 4,096 ways.
+        """
+        return self._declare(name, lambda path: Simplex(path, members, total, least), when)
+
+    def require(self, condition: Expr, text: str | None = None) -> None:
+        """State a rule. It holds vacuously where none of its choices has an effect; a choice without effect counts as
+        its first value.
+
+        Args:
+            condition: 1 where the rule is met, for example `(heads % kv).eq(0)`.
+            text: How to say it in errors. Default: the expression.
+        """
+        if condition == 0:
+            raise SpaceError(f"rule {text or condition} can never hold")
+        if not self._replay and condition != 1:
+            self.rules.append(Rule(condition, text or str(condition)))
+
+    def extend(self, other: Choices) -> None:
+        """Declare what another has declared, as settings.
+
+        Raises:
+            SpaceError: A path is taken.
+        """
+        for path, choice in other.choices.items():
+            if path in self.choices:
+                raise SpaceError(f"choice {path!r} is declared twice: {self.name!r} has one of this name already")
+            self.choices[path] = choice
+            self.conditions[path] = other.conditions.get(path, as_expr(1))
+        self.rules.extend(other.rules)
+
+    def _declare(self, name: str, make: Callable[[str], AnyChoice], when: Expr | None = None) -> AnyChoice:
+        path = ".".join([*self._scope, name])
+        if path in self.choices:
+            if self._replay:
+                return self.choices[path]  # type: ignore[return-value]
+            raise SpaceError(
+                f"choice {path!r} is declared twice: to share a choice, pass the object that the first call gave"
+            )
+        choice = make(path)
+        if not self._settings and when is not None:
+            raise SpaceError(f"choice {path!r}: `when` is for settings; when a choice of the graph counts is derived")
+        if when is not None and (unknown := when.paths - self.choices.keys()):
+            raise SpaceError(f"choice {path!r}: its `when` asks for {min(unknown)!r}, which is not declared before it")
+        self.choices[path] = choice
+        if self._settings:
+            self.conditions[path] = as_expr(1) if when is None else when
+        return choice
+
+
+def setting_liveness(conditions: Mapping[str, Expr], others: Mapping[str, Expr]) -> dict[str, Expr]:
+    """When each setting has an effect: where its condition holds, and the choices that this asks for have one.
+
+    Args:
+        conditions: Of the settings, in order of declaration.
+        others: When the other choices of the space have an effect.
+    """
+    live: dict[str, Expr] = {}
+    for path, condition in conditions.items():
+        total = condition
+        for asked in sorted(condition.paths):
+            total = total * (live[asked] if asked in live else others[asked])
+        live[path] = total
+    return live
