@@ -182,7 +182,7 @@ def test_costs_of_a_space_without_a_graph_are_those_that_it_was_given() -> None:
         (lambda d: d.simplex("mix", ["a", "b"], 3).part("c"), "choice 'mix' has no member 'c'; known: a, b"),
         (
             lambda d: d.simplex("mix", 2, 3) + 1,
-            "choice 'mix' is simplex ((1, 2), (2, 1), (0, 3), (3, 0)) and is no num",
+            "choice 'mix' is simplex ((2, 1), (1, 2), (3, 0), (0, 3)) and is no num",
         ),
         (
             lambda d: d.simplex("mix", ["a", "b"], 3).position([1, 1]),
