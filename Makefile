@@ -2,7 +2,7 @@
 # configuration, so the same command goes on where it was stopped, and says at the end where its report is.
 
 PYTHON ?= python3
-# Optional parts to install as well: deploy, ray (files in requirements/), cuda. Example: make test EXTRAS="deploy ray"
+# Optional parts to install as well: deploy, bayesian, ray (files in requirements/), cuda. Example: make test EXTRAS="deploy ray"
 EXTRAS ?=
 # What `make search` searches, and how: make search SPACE=ranking_blocks CONTROLLER=one_shot
 SPACE ?= mobile_llm
@@ -20,7 +20,7 @@ KEY := $(shell { cat requirements/*.txt; $(PYTHON) -c 'import sys; print(sys.ver
 STAMP := $(VENV)/.installed-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv search smoke soak test test-fast test-long lint types imports format bench wheel doctor clean
+.PHONY: help venv search smoke soak test test-fast test-long lint types imports docs format bench wheel doctor clean
 
 help:  ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -46,7 +46,7 @@ smoke: $(STAMP)  ## the same job in small (a tiny random backbone), under a minu
 # One process a core, and one thread in each of them: nearly twice as fast on two cores as one process with two threads.
 WORKERS ?= 2
 
-test: lint types imports  ## everything that a change must pass
+test: lint types imports docs  ## everything that a change must pass
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
 
 test-fast: $(STAMP)  ## the tests without the slow ones
@@ -68,11 +68,14 @@ types: $(STAMP)  ## type annotations
 imports: $(STAMP)  ## which room may import which
 	$(VENV)/bin/lint-imports --no-logo
 
+docs: $(STAMP)  ## the documentation with the reference, in build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
 format: $(STAMP)  ## rewrite the files in the house style
 	$(PY) -m ruff check --fix-only --quiet .
 	$(PY) -m ruff format .
 
-bench: $(STAMP)  ## the figures of the README, measured on this machine
+bench: $(STAMP)  ## the figures of docs/results, measured on this machine
 	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(PY) "$$script"; done
 
 wheel: $(STAMP)  ## dist/rankitect-*.whl

@@ -217,8 +217,7 @@ class Flatten(Elementwise):
 
     Args:
         order: "fields" puts field after field, for a fixed E, and copies nothing; "width" puts channel after channel,
-        so
-            that a smaller E is a prefix, for a fixed F.
+            so that a smaller E is a prefix, for a fixed F.
     """
 
     ports: ClassVar[str] = "B F E -> B F*E"

@@ -91,8 +91,7 @@ class TableStorage:
 
     Args:
         model: A supernet or a standalone model (or one's own with `lookup_tables()`). Supernets and what is activated
-        from them
-            share tables, so it is the supernet that is given.
+            from them share tables, so it is the supernet that is given.
         config: Backend and optimiser.
 
     Raises:
