@@ -115,8 +115,8 @@ def run(name: str, trials: int, place: Path) -> tuple[Timed, Path]:
     from rankitect.config import resolve
     from rankitect.config.parts import build
     from rankitect.study.folder import RunFolder
-    from rankitect.study.ledger import Budget
-    from rankitect.study.outputs import Labels
+    from rankitect.study.outputs import Labels, OutputOptions
+    from rankitect.study.plan import Plan, Subject
     from rankitect.study.study import Study
 
     given = ["space=ranking_blocks", f"controller={name}", "task=movielens", "preset=smoke"]
@@ -126,13 +126,10 @@ def run(name: str, trials: int, place: Path) -> tuple[Timed, Path]:
     formula = Formula(parts.space)
     timed = Timed(parts.controller, formula)
     with RunFolder(place / "run", resolved.data) as folder:
-        study = Study(
-            folder, evaluators=dict.fromkeys(("final", "screen", "proxy"), formula), space=parts.space, task=parts.task,
-            objectives=["validation_normalized_entropy", "flops"],
-            labels=Labels("ranking_blocks", "movielens", name, ""),
-            decode=parts.decode, budget=Budget(), tensorboard=False,
-        )  # fmt: skip
-        study.run(timed)
+        subject = Subject(dict.fromkeys(("final", "screen", "proxy"), formula), parts.decode, parts.space, parts.task)
+        plan = Plan(["validation_normalized_entropy", "flops"])
+        outputs = OutputOptions(Labels("ranking_blocks", "movielens", name, ""), tensorboard=False)
+        Study(folder, subject, plan, outputs).run(timed)
     return timed, place / "run"
 
 

@@ -191,38 +191,35 @@ def _study(
     from rankitect.study.checks import gated, named
     from rankitect.study.confirming import Confirmation
     from rankitect.study.ledger import Budget
-    from rankitect.study.outputs import Labels
-    from rankitect.study.study import Limits, Study
+    from rankitect.study.outputs import Labels, OutputOptions, Registry
+    from rankitect.study.plan import Hooks, Limits, Plan, Subject
+    from rankitect.study.study import Study
 
     config, plugins = resolved.config, resolved.plugins
     assert parts.decode is not None
     assert parts.controller is not None
     registered = getattr(parts.task, "registered", None)
-    registry = list if registered is None else registered.baselines
+    registry = Registry() if registered is None else Registry(registered.baselines, registered.left_out)
     if not folder.resumed:
         gated(config.report.gates, parts.evaluators["final"].metrics)
-        named(config.report.baseline, [*parts.baselines, *registry()])
-    study = Study(
-        folder,
-        evaluators=parts.evaluators,
+        named(config.report.baseline, [*parts.baselines, *registry.baselines()])
+    plan = Plan(
         objectives=config.evaluator.objectives,
-        labels=Labels(plugins["space"].name, plugins["task"].name, plugins["controller"].name, command),
-        decode=parts.decode,
         seed=config.seed,
         budget=Budget(config.budget.minutes, config.budget.tokens, config.budget.trials),
         limits=Limits.of(config.runner),
         confirmation=Confirmation(config.confirm.seeds, config.confirm.candidates),
-        space=parts.space,
-        task=parts.task,
-        stop=stop,
-        progress=progress,
+    )
+    outputs = OutputOptions(
+        Labels(plugins["space"].name, plugins["task"].name, plugins["controller"].name, command),
         export=parts.export,
         registry=registry,
-        left_out=dict if registered is None else registered.left_out,
-        runner=runner_of(resolved, folder.path, stop),
         keep_all=config.report.keep_all,
         tensorboard=config.report.tensorboard,
     )
+    subject = Subject(parts.evaluators, parts.decode, parts.space, parts.task)
+    runner = runner_of(resolved, folder.path, stop)
+    study = Study(folder, subject, plan, outputs, Hooks(stop, progress), runner)
     return study.run(parts.controller, parts.baselines if config.runner.baselines else [])
 
 

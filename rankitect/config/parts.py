@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rankitect.contracts import FromConfig, WrapsEvaluators, offers
 from rankitect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
         if section in plugins:
             parts.evaluators[section.rpartition(".")[2]] = _make(plugins[section], parts)
     parts.decode = _decoder(parts.space)
-    if measuring and not getattr(plugins["controller"].target, "wraps_evaluators", False):
+    method = plugins["controller"].target
+    if measuring and not (offers(method, WrapsEvaluators) and method.wraps_evaluators):
         return parts
     parts.controller = _make(plugins["controller"], parts)
     if measuring:
@@ -116,9 +118,8 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
 
 
 def _make(plugin: Plugin, parts: Parts) -> Any:
-    from_config = getattr(plugin.target, "from_config", None)
-    if from_config is not None:
-        return from_config(plugin.config, parts)
+    if offers(plugin.target, FromConfig):
+        return plugin.target.from_config(plugin.config, parts)
     if inspect.isfunction(plugin.target):
         return plugin.target(**{name: getattr(plugin.config, name) for name in type(plugin.config).model_fields})
     return plugin.target(plugin.config)

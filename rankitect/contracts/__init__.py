@@ -5,9 +5,19 @@ stores every result, and the controller is told. Here belong protocols and immut
 here computes anything, holds state, or imports a heavy package.
 """
 
-from rankitect.contracts.controller import Controller, Session, replay
+from rankitect.contracts.capability import offers
+from rankitect.contracts.controller import (
+    AsksAhead,
+    Controller,
+    ExpectsTrials,
+    Session,
+    TrainsInPrepare,
+    WrapsEvaluators,
+    replay,
+)
 from rankitect.contracts.device import Device, ExportsPrograms, ExportsRankers, Latencies
 from rankitect.contracts.evaluator import Evaluator, Exporter, StopRequested, TrialContext
+from rankitect.contracts.plugin import FromConfig, Preloads
 from rankitect.contracts.records import (
     JSON,
     ArchitectureLike,
@@ -23,30 +33,42 @@ from rankitect.contracts.records import (
     TrialState,
     Unit,
 )
+from rankitect.contracts.runner import Job, JobResult, PreparesElsewhere, Runner
 
 __all__ = [
     "JSON",
     "ArchitectureLike",
+    "AsksAhead",
     "Baseline",
     "Controller",
     "Device",
     "Direction",
     "Evaluator",
+    "ExpectsTrials",
     "Exporter",
     "ExportsPrograms",
     "ExportsRankers",
+    "FromConfig",
+    "Job",
+    "JobResult",
     "Latencies",
     "Measurement",
     "Metric",
     "MetricSpec",
+    "Preloads",
+    "PreparesElsewhere",
     "Proposal",
     "Role",
+    "Runner",
     "Session",
     "Spent",
     "StopRequested",
+    "TrainsInPrepare",
     "Trial",
     "TrialContext",
     "TrialState",
     "Unit",
+    "WrapsEvaluators",
+    "offers",
     "replay",
 ]

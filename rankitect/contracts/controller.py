@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from rankitect.contracts.records import Proposal, Spent, Trial
 
-__all__ = ["Controller", "Session", "replay"]
+__all__ = ["AsksAhead", "Controller", "ExpectsTrials", "Session", "TrainsInPrepare", "WrapsEvaluators", "replay"]
 
 
 class Session(Protocol):
@@ -78,13 +78,8 @@ class Session(Protocol):
 class Controller(Protocol):
     """A search method. It never measures by itself what an evaluator can measure.
 
-    A controller that knows how many trials it will ask for may say so in an attribute `expected_trials`, for the
-    estimate of the time left.
-
-    A controller that can be asked again before it was told the results of earlier proposals may say so with a method
-    `waits() -> bool`: False lets the study ask ahead (`runner.ahead`), so that no worker is idle; results are still
-    told batch by batch, in the order of the asks. With it goes `reopen(trials)`, which a resumed run calls with what
-    had been asked for and not told. Without these, every batch is told before the next is asked for.
+    What only some controllers can do is a Protocol of its own, which a controller has by having its members:
+    `AsksAhead`, `ExpectsTrials`, `TrainsInPrepare` and `WrapsEvaluators`. The study asks with `contracts.offers`.
 
     The order of calls, in a fresh run and in a resumed one: `prepare`, `recover` (resumed only), then `ask` and `tell`
     in turn until `ask` returns an empty list or the budget ends. Proposals must be a function of the seed and of the
@@ -106,6 +101,46 @@ class Controller(Protocol):
     def recover(self, trials: list[Trial]) -> None:
         """Bring a fresh controller to the state after `trials` (whole batches, in order). `replay` does for most."""
         ...
+
+
+class AsksAhead(Protocol):
+    """A controller that can be asked again before it was told the results of earlier proposals.
+
+    The study then keeps up to `runner.ahead` batches open beside the oldest, so that no worker is idle. Results are
+    told batch by batch, in the order of the asks. Without this capability every batch is told before the next ask.
+    """
+
+    def waits(self) -> bool:
+        """Whether the next `ask` needs the results of all earlier proposals."""
+        ...
+
+    def reopen(self, trials: list[Trial]) -> None:
+        """Take back, in a resumed run, one batch that had been asked for and not told. Called after `recover`, batch
+        by batch, in the order of the asks; stands in place of `ask`, whose proposals are recorded already."""
+        ...
+
+
+class ExpectsTrials(Protocol):
+    """A controller that knows how many trials it will ask for, for the estimate of the time left."""
+
+    @property
+    def expected_trials(self) -> int | None:
+        """Trials over the whole search; None where that depends on the budget."""
+        ...
+
+
+class TrainsInPrepare(Protocol):
+    """A controller whose `prepare` trains weights, so that several processes may do it side by side."""
+
+    trains: ClassVar[bool]
+    """True in a class whose `prepare` trains."""
+
+
+class WrapsEvaluators(Protocol):
+    """A controller that replaces evaluators when it is made, so that a worker that measures has to make it as well."""
+
+    wraps_evaluators: ClassVar[bool]
+    """True in such a class."""
 
 
 def replay(controller: Controller, trials: list[Trial]) -> None:

@@ -1,4 +1,4 @@
-"""Trials as tasks of a Ray cluster: a running one by its address, or one that is started on this machine."""
+"""Trials as Ray tasks, on a running cluster that is given by its address, or on one that is started on this machine."""
 
 from __future__ import annotations
 
@@ -9,17 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rankitect.contracts import Spent, StopRequested
+from rankitect.contracts import Controller, Job, JobResult, Session, Spent, StopRequested, TrainsInPrepare, offers
 from rankitect.errors import ConfigError
-from rankitect.runners.workers import JobAnswer, JobData, Setup, SetUpError, run_job
+from rankitect.runners.workers import RemoteJob, RemoteResult, SetUpError, WorkerSetup, run_job
 from rankitect.study.checks import one_line
-from rankitect.study.runner import Done, Job
-
-if TYPE_CHECKING:
-    from rankitect.contracts import Controller
-    from rankitect.study.session import StudySession
 
 __all__ = ["Cluster"]
 
@@ -49,7 +44,7 @@ class Cluster:
     def __init__(
         self,
         workers: int,
-        setup: Setup,
+        setup: WorkerSetup,
         *,
         address: str | None = None,
         cpus: float = 1.0,
@@ -113,31 +108,31 @@ class Cluster:
         """Hand what evaluators have learned to all nodes."""
         if shared:
             self._shared = self._ray.put(dict(shared))
-            self._setup = Setup(**{**vars(self._setup), "key": f"{self._setup.key} prepared"})
+            self._setup = WorkerSetup(**{**vars(self._setup), "key": f"{self._setup.key} prepared"})
             self._known = self._ray.put(self._setup)
 
-    def prepare(self, session: StudySession, controller: Controller) -> None:
+    def prepare(self, session: Session, controller: Controller) -> None:
         """Have what a controller trains before its first proposal trained by processes side by side, where it trains
         anything and the configuration asks for that."""
-        if self._gang[0] > 1 and getattr(controller, "trains", False):
+        if self._gang[0] > 1 and offers(controller, TrainsInPrepare) and controller.trains:
             from rankitect.runners.together import prepare_together
 
             prepare_together(session, self._setup, *self._gang)
 
     def submit(self, job: Job) -> None:
         """Begin a job."""
-        task = JobData.of(job, shared_disk=False)
-        more = self._gang if self._gang[0] > 1 else ()
-        self._running[self._run.remote(self._known, self._shared, task, *more)] = (job, None)
+        gang = self._gang if self._gang[0] > 1 else ()
+        work = self._run.remote(self._known, self._shared, RemoteJob.of(job, shared_disk=False), *gang)
+        self._running[work] = (job, None)
 
-    def wait(self) -> list[Done]:
+    def wait(self) -> list[JobResult]:
         """What has ended within a moment."""
         if self._stop():
             raise StopRequested
         ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_MOMENT)
         return [*(done for work in ended if (done := self._next(work)) is not None), *self._late()]
 
-    def _late(self) -> list[Done]:
+    def _late(self) -> list[JobResult]:
         """Trials beyond their time: cancelled and failed."""
         if self._seconds is None:
             return []
@@ -147,28 +142,28 @@ class Cluster:
             if (spent := _since(started)).seconds > self._seconds:
                 self._ray.cancel(work, force=True)
                 del self._running[work]
-                found.append(Done(job.number, None, cause, "", spent))
+                found.append(JobResult(job.number, None, cause, "", spent))
         return found
 
-    def _next(self, work: Any) -> Done | None:
+    def _next(self, work: Any) -> JobResult | None:
         """What a task has to say next: that it has begun (None), or its end."""
         from ray.exceptions import RayError, RayTaskError
 
         job, started = self._running.pop(work)
         try:
-            answer: JobAnswer | None = self._ray.get(next(work))
+            answer: RemoteResult | None = self._ray.get(next(work))
         except RayTaskError as error:
             if isinstance(error.cause, SetUpError):
                 raise ConfigError(f"A worker cannot be set up: {error.cause}") from error
-            return Done(job.number, None, one_line(error.cause or error), str(error), _since(started))
+            return JobResult(job.number, None, one_line(error.cause or error), str(error), _since(started))
         except RayError as error:
             cause = f"the worker or node that measured it was lost ({type(error).__name__})"
-            return Done(job.number, None, cause, "", _since(started), lost=True)
+            return JobResult(job.number, None, cause, "", _since(started), lost=True)
         if answer is None:
             self._running[work] = (job, time.monotonic())
             return None
         _write(job.folder, answer.files)
-        return answer.done
+        return answer.result
 
     def cancel(self) -> None:
         """Give up all tasks."""
@@ -199,20 +194,20 @@ def _since(started: float | None) -> Spent:
     return Spent(seconds=0.0 if started is None else time.monotonic() - started)
 
 
-def _remote(setup: Setup, shared: Mapping[str, bytes], task: JobData) -> Iterator[JobAnswer | None]:
-    """A task: says that it has begun, then its answer."""
+def _remote(setup: WorkerSetup, shared: Mapping[str, bytes], job: RemoteJob) -> Iterator[RemoteResult | None]:
+    """What a Ray task does: yield None when it begins, then its result."""
     yield None
-    yield run_job(setup, shared, task)
+    yield run_job(setup, shared, job)
 
 
 def _remote_together(
-    setup: Setup, shared: Mapping[str, bytes], task: JobData, count: int, cpus: float, attempts: int
-) -> Iterator[JobAnswer | None]:
-    """The same, trained by so many processes."""
+    setup: WorkerSetup, shared: Mapping[str, bytes], job: RemoteJob, count: int, cpus: float, attempts: int
+) -> Iterator[RemoteResult | None]:
+    """The same, with the model trained by `count` processes."""
     from rankitect.runners.together import measure_together
 
     yield None
-    yield measure_together(setup, shared, task, count, cpus, attempts)
+    yield measure_together(setup, shared, job, count, cpus, attempts)
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

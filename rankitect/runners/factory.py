@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankitect.contracts import Preloads, offers
 from rankitect.errors import ConfigError
 
 if TYPE_CHECKING:
     from rankitect.config import Resolved
     from rankitect.config.schema import RunnerConfig
-    from rankitect.study.runner import Runner
+    from rankitect.contracts import Runner
 
 __all__ = ["runner_of", "warm_up"]
 
@@ -28,7 +29,8 @@ def warm_up(resolved: Resolved) -> None:
     if resolved.config.runner.kind == "local" and not _alone(resolved.config.runner):
         from rankitect.runners.pool import import_ahead
 
-        import_ahead(getattr(resolved.plugins["task"].target, "preload", ()))
+        task = resolved.plugins["task"].target
+        import_ahead(task.preload if offers(task, Preloads) else ())
 
 
 def runner_of(resolved: Resolved, folder: Path, stop: Callable[[], bool]) -> Runner | None:
@@ -51,16 +53,16 @@ def runner_of(resolved: Resolved, folder: Path, stop: Callable[[], bool]) -> Run
             f"device={resolved.plugins['device'].name} measures latencies, which trials beside each other would "
             "disturb: use runner=local with runner.workers=1 and without limits of a trial, or device=analytic."
         )
-    from rankitect.runners.workers import Setup
+    from rankitect.runners.workers import WorkerSetup
 
     data = dict(resolved.data)
     if registry := resolved.config.report.registry:  # workers may have another working directory
         data["report"] = {**data["report"], "registry": str(Path(registry).resolve())}
 
-    def setup(run_folder: str | None, threads: int | None) -> Setup:
+    def setup(run_folder: str | None, threads: int | None) -> WorkerSetup:
         key = hashlib.sha256(json.dumps([resolved.data, str(folder.resolve()), os.getpid()]).encode()).hexdigest()
         seconds = 60 * c.trial_minutes if c.trial_minutes is not None and run_folder is not None else None
-        return Setup(data, threads, c.trial_gib, key, run_folder, seconds)
+        return WorkerSetup(data, threads, c.trial_gib, key, run_folder, seconds)
 
     share = max(1, len(os.sched_getaffinity(0)) // c.workers) if hasattr(os, "sched_getaffinity") else 1
     if c.kind == "local":

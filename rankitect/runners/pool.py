@@ -12,11 +12,10 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
 from typing import TYPE_CHECKING, Any
 
-from rankitect.contracts import Spent, StopRequested
+from rankitect.contracts import Job, JobResult, Spent, StopRequested
 from rankitect.errors import ConfigError
-from rankitect.runners.workers import TOO_LONG, JobAnswer, JobData, Setup, SetUpError, quiet, run_job
+from rankitect.runners.workers import TOO_LONG, RemoteJob, RemoteResult, SetUpError, WorkerSetup, quiet, run_job
 from rankitect.study.checks import one_line
-from rankitect.study.runner import Done, Job
 
 if TYPE_CHECKING:
     from pebble import ProcessPool
@@ -64,7 +63,7 @@ class Pool:
         stop: Whether the user asked to stop.
     """
 
-    def __init__(self, workers: int, setup: Setup, stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, workers: int, setup: WorkerSetup, stop: Callable[[], bool] = lambda: False) -> None:
         self.workers, self._setup, self._stop = workers, setup, stop
         self._shared: Mapping[str, bytes] = {}
         self._pool: ProcessPool | None = None
@@ -75,7 +74,7 @@ class Pool:
         if shared:
             self.close()
             self._shared = shared
-            self._setup = Setup(**{**vars(self._setup), "key": f"{self._setup.key} prepared"})
+            self._setup = WorkerSetup(**{**vars(self._setup), "key": f"{self._setup.key} prepared"})
 
     def submit(self, job: Job) -> None:
         """Begin a job."""
@@ -83,37 +82,36 @@ class Pool:
             from pebble import ProcessPool
 
             self._pool = ProcessPool(max_workers=self.workers, initializer=quiet, context=context())
-        task = JobData.of(job, shared_disk=True)
-        arguments = [self._setup, self._shared, task]
+        arguments = [self._setup, self._shared, RemoteJob.of(job, shared_disk=True)]
         self._running[self._pool.schedule(run_job, args=arguments)] = (job, time.monotonic())
 
-    def wait(self) -> list[Done]:
+    def wait(self) -> list[JobResult]:
         """What has ended within a moment."""
         if self._stop():
             raise StopRequested
         ended, _ = wait_for(list(self._running), timeout=_MOMENT, return_when=FIRST_COMPLETED)
         return [self._done(future, *self._running.pop(future)) for future in ended]
 
-    def _done(self, future: Future[Any], job: Job, started: float) -> Done:
+    def _done(self, future: Future[Any], job: Job, started: float) -> JobResult:
         from pebble import ProcessExpired
 
         spent = Spent(seconds=time.monotonic() - started)
         try:
-            answer: JobAnswer = future.result()
+            answer: RemoteResult = future.result()
         except ProcessExpired as error:
             if error.exitcode == TOO_LONG:
                 minutes = (self._setup.seconds or 0.0) / 60
-                return Done(job.number, None, f"it took longer than runner.trial_minutes={minutes:g}", "", spent)
+                return JobResult(job.number, None, f"it took longer than runner.trial_minutes={minutes:g}", "", spent)
             cause = f"the process that measured it ended with code {error.exitcode} (out of memory?)"
-            return Done(job.number, None, cause, "", spent, lost=True)
+            return JobResult(job.number, None, cause, "", spent, lost=True)
         except BrokenProcessPool as error:
             self._pool = None
-            return Done(job.number, None, f"the pool of processes broke ({one_line(error)})", "", spent, lost=True)
+            return JobResult(job.number, None, f"the pool of processes broke ({one_line(error)})", "", spent, lost=True)
         except SetUpError as error:
             raise ConfigError(f"A process that measures trials cannot be set up: {error}") from error
         except Exception as error:
-            return Done(job.number, None, one_line(error), "", spent)
-        return answer.done
+            return JobResult(job.number, None, one_line(error), "", spent)
+        return answer.result
 
     def cancel(self) -> None:
         """End the processes with what they measure."""

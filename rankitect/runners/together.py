@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rankitect.contracts import Spent, StopRequested, Trial
+from rankitect.contracts import Session, Spent, StopRequested, Trial
 from rankitect.errors import TrainingError
-from rankitect.runners.workers import JobAnswer, JobData, Setup, parts_of, run_job
+from rankitect.runners.workers import RemoteJob, RemoteResult, WorkerSetup, parts_of, run_job
 from rankitect.study.checks import one_line
 from rankitect.study.files import write_atomic
-
-if TYPE_CHECKING:
-    from rankitect.study.session import StudySession
 
 __all__ = ["measure_together", "prepare_together"]
 
@@ -99,8 +96,10 @@ class _Session:
         from rankitect.training.parallel import peers
 
         said = self.send() if self._first else (1.0, False, Spent())
-        left, stop, *amounts, seconds = peers().agree(said[0], float(said[1]), *astuple(said[2]))
-        self._stop, self._spent = bool(stop), replace(Spent(*map(int, amounts)), seconds=seconds)
+        left, stop, *spent = peers().agree(said[0], float(said[1]), *astuple(said[2]))
+        kinds = (type(value) for value in astuple(Spent()))  # counts are whole numbers, seconds are not
+        self._stop = bool(stop)
+        self._spent = Spent(*(kind(value) for kind, value in zip(kinds, spent, strict=True)))
         return left
 
     def should_stop(self) -> bool:
@@ -162,7 +161,7 @@ def _measure(given: Mapping[str, Any]) -> None:
     from rankitect.training.parallel import join, peers
 
     join()
-    answer = run_job(given["setup"], given["shared"], given["task"])
+    answer = run_job(given["setup"], given["shared"], given["job"])
     if peers().rank == 0:
         ray.get(given["mailbox"].finish.remote(answer))
 
@@ -188,7 +187,7 @@ def _fit(loop: Any, given: Mapping[str, Any], count: int, cpus: float, attempts:
 
 
 # In the study -------------------------------------------------------------------------------------------------------
-def prepare_together(session: StudySession, setup: Setup, count: int, cpus: float, attempts: int) -> None:
+def prepare_together(session: Session, setup: WorkerSetup, count: int, cpus: float, attempts: int) -> None:
     """Have the preparation of the controller done by so many processes. Its state is then in `session.state_dir`, from
     where the controller goes on as after an interruption.
 
@@ -209,6 +208,9 @@ def prepare_together(session: StudySession, setup: Setup, count: int, cpus: floa
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote({name: (folder / name).read_bytes() for name in _written(folder)})
     given = {"setup": setup, "mailbox": mailbox, "trials": session.trials}
     running = ray.remote(num_cpus=0, max_retries=0)(_fit).remote(_prepare, given, count, cpus, attempts)
+    handlers: dict[str, Callable[..., None]] = {
+        "charge": session.charge, "progress": session.progress, "scalar": session.scalar,
+    }  # fmt: skip
     done: list[Any] = []
     while not done:
         done, _ = ray.wait([running], timeout=_MOMENT)
@@ -216,17 +218,17 @@ def prepare_together(session: StudySession, setup: Setup, count: int, cpus: floa
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomic(folder / name, content)
-        for what, arguments in events:
-            getattr(session, what)(*arguments)
+        for name, arguments in events:
+            handlers[name](*arguments)
     if error := ray.get(running):
         raise TrainingError(f"Training in {count} processes side by side failed: {error}")
     session.check()
 
 
 def measure_together(
-    setup: Setup, shared: Mapping[str, bytes], task: JobData, count: int, cpus: float, attempts: int
-) -> JobAnswer:
-    """Measure a task, trained by so many processes; runs as a Ray task of its own.
+    setup: WorkerSetup, shared: Mapping[str, bytes], job: RemoteJob, count: int, cpus: float, attempts: int
+) -> RemoteResult:
+    """Measure a trial whose model is trained by `count` processes; runs as a Ray task of its own.
 
     Raises:
         TrainingError: It failed.
@@ -234,8 +236,8 @@ def measure_together(
     import ray
 
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote({})
-    given = {"setup": setup, "shared": shared, "mailbox": mailbox, "task": task}
+    given = {"setup": setup, "shared": shared, "mailbox": mailbox, "job": job}
     if error := _fit(_measure, given, count, cpus, attempts):
         raise TrainingError(f"Training in {count} processes side by side failed: {error}")
-    answer: JobAnswer = ray.get(mailbox.result.remote())
+    answer: RemoteResult = ray.get(mailbox.result.remote())
     return answer

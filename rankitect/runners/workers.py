@@ -1,4 +1,8 @@
-"""What runs in a process or on a machine that measures trials for a study elsewhere."""
+"""What runs in a worker: a process, of this machine or another, that measures trials for a study elsewhere.
+
+The study sends a `WorkerSetup` once and a `RemoteJob` for every trial, and gets a `RemoteResult` back. All three are
+plain data, because a worker may be on a machine with no disk in common.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rankitect.contracts import TrialContext
+from rankitect.contracts import Job, JobResult, TrialContext
 from rankitect.study.checks import one_line
-from rankitect.study.runner import Done, Job, measure
+from rankitect.study.runner import measure
 
-__all__ = ["TOO_LONG", "JobAnswer", "JobData", "SetUpError", "Setup", "parts_of", "quiet", "run_job"]
+__all__ = ["TOO_LONG", "RemoteJob", "RemoteResult", "SetUpError", "WorkerSetup", "parts_of", "quiet", "run_job"]
 
 TOO_LONG = 77
 """Exit code of a process whose trial took longer than allowed."""
@@ -33,15 +37,16 @@ _BUILT: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What a worker needs to measure anything of a study.
+class WorkerSetup:
+    """What a worker needs to measure any trial of one study.
 
     Attributes:
         data: The resolved configuration as plain data.
-        threads: Of torch.
-        gib: Memory that the process may take; None for any.
+        threads: Threads of torch.
+        gib: Memory that the process may take, in GiB; None for any amount.
         key: Equal for equal setups of one study.
-        seconds: After which a process that still measures a trial ends itself with code `TOO_LONG`; None for no limit.
+        seconds: Time after which a process that still measures a trial ends itself with code `TOO_LONG`; None for no
+            limit.
         run_folder: Where workers can write artifacts themselves; None where they have no disk in common with the study.
     """
 
@@ -54,15 +59,15 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class JobData:
-    """One job as plain data.
+class RemoteJob:
+    """A `Job` as plain data, to be sent to a worker.
 
     Attributes:
-        number: The trial's.
-        architecture: JSON.
+        number: Number of the trial.
+        architecture: The architecture's JSON.
         evaluator: Key of the evaluator.
-        seed: Of the measurement.
-        folder: Its folder, where there is a disk in common.
+        seed: Seed of the measurement.
+        folder: The trial's folder, where there is a disk in common; else None.
     """
 
     number: int
@@ -72,72 +77,79 @@ class JobData:
     folder: str | None
 
     @classmethod
-    def of(cls, job: Job, *, shared_disk: bool) -> JobData:
+    def of(cls, job: Job, *, shared_disk: bool) -> RemoteJob:
         """A job as plain data."""
         folder = str(job.folder) if shared_disk else None
         return cls(job.number, job.architecture.to_json(), job.evaluator, job.seed, folder)
 
 
 @dataclass(frozen=True)
-class JobAnswer:
-    """What a worker gives back: plain data, and the artifacts where there is no disk in common.
+class RemoteResult:
+    """What a worker sends back: a `JobResult`, and the artifacts where there is no disk in common.
 
     Attributes:
-        done: What became of the job.
+        result: What became of the job.
         files: Contents by path relative to the trial's folder.
     """
 
-    done: Done
+    result: JobResult
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def run_job(setup: Setup, shared: Mapping[str, bytes], task: JobData) -> JobAnswer:
-    """Measure one task.
+def run_job(setup: WorkerSetup, shared: Mapping[str, bytes], job: RemoteJob) -> RemoteResult:
+    """Measure one trial in this process.
 
     Args:
-        setup: Of the study.
+        setup: The study's setup.
         shared: What evaluators have learned in the study's own process.
-        task: The task.
+        job: The measurement to make.
+
+    Raises:
+        SetUpError: The parts that measure cannot be made here.
     """
     try:
         parts = parts_of(setup, shared)
     except Exception as error:
         raise SetUpError(one_line(error)) from error
-    architecture = parts.decode(task.architecture)
-    if task.folder is not None and setup.run_folder is not None:
-        return JobAnswer(_measured(parts, task, architecture, Path(setup.run_folder), Path(task.folder), setup.seconds))
+    architecture = parts.decode(job.architecture)
+    if job.folder is not None and setup.run_folder is not None:
+        run, folder = Path(setup.run_folder), Path(job.folder)
+        return RemoteResult(_measured(parts, job, architecture, run, folder, setup.seconds))
     with tempfile.TemporaryDirectory(prefix="rankitect-") as place:
         run = Path(place)
-        folder = run / "trials" / f"{task.number:06d}-{architecture.fingerprint[:8]}"  # as in the study's own folder
+        # Named as in the study's own folder, so that paths in the measurement mean the same there.
+        folder = run / "trials" / f"{job.number:06d}-{architecture.fingerprint[:8]}"
         folder.mkdir(parents=True)
-        done = _measured(parts, task, architecture, run, folder, setup.seconds)
-        if done.disk:  # of this machine, not of the study's run folder: another one may have space
-            cause = f"{socket.gethostname()} cannot write to {place}: {done.cause}"
-            done = replace(done, disk=0, lost=True, cause=cause)
+        result = _measured(parts, job, architecture, run, folder, setup.seconds)
+        if result.disk:  # the disk of this machine and not that of the study's run folder: another one may have space
+            cause = f"{socket.gethostname()} cannot write to {place}: {result.cause}"
+            result = replace(result, disk=0, lost=True, cause=cause)
         files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-    return JobAnswer(done, files)
+    return RemoteResult(result, files)
 
 
-def _measured(parts: Any, task: JobData, architecture: Any, run: Path, folder: Path, seconds: float | None) -> Done:
-    job = Job(task.number, architecture, task.evaluator, task.seed, folder)
+def _measured(
+    parts: Any, job: RemoteJob, architecture: Any, run: Path, folder: Path, seconds: float | None
+) -> JobResult:
+    local = Job(job.number, architecture, job.evaluator, job.seed, folder)
     limit = threading.Timer(seconds, os._exit, [TOO_LONG]) if seconds is not None else None
     if limit is not None:
         limit.daemon = True
         limit.start()
     try:
-        return measure(parts.evaluators[task.evaluator], job, TrialContext(run, folder, task.seed))
+        return measure(parts.evaluators[job.evaluator], local, TrialContext(run, folder, job.seed))
     finally:
         if limit is not None:
             limit.cancel()
 
 
-def parts_of(setup: Setup, shared: Mapping[str, bytes], *, controller: bool = False) -> Any:
+def parts_of(setup: WorkerSetup, shared: Mapping[str, bytes], *, controller: bool = False) -> Any:
     """The parts of a study in this process, built once.
 
     Args:
-        setup: Of the study.
+        setup: The study's setup.
         shared: What evaluators have learned in the study's own process.
-        controller: Whether the controller and all else is wanted, and not only what measures.
+        controller: Whether the controller and all other parts are wanted, and not only what measures.
     """
     key = (setup.key, controller)
     if _BUILT.get("key") == key:
@@ -165,7 +177,8 @@ def _silent(text: str) -> None:
 
 
 def quiet() -> None:
-    """Let Ctrl-C be the study's matter, end with it however it ends, keep what libraries print from its progress."""
+    """Set up a worker process: the study handles Ctrl-C, the worker ends when the study does, and what libraries print
+    does not disturb the study's progress bar."""
     import ctypes
     import signal
 

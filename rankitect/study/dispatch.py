@@ -11,11 +11,10 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rankitect.contracts import StopRequested, Trial
+from rankitect.contracts import Job, JobResult, Runner, StopRequested, Trial
 from rankitect.study.checks import in_words
 from rankitect.study.confirming import CONFIRM
 from rankitect.study.ledger import BASELINES, CONFIRMED, TRIALS
-from rankitect.study.runner import Done, Job, Runner
 
 if TYPE_CHECKING:
     from rankitect.study.folder import RunFolder
@@ -188,7 +187,7 @@ class Dispatch:
         self._queue.appendleft(job.number)
         self._logger.warning("trial %d is measured again (attempt %d): %s", job.number, job.attempt + 1, cause)
 
-    def _record(self, done: Done, free: bool) -> None:
+    def _record(self, done: JobResult, free: bool) -> None:
         trial = self._store.trial(done.number)
         if done.measurement is not None:
             finished = self._store.finish(trial.number, done.measurement, done.spent, stage_of(trial))

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rankitect.contracts import Measurement, Metric, MetricSpec
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rankitect.study.folder import RunFolder
     from rankitect.study.store import Store
 
-__all__ = ["Labels", "Outputs"]
+__all__ = ["Labels", "OutputOptions", "Outputs", "Registry"]
 
 
 @dataclass(frozen=True)
@@ -42,42 +42,63 @@ class Labels:
     reproduce: str
 
 
+@dataclass(frozen=True)
+class Registry:
+    """The registered production models. Both are asked again and again, because they may change while a search runs.
+
+    Attributes:
+        baselines: Gives the models that can be compared with, retired ones included.
+        left_out: Gives the names of those that cannot, and why.
+    """
+
+    baselines: Callable[[], Sequence[Baseline]] = list
+    left_out: Callable[[], Mapping[str, str]] = dict
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What a study writes for people.
+
+    Attributes:
+        labels: Names for the summary.
+        export: Writes more files for each candidate.
+        registry: Registered production models.
+        keep_all: Keep the artifacts of trials that other candidates dominate.
+        tensorboard: Write TensorBoard scalars.
+    """
+
+    labels: Labels
+    export: Exporter | None = None
+    registry: Registry = field(default_factory=Registry)
+    keep_all: bool = False
+    tensorboard: bool = True
+
+
 class Outputs:
     """Writes the files of a run folder from its store. Every call may be repeated.
 
     Args:
         folder: The run folder.
         store: Its store.
-        labels: Names for the summary.
+        options: What is written.
         objectives: What the front is taken over, from the final evaluator.
         final: Key of the final evaluator.
         metrics: What the final evaluator promises; what else it gives is a diagnostic.
-        export: Writes more files for each candidate.
-        keep_all: Keep the artifacts of trials that other candidates dominate.
-        registry: Gives all registered production models.
-        left_out: Gives those that cannot be compared with, and why.
     """
 
     def __init__(
         self,
         folder: RunFolder,
         store: Store,
-        labels: Labels,
+        options: OutputOptions,
         objectives: Sequence[MetricSpec],
         final: str,
-        export: Exporter | None = None,
-        *,
         metrics: Sequence[MetricSpec],
-        keep_all: bool = False,
-        registry: Callable[[], Sequence[Baseline]] = list,
-        left_out: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        self._registry, self._left_out = registry, left_out
-        self.folder, self.store, self.labels, self.final = folder, store, labels, final
+        self.folder, self.store, self.labels, self.final = folder, store, options.labels, final
         self.objectives = list(objectives)
         self._roles = {spec.name: spec.role for spec in metrics}
-        self.export = export
-        self.keep_all = keep_all
+        self._export, self._registry, self._keep_all = options.export, options.registry, options.keep_all
 
     def front(self) -> list[Candidate]:
         """The Pareto front of the candidates measured so far."""
@@ -123,7 +144,7 @@ class Outputs:
                 for rank, (candidate, files) in enumerate(zip(front, artifacts, strict=True), 1)
             ],
             ledger=ledger,
-            left_out={**self._left_out(), **self._failed_baselines()},
+            left_out={**self._registry.left_out(), **self._failed_baselines()},
             versions=versions(),
             reproduce=self.labels.reproduce,
         )
@@ -151,12 +172,13 @@ class Outputs:
 
     def _registered(self, name: str) -> RegisteredSummary | None:
         """What the registry says of a baseline, and after how many trials of the search it came."""
-        found = next((b.registered for b in self._registry() if b.name == name and b.registered is not None), None)
-        if found is None:
+        models = (b.registered for b in self._registry.baselines() if b.name == name)
+        entry = next((registered for registered in models if registered is not None), None)
+        if entry is None:
             return None
         first = min(trial.number for trial in self.store.trials if trial.baseline == name)
         earlier = sum(trial.baseline is None and trial.number < first for trial in self.store.trials)
-        return RegisteredSummary(**found, after_trials=earlier)
+        return RegisteredSummary(**entry, after_trials=earlier)
 
     def _write_examples(self) -> None:
         """examples.json: what the final evaluator saw of each example (`notes["examples"]`), for paired comparisons."""
@@ -207,8 +229,8 @@ class Outputs:
             files = {"architecture": "architecture.json"}
             for artifact, path in (candidate.trial.measurement or _NONE).artifacts.items():
                 files |= self._take(artifact, path, folder)
-            if self.export is not None:
-                files |= self.export(candidate.trial, folder)
+            if self._export is not None:
+                files |= self._export(candidate.trial, folder)
             written.append({artifact: f"candidates/{name}/{path}" for artifact, path in files.items()})
         if place.exists():
             os.replace(place, old)
@@ -234,7 +256,7 @@ class Outputs:
 
         A dominated candidate stays dominated, unless another seed of it is measured, which brings its own artifacts.
         """
-        if self.keep_all:
+        if self._keep_all:
             return
         kept = {candidate.trial.architecture.fingerprint for candidate in front}
         kept |= {trial.architecture.fingerprint for trial in self.store.trials if trial.baseline is not None}

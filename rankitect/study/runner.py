@@ -1,100 +1,29 @@
-"""Where trials are measured: in this process, in a pool of processes (`pool`), or on a Ray cluster (`cluster`)."""
+"""How one trial is measured, and the runner that does so in the study's own process.
+
+Runners that use other processes are in `rankitect.runners`.
+"""
 
 from __future__ import annotations
 
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from rankitect.contracts import Measurement, Spent, StopRequested, TrialContext
+from rankitect.contracts import Job, JobResult, Spent, StopRequested, TrialContext
 from rankitect.study.checks import one_line, problem, seed_everything
 from rankitect.study.files import disk_trouble
 
 if TYPE_CHECKING:
     from rankitect.contracts import Evaluator
 
-__all__ = ["Done", "Inline", "Job", "Runner", "measure"]
+__all__ = ["Inline", "measure"]
 
 
-@dataclass(frozen=True)
-class Job:
-    """One measurement to make.
-
-    Attributes:
-        number: The trial's.
-        architecture: What is measured.
-        evaluator: Key of the evaluator.
-        seed: Of the measurement.
-        folder: For its artifacts, empty.
-        attempt: How often it was started, this time included.
-    """
-
-    number: int
-    architecture: Any
-    evaluator: str
-    seed: int
-    folder: Path
-    attempt: int = 1
-
-
-@dataclass(frozen=True)
-class Done:
-    """What became of a job: a measurement, or the cause why there is none.
-
-    Attributes:
-        number: The trial's.
-        measurement: The result.
-        cause: Why it failed, in one line.
-        trace: The traceback.
-        spent: What it cost, seconds included.
-        lost: The process or machine that measured it ended: it is worth another attempt.
-        disk: `errno` of a disk that could not be written, which is not the candidate's fault; 0 otherwise.
-    """
-
-    number: int
-    measurement: Measurement | None = None
-    cause: str = ""
-    trace: str = ""
-    spent: Spent = field(default_factory=Spent)
-    lost: bool = False
-    disk: int = 0
-
-
-class Runner(Protocol):
-    """Measures jobs, some at a time."""
-
-    workers: int
-
-    def start(self, shared: Mapping[str, bytes]) -> None:
-        """Called when the controller has prepared; `shared` is what evaluators have learned from it by then."""
-        ...
-
-    def submit(self, job: Job) -> None:
-        """Take a job. At most `workers` are given at a time."""
-        ...
-
-    def wait(self) -> list[Done]:
-        """Block until a job has ended, or for a moment; what has ended.
-
-        Raises:
-            StopRequested: The user asked to stop, and what was measured is given up.
-        """
-        ...
-
-    def cancel(self) -> None:
-        """Give up all jobs."""
-        ...
-
-    def close(self) -> None:
-        """End all processes."""
-        ...
-
-
-def measure(evaluator: Evaluator, job: Job, context: TrialContext) -> Done:
+def measure(evaluator: Evaluator, job: Job, context: TrialContext) -> JobResult:
     """Measure one job; the same wherever it runs.
 
     Args:
@@ -118,10 +47,10 @@ def measure(evaluator: Evaluator, job: Job, context: TrialContext) -> Done:
         raise
     except Exception as error:
         disk = disk_trouble(error, context.run_folder)
-        return Done(job.number, None, one_line(error), traceback.format_exc(), spent(context.spent), disk=disk)
+        return JobResult(job.number, None, one_line(error), traceback.format_exc(), spent(context.spent), disk=disk)
     if trouble:
-        return Done(job.number, None, trouble, "", spent(measurement.spent))
-    return Done(job.number, measurement, spent=spent(measurement.spent))
+        return JobResult(job.number, None, trouble, "", spent(measurement.spent))
+    return JobResult(job.number, measurement, spent=spent(measurement.spent))
 
 
 class Inline:
@@ -153,7 +82,7 @@ class Inline:
         """Take a job."""
         self._jobs.append(job)
 
-    def wait(self) -> list[Done]:
+    def wait(self) -> list[JobResult]:
         """Measure the next job."""
         job = self._jobs.pop(0)
         progress = partial(self._progress, job.number)

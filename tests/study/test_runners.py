@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import rankitect
-from rankitect.contracts import Proposal, TrialContext
+from rankitect.contracts import Job, JobResult, Proposal, TrialContext
 from rankitect.errors import ConfigError
-from rankitect.study.runner import Done, Job, measure
+from rankitect.study.plan import Limits
+from rankitect.study.runner import measure
 from rankitect.study.store import Store
-from rankitect.study.study import Limits
 from tests.study.test_study import result, run, stored
 from tests.study.toys import Freely, Point, Quadratic
 
@@ -44,7 +44,7 @@ class Shuffled:
         self.jobs.append(job)
         self.most = max(self.most, len(self.jobs))
 
-    def wait(self) -> list[Done]:
+    def wait(self) -> list[JobResult]:
         job = self.jobs.pop(self.random.randrange(len(self.jobs)))
         return [measure(self.evaluator, job, TrialContext(self.path, job.folder, job.seed))]
 
@@ -81,10 +81,10 @@ def test_the_order_in_which_trials_end_changes_nothing(
 class Losing(Shuffled):
     """Loses the first worker of every third trial."""
 
-    def wait(self) -> list[Done]:
+    def wait(self) -> list[JobResult]:
         job = self.jobs.pop(self.random.randrange(len(self.jobs)))
         if job.number % 3 == 0 and job.attempt == 1:
-            return [Done(job.number, None, "the process that measured it ended", lost=True)]
+            return [JobResult(job.number, None, "the process that measured it ended", lost=True)]
         self.jobs.append(job)
         return super().wait()
 

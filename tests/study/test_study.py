@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -15,29 +16,33 @@ from rankitect.contracts import Baseline, Proposal
 from rankitect.errors import ConfigError, DiskError, RunFolderError
 from rankitect.study.folder import RunFolder
 from rankitect.study.ledger import Budget
-from rankitect.study.outputs import Labels
+from rankitect.study.outputs import Labels, OutputOptions, Registry
+from rankitect.study.plan import Hooks, Limits, Plan, Subject
 from rankitect.study.stopping import StopSignal
 from rankitect.study.store import Store
-from rankitect.study.study import Limits, Outcome, Study
+from rankitect.study.study import Outcome, Study
 from rankitect.study.summary import read_summary
 from tests.study.toys import Climber, Point, Quadratic, RandomPoints
 
 CONFIG = {"space": {"target": "toys.Grid"}, "seed": 0}
+REGISTRY = {"registry": "baselines", "left_out": "left_out"}
 LABELS = Labels("grid", "none", "random", "python -m rankitect.search output_dir=here")
 
 
 def run(path: Path, controller: Any = None, evaluator: Any = None, baselines: Any = (), **options: Any) -> Outcome:
-    options = {"limits": Limits(batch=4), "tensorboard": False} | options
+    """Run a study. Options are fields of Plan, of OutputOptions, of Registry or of Hooks, or the runner."""
+
+    def fields(kind: type, **defaults: Any) -> dict[str, Any]:
+        return defaults | {f.name: options.pop(f.name) for f in dataclasses.fields(kind) if f.name in options}
+
+    plan = Plan(**fields(Plan, objectives=["loss", "cost"], limits=Limits(batch=4)))
+    registry = Registry(**{new: options.pop(old) for old, new in REGISTRY.items() if old in options})
+    outputs = OutputOptions(**fields(OutputOptions, labels=LABELS, registry=registry, tensorboard=False))
+    hooks, runner = Hooks(**fields(Hooks)), options.pop("runner", None)
+    assert not options
     with RunFolder(path, CONFIG) as folder:
-        study = Study(
-            folder,
-            evaluators={"final": evaluator or Quadratic()},
-            objectives=["loss", "cost"],
-            labels=LABELS,
-            decode=Point.from_json,
-            **options,
-        )
-        return study.run(controller or RandomPoints(), baselines)
+        subject = Subject({"final": evaluator or Quadratic()}, Point.from_json)
+        return Study(folder, subject, plan, outputs, hooks, runner).run(controller or RandomPoints(), baselines)
 
 
 def stored(path: Path) -> list[Any]:
@@ -317,7 +322,7 @@ def test_an_objective_that_is_not_measured_is_refused(tmp_path: Path) -> None:
         RunFolder(tmp_path / "run", CONFIG) as folder,
         pytest.raises(ConfigError, match=r"does not measure\. It measures: loss, cost"),
     ):
-        Study(folder, evaluators={"final": Quadratic()}, objectives=["speed"], labels=LABELS, decode=Point.from_json)
+        Study(folder, Subject({"final": Quadratic()}, Point.from_json), Plan(["speed"]), OutputOptions(LABELS))
 
 
 def test_a_study_of_format_1_is_read_and_goes_on(tmp_path: Path) -> None:

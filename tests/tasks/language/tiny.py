@@ -14,9 +14,10 @@ from rankitect.config.parts import Parts, build
 from rankitect.contracts import Measurement, Metric, MetricSpec, Spent, TrialContext
 from rankitect.study.folder import RunFolder
 from rankitect.study.ledger import Budget
-from rankitect.study.outputs import Labels
+from rankitect.study.outputs import Labels, OutputOptions
+from rankitect.study.plan import Hooks, Plan, Subject
 from rankitect.study.store import Store
-from rankitect.study.study import Limits, Outcome, Study
+from rankitect.study.study import Outcome, Study
 from rankitect.tasks.costs import cost_metrics, cost_specs
 
 
@@ -67,21 +68,12 @@ def study(
     """Run the parts' controller in a run folder; a second call with fresh parts resumes."""
     assert parts.controller is not None
     with RunFolder(path, {"seed": parts.config.seed}) as folder:
-        made = Study(
-            folder,
-            evaluators=evaluators or {key: Quick(parts) for key in parts.evaluators},
-            objectives=["perplexity", "block_flops"],
-            labels=Labels("mobile_llm", "language", "any", "python -m rankitect.search"),
-            decode=parts.decode,
-            seed=parts.config.seed,
-            budget=Budget(trials=trials),
-            limits=Limits(),
-            space=parts.space,
-            task=parts.task,
-            stop=stop,
-            tensorboard=False,
-        )
-        return made.run(parts.controller)
+        measuring = evaluators or {key: Quick(parts) for key in parts.evaluators}
+        subject = Subject(measuring, parts.decode, parts.space, parts.task)
+        plan = Plan(["perplexity", "block_flops"], seed=parts.config.seed, budget=Budget(trials=trials))
+        labels = Labels("mobile_llm", "language", "any", "python -m rankitect.search")
+        study = Study(folder, subject, plan, OutputOptions(labels, tensorboard=False), Hooks(stop))
+        return study.run(parts.controller)
 
 
 def proposed(path: Path, parts: Parts) -> list[tuple[str, Any, dict[str, Any], str]]:

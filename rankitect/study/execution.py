@@ -1,0 +1,181 @@
+"""One session of a study: from opening its store to the summary, in the order in which things happen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rankitect.contracts import (
+    Baseline,
+    Controller,
+    ExpectsTrials,
+    MetricSpec,
+    PreparesElsewhere,
+    Proposal,
+    Runner,
+    Spent,
+    StopRequested,
+    Trial,
+    offers,
+)
+from rankitect.study.confirming import CONFIRM, wanted
+from rankitect.study.dispatch import Dispatch, stage_of
+from rankitect.study.ledger import Ledger
+from rankitect.study.loop import AskTellLoop
+from rankitect.study.monitor import Monitor
+from rankitect.study.outputs import Outputs
+from rankitect.study.runner import Inline
+from rankitect.study.session import Scalars, StudySession
+
+if TYPE_CHECKING:
+    from rankitect.study.folder import RunFolder
+    from rankitect.study.outputs import OutputOptions
+    from rankitect.study.plan import Hooks, Plan, Subject
+    from rankitect.study.store import Store
+    from rankitect.study.summary import Summary
+
+__all__ = ["Execution"]
+
+
+class Execution:
+    """A study that is under way in this process.
+
+    Args:
+        folder: The locked run folder.
+        store: The open store.
+        subject: What is searched, and what measures it.
+        plan: What the study does.
+        objectives: The plan's objectives as metrics of the final evaluator.
+        options: What is written for people.
+        hooks: How the user is told and can stop.
+        runner: Carries out measurements; None measures in this process.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        store: Store,
+        subject: Subject,
+        plan: Plan,
+        objectives: Sequence[MetricSpec],
+        options: OutputOptions,
+        hooks: Hooks,
+        runner: Runner | None,
+    ) -> None:
+        self._folder, self._store, self._subject, self._plan = folder, store, subject, plan
+        self._objectives, self._registry, self._hooks = objectives, options.registry, hooks
+        self._scalars = Scalars(folder.path / "tensorboard" if options.tensorboard else None)
+        self._ledger = Ledger(store, plan.budget)
+        metrics = subject.evaluators[plan.final].metrics
+        outputs = Outputs(folder, store, options, objectives, plan.final, metrics=metrics)
+        self._monitor = Monitor(plan, store, self._ledger, outputs, hooks.progress, self._scalars)
+        self._runner = runner or Inline(subject.evaluators, folder.path, hooks.stop, self._monitor.trial_goes_on)
+        self._dispatch = Dispatch(
+            store, folder, self._runner, attempts=plan.limits.attempts, failures=plan.limits.failures,
+            over=self._ledger.over, stop=hooks.stop, shown=self._monitor.trial_ended,
+        )  # fmt: skip
+        self._logger = logging.getLogger("rankitect")
+
+    def run(self, controller: Controller, baselines: Sequence[Baseline]) -> tuple[str, Summary]:
+        """Measure the baselines, search, confirm; returns how it ended and what summary.json holds."""
+        self._hooks.progress.start()
+        try:
+            self._recover_killed()
+            ended = self._until_stopped(controller, baselines)
+            self._ledger.save()
+            self._logger.info("ended: %s", ended)
+            return ended, self._monitor.write(ended, with_candidates=ended != "interrupted")
+        finally:
+            self._hooks.progress.stop()
+            self._scalars.close()
+
+    def _until_stopped(self, controller: Controller, baselines: Sequence[Baseline]) -> str:
+        try:
+            self._measure_baselines([*baselines, *self._registered()])
+            ended = self._search(controller)
+            if ended != "failures":
+                self._confirm()
+            return ended
+        except StopRequested:
+            return "interrupted"
+        finally:
+            self._dispatch.abandon()
+
+    def _recover_killed(self) -> None:
+        """Trials that were running when their process ended are tried again, but not forever."""
+        for trial in self._store.trials:
+            if trial.state != "RUNNING":
+                continue
+            if trial.attempts >= self._plan.limits.attempts:
+                cause = f"the process ended {trial.attempts} times while it measured this (out of memory?)"
+                self._store.fail(trial.number, cause, "", Spent(), stage_of(trial))
+            else:
+                self._store.wait(trial.number, count_attempt=True)
+                self._logger.info("trial %d was killed while it ran; it is measured again", trial.number)
+
+    def _registered(self) -> list[Baseline]:
+        """Production models that are to be measured: those that are registered at this moment."""
+        return [b for b in self._registry.baselines() if b.registered is None or b.registered.get("live")]
+
+    def _measure_baselines(self, baselines: Sequence[Baseline]) -> None:
+        known = {(trial.baseline, trial.architecture.fingerprint) for trial in self._store.baselines}
+        new = [b for b in baselines if (b.name, b.architecture.fingerprint) not in known]
+        if not new and all(trial.finished for trial in self._store.baselines):
+            return
+        if new:
+            self._logger.info("baselines to measure: %s", ", ".join(b.name for b in new))
+            proposals = [Proposal(baseline.architecture, self._plan.final) for baseline in new]
+            self._store.add_batch(0, len(new), proposals, self._plan.seed, [baseline.name for baseline in new])
+        self._measure(self._store.baselines)
+        # Failures and duplicates in a row say something about the controller; baselines are not its proposals.
+        self._dispatch.failed = self._dispatch.duplicates = 0
+
+    def _measure(self, trials: Sequence[Trial]) -> None:
+        """Measure trials outside the budget."""
+        self._dispatch.add(trials)
+        self._dispatch.until(trials, free=True)
+
+    def _search(self, controller: Controller) -> str:
+        self._prepare(controller)
+        if self._monitor.expected is None and offers(controller, ExpectsTrials):
+            self._monitor.expected = controller.expected_trials
+        task = self._subject.task
+        self._runner.start(task.shared() if hasattr(task, "shared") else {})
+        return AskTellLoop(
+            controller, self._plan, self._subject.evaluators, self._store, self._ledger, self._dispatch,
+            stop=self._hooks.stop, before_ask=self._measure_newly_registered,
+        ).run()  # fmt: skip
+
+    def _measure_newly_registered(self) -> None:
+        """The registry of production models may change while a search runs."""
+        self._measure_baselines(self._registered())
+
+    def _prepare(self, controller: Controller) -> None:
+        session = StudySession(
+            space=self._subject.space, task=self._subject.task, seed=self._plan.seed, state_dir=self._folder.state_dir,
+            logger=self._logger, store=self._store, ledger=self._ledger, stop=self._hooks.stop,
+            progress=self._hooks.progress, scalars=self._scalars,
+        )  # fmt: skip
+        if (upfront := getattr(self._subject.task, "upfront", None)) is not None:
+            session.charge("task", upfront)
+        try:
+            if offers(self._runner, PreparesElsewhere):
+                self._runner.prepare(session, controller)
+            controller.prepare(session)
+        finally:
+            session.prepared()
+
+    def _confirm(self) -> None:
+        """Measure the front and the baselines with more seeds. Like the baselines, this is outside the budget."""
+        plan = self._plan
+        while True:
+            self._measure([trial for trial in self._store.trials if trial.batch == CONFIRM])
+            # A mean over seeds may put others on the front, which are then wanted as well.
+            again = wanted(self._store.trials, plan.final, self._objectives, plan.confirmation, plan.seed)
+            if not again:
+                return
+            for name in dict.fromkeys(name for _, name in again):
+                proposals = [proposal for proposal, baseline in again if baseline == name]
+                names = [name] * len(proposals) if name is not None else None
+                self._store.add_batch(CONFIRM, len(proposals), proposals, plan.seed, names)
