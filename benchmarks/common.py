@@ -22,7 +22,7 @@ if str(ROOT) not in sys.path:  # for the hand-written Llama in tests/models/refe
     sys.path.insert(0, str(ROOT))
 
 if TYPE_CHECKING:
-    from rankitect.models.checkpoints import LlamaCheckpoint, LlamaConfig
+    from rankitect.models.checkpoints import DecoderCheckpoint, DecoderConfig
 
 __all__ = [
     "Results",
@@ -176,18 +176,18 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]], *
     sys.stdout.flush()
 
 
-def smollm2(quick: bool) -> LlamaConfig:
+def smollm2(quick: bool) -> DecoderConfig:
     """The sizes of SmolLM2-135M; tiny ones where only the script is to be tried."""
-    from rankitect.models.checkpoints import LlamaConfig
+    from rankitect.models.checkpoints import DecoderConfig
 
     if quick:
-        return LlamaConfig(vocab=512, d_model=48, n_layers=3, n_heads=6, n_kv_heads=3, head_dim=8, ffn=256)
-    return LlamaConfig(
+        return DecoderConfig(vocab=512, d_model=48, n_layers=3, n_heads=6, n_kv_heads=3, head_dim=8, ffn=256)
+    return DecoderConfig(
         vocab=49152, d_model=576, n_layers=30, n_heads=9, n_kv_heads=3, head_dim=64, ffn=1536, rope_base=100_000.0
     )
 
 
-def random_backbone(quick: bool) -> LlamaCheckpoint:
+def random_backbone(quick: bool) -> DecoderCheckpoint:
     """A model of these sizes with random weights: times do not depend on them."""
     from rankitect.models.checkpoints import random_checkpoint
 

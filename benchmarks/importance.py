@@ -17,9 +17,10 @@ from common import arguments, random_backbone, table
 from rankitect.graph import Architecture, SearchSpace
 from rankitect.metrics.language import LanguageTask
 from rankitect.metrics.losses import cross_entropy
-from rankitect.models.backbone import Backbone, Orders, largest, llama_tensors, rank
-from rankitect.models.checkpoints import LlamaCheckpoint, load_checkpoint
+from rankitect.models.backbone import Backbone, largest, rank
+from rankitect.models.checkpoints import load_checkpoint
 from rankitect.models.importance import CRITERIA, Statistics, gather
+from rankitect.models.pretrained import Orders, space_tensors
 from rankitect.models.supernet import Standalone, Supernet
 from rankitect.search_spaces.mobile_llm import from_backbone
 from rankitect.training.distill import Distillation, HealConfig, heal
@@ -32,13 +33,13 @@ class Bench:
 
     def __init__(self, options: Any) -> None:
         self.options = options
-        self.checkpoint: LlamaCheckpoint = random_backbone(True) if options.quick else load_checkpoint(options.backbone)
+        self.checkpoint = random_backbone(True) if options.quick else load_checkpoint(options.backbone)
         c = self.checkpoint.config
         self.context = 32 if options.quick else 256
         self.task = LanguageTask.open(self.checkpoint.tokenizer, context=self.context)
         self.narrow = c.d_model * 8 // 9 // 16 * 16
         self.space: SearchSpace = from_backbone(c, context=self.context, widths=(self.narrow,))
-        self.plain = Supernet(self.space, tensors=llama_tensors(self.checkpoint))
+        self.plain = Supernet(self.space, tensors=space_tensors(self.checkpoint))
         batches = 2 if options.quick else options.calibration // (4 * self.context)
         self.statistics: Statistics = gather(
             self.plain, largest(self.space), self.task.batches("train", batch=4, steps=batches), cross_entropy

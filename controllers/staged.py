@@ -20,8 +20,9 @@ from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError
 from rankitect.methods.bounded_space import BoundedSpace, within
 from rankitect.methods.objectives import hypervolume_subset
+from rankitect.models.families import axes
 from rankitect.space.names import nearest
-from rankitect.space.repeats import longest_row, running
+from rankitect.space.repeats import longest_row
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
@@ -169,4 +170,4 @@ class Staged(Bayesian):
 
 def skips_in_a_row(architecture: Architecture) -> int:
     """The most layers without attention that follow each other, among the layers that run."""
-    return longest_row(own.get("attn") == "skip" for own in running(architecture.choices).values())
+    return longest_row(axes.skips(architecture.choices))

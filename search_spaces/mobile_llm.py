@@ -8,24 +8,51 @@ MobileLLM (arXiv 2402.14905); the patterns full / sliding window / skip are Mobi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.errors import SpaceError
-from rankitect.graph import Architecture, B, Graph, SearchSpace, T, Wire, Zero
+from rankitect.graph import Architecture, B, Block, Graph, SearchSpace, T, Wire, Zero
+from rankitect.models.families import DecoderConfig, axes
+from rankitect.space.choices import ChoiceValue
+from rankitect.space.repeats import LAYERS
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
-    from rankitect.models.checkpoints import LlamaConfig
 
-__all__ = ["POINTS", "MobileLLM", "from_backbone", "mobile_llm", "point"]
+__all__ = ["POINTS", "MobileLLM", "Point", "from_backbone", "mobile_llm", "point"]
+
+PATTERNS: tuple[axes.AttentionPattern, ...] = (axes.FULL, axes.WINDOW, axes.SKIP)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A published model whose layers are all alike.
+
+    Attributes:
+        layers: How many layers have weights of their own.
+        width: Residual width.
+        kv_heads: Key/value heads of a layer.
+        group: Query heads of each key/value head.
+        ffn: Feed-forward width.
+        runs: How often each layer runs in a row.
+    """
+
+    layers: int
+    width: int
+    kv_heads: int
+    group: int
+    ffn: int
+    runs: int = axes.ONCE
+
 
 POINTS = {
-    "mobilellm-125m": {"layers": 30, "width": 576, "kv": 3, "group": 3, "ffn": 1536, "runs": 1},
-    "mobilellm-125m-ls": {"layers": 30, "width": 576, "kv": 3, "group": 3, "ffn": 1536, "runs": 2},
-    "mobilellm-350m": {"layers": 32, "width": 960, "kv": 5, "group": 3, "ffn": 2560, "runs": 1},
-    "mobilellm-350m-ls": {"layers": 32, "width": 960, "kv": 5, "group": 3, "ffn": 2560, "runs": 2},
+    "mobilellm-125m": Point(30, 576, 3, 3, 1536),
+    "mobilellm-125m-ls": Point(30, 576, 3, 3, 1536, axes.TWICE),
+    "mobilellm-350m": Point(32, 960, 5, 3, 2560),
+    "mobilellm-350m-ls": Point(32, 960, 5, 3, 2560, axes.TWICE),
 }
 """The published models (arXiv 2402.14905, table of architectures), heads of 64 and a vocabulary of 32,000."""
 
@@ -37,8 +64,8 @@ def mobile_llm(
     kv_heads: Sequence[int] = (2, 3, 4, 5),
     group: Sequence[int] = (1, 2, 3),
     ffn: Sequence[int] = (1024, 1536, 2048, 2560),
-    patterns: Sequence[str] = ("full", "swa", "skip"),
-    runs: Sequence[int] = (1, 0, 2),
+    patterns: Sequence[str] = PATTERNS,
+    runs: Sequence[int] = (axes.ONCE, axes.DROPPED, axes.TWICE),
     head: int = 64,
     window: int = 128,
     context: int = 256,
@@ -66,31 +93,35 @@ def mobile_llm(
 
     g = Graph("mobile_llm")
     ids = g.input("ids", B, T, dtype="int")
-    width = g.choice("width", widths)
+    width = g.choice(axes.CHANNELS, widths)
     rope = Rope(head // 2, rope_base)(ids, name="rope")
-    attention = {"full": None, "swa": window, "skip": 0}
 
     def layer(i: int, x: Wire) -> Wire:
-        k, q, f = g.choice("kv_heads", kv_heads), g.choice("group", group), g.choice("ffn", ffn)
-        kinds = {p: Zero() if p == "skip" else GQA(k, q, head, attention[p]) for p in patterns}
-        x = x + g.oneof("attn", kinds, Norm(norm_eps)(x, name="norm1"), rope, share=True)
+        k, q, f = g.choice(axes.KV_HEADS, kv_heads), g.choice(axes.QUERY_HEADS, group), g.choice(axes.FFN, ffn)
+        known: dict[str, Block] = {
+            axes.FULL: GQA(k, q, head),
+            axes.WINDOW: GQA(k, q, head, window),
+            axes.SKIP: Zero(),
+        }
+        kinds = {p: known[p] for p in patterns}
+        x = x + g.oneof(axes.PATTERN, kinds, Norm(norm_eps)(x, name="norm1"), rope, share=True)
         return x + SwiGLU(f)(Norm(norm_eps)(x, name="norm2"), name="mlp")
 
-    x = g.repeat("layers", layers, layer, Embed(vocab, width)(ids, name="embed"), runs=runs)
+    x = g.repeat(LAYERS, layers, layer, Embed(vocab, width)(ids, name="embed"), runs=runs)
     g.out = TiedHead(vocab)(Norm(norm_eps)(x, name="norm"), name="head", weights="embed")
     return SearchSpace(g, version="1", defaults={"T": context})
 
 
 def from_backbone(
-    config: LlamaConfig,
+    config: DecoderConfig,
     context: int = 256,
     widths: Sequence[int] = (),
     ffn_step: int = 128,
-    patterns: Sequence[str] = ("full", "swa", "skip"),
+    patterns: Sequence[str] = PATTERNS,
     window: int = 128,
     sharing: bool = False,
 ) -> SearchSpace:
-    """The space of a pretrained Llama's pruned versions; its largest architecture is the backbone itself.
+    """The space of a pretrained model's pruned versions; its largest architecture is the backbone itself.
 
     Args:
         config: The backbone's sizes.
@@ -116,7 +147,7 @@ def from_backbone(
         group=range(config.n_heads // config.n_kv_heads, 0, -1),
         ffn=ffn,
         patterns=patterns,
-        runs=(1, 0, 2) if sharing else (1, 0),
+        runs=(axes.ONCE, axes.DROPPED, axes.TWICE) if sharing else (axes.ONCE, axes.DROPPED),
         head=config.head_dim,
         window=window,
         context=context,
@@ -134,13 +165,20 @@ def point(space: SearchSpace, name: str) -> Architecture:
     if name not in POINTS:
         raise SpaceError(f"unknown model {name!r}; known: {', '.join(POINTS)}")
     wanted = POINTS[name]
-    values: dict[str, Any] = {"width": wanted["width"]}
-    for path in space.choices:
-        if path.startswith("layers."):
-            _, index, kind = path.split(".")
-            inside = int(index) < wanted["layers"]
-            named = {"kv_heads": wanted["kv"], "group": wanted["group"], "ffn": wanted["ffn"], "attn": "full"}
-            values[path] = (wanted["runs"] if inside else 0) if kind == "runs" else named[kind]
+    of_layer = {
+        axes.KV_HEADS: wanted.kv_heads,
+        axes.QUERY_HEADS: wanted.group,
+        axes.FFN: wanted.ffn,
+        axes.PATTERN: axes.FULL,
+        axes.RUNS: wanted.runs,
+    }
+    values: dict[str, ChoiceValue] = {axes.CHANNELS: wanted.width}
+    for axis, value in of_layer.items():
+        for path in axes.paths(space.choices, axis):
+            values[path] = value
+    for path in axes.paths(space.choices, axes.RUNS):
+        if (axes.number_of(path) or 0) >= wanted.layers:
+            values[path] = axes.DROPPED
     return space.architecture(values)
 
 
@@ -154,8 +192,8 @@ class MobileLLM:
 
         widths: list[int] = Field(default=[], description="residual widths beside the backbone's own")
         ffn_step: int = Field(128, ge=1, description="feed-forward widths are multiples of this")
-        patterns: list[Literal["full", "swa", "skip"]] = Field(
-            default=["full", "swa", "skip"], min_length=1, description="attention patterns of a layer"
+        patterns: list[axes.AttentionPattern] = Field(
+            default=list(PATTERNS), min_length=1, description="attention patterns of a layer"
         )
         window: int = Field(128, ge=2, description="tokens that a sliding window sees")
         sharing: bool = Field(False, description="whether a layer may run twice with one set of weights")

@@ -21,7 +21,7 @@ from rankitect.deploy.parts import Part, Workload, parts_of
 from rankitect.errors import DeployError
 from rankitect.models.plan import make_plan
 from rankitect.space.expr import as_expr
-from rankitect.space.repeats import running
+from rankitect.space.repeats import LAYERS, repeats, running
 from rankitect.space.tables import Table, Tables, joint_grid
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Latency", "Layer", "PartTimer", "Predicted", "layers_of"]
 
-SCOPE = "layers"
 LAW = ("flops", "weight_bytes", "cache_bytes", "activation_bytes")
 """Readings of the graph in which the prior is linear; it has a constant besides."""
 ENUMERATED = 200
@@ -85,13 +84,13 @@ class Predicted:
 def layers_of(architecture: Architecture) -> dict[int, Layer]:
     """The layers of an architecture by number; those that do not run are not among them."""
     shared = _shared(architecture)
-    layers = running(architecture.choices, SCOPE)
+    layers = running(architecture.choices)
     return {i: Layer(tuple(sorted({**shared, **own}.items()))) for i, own in layers.items()}
 
 
 def _shared(architecture: Architecture) -> dict[str, Any]:
     """The choices of the whole model."""
-    return {p: v for p, v in architecture.choices.items() if not p.startswith(f"{SCOPE}.")}
+    return {p: v for p, v in architecture.choices.items() if not p.startswith(f"{LAYERS}.")}
 
 
 @dataclass
@@ -146,7 +145,7 @@ class Latency:
                 found.setdefault(layer, (architecture, i))
         if not found:
             raise DeployError(
-                f"space {self.space.name!r} has no repeated scope {SCOPE!r}: its latency is not composed."
+                f"space {self.space.name!r} has no repeated scope {LAYERS!r}: its latency is not composed."
             )
         return dict(sorted(found.items(), key=lambda item: repr(item[0].choices)))
 
@@ -287,13 +286,13 @@ class Latency:
             name: The workload.
         """
         choices = self.space.choices
-        shared = tuple(p for p in choices if not p.startswith(f"{SCOPE}."))
-        numbers = dict.fromkeys(int(p.split(".")[1]) for p in choices if p.startswith(f"{SCOPE}."))
+        shared = tuple(p for p in choices if not p.startswith(f"{LAYERS}."))
+        numbers = repeats(choices)
         grids: dict[Any, NDArray[np.float64]] = {}
         tables = []
         for i in numbers:
-            paths = (*shared, *(p for p in choices if p.startswith(f"{SCOPE}.{i}.")))
-            alike = tuple((p.replace(f"{SCOPE}.{i}.", ""), repr(choices[p].values)) for p in paths)
+            paths = (*shared, *(p for p in choices if p.startswith(f"{LAYERS}.{i}.")))
+            alike = tuple((p.replace(f"{LAYERS}.{i}.", ""), repr(choices[p].values)) for p in paths)
             if alike not in grids:
                 grids[alike] = self._grid(name, i, paths)
             tables.append(Table(paths, grids[alike]))
@@ -322,12 +321,12 @@ class Latency:
 
     def _part(self, layer: Layer, workload: Workload) -> Part:
         architecture, i = self.layers[layer]
-        return next(p for p in parts_of(make_plan(self.space, architecture), workload) if p.name == f"{SCOPE}.{i}")
+        return next(p for p in parts_of(make_plan(self.space, architecture), workload) if p.name == f"{LAYERS}.{i}")
 
     def _readings(self, places: Sequence[tuple[Architecture, int]], workload: Workload) -> NDArray[np.float64]:
         """The readings of `LAW` and a constant, [layers, 5]."""
         symbols = {"B": 1, "T": workload.called, "P": workload.tokens - workload.called}
-        rows = [[self.space.cost(a, kind, f"{SCOPE}.{i}", **symbols) for kind in LAW] for a, i in places]
+        rows = [[self.space.cost(a, kind, f"{LAYERS}.{i}", **symbols) for kind in LAW] for a, i in places]
         return np.concatenate([np.asarray(rows, dtype=np.float64), np.ones((len(rows), 1))], axis=1)
 
     def _features(

@@ -17,6 +17,7 @@ from rankitect.graph.types import TensorType
 from rankitect.space.choices import Choice
 from rankitect.space.declaring import Choices, Rule
 from rankitect.space.expr import Expr, ExprLike, as_expr
+from rankitect.space.repeats import RUNS
 
 __all__ = ["Edge", "Graph", "Node", "Rule", "Wire"]
 
@@ -147,7 +148,7 @@ class Graph(Builder):
 
     def _repeated(self, layer: Callable[[Wire], Wire], x: Wire, runs: Sequence[int], kept: Expr) -> Wire:
         """One layer of a stack, as often as chosen, or what came in where it is not `kept` or runs no time."""
-        often = self.choice("runs", list(runs)) if len(runs) > 1 else None
+        often = self.choice(RUNS, list(runs)) if len(runs) > 1 else None
         outs, gates, y = {}, {}, x
         for k in range(1, max(runs) + 1):
             if k == 1:

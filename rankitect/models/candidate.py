@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from rankitect.data.tokenizer import Tokenizer, load_tokenizer
 from rankitect.errors import AssetError, SpaceError
 from rankitect.graph import Architecture, SearchSpace
 from rankitect.graph.cost import COSTS
-from rankitect.models.checkpoints import LlamaConfig, save_huggingface
+from rankitect.models.checkpoints import DecoderConfig, save_huggingface
+from rankitect.models.families import family_of
 from rankitect.models.huggingface_layout import huggingface_layout
 from rankitect.models.plan import make_plan
 from rankitect.models.supernet import Standalone
@@ -49,7 +50,7 @@ class Candidate:
         architecture: The closed choices.
         model: Token ids [B, T] int64 to logits [B, T, V].
         tokenizer: Of the backbone.
-        config: The backbone's numbers.
+        config: The backbone's sizes.
         card: The content of candidate.json: sizes, costs, provenance.
     """
 
@@ -57,7 +58,7 @@ class Candidate:
     architecture: Architecture
     model: Standalone
     tokenizer: Tokenizer
-    config: LlamaConfig
+    config: DecoderConfig
     card: Mapping[str, Any]
 
 
@@ -68,7 +69,7 @@ def save_candidate(
     model: Standalone,
     tokenizer: Tokenizer,
     *,
-    config: LlamaConfig,
+    config: DecoderConfig,
     notes: Mapping[str, Any] | None = None,
     huggingface: bool = True,
 ) -> dict[str, str]:
@@ -80,7 +81,7 @@ def save_candidate(
         architecture: The closed choices.
         model: Made from both (`Supernet.extract`, `build`), trained or not.
         tokenizer: Of the backbone.
-        config: The backbone's numbers (of them, what a choice decides is replaced by what the architecture says).
+        config: The backbone's sizes; those that a choice decides are replaced by what the architecture says.
         notes: Plain data on where the weights come from (backbone, healing, seed, run); kept in the card.
         huggingface: Also write ``hf/``, where the architecture allows it.
 
@@ -160,14 +161,15 @@ def load_candidate(
         raise AssetError(f"{folder / _FILES['weights']} does not fit architecture.json: {wrong}")
     by_key = {key: tensors[".".join(key)] for key in plan.shapes()}
     try:
-        config = LlamaConfig(**card["config"])
-    except TypeError as error:
-        raise AssetError(f"{folder / CARD}: config is not that of a Llama ({error}).") from error
+        config = DecoderConfig.from_json(card["config"])
+        family_of(config)
+    except AssetError as error:
+        raise AssetError(f"{folder / CARD}: config: {error}") from error
     return Candidate(space, architecture, Standalone(plan, by_key), load_tokenizer(folder), config, card)
 
 
 def _card(
-    space: SearchSpace, architecture: Architecture, config: LlamaConfig, notes: Mapping[str, Any]
+    space: SearchSpace, architecture: Architecture, config: DecoderConfig, notes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The model card: what the model is, what it costs, where it comes from."""
     from rankitect import __version__
@@ -184,7 +186,7 @@ def _card(
         "kind": "rankitect candidate",
         "fingerprint": architecture.fingerprint,
         "space": {"name": space.name, "version": space.version},
-        "config": asdict(config),
+        "config": config.to_json(),
         "costs": costs,
         "costs_at": {**space.defaults, "flops_decode": f"one token after {context}"},
         "notes": plain,

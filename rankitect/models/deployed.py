@@ -15,6 +15,7 @@ from torch import nn
 
 from rankitect.errors import SpaceError
 from rankitect.models.plan import Plan, SlicedParams, Step, WeightTree, find_owner, run_plan, take
+from rankitect.space.repeats import LAYERS
 
 __all__ = ["Cache", "DeployedCall", "Segment", "segments"]
 
@@ -236,7 +237,7 @@ class Segment:
     plan: Plan
 
 
-def segments(plan: Plan, scope: str = "layers") -> list[Segment]:
+def segments(plan: Plan, scope: str = LAYERS) -> list[Segment]:
     """A model cut at its repeated scope.
 
     A layer without weights (one that is left out) is no segment. Weightless steps that read the model's inputs alone

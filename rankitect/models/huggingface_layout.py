@@ -1,7 +1,7 @@
 """Which architectures are a model class of `transformers`, and under which configuration and tensor names.
 
-Its Llama and Mistral compute the same, save that Mistral can have a sliding window and a width that is no multiple of
-its heads. Both have layers that are all alike, which is the one real limit.
+The layers of its decoders are all alike, which is the one real limit. Which class a model is written as follows from
+the family of its backbone (`Family.overrides`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from rankitect.blocks import GQA, Embed, SwiGLU, TiedHead
+from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, SearchSpace
-from rankitect.models.backbone import huggingface_tensors
-from rankitect.models.checkpoints import LlamaConfig
+from rankitect.models.families import DecoderConfig, axes, family_of
 from rankitect.models.plan import Step, make_plan
+from rankitect.models.pretrained import file_tensors
 from rankitect.models.supernet import Standalone
 
 __all__ = ["HuggingFaceLayout", "huggingface_layout"]
@@ -27,20 +28,26 @@ class HuggingFaceLayout:
     """How an architecture is written for `transformers`, or why it cannot be.
 
     Attributes:
-        config: The model's numbers; None where there is no such model.
+        config: The model's sizes; None where there is no such model.
         layers: Scope of each layer, in the order in which they run; one that runs twice is there twice.
-        overrides: Keys of config.json that make it another class than Llama.
+        overrides: Keys of config.json that make it another class than its family's.
         reason: Why there is no such model; None where there is one.
     """
 
-    config: LlamaConfig | None
+    config: DecoderConfig | None
     layers: tuple[str, ...] = ()
     overrides: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None
 
     def tensors(self, model: Standalone) -> dict[str, torch.Tensor]:
-        """The model's weights under Hugging Face's names, copied."""
-        return huggingface_tensors(model, list(self.layers))
+        """The model's weights under Hugging Face's names, copied.
+
+        Raises:
+            SpaceError: There is no such model of `transformers`.
+        """
+        if self.config is None:
+            raise SpaceError(f"this architecture is no model class of transformers: {self.reason}")
+        return file_tensors(model, self.config, self.layers)
 
 
 @dataclass(frozen=True)
@@ -54,38 +61,40 @@ class _Layer:
 
 
 def _layers(steps: tuple[Step, ...]) -> list[_Layer]:
-    found: list[_Layer] = []
-    attention: Step | None = None
+    layers: list[_Layer] = []
+    heads: tuple[int, int, int] | None = None
+    window: int | None = None
     for step in steps:
         if isinstance(step.block, GQA):
-            attention = step
-        elif isinstance(step.block, SwiGLU):
+            kv, group, head, _ = step.shapes["q"]
+            heads, window = (kv, group, head), step.block.window
+        elif isinstance(step.block, SwiGLU):  # the last block of a layer, with or without attention before it
+            number = axes.number_of(step.weights)
+            assert number is not None, "huggingface_layout has checked that every feed-forward is in a layer"
+            layers.append(_Layer(axes.layer(number), heads, window, step.shapes["gate"][0]))
             heads = window = None
-            if attention is not None:
-                kv, group, head, _ = attention.shapes["q"]
-                heads, window = (kv, group, head), getattr(attention.block, "window", None)
-            scope = ".".join(step.weights.split(".")[:2])
-            found.append(_Layer(scope, heads, window, step.shapes["gate"][0]))
-            attention = None
-    return found
+    return layers
 
 
-def huggingface_layout(space: SearchSpace, architecture: Architecture, config: LlamaConfig) -> HuggingFaceLayout:
+def huggingface_layout(space: SearchSpace, architecture: Architecture, config: DecoderConfig) -> HuggingFaceLayout:
     """Find the model class of `transformers` that an architecture of `mobile_llm` is, if there is one.
 
     Args:
         space: The search space.
         architecture: The closed choices.
-        config: The backbone's numbers; those that the architecture decides are replaced.
+        config: The backbone's sizes; those that the architecture decides are replaced.
 
     Returns:
         The layout; its `reason` says why where there is none.
     """
-    steps = make_plan(space, architecture).steps
+    steps, family = make_plan(space, architecture).steps, family_of(config)
     kinds = {"embedding": Embed, "tied head": TiedHead}
     absent = [name for name, kind in kinds.items() if not any(isinstance(s.block, kind) for s in steps)]
     if absent:
-        return _none(f"space {space.name!r} is not a Llama: it has no {' and no '.join(absent)}")
+        return _none(f"space {space.name!r} is not a {family.title}: it has no {' and no '.join(absent)}")
+    outside = [s.path for s in steps if isinstance(s.block, SwiGLU) and axes.number_of(s.weights) is None]
+    if outside:
+        return _none(f"space {space.name!r} is not a {family.title}: {outside[0]} is in no layer")
     layers = _layers(steps)
     if not layers:
         return _none("no layer is kept")
@@ -94,20 +103,13 @@ def huggingface_layout(space: SearchSpace, architecture: Architecture, config: L
         return _none(different)
     first = layers[0]
     if first.attention is None:
-        return _none("attention is skipped in every layer; the Llama and Mistral of transformers always have it")
+        return _none(f"attention is skipped in every layer; the {family.title} of transformers always has it")
     kv, group, head = first.attention
     width = next(s.shapes["weight"][1] for s in steps if isinstance(s.block, Embed))
-    found = replace(
+    sizes = replace(
         config, d_model=width, n_layers=len(layers), n_heads=kv * group, n_kv_heads=kv, head_dim=head, ffn=first.ffn
     )
-    overrides: dict[str, Any] = {}
-    if first.window is not None or width % found.n_heads:  # transformers 5 refuses such a Llama, not such a Mistral
-        overrides = {
-            "model_type": "mistral",
-            "architectures": ["MistralForCausalLM"],
-            "sliding_window": first.window,
-        }
-    return HuggingFaceLayout(found, tuple(layer.scope for layer in layers), overrides)
+    return HuggingFaceLayout(sizes, tuple(layer.scope for layer in layers), family.overrides(sizes, first.window))
 
 
 def _difference(layers: list[_Layer]) -> str | None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["longest_row", "repeats", "running"]
+__all__ = ["LAYERS", "RUNS", "longest_row", "repeats", "running"]
+
+LAYERS = "layers"
+"""The scope under which a space repeats the layers of a model (`Graph.repeat`)."""
+RUNS = "runs"
+"""The choice within a repeat of how often it runs; 0 drops it."""
 
 
-def repeats(choices: Mapping[str, Any], scope: str = "layers") -> dict[int, dict[str, Any]]:
+def repeats(choices: Mapping[str, Any], scope: str = LAYERS) -> dict[int, dict[str, Any]]:
     """Choices by the number of the repeat and their name within it, in the order of the numbers.
 
     >>> repeats({"width": 8, "layers.1.ffn": 4, "layers.0.ffn": 2})
@@ -23,9 +28,9 @@ def repeats(choices: Mapping[str, Any], scope: str = "layers") -> dict[int, dict
     return dict(sorted(found.items()))
 
 
-def running(choices: Mapping[str, Any], scope: str = "layers") -> dict[int, dict[str, Any]]:
+def running(choices: Mapping[str, Any], scope: str = LAYERS) -> dict[int, dict[str, Any]]:
     """The repeats that run."""
-    return {number: own for number, own in repeats(choices, scope).items() if own.get("runs", 1)}
+    return {number: own for number, own in repeats(choices, scope).items() if own.get(RUNS, 1)}
 
 
 def longest_row(marks: Iterable[bool]) -> int:

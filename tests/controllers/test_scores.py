@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.graph import Architecture
 from rankitect.models.backbone import largest
-from rankitect.models.checkpoints import LlamaConfig
+from rankitect.models.checkpoints import DecoderConfig
 from rankitect.search_spaces.mobile_llm import from_backbone
 
-CONFIG = LlamaConfig(vocab=64, d_model=32, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=8, ffn=64)
+CONFIG = DecoderConfig(vocab=64, d_model=32, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=8, ffn=64)
 SPACE = from_backbone(CONFIG, context=16, ffn_step=16, window=8)
 WHOLE = largest(SPACE)
 COST = "layers:flops"

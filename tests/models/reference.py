@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rankitect.models.checkpoints import LlamaCheckpoint, LlamaConfig
+from rankitect.models.checkpoints import DecoderCheckpoint, DecoderConfig
 
 
 class ReferenceLayer(nn.Module):
     """One pre-norm transformer layer: grouped-query attention with RoPE, then SwiGLU."""
 
-    def __init__(self, config: LlamaConfig) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         width, head = config.d_model, config.head_dim
         self.heads, self.kv_heads, self.head, self.eps = config.n_heads, config.n_kv_heads, head, config.norm_eps
@@ -62,7 +62,7 @@ def rotate(x_BHTE: torch.Tensor, cos_TE: torch.Tensor, sin_TE: torch.Tensor) -> 
 class ReferenceLlama(nn.Module):
     """A whole Llama, `ids` of shape (B, T) to logits of shape (B, T, vocab). Parameter names are Hugging Face's."""
 
-    def __init__(self, config: LlamaConfig) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
         self.model = nn.ModuleDict(
@@ -77,7 +77,7 @@ class ReferenceLlama(nn.Module):
             self.lm_head.weight = self.model["embed_tokens"].weight
 
     @classmethod
-    def load(cls, checkpoint: LlamaCheckpoint) -> ReferenceLlama:
+    def load(cls, checkpoint: DecoderCheckpoint) -> ReferenceLlama:
         """The model of a checkpoint, with its own copy of the weights."""
         with torch.device("meta"):
             model = cls(checkpoint.config)

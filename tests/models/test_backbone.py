@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, SearchSpace
 from rankitect.metrics.losses import cross_entropy
-from rankitect.models.backbone import Backbone, Orders, largest, llama_tensors, rank
-from rankitect.models.checkpoints import LlamaCheckpoint, LlamaConfig, random_checkpoint
+from rankitect.models.backbone import Backbone, largest, rank
+from rankitect.models.checkpoints import DecoderCheckpoint, DecoderConfig, random_checkpoint
 from rankitect.models.importance import Statistics, gather
+from rankitect.models.pretrained import Orders, space_tensors
 from rankitect.models.relaxed import RelaxedSupernet, one_hot
 from rankitect.models.supernet import Supernet
 from rankitect.search_spaces.mobile_llm import from_backbone
 from tests.models.reference import ReferenceLlama
 
-CONFIG = LlamaConfig(
+CONFIG = DecoderConfig(
     vocab=256, d_model=32, n_layers=3, n_heads=6, n_kv_heads=3, head_dim=8, ffn=48, rope_base=5000.0, context=64
 )
 KV, GROUP, HEAD = CONFIG.n_kv_heads, CONFIG.n_heads // CONFIG.n_kv_heads, CONFIG.head_dim
@@ -29,7 +30,7 @@ IDS = torch.randint(0, CONFIG.vocab, (2, 20), generator=torch.Generator().manual
 TEXT = [torch.randint(0, CONFIG.vocab, (2, 21), generator=torch.Generator().manual_seed(i)) for i in range(8)]
 
 
-def lively(config: LlamaConfig = CONFIG) -> LlamaCheckpoint:
+def lively(config: DecoderConfig = CONFIG) -> DecoderCheckpoint:
     """Random weights large enough that a wrong slice shows in the logits."""
     checkpoint = random_checkpoint(config, 0)
     noise = torch.Generator().manual_seed(1)
@@ -43,7 +44,7 @@ def lively(config: LlamaConfig = CONFIG) -> LlamaCheckpoint:
 
 CHECKPOINT = lively()
 SPACE = from_backbone(CONFIG, context=20, widths=(24,), ffn_step=16, window=8, sharing=True)
-PLAIN = Supernet(SPACE, tensors=llama_tensors(CHECKPOINT))
+PLAIN = Supernet(SPACE, tensors=space_tensors(CHECKPOINT))
 STATISTICS: Statistics = gather(PLAIN, largest(SPACE), TEXT, cross_entropy)
 ORDERS = rank(CONFIG, PLAIN, STATISTICS)
 SORTED = Backbone(CHECKPOINT, SPACE, ORDERS)
@@ -175,7 +176,7 @@ def test_orders_given_by_hand_sort_heads_and_units() -> None:
         group={0: torch.tensor([[1, 0], [0, 1], [1, 0]])},
         ffn={0: torch.arange(CONFIG.ffn).flip(0)},
     )
-    tensors = llama_tensors(CHECKPOINT, orders)
+    tensors = space_tensors(CHECKPOINT, orders)
     q = CHECKPOINT.tensors["model.layers.0.self_attn.q_proj.weight"].view(KV, GROUP, HEAD, CONFIG.d_model)
     assert torch.equal(tensors["layers.0.attn.shared", "q"][0, 0], q[2, 1].flip(-1))
     down = CHECKPOINT.tensors["model.layers.0.mlp.down_proj.weight"]
@@ -185,7 +186,7 @@ def test_orders_given_by_hand_sort_heads_and_units() -> None:
 def test_a_model_with_an_output_table_of_its_own_is_refused() -> None:
     untied = random_checkpoint(dataclasses.replace(CONFIG, tied_embeddings=False), 0)
     with pytest.raises(SpaceError, match="output table is not tied to the embedding"):
-        llama_tensors(untied)
+        space_tensors(untied)
 
 
 def test_a_width_beyond_the_backbone_is_refused() -> None:
@@ -214,7 +215,7 @@ def test_an_extracted_model_shares_no_memory_with_the_supernet_or_between_weight
 
 
 def test_a_supernet_of_another_precision_is_extracted_in_it() -> None:
-    supernet = Supernet(SPACE, tensors=llama_tensors(CHECKPOINT)).to(torch.bfloat16)
+    supernet = Supernet(SPACE, tensors=space_tensors(CHECKPOINT)).to(torch.bfloat16)
     architecture = changed(SPACE, ffn=32, group=1)
     alone = supernet.extract(architecture)
     assert {p.dtype for p in alone.parameters()} == {torch.bfloat16}

@@ -15,17 +15,17 @@ from rankitect.errors import AssetError, SpaceError
 from rankitect.graph import Architecture, SearchSpace
 from rankitect.models.backbone import Backbone, largest
 from rankitect.models.candidate import Candidate, load_candidate, save_candidate
-from rankitect.models.checkpoints import LlamaCheckpoint, LlamaConfig, load_checkpoint, random_checkpoint
+from rankitect.models.checkpoints import DecoderCheckpoint, DecoderConfig, load_checkpoint, random_checkpoint
 from rankitect.models.supernet import Standalone
 from rankitect.search_spaces.mobile_llm import from_backbone
 
-TINY = LlamaConfig(
+TINY = DecoderConfig(
     vocab=300, d_model=32, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=8, ffn=48, rope_base=5000.0, context=64
 )
 IDS = torch.randint(0, TINY.vocab, (2, 24), generator=torch.Generator().manual_seed(3))
 
 
-def lively(config: LlamaConfig = TINY) -> LlamaCheckpoint:
+def lively(config: DecoderConfig = TINY) -> DecoderCheckpoint:
     """Random weights large enough that a wrong rotation, norm or slice shows in the logits."""
     checkpoint = random_checkpoint(config, 0)
     noise = torch.Generator().manual_seed(1)

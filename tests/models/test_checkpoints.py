@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from rankitect.data.tokenizer import ByteTokenizer
 from rankitect.errors import AssetError
 from rankitect.models.checkpoints import (
-    LlamaCheckpoint,
-    LlamaConfig,
+    DecoderCheckpoint,
+    DecoderConfig,
     load_checkpoint,
     random_checkpoint,
     save_huggingface,
@@ -31,13 +31,13 @@ from rankitect.models.checkpoints import (
 )
 from tests.models.reference import ReferenceLlama, perplexity
 
-TINY = LlamaConfig(
+TINY = DecoderConfig(
     vocab=300, d_model=64, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=32, ffn=96, rope_base=5000.0, context=128
 )
 UNTIED = dataclasses.replace(TINY, tied_embeddings=False, n_kv_heads=1, norm_eps=1e-6)
 
 
-def lively(config: LlamaConfig, seed: int = 0) -> LlamaCheckpoint:
+def lively(config: DecoderConfig, seed: int = 0) -> DecoderCheckpoint:
     """A random checkpoint with weights large enough that a wrong rotation or norm shows in the logits."""
     checkpoint = random_checkpoint(config, seed)
     noise = torch.Generator().manual_seed(seed + 1)
@@ -48,7 +48,7 @@ def lively(config: LlamaConfig, seed: int = 0) -> LlamaCheckpoint:
     return dataclasses.replace(checkpoint, tensors=tensors)
 
 
-def some_ids(config: LlamaConfig, rows: int = 2, length: int = 48) -> torch.Tensor:
+def some_ids(config: DecoderConfig, rows: int = 2, length: int = 48) -> torch.Tensor:
     return torch.randint(0, config.vocab, (rows, length), generator=torch.Generator().manual_seed(7))
 
 
@@ -92,7 +92,7 @@ def gguf_name(name: str) -> str:
 
 def write_gguf(
     path: Path,
-    checkpoint: LlamaCheckpoint,
+    checkpoint: DecoderCheckpoint,
     kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
     *,
     architecture: str = "llama",
@@ -154,7 +154,7 @@ def write_gguf(
 
 
 @pytest.mark.parametrize("config", [TINY, UNTIED], ids=["tied", "untied"])
-def test_saved_folder_has_the_same_logits_in_transformers(tmp_path: Path, config: LlamaConfig) -> None:
+def test_saved_folder_has_the_same_logits_in_transformers(tmp_path: Path, config: DecoderConfig) -> None:
     checkpoint = lively(config)
     save_huggingface(tmp_path, config, checkpoint.tensors, checkpoint.tokenizer)
     ids = some_ids(config)
@@ -205,7 +205,7 @@ def test_transformers_reads_the_saved_tokenizer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("config", [TINY, UNTIED], ids=["tied", "untied"])
-def test_gguf_in_float32_is_read_bit_for_bit(tmp_path: Path, config: LlamaConfig) -> None:
+def test_gguf_in_float32_is_read_bit_for_bit(tmp_path: Path, config: DecoderConfig) -> None:
     checkpoint = lively(config)
     again = load_checkpoint(write_gguf(tmp_path / "tiny.gguf", checkpoint))
     assert again.config == config
@@ -452,7 +452,7 @@ def test_random_checkpoint_needs_room_for_bytes() -> None:
 @pytest.mark.slow
 def test_smollm2_equals_transformers_and_knows_english(tmp_path: Path) -> None:
     checkpoint = load_checkpoint("smollm2-135m")
-    assert checkpoint.config == LlamaConfig(
+    assert checkpoint.config == DecoderConfig(
         49152, 576, 30, 9, 3, 64, 1536, rope_base=100_000.0, norm_eps=1e-5, tied_embeddings=True, context=8192
     )
     assert checkpoint.n_params == 134_515_008

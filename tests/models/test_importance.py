@@ -7,18 +7,19 @@ import torch
 
 from rankitect.errors import SpaceError
 from rankitect.metrics.losses import cross_entropy
-from rankitect.models.backbone import largest, llama_tensors, rank
-from rankitect.models.checkpoints import LlamaCheckpoint, LlamaConfig, random_checkpoint
+from rankitect.models.backbone import largest, rank
+from rankitect.models.checkpoints import DecoderCheckpoint, DecoderConfig, random_checkpoint
 from rankitect.models.importance import CRITERIA, Statistics, gather, unit_scores
+from rankitect.models.pretrained import space_tensors
 from rankitect.models.supernet import Supernet
 from rankitect.search_spaces.mobile_llm import from_backbone
 
-CONFIG = LlamaConfig(vocab=256, d_model=24, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=8, ffn=20, context=64)
+CONFIG = DecoderConfig(vocab=256, d_model=24, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=8, ffn=20, context=64)
 DEAD_UNIT, DEAD_HEAD, IDENTITY_LAYER, DEAD_CHANNEL = 13, 2, 1, 5
 TEXT = [torch.randint(0, CONFIG.vocab, (2, 17), generator=torch.Generator().manual_seed(i)) for i in range(4)]
 
 
-def planted() -> LlamaCheckpoint:
+def planted() -> DecoderCheckpoint:
     """A random model with a unit, a head, a layer and a channel that do nothing."""
     checkpoint = random_checkpoint(CONFIG, 0)
     t = checkpoint.tensors
@@ -38,7 +39,7 @@ def planted() -> LlamaCheckpoint:
 
 CHECKPOINT = planted()
 SPACE = from_backbone(CONFIG, context=16, ffn_step=4)
-PLAIN = Supernet(SPACE, tensors=llama_tensors(CHECKPOINT))
+PLAIN = Supernet(SPACE, tensors=space_tensors(CHECKPOINT))
 FOUND: Statistics = gather(PLAIN, largest(SPACE), TEXT, cross_entropy)
 
 

@@ -7,14 +7,14 @@ import torch
 
 from rankitect.errors import SpaceError
 from rankitect.graph import SearchSpace
-from rankitect.models.checkpoints import LlamaConfig
+from rankitect.models.checkpoints import DecoderConfig
 from rankitect.models.supernet import Supernet
 from rankitect.search_spaces.mobile_llm import POINTS, from_backbone, mobile_llm, point
 from tests.graph.spaces import CASES
 
 
-def config() -> LlamaConfig:
-    return LlamaConfig(
+def config() -> DecoderConfig:
+    return DecoderConfig(
         vocab=17, d_model=12, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=4, ffn=20, rope_base=1e4, norm_eps=1e-5
     )
 

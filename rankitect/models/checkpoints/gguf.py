@@ -1,7 +1,8 @@
-"""Llama models in GGUF files (llama.cpp's format), weights of any quantization read back as float32."""
+"""Pretrained models in GGUF files (llama.cpp's format), weights of any quantization read back as float32."""
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from rankitect.data.tokenizer import BPETokenizer, byte_level_bpe
 from rankitect.errors import AssetError
+from rankitect.models.checkpoints.checkpoint import DecoderCheckpoint, check_tensors
 from rankitect.models.checkpoints.gguf_file import GGUFFile, TensorEntry
-from rankitect.models.checkpoints.llama import LlamaCheckpoint, LlamaConfig, check_tensors
+from rankitect.models.families import FAMILIES, HEAD, DecoderConfig, Family
 
 if TYPE_CHECKING:
     import torch
@@ -20,22 +22,9 @@ __all__ = ["load_gguf"]
 _CONTROL = 3
 """The token type of special tokens."""
 
-_GLOBAL = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
 
-
-def load_gguf(path: Path, source: str | None = None) -> LlamaCheckpoint:
-    """Load a Llama model from a GGUF file.
+def load_gguf(path: Path, source: str | None = None) -> DecoderCheckpoint:
+    """Load a model of a supported family from a GGUF file.
 
     Args:
         path: The file.
@@ -50,11 +39,12 @@ def load_gguf(path: Path, source: str | None = None) -> LlamaCheckpoint:
     """
     file = GGUFFile(path)
     metadata = _Metadata(file)
-    config = _config(metadata, file.tensors)
-    tensors = {_huggingface_name(name): _tensor(file, entry, config) for name, entry in file.tensors.items()}
+    family = _family(metadata)
+    config = _config(family, metadata, file.tensors)
+    tensors = dict(_tensor(file, entry, family, config) for entry in file.tensors.values())
     check_tensors(config, tensors, str(path))
     tokenizer = _tokenizer(metadata, config.vocab)
-    return LlamaCheckpoint(config, tensors, tokenizer, source or str(path))
+    return DecoderCheckpoint(config, tensors, tokenizer, source or str(path))
 
 
 class _Metadata:
@@ -74,50 +64,61 @@ class _Metadata:
         if value is None:
             raise AssetError(f"{self.path}: the key {key!r} is missing from the GGUF metadata.")
         if not isinstance(value, kind):
-            found = "a list" if isinstance(value, list) else repr(value)
+            held = "a list" if isinstance(value, list) else repr(value)
             raise AssetError(
-                f"{self.path}: the key {key!r} holds {found}; supported is one value of type {kind.__name__}."
+                f"{self.path}: the key {key!r} holds {held}; supported is one value of type {kind.__name__}."
             )
         return value
 
 
-def _config(metadata: _Metadata, tensors: dict[str, TensorEntry]) -> LlamaConfig:
-    path = metadata.path
+def _family(metadata: _Metadata) -> Family:
     architecture = metadata.get("general.architecture", str)
-    if architecture != "llama":
-        raise AssetError(f"{path} holds a model of architecture {architecture!r}. Supported: 'llama'.")
-    if metadata.get("llama.expert_count", int, 0):
-        raise AssetError(f"{path}: mixtures of experts are not supported, only dense Llama models.")
-    scaling = metadata.get("llama.rope.scaling.type", str, "none")
+    by_architecture = {family.gguf.architecture: family for family in FAMILIES.values()}
+    if architecture not in by_architecture:
+        supported = ", ".join(map(repr, by_architecture))
+        raise AssetError(f"{metadata.path} holds a model of architecture {architecture!r}. Supported: {supported}.")
+    return by_architecture[architecture]
+
+
+def _config(family: Family, metadata: _Metadata, tensors: dict[str, TensorEntry]) -> DecoderConfig:
+    path, prefix = metadata.path, family.gguf.architecture
+
+    def get(key: str, kind: type, default: Any = None) -> Any:
+        return metadata.get(f"{prefix}.{key}", kind, default)
+
+    if get("expert_count", int, 0):
+        raise AssetError(f"{path}: mixtures of experts are not supported, only dense {family.title} models.")
+    scaling = get("rope.scaling.type", str, "none")
     if scaling != "none" or "rope_freqs.weight" in tensors:
         raise AssetError(
             f"{path}: scaled RoPE ({scaling if scaling != 'none' else 'rope_freqs'}) is not supported, only plain RoPE."
         )
-    if metadata.get("llama.attention.sliding_window", int, 0):
+    if get("attention.sliding_window", int, 0):
         raise AssetError(f"{path}: a backbone with sliding-window attention is not supported, only full attention.")
-    if "token_embd.weight" not in tensors:
-        raise AssetError(f"{path}: the tensor 'token_embd.weight' is missing.")
-    width, heads = metadata.get("llama.embedding_length", int), metadata.get("llama.attention.head_count", int)
-    head_dim = metadata.get("llama.attention.key_length", int, width // max(heads, 1))
-    if metadata.get("llama.attention.value_length", int, head_dim) != head_dim:
+    if family.embedding.gguf not in tensors:
+        raise AssetError(f"{path}: the tensor {family.embedding.gguf!r} is missing.")
+    width, heads = get("embedding_length", int), get("attention.head_count", int)
+    head_dim = get("attention.key_length", int, width // max(heads, 1))
+    if get("attention.value_length", int, head_dim) != head_dim:
         raise AssetError(f"{path}: keys and values of different width are not supported.")
-    if metadata.get("llama.rope.dimension_count", int, head_dim) != head_dim:
+    if get("rope.dimension_count", int, head_dim) != head_dim:
         raise AssetError(f"{path}: RoPE on a part of the head is not supported, only on all {head_dim} dimensions.")
-    numbers: dict[str, Any] = {
-        "vocab": tensors["token_embd.weight"].shape[0],
+    sizes: dict[str, Any] = {
+        "vocab": tensors[family.embedding.gguf].shape[0],
         "d_model": width,
-        "n_layers": metadata.get("llama.block_count", int),
+        "n_layers": get("block_count", int),
         "n_heads": heads,
-        "n_kv_heads": metadata.get("llama.attention.head_count_kv", int, heads),
+        "n_kv_heads": get("attention.head_count_kv", int, heads),
         "head_dim": head_dim,
-        "ffn": metadata.get("llama.feed_forward_length", int),
-        "rope_base": _shortest(metadata.get("llama.rope.freq_base", float, 10_000.0)),
-        "norm_eps": _shortest(metadata.get("llama.attention.layer_norm_rms_epsilon", float)),
-        "tied_embeddings": "output.weight" not in tensors,
-        "context": metadata.get("llama.context_length", int),
+        "ffn": get("feed_forward_length", int),
+        "rope_base": _shortest(get("rope.freq_base", float, 10_000.0)),
+        "norm_eps": _shortest(get("attention.layer_norm_rms_epsilon", float)),
+        "tied_embeddings": family.head.gguf not in tensors,
+        "context": get("context_length", int),
+        "family": family.name,
     }
     try:
-        return LlamaConfig(**numbers)
+        return DecoderConfig(**sizes)
     except AssetError as error:
         raise AssetError(f"{path}: {error}") from error
 
@@ -127,26 +128,24 @@ def _shortest(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def _huggingface_name(name: str) -> str:
-    """The Hugging Face name of a GGUF tensor, or its own name if there is none (it is then reported as unexpected)."""
-    parts = name.split(".")
-    if len(parts) == 2 and parts[0] in _GLOBAL and parts[1] == "weight":
-        return f"{_GLOBAL[parts[0]]}.weight"
-    if len(parts) == 4 and parts[0] == "blk" and parts[2] in _LAYER and parts[3] == "weight":
-        return f"model.layers.{parts[1]}.{_LAYER[parts[2]]}.weight"
-    return name
+def _tensor(file: GGUFFile, entry: TensorEntry, family: Family, config: DecoderConfig) -> tuple[str, torch.Tensor]:
+    """A tensor's name and values as Hugging Face has them; its own name if the family has no such weight.
 
-
-def _tensor(file: GGUFFile, entry: TensorEntry, config: LlamaConfig) -> torch.Tensor:
+    Such a tensor is reported as unexpected later, by `check_tensors`.
+    """
     import torch
 
-    weight, shape = torch.from_numpy(file.values(entry)), entry.shape
-    heads = config.n_heads if entry.name.endswith("attn_q.weight") else config.n_kv_heads
-    rotated = entry.name.endswith(("attn_q.weight", "attn_k.weight"))
-    if rotated and len(shape) == 2 and shape[0] == heads * config.head_dim:  # check_tensors reports any other shape
-        # llama.cpp interleaves the two halves of each head's rows, because its RoPE rotates neighbours, not halves
-        weight = weight.view(heads, config.head_dim // 2, 2, shape[1]).transpose(1, 2).reshape(shape)
-    return weight
+    values, shape = torch.from_numpy(file.values(entry)), entry.shape
+    known = family.of_gguf(entry.name)
+    if known is None:
+        return entry.name, values
+    number, weight = known
+    if weight.rotated and family.gguf.rotates_neighbours and shape == weight.stored_shape(config):
+        # llama.cpp's RoPE rotates neighbouring rows of a head, Hugging Face's the two halves: for the former, the
+        # halves are stored interleaved. A tensor of another shape is left alone: `check_tensors` reports it.
+        heads = prod(config.sizes[dim] for dim in weight.dims[: weight.dims.index(HEAD)])
+        values = values.view(heads, config.head_dim // 2, 2, -1).transpose(1, 2).reshape(shape)
+    return family.huggingface_name(weight, number), values
 
 
 def _tokenizer(metadata: _Metadata, vocab: int) -> BPETokenizer:

@@ -1,4 +1,4 @@
-"""Llama models in Hugging Face folders (config.json, safetensors, tokenizer.json), without `transformers`."""
+"""Pretrained models in Hugging Face folders (config.json, safetensors, tokenizer.json), without `transformers`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rankitect.data.files import write_atomically
 from rankitect.data.tokenizer import Tokenizer, load_tokenizer
 from rankitect.errors import AssetError
-from rankitect.models.checkpoints.llama import LlamaCheckpoint, LlamaConfig, check_tensors
+from rankitect.models.checkpoints.checkpoint import DecoderCheckpoint, check_tensors
+from rankitect.models.families import FAMILIES, DecoderConfig, Family, family_of
 
 if TYPE_CHECKING:
     import torch
@@ -21,12 +22,12 @@ _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 
 
-def load_huggingface(folder: Path) -> LlamaCheckpoint:
-    """Load a Llama model from a Hugging Face folder.
+def load_huggingface(folder: Path) -> DecoderCheckpoint:
+    """Load a model of a supported family from a Hugging Face folder.
 
     Args:
-        folder: Holds config.json (``model_type`` "llama"), model.safetensors or its shards with their index, and
-            tokenizer.json.
+        folder: Holds config.json (its ``model_type`` names a supported family), model.safetensors or its shards with
+            their index, and tokenizer.json.
 
     Returns:
         The checkpoint, tensors converted to float32.
@@ -39,17 +40,17 @@ def load_huggingface(folder: Path) -> LlamaCheckpoint:
     for file in _weight_files(folder):
         tensors |= _read_weights(file)
     if config.tied_embeddings:
-        tensors.pop("lm_head.weight", None)  # some writers repeat the tied embedding
+        tensors.pop(family_of(config).head.huggingface, None)  # some writers repeat the tied embedding
     check_tensors(config, tensors, str(folder))
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size > config.vocab:
-        found = f"the tokenizer has {tokenizer.vocab_size} tokens, but the embedding has only {config.vocab} rows"
-        raise AssetError(f"{folder}: {found}.")
-    return LlamaCheckpoint(config, tensors, tokenizer, str(folder))
+        sizes = f"the tokenizer has {tokenizer.vocab_size} tokens, but the embedding has only {config.vocab} rows"
+        raise AssetError(f"{folder}: {sizes}.")
+    return DecoderCheckpoint(config, tensors, tokenizer, str(folder))
 
 
 def save_huggingface(
-    folder: str | Path, config: LlamaConfig, tensors: Mapping[str, torch.Tensor], tokenizer: Tokenizer | None = None
+    folder: str | Path, config: DecoderConfig, tensors: Mapping[str, torch.Tensor], tokenizer: Tokenizer | None = None
 ) -> None:
     """Write a model as a folder that ``transformers.AutoModelForCausalLM.from_pretrained(folder)`` loads.
 
@@ -82,10 +83,11 @@ def save_huggingface(
     _write_json(folder / "config.json", _to_huggingface(config, ids, dtypes.pop() if len(dtypes) == 1 else "float32"))
 
 
-def _to_huggingface(config: LlamaConfig, ids: Mapping[str, int], dtype: str) -> dict[str, Any]:
+def _to_huggingface(config: DecoderConfig, ids: Mapping[str, int], dtype: str) -> dict[str, Any]:
+    layout = family_of(config).huggingface
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [layout.architecture],
+        "model_type": layout.model_type,
         "vocab_size": config.vocab,
         "hidden_size": config.d_model,
         "num_hidden_layers": config.n_layers,
@@ -98,10 +100,8 @@ def _to_huggingface(config: LlamaConfig, ids: Mapping[str, int], dtype: str) -> 
         "rms_norm_eps": config.norm_eps,
         "tie_word_embeddings": config.tied_embeddings,
         "max_position_embeddings": config.context,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "attention_dropout": 0.0,
+        **layout.required,
+        **layout.written,
         "torch_dtype": dtype,
         "bos_token_id": ids.get("bos_token_id"),  # null, or transformers would take the ids of Llama 1
         "eos_token_id": ids.get("eos_token_id"),
@@ -109,10 +109,18 @@ def _to_huggingface(config: LlamaConfig, ids: Mapping[str, int], dtype: str) -> 
     }
 
 
-def _config(raw: Mapping[str, Any], file: Path) -> LlamaConfig:
+def _family(raw: Mapping[str, Any], file: Path) -> Family:
+    by_type = {family.huggingface.model_type: family for family in FAMILIES.values()}
+    model_type = raw.get("model_type")
+    if not isinstance(model_type, str) or model_type not in by_type:
+        raise AssetError(f"{file}: model_type is {model_type!r}. Supported: {', '.join(map(repr, by_type))}.")
+    return by_type[model_type]
+
+
+def _config(raw: Mapping[str, Any], file: Path) -> DecoderConfig:
     """Read config.json's content, with the defaults that `transformers` gives to what is absent."""
-    if raw.get("model_type") != "llama":
-        raise AssetError(f"{file}: model_type is {raw.get('model_type')!r}. Supported: 'llama'.")
+    family = _family(raw, file)
+    layout = family.huggingface
     rope = dict(raw.get("rope_parameters") or {})
     scaling = dict(raw.get("rope_scaling") or {})
     kind = str(scaling.get("rope_type") or scaling.get("type") or rope.get("rope_type") or "default")
@@ -120,17 +128,12 @@ def _config(raw: Mapping[str, Any], file: Path) -> LlamaConfig:
         raise AssetError(
             f"{file}: RoPE of kind {kind!r} or on a part of the head is not supported, only plain RoPE ('default')."
         )
-    for key, allowed in {
-        "attention_bias": False,
-        "mlp_bias": False,
-        "hidden_act": "silu",
-        "quantization_config": None,
-    }.items():
+    for key, allowed in {**layout.required, "quantization_config": None}.items():
         if raw.get(key, allowed) not in (allowed, None):
             raise AssetError(f"{file}: {key} is {raw[key]!r}. Supported: {allowed!r}.")
     heads, width = _integer(raw, "num_attention_heads", file), _integer(raw, "hidden_size", file)
     try:
-        return LlamaConfig(
+        return DecoderConfig(
             vocab=_integer(raw, "vocab_size", file),
             d_model=width,
             n_layers=_integer(raw, "num_hidden_layers", file),
@@ -138,10 +141,11 @@ def _config(raw: Mapping[str, Any], file: Path) -> LlamaConfig:
             n_kv_heads=_integer(raw, "num_key_value_heads", file, heads),
             head_dim=_integer(raw, "head_dim", file, width // max(heads, 1)),
             ffn=_integer(raw, "intermediate_size", file),
-            rope_base=float(rope.get("rope_theta") or raw.get("rope_theta") or 10_000.0),
-            norm_eps=float(raw.get("rms_norm_eps") or 1e-6),
-            tied_embeddings=bool(raw.get("tie_word_embeddings", False)),
-            context=_integer(raw, "max_position_embeddings", file, 2048),
+            rope_base=float(rope.get("rope_theta") or raw.get("rope_theta") or layout.rope_base),
+            norm_eps=float(raw.get("rms_norm_eps") or layout.norm_eps),
+            tied_embeddings=bool(raw.get("tie_word_embeddings", layout.tied_embeddings)),
+            context=_integer(raw, "max_position_embeddings", file, layout.context),
+            family=family.name,
         )
     except (TypeError, ValueError) as error:
         raise AssetError(f"{file}: {error}") from error

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rankitect.models.families import axes
 from rankitect.tasks.language.uniform import Cost, depths, nearest, patterned, widths
 
 if TYPE_CHECKING:
@@ -43,30 +44,31 @@ def contrasts(
         latency: Of an architecture.
         influence: Block influence by scope, "layers.3".
     """
-    found = []
+    asked = []
     narrow, target = list(widths(space, reference)), SHARE * latency(reference)
-    if any(p.endswith(".runs") and 0 in c.values for p, c in space.choices.items()):
+    if axes.drops(space.choices):
         sides = {
             "fewer layers, full width": nearest(depths(space, reference, influence), latency, target),
             "all layers, narrower": nearest(narrow, latency, target),
         }
-        found.append(Contrast("Shallow and wide, or deep and thin, at equal latency?", sides))
-    patterns = space.choices["layers.0.attn"].values if "layers.0.attn" in space.choices else ()
-    total = len({p.split(".")[1] for p in space.choices if p.startswith("layers.")})
+        asked.append(Contrast("Shallow and wide, or deep and thin, at equal latency?", sides))
+    first = space.choices.get(axes.path(axes.PATTERN, 0))
+    patterns = first.values if first is not None else ()
+    total = len(axes.layers(space.choices))
     count = SKIPPED if total >= 5 * SKIPPED else min(2, total // 2)
-    if "skip" not in patterns or not count:
-        return found
-    alone = patterned(space, reference, spread(total, count, 1), "skip")
+    if axes.SKIP not in patterns or not count:
+        return asked
+    alone = patterned(space, reference, spread(total, count, 1), axes.SKIP)
     sides = {f"{count} layers skip attention": alone}
-    if "swa" in patterns:
-        sides["a window in the same layers"] = patterned(space, reference, spread(total, count, 1), "swa")
+    if axes.WINDOW in patterns:
+        sides["a window in the same layers"] = patterned(space, reference, spread(total, count, 1), axes.WINDOW)
     sides["narrower feed-forward at the skips' latency"] = nearest(narrow, latency, latency(alone))
-    found.append(Contrast("Skip attention, look through a window, or narrow the feed-forward?", sides))
+    asked.append(Contrast("Skip attention, look through a window, or narrow the feed-forward?", sides))
     rows = [n for n in (1, 2, 3) if count % n == 0 and count >= n]
-    sides = {f"{n} in a row": patterned(space, reference, spread(total, count, n), "skip") for n in rows}
+    sides = {f"{n} in a row": patterned(space, reference, spread(total, count, n), axes.SKIP) for n in rows}
     if len(sides) > 1:
-        found.append(Contrast(f"How many of {count} skips in a row?", sides))
-    return found
+        asked.append(Contrast(f"How many of {count} skips in a row?", sides))
+    return asked
 
 
 def spread(total: int, count: int, row: int) -> list[int]:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from rankitect.models.families import axes
+
 if TYPE_CHECKING:
     from rankitect.models.backbone import Backbone
     from rankitect.models.importance import Statistics
@@ -22,31 +24,38 @@ def second_order(backbone: Backbone, statistics: Statistics) -> dict[str, torch.
 
     Choices without an estimate (the residual width) are left out. Empty where there are no refits or slopes.
     """
-    found: dict[str, torch.Tensor] = {}
+    rises: dict[str, torch.Tensor] = {}
+    family, weights, choices = backbone.family, backbone.supernet.weights, backbone.space.choices
     head = backbone.checkpoint.config.head_dim
-    weights = backbone.supernet.weights
+
+    def sizes(axis: str, scope: str) -> list[int]:
+        return [int(v) for v in choices[axes.path(axis, scope)].values]  # type: ignore[arg-type]
+
     for scope in backbone.influence:
-        attention, mlp = (f"{scope}.attn.shared", "o"), (f"{scope}.mlp", "down")
+        number = axes.number_of(scope)
+        heads_key, units_key = (family.key(family.reader(axis), number) for axis in (axes.KV_HEADS, axes.FFN))
         refits: list[Refit] = []
-        for owner, name in (attention, mlp):
-            refit = weights.owner(owner).variants.get(name)
-            if refit is None or (owner, name) not in statistics.slopes:
+        for key in (heads_key, units_key):
+            refit = weights.owner(key[0]).variants.get(key[1])
+            if refit is None or key not in statistics.slopes:
                 return {}
             refits.append(refit)  # type: ignore[arg-type]
         heads, units = refits
-        head_slopes, unit_slopes = statistics.slopes[attention], statistics.slopes[mlp]
-        choices = backbone.space.choices
-        kv = [int(v) for v in choices[f"{scope}.kv_heads"].values]  # type: ignore[arg-type]
-        group = [int(v) for v in choices[f"{scope}.group"].values]  # type: ignore[arg-type]
-        ffn = [int(v) for v in choices[f"{scope}.ffn"].values]  # type: ignore[arg-type]
-        found[f"{scope}.kv_heads"] = torch.tensor([heads.error((k, max(group), head), head_slopes) for k in kv])
-        found[f"{scope}.group"] = torch.tensor([heads.error((max(kv), g, head), head_slopes) for g in group])
-        found[f"{scope}.ffn"] = torch.tensor([units.error((f,), unit_slopes) for f in ffn])
+        head_slopes, unit_slopes = statistics.slopes[heads_key], statistics.slopes[units_key]
+        kv, group = sizes(axes.KV_HEADS, scope), sizes(axes.QUERY_HEADS, scope)
+        by_axis = {
+            axes.KV_HEADS: [heads.error((k, max(group), head), head_slopes) for k in kv],
+            axes.QUERY_HEADS: [heads.error((max(kv), g, head), head_slopes) for g in group],
+            axes.FFN: [units.error((f,), unit_slopes) for f in sizes(axes.FFN, scope)],
+        }
         no_heads, no_units = heads.error(None, head_slopes), units.error(None, unit_slopes)
-        if f"{scope}.attn" in choices:
-            losses = {"full": 0.0, "swa": WINDOW_LOSS, "skip": no_heads}
-            found[f"{scope}.attn"] = torch.tensor([losses[str(v)] for v in choices[f"{scope}.attn"].values])
-        if f"{scope}.runs" in choices:
-            runs = {0: no_heads + no_units, 1: 0.0, 2: no_heads + no_units}
-            found[f"{scope}.runs"] = torch.tensor([runs[int(v)] for v in choices[f"{scope}.runs"].values])  # type: ignore[arg-type]
-    return found
+        if (pattern := choices.get(axes.path(axes.PATTERN, scope))) is not None:
+            losses = {axes.FULL: 0.0, axes.WINDOW: WINDOW_LOSS, axes.SKIP: no_heads}
+            by_axis[axes.PATTERN] = [losses[v] for v in pattern.values]  # type: ignore[index]
+        if axes.path(axes.RUNS, scope) in choices:
+            # A second run changes the layer's output by about as much as its absence does.
+            changed = no_heads + no_units
+            runs = {axes.DROPPED: changed, axes.ONCE: 0.0, axes.TWICE: changed}
+            by_axis[axes.RUNS] = [runs[n] for n in sizes(axes.RUNS, scope)]
+        rises |= {axes.path(axis, scope): torch.tensor(values) for axis, values in by_axis.items()}
+    return rises

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.metrics.language import LanguageTask
     from rankitect.models.backbone import Backbone
-    from rankitect.models.checkpoints import LlamaCheckpoint
+    from rankitect.models.checkpoints import DecoderCheckpoint
     from rankitect.models.importance import Statistics
     from rankitect.models.supernet import Supernet
     from rankitect.production.registry import Entry
@@ -152,10 +152,10 @@ class Language(SharedWeights):
 
     @cached_property
     def _plain(self) -> Any:
-        from rankitect.models.backbone import llama_tensors
+        from rankitect.models.pretrained import space_tensors
         from rankitect.models.supernet import Supernet
 
-        return Supernet(self.space, tensors=llama_tensors(self.checkpoint))
+        return Supernet(self.space, tensors=space_tensors(self.checkpoint))
 
     def _calibration(self) -> tuple[int, int, int]:
         """Windows of a batch, batches, and how many of these also with gradients."""
@@ -398,9 +398,9 @@ def _settings(heal: HealConfig, seed: int) -> Settings:
     return Settings(**whole, optimizer=OptimizerConfig(**keys), seed=seed)
 
 
-def _tiny_backbone(seed: int) -> LlamaCheckpoint:
+def _tiny_backbone(seed: int) -> DecoderCheckpoint:
     """A small random Llama on bytes, for tests and first looks."""
-    from rankitect.models.checkpoints import LlamaConfig, random_checkpoint
+    from rankitect.models.checkpoints import DecoderConfig, random_checkpoint
 
-    config = LlamaConfig(vocab=256, d_model=48, n_layers=4, n_heads=6, n_kv_heads=3, head_dim=8, ffn=128)
+    config = DecoderConfig(vocab=256, d_model=48, n_layers=4, n_heads=6, n_kv_heads=3, head_dim=8, ffn=128)
     return random_checkpoint(config, seed)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rankitect.errors import ConfigError
+from rankitect.models.families import axes
 from rankitect.tasks.costs import cost_value
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def widths(space: SearchSpace, reference: Architecture) -> Iterator[Architecture
     Between two widths, more and more layers, spread over the depth, have the wider one.
     """
     full = _everything(space, reference)
-    paths = [p for p in space.choices if p.endswith(".ffn")]
+    paths = axes.paths(space.choices, axes.FFN)
     sizes = sorted({int(v) for v in space.choices[paths[0]].values})  # type: ignore[arg-type]
     for low, high in zip(sizes, [*sizes[1:], sizes[-1]], strict=True):
         for more in range(len(paths)):
@@ -48,12 +49,12 @@ def depths(space: SearchSpace, reference: Architecture, influence: Mapping[str, 
     full = _everything(space, reference)
     order = sorted(influence, key=influence.__getitem__)
     for n in range(len(order)):
-        yield space.architecture({**full, **{f"{scope}.runs": 0 for scope in order[:n]}})
+        yield space.architecture({**full, **{axes.path(axes.RUNS, scope): axes.DROPPED for scope in order[:n]}})
 
 
 def patterned(space: SearchSpace, reference: Architecture, layers: Iterable[int], pattern: str) -> Architecture:
     """The reference with another attention pattern in some layers."""
-    changed = {f"layers.{i}.attn": pattern for i in layers}
+    changed = {axes.path(axes.PATTERN, i): pattern for i in layers}
     return space.architecture({**_everything(space, reference), **changed})
 
 
@@ -64,13 +65,13 @@ def uniform_width(space: SearchSpace, reference: Architecture, share: float, con
         ConfigError: The smallest width still costs more than 1.02 times the share.
     """
     cost = _relative(space, reference, context)
-    found = nearest(widths(space, reference), cost, share)
-    if (reached := cost(found)) > 1.02 * share:
+    narrowed = nearest(widths(space, reference), cost, share)
+    if (reached := cost(narrowed)) > 1.02 * share:
         raise ConfigError(
             f"task.uniform: feed-forward width alone reaches {reached:.0%} of the block FLOPs, not {share:.0%}. "
             "Give larger shares, or task.uniform=[] for none."
         )
-    return found
+    return narrowed
 
 
 def uniform_depth(

@@ -10,9 +10,10 @@ import torch
 
 from rankitect.errors import ConfigError
 from rankitect.metrics.losses import cross_entropy
-from rankitect.models.backbone import Backbone, largest, llama_tensors, rank
-from rankitect.models.checkpoints import LlamaCheckpoint, LlamaConfig, random_checkpoint
+from rankitect.models.backbone import Backbone, largest, rank
+from rankitect.models.checkpoints import DecoderCheckpoint, DecoderConfig, random_checkpoint
 from rankitect.models.importance import gather
+from rankitect.models.pretrained import space_tensors
 from rankitect.models.supernet import Supernet
 from rankitect.search_spaces.mobile_llm import from_backbone
 from rankitect.space.architecture import Architecture
@@ -20,7 +21,7 @@ from rankitect.tasks.costs import LANGUAGE_COSTS, cost_value, limits
 from rankitect.tasks.language.uniform import uniform_depth, uniform_width
 from tests.tasks.language.tiny import own_cache, parts_of
 
-CONFIG = LlamaConfig(vocab=256, d_model=32, n_layers=6, n_heads=4, n_kv_heads=2, head_dim=8, ffn=128)
+CONFIG = DecoderConfig(vocab=256, d_model=32, n_layers=6, n_heads=4, n_kv_heads=2, head_dim=8, ffn=128)
 SPACE = from_backbone(CONFIG, context=24, ffn_step=8, window=8)
 WHOLE = largest(SPACE)
 
@@ -80,7 +81,7 @@ def test_every_cost_is_that_of_its_name() -> None:
 
 
 # --- the second-order prior -------------------------------------------------------------------------------------------
-def trained_a_little() -> tuple[LlamaCheckpoint, list[torch.Tensor]]:
+def trained_a_little() -> tuple[DecoderCheckpoint, list[torch.Tensor]]:
     """A tiny model that has learned a simple language, so that its layers do something; and text of it."""
     checkpoint = random_checkpoint(CONFIG, 0)
     generator = torch.Generator().manual_seed(0)
@@ -94,7 +95,7 @@ def trained_a_little() -> tuple[LlamaCheckpoint, list[torch.Tensor]]:
             ids[:, t] = follows[ids[:, t - 2] % 8, ids[:, t - 1], pick]
         return ids
 
-    model = Supernet(SPACE, tensors=llama_tensors(checkpoint))
+    model = Supernet(SPACE, tensors=space_tensors(checkpoint))
     whole = model.activate(WHOLE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(60):
@@ -104,9 +105,9 @@ def trained_a_little() -> tuple[LlamaCheckpoint, list[torch.Tensor]]:
         loss.backward()
         optimizer.step()
     trained = model.extract(WHOLE)
-    from rankitect.models.backbone import huggingface_tensors
+    from rankitect.models.pretrained import file_tensors
 
-    tensors = huggingface_tensors(trained, [f"layers.{i}" for i in range(CONFIG.n_layers)])
+    tensors = file_tensors(trained, CONFIG, [f"layers.{i}" for i in range(CONFIG.n_layers)])
     checkpoint.tensors.update(tensors)
     return checkpoint, [text(8) for _ in range(16)]
 
@@ -117,7 +118,7 @@ def calibrated() -> Any:
     from rankitect.tasks.language.prior import second_order
 
     checkpoint, text = trained_a_little()
-    plain = Supernet(SPACE, tensors=llama_tensors(checkpoint))
+    plain = Supernet(SPACE, tensors=space_tensors(checkpoint))
     statistics = gather(plain, WHOLE, text, sampled_cross_entropy(0))
     orders = rank(CONFIG, plain, statistics)
     backbone = Backbone(checkpoint, SPACE, orders, statistics.gram, statistics.influence)

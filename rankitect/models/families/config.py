@@ -1,0 +1,105 @@
+"""The sizes of a decoder whose layers are all alike, whatever its family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from rankitect.errors import AssetError
+from rankitect.models.families import axes
+
+__all__ = ["HEAD", "VOCAB", "DecoderConfig"]
+
+HEAD = "head"
+"""The elements of a head, a dimension that is never pruned."""
+VOCAB = "vocab"
+"""The tokens of the vocabulary, a dimension that is never pruned."""
+
+_DEFAULT_FAMILY = "llama"
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The sizes and constants of a decoder-only language model with equal layers.
+
+    Attributes:
+        vocab: Rows of the token embedding.
+        d_model: Width of the residual stream.
+        n_layers: Transformer layers.
+        n_heads: Query heads of a layer.
+        n_kv_heads: Key/value heads of a layer; divides `n_heads`.
+        head_dim: Width of a head; even, because RoPE rotates pairs.
+        ffn: Width of the gated feed-forward.
+        rope_base: RoPE's base (theta).
+        norm_eps: RMSNorm's epsilon.
+        tied_embeddings: True if the output projection is the token embedding.
+        context: Longest sequence the model was made for, tokens.
+        family: Name of the model's family, a key of `families.FAMILIES`.
+    """
+
+    vocab: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    ffn: int
+    rope_base: float = 10_000.0
+    norm_eps: float = 1e-5
+    tied_embeddings: bool = True
+    context: int = 2048
+    family: str = _DEFAULT_FAMILY
+
+    def __post_init__(self) -> None:
+        """Check that the numbers can be a model.
+
+        Raises:
+            AssetError: A number is not allowed; the sentence names it.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name not in ("tied_embeddings", "family") and not value > 0:
+                raise AssetError(f"model config: {field.name} is {value}, it must be positive.")
+        if self.n_heads % self.n_kv_heads:
+            raise AssetError(
+                f"model config: n_heads is {self.n_heads}, it must be a multiple of n_kv_heads, {self.n_kv_heads}."
+            )
+        if self.head_dim % 2:
+            raise AssetError(f"model config: head_dim is {self.head_dim}, it must be even (RoPE rotates pairs).")
+
+    @property
+    def query_heads(self) -> int:
+        """Query heads of each key/value head."""
+        return self.n_heads // self.n_kv_heads
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The size of every dimension that a weight can have, by axis."""
+        return {
+            VOCAB: self.vocab,
+            axes.CHANNELS: self.d_model,
+            axes.KV_HEADS: self.n_kv_heads,
+            axes.QUERY_HEADS: self.query_heads,
+            HEAD: self.head_dim,
+            axes.FFN: self.ffn,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data. The default family is left out: candidates were written before there was any other."""
+        data = asdict(self)
+        if self.family == _DEFAULT_FAMILY:
+            del data["family"]
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> DecoderConfig:
+        """Read what `to_json` wrote.
+
+        Raises:
+            AssetError: A key is missing or unknown, or a number is not allowed.
+        """
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise AssetError(f"these are not the sizes of a decoder ({error})") from error

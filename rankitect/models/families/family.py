@@ -1,0 +1,179 @@
+"""What a family of pretrained decoders is: the table of its weights, and how each file format writes it down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from math import prod
+from typing import Any
+
+from rankitect.models.families import axes
+from rankitect.models.families.config import HEAD, DecoderConfig
+
+__all__ = ["Family", "GGUFFormat", "HuggingFaceFormat", "Key", "Weight"]
+
+Key = tuple[str, str]
+"""A weight of a space: the path of the node that owns it, and its name there."""
+
+_HEADS = frozenset({axes.KV_HEADS, axes.QUERY_HEADS, HEAD})
+"""Dimensions that files store as one: all elements of all heads."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight of a family under each of its names.
+
+    Attributes:
+        owner: The node of the space that owns it; within its layer, for a weight of a layer.
+        name: Its name at that node.
+        dims: What each dimension counts: an axis of `axes`, or `HEAD` or `VOCAB`. Outputs come first, as in torch.
+        huggingface: Its name in Hugging Face folders, for a weight of a layer without the layer's prefix.
+        gguf: Its name in GGUF files, likewise.
+        rotated: Whether RoPE turns what this weight computes.
+    """
+
+    owner: str
+    name: str
+    dims: tuple[str, ...]
+    huggingface: str
+    gguf: str
+    rotated: bool = False
+
+    @property
+    def reads_units(self) -> bool:
+        """Whether this is the weight through which hidden units (of heads, of a feed-forward) reach the stream."""
+        return len(self.dims) > 1 and self.dims[0] == axes.CHANNELS
+
+    def shape(self, config: DecoderConfig) -> tuple[int, ...]:
+        """Its shape in a space, one dimension for each of `dims`."""
+        return tuple(config.sizes[dim] for dim in self.dims)
+
+    def stored_shape(self, config: DecoderConfig) -> tuple[int, ...]:
+        """Its shape in files, where the dimensions of heads are one."""
+        runs = groupby(self.dims, key=lambda dim: "heads" if dim in _HEADS else dim)
+        return tuple(prod(config.sizes[dim] for dim in dims) for _, dims in runs)
+
+
+@dataclass(frozen=True)
+class HuggingFaceFormat:
+    """How a family is written as a folder for `transformers`.
+
+    Attributes:
+        model_type: The value of `model_type` in config.json.
+        architecture: The class that loads it.
+        required: Keys of config.json that the class reads and that change what it computes, each with the one value
+            that the family's blocks compute. Any other value is refused; the keys are also written.
+        rope_base: RoPE's base where config.json does not state it.
+        norm_eps: RMSNorm's epsilon where config.json does not state it.
+        tied_embeddings: Whether the output table is the embedding where config.json does not say.
+        context: Longest sequence, tokens, where config.json does not state it.
+        written: More keys to write, which do not change what a trained model computes.
+        layer: The prefix of a layer's weights, with its number to be filled in.
+    """
+
+    model_type: str
+    architecture: str
+    rope_base: float
+    norm_eps: float
+    tied_embeddings: bool
+    context: int
+    required: Mapping[str, Any] = field(default_factory=dict)
+    written: Mapping[str, Any] = field(default_factory=dict)
+    layer: str = "model.layers.{}."
+
+
+@dataclass(frozen=True)
+class GGUFFormat:
+    """How a family is written as a GGUF file.
+
+    Attributes:
+        architecture: The value of `general.architecture`, which is also the prefix of the keys of the sizes.
+        rotates_neighbours: Whether RoPE pairs neighbouring rows of a head, as llama.cpp does for some families, and not
+            element i with element i + head_dim / 2; the rows of rotated weights are then stored in another order.
+        layer: The prefix of a layer's weights, with its number to be filled in.
+    """
+
+    architecture: str
+    rotates_neighbours: bool
+    layer: str = "blk.{}."
+
+
+def _no_overrides(config: DecoderConfig, window: int | None) -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of pretrained decoders: all that distinguishes it from others, apart from what its blocks compute.
+
+    Attributes:
+        name: The key in `FAMILIES` and the value of `DecoderConfig.family`.
+        title: The name for people.
+        huggingface: Its folders.
+        gguf: Its GGUF files.
+        embedding: The weight before the layers.
+        layer: The weights of every layer, in the order of the forward.
+        norm: The weight after the layers.
+        head: The output table, which models with tied embeddings do not have.
+        overrides: Given an architecture's sizes and its attention window (None for full attention), the keys of
+            config.json that make it a class of `transformers` that can compute it.
+    """
+
+    name: str
+    title: str
+    huggingface: HuggingFaceFormat
+    gguf: GGUFFormat
+    embedding: Weight
+    layer: tuple[Weight, ...]
+    norm: Weight
+    head: Weight
+    overrides: Callable[[DecoderConfig, int | None], Mapping[str, Any]] = _no_overrides
+
+    def weights(self, config: DecoderConfig) -> Iterator[tuple[int | None, Weight]]:
+        """Every weight of a model with the number of its layer, None outside of them; in the order of the forward."""
+        yield None, self.embedding
+        for number in range(config.n_layers):
+            for weight in self.layer:
+                yield number, weight
+        yield None, self.norm
+        if not config.tied_embeddings:
+            yield None, self.head
+
+    def key(self, weight: Weight, number: int | None) -> Key:
+        """A weight in a space.
+
+        Args:
+            weight: One of this family's.
+            number: Of its layer; None outside of the layers.
+        """
+        owner = weight.owner if number is None else f"{axes.layer(number)}.{weight.owner}"
+        return owner, weight.name
+
+    def huggingface_name(self, weight: Weight, number: int | None) -> str:
+        """A weight's whole name in Hugging Face folders. Arguments as for `key`."""
+        return weight.huggingface if number is None else self.huggingface.layer.format(number) + weight.huggingface
+
+    def of_gguf(self, name: str) -> tuple[int | None, Weight] | None:
+        """The weight that has a name in GGUF files, with the number of its layer; None for a name of no weight."""
+        for weight in (self.embedding, self.norm, self.head):
+            if weight.gguf == name:
+                return None, weight
+        before, after = self.gguf.layer.split("{}")
+        number, _, rest = name.removeprefix(before).partition(after)
+        # A damaged file may hold any name; only a plain decimal number is one of a layer.
+        if not name.startswith(before) or not number.isdecimal() or len(number) > 9 or str(int(number)) != number:
+            return None
+        return next(((int(number), weight) for weight in self.layer if weight.gguf == rest), None)
+
+    def tensor_shapes(self, config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor of a model in Hugging Face's names and layout, in the order of the forward."""
+        return {self.huggingface_name(w, number): w.stored_shape(config) for number, w in self.weights(config)}
+
+    def reader(self, axis: str) -> Weight:
+        """The weight of a layer that reads the hidden units which an axis counts.
+
+        Args:
+            axis: `axes.FFN`, or `axes.KV_HEADS` or `axes.QUERY_HEADS` for heads.
+        """
+        return next(weight for weight in self.layer if weight.reads_units and axis in weight.dims)
