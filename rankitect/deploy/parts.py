@@ -17,6 +17,7 @@ import torch
 from rankitect.graph import Expr
 from rankitect.models.deployed import DeployedCall, Segment, random_weights, segments
 from rankitect.models.plan import Plan, SlicedParams, Step, WeightTree, find_owner, run_plan
+from rankitect.space.repeats import LAYERS
 
 __all__ = ["Part", "Workload", "parts_of", "reference_part"]
 
@@ -149,8 +150,8 @@ def reference_part(workload: Workload, width: int = 576, kv: int = 3, group: int
     ids = g.input("ids", B, T, dtype="int")
     rope = Rope(32)(ids, name="rope")
     x = Embed(64, width)(ids, name="embed")
-    with g.inside("layers"), g.inside("0"):
-        x = x + GQA(kv, group, 64)(Norm()(x, name="norm1"), rope, name="attn")
+    with g.inside(LAYERS), g.inside("0"):
+        x = x + GQA(kv, group, 64)(Norm()(x, name="norm1"), rope, name="attention")
         x = x + SwiGLU(ffn)(Norm()(x, name="norm2"), name="mlp")
     g.out = TiedHead(64)(x, name="head", weights="embed")
     space = SearchSpace(g, version="1")

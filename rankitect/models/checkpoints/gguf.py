@@ -86,15 +86,7 @@ def _config(family: Family, metadata: _Metadata, tensors: dict[str, TensorEntry]
     def get(key: str, kind: type, default: Any = None) -> Any:
         return metadata.get(f"{prefix}.{key}", kind, default)
 
-    if get("expert_count", int, 0):
-        raise AssetError(f"{path}: mixtures of experts are not supported, only dense {family.title} models.")
-    scaling = get("rope.scaling.type", str, "none")
-    if scaling != "none" or "rope_freqs.weight" in tensors:
-        raise AssetError(
-            f"{path}: scaled RoPE ({scaling if scaling != 'none' else 'rope_freqs'}) is not supported, only plain RoPE."
-        )
-    if get("attention.sliding_window", int, 0):
-        raise AssetError(f"{path}: a backbone with sliding-window attention is not supported, only full attention.")
+    _refuse_variants(family, metadata, tensors)
     if family.embedding.gguf not in tensors:
         raise AssetError(f"{path}: the tensor {family.embedding.gguf!r} is missing.")
     width, heads = get("embedding_length", int), get("attention.head_count", int)
@@ -103,20 +95,39 @@ def _config(family: Family, metadata: _Metadata, tensors: dict[str, TensorEntry]
         raise AssetError(f"{path}: keys and values of different width are not supported.")
     if get("rope.dimension_count", int, head_dim) != head_dim:
         raise AssetError(f"{path}: RoPE on a part of the head is not supported, only on all {head_dim} dimensions.")
-    sizes: dict[str, Any] = {
-        "vocab": tensors[family.embedding.gguf].shape[0],
-        "d_model": width,
-        "n_layers": get("block_count", int),
-        "n_heads": heads,
-        "n_kv_heads": get("attention.head_count_kv", int, heads),
-        "head_dim": head_dim,
-        "ffn": get("feed_forward_length", int),
-        "rope_base": _shortest(get("rope.freq_base", float, 10_000.0)),
-        "norm_eps": _shortest(get("attention.layer_norm_rms_epsilon", float)),
-        "tied_embeddings": family.head.gguf not in tensors,
-        "context": get("context_length", int),
-        "family": family.name,
-    }
+    return _checked(
+        path,
+        vocab=tensors[family.embedding.gguf].shape[0],
+        d_model=width,
+        n_layers=get("block_count", int),
+        n_heads=heads,
+        n_kv_heads=get("attention.head_count_kv", int, heads),
+        head_dim=head_dim,
+        ffn=get("feed_forward_length", int),
+        rope_base=_shortest(get("rope.freq_base", float, 10_000.0)),
+        norm_eps=_shortest(get("attention.layer_norm_rms_epsilon", float)),
+        tied_embeddings=family.head.gguf not in tensors,
+        context=get("context_length", int),
+        family=family.name,
+    )
+
+
+def _refuse_variants(family: Family, metadata: _Metadata, tensors: dict[str, TensorEntry]) -> None:
+    """Refuse what would compute something else than the family's blocks do."""
+    path, prefix = metadata.path, family.gguf.architecture
+    if metadata.get(f"{prefix}.expert_count", int, 0):
+        raise AssetError(f"{path}: mixtures of experts are not supported, only dense {family.title} models.")
+    scaling = metadata.get(f"{prefix}.rope.scaling.type", str, "none")
+    if scaling != "none" or "rope_freqs.weight" in tensors:
+        raise AssetError(
+            f"{path}: scaled RoPE ({scaling if scaling != 'none' else 'rope_freqs'}) is not supported, only plain RoPE."
+        )
+    if metadata.get(f"{prefix}.attention.sliding_window", int, 0):
+        raise AssetError(f"{path}: a backbone with sliding-window attention is not supported, only full attention.")
+
+
+def _checked(path: Path, **sizes: Any) -> DecoderConfig:
+    """The config of these sizes; what is wrong with them is said with the file's name."""
     try:
         return DecoderConfig(**sizes)
     except AssetError as error:
