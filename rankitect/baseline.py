@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rankitect.command_line import keys_help, split_words
 from rankitect.errors import ConfigError, RankitectError, RunFolderError
 
 if TYPE_CHECKING:
@@ -48,11 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 where something is wrong with what was asked.
     """
-    keys = "\n".join(f"  {name}=…  {text}" for name, text in _KEYS.items())
     parser = argparse.ArgumentParser(
         prog="python -m rankitect.baseline",
         description="Add, list or retire the production models that searches compare with.",
-        epilog=f"keys:\n{keys}",
+        epilog=keys_help(_KEYS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("action", choices=("add", "list", "retire"))
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config-dir", metavar="FOLDER", help="your own configurations, where the task is one of them")
     options = parser.parse_intermixed_args(arguments)
     try:
-        names, given = _split(options.words)
+        names, given = split_words(options.words, _KEYS)
         return _act(options.action, names, given, options.config_dir)
     except RankitectError as error:
         print(f"Error: {error}", file=sys.stderr)
@@ -68,19 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"Error: the registry cannot be written: {error}.", file=sys.stderr)
         return 2
-
-
-def _split(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    names, given = [], {}
-    for word in words:
-        name, separator, value = word.partition("=")
-        if not separator:
-            names.append(word)
-        elif name in _KEYS and value:
-            given[name] = value
-        else:
-            raise ConfigError(f"'{word}' is none of {', '.join(f'{key}=…' for key in _KEYS)}.")
-    return names, given
 
 
 def _act(action: str, names: Sequence[str], given: Mapping[str, str], config_dir: str | None) -> int:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from rankitect import __version__
+from rankitect.machine import usable_cores
 
 __all__ = [
     "Check",
@@ -232,7 +233,7 @@ def check_memory() -> Check | None:
 
 def check_threads() -> Check:
     """Compare the processors this process may use with OMP_NUM_THREADS and with the present load."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     asked = os.environ.get("OMP_NUM_THREADS", "")
     found = f"{cores} processors" + (f", OMP_NUM_THREADS={asked}" if asked else "")
     if asked and not (asked.isdecimal() and 1 <= int(asked) <= cores):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 __all__ = [
     "AssetError",
     "ConfigError",
@@ -12,6 +15,7 @@ __all__ = [
     "RunFolderError",
     "SpaceError",
     "TrainingError",
+    "closest",
 ]
 
 
@@ -50,3 +54,20 @@ class DiskError(RankitectError):
 
 class DeployError(RankitectError):
     """A model cannot be exported to the mobile runtime, or a device cannot run it."""
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a misspelt one most probably means, for "did you mean"; None if none is like it.
+
+    Names may be dotted paths. A key in the wrong section is as common a mistake as a misspelt one, so the last part of
+    a path counts on its own as well; of equally similar names, one in the same section wins.
+    """
+
+    def likeness(other: str) -> float:
+        (parent, _, last), (other_parent, _, other_last) = name.rpartition("."), other.rpartition(".")
+        whole = difflib.SequenceMatcher(None, name, other).ratio()
+        end = difflib.SequenceMatcher(None, last, other_last).ratio()
+        return max(whole, end) + (0.1 if parent == other_parent else 0.0)
+
+    best = max(known, key=likeness, default=None)
+    return best if best is not None and likeness(best) >= 0.7 else None

@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rankitect.command_line import pairs
 from rankitect.data.files import write_atomically
 from rankitect.errors import ConfigError, RankitectError, RunFolderError
 
@@ -46,12 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("keys", nargs="+", metavar="key=value", help=f"run=FOLDER to={'|'.join(FORMATS)} [out=FILE]")
     options = parser.parse_args(arguments)
-    given: dict[str, str] = {}
-    for text in options.keys:
-        name, _, value = text.partition("=")
-        if name not in _KEYS or not value:
-            return _wrong(f"'{text}' is none of {', '.join(f'{key}=…' for key in _KEYS)}.")
-        given[name] = value
+    try:
+        given = pairs(options.keys, _KEYS)
+    except RankitectError as error:
+        return _wrong(str(error))
     form = given.get("to", "")
     if "run" not in given or form not in FORMATS:
         return _wrong(f"give run=FOLDER and to={'|'.join(FORMATS)}.")

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from rankitect.command_line import keys_help, pairs
 from rankitect.errors import RankitectError
 
 __all__ = ["main"]
@@ -29,22 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 when there is nothing to report on (the reason goes to standard error).
     """
-    keys = "\n".join(f"  {name}=…  {text}" for name, text in _KEYS.items())
     parser = argparse.ArgumentParser(
         prog="python -m rankitect.report",
         description="Write a search's report again: one HTML file that opens offline, report.md and report.json.",
-        epilog=f"keys:\n{keys}",
+        epilog=keys_help(_KEYS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("keys", nargs="+", metavar="key=value", help="run=FOLDER, and optionally baseline, candidate")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     options = parser.parse_intermixed_args(arguments)
-    given: dict[str, str] = {}
-    for text in options.keys:
-        name, separator, value = text.partition("=")
-        if not separator or name not in _KEYS or not value:
-            return _wrong(f"'{text}' is none of {', '.join(f'{key}=…' for key in _KEYS)}.")
-        given[name] = value
+    try:
+        given = pairs(options.keys, _KEYS)
+    except RankitectError as error:
+        return _wrong(str(error))
     if "run" not in given:
         return _wrong("run=FOLDER is missing: the folder that a search printed as its run folder.")
     from rankitect.reports import write_report

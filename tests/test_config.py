@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from rankitect.config import resolve
-from rankitect.config.compose import configs_folder, groups, nearest
+from rankitect.config.compose import configs_folder, groups
 from rankitect.config.plugins import config_model, load_target
 from rankitect.config.resolve import _known_keys
 from rankitect.config.schema import SearchConfig
@@ -171,12 +171,6 @@ def test_python_values_survive_the_override_grammar(values: dict[str, object]) -
     overrides = _as_overrides({"section": values})
     parsed = parser.parse_overrides(overrides)
     assert {p.key_or_group: p.value() for p in parsed} == {f"section.{key}": value for key, value in values.items()}
-
-
-def test_the_nearest_key_may_be_in_another_section() -> None:
-    assert nearest("tokens", ["heal.tokens", "budget.trials"]) == "heal.tokens"
-    assert nearest("heal.tokns", ["budget.tokens", "heal.tokens"]) == "heal.tokens"
-    assert nearest("quux", ["heal.tokens", "seed"]) is None
 
 
 def test_healing_is_what_training_understands() -> None:

@@ -112,7 +112,7 @@ def shoot(it: Round, calm: Calm) -> None:
         )
     assert lost == 0, names
     assert result == expected, names
-    leftovers = [p.name for p in it.folder.rglob("*.tmp")] + [p.name for p in it.folder.glob(".candidates.*")]
+    leftovers = [p.name for p in it.folder.glob(".*.part")] + [p.name for p in it.folder.glob(".candidates.*")]
     assert leftovers == [], names
 
 

@@ -6,16 +6,15 @@ is kept, so that a message can name the file and line.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rankitect.errors import ConfigError
+from rankitect.errors import ConfigError, closest
 
-__all__ = ["Composed", "compose", "configs_folder", "groups", "nearest", "quoted"]
+__all__ = ["Composed", "compose", "configs_folder", "groups", "quoted"]
 
 _ASSIGNMENT = re.compile(r"^(?P<prefix>~|\+\+|\+)?(?P<key>[A-Za-z_][\w./@]*)(?:=(?P<value>.*))?$", re.DOTALL)
 _HYDRA_VERSION = "1.3"  # behaviour that Hydra promises to keep
@@ -26,30 +25,13 @@ def configs_folder() -> Path:
     return Path(__file__).resolve().parent.parent / "configs"
 
 
-def nearest(path: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like `path`, if any is.
-
-    A key in the wrong section is as common a mistake as a misspelt one, so the last part of a dotted path counts on its
-    own as well; of equals, a neighbour wins.
-    """
-
-    def likeness(key: str) -> float:
-        (parent, _, last), (other_parent, _, other_last) = path.rpartition("."), key.rpartition(".")
-        whole = difflib.SequenceMatcher(None, path, key).ratio()
-        end = difflib.SequenceMatcher(None, last, other_last).ratio()
-        return max(whole, end) + (0.1 if parent == other_parent else 0.0)
-
-    best = max(known, key=likeness, default=None)
-    return best if best is not None and likeness(best) >= 0.7 else None
-
-
 def groups(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
     """The files of every group, as {group: {option: file}}; a later folder's file replaces an earlier's."""
-    found: dict[str, dict[str, Path]] = {}
+    files: dict[str, dict[str, Path]] = {}
     for folder in folders:
         for path in sorted(folder.glob("*/*.yaml")):
-            found.setdefault(path.parent.name, {})[path.stem] = path
-    return found
+            files.setdefault(path.parent.name, {})[path.stem] = path
+    return files
 
 
 @dataclass(frozen=True)
@@ -124,11 +106,9 @@ def _prepare(override: str, known: dict[str, dict[str, Path]]) -> tuple[str | No
         if key == "preset" and option == "null":
             return None, None  # the default
         if option not in known[key]:
-            guess = nearest(option, list(known[key]))
-            raise ConfigError(
-                f"Unknown {key} '{option}'.{f' Did you mean {chr(39)}{guess}{chr(39)}?' if guess else ''} "
-                f"Allowed: {', '.join(sorted(known[key]))}."
-            )
+            guess = closest(option, known[key])
+            hint = f" Did you mean '{guess}'?" if guess else ""
+            raise ConfigError(f"Unknown {key} '{option}'.{hint} Allowed: {', '.join(sorted(known[key]))}.")
         return override, None
     if key.split(".")[0] == "hydra":
         raise ConfigError(f"'{override}': keys of Hydra itself are not used here.")
@@ -138,7 +118,7 @@ def _prepare(override: str, known: dict[str, dict[str, Path]]) -> tuple[str | No
 
 def quoted(text: str) -> str:
     """Text in quotes, in the grammar of overrides: a backslash counts only before a quote."""
-    escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
+    escaped = re.sub(r"(\\*)('|\Z)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text)
     return f"'{escaped}'"
 
 

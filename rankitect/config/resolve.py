@@ -10,10 +10,10 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rankitect.config.compose import Composed, compose, nearest
+from rankitect.config.compose import Composed, compose
 from rankitect.config.plugins import config_model, load_target
 from rankitect.config.schema import SearchConfig
-from rankitect.errors import ConfigError
+from rankitect.errors import ConfigError, closest
 
 __all__ = ["Plugin", "Resolved", "resolve", "restored"]
 
@@ -121,12 +121,12 @@ def _plugin(section: str, name: str, part: Mapping[str, Any], allowed: Sequence[
 
 
 def _at(data: Mapping[str, Any], path: str) -> Any:
-    found: Any = data
+    value: Any = data
     for part in path.split("."):
-        if not isinstance(found, Mapping):
+        if not isinstance(value, Mapping):
             return None
-        found = found.get(part)
-    return found
+        value = value.get(part)
+    return value
 
 
 def _put(data: dict[str, Any], path: str, value: Any) -> None:
@@ -167,7 +167,7 @@ def _unknown_key(path: str, composed: Composed, known: Sequence[str]) -> str:
     parent, _, _ = path.rpartition(".")
     beside = [key for key in known if key.rpartition(".")[0] == parent]
     # Keys of plug-ins are known here by the files that set them.
-    guess = nearest(path, dict.fromkeys([*beside, *known, *(key for key in composed.origins if key != path)]))
+    guess = closest(path, dict.fromkeys([*beside, *known, *(key for key in composed.origins if key != path)]))
     text = f"Unknown key '{path}' {composed.came_from(path)}."
     if guess is not None:
         file = composed.origins.get(guess) or _file_of(guess, composed)

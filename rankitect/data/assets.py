@@ -34,7 +34,6 @@ __all__ = [
     "asset_status",
     "cache_root",
     "fetch",
-    "write_atomically",
 ]
 
 _LOG = logging.getLogger(__name__)

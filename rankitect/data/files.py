@@ -9,7 +9,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["file_sha256", "folder_bytes", "folder_lock", "write_atomically"]
+__all__ = ["TEMPORARY", "file_sha256", "folder_bytes", "folder_lock", "write_atomically", "write_whole"]
+
+
+TEMPORARY = ".part"
+"""How the name of a file ends that is still being written; it begins with a dot."""
 
 
 def file_sha256(path: Path) -> str:
@@ -25,7 +29,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         path: The file to create or replace. Its folder must exist.
         write: Called with a temporary path in the same folder; it must create that file.
     """
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{TEMPORARY}")
     try:
         write(part)
         part.chmod(0o644)  # safetensors makes files that only their owner can read
@@ -34,6 +38,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write bytes, or text in UTF-8, so that a reader sees the old content or the whole new one."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    write_atomically(path, lambda part: part.write_bytes(data))
 
 
 def folder_bytes(folder: Path) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rankitect.contracts import Preloads, offers
 from rankitect.errors import ConfigError
+from rankitect.machine import usable_cores
 
 if TYPE_CHECKING:
     from rankitect.config import Resolved
@@ -64,7 +65,7 @@ def runner_of(resolved: Resolved, folder: Path, stop: Callable[[], bool]) -> Run
         seconds = 60 * c.trial_minutes if c.trial_minutes is not None and run_folder is not None else None
         return WorkerSetup(data, threads, c.trial_gib, key, run_folder, seconds)
 
-    share = max(1, len(os.sched_getaffinity(0)) // c.workers) if hasattr(os, "sched_getaffinity") else 1
+    share = max(1, usable_cores() // c.workers)
     if c.kind == "local":
         from rankitect.runners.pool import Pool
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from rankitect.contracts import Session, Spent, StopRequested, Trial
+from rankitect.data.files import TEMPORARY, write_whole
 from rankitect.errors import TrainingError
 from rankitect.runners.workers import RemoteJob, RemoteResult, WorkerSetup, parts_of, run_job
 from rankitect.study.checks import one_line
-from rankitect.study.files import write_atomic
 
 __all__ = ["measure_together", "prepare_together"]
 
@@ -128,7 +128,7 @@ def _written(folder: Path) -> dict[str, int]:
     return {
         p.relative_to(folder).as_posix(): p.stat().st_mtime_ns
         for p in sorted(folder.rglob("*"))
-        if p.is_file() and not p.name.endswith(".tmp")
+        if p.is_file() and not p.name.endswith((TEMPORARY, ".tmp"))
     }
 
 
@@ -217,7 +217,7 @@ def prepare_together(session: Session, setup: WorkerSetup, count: int, cpus: flo
         files, events = ray.get(mailbox.take.remote(session.remaining(), session.should_stop(), session.spent()))
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(folder / name, content)
+            write_whole(folder / name, content)
         for name, arguments in events:
             handlers[name](*arguments)
     if error := ray.get(running):

@@ -7,12 +7,12 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from rankitect.errors import DiskError
 
-__all__ = ["copy_or_link", "describe", "disk_trouble", "explain_disk_trouble", "is_disk_full", "write_atomic"]
+__all__ = ["copy_or_link", "describe", "disk_trouble", "explain_disk_trouble", "is_disk_full"]
 
 _FULL_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Writers in other languages (safetensors, torch, SQLite) keep only the text of the operating system's error.
@@ -22,22 +22,6 @@ _BROKEN_ERRNO = {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV}
 _BROKEN_SQLITE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM}
 _DENIED_TEXT = ("permission denied", "read-only", "readonly", "unable to open database", "disk i/o error")
 _SMALLEST_USEFUL = 64 * 1024  # bytes free below which an unexplained write error is put down to the disk
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write bytes, or text in UTF-8, by way of a temporary file that is on the disk before it takes the name."""
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def copy_or_link(source: Path, target: Path) -> None:

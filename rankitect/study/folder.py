@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
+from rankitect.data.files import TEMPORARY, write_whole
 from rankitect.errors import RunFolderError
 from rankitect.production.settings import gates_header, gates_problem
-from rankitect.study.files import is_disk_full, write_atomic
+from rankitect.study.files import is_disk_full
 from rankitect.study.lock import FolderLock
 
 __all__ = ["RunFolder", "config_hash", "difference"]
@@ -116,7 +117,7 @@ class RunFolder:
         except OSError as error:
             _raise_unwritable(path, error)
         try:
-            for left in path.glob(".*.tmp"):  # of a process that was killed while it wrote
+            for left in path.glob(f".*{TEMPORARY}"):  # of a process that was killed while it wrote
                 left.unlink(missing_ok=True)
             self._own(force)
         except BaseException as error:
@@ -140,7 +141,7 @@ class RunFolder:
                     f"{self.path} belongs to another configuration:\n{changes}\nChoose another output_dir=, undo the "
                     "change, or go on in it all the same with resume=force (finished trials are then reused)."
                 )
-            write_atomic(self.path / "config.previous.yaml", self.config_path.read_text(encoding="utf-8"))
+            write_whole(self.path / "config.previous.yaml", self.config_path.read_text(encoding="utf-8"))
         self._write_config(self.config)
 
     def _update(self, old: dict[str, Any]) -> None:
@@ -157,7 +158,7 @@ class RunFolder:
 
         header = f"# The resolved configuration of this run. Hash: {config_hash(config)}\n"
         header += gates_header(config.get("report"))
-        write_atomic(self.config_path, header + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        write_whole(self.config_path, header + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
     def _read_config(self) -> dict[str, Any]:
         import yaml
@@ -234,4 +235,4 @@ class _LogFile(logging.FileHandler):
 
 def _is_ours(entry: Path) -> bool:
     """What a process killed before it wrote config.yaml may leave."""
-    return entry.name == "study.lock" or (entry.name.startswith(".") and entry.name.endswith(".tmp"))
+    return entry.name == "study.lock" or (entry.name.startswith(".") and entry.name.endswith(TEMPORARY))

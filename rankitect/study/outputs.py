@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rankitect.contracts import Measurement, Metric, MetricSpec
-from rankitect.study.files import copy_or_link, write_atomic
+from rankitect.data.files import write_whole
+from rankitect.study.files import copy_or_link
 from rankitect.study.pareto import Candidate, baselines, candidates, pareto_front
 from rankitect.study.summary import (
     BaselineSummary,
@@ -114,7 +115,7 @@ class Outputs:
             self._write_contrasts()
         else:
             artifacts = [dict((candidate.trial.measurement or _NONE).artifacts) for candidate in front]
-        write_atomic(self.folder.path / "trials.csv", trials_csv(self.store.trials, self.store.times()))
+        write_whole(self.folder.path / "trials.csv", trials_csv(self.store.trials, self.store.times()))
         summary = Summary(
             space=self.labels.space,
             task=self.labels.task,
@@ -148,7 +149,7 @@ class Outputs:
             versions=versions(),
             reproduce=self.labels.reproduce,
         )
-        write_atomic(self.folder.path / "summary.json", summary.to_json())
+        write_whole(self.folder.path / "summary.json", summary.to_json())
         return summary
 
     def _metrics(self, metrics: Mapping[str, Metric]) -> dict[str, MetricSummary]:
@@ -199,7 +200,7 @@ class Outputs:
                 models.setdefault(fingerprint, given["values"])
         if models:
             text = json.dumps({**about, "models": models, "more_seeds": more})
-            write_atomic(self.folder.path / "examples.json", text + "\n")
+            write_whole(self.folder.path / "examples.json", text + "\n")
 
     def _write_contrasts(self) -> None:
         """contrasts.json: trials that answer a question of design (tag `contrasts`), and what each example gave."""
@@ -211,7 +212,7 @@ class Outputs:
                 about = {"question": question, "side": side, "fingerprint": trial.architecture.fingerprint}
                 sides.append({**about, "metrics": metrics, "examples": measurement.notes.get("examples")})
         if sides:
-            write_atomic(self.folder.path / "contrasts.json", json.dumps(sides) + "\n")
+            write_whole(self.folder.path / "contrasts.json", json.dumps(sides) + "\n")
 
     def _write_candidates(self, front: Sequence[Candidate]) -> list[dict[str, str]]:
         """Build all folders beside the old ones and swap, so that a reader never sees a mixture of two fronts."""
@@ -225,7 +226,7 @@ class Outputs:
             name = f"{rank:02d}-{candidate.trial.architecture.fingerprint[:8]}"
             folder = fresh / name
             folder.mkdir()
-            write_atomic(folder / "architecture.json", candidate.trial.architecture.to_json() + "\n")
+            write_whole(folder / "architecture.json", candidate.trial.architecture.to_json() + "\n")
             files = {"architecture": "architecture.json"}
             for artifact, path in (candidate.trial.measurement or _NONE).artifacts.items():
                 files |= self._take(artifact, path, folder)

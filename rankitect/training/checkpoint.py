@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rankitect.data.assets import write_atomically
+from rankitect.data.files import write_atomically
 from rankitect.errors import TrainingError
 
 __all__ = ["load_state", "save_state"]

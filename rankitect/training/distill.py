@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rankitect.data.assets import cache_root, write_atomically
+from rankitect.data.assets import cache_root
+from rankitect.data.files import write_atomically
 from rankitect.errors import TrainingError
 from rankitect.metrics.language import LanguageTask
 from rankitect.metrics.losses import SparseTargets, cross_entropy, kl_divergence, sparse_kl_divergence, top_targets

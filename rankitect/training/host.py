@@ -6,6 +6,8 @@ import ctypes
 import os
 import sys
 
+from rankitect.machine import usable_cores
+
 __all__ = ["configure_host"]
 
 _KEPT = {-3: 32 << 20, -1: 512 << 20, -2: 64 << 20}
@@ -31,9 +33,8 @@ def configure_host(threads: int | None = None) -> int:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     _keep_freed_memory()
     if threads is None:
-        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         given = os.environ.get("OMP_NUM_THREADS", "")
-        threads = int(given) if given.isdecimal() and int(given) > 0 else available
+        threads = int(given) if given.isdecimal() and int(given) > 0 else usable_cores()
     if threads < 1:
         raise ValueError(f"threads must be at least 1, found {threads}")
     os.environ["OMP_NUM_THREADS"] = str(threads)

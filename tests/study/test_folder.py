@@ -12,8 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rankitect.data.files import write_whole
 from rankitect.errors import RunFolderError
-from rankitect.study.files import copy_or_link, disk_trouble, is_disk_full, write_atomic
+from rankitect.study.files import copy_or_link, disk_trouble, is_disk_full
 from rankitect.study.folder import RunFolder, config_hash, difference
 
 CONFIG = {
@@ -74,7 +75,7 @@ def test_a_folder_of_other_things_is_refused_untouched(tmp_path: Path) -> None:
 
 def test_what_a_kill_before_the_configuration_leaves_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "study.lock").write_text("")
-    (tmp_path / ".config.yaml.123.tmp").write_text("half")
+    (tmp_path / ".config.yaml.123.part").write_text("half")
     with RunFolder(tmp_path, CONFIG) as folder:
         assert folder.config_path.exists()
 
@@ -212,9 +213,9 @@ def test_a_disk_that_is_full_at_once_is_passed_on_as_it_is(tmp_path: Path, monke
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
-    write_atomic(path, "old")
+    write_whole(path, "old")
     with pytest.raises(UnicodeEncodeError):
-        write_atomic(path, "new \ud800")
+        write_whole(path, "new \ud800")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]
 

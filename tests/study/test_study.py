@@ -361,5 +361,5 @@ def test_a_damaged_study_is_refused(tmp_path: Path) -> None:
 
 def test_no_temporary_files_are_left(tmp_path: Path) -> None:
     run(tmp_path / "run")
-    left = [name for _, _, files in os.walk(tmp_path) for name in files if name.endswith(".tmp")]
+    left = [name for _, _, files in os.walk(tmp_path) for name in files if name.endswith((".tmp", ".part"))]
     assert left == []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from rankitect.machine import usable_cores
 
 __all__ = ["Progress", "in_order", "worker_count"]
 
@@ -17,9 +18,7 @@ _SECONDS = 5.0  # between lines
 
 def worker_count(given: int | None) -> int:
     """Threads to use: as given, else one a core that this process may use."""
-    if given is not None:
-        return given
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores() if given is None else given
 
 
 def in_order(tasks: Iterable[Callable[[], T]], workers: int) -> Iterator[T]:

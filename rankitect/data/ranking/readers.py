@@ -10,41 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rankitect.data.ranking.delimited import DelimitedSource, Dialect
-from rankitect.data.ranking.schema import Categorical, DataSettings, Label, Numeric, TableSchema, Timestamp
+from rankitect.data.ranking.formats import AVAZU, CRITEO, CRITEO_COLUMNS
+from rankitect.data.ranking.schema import Categorical, DataSettings, TableSchema
 from rankitect.data.ranking.sources import Piece, Source, check_columns, list_files
 from rankitect.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["AVAZU", "CRITEO", "ParquetSource", "open_source", "with_defaults"]
+__all__ = ["ParquetSource", "open_source", "with_defaults"]
 
 _TEXT = (".csv", ".tsv", ".txt", ".gz", ".bz2", ".zst")
 _ROWS = 131_072  # of a Parquet file at a time; part of what cached tables are named by
-
-_I = tuple(f"I{i}" for i in range(1, 14))
-_C = tuple(f"C{i}" for i in range(1, 27))
-CRITEO = TableSchema(
-    label=Label(name="label"),
-    numeric=tuple(Numeric(name=name, transform="log") for name in _I),
-    categorical=tuple(Categorical(name=name) for name in _C),
-    missing=("",),
-)
-"""Criteo display advertising (2014 challenge and the terabyte logs): no header, tab-separated, hashed values."""
-
-_AVAZU = (
-    *("C1", "banner_pos", "site_id", "site_domain", "site_category", "app_id", "app_domain", "app_category"),
-    *("device_id", "device_ip", "device_model", "device_type", "device_conn_type"),
-    *(f"C{i}" for i in range(14, 22)),
-)
-AVAZU = TableSchema(
-    label=Label(name="click"),
-    categorical=tuple(Categorical(name=name) for name in _AVAZU),
-    timestamp=Timestamp(name="hour", format="%y%m%d%H"),
-    calendar=("hour", "weekday"),
-    missing=("",),
-)
-"""Avazu click-through-rate challenge (2014): the row's own id is left out, the hour is made hour of day and weekday."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +92,7 @@ def open_source(settings: DataSettings) -> Source:
         return ParquetSource(_stem(files), settings.table, files)
     files = list_files(settings.path, _TEXT)
     if settings.format == "criteo":
-        return DelimitedSource("criteo", CRITEO, files, Dialect("\t", None), ("label", *_I, *_C))
+        return DelimitedSource("criteo", CRITEO, files, Dialect("\t", None), CRITEO_COLUMNS)
     if settings.format == "avazu":
         return DelimitedSource("avazu", AVAZU, files, Dialect(",", None))
     delimiter = settings.delimiter or {"csv": ",", "tsv": "\t"}[settings.format]

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankitect.data.files import write_atomically
+from rankitect.data.ranking.formats import AVAZU
 from rankitect.data.ranking.schema import Categorical, Label, Numeric, SyntheticSettings, TableSchema, Timestamp
 from rankitect.data.ranking.sources import Piece
 
@@ -194,8 +195,6 @@ def write_avazu(settings: SyntheticSettings, file: BinaryIO) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import csv
-
-    from rankitect.data.ranking.readers import AVAZU
 
     names = [column.name for column in AVAZU.categorical]
     source = SyntheticSource(settings.model_copy(update={"numeric": 0, "categorical": len(names)}))
