@@ -1,0 +1,54 @@
+"""The page on extending: each addition is one file, works in an empty folder, and touches nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
+ROWS = re.findall(r"^\| \[(.*?)\]\(#(.*?)\) \| .*? \| (\d)", PAGE, re.MULTILINE)
+BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+NAME = re.compile(r"# (\S+\.py)\n")
+
+
+def split(section: str) -> tuple[dict[str, str], list[str]]:
+    """The files that a section has one write, by name, and the scripts that use them."""
+    texts = [text for language, text in BLOCK.findall(section) if language == "python"]
+    files = {name[1]: text for text in texts if (name := NAME.match(text))}
+    return files, [text for text in texts if not NAME.match(text)]
+
+
+def test_the_table_lists_every_section() -> None:
+    assert [name.capitalize() for name, _, _ in ROWS] == list(SECTIONS)
+    assert [anchor for _, anchor, _ in ROWS] == [title.lower().replace(" ", "-") for title in SECTIONS]
+    assert all(int(lines) <= 1 for _, _, lines in ROWS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", SECTIONS)
+def test_an_addition_is_one_file_and_works(title: str, tmp_path: Path) -> None:
+    files, scripts = split(SECTIONS[title])
+    assert len(files) == 1, "one file to write"
+    assert len(scripts) == 1, "one script that uses it"
+    assert all(language == "python" for language, _ in BLOCK.findall(SECTIONS[title])), "nothing else to write"
+    for name, text in {**files, "use_it.py": scripts[0]}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "use_it.py"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {*files, "use_it.py", "runs"}, "it touches nothing outside of its file but run folders"
