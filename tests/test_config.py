@@ -191,7 +191,7 @@ def test_healing_is_what_training_understands() -> None:
 
 
 PUBLIC_KEYS = """
-allowed_packages budget.minutes budget.tokens budget.trials confirm.candidates confirm.seeds constraints
+allowed_packages budget.minutes budget.tokens budget.trials choices confirm.candidates confirm.seeds constraints
 controller.name controller.target device.name device.target evaluator.final.name evaluator.final.target
 evaluator.objectives evaluator.proxy.name evaluator.proxy.target evaluator.screen.name evaluator.screen.target
 heal.batch heal.betas heal.ce_weight heal.clip heal.context heal.final_lr heal.k heal.lr heal.schedule heal.temperature

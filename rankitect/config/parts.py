@@ -16,8 +16,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rankitect.config.bindings import Bindings
+from rankitect.config.choices import declared_choices
 from rankitect.contracts import FromConfig, WrapsEvaluators, offers
-from rankitect.errors import ConfigError
+from rankitect.errors import ConfigError, SpaceError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +49,7 @@ class Parts:
         baselines: Models to compare with.
         export: Writes more files for each candidate.
         decode: Makes an architecture from its JSON.
+        bindings: Settings that the space's choices decide.
     """
 
     config: SearchConfig
@@ -61,6 +64,7 @@ class Parts:
     baselines: list[Baseline] = field(default_factory=list)
     export: Exporter | None = None
     decode: Callable[[str], Any] | None = None
+    bindings: Bindings = field(default_factory=Bindings)
 
     def of_task(self, name: str) -> Any:
         """What a part needs of the task.
@@ -93,7 +97,7 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
     plugins = resolved.plugins
     parts = Parts(resolved.config, folder, say, {section: plugin.name for section, plugin in plugins.items()})
     parts.task = _make(plugins["task"], parts)
-    parts.space = _make(plugins["space"], parts)
+    _make_space(resolved, parts)
     if "device" in plugins:
         parts.device = _make(plugins["device"], parts)
     for hook in (parts.task, parts.space):
@@ -115,6 +119,30 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
         if parts.export is None and (exporter := getattr(hook, "exporter", None)):
             parts.export = exporter(parts)
     return parts
+
+
+def _make_space(resolved: Resolved, parts: Parts) -> None:
+    """The space with the choices of the configuration, and the settings that these decide.
+
+    Raises:
+        ConfigError: A choice is unusable or decides nothing, or a setting is bound to one that there is not.
+    """
+    from rankitect.space.choice_space import ChoiceSpace
+
+    parts.space = _make(resolved.plugins["space"], parts)
+    configs = {section: plugin.config for section, plugin in resolved.plugins.items()}
+    if not isinstance(parts.space, ChoiceSpace):
+        if resolved.config.choices or resolved.bindings.sections:
+            raise ConfigError(f"choices: space={parts.names['space']} is no space of choices that could be extended.")
+        return
+    if resolved.config.choices:
+        declared = declared_choices(parts.space.name, resolved.config.choices)
+        usual = resolved.bindings.defaults(declared.choices, configs)
+        try:
+            parts.space = parts.space.with_settings(declared, usual)
+        except SpaceError as error:
+            raise ConfigError(f"choices: {error}") from None
+    parts.bindings = resolved.bindings.within(parts.space, configs)
 
 
 def _make(plugin: Plugin, parts: Parts) -> Any:

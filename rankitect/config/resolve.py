@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from rankitect.config.bindings import Bindings, bindable, bound, sections_of, with_bindings, without_bindings
 from rankitect.config.compose import Composed, compose
 from rankitect.config.plugins import config_model, load_target
 from rankitect.config.schema import SearchConfig
@@ -27,12 +28,19 @@ class Plugin:
     Attributes:
         name: Name for reports.
         target: The class or function.
-        config: Its keys, as its own `Config`.
+        config: Its keys, as its own `Config`; those that a choice decides have their defaults.
+        bindings: Dotted keys that a choice decides, with its path.
     """
 
     name: str
     target: Callable[..., Any]
     config: BaseModel
+    bindings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Its keys as plain data."""
+        return with_bindings(self.config.model_dump(mode="json"), self.bindings)
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,11 @@ class Resolved:
     config: SearchConfig
     plugins: dict[str, Plugin]
     data: dict[str, Any]
+
+    @property
+    def bindings(self) -> Bindings:
+        """The settings that choices decide."""
+        return Bindings({section: plugin.bindings for section, plugin in self.plugins.items() if plugin.bindings})
 
 
 def resolve(overrides: Sequence[str], extra_folder: Path | None = None) -> Resolved:
@@ -82,8 +95,7 @@ def resolve(overrides: Sequence[str], extra_folder: Path | None = None) -> Resol
         except ConfigError as error:
             mistakes.append(str(error))
             continue
-        dumped = plugins[section].config.model_dump(mode="json")
-        _put(data, section, {"name": name, "target": part["target"], **dumped})
+        _put(data, section, {"name": name, "target": part["target"], **plugins[section].data})
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return Resolved(config, plugins, data)
@@ -102,8 +114,7 @@ def restored(data: Mapping[str, Any]) -> Resolved:
             part = _at(data, section)
             if part is not None:
                 target = load_target(part["target"], config.allowed_packages, f"{section}.target")
-                own = {key: value for key, value in part.items() if key not in ("name", "target")}
-                plugins[section] = Plugin(part["name"], target, config_model(target).model_validate(own))
+                plugins[section] = _checked(part["name"], target, part)
     except (ValidationError, KeyError, TypeError) as error:
         raise ConfigError(f"This is no configuration of this version: {error}") from None
     return Resolved(config, plugins, dict(data))
@@ -112,12 +123,33 @@ def restored(data: Mapping[str, Any]) -> Resolved:
 def _plugin(section: str, name: str, part: Mapping[str, Any], allowed: Sequence[str], composed: Composed) -> Plugin:
     target = load_target(part["target"], allowed, f"{section}.target")
     model = config_model(target)
-    own = {key: value for key, value in part.items() if key not in ("name", "target")}
+    known = [f"{section}.{key}" for key in _known_keys(model)]
     try:
-        return Plugin(name, target, model.model_validate(own))
+        plugin = _checked(name, target, part)
     except ValidationError as error:
-        known = [f"{section}.{key}" for key in _known_keys(model)]
-        raise _explain(error, section, own, composed, known) from None
+        raise _explain(error, section, part, composed, known) from None
+    allowed_keys = list(bindable(model))
+    for key in plugin.bindings:
+        if f"{section}.{key}" not in known:
+            raise ConfigError(_unknown_key(f"{section}.{key}", composed, known))
+        if key not in allowed_keys:
+            shown = ", ".join(f"{section}.{possible}" for possible in allowed_keys) or "none"
+            raise ConfigError(
+                f"'{section}.{key}' {composed.came_from(f'{section}.{key}')} cannot be decided by a choice: it is read "
+                f"once for all architectures. Settings of '{section}' that can: {shown}."
+            )
+    return plugin
+
+
+def _checked(name: str, target: Callable[..., Any], part: Mapping[str, Any]) -> Plugin:
+    """A plug-in from its section.
+
+    Raises:
+        ValidationError: A key is unknown, missing or wrong.
+    """
+    own = {key: value for key, value in part.items() if key not in ("name", "target")}
+    bindings = dict(bound(own))
+    return Plugin(name, target, config_model(target).model_validate(without_bindings(own, bindings)), bindings)
 
 
 def _at(data: Mapping[str, Any], path: str) -> Any:
@@ -141,9 +173,8 @@ def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     keys = []
     for name, info in model.model_fields.items():
         keys.append(f"{prefix}{name}")
-        for kind in (info.annotation, *get_args(info.annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                keys += _known_keys(kind, f"{prefix}{name}.")
+        for section in sections_of(info.annotation):
+            keys += _known_keys(section, f"{prefix}{name}.")
     return keys
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from rankitect.config.choices import ChoiceConfig
 from rankitect.production.settings import ExperimentConfig, GateConfig
 
 __all__ = [
@@ -158,6 +159,9 @@ class SearchConfig(_Strict):
     device: PluginConfig | None = Field(default=None, description="where latency is measured; null: nowhere")
     constraints: dict[str, Range] = Field(
         default_factory=dict, description="allowed range of a cost, relative to the backbone, by its name"
+    )
+    choices: dict[str, ChoiceConfig] = Field(
+        default_factory=dict, description="choices that shape no graph, by name; settings are bound to them"
     )
     heal: HealConfig = HealConfig()
     budget: BudgetConfig = BudgetConfig()

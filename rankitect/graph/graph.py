@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +14,7 @@ from rankitect.graph.nodes import ONE, Edge, Node, Wire
 from rankitect.graph.switching import one_type, switch, zeros
 from rankitect.graph.types import TensorType
 from rankitect.space.choices import Choice
-from rankitect.space.declaring import Choices, Rule
+from rankitect.space.declaring import Rule
 from rankitect.space.expr import Expr, ExprLike, as_expr
 from rankitect.space.repeats import RUNS
 
@@ -181,17 +180,6 @@ class Graph(Builder):
         """All outputs of the block that gives `wire`, in the order of its ports line."""
         kinds = self.node(wire.edge.source).outputs
         return tuple(replace(wire, edge=replace(wire.edge, index=i), type=kind) for i, kind in enumerate(kinds))
-
-    def with_settings(self, declared: Choices) -> Graph:
-        """The same nodes with further choices, which are settings.
-
-        Raises:
-            SpaceError: A path is taken.
-        """
-        extended = copy.copy(self)
-        extended.choices, extended.rules, extended.conditions = dict(self.choices), [*self.rules], {**self.conditions}
-        extended.extend(declared)
-        return extended
 
     def describe(self) -> dict[str, Any]:
         """Counts for a person: nodes, edges, choices, rules."""

@@ -20,11 +20,13 @@ class Liveness:
         nodes: Whether a node takes part, by path.
         weights: Whether a weight exists, by (owner, name).
         choices: Whether a choice has an effect, by path.
+        settings: The choices that nothing in the graph depends on.
     """
 
     nodes: dict[str, Expr]
     weights: dict[tuple[str, str], Expr]
     choices: dict[str, Expr]
+    settings: tuple[str, ...] = ()
 
 
 def _uses(node: Node) -> dict[str, list[Expr]]:
@@ -93,12 +95,12 @@ def liveness(graph: Graph) -> Liveness:
             for path in edge.gate.paths:
                 choices[path].append(live[node.path])
     read = {p: any_of(conditions) for p, conditions in choices.items()}
-    unused = [p for p, c in graph.choices.items() if read[p] == 0 and p not in graph.conditions and len(c.values) > 1]
-    if unused:
+    unread = [p for p, c in graph.choices.items() if read[p] == 0 and len(c.values) > 1]
+    if unused := [p for p in unread if p not in graph.conditions]:
         raise SpaceError(
             f"choice {unused[0]!r} is declared but decides nothing in the graph; one that the task or a recipe reads "
             "is declared inside `with g.settings()`"
         )
     settings = setting_liveness(graph.conditions, read)
     decided = {p: any_of([read[p], settings[p]]) if p in settings else read[p] for p in graph.choices}
-    return Liveness(live, {k: any_of(v) for k, v in weights.items()}, decided)
+    return Liveness(live, {k: any_of(v) for k, v in weights.items()}, decided, tuple(unread))

@@ -53,20 +53,15 @@ class SearchSpace(ChoiceSpace):
         """A cost of every graph as an expression of choices and free dimensions."""
         return cost_expression(self.graph, self.live, kind, scope)
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The choices that nothing in the graph depends on."""
+        return self.live.settings
+
     def with_settings(self, declared: Choices, values: Mapping[str, Any]) -> SearchSpace:
-        """This space with further choices, which shape no graph: settings of the task or a recipe.
-
-        Args:
-            declared: The choices and their rules.
-            values: The settings of `points`, by path.
-
-        Raises:
-            SpaceError: A path is taken, or no architecture is feasible.
-        """
+        """See `ChoiceSpace.with_settings`; the base is extended, too."""
         extended = SearchSpace(self.graph.with_settings(declared), self.version, self.defaults)
-        extended.learned, extended.closed = dict(self.learned), dict(self.closed)
-        for name, point in self.points.items():
-            extended.points[name] = extended.architecture({**point.choices, **values})
+        extended.take_over(self, values)
         if self.base is not None:
             extended.base = self.base.with_settings(declared, values)
         return extended

@@ -73,6 +73,40 @@ class ChoiceSpace(Costed):
         """How many architectures there are, raw and distinct."""
         return self.distribution.size()
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The choices that shape no graph: here all, as far as they leave anything open."""
+        return tuple(path for path, choice in self.choices.items() if len(choice.values) > 1)
+
+    def with_settings(self, declared: Choices, values: Mapping[str, Any]) -> ChoiceSpace:
+        """This space with further choices, which shape no graph: settings of the task or a recipe.
+
+        Args:
+            declared: The choices and their rules.
+            values: Their values in `points`, by path.
+
+        Raises:
+            SpaceError: A path is taken, or no architecture is feasible.
+        """
+        extended = ChoiceSpace(self.declared.with_settings(declared), self.version, self.defaults)
+        extended.take_over(self, values)
+        return extended
+
+    def take_over(self, smaller: ChoiceSpace, values: Mapping[str, Any]) -> None:
+        """Take what is known of a space that lacks some of the choices: closed ones, learned costs and points.
+
+        Args:
+            smaller: The space.
+            values: The values of the choices that it lacks, in its points.
+        """
+        self.learned.update(smaller.learned)
+        self.closed.update(smaller.closed)
+        for name, point in smaller.points.items():
+            try:
+                self.points[name] = self.architecture({**point.choices, **values})
+            except SpaceError:  # a rule among the new choices forbids these values
+                continue
+
     # --- drawing and changing ---------------------------------------------------------------------------------------
     def sample(self, rng: np.random.Generator | int | None = None, **ranges: Any) -> Architecture:
         """One architecture, uniformly among the distinct ones.

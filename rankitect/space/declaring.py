@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from rankitect.errors import SpaceError
 from rankitect.space.choices import Choice, ChoiceValue
@@ -117,18 +118,19 @@ class Choices:
         if not self._replay and condition != 1:
             self.rules.append(Rule(condition, text or str(condition)))
 
-    def extend(self, other: Choices) -> None:
-        """Declare what another has declared, as settings.
+    def with_settings(self, other: Choices) -> Self:
+        """A copy with what another has declared, as settings.
 
         Raises:
             SpaceError: A path is taken.
         """
-        for path, choice in other.choices.items():
-            if path in self.choices:
-                raise SpaceError(f"choice {path!r} is declared twice: {self.name!r} has one of this name already")
-            self.choices[path] = choice
-            self.conditions[path] = other.conditions.get(path, as_expr(1))
-        self.rules.extend(other.rules)
+        if taken := [path for path in other.choices if path in self.choices]:
+            raise SpaceError(f"choice {taken[0]!r} is declared twice: space {self.name!r} has one of this name already")
+        extended = copy.copy(self)
+        extended.choices, extended.rules = {**self.choices, **other.choices}, [*self.rules, *other.rules]
+        others = {path: other.conditions.get(path, as_expr(1)) for path in other.choices}
+        extended.conditions = {**self.conditions, **others}
+        return extended
 
     def _declare(self, name: str, make: Callable[[str], AnyChoice], when: Expr | None = None) -> AnyChoice:
         path = ".".join([*self._scope, name])

@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rankitect.config.bindings import ByArchitecture
 from rankitect.data.ranking.schema import DataSettings
 from rankitect.errors import ConfigError, SpaceError
 from rankitect.tasks.ranking.settings import OptimizerSettings, TableSettings
@@ -64,8 +65,10 @@ class Ranking(SharedWeights):
         model_config = ConfigDict(extra="forbid", frozen=True)
 
         data: DataSettings = Field(DataSettings(), description="what is read, and how")
-        batch: int = Field(1024, ge=1, description="rows of a training step")
-        epochs: float = Field(15.0, gt=0, description="passes over the training rows, at most")
+        batch: Annotated[int, ByArchitecture()] = Field(1024, ge=1, description="rows of a training step")
+        epochs: Annotated[float, ByArchitecture()] = Field(
+            15.0, gt=0, description="passes over the training rows, at most"
+        )
         one_pass: bool = Field(
             False, description="one pass in the rows' own order with progressive validation, as in online training"
         )
@@ -74,10 +77,18 @@ class Ranking(SharedWeights):
             description="before the test, train once more on training and validation rows, as long as was best "
             "(not with one_pass)",
         )
-        evaluate_every: float = Field(0.5, gt=0, description="epochs between looks at the validation split")
-        patience: int = Field(3, ge=1, description="looks in a row without improvement before training stops")
-        optimizer: OptimizerSettings = Field(OptimizerSettings(), description="of all weights but tables")
-        tables: TableSettings = Field(TableSettings(), description="how embedding tables are held and trained")
+        evaluate_every: Annotated[float, ByArchitecture()] = Field(
+            0.5, gt=0, description="epochs between looks at the validation split"
+        )
+        patience: Annotated[int, ByArchitecture()] = Field(
+            3, ge=1, description="looks in a row without improvement before training stops"
+        )
+        optimizer: Annotated[OptimizerSettings, ByArchitecture()] = Field(
+            OptimizerSettings(), description="of all weights but tables"
+        )
+        tables: Annotated[TableSettings, ByArchitecture()] = Field(
+            TableSettings(), description="how embedding tables are held and trained"
+        )
         shared_epochs: float = Field(10.0, gt=0, description="length of the training of shared weights in a search")
         shared_batch: int = Field(512, ge=1, description="rows of a step of it")
         shared_lr: float = Field(3e-3, gt=0, description="its peak learning rate")
@@ -231,7 +242,8 @@ class Ranking(SharedWeights):
 
     # --- training ---------------------------------------------------------------------------------------------------
     def fit_config(self, architecture: Architecture, seed: int, epochs: float | None = None) -> FitConfig:
-        """How one model is trained: as all are, unless it is a known ranker with settings of its own.
+        """How one model is trained: as all are, but for settings that its choices decide, and for a known ranker with
+        settings of its own.
 
         Args:
             architecture: The model.
@@ -243,7 +255,7 @@ class Ranking(SharedWeights):
         """
         from rankitect.tasks.ranking.fit import FitConfig
 
-        c = self.config
+        c = self._parts.bindings.applied("task", self.config, architecture)
         parts: dict[str, Any] = {"optimizer": c.optimizer, "tables": c.tables}
         for name, model in self.models.items():
             for part, own in model.training.items() if model.architecture == architecture else ():
