@@ -116,7 +116,7 @@ def run(name: str, trials: int, place: Path) -> tuple[Timed, Path]:
     from rankitect.config.parts import build
     from rankitect.study.folder import RunFolder
     from rankitect.study.outputs import Labels, OutputOptions
-    from rankitect.study.plan import Plan, Subject
+    from rankitect.study.plan import StudyPlan, Subject
     from rankitect.study.study import Study
 
     given = ["space=ranking_blocks", f"controller={name}", "task=movielens", "preset=smoke"]
@@ -127,7 +127,7 @@ def run(name: str, trials: int, place: Path) -> tuple[Timed, Path]:
     timed = Timed(parts.controller, formula)
     with RunFolder(place / "run", resolved.data) as folder:
         subject = Subject(dict.fromkeys(("final", "screen", "proxy"), formula), parts.decode, parts.space, parts.task)
-        plan = Plan(["validation_normalized_entropy", "flops"])
+        plan = StudyPlan(["validation_normalized_entropy", "flops"])
         outputs = OutputOptions(Labels("ranking_blocks", "movielens", name, ""), tensorboard=False)
         Study(folder, subject, plan, outputs).run(timed)
     return timed, place / "run"

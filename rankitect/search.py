@@ -191,19 +191,19 @@ def _study(
     from rankitect.study.checks import gated, named
     from rankitect.study.confirming import Confirmation
     from rankitect.study.ledger import Budget
-    from rankitect.study.outputs import Labels, OutputOptions, Registry
-    from rankitect.study.plan import Hooks, Limits, Plan, Subject
+    from rankitect.study.outputs import Labels, OutputOptions, ProductionModels
+    from rankitect.study.plan import Hooks, Limits, StudyPlan, Subject
     from rankitect.study.study import Study
 
     config, plugins = resolved.config, resolved.plugins
     assert parts.decode is not None
     assert parts.controller is not None
     registered = getattr(parts.task, "registered", None)
-    registry = Registry() if registered is None else Registry(registered.baselines, registered.left_out)
+    registry = ProductionModels() if registered is None else ProductionModels(registered.baselines, registered.left_out)
     if not folder.resumed:
         gated(config.report.gates, parts.evaluators["final"].metrics)
         named(config.report.baseline, [*parts.baselines, *registry.baselines()])
-    plan = Plan(
+    plan = StudyPlan(
         objectives=config.evaluator.objectives,
         seed=config.seed,
         budget=Budget(config.budget.minutes, config.budget.tokens, config.budget.trials),

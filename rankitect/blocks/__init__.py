@@ -1,4 +1,11 @@
-"""The vocabulary of blocks. Written once each; see `rankitect.graph.Block` for the contract."""
+"""The vocabulary of blocks: what a node of a graph computes, each fact of it stated once.
+
+Here belongs one class for each operation, with its tensor types, parameters, computation, FLOPs, and how it is sliced
+and deployed; the contract is `rankitect.graph.Block`. How blocks are wired, and what is open, belongs to a space.
+Nothing here knows a task or a whole model.
+
+Begin with `dense.py`; a new block is written like `Linear`.
+"""
 
 from rankitect.blocks.attention import GQA, Rope, SwiGLU
 from rankitect.blocks.dense import Embed, Linear, Norm, TiedHead

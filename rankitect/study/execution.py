@@ -31,7 +31,7 @@ from rankitect.study.session import Scalars, StudySession
 if TYPE_CHECKING:
     from rankitect.study.folder import RunFolder
     from rankitect.study.outputs import OutputOptions
-    from rankitect.study.plan import Hooks, Plan, Subject
+    from rankitect.study.plan import Hooks, StudyPlan, Subject
     from rankitect.study.store import Store
     from rankitect.study.summary import Summary
 
@@ -57,7 +57,7 @@ class Execution:
         folder: RunFolder,
         store: Store,
         subject: Subject,
-        plan: Plan,
+        plan: StudyPlan,
         objectives: Sequence[MetricSpec],
         options: OutputOptions,
         hooks: Hooks,

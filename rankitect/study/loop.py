@@ -15,7 +15,7 @@ from rankitect.study.confirming import CONFIRM
 if TYPE_CHECKING:
     from rankitect.study.dispatch import Dispatch
     from rankitect.study.ledger import Ledger
-    from rankitect.study.plan import Plan
+    from rankitect.study.plan import StudyPlan
     from rankitect.study.store import Store
 
 __all__ = ["AskTellLoop"]
@@ -41,7 +41,7 @@ class AskTellLoop:
     def __init__(
         self,
         controller: Controller,
-        plan: Plan,
+        plan: StudyPlan,
         evaluators: Collection[str],
         store: Store,
         ledger: Ledger,

@@ -11,7 +11,7 @@ from rankitect.study.store import Store
 
 if TYPE_CHECKING:
     from rankitect.contracts import Trial
-    from rankitect.study.plan import Plan
+    from rankitect.study.plan import StudyPlan
     from rankitect.study.progress import Progress
     from rankitect.study.session import Scalars
     from rankitect.study.summary import Summary
@@ -44,7 +44,7 @@ class Monitor:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: StudyPlan,
         store: Store,
         ledger: Ledger,
         outputs: Outputs,

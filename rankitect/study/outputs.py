@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rankitect.study.folder import RunFolder
     from rankitect.study.store import Store
 
-__all__ = ["Labels", "OutputOptions", "Outputs", "Registry"]
+__all__ = ["Labels", "OutputOptions", "Outputs", "ProductionModels"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Registry:
+class ProductionModels:
     """The registered production models. Both are asked again and again, because they may change while a search runs.
 
     Attributes:
@@ -70,7 +70,7 @@ class OutputOptions:
 
     labels: Labels
     export: Exporter | None = None
-    registry: Registry = field(default_factory=Registry)
+    registry: ProductionModels = field(default_factory=ProductionModels)
     keep_all: bool = False
     tensorboard: bool = True
 

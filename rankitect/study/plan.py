@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rankitect.config.schema import RunnerConfig
     from rankitect.contracts import Evaluator
 
-__all__ = ["Hooks", "Limits", "Plan", "Subject"]
+__all__ = ["Hooks", "Limits", "StudyPlan", "Subject"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """What a study does, apart from the parts that it does it with.
 
     Attributes:

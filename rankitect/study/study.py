@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rankitect.contracts import Baseline, Controller, Runner
     from rankitect.study.folder import RunFolder
     from rankitect.study.outputs import OutputOptions
-    from rankitect.study.plan import Plan, Subject
+    from rankitect.study.plan import StudyPlan, Subject
     from rankitect.study.summary import Summary
 
 __all__ = ["Outcome", "Study"]
@@ -55,7 +55,7 @@ class Study:
         self,
         folder: RunFolder,
         subject: Subject,
-        plan: Plan,
+        plan: StudyPlan,
         outputs: OutputOptions,
         hooks: Hooks | None = None,
         runner: Runner | None = None,

@@ -16,8 +16,8 @@ from rankitect.contracts import Baseline, Proposal
 from rankitect.errors import ConfigError, DiskError, RunFolderError
 from rankitect.study.folder import RunFolder
 from rankitect.study.ledger import Budget
-from rankitect.study.outputs import Labels, OutputOptions, Registry
-from rankitect.study.plan import Hooks, Limits, Plan, Subject
+from rankitect.study.outputs import Labels, OutputOptions, ProductionModels
+from rankitect.study.plan import Hooks, Limits, StudyPlan, Subject
 from rankitect.study.stopping import StopSignal
 from rankitect.study.store import Store
 from rankitect.study.study import Outcome, Study
@@ -30,13 +30,13 @@ LABELS = Labels("grid", "none", "random", "python -m rankitect.search output_dir
 
 
 def run(path: Path, controller: Any = None, evaluator: Any = None, baselines: Any = (), **options: Any) -> Outcome:
-    """Run a study. Options are fields of Plan, of OutputOptions, of Registry or of Hooks, or the runner."""
+    """Run a study. Options are fields of StudyPlan, OutputOptions, ProductionModels and Hooks, and the runner."""
 
     def fields(kind: type, **defaults: Any) -> dict[str, Any]:
         return defaults | {f.name: options.pop(f.name) for f in dataclasses.fields(kind) if f.name in options}
 
-    plan = Plan(**fields(Plan, objectives=["loss", "cost"], limits=Limits(batch=4)))
-    registry = Registry(**{new: options.pop(old) for old, new in REGISTRY.items() if old in options})
+    plan = StudyPlan(**fields(StudyPlan, objectives=["loss", "cost"], limits=Limits(batch=4)))
+    registry = ProductionModels(**{new: options.pop(old) for old, new in REGISTRY.items() if old in options})
     outputs = OutputOptions(**fields(OutputOptions, labels=LABELS, registry=registry, tensorboard=False))
     hooks, runner = Hooks(**fields(Hooks)), options.pop("runner", None)
     assert not options
@@ -322,7 +322,7 @@ def test_an_objective_that_is_not_measured_is_refused(tmp_path: Path) -> None:
         RunFolder(tmp_path / "run", CONFIG) as folder,
         pytest.raises(ConfigError, match=r"does not measure\. It measures: loss, cost"),
     ):
-        Study(folder, Subject({"final": Quadratic()}, Point.from_json), Plan(["speed"]), OutputOptions(LABELS))
+        Study(folder, Subject({"final": Quadratic()}, Point.from_json), StudyPlan(["speed"]), OutputOptions(LABELS))
 
 
 def test_a_study_of_format_1_is_read_and_goes_on(tmp_path: Path) -> None:

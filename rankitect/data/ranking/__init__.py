@@ -1,4 +1,9 @@
-"""Click logs and other tables for ranking models: read once, encoded, and kept memory-mapped."""
+"""Click logs and other tables for ranking models: read once, encoded, and kept memory-mapped.
+
+Here belong the formats that can be read (`readers.py`, with the layouts of public logs in `formats.py`), the roles of
+columns (`schema.py`), how values become rows of a table (`encoding.py`), and the split by time. The way in is
+`open_ranking`.
+"""
 
 from rankitect.data.ranking.batch import RankingBatch
 from rankitect.data.ranking.dataset import RankingData, RankingSplit

@@ -15,7 +15,7 @@ from rankitect.contracts import Measurement, Metric, MetricSpec, Spent, TrialCon
 from rankitect.study.folder import RunFolder
 from rankitect.study.ledger import Budget
 from rankitect.study.outputs import Labels, OutputOptions
-from rankitect.study.plan import Hooks, Plan, Subject
+from rankitect.study.plan import Hooks, StudyPlan, Subject
 from rankitect.study.store import Store
 from rankitect.study.study import Outcome, Study
 from rankitect.tasks.costs import cost_metrics, cost_specs
@@ -70,7 +70,7 @@ def study(
     with RunFolder(path, {"seed": parts.config.seed}) as folder:
         measuring = evaluators or {key: Quick(parts) for key in parts.evaluators}
         subject = Subject(measuring, parts.decode, parts.space, parts.task)
-        plan = Plan(["perplexity", "block_flops"], seed=parts.config.seed, budget=Budget(trials=trials))
+        plan = StudyPlan(["perplexity", "block_flops"], seed=parts.config.seed, budget=Budget(trials=trials))
         labels = Labels("mobile_llm", "language", "any", "python -m rankitect.search")
         study = Study(folder, subject, plan, OutputOptions(labels, tensorboard=False), Hooks(stop))
         return study.run(parts.controller)
