@@ -8,7 +8,9 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
+from flowcharts import with_drawings  # MkDocs finds the neighbours of a hook while it loads it
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
@@ -28,6 +30,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, f"reference/{module}.md", content=page))
     files.append(File.generated(config, "reference/index.md", content=contents(modules)))
     return files
+
+
+def on_page_markdown(markdown: str, **kwargs: Any) -> str:
+    """Draw the flowcharts of a page."""
+    return with_drawings(markdown)
 
 
 def relative_to_docs(text: str) -> str:
