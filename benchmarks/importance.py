@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from common import arguments, random_backbone, table
 
+from rankitect.data.windows import TextWindows
 from rankitect.graph import Architecture, SearchSpace
-from rankitect.metrics.language import LanguageTask
+from rankitect.metrics.language import text_quality
 from rankitect.metrics.losses import cross_entropy
 from rankitect.models.backbone import Backbone, largest, rank
 from rankitect.models.checkpoints import load_checkpoint
@@ -36,13 +37,13 @@ class Bench:
         self.checkpoint = random_backbone(True) if options.quick else load_checkpoint(options.backbone)
         c = self.checkpoint.config
         self.context = 32 if options.quick else 256
-        self.task = LanguageTask.open(self.checkpoint.tokenizer, context=self.context)
+        self.text = TextWindows.open(self.checkpoint.tokenizer, context=self.context)
         self.narrow = c.d_model * 8 // 9 // 16 * 16
         self.space: SearchSpace = from_backbone(c, context=self.context, widths=(self.narrow,))
         self.plain = Supernet(self.space, tensors=space_tensors(self.checkpoint))
         batches = 2 if options.quick else options.calibration // (4 * self.context)
         self.statistics: Statistics = gather(
-            self.plain, largest(self.space), self.task.batches("train", batch=4, steps=batches), cross_entropy
+            self.plain, largest(self.space), self.text.batches("train", batch=4, steps=batches), cross_entropy
         )
         self._scratch = tempfile.TemporaryDirectory()
         teacher = self.plain.activate(largest(self.space))
@@ -50,7 +51,7 @@ class Bench:
         settings = HealConfig(
             tokens=max(tokens, 1), batch=2 if options.quick else 4, context=32 if options.quick else 128
         )
-        self.healing = Distillation(teacher, self.task, settings, cache=Path(self._scratch.name)) if tokens else None
+        self.healing = Distillation(teacher, self.text, settings, cache=Path(self._scratch.name)) if tokens else None
 
     def prune(self, orders: Orders, refit: bool, architecture: Architecture) -> Standalone:
         """The backbone sorted by these orders, cut to the architecture."""
@@ -60,7 +61,7 @@ class Bench:
 
     def perplexity(self, model: torch.nn.Module, split: str = "search", windows: int | None = None) -> float:
         """Of a split; on `--windows` windows unless said."""
-        return self.task.quality(model, split, windows=windows or self.options.windows).perplexity
+        return text_quality(model, self.text, split, count=windows or self.options.windows).perplexity
 
     def changed(self, **values: Any) -> Architecture:
         """The backbone with some choices changed: in every layer, or by whole path with __ for the dot."""

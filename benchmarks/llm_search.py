@@ -194,7 +194,7 @@ def random_best(parts: Parts, target: float, seed: int, train_tokens: float) -> 
     bounds = {"layers:flops": ((target - 0.02) * whole, target * whole)}
     best: tuple[float, Any] | None = None
     for architecture in parts.space.sample_many(count, [seed, int(target * 1000)], **bounds):
-        quality = task.task.quality(task.backbone.supernet.activate(architecture), "search", windows=windows)
+        quality = task.quality(task.backbone.supernet.activate(architecture), "search", sample=windows)
         if best is None or quality.nats < best[0]:
             best = (quality.nats, architecture)
     assert best is not None

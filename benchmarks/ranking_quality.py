@@ -89,7 +89,7 @@ class Bench:
         self.options = options
         self.keys = [f"space={options.space}", f"controller={options.controller}", *options.overrides]
         self.parts: Parts = build(resolve(self.keys), options.folder / "parts")
-        self.data = self.parts.task.task.data
+        self.data = self.parts.task.data.table
         self.results = Results(options.folder / "results.jsonl")
         self.rows = self.results.rows
         self._found: tuple[SearchSpace, Architecture] | None = None
@@ -166,13 +166,13 @@ class Bench:
         config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, **rates), tables=tables)
         costs = [float(space.cost(architecture, kind, B=1)) for kind in ("flops", "table_bytes")]
         model = build(space, architecture, seed)
-        result = fit(model, task.task, config)
-        validation = task.task.quality(model, "validation").normalized_entropy
+        result = fit(model, task.data, config)
+        validation = task.quality(model, "validation").normalized_entropy
         if purpose == "tune":
             return validation, None, costs[0], costs[1]
         model = build(space, architecture, seed)
-        refit(model, task.task, config, result.best_step / task.task.steps("train", config.batch))
-        test = task.task.quality(model, "test")
+        refit(model, task.data, config, result.best_step / task.data.steps("train", config.batch))
+        test = task.quality(model, "test")
         return validation, test.losses, costs[0], costs[1]
 
     def found(self) -> tuple[SearchSpace, Architecture]:

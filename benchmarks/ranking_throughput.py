@@ -190,8 +190,8 @@ def work(job: Job) -> None:
     configure_host(job.threads)
     import torch
 
+    from rankitect.data.ranking.batches import RankingBatches
     from rankitect.data.ranking.features import CategoricalFeature, Features
-    from rankitect.metrics.ranking import RankingTask
     from rankitect.models.supernet import build
     from rankitect.search_spaces.ranking_points import baseline
     from rankitect.tasks.ranking.fit import FitConfig, fit
@@ -208,13 +208,13 @@ def work(job: Job) -> None:
         cross_layers=job.cross_layers,
     )
     model = build(space, architecture, job.seed)
-    task = RankingTask(opened(job.data, Path(job.folder).parent), batch=job.batch)
+    batches = RankingBatches(opened(job.data, Path(job.folder).parent), batch=job.batch)
     rule: Any = {"adagrad": ("adagrad", 1e-10), "adam": ("adamw", 1e-8)}[job.optimizer]
     optimizer = OptimizerConfig(
         kind=rule[0], lr=job.lr, schedule="constant", betas=(0.9, 0.999), eps=rule[1], weight_decay=0, clip=job.clip
     )
     tables = TableConfig("auto", "adagrad" if job.optimizer == "adagrad" else "adam", job.lr, rule[1])
-    epoch = task.steps("train")
+    epoch = batches.steps("train")
     config = FitConfig(
         epochs=(job.steps or 10**9) / epoch,
         batch=job.batch,
@@ -229,10 +229,10 @@ def work(job: Job) -> None:
         timed = len(ends) - job.warmup
         return not job.steps and timed > LEAST_STEPS and ends[-1] - ends[job.warmup - 1] >= job.seconds
 
-    fit(model, task, config, progress=lambda done, total, note: ends.append(time.perf_counter()), should_stop=over)
+    fit(model, batches, config, progress=lambda done, total, note: ends.append(time.perf_counter()), should_stop=over)
     if job.steps:
         model.eval()
-        test = task.data.split("test")
+        test = batches.table.split("test")
         with torch.inference_mode():
             each = [torch.sigmoid(model(*b.inputs)).double().numpy().ravel() for b in test.batches(PREDICTED)]
         print(report(job, losses=entropy_terms(np.concatenate(each), test.labels)))

@@ -44,8 +44,13 @@ def run(space: str, controller: str) -> dict[str, Any]:
 
 
 def _in_examples(result: dict[str, Any]) -> dict[str, Any]:
-    """A result of a version that counted the examples of rankers as tokens, with the names of now."""
+    """A result of a version that counted the examples of rankers as tokens, with the names of now.
+
+    That version also left a file with each candidate, paired.json, that nothing read.
+    """
     ledger = result.get("summary", {}).get("ledger", {})
+    for candidate in result.get("summary", {}).get("pareto", []):
+        candidate["artifacts"].pop("paired", None)
     if ledger.pop("coin", "tokens") == "rows":
         for amounts in (ledger, *ledger["stages"].values()):
             amounts |= {

@@ -62,8 +62,7 @@ class Healed:
         if architecture != task.reference:
             trained = self._heal(model, context)
         split = self._config.split
-        windows = task.config.test_windows if split == "test" else task.config.search_windows
-        quality = task.task.quality(model, split, windows=windows, check=context.check)
+        quality = task.quality(model, split, check=context.check)
         metrics = {
             "perplexity": Metric(quality.perplexity, "", quality.tokens, quality.interval()),
             "bits_per_byte": Metric(quality.bits_per_byte, "bit/byte", quality.tokens),

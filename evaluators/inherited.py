@@ -48,7 +48,7 @@ class Inherited:
         task = self._task
         task.learn_latency(context.check, context.progress)
         model = task.inherited.activate(architecture)
-        quality = task.task.quality(model, "search", windows=self._windows, check=context.check)
+        quality = task.quality(model, "search", sample=self._windows, check=context.check)
         metrics = {"perplexity": Metric(quality.perplexity, "", quality.tokens, quality.interval())}
         metrics |= task.costs(architecture)
         return Measurement(metrics, Spent(eval_tokens=quality.tokens))

@@ -42,7 +42,7 @@ def _trained(
         context.spent = Spent(train_examples=done * config.batch)
         context.progress(done, total, note)
 
-    result = fit(model, task.task, config, progress=progress, should_stop=context.should_stop)
+    result = fit(model, task.data, config, progress=progress, should_stop=context.should_stop)
     context.check()
     return model, result
 
@@ -55,8 +55,8 @@ def _refitted(
 
     config = task.fit_config(architecture, context.seed)
     model, _ = task.standalone(architecture, context.seed)
-    epochs = result.best_step / task.task.steps("train", config.batch)
-    rows, _ = refit(model, task.task, config, epochs, progress=context.progress, should_stop=context.should_stop)
+    epochs = result.best_step / task.data.steps("train", config.batch)
+    rows, _ = refit(model, task.data, config, epochs, progress=context.progress, should_stop=context.should_stop)
     context.check()
     return model, rows
 
@@ -104,12 +104,12 @@ class Trained:
 
         task, folder = self._task, context.folder
         model, result = _trained(task, architecture, context, None)
-        validation = task.task.quality(model, "validation", check=context.check)
+        validation = task.quality(model, "validation", check=context.check)
         trained = 0 if result is None else result.examples
         if result is not None and task.config.refit and not task.config.one_pass:
             model, more = _refitted(task, architecture, context, result)
             trained += more
-        test = task.task.quality(model, "test", check=context.check)
+        test = task.quality(model, "test", check=context.check)
         metrics = {
             VALIDATION: _entropy(validation),
             TEST: _entropy(test),
@@ -184,6 +184,6 @@ class Inherited:
             model, result = _trained(task, architecture, context, task.config.short_epochs)
             if result is not None:
                 spent = Spent(train_examples=result.examples, eval_examples=result.evaluated)
-        quality = task.task.quality(model, "validation", rows=self._rows, check=context.check)
+        quality = task.quality(model, "validation", sample=self._rows, check=context.check)
         metrics = {VALIDATION: _entropy(quality), **task.costs(architecture)}
         return Measurement(metrics, spent + Spent(eval_examples=quality.rows))

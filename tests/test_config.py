@@ -178,13 +178,13 @@ def test_healing_is_what_training_understands() -> None:
     from dataclasses import replace
 
     from rankitect.config.schema import HealConfig
-    from rankitect.tasks.language.task import _settings
+    from rankitect.tasks.language.healing import healing_settings
     from rankitect.training.distill import HealConfig as Settings
 
-    plain, ours = Settings(), _settings(HealConfig(), 0)
+    plain, ours = Settings(), healing_settings(HealConfig(), 0)
     recipe = {"lr": ours.optimizer.lr, "warmup": ours.optimizer.warmup}
-    assert ours == replace(plain, tokens=ours.tokens, optimizer=replace(plain.optimizer, **recipe))
-    changed = _settings(HealConfig(tokens=512, k=None, lr=1e-3, warmup=3, clip=None, schedule="cosine"), 5)
+    assert ours == replace(plain, tokens=ours.tokens, optimizer=plain.optimizer.model_copy(update=recipe))
+    changed = healing_settings(HealConfig(tokens=512, k=None, lr=1e-3, warmup=3, clip=None, schedule="cosine"), 5)
     assert (changed.tokens, changed.k, changed.seed) == (512, None, 5)
     assert (changed.optimizer.lr, changed.optimizer.warmup, changed.optimizer.clip) == (1e-3, 3, None)
     assert changed.optimizer.schedule == "cosine"

@@ -34,12 +34,23 @@ from rankitect.contracts.records import (
     Unit,
 )
 from rankitect.contracts.runner import Job, JobResult, PreparesElsewhere, Runner
+from rankitect.contracts.task import (
+    BoundsCosts,
+    HasReference,
+    InheritsWeights,
+    LacksCapability,
+    SharedTraining,
+    SharesWeights,
+    Task,
+    require,
+)
 
 __all__ = [
     "JSON",
     "ArchitectureLike",
     "AsksAhead",
     "Baseline",
+    "BoundsCosts",
     "Controller",
     "Device",
     "Direction",
@@ -49,8 +60,11 @@ __all__ = [
     "ExportsPrograms",
     "ExportsRankers",
     "FromConfig",
+    "HasReference",
+    "InheritsWeights",
     "Job",
     "JobResult",
+    "LacksCapability",
     "Latencies",
     "Measurement",
     "Metric",
@@ -61,8 +75,11 @@ __all__ = [
     "Role",
     "Runner",
     "Session",
+    "SharedTraining",
+    "SharesWeights",
     "Spent",
     "StopRequested",
+    "Task",
     "TrainsInPrepare",
     "Trial",
     "TrialContext",
@@ -71,4 +88,5 @@ __all__ = [
     "WrapsEvaluators",
     "offers",
     "replay",
+    "require",
 ]

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from rankitect.contracts import Spent
+from rankitect.contracts import SharedTraining, SharesWeights, Spent, offers, require
+from rankitect.contracts.task import HoldsTables, TunesSharedTraining
 from rankitect.training.parallel import peers
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CoTraining",
     "Paired",
-    "SharedTraining",
     "Trained",
     "likeness",
     "samples_per_update",
@@ -35,38 +35,24 @@ __all__ = [
 WARMUP = 4
 
 
-class SharedTraining(NamedTuple):
-    """How shared weights are trained.
-
-    Attributes:
-        steps: Steps of the whole training.
-        lr: Peak learning rate of all weights but embedding tables.
-        batch: Rows of a step; None: the task's.
-        table_lr: Peak learning rate of embedding tables; None: the task's.
-    """
-
-    steps: int
-    lr: float
-    batch: int | None = None
-    table_lr: float | None = None
+USUAL = SharedTraining(40, 1.5e-4)
+"""The training of shared weights on a task that has no numbers of its own."""
 
 
-def training_defaults(task: Any, screened: bool = False) -> SharedTraining:
-    """The training of shared weights that suits a task: its `shared_training`, where it has one.
+def training_defaults(task: object, screened: bool = False) -> SharedTraining:
+    """The training of shared weights that suits a task.
 
     Args:
         task: The task.
-        screened: Whether candidates are then told apart by the weights that they inherit; a task may have a
-            `screened_training` for that.
+        screened: Whether candidates are then told apart by the weights that they inherit.
     """
-    found: SharedTraining = getattr(task, "shared_training", SharedTraining(40, 1.5e-4))
-    return getattr(task, "screened_training", found) if screened else found
+    return task.shared_training(screened) if offers(task, TunesSharedTraining) else USUAL
 
 
-def samples_per_update(task: Any) -> int:
+def samples_per_update(task: object) -> int:
     """Architectures that shared weights are trained on between two updates of what draws them: a task's own number,
     where an update costs much more than a step of the weights; else 1."""
-    return int(getattr(task, "samples_per_update", 1))
+    return task.samples_per_update if offers(task, TunesSharedTraining) else 1
 
 
 def _optimizer(
@@ -78,11 +64,17 @@ def _optimizer(
     return GuardedOptimizer(parameters, config, steps, tables)
 
 
-def _held(task: Any, model: nn.Module, lr: float | None = None) -> TableStorage | None:
+def _held(task: object, model: nn.Module, lr: float | None = None) -> TableStorage | None:
     """Who trains the embedding tables of a model, where the task has a way of its own for them."""
-    hold = getattr(task, "hold_tables", None)
-    found: TableStorage | None = None if hold is None else hold(model, lr)
-    return found
+    storage: TableStorage | None = task.hold_tables(model, lr) if offers(task, HoldsTables) else None
+    return storage
+
+
+def _loss_of(task: SharesWeights, batch: int | None) -> Callable[[nn.Module, int], tuple[torch.Tensor, int]]:
+    """The training loss on batches of a size; None: the task's."""
+    if batch is None:
+        return task.train_loss
+    return partial(require(task, TunesSharedTraining, f"training with batches of {batch}").train_loss, batch=batch)
 
 
 class CoTraining:
@@ -90,8 +82,7 @@ class CoTraining:
 
     Args:
         supernet: Trained in place.
-        task: Offers `train_loss(model, step) -> (loss, tokens)`, which takes `batch` too where it has a training with
-            one, and `hold_tables(model, lr)` where it has tables.
+        task: Gives the loss.
         lr: Peak learning rate of AdamW.
         steps: Length of the schedule.
         batch: Rows of a step; None: the task's.
@@ -101,7 +92,7 @@ class CoTraining:
     def __init__(
         self,
         supernet: Supernet,
-        task: Any,
+        task: SharesWeights,
         lr: float,
         steps: int,
         *,
@@ -109,7 +100,7 @@ class CoTraining:
         table_lr: float | None = None,
     ) -> None:
         self.supernet = supernet
-        self._loss = task.train_loss if batch is None else partial(task.train_loss, batch=batch)
+        self._loss = _loss_of(task, batch)
         self._tables = _held(task, supernet, table_lr)
         weights = self._tables.dense_parameters() if self._tables else dict(supernet.weights.named_parameters())
         self._optimizer = _optimizer(weights, lr, steps, self._tables)
@@ -212,7 +203,7 @@ class Paired:
     Args:
         supernet: Where it starts from; left as it is.
         architecture: What it is.
-        task: Offers `train_loss(model, step)`, and `hold_tables(model, lr)` where it has tables.
+        task: Gives the loss.
         lr: Peak learning rate.
         steps: Length of the schedule.
     """

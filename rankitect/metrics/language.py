@@ -1,4 +1,4 @@
-"""The language task: predict the next token; cross-entropy to train on, perplexity and bits per byte to judge by.
+"""Language models: cross-entropy of the next token to train on, perplexity and bits per byte to judge by.
 
 A model is any `nn.Module` that maps token ids [B, T] int64 to logits [B, T, V] float32.
 Shapes: B batch, T context (tokens predicted in a window), V vocabulary, W windows.
@@ -6,26 +6,25 @@ Shapes: B batch, T context (tokens predicted in a window), V vocabulary, W windo
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankitect.data.text import DEFAULT_TEXT, TextSource, open_text
-from rankitect.data.tokens import Encoder, SplitTokens, TokenizedText, tokenize
+from rankitect.contracts import Metric
 from rankitect.errors import DataError
 from rankitect.metrics.intervals import mean_estimate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["LanguageTask", "Quality", "perplexity_interval"]
+    from rankitect.data.tokens import SplitTokens
+    from rankitect.data.windows import TextWindows
+
+__all__ = ["Quality", "next_token_loss", "perplexity_interval", "text_quality"]
 
 _EVALUATED_TOKENS = 1024  # in one forward: 200 MB of logits for a vocabulary of 49152
 
@@ -55,6 +54,19 @@ class Quality:
     bytes: float
     window_nats: NDArray[np.float64]
     window_documents: NDArray[np.int64]
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """Perplexity with its interval, and bits per byte."""
+        return {
+            "perplexity": Metric(self.perplexity, "", self.tokens, self.interval()),
+            "bits_per_byte": Metric(self.bits_per_byte, "bit/byte", self.tokens),
+        }
+
+    @property
+    def amount(self) -> int:
+        """Tokens that were predicted."""
+        return self.tokens
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Confidence interval of the perplexity over documents; see `perplexity_interval`."""
@@ -107,167 +119,65 @@ def perplexity_interval(
     return _exp(low), _exp(high)
 
 
-class LanguageTask:
-    """Batches, loss and quality on one tokenised text.
+def next_token_loss(model: nn.Module, batch: Tensor) -> Tensor:
+    """Mean cross-entropy of the next tokens, nats a token.
 
     Args:
-        text: with the splits train, calibration, search and test.
-        context: tokens of a window in `quality`, and the default elsewhere.
-        seed: of the order of training windows.
+        model: ids [B, T] to logits [B, T, V].
+        batch: token ids [B, T + 1] int64.
     """
+    from rankitect.metrics.losses import cross_entropy
 
-    name = "language"
+    return cross_entropy(model(batch[:, :-1]), batch[:, 1:])
 
-    def __init__(self, text: TokenizedText, *, context: int = 256, seed: int = 0) -> None:
-        if context < 1:
-            raise DataError(f"task.context must be at least 1 token, found {context}.")
-        self.text, self.context, self.seed = text, context, seed
 
-    @classmethod
-    def open(
-        cls,
-        tokenizer: Encoder,
-        text: str | Path | TextSource = DEFAULT_TEXT,
-        *,
-        context: int = 256,
-        seed: int = 0,
-        split_seed: int = 0,
-        field: str = "text",
-        cache: Path | None = None,
-    ) -> LanguageTask:
-        """Reads, splits and tokenises a text (from the cache where that was done) and checks that it is long enough.
+def text_quality(
+    model: nn.Module,
+    windows: TextWindows,
+    split: str = "test",
+    *,
+    context: int | None = None,
+    count: int | None = None,
+    batch: int | None = None,
+    check: Callable[[], None] | None = None,
+) -> Quality:
+    """Perplexity and bits per byte of a model on a split.
 
-        Args:
-            tokenizer: the backbone's.
-            text: what `open_text` takes, or a source.
-            context: tokens of a window.
-            seed: of the order of training windows.
-            split_seed: of the division into splits; kept apart from `seed`, so that runs with several seeds are judged
-                on the same held-out text.
-            field: JSON field or parquet column with the text.
-            cache: folder of tokenised texts.
+    Args:
+        model: ids [B, T] to logits [B, T, V]; it keeps its mode.
+        windows: the text.
+        split: the split.
+        context: tokens predicted in a window; by default those of `windows`.
+        count: how many windows to use, spread evenly; all when None.
+        batch: windows in one forward; by default about 1024 tokens.
+        check: called before every forward; may raise, to stop.
 
-        Raises:
-            DataError: for a text that cannot be read, or that leaves a split without a single window.
-        """
-        source = open_text(text, field=field) if isinstance(text, str | Path) else text
-        task = cls(tokenize(source, tokenizer, seed=split_seed, cache=cache), context=context, seed=seed)
-        for split in task.text.splits:
-            task.require(split)
-        return task
+    Raises:
+        DataError: when the split is shorter than one window.
+    """
+    import torch
 
-    def require(self, split: str, batch: int = 1, context: int | None = None) -> SplitTokens:
-        """The split, when it has at least one batch of windows.
+    from rankitect.metrics.losses import token_nats
 
-        Raises:
-            DataError: otherwise, with both counts.
-        """
-        context = context or self.context
-        tokens = self.text.split(split)
-        if tokens.windows(context) < batch:
-            raise DataError(
-                f"The text {self.text.name!r} is too short: its {split} split has {tokens.tokens} tokens, but "
-                f"{batch} x {context} + 1 = {batch * context + 1} are needed (batch x context, and one before). Give "
-                "more text, or a smaller context or batch."
-            )
-        return tokens
-
-    def window_indices(
-        self, split: str, step: int, *, batch: int, context: int | None = None, seed: int | None = None
-    ) -> NDArray[np.int64]:
-        """Which windows make the batch of a step, [B]: every window once an epoch, each epoch in another order.
-
-        A pure function of its arguments, so that training resumes at any step, and the same for every model that is
-        trained on the text, so that a teacher's logits can be shared.
-        """
-        context, seed = context or self.context, self.seed if seed is None else seed
-        count = self.require(split, batch, context).windows(context)
-        places = np.arange(step * batch, (step + 1) * batch)
-        return np.array([_order(count, split, seed, int(place) // count)[place % count] for place in places])
-
-    def batch_at(
-        self, split: str, step: int, *, batch: int, context: int | None = None, seed: int | None = None
-    ) -> Tensor:
-        """The batch of a step: token ids [B, T + 1] int64."""
-        import torch
-
-        context = context or self.context
-        windows = self.window_indices(split, step, batch=batch, context=context, seed=seed)
-        return torch.from_numpy(self.text.split(split).read(windows, context))
-
-    def batches(
-        self,
-        split: str,
-        *,
-        batch: int,
-        context: int | None = None,
-        seed: int | None = None,
-        start: int = 0,
-        steps: int | None = None,
-    ) -> Iterator[Tensor]:
-        """Batches from a step on, each [B, T + 1] int64; without end unless `steps` is given."""
-        step = start
-        while steps is None or step < start + steps:
-            yield self.batch_at(split, step, batch=batch, context=context, seed=seed)
-            step += 1
-
-    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        """Mean cross-entropy of the next tokens, nats a token.
-
-        Args:
-            model: ids [B, T] to logits [B, T, V].
-            batch: token ids [B, T + 1] int64.
-        """
-        from rankitect.metrics.losses import cross_entropy
-
-        return cross_entropy(model(batch[:, :-1]), batch[:, 1:])
-
-    def quality(
-        self,
-        model: nn.Module,
-        split: str = "test",
-        *,
-        context: int | None = None,
-        windows: int | None = None,
-        batch: int | None = None,
-        check: Callable[[], None] | None = None,
-    ) -> Quality:
-        """Perplexity and bits per byte of a model on a split.
-
-        Args:
-            model: ids [B, T] to logits [B, T, V]; it keeps its mode.
-            split: the split.
-            context: tokens predicted in a window.
-            windows: how many windows to use, spread evenly; all when None.
-            batch: windows in one forward; by default about 1024 tokens.
-            check: called before every forward; may raise, to stop.
-
-        Raises:
-            DataError: when the split is shorter than one window.
-        """
-        import torch
-
-        from rankitect.metrics.losses import token_nats
-
-        context = context or self.context
-        tokens = self.require(split, 1, context)
-        total = tokens.windows(context)
-        chosen = np.arange(total) if windows is None else np.arange(min(windows, total)) * total // min(windows, total)
-        batch = batch or max(1, _EVALUATED_TOKENS // context)
-        nats: list[NDArray[np.float64]] = []
-        training = model.training
-        model.eval()
-        try:
-            with torch.inference_mode():
-                for start in range(0, len(chosen), batch):
-                    if check is not None:
-                        check()
-                    ids = torch.from_numpy(tokens.read(chosen[start : start + batch], context))
-                    losses = token_nats(model(ids[:, :-1]), ids[:, 1:])
-                    nats.append(losses.double().mean(1).numpy())
-        finally:
-            model.train(training)
-        return _summary(tokens, context, chosen, np.concatenate(nats))
+    context = context or windows.context
+    tokens = windows.require(split, 1, context)
+    total = tokens.windows(context)
+    chosen = np.arange(total) if count is None else np.arange(min(count, total)) * total // min(count, total)
+    batch = batch or max(1, _EVALUATED_TOKENS // context)
+    nats: list[NDArray[np.float64]] = []
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for start in range(0, len(chosen), batch):
+                if check is not None:
+                    check()
+                ids = torch.from_numpy(tokens.read(chosen[start : start + batch], context))
+                losses = token_nats(model(ids[:, :-1]), ids[:, 1:])
+                nats.append(losses.double().mean(1).numpy())
+    finally:
+        model.train(training)
+    return _summary(tokens, context, chosen, np.concatenate(nats))
 
 
 def _summary(tokens: SplitTokens, context: int, chosen: NDArray[np.int64], nats: NDArray[np.float64]) -> Quality:
@@ -285,14 +195,6 @@ def _summary(tokens: SplitTokens, context: int, chosen: NDArray[np.int64], nats:
         window_nats=nats,
         window_documents=tokens.document_of(first),
     )
-
-
-@lru_cache(maxsize=8)
-def _order(count: int, split: str, seed: int, epoch: int) -> NDArray[np.int64]:
-    digest = hashlib.sha256(f"{split}:{seed}:{epoch}".encode()).digest()
-    order = np.random.default_rng(int.from_bytes(digest[:8], "little")).permutation(count)
-    order.setflags(write=False)
-    return order
 
 
 def _exp(value: float) -> float:

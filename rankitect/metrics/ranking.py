@@ -1,19 +1,20 @@
-"""The ranking task: predict a click; log-loss to train on, normalized entropy to judge by.
+"""Rankers: log-loss of a click to train on, normalized entropy to judge by.
 
 A model is any `nn.Module` called as `model(numeric, ids)` that gives a logit for each row, [B, 1] or [B].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
-from types import EllipsisType
-from typing import TYPE_CHECKING, NamedTuple, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankitect.contracts import Metric, MetricSpec
+from rankitect.data.ranking.batches import read_ahead
 from rankitect.errors import DataError, TrainingError
 from rankitect.metrics.intervals import Estimate
 from rankitect.metrics.ranking_metrics import Bin, RankingMetrics, entropy_difference, entropy_estimate
@@ -22,13 +23,21 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from rankitect.data.ranking.batch import RankingBatch
-    from rankitect.data.ranking.dataset import RankingData, RankingSplit
+    from rankitect.data.ranking.batches import RankingBatches
 
-__all__ = ["RankingQuality", "RankingTask", "logits_of", "weighted_loss"]
+__all__ = [
+    "RankingQuality",
+    "logits_of",
+    "quality_specs",
+    "ranking_loss",
+    "ranking_quality",
+    "require_classes",
+    "weighted_loss",
+]
 
+TEST = "test"
 EVALUATED_ROWS = 8192
 """Rows in one forward of an evaluation."""
-_STREAMS = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +74,24 @@ class RankingQuality:
     weights: NDArray[np.float32] | None
     groups: NDArray[np.int64] | None
 
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """Normalized entropy with its interval; on the test split log-loss, AUC and calibration as well."""
+        entropy = Metric(self.normalized_entropy, "NE", self.rows, self.interval())
+        if self.split != TEST:
+            return {f"{self.split}_normalized_entropy": entropy}
+        return {
+            "normalized_entropy": entropy,
+            "log_loss": Metric(self.log_loss, "nat", self.rows),
+            "auc": Metric(self.auc, "AUC", self.rows),
+            "calibration": Metric(self.calibration, "", self.rows),
+        }
+
+    @property
+    def amount(self) -> int:
+        """Rows that were predicted."""
+        return self.rows
+
     def estimate(self) -> Estimate:
         """The normalized entropy with its error over rows, clustered by user where there is one."""
         return entropy_estimate(self.losses, self.labels, weights=self.weights, clusters=self.groups)
@@ -85,6 +112,19 @@ class RankingQuality:
                 f"({other.split}): measure both on the same rows."
             )
         return entropy_difference(self.losses, other.losses, self.labels, weights=self.weights, clusters=self.groups)
+
+
+def quality_specs(split: str) -> list[MetricSpec]:
+    """What `RankingQuality.metrics` promises for a split. A search goes by the validation split, a report shows the
+    test split, by which nothing was chosen."""
+    if split != TEST:
+        held_out = "normalized_entropy" if split == "validation" else None
+        return [MetricSpec(f"{split}_normalized_entropy", "NE", "min", "quality", held_out=held_out)]
+    return [
+        MetricSpec("normalized_entropy", "NE", "min", "quality"),
+        MetricSpec("log_loss", "nat", "min", "quality"),
+        MetricSpec("auc", "AUC", "max", "quality"),
+    ]
 
 
 def logits_of(model: Callable[..., Tensor], batch: RankingBatch) -> Tensor:
@@ -112,168 +152,78 @@ def weighted_loss(logits: Tensor, batch: RankingBatch) -> Tensor:
     return total / (len(batch) if batch.weight is None else batch.weight.sum().clamp_min(1e-12))
 
 
-class RankingTask:
-    """Batches, loss and quality on one table of clicks.
+def require_classes(batches: RankingBatches, split: str) -> None:
+    """Check that a split has clicks and others, so that it can be learnt from and measured.
+
+    Raises:
+        DataError: when it has not, is empty, or holds a label outside of [0, 1].
+    """
+    batches.steps(split)
+    found, metrics = batches.table.split(split), RankingMetrics(f"{batches.table.name}, {split} split", exact_rows=0)
+    for start in range(0, found.rows, 1 << 20):
+        part = slice(start, start + (1 << 20))
+        weights = None if found.weights is None else found.weights[part]
+        metrics.update(np.zeros(len(found.labels[part])), found.labels[part], weights)
+    metrics.require()
+
+
+def ranking_loss(model: nn.Module | Callable[..., Tensor], batch: RankingBatch) -> Tensor:
+    """Weighted mean of the binary cross-entropy, nats.
 
     Args:
-        data: with the splits train, validation and test.
-        batch: rows of a training batch.
-        seed: of the order of training rows; None reads them in their own order (time, for online training).
+        model: (numeric [B, N], ids [B, S]) to logits [B, 1] or [B].
+        batch: the rows.
     """
-
-    name = "ranking"
-
-    def __init__(self, data: RankingData, *, batch: int = 1024, seed: int | None = 0) -> None:
-        if batch < 1:
-            raise DataError(f"task.batch must be at least 1 row, found {batch}.")
-        self.data, self.batch, self.seed = data, batch, seed
-        self._streams: dict[tuple[str, int, int | None], _Stream] = {}
-
-    def steps(self, split: str, batch: int | None = None) -> int:
-        """Batches of an epoch; the last may be smaller.
-
-        Raises:
-            DataError: when the split is empty.
-        """
-        found = self.data.split(split)
-        if not found.rows:
-            raise DataError(f"{self.data.name}: the {split} split has no rows. Choose another split, or more data.")
-        return found.steps(batch or self.batch)
-
-    def require_classes(self, split: str) -> None:
-        """Check that a split has clicks and others, so that it can be learnt from and measured.
-
-        Raises:
-            DataError: when it has not, is empty, or holds a label outside of [0, 1].
-        """
-        self.steps(split)
-        found, metrics = self.data.split(split), RankingMetrics(f"{self.data.name}, {split} split", exact_rows=0)
-        for start in range(0, found.rows, 1 << 20):
-            part = slice(start, start + (1 << 20))
-            weights = None if found.weights is None else found.weights[part]
-            metrics.update(np.zeros(len(found.labels[part])), found.labels[part], weights)
-        metrics.require()
-
-    def with_validation(self) -> RankingTask:
-        """The same task with the validation rows among the training rows, for a last training before the test."""
-        from rankitect.data.ranking.dataset import JoinedSplit
-
-        train, validation = self.data.split("train"), self.data.split("validation")
-        splits = {**self.data.splits, "train": JoinedSplit("train", train, validation)}
-        return RankingTask(replace(self.data, splits=splits), batch=self.batch, seed=self.seed)
-
-    def batch_at(
-        self, split: str, step: int, *, batch: int | None = None, seed: int | EllipsisType | None = ...
-    ) -> RankingBatch:
-        """The batch of a step: every row once an epoch, each epoch in another order.
-
-        A pure function of its arguments, so that training resumes at any step. Steps in a row are read ahead.
-
-        Args:
-            split: the split.
-            step: from 0; epochs follow each other.
-            batch: rows; by default the task's.
-            seed: of the order; None for the table's own; by default the task's.
-        """
-        key = (split, batch or self.batch, self.seed if isinstance(seed, EllipsisType) else seed)
-        stream = self._streams.pop(key, None)
-        if stream is None:
-            stream = _Stream(self.data, *key, steps=self.steps(split, batch))
-        self._streams[key] = stream  # the last one used is the last one
-        while len(self._streams) > _STREAMS:
-            self._streams.pop(next(iter(self._streams))).close()
-        return stream.at(step)
-
-    def loss(self, model: nn.Module | Callable[..., Tensor], batch: RankingBatch) -> Tensor:
-        """Weighted mean of the binary cross-entropy, nats.
-
-        Args:
-            model: (numeric [B, N], ids [B, S]) to logits [B, 1] or [B].
-            batch: the rows.
-        """
-        return weighted_loss(logits_of(model, batch), batch)
-
-    def quality(
-        self,
-        model: nn.Module,
-        split: str = "test",
-        *,
-        rows: int | None = None,
-        batch: int = EVALUATED_ROWS,
-        check: Callable[[], None] | None = None,
-    ) -> RankingQuality:
-        """Normalized entropy and the rest of a model on a split.
-
-        Args:
-            model: (numeric [B, N], ids [B, S]) to logits [B, 1] or [B]; it keeps its mode.
-            split: the split.
-            rows: how many rows to use at least, a random sample that is the same every time; all when None.
-            batch: rows in one forward.
-            check: called before every forward; may raise, to stop.
-
-        Raises:
-            DataError: when the split is empty, of one class, or holds a label outside of [0, 1].
-            TrainingError: when a prediction is not finite.
-        """
-        import torch
-
-        self.steps(split, batch)  # refuses an empty split
-        found = self.data.split(split)
-        wanted = found.rows if rows is None else min(rows, found.rows)
-        metrics = RankingMetrics(f"{self.data.name}, {split} split")
-        losses: list[NDArray[np.float64]] = []
-        seen: list[_Facts] = []
-        training = model.training
-        model.eval()
-        try:
-            with torch.inference_mode(), closing(_read(found, batch, None if wanted == found.rows else 0)) as batches:
-                for each in batches:
-                    if check is not None:
-                        check()
-                    weights = None if each.weight is None else each.weight.numpy()
-                    logits = logits_of(model, each).float().numpy()
-                    losses.append(metrics.update(logits, each.label.numpy(), weights, row=each.row))
-                    seen.append(_Facts(each.label, each.weight, each.group))
-                    if metrics.rows >= wanted:
-                        break
-        finally:
-            model.train(training)
-        return _summary(split, metrics, losses, seen)
-
-    def close(self) -> None:
-        """Stop reading ahead."""
-        while self._streams:
-            self._streams.popitem()[1].close()
+    return weighted_loss(logits_of(model, batch), batch)
 
 
-def _read(split: RankingSplit, batch: int, seed: int | None, epoch: int = 0, start: int = 0) -> Generator[RankingBatch]:
-    """Batches that are read ahead until they are closed."""
-    return cast("Generator[RankingBatch]", split.batches(batch, seed, epoch, start_step=start))
+def ranking_quality(
+    model: nn.Module,
+    batches: RankingBatches,
+    split: str = "test",
+    *,
+    rows: int | None = None,
+    batch: int = EVALUATED_ROWS,
+    check: Callable[[], None] | None = None,
+) -> RankingQuality:
+    """Normalized entropy and the rest of a model on a split.
 
+    Args:
+        model: (numeric [B, N], ids [B, S]) to logits [B, 1] or [B]; it keeps its mode.
+        batches: the rows.
+        split: the split.
+        rows: how many rows to use at least, a random sample that is the same every time; all when None.
+        batch: rows in one forward.
+        check: called before every forward; may raise, to stop.
 
-class _Stream:
-    """One order of a split's batches, read ahead as long as the steps asked for follow each other."""
+    Raises:
+        DataError: when the split is empty, of one class, or holds a label outside of [0, 1].
+        TrainingError: when a prediction is not finite.
+    """
+    import torch
 
-    def __init__(self, data: RankingData, split: str, batch: int, seed: int | None, *, steps: int) -> None:
-        self._split, self._batch, self._seed, self._steps = data.split(split), batch, seed, steps
-        self._batches: Generator[RankingBatch] | None = None
-        self._next = 0
-        self._last: RankingBatch | None = None
-
-    def at(self, step: int) -> RankingBatch:
-        if self._last is not None and step == self._next - 1:  # another model on the same batch
-            return self._last
-        if self._batches is None or step != self._next or step % self._steps == 0:
-            self.close()
-            epoch, start = divmod(step, self._steps)
-            self._batches = _read(self._split, self._batch, self._seed, epoch, start)
-        self._last, self._next = next(self._batches), step + 1
-        return self._last
-
-    def close(self) -> None:
-        if self._batches is not None:
-            self._batches.close()
-        self._batches = None
+    batches.steps(split, batch)  # refuses an empty split
+    found = batches.table.split(split)
+    wanted = found.rows if rows is None else min(rows, found.rows)
+    metrics = RankingMetrics(f"{batches.table.name}, {split} split")
+    losses: list[NDArray[np.float64]] = []
+    seen: list[_Facts] = []
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), closing(read_ahead(found, batch, None if wanted == found.rows else 0)) as reader:
+            for each in reader:
+                if check is not None:
+                    check()
+                weights = None if each.weight is None else each.weight.numpy()
+                logits = logits_of(model, each).float().numpy()
+                losses.append(metrics.update(logits, each.label.numpy(), weights, row=each.row))
+                seen.append(_Facts(each.label, each.weight, each.group))
+                if metrics.rows >= wanted:
+                    break
+    finally:
+        model.train(training)
+    return _summary(split, metrics, losses, seen)
 
 
 class _Facts(NamedTuple):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rankitect.contracts import Metric, MetricSpec
-from rankitect.errors import ConfigError
+from rankitect.errors import ConfigError, SpaceError
 from rankitect.graph.cost import COSTS
 from rankitect.space.names import nearest
 
@@ -19,11 +19,9 @@ __all__ = [
     "RANKING_COSTS",
     "CostReading",
     "Costs",
-    "cost_metrics",
-    "cost_specs",
+    "check_constraints",
     "cost_value",
     "language_costs",
-    "limits",
     "ranking_costs",
     "specs",
 ]
@@ -77,7 +75,7 @@ RANKING_COSTS: Mapping[str, CostReading] = {
 
 @dataclass(frozen=True)
 class Costs:
-    """The costs of a domain on one space.
+    """The costs of a task on one space.
 
     Attributes:
         readings: Costs by name.
@@ -133,6 +131,30 @@ def specs(readings: Mapping[str, CostReading]) -> list[MetricSpec]:
     return [MetricSpec(name, reading.unit, "min", "cost") for name, reading in readings.items()]
 
 
+def check_constraints(
+    space: SearchSpace,
+    limits: Mapping[str, tuple[float, float]],
+    constraints: Mapping[str, tuple[float, float]],
+    whose: str,
+) -> None:
+    """Make sure that some architecture is within bounds, before anything is trained.
+
+    Args:
+        space: The space.
+        limits: The bounds, as `SearchSpace.sample` takes them.
+        constraints: The same as configured, for the message.
+        whose: What the constraints are relative to.
+
+    Raises:
+        ConfigError: None is.
+    """
+    try:
+        space.sample(0, **limits)
+    except SpaceError as error:
+        given = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in constraints.items())
+        raise ConfigError(f"constraints: no architecture meets them ({given}, relative to {whose}). {error}") from None
+
+
 def ranking_costs(space: SearchSpace, reference: Architecture) -> Costs:
     """The costs of rankers, of one example."""
     return Costs(RANKING_COSTS, space, reference, {"B": 1})
@@ -148,22 +170,3 @@ def language_costs(space: SearchSpace, reference: Architecture, context: int) ->
 def cost_value(space: SearchSpace, architecture: Architecture, name: str, context: int) -> float:
     """One cost of a language model, absolute."""
     return language_costs(space, architecture, context).value(architecture, name)
-
-
-def cost_specs() -> list[MetricSpec]:
-    """The costs of language models as metrics."""
-    return specs(LANGUAGE_COSTS)
-
-
-def cost_metrics(
-    space: SearchSpace, architecture: Architecture, reference: Architecture, context: int
-) -> dict[str, Metric]:
-    """All costs of a language model."""
-    return language_costs(space, reference, context).metrics(architecture)
-
-
-def limits(
-    space: SearchSpace, reference: Architecture, constraints: Mapping[str, tuple[float, float]], context: int
-) -> dict[str, tuple[float, float]]:
-    """Constraints on language models, relative to a reference; see `Costs.limits`."""
-    return language_costs(space, reference, context).limits(constraints)

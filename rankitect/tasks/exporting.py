@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rankitect.contracts import ExportsPrograms
 from rankitect.errors import RankitectError
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
+    from rankitect.contracts import Exporter, Trial
     from rankitect.deploy.latency import Latency
     from rankitect.graph import Architecture, SearchSpace
 
@@ -43,7 +44,7 @@ def programmed(parts: Parts, architecture: Architecture, write: Callable[[], dic
         return {}
 
 
-def exporter(parts: Parts, latency: Latency | None) -> Callable[[Any, Path], dict[str, str]]:
+def exporter(parts: Parts, latency: Latency | None) -> Exporter:
     """A function of a language model's trial and its candidate's folder that writes into it; gives files by name.
 
     Args:
@@ -51,13 +52,13 @@ def exporter(parts: Parts, latency: Latency | None) -> Callable[[Any, Path], dic
         latency: Predicted latencies; None where there is no device, and no program is wanted.
     """
 
-    def export(trial: Any, folder: Path) -> dict[str, str]:
+    def export(trial: Trial, folder: Path) -> dict[str, str]:
         return {**drawn(parts.space, trial.architecture, folder), **_program(parts, latency, trial, folder)}
 
     return export
 
 
-def _program(parts: Parts, latency: Latency | None, trial: Any, folder: Path) -> dict[str, str]:
+def _program(parts: Parts, latency: Latency | None, trial: Trial, folder: Path) -> dict[str, str]:
     from rankitect.models.candidate import load_candidate
 
     device, architecture = parts.device, trial.architecture

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from rankitect.config.parts import Parts
     from rankitect.contracts import Baseline
     from rankitect.graph import Architecture, SearchSpace
 
@@ -44,6 +45,12 @@ class Registered:
         self._task, self._fits, self._allowed, self._say = task, fits, allowed, say
         self._known: dict[str, Entry] = {}
         self._refused: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, parts: Parts, fits: Callable[[Entry, Architecture], None]) -> Registered:
+        """The models that the registry of a configuration holds for its task."""
+        config = parts.config
+        return cls(config.report.registry, parts.names.get("task", ""), fits, config.allowed_packages, parts.say)
 
     def live(self) -> list[tuple[Entry, Architecture]]:
         """What is to be compared with now."""

@@ -45,7 +45,7 @@ def received(shared: Mapping[str, bytes], space: SearchSpace, make: Callable[[Se
 
 
 class SharedWeights:
-    """A task whose candidates may inherit from weights that a search has trained."""
+    """Base of a task whose candidates may inherit from weights that a search has trained."""
 
     _adopted: Supernet | None = None
     space: Any

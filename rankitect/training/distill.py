@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from rankitect.data.assets import cache_root
 from rankitect.data.files import write_atomically
+from rankitect.data.windows import TextWindows
 from rankitect.errors import TrainingError
-from rankitect.metrics.language import LanguageTask
 from rankitect.metrics.losses import SparseTargets, cross_entropy, kl_divergence, sparse_kl_divergence, top_targets
 from rankitect.training.loop import TrainConfig, TrainResult, step_seed, train
 from rankitect.training.optimizer import OptimizerConfig, StepReport
@@ -64,7 +64,7 @@ class TeacherTargets:
     def __init__(
         self,
         teacher: nn.Module,
-        task: LanguageTask,
+        task: TextWindows,
         *,
         fingerprint: str | None = None,
         split: str = "train",
@@ -228,7 +228,7 @@ class Distillation:
     def __init__(
         self,
         teacher: nn.Module,
-        task: LanguageTask,
+        task: TextWindows,
         config: HealConfig,
         *,
         fingerprint: str | None = None,

@@ -41,7 +41,7 @@ def values(measurement: Measurement) -> dict[str, float]:
 
 def perplexity(parts: Any, model: torch.nn.Module, split: str, windows: int) -> float:
     """Directly: the mean negative log-likelihood of every next token, exponentiated."""
-    text = parts.task.task.text.split(split)
+    text = parts.task.data.text.split(split)
     total = text.windows(parts.task.context)
     nats, count = 0.0, 0
     with torch.no_grad():
@@ -91,11 +91,11 @@ def test_healing_brings_a_candidate_nearer_to_the_backbone(parts: Any, tmp_path:
     from rankitect.training.distill import heal
 
     architecture = smaller(parts)
-    batches = [parts.task._search_distillation.batch_at(step) for step in range(8)]
+    batches = [parts.task.healing.search.batch_at(step) for step in range(8)]
 
     def distance(model: torch.nn.Module) -> float:
         with torch.no_grad():
-            return sum(float(parts.task._search_distillation.loss(model, batch)) for batch in batches)
+            return sum(float(parts.task.healing.search.loss(model, batch)) for batch in batches)
 
     before = parts.task.backbone.inherit(architecture)
     after = parts.task.backbone.inherit(architecture)

@@ -11,8 +11,9 @@ from torch import nn
 
 from rankitect.data.text import Document
 from rankitect.data.tokenizer import ByteTokenizer
+from rankitect.data.windows import TextWindows
 from rankitect.errors import DataError
-from rankitect.metrics.language import LanguageTask, perplexity_interval
+from rankitect.metrics.language import next_token_loss, perplexity_interval, text_quality
 
 
 class Texts:
@@ -45,89 +46,89 @@ class Bigram(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def task(tmp_path_factory):
-    return LanguageTask.open(ByteTokenizer(), Texts(), context=16, cache=tmp_path_factory.mktemp("tokens"))
+def windows(tmp_path_factory):
+    return TextWindows.open(ByteTokenizer(), Texts(), context=16, cache=tmp_path_factory.mktemp("tokens"))
 
 
-def test_batches_have_one_token_more_than_the_context(task):
-    batch = task.batch_at("train", 0, batch=3)
+def test_batches_have_one_token_more_than_the_context(windows):
+    batch = windows.batch_at("train", 0, batch=3)
     assert batch.shape == (3, 17)
     assert batch.dtype == torch.int64
-    assert task.batch_at("train", 0, batch=3, context=8).shape == (3, 9)
+    assert windows.batch_at("train", 0, batch=3, context=8).shape == (3, 9)
 
 
 @given(start=st.integers(0, 400), batch=st.integers(1, 7))
-def test_batches_from_a_step_are_the_ones_an_undisturbed_run_sees(task, start, batch):
-    resumed = task.batches("train", batch=batch, start=start, steps=3)
+def test_batches_from_a_step_are_the_ones_an_undisturbed_run_sees(windows, start, batch):
+    resumed = windows.batches("train", batch=batch, start=start, steps=3)
     for step, ids in enumerate(resumed, start=start):
-        assert torch.equal(ids, task.batch_at("train", step, batch=batch))
+        assert torch.equal(ids, windows.batch_at("train", step, batch=batch))
 
 
-def test_every_window_is_seen_once_an_epoch_and_orders_differ(task):
-    count = task.text.split("train").windows(16)
-    epochs = [task.window_indices("train", epoch, batch=count) for epoch in range(2)]
+def test_every_window_is_seen_once_an_epoch_and_orders_differ(windows):
+    count = windows.text.split("train").windows(16)
+    epochs = [windows.window_indices("train", epoch, batch=count) for epoch in range(2)]
     assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
     assert list(epochs[0]) != list(epochs[1])
-    assert list(epochs[0]) != list(task.window_indices("train", 0, batch=count, seed=1))
+    assert list(epochs[0]) != list(windows.window_indices("train", 0, batch=count, seed=1))
 
 
-def test_uniform_model_has_the_vocabulary_as_perplexity_and_a_byte_per_token(task):
-    quality = task.quality(Uniform(), "test")
+def test_uniform_model_has_the_vocabulary_as_perplexity_and_a_byte_per_token(windows):
+    quality = text_quality(Uniform(), windows, "test")
     assert quality.perplexity == pytest.approx(256)
     assert quality.bits_per_byte == pytest.approx(8)
-    assert quality.tokens == quality.bytes == task.text.split("test").windows(16) * 16
+    assert quality.tokens == quality.bytes == windows.text.split("test").windows(16) * 16
 
 
-def test_quality_equals_the_mean_over_all_tokens_whatever_the_batch(task):
+def test_quality_equals_the_mean_over_all_tokens_whatever_the_batch(windows):
     model = Bigram().train()
-    quality = task.quality(model, "search", batch=3)
-    tokens = task.text.split("search")
+    quality = text_quality(model, windows, "search", batch=3)
+    tokens = windows.text.split("search")
     ids = torch.from_numpy(tokens.read(np.arange(tokens.windows(16)), 16))
     want = nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).item()
     assert quality.nats == pytest.approx(want, rel=1e-5)
     assert quality.perplexity == pytest.approx(math.exp(want), rel=1e-5)
-    assert task.quality(model, "search", batch=50).nats == pytest.approx(want, rel=1e-5)
+    assert text_quality(model, windows, "search", batch=50).nats == pytest.approx(want, rel=1e-5)
     assert model.training
-    assert task.loss(model, ids).item() == pytest.approx(want, rel=1e-5)
-    few = task.quality(model, "search", windows=5)
+    assert next_token_loss(model, ids).item() == pytest.approx(want, rel=1e-5)
+    few = text_quality(model, windows, "search", count=5)
     assert len(few.window_nats) == 5
     assert few.tokens == 80
 
 
-def test_windows_are_attributed_to_their_documents(task):
-    quality, tokens = task.quality(Uniform(), "test"), task.text.split("test")
+def test_windows_are_attributed_to_their_documents(windows):
+    quality, tokens = text_quality(Uniform(), windows, "test"), windows.text.split("test")
     first = np.arange(len(quality.window_nats)) * 16 + 1
     for position, document in zip(first, quality.window_documents, strict=True):
         assert tokens.token_offsets[document] <= position < tokens.token_offsets[document + 1]
 
 
-def test_ratio_of_a_model_to_itself_is_one_and_other_windows_are_refused(task):
-    quality = task.quality(Bigram(), "test")
+def test_ratio_of_a_model_to_itself_is_one_and_other_windows_are_refused(windows):
+    quality = text_quality(Bigram(), windows, "test")
     ratio, (low, high) = quality.ratio_to(quality)
     assert ratio == low == high == 1
     low, high = quality.interval()
     assert low < quality.perplexity < high
     with pytest.raises(DataError, match="measure both on the same windows"):
-        quality.ratio_to(task.quality(Bigram(), "search"))
+        quality.ratio_to(text_quality(Bigram(), windows, "search"))
 
 
-def test_stop_callback_ends_quality_and_the_mode_is_kept(task):
+def test_stop_callback_ends_quality_and_the_mode_is_kept(windows):
     model = Bigram().train()
     with pytest.raises(KeyboardInterrupt):
-        task.quality(model, check=lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        text_quality(model, windows, check=lambda: (_ for _ in ()).throw(KeyboardInterrupt))
     assert model.training
 
 
-def test_short_text_is_refused_with_both_counts(task, tmp_path):
-    tokens = task.text.split("calibration").tokens
+def test_short_text_is_refused_with_both_counts(windows, tmp_path):
+    tokens = windows.text.split("calibration").tokens
     with pytest.raises(
         DataError, match=rf"calibration split has {tokens} tokens, but 900 x 16 \+ 1 = 14401 are needed"
     ):
-        task.batch_at("calibration", 0, batch=900)
+        windows.batch_at("calibration", 0, batch=900)
     with pytest.raises(DataError, match="too short: its"):
-        LanguageTask.open(ByteTokenizer(), Texts(), context=100_000, cache=tmp_path)
+        TextWindows.open(ByteTokenizer(), Texts(), context=100_000, cache=tmp_path)
     with pytest.raises(DataError, match="context must be at least 1"):
-        LanguageTask(task.text, context=0)
+        TextWindows(windows.text, context=0)
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():

@@ -1,4 +1,4 @@
-"""The ranking task on a small table: batches, loss and quality against direct computations."""
+"""Batches of a small table: batches, loss and quality against direct computations."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from rankitect.data.ranking.batches import RankingBatches
 from rankitect.errors import DataError, TrainingError
-from rankitect.metrics.ranking import RankingTask
+from rankitect.metrics.ranking import ranking_loss, ranking_quality
 from rankitect.metrics.ranking_metrics import binary_entropy
 from tests.metrics.tiny_ranking import Factorized, table
 
@@ -22,40 +23,40 @@ class Constant(nn.Module):
 
 
 def test_every_row_once_an_epoch_in_any_order_of_asking():
-    task = RankingTask(table(), batch=100, seed=3)
-    assert task.steps("train") == 10
-    epoch = [task.batch_at("train", step) for step in range(10)]
+    batches = RankingBatches(table(), batch=100, seed=3)
+    assert batches.steps("train") == 10
+    epoch = [batches.batch_at("train", step) for step in range(10)]
     assert [len(b) for b in epoch] == [100] * 9 + [60]
     assert sum(float(b.numeric[:, 0].double().sum()) for b in epoch) == pytest.approx(
-        float(task.data.split("train").numeric[:, 0].astype(float).sum())
+        float(batches.table.split("train").numeric[:, 0].astype(float).sum())
     )
-    again = task.batch_at("train", 4)  # back
+    again = batches.batch_at("train", 4)  # back
     torch.testing.assert_close(again.numeric, epoch[4].numeric)
-    assert task.batch_at("train", 4) is again  # a second model on the same batch
-    second = task.batch_at("train", 13)  # the next epoch has another order
+    assert batches.batch_at("train", 4) is again  # a second model on the same batch
+    second = batches.batch_at("train", 13)  # the next epoch has another order
     assert not torch.equal(second.numeric, epoch[3].numeric)
-    other = RankingTask(table(), batch=100, seed=3).batch_at("train", 13)
+    other = RankingBatches(table(), batch=100, seed=3).batch_at("train", 13)
     torch.testing.assert_close(other.numeric, second.numeric)
-    plain = task.batch_at("train", 1, seed=None)
-    np.testing.assert_array_equal(plain.label.numpy(), task.data.split("train").labels[100:200])
-    task.close()
+    plain = batches.batch_at("train", 1, seed=None)
+    np.testing.assert_array_equal(plain.label.numpy(), batches.table.split("train").labels[100:200])
+    batches.close()
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_loss_is_the_weighted_mean(weighted):
-    task = RankingTask(table(weighted=weighted), batch=64)
-    batch, model = task.batch_at("train", 0), Factorized()
+    batches = RankingBatches(table(weighted=weighted), batch=64)
+    batch, model = batches.batch_at("train", 0), Factorized()
     each = F.binary_cross_entropy_with_logits(model(*batch.inputs)[:, 0], batch.label, reduction="none")
     expected = (each * batch.weight).sum() / batch.weight.sum() if weighted else each.mean()
-    torch.testing.assert_close(task.loss(model, batch), expected)
+    torch.testing.assert_close(ranking_loss(model, batch), expected)
 
 
 def test_quality_of_the_base_rate_is_one():
-    task = RankingTask(table())
-    labels = task.data.split("test").labels
+    batches = RankingBatches(table())
+    labels = batches.table.split("test").labels
     rate = float(labels.mean())
     model = Constant(np.log(rate / (1 - rate))).train()
-    found = task.quality(model, "test", batch=50)
+    found = ranking_quality(model, batches, "test", batch=50)
     assert found.normalized_entropy == pytest.approx(1.0, abs=1e-6)
     assert found.log_loss == pytest.approx(binary_entropy(rate), abs=1e-6)
     assert found.auc == 0.5
@@ -64,14 +65,14 @@ def test_quality_of_the_base_rate_is_one():
     assert model.training
     low, high = found.interval()
     assert low < 1 < high
-    np.testing.assert_array_equal(found.groups, task.data.split("test").groups)
+    np.testing.assert_array_equal(found.groups, batches.table.split("test").groups)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_quality_equals_a_direct_computation(weighted):
-    task = RankingTask(table(weighted=weighted))
-    split, model = task.data.split("validation"), Factorized(1)
-    found = task.quality(model, "validation", batch=33)
+    batches = RankingBatches(table(weighted=weighted))
+    split, model = batches.table.split("validation"), Factorized(1)
+    found = ranking_quality(model, batches, "validation", batch=33)
     ids, numeric = torch.from_numpy(split.ids).long(), torch.from_numpy(split.numeric)
     with torch.no_grad():
         p = model(numeric, ids)[:, 0].double().sigmoid().numpy()
@@ -82,43 +83,43 @@ def test_quality_equals_a_direct_computation(weighted):
     np.testing.assert_allclose(found.losses, losses, rtol=1e-4)
 
 
-def test_a_sample_of_rows_is_the_same_every_time():
-    task = RankingTask(table(4000))
-    one, two = (task.quality(Factorized(), "test", rows=100, batch=64) for _ in range(2))
+def test_a_sample_of_batchesis_the_same_every_time():
+    batches = RankingBatches(table(4000))
+    one, two = (ranking_quality(Factorized(), batches, "test", rows=100, batch=64) for _ in range(2))
     assert 100 <= one.rows < 400
     np.testing.assert_array_equal(one.losses, two.losses)
-    assert task.quality(Factorized(), "test", rows=10**9).rows == 400
+    assert ranking_quality(Factorized(), batches, "test", rows=10**9).rows == 400
 
 
 def test_differences_are_paired():
-    task = RankingTask(table())
-    good, bad = task.quality(Factorized(0)), task.quality(Constant(2.0))
+    batches = RankingBatches(table())
+    good, bad = ranking_quality(Factorized(0), batches), ranking_quality(Constant(2.0), batches)
     found = good.minus(bad)
     assert found.value == pytest.approx(good.normalized_entropy - bad.normalized_entropy, abs=1e-6)
     assert found.interval()[1] < 0
     with pytest.raises(DataError, match="measure both on the same rows"):
-        good.minus(task.quality(Constant(0), "validation"))
+        good.minus(ranking_quality(Constant(0), batches, "validation"))
 
 
 def test_what_cannot_be_measured_is_told():
     data = table()
     data.splits["test"].labels[:] = 0
-    task = RankingTask(data)
+    batches = RankingBatches(data)
     with pytest.raises(DataError, match="clicks, test split has no clicks in 120 rows"):
-        task.quality(Constant(0))
+        ranking_quality(Constant(0), batches)
     data.splits["validation"].labels[5] = 3
     with pytest.raises(DataError, match="label of row 5 is 3"):
-        task.quality(Constant(0), "validation")
+        ranking_quality(Constant(0), batches, "validation")
     data.splits["validation"].labels[5] = 1
     with pytest.raises(TrainingError, match="row 0 is not finite"):
-        task.quality(Constant(float("nan")), "validation")
+        ranking_quality(Constant(float("nan")), batches, "validation")
     with pytest.raises(TrainingError, match="one logit a row"):
-        task.loss(lambda numeric, ids: numeric, task.batch_at("train", 0))
+        ranking_loss(lambda numeric, ids: numeric, batches.batch_at("train", 0))
     with pytest.raises(DataError, match="no split 'search'"):
-        task.steps("search")
+        batches.steps("search")
 
     def stop():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        task.quality(Constant(0), "test", check=stop)
+        ranking_quality(Constant(0), batches, "test", check=stop)

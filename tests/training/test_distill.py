@@ -9,8 +9,9 @@ from torch import nn
 
 from rankitect.data.text import Document
 from rankitect.data.tokenizer import ByteTokenizer
+from rankitect.data.windows import TextWindows
 from rankitect.errors import DataError, TrainingError
-from rankitect.metrics.language import LanguageTask
+from rankitect.metrics.language import text_quality
 from rankitect.metrics.losses import kl_divergence
 from rankitect.training.distill import Distillation, HealConfig, TeacherTargets, heal, weights_fingerprint
 from rankitect.training.optimizer import OptimizerConfig
@@ -40,7 +41,7 @@ class Model(nn.Module):
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
-    return LanguageTask.open(ByteTokenizer(), Texts(), context=16, cache=tmp_path_factory.mktemp("tokens"))
+    return TextWindows.open(ByteTokenizer(), Texts(), context=16, cache=tmp_path_factory.mktemp("tokens"))
 
 
 FEW = HealConfig(tokens=40 * 4 * 16, batch=4, context=16, k=8, optimizer=OptimizerConfig(lr=0.02))
@@ -122,7 +123,7 @@ def test_added_cross_entropy_pulls_toward_the_text(task, tmp_path):
     for student, weight in ((plain, 0.0), (pulled, 1.0)):
         config = HealConfig(**{**vars(FEW), "ce_weight": weight})
         heal(student, Distillation(Model(0), task, config, cache=tmp_path))
-    assert task.quality(pulled, "train").nats < 0.9 * task.quality(plain, "train").nats
+    assert text_quality(pulled, task, "train").nats < 0.9 * text_quality(plain, task, "train").nats
 
 
 def test_all_candidates_share_the_targets_and_healing_repeats_to_the_bit(task, tmp_path):

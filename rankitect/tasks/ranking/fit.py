@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from rankitect.data.ranking.batch import RankingBatch
+from rankitect.data.ranking.batches import RankingBatches
 from rankitect.errors import TrainingError
-from rankitect.metrics.ranking import RankingTask, logits_of, weighted_loss
+from rankitect.metrics.ranking import logits_of, ranking_loss, ranking_quality, weighted_loss
 from rankitect.metrics.ranking_metrics import RankingMetrics
 from rankitect.training.checkpoint import load_state, save_state
 from rankitect.training.embeddings import HoldsTables, TableConfig, TableStorage
@@ -124,7 +125,7 @@ class Progressive:
 
 def fit(
     model: nn.Module,
-    task: RankingTask,
+    data: RankingBatches,
     config: FitConfig,
     *,
     progress: Callable[[int, int, str], None] | None = None,
@@ -135,7 +136,7 @@ def fit(
 
     Args:
         model: (numeric [B, N], ids [B, S]) to logits [B, 1] or [B]; with `lookup_tables()` where tables are to be held.
-        task: gives the rows; its splits train and validation are used.
+        data: the rows; the splits train and validation are used.
         config: how long, with what optimiser, under what seed.
         progress: called with (steps done, steps, a note).
         should_stop: asked before every step; True saves the state and returns.
@@ -147,14 +148,14 @@ def fit(
         SpaceError: when tables and their accumulators do not fit into memory.
         DataError: when the validation split is of one class.
     """
-    epoch = task.steps("train", config.batch)
+    epoch = data.steps("train", config.batch)
     steps = config.steps(epoch)
-    progressive = Progressive(task.data.name, steps) if config.one_pass else None
+    progressive = Progressive(data.table.name, steps) if config.one_pass else None
     every = steps if config.one_pass else min(steps, max(1, round(config.evaluate_every * epoch)))
     if progressive is not None and checkpoint is not None:
         raise TrainingError("Online training keeps no checkpoint: its progressive validation is one undisturbed pass.")
     tables = _held_tables(model, config)
-    best = _Best(model, task, config.patience, every, steps, checkpoint, tables)
+    best = _Best(model, data, config.patience, steps, checkpoint, tables)
 
     def after(done: int, total: int, report: StepReport) -> None:
         if done % every == 0 or done == total:
@@ -169,8 +170,8 @@ def fit(
     seed = None if config.one_pass else config.seed
     result = train(
         model,
-        task.loss if progressive is None else progressive.loss,
-        lambda step: _mine(task.batch_at("train", step, batch=config.batch, seed=seed)),
+        ranking_loss if progressive is None else progressive.loss,
+        lambda step: _mine(data.batch_at("train", step, batch=config.batch, seed=seed)),
         TrainConfig(steps=steps, optimizer=config.optimizer, seed=config.seed, checkpoint_every=every),
         size=len,
         tables=tables,
@@ -209,7 +210,7 @@ def _held_tables(model: nn.Module, config: FitConfig) -> TableStorage | None:
 
 def refit(
     model: nn.Module,
-    task: RankingTask,
+    data: RankingBatches,
     config: FitConfig,
     epochs: float,
     *,
@@ -222,7 +223,7 @@ def refit(
 
     Args:
         model: A fresh one.
-        task: As for `fit`.
+        data: As for `fit`.
         config: As for `fit`.
         epochs: Passes over both splits.
         progress: As for `fit`.
@@ -231,12 +232,12 @@ def refit(
     Returns:
         Rows trained on, and whether training came to its end.
     """
-    whole = task.with_validation()
+    whole = data.with_validation()
     tables = _held_tables(model, config)
     try:
         result = train(
             model,
-            whole.loss,
+            ranking_loss,
             lambda step: _mine(whole.batch_at("train", step, batch=config.batch, seed=config.seed)),
             TrainConfig(
                 steps=max(1, round(epochs * whole.steps("train", config.batch))),
@@ -265,15 +266,14 @@ class _Best:
     def __init__(
         self,
         model: nn.Module,
-        task: RankingTask,
+        data: RankingBatches,
         patience: int,
-        every: int,
         steps: int,
         checkpoint: Path | None,
         tables: TableStorage | None,
     ) -> None:
         self._tables = tables
-        self._model, self._task, self._patience, self._steps, self._every = model, task, patience, steps, every
+        self._model, self._data, self._patience, self._steps = model, data, patience, steps
         self._file = None if checkpoint is None else checkpoint.with_name(checkpoint.name + ".best")
         self._weights: Mapping[str, Tensor] | None = None
         self.entropies: dict[int, float] = {}
@@ -302,7 +302,7 @@ class _Best:
         """Measure the weights after so many steps."""
         if done in self.entropies:
             return
-        quality = self._task.quality(self._model, "validation")
+        quality = ranking_quality(self._model, self._data, "validation")
         self.entropies[done] = quality.normalized_entropy
         self.evaluated += quality.rows
         if self.step == done and (done < self._steps or self._file is not None):

@@ -1,4 +1,4 @@
-"""Rankers with names, rankers on disk, and how they compare row by row."""
+"""Rankers with names, rankers on disk, and the losses that they are compared by, row by row."""
 
 from __future__ import annotations
 
@@ -10,22 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rankitect.data.files import write_atomically
 from rankitect.errors import AssetError, ConfigError, RunFolderError, SpaceError
 from rankitect.production.evidence import LOSSES, read_losses
 
 if TYPE_CHECKING:
+    from rankitect.data.ranking.batches import RankingBatches
     from rankitect.data.ranking.features import Features
     from rankitect.graph import Architecture, SearchSpace
-    from rankitect.metrics.ranking import RankingQuality, RankingTask
+    from rankitect.metrics.ranking import RankingQuality
     from rankitect.models.supernet import Standalone
 
 __all__ = [
     "NamedModel",
-    "compare_rows",
     "load_ranker",
     "mend_losses",
     "production_models",
@@ -148,15 +145,17 @@ def save_losses(folder: Path, quality: RankingQuality) -> str:
     return LOSSES
 
 
-def mend_losses(run: Path, task: RankingTask, allowed: Sequence[str], say: Callable[[str], None]) -> None:
+def mend_losses(run: Path, data: RankingBatches, allowed: Sequence[str], say: Callable[[str], None]) -> None:
     """Measure damaged losses of trials again, with the weights that the trials kept; without these, put them aside.
 
     Args:
         run: The run folder.
-        task: Whose test rows they are of.
+        data: Whose test rows they are of.
         allowed: Packages that blocks may come from.
         say: Shows a sentence to the user.
     """
+    from rankitect.metrics.ranking import ranking_quality
+
     for file in sorted((run / "trials").glob(f"*/{LOSSES}")):
         try:
             read_losses(file)
@@ -165,7 +164,8 @@ def mend_losses(run: Path, task: RankingTask, allowed: Sequence[str], say: Calla
         else:
             continue
         try:
-            save_losses(file.parent, task.quality(load_ranker(file.parent, allowed)[0], "test"))
+            ranker, _ = load_ranker(file.parent, allowed)
+            save_losses(file.parent, ranking_quality(ranker, data, "test"))
             done = "the rows were measured again with the trial's weights."
         except AssetError:
             os.replace(file, file.with_name(f"{LOSSES}.damaged"))
@@ -173,57 +173,6 @@ def mend_losses(run: Path, task: RankingTask, allowed: Sequence[str], say: Calla
         sentence = f"{file} was damaged ({damage}): {done}"
         logging.getLogger("rankitect").warning("%s", sentence)
         say(sentence)
-
-
-def _losses(run: Path, fingerprint: str) -> NDArray[np.float32] | None:
-    """Losses of every seed of an architecture that a run folder has, [S, N]."""
-    files = sorted((run / "trials").glob(f"*-{fingerprint[:8]}/{LOSSES}"))
-    found = [read_losses(file) for file in files]
-    return np.stack(found) if found and len({len(row) for row in found}) == 1 else None
-
-
-def compare_rows(
-    file: Path, run: Path, task: RankingTask, fingerprint: str, baselines: Mapping[str, str], split: str = "test"
-) -> bool:
-    """Write by how much an architecture's normalized entropy differs from that of each baseline, paired over rows.
-
-    Args:
-        file: JSON: {"metric", "rows", "clusters", "against": {name: {"difference", "relative", "ci95", "seeds"}}}; a
-            difference below 0 is better than the baseline.
-        run: The run folder, whose trials keep losses.
-        task: Gives labels, weights and users of the rows.
-        fingerprint: Of the architecture.
-        baselines: Fingerprints by name.
-        split: What the losses are of.
-
-    Returns:
-        Whether there was something to compare.
-    """
-    from rankitect.metrics.ranking_metrics import entropy_difference, entropy_estimate
-
-    own, data = _losses(run, fingerprint), task.data.split(split)
-    if own is None or own.shape[1] != data.rows:
-        return False
-    facts: dict[str, Any] = {"labels": data.labels, "weights": data.weights, "clusters": data.groups}
-    against = {}
-    for name, other in baselines.items():
-        theirs = _losses(run, other)
-        if theirs is None or theirs.shape != (len(theirs), data.rows) or other == fingerprint:
-            continue
-        found = entropy_difference(own, theirs, **facts)
-        whole = entropy_estimate(theirs.mean(0), **facts).value
-        against[name] = {
-            "difference": found.value,
-            "relative": found.value / whole,
-            "ci95": list(found.interval()),
-            "seeds": [len(own), len(theirs)],
-        }
-    if not against:
-        return False
-    clusters = None if data.groups is None else len(np.unique(data.groups))
-    about = {"metric": "normalized_entropy", "rows": data.rows, "clusters": clusters, "against": against}
-    _write(file, json.dumps(about, indent=1))
-    return True
 
 
 def _write(file: Path, text: str) -> None:

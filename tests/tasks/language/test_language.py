@@ -17,7 +17,7 @@ from rankitect.models.pretrained import space_tensors
 from rankitect.models.supernet import Supernet
 from rankitect.search_spaces.mobile_llm import from_backbone
 from rankitect.space.architecture import Architecture
-from rankitect.tasks.costs import LANGUAGE_COSTS, cost_value, limits
+from rankitect.tasks.costs import LANGUAGE_COSTS, cost_value, language_costs
 from rankitect.tasks.language.uniform import uniform_depth, uniform_width
 from tests.tasks.language.tiny import own_cache, parts_of
 
@@ -59,7 +59,7 @@ def test_a_share_that_width_cannot_reach_is_refused() -> None:
 
 
 def test_constraints_are_relative_to_the_backbone() -> None:
-    found = limits(SPACE, WHOLE, {"block_flops": (0.5, 0.8), "params": (0.0, 0.9)}, 24)
+    found = language_costs(SPACE, WHOLE, 24).limits({"block_flops": (0.5, 0.8), "params": (0.0, 0.9)})
     flops, params = SPACE.cost(WHOLE, "flops", "layers"), SPACE.cost(WHOLE, "params")
     assert found == {"layers:flops": (0.5 * flops, 0.8 * flops), "params": (0.0, 0.9 * params)}
     for made in SPACE.sample_many(50, 0, **found):
@@ -69,7 +69,7 @@ def test_constraints_are_relative_to_the_backbone() -> None:
 @pytest.mark.parametrize("name", ["latency", "block_flop", "decode_flops"])
 def test_an_unknown_constraint_is_refused_with_the_nearest(name: str) -> None:
     with pytest.raises(ConfigError, match=f"constraints: there is no cost '{name}'"):
-        limits(SPACE, WHOLE, {name: (0.1, 0.5)}, 24)
+        language_costs(SPACE, WHOLE, 24).limits({name: (0.1, 0.5)})
 
 
 def test_every_cost_is_that_of_its_name() -> None:

@@ -18,7 +18,7 @@ from rankitect.study.outputs import Labels, OutputOptions
 from rankitect.study.plan import Hooks, StudyPlan, Subject
 from rankitect.study.store import Store
 from rankitect.study.study import Outcome, Study
-from rankitect.tasks.costs import cost_metrics, cost_specs
+from rankitect.tasks.costs import LANGUAGE_COSTS, language_costs, specs
 
 
 @contextmanager
@@ -47,11 +47,11 @@ class Quick:
 
     @property
     def metrics(self) -> list[MetricSpec]:
-        return [MetricSpec("perplexity", "", "min", "quality"), *cost_specs()]
+        return [MetricSpec("perplexity", "", "min", "quality"), *specs(LANGUAGE_COSTS)]
 
     def measure(self, architecture: Any, context: TrialContext) -> Measurement:
         context.check()
-        found = cost_metrics(self.task.space, architecture, self.task.reference, self.task.context)
+        found = language_costs(self.task.space, self.task.reference, self.task.context).metrics(architecture)
         noise = int(architecture.fingerprint[:6], 16) / 16**6
         found["perplexity"] = Metric(30 / found["block_flops"].value + noise, "")
         return Measurement(found, Spent(eval_tokens=64))

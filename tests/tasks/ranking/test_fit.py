@@ -7,8 +7,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from rankitect.data.ranking.batches import RankingBatches
 from rankitect.errors import TrainingError
-from rankitect.metrics.ranking import RankingTask
+from rankitect.metrics.ranking import ranking_loss, ranking_quality
 from rankitect.models.plan import ParameterHolder, looked_up
 from rankitect.tasks.ranking.fit import FitConfig, fit, refit
 from rankitect.training.embeddings import TableConfig
@@ -19,28 +20,28 @@ FAST = OptimizerConfig(lr=0.05, schedule="constant", weight_decay=0.0)
 
 
 def trained(config, seed=0, **more):
-    model, task = Factorized(seed), RankingTask(table(3000))
-    return model, task, fit(model, task, config, **more)
+    model, data = Factorized(seed), RankingBatches(table(3000))
+    return model, data, fit(model, data, config, **more)
 
 
 def test_early_stopping_ends_with_the_best_weights():
     config = FitConfig(epochs=40, batch=100, evaluate_every=1, patience=2, optimizer=FAST)
-    model, task, result = trained(config)
+    model, data, result = trained(config)
     assert result.finished
     assert result.steps < 40 * 24
     assert result.steps == result.best_step + 2 * 24
     assert result.examples == result.steps * 100
     assert result.evaluated == 300 * len(result.entropies)
-    found = task.quality(model, "validation").normalized_entropy
+    found = ranking_quality(model, data, "validation").normalized_entropy
     assert found == result.entropies[result.best_step] == min(result.entropies.values())
     assert found < 0.9
     assert not model.training
 
 
 def test_a_refit_learns_from_every_row_of_both_splits():
-    task = RankingTask(table(3000, weighted=True))
-    train, validation = task.data.split("train"), task.data.split("validation")
-    whole = task.with_validation().data.split("train")
+    data = RankingBatches(table(3000, weighted=True))
+    train, validation = data.table.split("train"), data.table.split("validation")
+    whole = data.with_validation().table.split("train")
     assert whole.rows == train.rows + validation.rows == 2700
     for seed in (None, 3):
         seen = [whole.batch(step, 400, seed) for step in range(whole.steps(400))]
@@ -53,9 +54,9 @@ def test_a_refit_learns_from_every_row_of_both_splits():
         weights = np.concatenate([train.weights, validation.weights])[order]
         assert (torch.cat([b.weight for b in seen]).numpy() == weights).all()
     model, config = Factorized(0), FitConfig(batch=100, optimizer=FAST)
-    assert refit(model, task, config, 2.0) == (5400, True)
-    assert task.quality(model, "test").normalized_entropy < 0.95
-    assert refit(Factorized(0), task, config, 2.0, should_stop=lambda: True) == (0, False)
+    assert refit(model, data, config, 2.0) == (5400, True)
+    assert ranking_quality(model, data, "test").normalized_entropy < 0.95
+    assert refit(Factorized(0), data, config, 2.0, should_stop=lambda: True) == (0, False)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "adagrad", "sgd"])
@@ -67,12 +68,12 @@ def test_every_optimizer_learns(kind):
 
 
 def test_one_pass_is_validated_before_it_learns():
-    model, task = Factorized(), RankingTask(table(3000, weighted=True))
+    model, data = Factorized(), RankingBatches(table(3000, weighted=True))
     config = FitConfig(batch=100, one_pass=True, optimizer=FAST)
     with torch.no_grad():
-        first = task.loss(model, task.batch_at("train", 0, batch=100, seed=None))
+        first = ranking_loss(model, data.batch_at("train", 0, batch=100, seed=None))
     losses = []
-    result = fit(model, task, config, progress=lambda done, total, note: losses.append(note))
+    result = fit(model, data, config, progress=lambda done, total, note: losses.append(note))
     progressive = result.progressive
     assert result.steps == result.best_step == 24
     assert result.examples == progressive.whole.rows == 2400
@@ -81,20 +82,20 @@ def test_one_pass_is_validated_before_it_learns():
     assert progressive.whole.loss == pytest.approx(sum(part.loss for part in progressive.parts))
     assert progressive.parts[-1].normalized_entropy < progressive.parts[0].normalized_entropy
     with pytest.raises(TrainingError, match="keeps no checkpoint"):
-        fit(model, task, config, checkpoint=task.data.folder / "none")
+        fit(model, data, config, checkpoint=data.table.folder / "none")
 
 
 @pytest.mark.parametrize("stop_after", [7, 30, 60])
 def test_an_interrupted_training_ends_as_an_undisturbed_one(tmp_path, stop_after):
     config = FitConfig(epochs=6, batch=100, evaluate_every=0.5, patience=2, optimizer=FAST)
     whole, _, expected = trained(config)
-    model, task, steps = Factorized(), RankingTask(table(3000)), []
+    model, data, steps = Factorized(), RankingBatches(table(3000)), []
     file = tmp_path / "state.safetensors"
-    part = fit(model, task, config, checkpoint=file, progress=lambda done, total, note: steps.append(done),
+    part = fit(model, data, config, checkpoint=file, progress=lambda done, total, note: steps.append(done),
                should_stop=lambda: len(steps) >= stop_after)  # fmt: skip
     assert part.finished == (expected.steps <= stop_after)
     model = Factorized(5)  # another process
-    result = fit(model, RankingTask(table(3000)), config, checkpoint=file)
+    result = fit(model, RankingBatches(table(3000)), config, checkpoint=file)
     assert (result.steps, result.best_step, result.entropies) == (
         expected.steps, expected.best_step, expected.entropies)  # fmt: skip
     assert result.evaluated == expected.evaluated
@@ -129,15 +130,15 @@ def test_tables_on_their_storage_learn_as_dense_ones_and_resume(tmp_path, backen
     models, entropies = [], []
     for each in (config, held):
         models.append(WithTable())
-        entropies.append(fit(models[-1], RankingTask(table(3000)), each).entropies)
+        entropies.append(fit(models[-1], RankingBatches(table(3000)), each).entropies)
     assert entropies[0] == pytest.approx(entropies[1], rel=1e-4)
     torch.testing.assert_close(models[0].users.table, models[1].users.table, rtol=1e-3, atol=1e-4)
     assert not models[1].users.stores  # given back
     file, steps = tmp_path / "state.safetensors", []
-    fit(WithTable(), RankingTask(table(3000)), held, checkpoint=file, should_stop=lambda: len(steps) >= 17,
+    fit(WithTable(), RankingBatches(table(3000)), held, checkpoint=file, should_stop=lambda: len(steps) >= 17,
         progress=lambda done, total, note: steps.append(done))  # fmt: skip
     again = WithTable(5)
-    assert fit(again, RankingTask(table(3000)), held, checkpoint=file).entropies == entropies[1]
+    assert fit(again, RankingBatches(table(3000)), held, checkpoint=file).entropies == entropies[1]
     torch.testing.assert_close(again.users.table, models[1].users.table, rtol=0, atol=0)
 
 

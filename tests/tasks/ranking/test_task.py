@@ -18,7 +18,7 @@ from rankitect.graph import Architecture
 from rankitect.models.supernet import build
 from rankitect.production.evidence import load_evidence, save_rows
 from rankitect.tasks.costs import RANKING_COSTS
-from rankitect.tasks.ranking.models import compare_rows, load_ranker, save_losses, save_ranker
+from rankitect.tasks.ranking.models import load_ranker, save_losses, save_ranker
 from tests.tasks.language.tiny import own_cache
 from tests.tasks.ranking.tiny import ranking_parts
 
@@ -71,12 +71,12 @@ def test_losses_are_of_the_rows_they_should_be(parts: Any) -> None:
     one, rows = task.train_loss(model, 1)
     assert rows == task.config.shared_batch
     assert torch.equal(one, task.train_loss(model, 1)[0])
-    batch = task.task.batch_at("validation", 0, batch=task.config.shared_batch)
-    assert torch.equal(task.search_loss(model, 0)[0], task.task.loss(model, batch))
-    steps, lr, *_ = task.shared_training
-    assert (steps, lr) == (task.task.steps("train", task.config.shared_batch), task.config.shared_lr)
+    batch = task.data.batch_at("validation", 0, batch=task.config.shared_batch)
+    assert torch.equal(task.search_loss(model, 0)[0], task.loss(model, batch))
+    steps, lr, *_ = task.shared_training(False)
+    assert (steps, lr) == (task.data.steps("train", task.config.shared_batch), task.config.shared_lr)
     assert task.train_loss(model, 1, batch=40)[1] == 40
-    assert task.screened_training.batch == task.config.screened_batch
+    assert task.shared_training(True).batch == task.config.screened_batch
 
 
 def test_candidates_inherit_what_a_search_has_trained(parts: Any) -> None:
@@ -123,7 +123,7 @@ def test_mistakes_are_told_before_work_starts(tmp_path: Path, override: str, err
 
 
 def test_a_split_of_one_class_is_told(parts: Any) -> None:
-    split = parts.task.task.data.splits["test"]
+    split = parts.task.data.table.splits["test"]
     labels = split.labels
     split.labels = np.zeros_like(labels)
     try:
@@ -139,7 +139,7 @@ def test_a_ranker_survives_its_folder(tmp_path: Path, parts: Any) -> None:
     written = save_ranker(tmp_path, known.space, known.architecture, model, parts.task.features)
     assert all((tmp_path / path).is_file() for path in written.values())
     read, features = load_ranker(tmp_path)
-    batch = parts.task.task.batch_at("test", 0)
+    batch = parts.task.data.batch_at("test", 0)
     assert torch.equal(read(*batch.inputs), model(*batch.inputs))
     assert features == parts.task.features
     other = parts.task.models["lr"]
@@ -149,47 +149,23 @@ def test_a_ranker_survives_its_folder(tmp_path: Path, parts: Any) -> None:
         load_ranker(tmp_path)
 
 
-def test_rows_are_compared_pairwise_over_all_seeds(tmp_path: Path, parts: Any) -> None:
-    task, known = parts.task.task, parts.task.models
-    prints = {name: known[name].architecture.fingerprint for name in ("dlrm", "lr")}
-    qualities: dict[str, list[Any]] = {"dlrm": [], "lr": []}
-    for number, (name, seed) in enumerate([("dlrm", 0), ("dlrm", 1), ("lr", 0)]):
-        folder = tmp_path / "trials" / f"{number:06d}-{prints[name][:8]}"
-        folder.mkdir(parents=True)
-        qualities[name].append(task.quality(build(known[name].space, known[name].architecture, seed)))
-        save_losses(folder, qualities[name][-1])
-    file = tmp_path / "paired.json"
-    assert compare_rows(file, tmp_path, task, prints["dlrm"], {"lr": prints["lr"], "other": "0" * 64})
-    found = json.loads(file.read_text())
-    assert found["rows"] == 150
-    assert list(found["against"]) == ["lr"]
-    pair = found["against"]["lr"]
-    expected = np.mean([q.normalized_entropy for q in qualities["dlrm"]]) - qualities["lr"][0].normalized_entropy
-    assert pair["difference"] == pytest.approx(expected, abs=1e-6)
-    assert pair["ci95"][0] < expected < pair["ci95"][1]
-    assert pair["seeds"] == [2, 1]
-    assert not compare_rows(file, tmp_path, task, "f" * 64, prints)
-
-
 def test_damaged_losses_are_measured_again_or_left_out(tmp_path: Path, parts: Any) -> None:
-    task, known = parts.task.task, parts.task.models
+    task, known = parts.task, parts.task.models
     whole: dict[str, bytes] = {}
     for number, name in enumerate(["dlrm", "lr"]):
         folder = tmp_path / "trials" / f"{number:06d}-{known[name].architecture.fingerprint[:8]}"
         folder.mkdir(parents=True)
         model = build(known[name].space, known[name].architecture, 0)
-        file = folder / save_losses(folder, task.quality(model))
+        file = folder / save_losses(folder, task.quality(model, "test"))
         save_ranker(folder, known[name].space, known[name].architecture, model, parts.task.features)
         whole[name] = file.read_bytes()
         file.write_bytes(whole[name][:-4])
     (folder / "weights.safetensors").unlink()
-    save_rows(tmp_path / "rows.safetensors", task.data.split("test").labels)
+    save_rows(tmp_path / "rows.safetensors", task.data.table.split("test").labels)
     models = [{"fingerprint": known[name].architecture.fingerprint} for name in whole]
     (tmp_path / "summary.json").write_text(json.dumps({"pareto": models, "baselines": []}))
     with pytest.raises(RunFolderError, match=r"000000-\w+/losses\.safetensors is damaged"):
         load_evidence(tmp_path)
-    with pytest.raises(RunFolderError, match=r"losses\.safetensors is damaged"):
-        compare_rows(tmp_path / "paired.json", tmp_path, task, models[0]["fingerprint"], {})
     said: list[str] = []
     for _ in range(2):
         parts.task.exporter(dataclasses.replace(parts, folder=tmp_path, say=said.append))  # as a search begins

@@ -1,0 +1,426 @@
+"""What a model is for: its data, its loss, its quality, and what else a method or a measurement may ask of a task.
+
+`Task` has the members that the platform's own evaluators train and measure with. Whatever only some tasks have is a
+Protocol of its own, a *capability*, which a task has by having its members. A method names those that it needs and gets
+a task of that type from `require`, or a message that says what is lacking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from rankitect.contracts.capability import missing_members
+from rankitect.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from rankitect.contracts.device import Latencies
+    from rankitect.contracts.evaluator import Exporter, TrialContext
+    from rankitect.contracts.records import Baseline, Metric, MetricSpec, Spent, Unit
+    from rankitect.graph import Architecture, SearchSpace
+
+__all__ = [
+    "BoundsCosts",
+    "ChecksParts",
+    "Exports",
+    "HasBackbone",
+    "HasBaselines",
+    "HasContrasts",
+    "HasFeatures",
+    "HasPrior",
+    "HasReference",
+    "HasRegistry",
+    "HasSearchLoss",
+    "HoldsTables",
+    "InheritsWeights",
+    "LacksCapability",
+    "LearnsLatency",
+    "NeedsCapabilities",
+    "OwesUpfront",
+    "Quality",
+    "Records",
+    "Registry",
+    "SharedTraining",
+    "SharesWeights",
+    "Task",
+    "TrainsBriefly",
+    "TunesSharedTraining",
+    "require",
+]
+
+
+class Quality(Protocol):
+    """How good a model is on a split."""
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """Values by name: those that `Task.quality_specs` promises, and any more."""
+        ...
+
+    @property
+    def amount(self) -> int:
+        """What it was measured over, in the task's unit."""
+        ...
+
+
+class Task(Protocol):
+    """Data, loss and quality of one kind of model. Splits are named "train", "test", and `search_split`."""
+
+    @property
+    def unit(self) -> Unit:
+        """What the data are counted in."""
+        ...
+
+    @property
+    def search_split(self) -> str:
+        """The split that a search chooses by; no weight is trained on it."""
+        ...
+
+    def batch_at(self, split: str, step: int) -> Any:
+        """The batch of a training step, a pure function of its arguments; `len` of it counts examples or tokens."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """The loss to train on, a scalar with gradients."""
+        ...
+
+    def quality(
+        self, model: nn.Module, split: str, *, sample: int | None = None, check: Callable[[], None] | None = None
+    ) -> Quality:
+        """Measure a model; it keeps its mode.
+
+        Args:
+            model: The model.
+            split: The split.
+            sample: How much of it is used, in a unit of the task's choice; None takes the task's own number.
+            check: Called now and then; may raise, to stop.
+        """
+        ...
+
+    def quality_specs(self, split: str) -> list[MetricSpec]:
+        """The metrics that `quality` promises for a split, the one to choose by first."""
+        ...
+
+
+# --- costs ------------------------------------------------------------------------------------------------------------
+class HasReference(Protocol):
+    """A task that knows the architecture that relative costs are of."""
+
+    @property
+    def reference(self) -> Architecture:
+        """That architecture."""
+        ...
+
+
+class BoundsCosts(HasReference, Protocol):
+    """A task that knows costs without a measurement, and the bounds that the configuration sets on them."""
+
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """The configuration's constraints, as bounds for `SearchSpace.sample`."""
+        ...
+
+    @property
+    def cost_specs(self) -> list[MetricSpec]:
+        """The costs as metrics."""
+        ...
+
+    def costs(self, architecture: Architecture) -> dict[str, Metric]:
+        """All costs of an architecture by name."""
+        ...
+
+
+class LearnsLatency(Protocol):
+    """A task that predicts latencies on the configured device."""
+
+    @property
+    def latency(self) -> Latencies | None:
+        """The predictions; None without a device."""
+        ...
+
+    def learn_latency(self, check: Callable[[], None], progress: Callable[[int, int, str], None]) -> None:
+        """Learn the latencies that are configured, where that was not done.
+
+        Args:
+            check: Called between measurements; raises to stop.
+            progress: Told measurements made, measurements at most, and a note.
+        """
+        ...
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+class SharedTraining(NamedTuple):
+    """How shared weights are trained.
+
+    Attributes:
+        steps: Steps of the whole training.
+        lr: Peak learning rate of all weights but embedding tables.
+        batch: Examples of a step; None: the task's.
+        table_lr: Peak learning rate of embedding tables; None: the task's.
+    """
+
+    steps: int
+    lr: float
+    batch: int | None = None
+    table_lr: float | None = None
+
+
+class InheritsWeights(Protocol):
+    """A task whose candidates may be measured with weights that they inherit."""
+
+    @property
+    def inherited(self) -> Any:
+        """The weights (`rankitect.models.supernet.Supernet`): a search's, or those of a backbone; None where there are
+        none yet."""
+        ...
+
+
+class SharesWeights(InheritsWeights, Protocol):
+    """A task on which a search may train one set of weights for all architectures of a space."""
+
+    @property
+    def unit(self) -> Unit:
+        """What the data are counted in."""
+        ...
+
+    def supernet(self, space: SearchSpace) -> Any:
+        """Weights for a search to train (`rankitect.models.supernet.Supernet`)."""
+        ...
+
+    def train_loss(self, model: nn.Module, step: int) -> tuple[Tensor, int]:
+        """The loss of a model on the training batch of a step, and how much data that was. The same step gives the same
+        data, so that two models can be compared before either has learnt from them."""
+        ...
+
+    def adopt(self, supernet: Any) -> None:
+        """Let candidates inherit from these weights from now on; None: as before any search."""
+        ...
+
+    def shared(self) -> dict[str, bytes]:
+        """What processes that measure candidates need of this one."""
+        ...
+
+    def receive(self, shared: Mapping[str, bytes]) -> None:
+        """Take what `shared` gave in the process of the search."""
+        ...
+
+
+class HasSearchLoss(Protocol):
+    """A task with a differentiable loss to choose architectures by, on data that no weight is trained on."""
+
+    @property
+    def unit(self) -> Unit:
+        """What the data are counted in."""
+        ...
+
+    def search_loss(self, forward: Callable[..., Tensor], step: int) -> tuple[Tensor, int]:
+        """The loss of a forward pass on the batch of a step, and how much data that was."""
+        ...
+
+
+class TunesSharedTraining(Protocol):
+    """A task with numbers of its own for searches with shared weights."""
+
+    @property
+    def samples_per_update(self) -> int:
+        """Architectures that shared weights are trained on between two updates of what draws them."""
+        ...
+
+    @property
+    def shared_sizes(self) -> tuple[int, int]:
+        """Architectures that a search with shared weights measures with them, and how many of these in full."""
+        ...
+
+    def shared_training(self, screened: bool) -> SharedTraining:
+        """The training of shared weights.
+
+        Args:
+            screened: Whether candidates are then told apart by the weights that they inherit.
+        """
+        ...
+
+    def train_loss(self, model: nn.Module, step: int, batch: int | None = None) -> tuple[Tensor, int]:
+        """As `SharesWeights.train_loss`, on batches of the size that `shared_training` names."""
+        ...
+
+
+class HoldsTables(Protocol):
+    """A task that trains embedding tables of shared weights in a way of its own."""
+
+    def hold_tables(self, model: Any, lr: float | None = None) -> Any:
+        """The storage of a model's tables (`rankitect.training.embeddings.TableStorage`); None where it has none.
+
+        Args:
+            model: The model.
+            lr: Peak learning rate; None: the task's.
+        """
+        ...
+
+
+class TrainsBriefly(Protocol):
+    """A task that can train one architecture alone, for a first look at it."""
+
+    def briefly_trained(self, architecture: Architecture, context: TrialContext) -> tuple[nn.Module, Spent]:
+        """A model after a short training from scratch, and what that cost."""
+        ...
+
+
+class HasPrior(Protocol):
+    """A task that can tell before a search what each value of each choice is likely to cost in quality."""
+
+    def prior(self) -> tuple[dict[str, Tensor], Spent]:
+        """For each choice, how much the loss is expected to rise at each of its values, and what finding out cost."""
+        ...
+
+
+# --- what spaces and methods are made for -----------------------------------------------------------------------------
+class HasBackbone(Protocol):
+    """A task with a pretrained model to prune."""
+
+    @property
+    def checkpoint(self) -> Any:
+        """The pretrained model as it was read."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Tokens of a window."""
+        ...
+
+
+class HasFeatures(Protocol):
+    """A task whose models read features of a table."""
+
+    @property
+    def features(self) -> Any:
+        """What the data give to a model."""
+        ...
+
+
+class HasContrasts(Protocol):
+    """A task that knows pairs of architectures that show which design rules hold."""
+
+    def contrasts(self, workload: str) -> Sequence[Any]:
+        """Architectures of equal latency under a workload that differ in one rule of design."""
+        ...
+
+
+# --- hooks of a study -------------------------------------------------------------------------------------------------
+class OwesUpfront(Protocol):
+    """A task that was prepared at a cost which every method is charged."""
+
+    @property
+    def upfront(self) -> Spent:
+        """That cost."""
+        ...
+
+
+class ChecksParts(Protocol):
+    """A task or space that refuses what can be known only when all parts are there."""
+
+    def check(self, parts: Any) -> None:
+        """Refuse, before anything is trained.
+
+        Raises:
+            RankitectError: A constraint that no architecture meets, too little text …
+        """
+        ...
+
+
+class HasBaselines(Protocol):
+    """A task or space that brings models to compare with."""
+
+    def baselines(self, parts: Any) -> Sequence[Baseline]:
+        """The models."""
+        ...
+
+
+class Exports(Protocol):
+    """A task or space that writes more files for each candidate."""
+
+    def exporter(self, parts: Any) -> Exporter:
+        """What writes them."""
+        ...
+
+
+class Records(Protocol):
+    """A task that leaves facts of its data in the run folder, for reports."""
+
+    def record(self, parts: Any) -> None:
+        """Write them; called at the end of every run."""
+        ...
+
+
+class Registry(Protocol):
+    """Registered production models of a task."""
+
+    def baselines(self) -> list[Baseline]:
+        """All of them; those that are to be compared with now have `live`."""
+        ...
+
+    def left_out(self) -> dict[str, str]:
+        """Those that cannot be compared with, and why."""
+        ...
+
+
+class HasRegistry(Protocol):
+    """A task that compares with registered production models."""
+
+    @property
+    def registered(self) -> Registry:
+        """The models."""
+        ...
+
+
+# --- asking for a capability ------------------------------------------------------------------------------------------
+class NeedsCapabilities(Protocol):
+    """A controller or evaluator class that says what it needs of a task, so that others can be named in its stead."""
+
+    @classmethod
+    def needs(cls, config: Any) -> Sequence[type]:
+        """Capabilities without which it cannot work as configured.
+
+        Args:
+            config: An instance of the class's own `Config`.
+        """
+        ...
+
+
+class LacksCapability(ConfigError):
+    """A task lacks what a part needs of it.
+
+    Attributes:
+        capability: The Protocol.
+    """
+
+    def __init__(self, task: object, capability: type, who: str, called: str = "", instead: str = "") -> None:
+        self.capability = capability
+        about = str(capability.__doc__).partition("\n")[0].rstrip(".")
+        missing = ", ".join(missing_members(task, capability))
+        name = f"task={called} ({type(task).__name__})" if called else f"the task ({type(task).__name__})"
+        super().__init__(
+            f"{who} needs {about[0].lower()}{about[1:]} ({capability.__name__}), which {name} is not: it has no "
+            f"{missing}.{f' {instead}' if instead else ''}"
+        )
+
+
+C = TypeVar("C")
+
+
+def require(task: object, capability: type[C], who: str, *, called: str = "", instead: str = "") -> C:
+    """The task, as something that has a capability.
+
+    Args:
+        task: The task.
+        capability: The Protocol.
+        who: What needs it, for the message: "controller=dnas".
+        called: Name of the task in the configuration, for the message.
+        instead: What to do about it, for the message: a sentence that names what would work.
+
+    Raises:
+        LacksCapability: The task lacks a member of it.
+    """
+    if missing_members(task, capability):
+        raise LacksCapability(task, capability, who, called, instead)
+    return task  # type: ignore[return-value]  # it has every member of the Protocol

@@ -1,0 +1,141 @@
+"""The pretrained model of a study: read, calibrated on training text, and made a supernet to inherit from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from rankitect.errors import RankitectError
+
+if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
+    from rankitect.contracts import Spent
+    from rankitect.data.windows import TextWindows
+    from rankitect.models.backbone import Backbone
+    from rankitect.models.checkpoints import DecoderCheckpoint
+    from rankitect.models.importance import Statistics
+    from rankitect.tasks.language.settings import LanguageConfig
+
+__all__ = ["Pretrained", "open_checkpoint"]
+
+_CALIBRATION_BATCH = 1024
+"""Tokens of a calibration batch."""
+
+
+def open_checkpoint(config: LanguageConfig, parts: Parts) -> DecoderCheckpoint:
+    """The pretrained model that a configuration names.
+
+    Raises:
+        RankitectError: It cannot be read or fetched; names `task.backbone`.
+    """
+    from rankitect.models.checkpoints import load_checkpoint
+
+    if config.backbone == "random":
+        return _tiny_backbone(parts.config.seed)
+    parts.say(f"Backbone: {config.backbone}")
+    try:
+        return load_checkpoint(config.backbone)
+    except RankitectError as error:
+        raise type(error)(f"task.backbone={config.backbone}: {error}") from error
+
+
+def _tiny_backbone(seed: int) -> DecoderCheckpoint:
+    """A small random Llama on bytes, for tests and first looks."""
+    from rankitect.models.checkpoints import DecoderConfig, random_checkpoint
+
+    config = DecoderConfig(vocab=256, d_model=48, n_layers=4, n_heads=6, n_kv_heads=3, head_dim=8, ffn=128)
+    return random_checkpoint(config, seed)
+
+
+class Pretrained:
+    """A pretrained model in the searched space.
+
+    Args:
+        checkpoint: The model as it was read.
+        config: Criterion, refits, and how much text calibrates.
+        data: The text.
+        parts: The study's; the space is made after the task, so it is looked up when it is first needed.
+    """
+
+    def __init__(self, checkpoint: DecoderCheckpoint, config: LanguageConfig, data: TextWindows, parts: Parts) -> None:
+        self.checkpoint, self._config, self._data, self._parts = checkpoint, config, data, parts
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Calibration statistics of the backbone, from the cache where they were gathered before."""
+        from rankitect.data.assets import cache_root
+        from rankitect.models.statistics_file import load_statistics, save_statistics
+
+        c = self._config
+        key = [self.fingerprint, self._data.text.fingerprint, c.context, c.calibration_tokens, c.slope_tokens]
+        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+        path = cache_root() / "statistics" / f"{name}.safetensors"
+        statistics = load_statistics(path)
+        if statistics is None:
+            self._parts.say(f"Calibration: {c.calibration_tokens:,} tokens through the backbone")
+            statistics = self._gather()
+            save_statistics(path, statistics)
+        return statistics
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the backbone's weights."""
+        from rankitect.training.distill import weights_fingerprint
+
+        return weights_fingerprint(self._plain)
+
+    @cached_property
+    def _plain(self) -> Any:
+        """The backbone as a supernet, its units in the order of the checkpoint."""
+        from rankitect.models.pretrained import space_tensors
+        from rankitect.models.supernet import Supernet
+
+        return Supernet(self._parts.space, tensors=space_tensors(self.checkpoint))
+
+    def _calibration(self) -> tuple[int, int, int]:
+        """Windows of a batch, batches, and how many of these also with gradients."""
+        c = self._config
+        windows = self._data.require("train", 1, c.context).windows(c.context)
+        batch = max(1, min(_CALIBRATION_BATCH // c.context, windows))
+        count = max(1, min(c.calibration_tokens, windows * c.context) // (batch * c.context))
+        sloped = min(count, c.slope_tokens // (batch * c.context))
+        # Fisher and Taylor importance are made of gradients: they need at least one batch with them.
+        return batch, count, max(1, sloped) if c.criterion in ("fisher", "taylor") else sloped
+
+    @property
+    def calibration_spent(self) -> Spent:
+        """What calibration costs, also where its result was kept from another run."""
+        from rankitect.contracts import Spent
+
+        batch, count, sloped = self._calibration()
+        size = batch * self._config.context
+        return Spent(train_tokens=sloped * size, eval_tokens=count * size)
+
+    def _gather(self) -> Statistics:
+        from rankitect.metrics.losses import sampled_cross_entropy
+        from rankitect.models.backbone import largest
+        from rankitect.models.importance import gather
+
+        whole, (batch, count, sloped) = largest(self._parts.space), self._calibration()
+        statistics = gather(self._plain, whole, self._data.batches("train", batch=batch, steps=count))
+        if sloped:
+            loss = sampled_cross_entropy(self._parts.config.seed)
+            batches = self._data.batches("train", batch=batch, steps=sloped)
+            with_slopes = gather(self._plain, whole, batches, loss)
+            statistics.slopes = with_slopes.slopes
+            statistics.fisher, statistics.taylor = with_slopes.fisher, with_slopes.taylor
+        return statistics
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The backbone as a supernet: sorted by importance, with refits."""
+        from rankitect.models.backbone import Backbone, rank
+
+        statistics = self.statistics
+        orders = rank(self.checkpoint.config, self._plain, statistics, self._config.criterion)
+        gram = statistics.gram if self._config.refit else None
+        backbone = Backbone(self.checkpoint, self._parts.space, orders, gram, statistics.influence)
+        del self._plain  # half a gigabyte; its fingerprint was taken for the statistics
+        return backbone

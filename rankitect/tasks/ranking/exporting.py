@@ -1,0 +1,49 @@
+"""What is written beside a ranker on the front: its drawing and, for some devices, its dense part as a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rankitect.contracts.device import ExportsRankers
+
+if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
+    from rankitect.contracts import Exporter, Trial
+    from rankitect.data.ranking.batches import RankingBatches
+    from rankitect.graph import Architecture, SearchSpace
+
+__all__ = ["ranking_exporter"]
+
+
+def ranking_exporter(parts: Parts, data: RankingBatches, space_of: Callable[[Architecture], SearchSpace]) -> Exporter:
+    """A function of a trial and its candidate's folder that writes into it; gives files by name.
+
+    Args:
+        parts: The study's.
+        data: The rows, of which one is an example for the program.
+        space_of: Gives the space of an architecture.
+    """
+    from rankitect.tasks.exporting import drawn
+
+    def export(trial: Trial, folder: Path) -> dict[str, str]:
+        written = drawn(space_of(trial.architecture), trial.architecture, folder)
+        return {**written, **_program(parts, data, trial, folder)}
+
+    return export
+
+
+def _program(parts: Parts, data: RankingBatches, trial: Trial, folder: Path) -> dict[str, str]:
+    """A candidate's dense part as a program, where the device runs programs."""
+    from rankitect.tasks.exporting import programmed
+    from rankitect.tasks.ranking.models import load_ranker
+
+    saved = trial.measurement.artifacts.get("weights") if trial.measurement is not None else None
+    if saved is None or not isinstance(parts.device, ExportsRankers):
+        return {}
+    model = load_ranker((parts.folder / saved).parent)[0].eval()
+    example = data.batch_at("validation", 0, batch=1)
+    inputs = (example.numeric, example.ids)
+    return programmed(parts, trial.architecture, partial(parts.device.export_ranker, folder, model, inputs))

@@ -1,0 +1,107 @@
+"""The rankers that a study knows beside those of its space: the ones with names, and the registered ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from rankitect.errors import ConfigError, SpaceError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rankitect.config.parts import Parts
+    from rankitect.contracts import Baseline
+    from rankitect.data.ranking.features import Features
+    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.production.registry import Entry
+    from rankitect.tasks.ranking.models import NamedModel
+    from rankitect.tasks.ranking.settings import RankingConfig
+    from rankitect.tasks.registered import Registered
+
+__all__ = ["KnownRankers"]
+
+
+class KnownRankers:
+    """Rankers by name, registered ones, and the space of each.
+
+    Args:
+        config: Which are known, and at what sizes.
+        features: What the data give to a model.
+        parts: The study's; the searched space is made after the task.
+    """
+
+    def __init__(self, config: RankingConfig, features: Features, parts: Parts) -> None:
+        self._config, self._features, self._parts = config, features, parts
+
+    @cached_property
+    def models(self) -> Mapping[str, NamedModel]:
+        """Known rankers by name, each an architecture of its own space.
+
+        Raises:
+            ConfigError: The configuration names one that it does not define, or has no `task.zoo` to make them.
+        """
+        from rankitect.tasks.ranking.models import production_models
+
+        c = self._config
+        wanted = set(c.models) if c.baselines is None else set(c.baselines)
+        wanted |= {c.reference} if c.reference else set()
+        for name in sorted(wanted - set(c.models)):
+            raise ConfigError(f"task: there is no model '{name}' in task.models: {', '.join(c.models) or 'none'}.")
+        used = {name: keys for name, keys in c.models.items() if name in wanted}
+        if not used:
+            return {}
+        if c.zoo is None:
+            raise ConfigError(
+                f"task.zoo is not set, and task.models names {', '.join(used)}: give the dotted path of the function "
+                "that makes them, or set task.models={}, task.baselines=[] and task.reference=null."
+            )
+        return production_models(c.zoo, used, self._features, self._parts.config.allowed_packages)
+
+    @cached_property
+    def registered(self) -> Registered:
+        """The registry's production models for this task."""
+        from rankitect.tasks.registered import Registered
+
+        return Registered.of(self._parts, self._fits)
+
+    def _fits(self, entry: Entry, architecture: Architecture) -> None:
+        if entry.features is not None and entry.features != self._features.to_json():
+            raise ConfigError("it was made for other features (names or table sizes) than this task's data give")
+        if entry.module is None:
+            self.space_of(architecture).validate(architecture)
+
+    def space_of(self, architecture: Architecture) -> SearchSpace:
+        """The space that an architecture belongs to: the one that is searched, or a production model's.
+
+        Raises:
+            SpaceError: It belongs to neither.
+        """
+        for model in self.models.values():
+            if model.architecture.fingerprint == architecture.fingerprint:
+                return model.space
+        searched: SearchSpace = self._parts.space
+        if (architecture.space, architecture.version) == (searched.name, searched.version):
+            return searched
+        if (registered := self.registered.space(architecture)) is not None:
+            return registered
+        raise SpaceError(
+            f"architecture {architecture.fingerprint[:8]} is of space {architecture.space!r}, which is not searched"
+        )
+
+    def standalone(self, architecture: Architecture, seed: int) -> tuple[nn.Module, bool]:
+        """A model of an architecture or a registered module, and whether it comes with its own weights."""
+        from rankitect.models.supernet import build
+
+        entry = self.registered.entry(architecture)
+        if entry is not None and entry.module is not None:
+            return self.registered.module(entry, self._features, seed), entry.weights is not None
+        return build(self.space_of(architecture), architecture, seed), False
+
+    def baselines(self) -> list[Baseline]:
+        """Those that candidates are compared with; they are trained exactly as candidates are."""
+        from rankitect.contracts import Baseline
+
+        names = self._config.models if self._config.baselines is None else self._config.baselines
+        return [Baseline(name, self.models[name].architecture) for name in names]

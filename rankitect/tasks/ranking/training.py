@@ -1,0 +1,114 @@
+"""How rankers are trained in one search: alone, and as parts of shared weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from rankitect.contracts import SharedTraining
+from rankitect.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from rankitect.config.parts import Parts
+    from rankitect.data.ranking.batches import RankingBatches
+    from rankitect.graph import Architecture
+    from rankitect.tasks.ranking.fit import FitConfig
+    from rankitect.tasks.ranking.known import KnownRankers
+    from rankitect.tasks.ranking.settings import RankingConfig
+    from rankitect.training.embeddings import HoldsTables, TableStorage
+
+__all__ = ["SEARCH_ORDER", "RankingTraining"]
+
+SEARCH_ORDER = 1_000_003
+"""Added to the seed for the order of rows while shared weights are trained: candidates see them in another order."""
+
+
+class RankingTraining:
+    """Settings and losses of training.
+
+    Args:
+        config: The settings.
+        data: The rows.
+        known: Rankers with settings of their own.
+        parts: The study's, whose bindings say which settings choices decide.
+    """
+
+    def __init__(self, config: RankingConfig, data: RankingBatches, known: KnownRankers, parts: Parts) -> None:
+        self._config, self._data, self._known, self._parts = config, data, known, parts
+
+    def fit_config(self, architecture: Architecture, seed: int, epochs: float | None = None) -> FitConfig:
+        """How one model is trained: as all are, but for settings that its choices decide, and for a known ranker with
+        settings of its own.
+
+        Args:
+            architecture: The model.
+            seed: Of the order of the rows.
+            epochs: Instead of the configuration's.
+
+        Raises:
+            ConfigError: A known ranker's settings are none of an optimiser.
+        """
+        from rankitect.tasks.ranking.fit import FitConfig
+
+        c = self._parts.bindings.applied("task", self._config, architecture)
+        sections: dict[str, Any] = {"optimizer": c.optimizer, "tables": c.tables}
+        for name, model in self._known.models.items():
+            for section, own in model.training.items() if model.architecture == architecture else ():
+                try:
+                    sections[section] = type(sections[section])(**{**sections[section].model_dump(), **own})
+                except ValidationError as error:
+                    wrong = error.errors()[0]
+                    where = ".".join(str(key) for key in (name, section, *wrong["loc"]))
+                    raise ConfigError(f"task.models.{where}: {wrong['msg']}.") from None
+        return FitConfig(
+            epochs=c.epochs if epochs is None else epochs,
+            batch=c.batch,
+            one_pass=c.one_pass,
+            evaluate_every=c.evaluate_every,
+            patience=c.patience,
+            optimizer=sections["optimizer"],
+            tables=sections["tables"].settings(),
+            seed=seed,
+        )
+
+    def shared(self, screened: bool) -> SharedTraining:
+        """The training of shared weights: for a method that takes its gradients from them, or to screen candidates."""
+        c = self._config
+        if not screened:
+            return SharedTraining(self._steps(c.shared_batch), c.shared_lr)
+        return SharedTraining(self._steps(c.screened_batch), c.shared_lr, c.screened_batch, c.screened_table_lr)
+
+    def _steps(self, batch: int) -> int:
+        return max(1, round(self._config.shared_epochs * self._data.steps("train", batch)))
+
+    def hold_tables(self, model: HoldsTables, lr: float | None = None) -> TableStorage | None:
+        """Tables of shared weights, trained as those of a single model are but at another rate, `lr` or the task's."""
+        from rankitect.training.embeddings import TableStorage
+
+        settings = self._config.tables.settings()
+        if settings is None:
+            return None
+        return TableStorage(model, dataclasses.replace(settings, lr=lr or self._config.shared_table_lr))
+
+    def train_loss(self, model: nn.Module, step: int, batch: int | None) -> tuple[torch.Tensor, int]:
+        """The loss on this process's part of a training batch of shared weights, and its rows."""
+        from rankitect.metrics.ranking import ranking_loss
+        from rankitect.training.parallel import peers
+
+        seed = None if self._config.one_pass else self._parts.config.seed + SEARCH_ORDER
+        whole = self._data.batch_at("train", step, batch=batch or self._config.shared_batch, seed=seed)
+        own = whole.part(peers().shard(len(whole)))
+        return ranking_loss(model, own), len(own)
+
+    def search_loss(self, forward: Callable[..., torch.Tensor], step: int) -> tuple[torch.Tensor, int]:
+        """The loss on a batch of validation rows, and their number."""
+        from rankitect.metrics.ranking import ranking_loss
+
+        batch = self._data.batch_at("validation", step, batch=self._config.shared_batch)
+        return ranking_loss(forward, batch), len(batch)
