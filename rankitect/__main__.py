@@ -16,6 +16,8 @@ COMMANDS = {
     "rankitect.report": "write the report of a run again: a candidate against production",
     "rankitect.verify": "check that a report still says what its run folder says",
     "rankitect.export": "a study for other tools: an Optuna storage, Parquet, CSV",
+    "rankitect.run_pte": "generate text with a program that a search exported",
+    "rankitect.data.ranking.synthetic": "write a generated click log in the format of Criteo or Avazu",
     "rankitect.doctor": "what is installed, what is missing, what to do about it",
 }
 

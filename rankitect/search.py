@@ -252,10 +252,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m rankitect.search",
         description="Search a space for architectures and measure them. Repeating the command resumes the run.",
         epilog="Examples:  space=mobile_llm controller=dnas budget.minutes=20   |   preset=smoke output_dir=runs/try",
+        add_help=False,
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="choose a group's option, or set a key")
     parser.add_argument("--config-dir", metavar="FOLDER", help="your own configurations, laid out like configs/")
+    parser.add_argument("-h", "--help", action="store_true", help="show the groups and keys, then leave")
     options = parser.parse_intermixed_args(arguments)
+    if options.help:
+        return _help(parser, options)
     from rankitect.study.stopping import INTERRUPTED, StopSignal
 
     command = _command(options.overrides, options.config_dir)
@@ -282,6 +286,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nThe search failed; finished trials are kept. To go on: {command}", file=sys.stderr)
         return 1
     return _tell(result, command)
+
+
+def _help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    from rankitect.config.help import help_text
+
+    try:
+        text = help_text(options.overrides, Path(options.config_dir) if options.config_dir else None)
+    except RankitectError as error:
+        _complain(error)
+        return 2
+    print(f"{parser.format_help()}\n{text}")
+    return 0
 
 
 def _say(text: str) -> None:

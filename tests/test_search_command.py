@@ -258,9 +258,3 @@ def test_python_does_the_same_as_the_command(tmp_path: Path) -> None:
     assert result(tmp_path / "two") == result(tmp_path / "one")
     with pytest.raises(RunFolderError, match="another configuration"):
         rankitect.search(TOY, config_dir=CONFIGS, quiet=True, output_dir=tmp_path / "two", seed=4)
-
-
-def test_help_is_there(tmp_path: Path) -> None:
-    done = command("--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "key=value" in done.stdout

@@ -152,10 +152,10 @@ class ReportConfig(_Strict):
 class SearchConfig(_Strict):
     """A whole search."""
 
-    space: PluginConfig
-    task: PluginConfig
-    controller: PluginConfig
-    evaluator: EvaluatorsConfig
+    space: PluginConfig = Field(description="what is searched")
+    task: PluginConfig = Field(description="what the models are for: data, loss and quality")
+    controller: PluginConfig = Field(description="the search method")
+    evaluator: EvaluatorsConfig = Field(description="what is measured, and which of it the search is for")
     device: PluginConfig | None = Field(default=None, description="where latency is measured; null: nowhere")
     constraints: dict[str, Range] = Field(
         default_factory=dict, description="allowed range of a cost, relative to the backbone, by its name"
@@ -166,8 +166,8 @@ class SearchConfig(_Strict):
     heal: HealConfig = HealConfig()
     budget: BudgetConfig = BudgetConfig()
     confirm: ConfirmConfig = ConfirmConfig()
-    runner: RunnerConfig = RunnerConfig()
-    report: ReportConfig = ReportConfig()
+    runner: RunnerConfig = Field(default=RunnerConfig(), description="how and where trials are measured")
+    report: ReportConfig = Field(default=ReportConfig(), description="what is written, and what a candidate must show")
     seed: int = Field(default=0, ge=0, lt=2**32, description="seed of everything random")
     output_dir: str | None = Field(
         default=None, min_length=1, description="run folder; null: runs/<space>-<controller>-<hash>"
@@ -175,7 +175,7 @@ class SearchConfig(_Strict):
     resume: Literal["auto", "force"] = Field(
         default="auto", description="force: go on in a folder of another configuration"
     )
-    preset: str | None = Field(default=None, description="name of the preset that was applied")
+    preset: str | None = Field(default=None, description="many keys set together")
     allowed_packages: list[str] = Field(
         default_factory=lambda: ["rankitect"], description="packages that a target may come from"
     )

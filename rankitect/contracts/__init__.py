@@ -17,7 +17,7 @@ from rankitect.contracts.controller import (
 )
 from rankitect.contracts.device import Device, ExportsPrograms, ExportsRankers, Latencies
 from rankitect.contracts.evaluator import Evaluator, Exporter, StopRequested, TrialContext
-from rankitect.contracts.plugin import FromConfig, Preloads
+from rankitect.contracts.plugin import Estimates, FromConfig, NamesCosts, Preloads
 from rankitect.contracts.records import (
     JSON,
     ArchitectureLike,
@@ -54,6 +54,7 @@ __all__ = [
     "Controller",
     "Device",
     "Direction",
+    "Estimates",
     "Evaluator",
     "ExpectsTrials",
     "Exporter",
@@ -69,6 +70,7 @@ __all__ = [
     "Measurement",
     "Metric",
     "MetricSpec",
+    "NamesCosts",
     "Preloads",
     "PreparesElsewhere",
     "Proposal",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-__all__ = ["FromConfig", "Preloads"]
+__all__ = ["Estimates", "FromConfig", "NamesCosts", "Preloads"]
 
 
 class FromConfig(Protocol):
@@ -33,3 +33,17 @@ class Preloads(Protocol):
 
     preload: ClassVar[Sequence[str]]
     """Dotted names of modules."""
+
+
+class Estimates(Protocol):
+    """The class of a device that says whether it computes latencies instead of timing anything."""
+
+    estimate: ClassVar[bool]
+    """True where nothing is timed, so that trials beside each other do not disturb it."""
+
+
+class NamesCosts(Protocol):
+    """The class of a task that says which costs `constraints` may bound, before it is made."""
+
+    bounded_costs: ClassVar[Mapping[str, str]]
+    """What each cost is, by its name."""

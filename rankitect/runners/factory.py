@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankitect.contracts import Preloads, offers
+from rankitect.contracts import Estimates, Preloads, offers
 from rankitect.errors import ConfigError
 from rankitect.machine import usable_cores
 
@@ -22,7 +22,12 @@ __all__ = ["runner_of", "warm_up"]
 
 
 def _alone(c: RunnerConfig) -> bool:
+    """Whether the study's own process measures: one trial at a time, and no limit that only a process can enforce."""
     return c.kind == "local" and c.workers == 1 and c.trial_minutes is None and c.trial_gib is None
+
+
+def _estimates(device: object) -> bool:
+    return offers(device, Estimates) and device.estimate
 
 
 def warm_up(resolved: Resolved) -> None:
@@ -49,7 +54,7 @@ def runner_of(resolved: Resolved, folder: Path, stop: Callable[[], bool]) -> Run
     c = resolved.config.runner
     if _alone(c):
         return None
-    if "device" in resolved.plugins and not getattr(resolved.plugins["device"].target, "estimate", False):
+    if "device" in resolved.plugins and not _estimates(resolved.plugins["device"].target):
         raise ConfigError(
             f"device={resolved.plugins['device'].name} measures latencies, which trials beside each other would "
             "disturb: use runner=local with runner.workers=1 and without limits of a trial, or device=analytic."
