@@ -19,7 +19,6 @@ def modules() -> dict[str, Module]:
     return read_modules(ROOT)
 
 
-@pytest.mark.xfail(strict=False, reason="the ranking task still names its baseline's module")
 def test_no_core_room_names_a_plug_in_not_even_in_a_string(modules: dict[str, Module]) -> None:
     core = {name: module for name, module in modules.items() if not name.startswith(PLUGIN_ROOMS)}
     named = {
@@ -37,7 +36,6 @@ def test_no_modules_import_each_other_in_a_circle_not_even_inside_functions(modu
     assert circles(edges(modules, typing=False)) == []
 
 
-@pytest.mark.xfail(strict=False, reason="the ranking task still names its baseline's module")
 def test_the_drawing_of_the_rooms_is_up_to_date_and_nothing_points_upward() -> None:
     draw = runpy.run_path(str(ROOT / "docs" / "draw_imports.py"))
     assert draw["main"](["--check"]) == 0, "run: python docs/draw_imports.py"
