@@ -26,7 +26,7 @@ def main() -> None:
     """Print the table."""
     options = arguments(__doc__ or "", rounds=1, folder="runs/correlation", space="ranking_blocks", learns=0.85)
     from rankitect.compare import WARM
-    from rankitect.reports.sections.methods import values
+    from rankitect.reports.method_comparison import values
 
     folder = Path(options.folder)
     truth = values(folder / "truth", "final", METRIC)

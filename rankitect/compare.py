@@ -67,7 +67,8 @@ def compare_methods(
     Raises:
         RankitectError: A search refuses its configuration.
     """
-    from rankitect.reports.sections.methods import draw_progress, draw_trade_off, methods_table, read_run
+    from rankitect.reports.figures.methods import draw_progress, draw_trade_off
+    from rankitect.reports.method_comparison import methods_table, read_run
 
     runs, objectives = [], None
     for seed in seeds:
@@ -132,20 +133,19 @@ def compare_scores(folder: Path, count: int, seed: int, overrides: Sequence[str]
     """
     import pandas as pd
 
-    from rankitect.contracts import Spent
-    from rankitect.reports.sections.methods import correlation, values
+    from rankitect.reports.method_comparison import correlation, values
 
     base = ["controller=sampled", f"controller.samples={count}", f"seed={seed}", *overrides]
     result = _search(folder / "truth", [*base, "controller.by=final"])
     quality = _objectives(result.summary)[0]
     towards = 1.0 if quality.direction == "min" else -1.0
     truth = {f: -towards * v for f, v in values(folder / "truth", "final", quality.name).items()}
-    spent = {"truth": Spent.from_dict(result.summary.ledger)}
+    spent = {"truth": result.summary.ledger}
     found: dict[str, dict[str, float]] = {}
 
     def measured(name: str, by: str, metric: str, sign: float, *more: str) -> None:
         made = _search(folder / name.replace(" ", "-"), [*base, f"controller.by={by}", *more])
-        spent[name] = Spent.from_dict(made.summary.ledger)
+        spent[name] = made.summary.ledger
         found[name] = {f: sign * v for f, v in values(made.folder, by, metric).items()}
 
     measured("training with another seed", "final", quality.name, -towards, f"controller.trial_seed={seed + 1}")

@@ -313,7 +313,7 @@ def _tell(result: Result, command: str) -> int:
     from rankitect.study.stopping import INTERRUPTED
 
     ended = _DONE.get(result.ended, f"The search ended because {result.ended} is used up.")
-    trials = result.summary.ledger["trials"]
+    trials = result.summary.ledger.trials
     _say(
         f"{ended} {trials['done']} trials done, {trials['failed']} failed, {trials['duplicates']} duplicates; "
         f"{len(result.summary.pareto)} on the Pareto front. (Baselines count as trials here.)"

@@ -126,7 +126,11 @@ def test_what_a_search_has_not_written_yet_is_named(
     copied = Path(shutil.copytree(run, tmp_path / "run"))
     summary = copied / "summary.json"
     whole = summary.read_text()
-    for text, words in ((whole[:80], "Invalid JSON"), ('{"schema":1}', "space: Field required"), (None, "no summary")):
+    for text, words in (
+        (whole[:80], "half-written"),
+        ('{"schema":1}', "field `space`: field required"),
+        (None, "no summary"),
+    ):
         summary.unlink()
         if text is not None:
             summary.write_text(text)

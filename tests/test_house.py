@@ -31,7 +31,6 @@ def test_no_core_room_names_a_plug_in_not_even_in_a_string(modules: dict[str, Mo
     assert named == set()
 
 
-@pytest.mark.xfail(strict=False, reason="reports still has one")
 def test_no_modules_import_each_other_in_a_circle_not_even_inside_functions(modules: dict[str, Module]) -> None:
     assert circles(edges(modules, typing=False)) == []
 

@@ -384,7 +384,7 @@ def test_a_loss_that_is_no_number_fails_the_trial_and_not_the_run(
         output_dir=tmp_path / "run",
     )
     assert result.ended == "finished"
-    assert result.summary.ledger["trials"]["failed"] == 3
+    assert result.summary.ledger.trials["failed"] == 3
     log = (tmp_path / "run" / "log.txt").read_text()
     assert log.count("TrainingError: Training cannot go on: the loss is not finite") >= 3
 

@@ -265,11 +265,14 @@ class Baseline:
         name: Its name.
         architecture: What is measured.
         registered: What the registry of production models says of it, if it is from there.
+        reference: Whether costs are shown as a share of its, and pictures compare with it, as with the backbone that
+            all others are pruned from.
     """
 
     name: str
     architecture: Any
     registered: Mapping[str, Any] | None = None
+    reference: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,22 @@ LOSSES = "losses.safetensors"
 FACTS = "data.json"
 _DAY = 86_400_000_000  # microseconds
 _ARRAYS = ("labels", "weights", "clusters", "days")
+_CLICKS = {
+    "examples": "rows",
+    "clusters": "users",
+    "limits": "offline quality on logged rows: what the live model did not show has no label, so a better offline "
+    "metric is a reason to test, not to launch",
+    "privacy": "identifiers are hashed into table rows; whoever holds the weights can test whether one was trained on",
+}
+"""Facts about rows of clicks, where a run does not record others."""
+_TEXT = {
+    "examples": "windows of text",
+    "clusters": "documents",
+    "limits": "perplexity on held-out text: what the model says to people, and in other domains and languages, needs "
+    "its own evaluation",
+    "privacy": "a pruned model keeps what its backbone has memorised of its training text",
+}
+"""The same about windows of text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +67,9 @@ class Evidence:
         clusters: Number of the user or document of each row, [N], or None.
         days: Days since 1970 (UTC) of each row, [N], or None.
         slicings: Divisions of the rows.
-        facts: About the data, for reports: `data`, `fingerprint`, `train_rows`, `train_base_rate`, `label`, …
+        facts: About the data, for reports: `data`, `fingerprint`, `train_rows`, `train_base_rate`, `label`, …; what
+            the rows are called (`examples`, `clusters`), and what a model of such data must not be used for (`limits`,
+            `privacy`).
         before: Of each cluster, in the order of its number: examples and clicks before the test data, [C, 2], or None.
     """
 
@@ -65,6 +83,10 @@ class Evidence:
     facts: Mapping[str, Any] = field(default_factory=dict)
     before: NDArray[np.int64] | None = None
 
+    def __post_init__(self) -> None:
+        known = _TEXT if self.labels is None else _CLICKS
+        object.__setattr__(self, "facts", {**known, **self.facts})
+
     @cached_property
     def rows(self) -> int:
         """Number of rows."""
@@ -74,6 +96,16 @@ class Evidence:
     def of_clicks(self) -> bool:
         """Whether rows are clicks and not text."""
         return self.labels is not None
+
+    @property
+    def examples(self) -> str:
+        """What rows are called: "rows", "windows of text"."""
+        return str(self.facts["examples"])
+
+    @property
+    def clusters_named(self) -> str:
+        """What clusters are called: "users", "documents"."""
+        return str(self.facts["clusters"])
 
     def predictions(self, fingerprint: str) -> NDArray[np.float64]:
         """Predicted click probabilities, [S, N]: a log-loss and its label give the prediction back.

@@ -1,4 +1,11 @@
-"""Reports: one page that says what a search found, what it cost and whether it beat the plain baselines."""
+"""Reports: one page that says what a search found, what it cost and whether it beat the plain baselines.
+
+Here belongs what turns a finished run folder into pages for people. `run` reads the folder in the study's own records;
+`roles`, `comparison` and `case` work out who is compared with whom; each card of the page is one file with a template
+of its sentences in `sections` (which says how to add one), each chart one file in `figures`; `page` puts them together.
+Nothing here measures anything or changes a run, except for its folder `report`. `method_comparison` lays several
+searches side by side for `rankitect.compare`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +22,8 @@ def write_report(folder: Path | str, baseline: str | None = None, candidate: str
 
     Args:
         folder: The run folder of a search.
-        baseline: Name of the production model; by default `report.baseline`, the backbone, or the best baseline.
+        baseline: Name of the production model; by default `report.baseline`, the reference model (the backbone of
+            pruned models), or the best baseline.
         candidate: Rank or beginning of the fingerprint; by default the candidate with the best verdict.
 
     Returns:

@@ -9,9 +9,15 @@ from typing import TypeAlias
 
 from markupsafe import Markup
 
-__all__ = ["JSON", "Card", "Cell", "Figure", "Link", "Status", "Table", "finite"]
+from rankitect.reports.numbers import is_number
+
+__all__ = ["DASH", "JSON", "Card", "Cell", "Figure", "Link", "Status", "Table", "finite"]
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+
+
+_LONGEST = 20
+"""The number of rows up to which a table is shown without being asked for."""
 
 
 class Status(StrEnum):
@@ -29,10 +35,6 @@ class Link:
 
     text: str
     href: str | None
-
-
-LONGEST = 20
-"""Rows of a table that is shown without being asked for."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Cell:
     @property
     def numeric(self) -> bool:
         """Whether the cell holds a number, which is set flush right."""
-        return isinstance(self.value, int | float) and not isinstance(self.value, bool)
+        return is_number(self.value)
 
     def as_json(self) -> JSON:
         """The cell as data: its value, or its text where there is no other value, with links where there are."""
@@ -71,6 +73,10 @@ class Cell:
         if self.links:
             result["links"] = {link.text: link.href for link in self.links}
         return result
+
+
+DASH = Cell("–")
+"""A cell for a number that there is none of."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ class Table:
     @property
     def long(self) -> bool:
         """Whether it is folded away: nothing points into it, and few read it whole."""
-        return len(self.rows) > LONGEST and not self.anchors
+        return len(self.rows) > _LONGEST and not self.anchors
 
     def as_json(self) -> JSON:
         """The table as a list of rows, each a mapping from column title to value."""
@@ -113,6 +119,7 @@ class Card:
     Attributes:
         id: Stable name of the section, used as the anchor and as the key in report.json.
         title: Heading.
+        short: Its name in the navigation.
         finding: What the section found, in one sentence.
         how_to_read: What the table and figure show, for someone who sees one for the first time.
         status: The verdict of the section.
@@ -124,6 +131,7 @@ class Card:
 
     id: str
     title: str
+    short: str
     finding: str
     how_to_read: str = ""
     status: Status = Status.NA

@@ -1,9 +1,8 @@
-"""Candidates against the baselines at equal cost: the roles of the objectives, the points, and who wins by how much."""
+"""Candidates against the baselines at equal cost: where each model stands, who wins, and by how much."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,93 +10,37 @@ from typing import Literal, TypeAlias
 
 from rankitect.production.change import change
 from rankitect.production.evidence import Evidence
-from rankitect.reports.numbers import FINE, as_percent, as_value, is_share, possible, readable_name
-from rankitect.reports.reading import Baseline, Metric, Objective, Run
+from rankitect.reports.numbers import possible
+from rankitect.reports.roles import Roles
+from rankitect.reports.run import Run
+from rankitect.study.summary import CandidateSummary, MetricSummary
 
-__all__ = ["Comparison", "How", "Point", "Roles", "compare", "families", "points_of", "roles_of", "standing"]
+__all__ = ["Comparison", "How", "Point", "best_of", "compare", "families", "points_of", "standing"]
 
-_SIZE_SUFFIX = re.compile(r"[\s_@:(-]*\d+(\.\d+)?\s*%?\)?$")
-# Costs closer than half a percentage point of the backbone count as equal; pruning to whole channels is not finer.
+# Costs closer than half a percentage point of the reference count as equal; pruning to whole channels is not finer.
 _SAME_COST = 0.005
+Kind: TypeAlias = Literal["candidate", "reference", "baseline"]
 How: TypeAlias = Literal["measured", "interpolated", "costlier", "cheaper", "best of all", "best of all, cheaper"]
 
 
 @dataclass(frozen=True)
-class Roles:
-    """Which objective is quality and which is cost, and the reference model for shares.
+class Point:
+    """A model in the plane of cost and quality.
 
     Attributes:
-        quality: The objective that says how good a model is.
-        cost: The objective that says what it costs, or None where the search had no such objective.
-        backbone: The reference baseline: the one named backbone, else the costliest, else None.
-        scale: What a cost is divided by to be shown: the backbone's cost where shares are shown, else 1.
-        unit: The unit of the costs shown; "share" where they are shares of the backbone.
+        label: Its name.
+        kind: What it is.
+        cost: In the unit of the axis (`Roles.unit`).
+        quality: In the unit of the objective.
+        family: The recipe that a baseline is one size of; "" for others.
+        ci95: Interval of the quality, where known.
+        n: The number of repeats or examples that the quality is a mean of.
+        fingerprint: Of its architecture.
+        rank: Of a candidate, from 1.
     """
 
-    quality: Objective
-    cost: Objective | None
-    backbone: Baseline | None
-    scale: float
-    unit: str
-
-    @property
-    def quality_label(self) -> str:
-        """Axis title for quality, with its unit and direction."""
-        unit = self.quality.unit
-        shown = f", {unit}" if unit and unit.lower() != self.quality.name.lower() and unit.lower() not in FINE else ""
-        better = "lower" if self.quality.direction == "min" else "higher"
-        return f"{readable_name(self.quality.name)}{shown} ({better} is better)"
-
-    @property
-    def cost_label(self) -> str:
-        """Axis title for cost, with its unit."""
-        if self.cost is None:
-            return ""
-        name = readable_name(self.cost.name.removesuffix("_share").removesuffix("_ratio"))
-        if self.unit == "share":
-            return f"{name}, % of the {self.backbone.name if self.backbone else 'backbone'}"
-        return f"{name}, {self.unit}" if self.unit and self.unit != name else name
-
-    def cost_text(self, cost: float) -> str:
-        """A cost as text, in the unit of the axis."""
-        return as_percent(cost) if self.unit == "share" else as_value(cost, self.unit)
-
-    def cost_phrase(self, low: float, high: float | None = None) -> str:
-        """A cost, or a span of costs, within a sentence: "60% of the backbone's block FLOPs"."""
-        text = self.cost_text(low) + (f" to {self.cost_text(high)}" if high is not None else "")
-        if self.cost is None or self.unit != "share":
-            return text
-        name = readable_name(self.cost.name.removesuffix("_share").removesuffix("_ratio"))
-        name = name if name[1:2].isupper() else name[:1].lower() + name[1:]
-        return f"{text} of the {self.backbone.name if self.backbone else 'backbone'}'s {name}"
-
-    def cost_of(self, metrics: Mapping[str, Metric]) -> float | None:
-        """A model's cost in the unit of the axis, or None."""
-        found = metrics.get(self.cost.name) if self.cost else None
-        return None if found is None or found.value is None else found.value / self.scale
-
-    def better(self, one: float, other: float) -> bool:
-        """Whether one quality is better than another."""
-        return one < other if self.quality.direction == "min" else one > other
-
-    def gain(self, quality: float, reference: float) -> float:
-        """How much better a quality is than a reference, relative to it; positive is better, 0.05 is 5%."""
-        if reference == 0:
-            return 0.0 if quality == 0 else math.copysign(math.inf, self.sign * (quality - reference))
-        return self.sign * (quality - reference) / abs(reference)
-
-    @property
-    def sign(self) -> int:
-        """-1 where lower quality values are better, else 1."""
-        return -1 if self.quality.direction == "min" else 1
-
-
-@dataclass(frozen=True)
-class Point:
-    """A model in the plane of cost and quality."""
-
     label: str
-    kind: Literal["candidate", "backbone", "baseline"]
+    kind: Kind
     cost: float
     quality: float
     family: str = ""
@@ -141,9 +84,21 @@ class Comparison:
         return self.gain > 0 and self.how != "best of all, cheaper"
 
     @property
+    def tone(self) -> str:
+        """The colour of the gain: good is better at no more cost; better at more cost is neither."""
+        return "good" if self.won else "bad" if self.gain <= 0 else ""
+
+    @property
     def among_models(self) -> bool:
         """Whether it is with the best of models of different recipes, whatever that costs."""
         return self.how.startswith("best of all")
+
+
+def best_of(run: Run, comparisons: Sequence[Comparison]) -> CandidateSummary | None:
+    """The candidate to look at first: the largest gain at equal cost, or rank 1 where none can be compared."""
+    fair = [c for c in comparisons if c.how != "costlier"]
+    ranks = [max(fair, key=standing).point.rank] if fair else []
+    return min(run.summary.pareto, key=lambda c: (c.rank not in ranks, c.rank), default=None)
 
 
 def standing(comparison: Comparison) -> tuple[bool, bool, float]:
@@ -151,74 +106,29 @@ def standing(comparison: Comparison) -> tuple[bool, bool, float]:
     return comparison.won, comparison.how != "costlier", comparison.gain
 
 
-def roles_of(run: Run) -> Roles | None:
-    """Decide which objective is quality and which is cost; None where the summary has no objectives."""
-    objectives = run.summary.objectives
-    if not objectives:
-        return None
-    objectives = [_shown(o, run) for o in objectives]
-    costs = [o for o in objectives if o.role == "cost"]
-    quality = next((o for o in objectives if o.role == "quality"), objectives[0])
-    rest = [o for o in objectives if o is not quality]
-    cost = costs[0] if costs and costs[0] is not quality else (rest[0] if rest else None)
-    backbone = _backbone(run.summary.baselines, cost)
-    scale, unit = 1.0, cost.unit if cost else ""
-    if cost and unit.strip().lower() in ("%", "percent"):
-        scale, unit = 100.0, "share"
-    elif cost and is_share(unit):
-        unit = "share"
-    elif cost and backbone and cost.name in backbone.metrics and backbone.metrics[cost.name].value:
-        scale, unit = float(backbone.metrics[cost.name].value or 1), "share"
-    return Roles(quality, cost, backbone, scale, unit)
-
-
-def _shown(objective: Objective, run: Run) -> Objective:
-    """The objective on data by which nothing was chosen, where every model has it."""
-    name = objective.held_out
-    measured = [*(b.metrics for b in run.summary.baselines), *(c.metrics for c in run.summary.pareto)]
-    if name is None or not all(name in metrics for metrics in measured):
-        return objective
-    return objective.model_copy(update={"name": name})
-
-
-def _backbone(baselines: Sequence[Baseline], cost: Objective | None) -> Baseline | None:
-    named = [b for b in baselines if "backbone" in b.name.lower()]
-    if named:
-        return named[-1]
-    whole = [b for b in baselines if cost and cost.name in b.metrics and not _SIZE_SUFFIX.search(b.name)]
-    if len(whole) > 1:  # models of different recipes
-        return None
-    return max(whole, key=lambda b: b.metrics[cost.name].value or 0.0) if cost and whole else None
-
-
 def points_of(run: Run, roles: Roles) -> list[Point]:
     """Every baseline and candidate that has both a cost and a quality, baselines first."""
-    points, quality = [], roles.quality.name
+    points = []
     for baseline in run.summary.baselines:
-        placed = _place(baseline.metrics, roles)
-        if placed:
-            is_backbone = baseline is roles.backbone
-            family = "" if is_backbone else _SIZE_SUFFIX.sub("", baseline.name).replace("_", " ").strip()
-            kind: Literal["backbone", "baseline"] = "backbone" if is_backbone else "baseline"
-            found = baseline.metrics[quality]
-            name, print_ = baseline.name.replace("_", " "), baseline.fingerprint or ""
-            points.append(Point(name, kind, *placed, family, possible(quality, found.ci95), found.n, print_))
-    for candidate in run.summary.pareto:
-        placed = _place(candidate.metrics, roles)
-        if placed:
-            found, rank = candidate.metrics[quality], candidate.rank
-            name = f"candidate {rank}"
-            points.append(
-                Point(
-                    name, "candidate", *placed, "", possible(quality, found.ci95), found.n, candidate.fingerprint, rank
-                )
-            )
+        kind: Kind = "reference" if baseline is roles.reference else "baseline"
+        family = "" if kind == "reference" else baseline.family.replace("_", " ")
+        label = baseline.name.replace("_", " ")
+        points += _placed(
+            Point(label, kind, 0.0, 0.0, family, fingerprint=baseline.fingerprint), baseline.metrics, roles
+        )
+    for one in run.summary.pareto:
+        point = Point(f"candidate {one.rank}", "candidate", 0.0, 0.0, fingerprint=one.fingerprint, rank=one.rank)
+        points += _placed(point, one.metrics, roles)
     return points
 
 
-def _place(metrics: Mapping[str, Metric], roles: Roles) -> tuple[float, float] | None:
+def _placed(point: Point, metrics: Mapping[str, MetricSummary], roles: Roles) -> list[Point]:
+    """The point at its cost and quality; nothing where one of these was not measured."""
     cost, quality = roles.cost_of(metrics), metrics.get(roles.quality.name)
-    return None if cost is None or quality is None or quality.value is None else (cost, quality.value)
+    if cost is None or quality is None:
+        return []
+    ci95 = possible(roles.quality.name, quality.ci95)
+    return [replace(point, cost=cost, quality=quality.value, ci95=ci95, n=quality.n)]
 
 
 def families(points: Sequence[Point]) -> dict[str, list[Point]]:
@@ -230,75 +140,65 @@ def families(points: Sequence[Point]) -> dict[str, list[Point]]:
     return {name: sorted(members, key=lambda p: p.cost) for name, members in grouped.items()}
 
 
-def compare(points: Sequence[Point], roles: Roles, run: Run | None = None) -> list[Comparison]:
+def compare(points: Sequence[Point], roles: Roles, evidence: Evidence | None = None) -> list[Comparison]:
     """Compare each candidate with the best baseline of its cost; paired over examples where that was measured.
 
-    See `_compare` for what is compared with what.
-
-    Args:
-        points: Baselines and candidates.
-        roles: What is quality and what is cost.
-        run: Where the rows are that the models were measured on.
-
-    Returns:
-        One comparison a candidate that can be compared, in the order of the candidates.
-    """
-    found = _compare(points, roles)
-    if run is None or not found:
-        return found
-    return [_over_rows(c, roles, run.evidence) for c in found]
-
-
-def _over_rows(found: Comparison, roles: Roles, evidence: Evidence | None) -> Comparison:
-    """The interval of the gain over the same rows, which is that of the change of the quality, turned round."""
-    names = [found.point.fingerprint, *(name for name, _ in found.mixture)]
-    if evidence is None or evidence.metric != roles.quality.name or not found.mixture:
-        return found
-    if any(name not in evidence.losses for name in names):
-        return found
-    made = change(evidence, found.point.fingerprint, dict(found.mixture))
-    return replace(found, paired=(-made.high, -made.low), separated=made.separated)
-
-
-def _compare(points: Sequence[Point], roles: Roles) -> list[Comparison]:
-    """Compare each candidate with the best baseline of its cost.
-
     Between two baselines of one recipe the quality is interpolated along cost, in the logarithm where all are positive:
-    that follows the bend of a pruning curve and is the stricter reference where the curve is convex. The backbone is
-    every recipe's upper end. Nothing is extrapolated: beyond the baselines' costs only a candidate that is cheaper and
-    better, or dearer and worse, can be compared.
+    that follows the bend of a pruning curve and is the stricter reference where the curve is convex. The reference
+    model is every recipe's upper end. Nothing is extrapolated: beyond the baselines' costs only a candidate that is
+    cheaper and better, or dearer and worse, can be compared.
 
     Args:
         points: Baselines and candidates.
         roles: What is quality and what is cost.
+        evidence: The rows that the models were measured on, where the run keeps them.
 
     Returns:
         One comparison a candidate that can be compared, in the order of the candidates.
     """
     models = [p for p in points if p.kind != "candidate"]
-    if len(models) > 1 and all(p.kind == "baseline" for p in models) and len(families(points)) == len(models):
-        return [_against_models(p, models, roles) for p in points if p.kind == "candidate"]
+    candidates = [p for p in points if p.kind == "candidate"]
     grouped = families(points)
-    backbone = [p for p in points if p.kind == "backbone"]
-    curves = {
-        name: [*members, *(b for b in backbone if b.cost > members[-1].cost)] for name, members in grouped.items()
-    } or {b.label: [b] for b in backbone}
-    result = []
-    for point in points:
-        if point.kind == "candidate":
-            found = [c for c in (_against(point, name, curve, roles) for name, curve in curves.items()) if c]
-            # A reference at the same cost says more than one of another cost.
-            found = [c for c in found if c.how in ("measured", "interpolated")] or found
-            if found:
-                result.append(min(found, key=lambda c: c.gain))
-    return result
+    if len(models) > 1 and len(grouped) == len(models):  # no two of one recipe, and no reference
+        comparisons = [_against_models(p, models, roles) for p in candidates]
+    else:
+        curves = _curves(grouped, [p for p in points if p.kind == "reference"])
+        each = (_best_curve(p, curves, roles) for p in candidates)
+        comparisons = [c for c in each if c is not None]
+    return [_over_rows(c, roles, evidence) for c in comparisons]
+
+
+def _curves(grouped: Mapping[str, Sequence[Point]], reference: Sequence[Point]) -> dict[str, list[Point]]:
+    """The models of each recipe from cheap to costly, with the reference at the upper end."""
+    if not grouped:
+        return {r.label: [r] for r in reference}
+    return {name: [*members, *(r for r in reference if r.cost > members[-1].cost)] for name, members in grouped.items()}
+
+
+def _best_curve(point: Point, curves: Mapping[str, Sequence[Point]], roles: Roles) -> Comparison | None:
+    """A candidate against the recipe that is hardest to beat; None where it can be compared with none."""
+    each = [c for c in (_against(point, name, curve, roles) for name, curve in curves.items()) if c is not None]
+    # A reference at the same cost says more than one of another cost.
+    fair = [c for c in each if c.how in ("measured", "interpolated")] or each
+    return min(fair, key=lambda c: c.gain, default=None)
+
+
+def _over_rows(comparison: Comparison, roles: Roles, evidence: Evidence | None) -> Comparison:
+    """The same with the interval of the gain over the same rows: that of the change of the quality, turned round."""
+    names = [comparison.point.fingerprint, *(name for name, _ in comparison.mixture)]
+    if evidence is None or evidence.metric != roles.quality.name or not comparison.mixture:
+        return comparison
+    if any(name not in evidence.losses for name in names):
+        return comparison
+    paired = change(evidence, comparison.point.fingerprint, dict(comparison.mixture))
+    return replace(comparison, paired=(-paired.high, -paired.low), separated=paired.separated)
 
 
 def _against_models(point: Point, models: Sequence[Point], roles: Roles) -> Comparison:
     """A candidate against models of different recipes: the best of all, whatever it costs."""
     best = min(models, key=lambda p: -roles.sign * p.quality)
     how: How = "best of all" if point.cost <= best.cost * (1 + _SAME_COST) else "best of all, cheaper"
-    return _comparison(point, best.quality, best.label, how, best.ci95, roles, ((best.fingerprint, 1.0),))
+    return _with(point, best, how, roles)
 
 
 def _against(point: Point, name: str, curve: Sequence[Point], roles: Roles) -> Comparison | None:
@@ -306,7 +206,7 @@ def _against(point: Point, name: str, curve: Sequence[Point], roles: Roles) -> C
     near = [p for p in curve if abs(p.cost - point.cost) <= tolerance]
     if near:
         best = min(near, key=lambda p: -roles.sign * p.quality)
-        return _comparison(point, best.quality, best.label, "measured", best.ci95, roles, ((best.fingerprint, 1.0),))
+        return _with(point, best, "measured", roles)
     for low, high in pairwise(curve):
         if low.cost < point.cost < high.cost:
             share = (point.cost - low.cost) / (high.cost - low.cost)
@@ -320,13 +220,15 @@ def _against(point: Point, name: str, curve: Sequence[Point], roles: Roles) -> C
             return _comparison(point, quality, label, "interpolated", spread, roles, mixture)
     if point.cost < curve[0].cost:
         first = curve[0]
-        found = _comparison(
-            point, first.quality, first.label, "costlier", first.ci95, roles, ((first.fingerprint, 1.0),)
-        )
-        return found if found.gain > 0 else None
-    last = curve[-1]
-    found = _comparison(point, last.quality, last.label, "cheaper", last.ci95, roles, ((last.fingerprint, 1.0),))
-    return found if found.gain <= 0 else None
+        beside = _with(point, first, "costlier", roles)
+        return beside if beside.gain > 0 else None
+    beside = _with(point, curve[-1], "cheaper", roles)
+    return beside if beside.gain <= 0 else None
+
+
+def _with(point: Point, model: Point, how: How, roles: Roles) -> Comparison:
+    """A candidate with one model as it was measured."""
+    return _comparison(point, model.quality, model.label, how, model.ci95, roles, ((model.fingerprint, 1.0),))
 
 
 def _between(low: float, high: float, share: float) -> float:

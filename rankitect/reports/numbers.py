@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 __all__ = [
+    "FILTERS",
     "FINE",
     "as_duration",
     "as_percent",
     "as_value",
     "compact",
+    "interval_text",
+    "is_number",
     "is_share",
+    "lower_name",
     "percent_range",
     "plural",
     "possible",
     "readable_name",
     "signed_percent",
+    "unsigned_percent",
 ]
 
 _SHARE_UNITS = ("share", "fraction", "ratio", "%", "percent")
@@ -27,6 +33,11 @@ _AT_MOST_ONE = ("auc", "accuracy")
 _FAR = 10.0
 """Relative change from which on an interval's end says nothing."""
 _ACRONYMS = {"flops": "FLOPs", "kv": "KV", "ffn": "FFN", "ne": "NE", "auc": "AUC", "p50": "p50", "p99": "p99"}
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number, which a boolean is not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_share(unit: str) -> bool:
@@ -150,3 +161,33 @@ def readable_name(name: str) -> str:
 def plural(count: int, noun: str, many: str | None = None) -> str:
     """A count with its noun: "1 trial", "2 trials"."""
     return f"{count} {noun if count == 1 else many or noun + 's'}"
+
+
+def interval_text(ends: tuple[float, float] | None, unit: str) -> str:
+    """An interval of a value in its unit; "" where there is none."""
+    return " to ".join(as_value(end, unit) if unit.lower() in FINE else compact(end) for end in ends or ())
+
+
+def lower_name(name: str) -> str:
+    """A name as it stands within a sentence: "Block FLOPs" is "block FLOPs", "KV cache bytes" stays."""
+    return name if name[1:2].isupper() else name[:1].lower() + name[1:]
+
+
+def unsigned_percent(share: float) -> str:
+    """The size of a relative change, for a sentence that says its direction: 5.0%."""
+    return signed_percent(abs(share)).lstrip("+")
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    "compact": compact,
+    "duration": as_duration,
+    "lower_name": lower_name,
+    "percent": as_percent,
+    "plural": plural,
+    "readable": readable_name,
+    "signed": signed_percent,
+    "span": lambda ends: percent_range(*ends),
+    "unsigned": unsigned_percent,
+    "value": as_value,
+}
+"""What a template formats numbers and names with."""

@@ -14,7 +14,9 @@ from rankitect.errors import RunFolderError
 from rankitect.production.evidence import FACTS, LOSSES, ROWS
 from rankitect.reports.cards import JSON
 from rankitect.reports.case import Case
-from rankitect.reports.reading import Run
+from rankitect.reports.run import Run
+from rankitect.space.architecture import Architecture
+from rankitect.study.summary import CandidateSummary
 
 __all__ = ["Check", "compared", "reproduction_of"]
 
@@ -35,15 +37,15 @@ def reproduction_of(run: Run, case: Case | str) -> dict[str, JSON]:
     summary = run.summary
     compared_models = ("", "") if isinstance(case, str) else case.prints
     facts: Mapping[str, Any] = {} if isinstance(case, str) or case.evidence is None else case.evidence.facts
-    seeds = {t.seed for t in run.trials if t.seed is not None}
+    seeds = {t.seed for t in run.trials}
     parts: dict[str, JSON] = {
         "architecture": compared_models[0],
         "baseline": compared_models[1],
-        "code": str(summary.versions.get("commit", "")),
+        "code": summary.versions.get("commit", ""),
         "config": hashlib.sha256(run.config.encode()).hexdigest(),
         "data": str(facts.get("fingerprint", "")),
         "seeds": [*sorted(seeds)] or [summary.seed],
-        "versions": {str(k): str(v) for k, v in sorted(summary.versions.items())},
+        "versions": dict(sorted(summary.versions.items())),
         "files": dict(_files(run)),
     }
     text = json.dumps(parts, sort_keys=True)
@@ -95,9 +97,9 @@ def compared(report: Mapping[str, Any], now: Mapping[str, Any], run: Run) -> lis
 
 def _hash_check(then: Mapping[str, Any]) -> Check:
     parts = {k: v for k, v in then.items() if k != "hash"}
-    found = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    ok = found == then.get("hash")
-    return Check("hash", ok, f"{found[:16]} over all parts" if ok else "the parts do not give the report's hash")
+    computed = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    ok = computed == then.get("hash")
+    return Check("hash", ok, f"{computed[:16]} over all parts" if ok else "the parts do not give the report's hash")
 
 
 def _part_checks(then: Mapping[str, Any], today: Mapping[str, Any]) -> Iterator[Check]:
@@ -112,16 +114,15 @@ def _part_checks(then: Mapping[str, Any], today: Mapping[str, Any]) -> Iterator[
 
 
 def _fingerprints(run: Run) -> Check:
-    from rankitect.graph import Architecture
-
-    wrong, seen = [], 0
-    for candidate in run.summary.pareto:
-        if isinstance(candidate.architecture, Mapping):
-            seen += 1
-            made = Architecture.from_json(json.dumps(candidate.architecture))
-            wrong += [candidate.rank] if made.fingerprint != candidate.fingerprint else []
-    text = f"of {seen} architectures as recorded" if not wrong else f"wrong for candidates {wrong}"
+    candidates = run.summary.pareto
+    wrong = [c.rank for c in candidates if _fingerprint(c) != c.fingerprint]
+    text = f"of {len(candidates)} architectures as recorded" if not wrong else f"wrong for candidates {wrong}"
     return Check("fingerprints", not wrong, text)
+
+
+def _fingerprint(candidate: CandidateSummary) -> str:
+    """The fingerprint that the recorded choices have."""
+    return Architecture.from_json(json.dumps(candidate.architecture)).fingerprint
 
 
 def _numbers(report: Mapping[str, Any], now: Mapping[str, Any]) -> Check:

@@ -27,10 +27,11 @@ _EXAMPLES = {"train_tokens": "train_examples", "eval_tokens": "eval_examples"}
 
 
 def up_to_date(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A summary with the roles of its metrics, and with examples counted as such.
+    """A summary with the roles of its metrics, with its reference model, and with examples counted as such.
 
     Summaries did not state roles at first: there they are inferred from names, and an objective whose name says nothing
-    counts as quality. What a ranker was trained on was counted as tokens, with `coin: rows` beside it.
+    counts as quality. The reference model was known by its name alone, the backbone. What a ranker was trained on was
+    counted as tokens, with `coin: rows` beside it.
 
     Args:
         data: summary.json of any version.
@@ -45,6 +46,8 @@ def up_to_date(data: Mapping[str, Any]) -> dict[str, Any]:
     for holder in ("baselines", "pareto"):
         if isinstance(data.get(holder), list):
             data[holder] = [_with_roles(entry, names) for entry in data[holder]]
+    if isinstance(data.get("baselines"), list):
+        data["baselines"] = [_with_reference(entry) for entry in data["baselines"]]
     ledger = data.get("ledger")
     if isinstance(ledger, dict) and counted_rows(ledger):
         stages = ledger.get("stages")
@@ -75,6 +78,12 @@ def _with_roles(entry: Any, objectives: set[str]) -> Any:
         return entry
     metrics = {name: _with_role(metric, name, objectives) for name, metric in entry["metrics"].items()}
     return {**entry, "metrics": metrics}
+
+
+def _with_reference(entry: Any) -> Any:
+    if not isinstance(entry, dict) or "reference" in entry:
+        return entry
+    return {**entry, "reference": "backbone" in str(entry.get("name")).lower()}
 
 
 def _with_role(record: Any, name: str, objectives: set[str]) -> Any:

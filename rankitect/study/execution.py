@@ -68,8 +68,8 @@ class Execution:
         self._scalars = Scalars(folder.path / "tensorboard" if options.tensorboard else None)
         self._ledger = Ledger(store, plan.budget)
         metrics = subject.evaluators[plan.final].metrics
-        outputs = Outputs(folder, store, options, objectives, plan.final, metrics=metrics)
-        self._monitor = Monitor(plan, store, self._ledger, outputs, hooks.progress, self._scalars)
+        self._outputs = Outputs(folder, store, options, objectives, plan.final, metrics=metrics)
+        self._monitor = Monitor(plan, store, self._ledger, self._outputs, hooks.progress, self._scalars)
         self._runner = runner or Inline(subject.evaluators, folder.path, hooks.stop, self._monitor.trial_goes_on)
         self._dispatch = Dispatch(
             store, folder, self._runner, attempts=plan.limits.attempts, failures=plan.limits.failures,
@@ -79,6 +79,7 @@ class Execution:
 
     def run(self, controller: Controller, baselines: Sequence[Baseline]) -> tuple[str, Summary]:
         """Measure the baselines, search, confirm; returns how it ended and what summary.json holds."""
+        self._outputs.references = {b.name for b in baselines if b.reference}
         self._hooks.progress.start()
         try:
             self._recover_killed()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rankitect.contracts import Spent
+from rankitect.study.summary import LedgerSummary
 
 if TYPE_CHECKING:
     from rankitect.study.store import Store
@@ -93,18 +94,24 @@ class Ledger:
         """Share of the budget that is left, in [0, 1]."""
         return max(0.0, 1.0 - max(self._shares().values(), default=0.0))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The ledger as in summary.json: totals of the search, then every stage, then the trials' counts."""
+    def summary(self, ended: str) -> LedgerSummary:
+        """The ledger as in summary.json: totals of the search, then every stage, then the trials' counts.
+
+        Args:
+            ended: How the run ended.
+        """
         trials = self._store.trials
         measured = [trial for trial in trials if trial.duplicate_of is None]
-        return {
-            **self.search().to_dict(),
-            "stages": {stage: spent.to_dict() for stage, spent in self._store.spent().items()},
-            "trials": {
-                "done": sum(trial.ok for trial in measured),
-                "failed": sum(trial.state == "FAILED" for trial in measured),
-                "duplicates": sum(trial.duplicate_of is not None for trial in trials),
-                "waiting": sum(not trial.finished for trial in trials),
-            },
-            "minutes": round(self.minutes(), 3),
+        counts = {
+            "done": sum(trial.ok for trial in measured),
+            "failed": sum(trial.state == "FAILED" for trial in measured),
+            "duplicates": sum(trial.duplicate_of is not None for trial in trials),
+            "waiting": sum(not trial.finished for trial in trials),
         }
+        return LedgerSummary(
+            **self.search().to_dict(),
+            stages=self._store.spent(),
+            trials=counts,
+            minutes=round(self.minutes(), 3),
+            ended=ended,
+        )

@@ -92,8 +92,7 @@ class Monitor:
             with_candidates: Whether to write the folders of the candidates too, which takes longer.
         """
         began = time.monotonic()
-        ledger = {**self._ledger.to_dict(), "ended": ended}
-        summary = self._outputs.write(self._plan.seed, ledger, with_candidates=with_candidates)
+        summary = self._outputs.write(self._plan.seed, self._ledger.summary(ended), with_candidates=with_candidates)
         self._written = time.monotonic()
         self._writing = self._written - began
         return summary

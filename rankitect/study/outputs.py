@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,14 @@ from rankitect.study.pareto import Candidate, baselines, candidates, pareto_fron
 from rankitect.study.summary import (
     BaselineSummary,
     CandidateSummary,
+    LedgerSummary,
     MetricSummary,
     ObjectiveSummary,
     RegisteredSummary,
     Summary,
-    trials_csv,
     versions,
 )
+from rankitect.study.trials_table import TRIALS, trials_csv
 
 if TYPE_CHECKING:
     from rankitect.contracts import Baseline, Exporter
@@ -85,6 +86,9 @@ class Outputs:
         objectives: What the front is taken over, from the final evaluator.
         final: Key of the final evaluator.
         metrics: What the final evaluator promises; what else it gives is a diagnostic.
+
+    Attributes:
+        references: Names of the baselines that costs are shown as a share of.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class Outputs:
     ) -> None:
         self.folder, self.store, self.labels, self.final = folder, store, options.labels, final
         self.objectives = list(objectives)
+        self.references: Collection[str] = ()
         self._roles = {spec.name: spec.role for spec in metrics}
         self._export, self._registry, self._keep_all = options.export, options.registry, options.keep_all
 
@@ -105,7 +110,7 @@ class Outputs:
         """The Pareto front of the candidates measured so far."""
         return pareto_front(candidates(self.store.trials, self.final), self.objectives)
 
-    def write(self, seed: int, ledger: dict[str, Any], *, with_candidates: bool) -> Summary:
+    def write(self, seed: int, ledger: LedgerSummary, *, with_candidates: bool) -> Summary:
         """Write trials.csv, summary.json and, if asked, the candidates' folders (which takes longer)."""
         front = self.front()
         if with_candidates:
@@ -115,7 +120,7 @@ class Outputs:
             self._write_contrasts()
         else:
             artifacts = [dict((candidate.trial.measurement or _NONE).artifacts) for candidate in front]
-        write_whole(self.folder.path / "trials.csv", trials_csv(self.store.trials, self.store.times()))
+        write_whole(self.folder.path / TRIALS, trials_csv(self.store.trials, self.store.times()))
         summary = Summary(
             space=self.labels.space,
             task=self.labels.task,
@@ -131,6 +136,7 @@ class Outputs:
                     fingerprint=c.trial.architecture.fingerprint,
                     metrics=self._metrics(c.metrics),
                     registered=self._registered(name),
+                    reference=name in self.references,
                 )
                 for name, c in baselines(self.store.trials, self.final)
             ],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rankitect.contracts import Measurement, Metric, MetricSpec, Trial
 
-__all__ = ["Candidate", "baselines", "candidates", "merge", "pareto_front"]
+__all__ = ["Candidate", "baselines", "candidates", "merge", "nondominated", "pareto_front"]
 
 
 @dataclass(frozen=True)
@@ -45,23 +45,23 @@ def merge(measurements: Sequence[Measurement]) -> dict[str, Metric]:
 
 def candidates(trials: Sequence[Trial], evaluator: str) -> list[Candidate]:
     """Every architecture that `evaluator` measured, baselines left out, each once, in order of its first trial."""
-    return [found for name, found in _merged(trials, evaluator) if name is None]
+    return [candidate for name, candidate in _merged(trials, evaluator) if name is None]
 
 
 def baselines(trials: Sequence[Trial], evaluator: str) -> list[tuple[str, Candidate]]:
     """Every baseline that `evaluator` measured, with its name, in order of its first trial."""
-    return [(name, found) for name, found in _merged(trials, evaluator) if name is not None]
+    return [(name, candidate) for name, candidate in _merged(trials, evaluator) if name is not None]
 
 
 def _merged(trials: Sequence[Trial], evaluator: str) -> list[tuple[str | None, Candidate]]:
     """Each model once, over its seeds, with the baseline's name where it is one."""
-    found: dict[tuple[str | None, str], dict[int, Trial]] = {}
+    measured: dict[tuple[str | None, str], dict[int, Trial]] = {}
     for trial in trials:
         if trial.ok and trial.evaluator == evaluator:
             model = (trial.baseline, trial.architecture.fingerprint)
-            found.setdefault(model, {}).setdefault(trial.seed, trial)
+            measured.setdefault(model, {}).setdefault(trial.seed, trial)
     out = []
-    for (name, _), by_seed in found.items():
+    for (name, _), by_seed in measured.items():
         measurements = [trial.measurement for trial in by_seed.values() if trial.measurement is not None]
         out.append((name, Candidate(list(by_seed.values())[-1], merge(measurements))))
     return out
@@ -70,24 +70,26 @@ def _merged(trials: Sequence[Trial], evaluator: str) -> list[tuple[str | None, C
 def pareto_front(points: Sequence[Candidate], objectives: Sequence[MetricSpec]) -> list[Candidate]:
     """The candidates that no other dominates, best in the first objective first.
 
-    A point dominates another if it is no worse in every objective and better in one. Of points equal in every
-    objective the first stays, so that the front holds no repetition.
-
     Args:
         points: Candidates with all objectives among their metrics.
         objectives: Names and directions; at least one.
     """
-    signs = [1.0 if objective.direction == "min" else -1.0 for objective in objectives]
+    signs = [(o.name, 1.0 if o.direction == "min" else -1.0) for o in objectives]
+    return [points[i] for i in nondominated([[sign * p.metrics[n].value for n, sign in signs] for p in points])]
 
-    def costs(point: Candidate) -> tuple[float, ...]:
-        return tuple(
-            sign * point.metrics[objective.name].value for sign, objective in zip(signs, objectives, strict=True)
-        )
 
+def nondominated(costs: Sequence[Sequence[float]]) -> list[int]:
+    """Indices of the points that no other dominates, in lexicographic order of the points.
+
+    A point dominates another if it is no worse in every value and better in one. Of equal points the first stays, so
+    that a front holds no repetition.
+
+    Args:
+        costs: Values to be minimised, as many for each point.
+    """
     # In lexicographic order a point can only be dominated by one before it, and then by one of the front so far.
-    ordered = sorted(((costs(point), index) for index, point in enumerate(points)))
-    front: list[tuple[tuple[float, ...], int]] = []
-    for cost, index in ordered:
-        if not any(all(a <= b for a, b in zip(kept, cost, strict=True)) for kept, _ in front):
-            front.append((cost, index))
-    return [points[index] for _, index in front]
+    front: list[int] = []
+    for index in sorted(range(len(costs)), key=lambda i: (tuple(costs[i]), i)):
+        if not any(all(a <= b for a, b in zip(costs[kept], costs[index], strict=True)) for kept in front):
+            front.append(index)
+    return front

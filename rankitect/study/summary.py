@@ -1,36 +1,35 @@
-"""summary.json, the public interface of a finished run, and trials.csv beside it.
+"""summary.json, the public interface of a finished run.
 
 `Summary` is the schema: `Summary.model_json_schema()` gives it as JSON Schema, `read_summary` checks a file against it.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import re
 import subprocess
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from rankitect.contracts import Direction, Role, Trial
+from rankitect.contracts import Direction, Role, Spent
 from rankitect.errors import RunFolderError
 from rankitect.study.earlier import up_to_date
 
 __all__ = [
     "BaselineSummary",
     "CandidateSummary",
+    "LedgerSummary",
     "MetricSummary",
     "ObjectiveSummary",
     "RegisteredSummary",
     "Summary",
     "candidate_of",
     "read_summary",
-    "trials_csv",
     "versions",
 ]
 
@@ -48,12 +47,15 @@ _PACKAGES = (
 )
 
 _AGAIN = "Repeat the search's command: it writes the summary again from study.db."
+_SCHEMA = 1
 _PREFIX = 6
 """Digits of a fingerprint that can be no rank of a front."""
+_SIZE = re.compile(r"[\s_@:(-]*\d+(\.\d+)?\s*%?\)?$")
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    # What a later version adds is left alone, so that this one still opens its folders.
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, frozen=True)
 
 
 class MetricSummary(_Model):
@@ -88,12 +90,22 @@ class RegisteredSummary(_Model):
 
 
 class BaselineSummary(_Model):
-    """A model that the candidates are compared with."""
+    """A model that the candidates are compared with.
+
+    `reference` marks the one that costs are a share of and that pictures compare with, such as the backbone of pruned
+    models.
+    """
 
     name: str
     fingerprint: str
     metrics: dict[str, MetricSummary]
     registered: RegisteredSummary | None = None
+    reference: bool = False
+
+    @property
+    def family(self) -> str:
+        """The name without a size at its end: "uniform width 60%" and "uniform width 75%" are of one family."""
+        return _SIZE.sub("", self.name).strip()
 
 
 class CandidateSummary(_Model):
@@ -108,14 +120,50 @@ class CandidateSummary(_Model):
     metrics: dict[str, MetricSummary]
     artifacts: dict[str, str]
 
+    @property
+    def choices(self) -> dict[str, Any]:
+        """The value of every choice, by its path."""
+        return dict(self.architecture["choices"])
+
+    @property
+    def folder(self) -> str:
+        """Path of the candidate's files, relative to the run folder."""
+        return f"candidates/{self.rank:02d}-{self.fingerprint[:8]}"
+
+    @field_validator("architecture")
+    @classmethod
+    def _has_choices(cls, architecture: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(architecture.get("choices"), dict):
+            raise ValueError("an architecture needs `choices`, a mapping")
+        return architecture
+
+
+@dataclass(frozen=True)
+class LedgerSummary(Spent):
+    """What the search spent in all, and what stands beside it in the summary.
+
+    Attributes:
+        stages: What each stage spent; baselines and confirmation are stages that the search is not charged for.
+        trials: The number of trials that are done, failed, duplicates and waiting.
+        minutes: Wall clock; None where it is not known.
+        ended: How the run ended.
+        computed: What was really computed, where candidates share the results of stages that each is charged for.
+    """
+
+    stages: dict[str, Spent] = field(default_factory=dict)
+    trials: dict[str, int] = field(default_factory=dict)
+    minutes: float | None = None
+    ended: str = ""
+    computed: Spent | None = None
+
+    @property
+    def total(self) -> Spent:
+        """The totals alone."""
+        return Spent(*(getattr(self, each.name) for each in fields(Spent)))
+
 
 class Summary(_Model):
-    """summary.json, schema 1.
-
-    `ledger` has the totals of the search (the fields of `rankitect.contracts.Spent`), the same by `stages`, the counts
-    of `trials`, `minutes` of wall clock, and how the run `ended`. `left_out` says which models could
-    not be compared with, and why.
-    """
+    """summary.json, schema 1. `left_out` says which models could not be compared with, and why."""
 
     # The field's name is part of the public interface; pydantic's own method of that name is deprecated and not used.
     schema_: Literal[1] = 1
@@ -126,14 +174,12 @@ class Summary(_Model):
     objectives: list[ObjectiveSummary]
     baselines: list[BaselineSummary]
     pareto: list[CandidateSummary]
-    ledger: dict[str, Any]
+    ledger: LedgerSummary
     left_out: dict[str, str] = {}
     versions: dict[str, str]
     reproduce: str
 
     model_config = ConfigDict(
-        extra="forbid",
-        allow_inf_nan=False,
         alias_generator=lambda name: "schema" if name == "schema_" else name,
         populate_by_name=True,
     )
@@ -143,13 +189,16 @@ class Summary(_Model):
         data = self.model_dump(by_alias=True, mode="json")
         if not self.left_out:
             del data["left_out"]
-        data["objectives"] = [{k: v for k, v in o.items() if v is not None} for o in data["objectives"]]
+        data["objectives"] = [_known(o) for o in data["objectives"]]
+        data["ledger"] = _known(data["ledger"])
         for entry in (*data["baselines"], *data["pareto"]):
-            entry["metrics"] = {
-                name: {key: value for key, value in metric.items() if value is not None}
-                for name, metric in entry["metrics"].items()
-            }
+            entry["metrics"] = {name: _known(metric) for name, metric in entry["metrics"].items()}
         return json.dumps(data, indent=2, allow_nan=False) + "\n"
+
+
+def _known(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without what is not known."""
+    return {key: value for key, value in record.items() if value is not None}
 
 
 def read_summary(folder: Path) -> Summary:
@@ -159,39 +208,41 @@ def read_summary(folder: Path) -> Summary:
         RunFolderError: There is none yet, or it does not follow the schema.
     """
     path = folder / "summary.json"
+    if not folder.exists():
+        raise RunFolderError(f"{folder} does not exist. Give the folder that a search printed as its run folder.")
     if not folder.is_dir():
+        raise RunFolderError(f"{folder} is a file. Give the run folder: the folder that holds summary.json.")
+    if not path.is_file():
+        begun = (folder / "study.db").exists() or (folder / "config.yaml").exists()
         raise RunFolderError(
-            f"There is no run folder {folder}: give the folder that a search printed as its run folder."
+            f"{folder} has no summary.json yet: its search has not ended. Repeat the search's command to finish it."
+            if begun
+            else f"{folder} is not a run folder: it has no summary.json, study.db or config.yaml. Give the folder that "
+            "a search printed as its run folder."
         )
     try:
         data = json.loads(path.read_bytes())
-        return Summary.model_validate(up_to_date(data) if isinstance(data, dict) else data)
-    except FileNotFoundError:
-        raise RunFolderError(
-            f"{folder} has no summary.json: not a run folder, or the run has not come so far."
-        ) from None
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read ({error.strerror}).") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # no JSON, or no text
         raise RunFolderError(f"{path} is half-written or damaged ({error}). {_AGAIN}") from None
+    if not isinstance(data, dict) or "schema" not in data:
+        raise RunFolderError(f'{path} is not a search\'s summary: it must be an object with "schema": {_SCHEMA}.')
+    if data["schema"] != _SCHEMA:
+        raise RunFolderError(
+            f"{path} has schema {data['schema']!r}; this version reads schema {_SCHEMA}. Use the version of Rankitect "
+            "that wrote it (see `versions` in the file)."
+        )
+    try:
+        return Summary.model_validate(up_to_date(data))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise RunFolderError(f"{path} is not a summary of schema 1: {where}: {first['msg']}. {_AGAIN}") from None
+        where = ".".join(str(part) for part in first["loc"])
+        more = f" ({error.error_count() - 1} more like this)" if error.error_count() > 1 else ""
+        raise RunFolderError(f"{path}: field `{where}`: {first['msg'].lower()}{more}. {_AGAIN}") from None
 
 
-class _Ranked(Protocol):
-    @property
-    def rank(self) -> int: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-
-_R = TypeVar("_R", bound=_Ranked)
-
-
-def candidate_of(front: Sequence[_R], wanted: str, folder: Path) -> _R:
+def candidate_of(front: Sequence[CandidateSummary], wanted: str, folder: Path) -> CandidateSummary:
     """The candidate that a user means.
 
     Args:
@@ -203,14 +254,14 @@ def candidate_of(front: Sequence[_R], wanted: str, folder: Path) -> _R:
         RunFolderError: There is no such candidate.
     """
     ranked = [c for c in front if wanted == str(c.rank)]
-    found = ranked or [c for c in front if len(wanted) >= _PREFIX and c.fingerprint.startswith(wanted)]
-    if not found:
+    meant = ranked or [c for c in front if len(wanted) >= _PREFIX and c.fingerprint.startswith(wanted)]
+    if not meant:
         known = ", ".join(f"{c.rank} ({c.fingerprint[:8]})" for c in front) or "none yet"
         raise RunFolderError(
             f"There is no candidate '{wanted}' on the front of {folder}: {known}. Give a rank, or {_PREFIX} or more "
             "digits of a fingerprint."
         )
-    return found[0]
+    return meant[0]
 
 
 def versions() -> dict[str, str]:
@@ -220,13 +271,13 @@ def versions() -> dict[str, str]:
 
     from rankitect import __version__
 
-    found = {"rankitect": __version__, "python": platform.python_version(), **_commit()}
+    known = {"rankitect": __version__, "python": platform.python_version(), **_commit()}
     for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            known[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return known
 
 
 @cache
@@ -243,59 +294,3 @@ def _commit() -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         return {}
     return {"commit": told[0].stdout.strip() + ("+changes" if told[1].stdout.strip() else "")}
-
-
-def _cell(text: str | None) -> str:
-    """Text that a spreadsheet will not take for a formula."""
-    if text is None:
-        return ""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-
-
-def trials_csv(trials: Sequence[Trial], times: Mapping[int, tuple[float | None, float | None]]) -> str:
-    """All trials as a table: one row a trial, one column a metric.
-
-    Columns: number, batch, state, evaluator, seed, fingerprint, baseline, duplicate_of, attempts, cause, those of
-    `Spent`, started and ended (UTC), tags and architecture (JSON), then for each metric `name`, and `name.n`,
-    `name.ci95_lo`, `name.ci95_hi` where any trial has them.
-    """
-    columns: dict[str, None] = {}
-    rows = []
-    for trial in trials:
-        started, ended = times.get(trial.number, (None, None))
-        row: dict[str, Any] = {
-            "number": trial.number,
-            "batch": trial.batch,
-            "state": trial.state,
-            "evaluator": trial.evaluator,
-            "seed": trial.seed,
-            "fingerprint": trial.architecture.fingerprint,
-            "baseline": _cell(trial.baseline),
-            "duplicate_of": trial.duplicate_of,
-            "attempts": trial.attempts,
-            "cause": _cell(trial.cause),
-            **trial.spent.to_dict(),
-            "started": _time(started),
-            "ended": _time(ended),
-            "tags": json.dumps(trial.tags, sort_keys=True),
-            "architecture": trial.architecture.to_json(),
-        }
-        for name, metric in (trial.measurement.metrics if trial.measurement else {}).items():
-            row[name] = metric.value
-            if metric.n is not None:
-                row[f"{name}.n"] = metric.n
-            if metric.ci95 is not None:
-                row[f"{name}.ci95_lo"], row[f"{name}.ci95_hi"] = metric.ci95
-        columns.update(dict.fromkeys(row))
-        rows.append(row)
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(columns), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()

@@ -12,7 +12,8 @@ from rankitect.contracts import Measurement, Metric, MetricSpec, Spent, Trial
 from rankitect.study.pareto import Candidate, candidates, pareto_front
 from rankitect.study.progress import Progress
 from rankitect.study.store import Store
-from rankitect.study.summary import Summary, trials_csv
+from rankitect.study.summary import Summary
+from rankitect.study.trials_table import trials_csv
 from tests.study.toys import Point
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)

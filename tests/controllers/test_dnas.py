@@ -56,7 +56,7 @@ def test_a_search_that_died_goes_on_from_its_checkpoint(tmp_path: Path, step: in
         assert json.loads(file.metadata()["state"])["step"] == step // 2 * 2, "a checkpoint every two steps"
     done = study(tmp_path / "run", parts_of(tmp_path, *SMALL))
     assert proposed(tmp_path / "run", parts) == proposed(tmp_path / "whole", parts)
-    assert done.summary.ledger["train_tokens"] == whole.summary.ledger["train_tokens"], "no token is charged twice"
+    assert done.summary.ledger.train_tokens == whole.summary.ledger.train_tokens, "no token is charged twice"
     left = sorted(p.name for p in (tmp_path / "whole" / "state").glob("*.safetensors"))
     assert sorted(p.name for p in (tmp_path / "run" / "state").glob("*.safetensors")) == left
     for name in left:

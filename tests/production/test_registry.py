@@ -162,9 +162,9 @@ def test_what_cannot_be_a_baseline_is_refused_when_it_is_added(
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(whole[:-4])
     cases = {
-        "There is no run folder": [f"run={tmp_path / 'nowhere'}"],
+        "nowhere does not exist": [f"run={tmp_path / 'nowhere'}"],
         "has no summary.json": [f"run={tmp_path}"],
-        "half/summary.json is not a summary": [f"run={tmp_path / 'half'}"],
+        "half/summary.json is half-written": [f"run={tmp_path / 'half'}"],
         "task= beside run=": [f"run={run}", "task=criteo"],
         "architecture= beside run=": [f"run={run}", f"architecture={known}"],
         "candidate= needs run=": ["candidate=1", "task=criteo", "module=a.b"],

@@ -99,6 +99,7 @@ def summary() -> dict[str, Any]:
                 "name": name,
                 "fingerprint": fingerprint(baseline(name, share)),
                 "metrics": metrics(share, perplexity, 0.012 * perplexity),
+                "reference": name == "backbone",
             }
             for name, share, perplexity in BASELINES
         ],

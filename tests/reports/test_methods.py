@@ -11,7 +11,15 @@ import pytest
 
 from rankitect import compare
 from rankitect.contracts import MetricSpec, Spent
-from rankitect.reports.sections.methods import MethodRun, corner, correlation, methods_table, progress, read_run, values
+from rankitect.reports.method_comparison import (
+    MethodRun,
+    corner,
+    correlation,
+    methods_table,
+    progress,
+    read_run,
+    values,
+)
 from tests.tasks.language.tiny import Quick, own_cache, parts_of, study
 
 TWO = [MetricSpec("loss", "nat", "min", "quality"), MetricSpec("cost", "FLOP", "min", "cost")]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import random
 import xml.etree.ElementTree as ET
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +14,8 @@ from hypothesis import strategies as st
 from rankitect.errors import RankitectError
 from rankitect.methods.objectives import hypervolume
 from rankitect.production.evidence import Evidence
-from rankitect.reports.comparison import Point, Roles, compare
-from rankitect.reports.figures.architecture_picture import dropped_layers, grids_of
-from rankitect.reports.figures.front import front_of
+from rankitect.reports.comparison import Point, compare
+from rankitect.reports.figures.architecture import dropped_layers, grids_of
 from rankitect.reports.figures.graph_layout import arrange
 from rankitect.reports.figures.graph_picture import PictureEdge, PictureNode, draw_graph
 from rankitect.reports.figures.svg import log_ticks, ticks
@@ -32,13 +29,21 @@ from rankitect.reports.numbers import (
     readable_name,
     signed_percent,
 )
-from rankitect.reports.reading import Objective
-from rankitect.reports.sections.search import safe_link
-from rankitect.reports.trials import read_trials
+from rankitect.reports.roles import Roles
+from rankitect.reports.sections.candidates import safe_link
+from rankitect.study.pareto import nondominated
+from rankitect.study.summary import ObjectiveSummary
 
-ROLES = Roles(Objective(name="perplexity"), Objective(name="block_flops"), None, 1.0, "share")
+
+def roles(quality: str, cost: str, unit: str) -> Roles:
+    one = ObjectiveSummary(name=quality, unit="", direction="min", role="quality")
+    other = ObjectiveSummary(name=cost, unit="", direction="min", role="cost")
+    return Roles(one, other, None, 1.0, unit)
+
+
+ROLES = roles("perplexity", "block_flops", "share")
 LINE = [Point("u 50%", "baseline", 0.5, 40.0, "u"), Point("u 75%", "baseline", 0.75, 24.0, "u"),
-        Point("backbone", "backbone", 1.0, 19.0)]  # fmt: skip
+        Point("backbone", "reference", 1.0, 19.0)]  # fmt: skip
 
 
 def against(cost: float, quality: float) -> tuple[str, float, float]:
@@ -68,11 +73,12 @@ def test_nothing_is_extrapolated_below_the_cheapest_baseline() -> None:
 
 
 def test_among_models_of_different_recipes_the_best_of_all_is_the_rival() -> None:
-    roles = Roles(Objective(name="normalized_entropy"), Objective(name="flops"), None, 1.0, "FLOPs")
     models = [Point("lr", "baseline", 4, 0.86, "lr"), Point("dcnv2", "baseline", 200, 0.79, "dcnv2")]
 
     def held(cost: float, quality: float) -> tuple[str, str, bool]:
-        (found,) = compare([*models, Point("c", "candidate", cost, quality, rank=1)], roles)
+        (found,) = compare(
+            [*models, Point("c", "candidate", cost, quality, rank=1)], roles("normalized_entropy", "flops", "FLOPs")
+        )
         return found.how, found.against, found.won
 
     assert held(100, 0.78) == ("best of all", "dcnv2", True)
@@ -94,15 +100,13 @@ def test_a_small_gain_on_every_example_is_clear_although_examples_differ_much(co
         for name, kind, x in [("a", "baseline", 0.5), ("b", "baseline", 0.75), ("c", "candidate", cost)]
     ]
     rows = Evidence("perplexity", {k: np.array([v], np.float32) for k, v in models.items()}, clusters=np.arange(40))
-    run = SimpleNamespace(evidence=rows)
-    (plain,), (found,) = compare(points, ROLES), compare(points, ROLES, run)  # type: ignore[arg-type]
+    (plain,), (found,) = compare(points, ROLES), compare(points, ROLES, rows)
     assert plain.separated is False
     assert found.separated is True
     assert found.paired is not None
     assert found.paired[0] < found.gain < found.paired[1]
     assert found.gain == pytest.approx(1 - np.exp(np.mean(own - (1 - share) * cheap - share * dear)))
-    other = SimpleNamespace(evidence=dataclasses.replace(rows, metric="loss"))
-    assert compare(points, ROLES, other) == [plain]  # type: ignore[arg-type]
+    assert compare(points, ROLES, dataclasses.replace(rows, metric="loss")) == [plain]
 
 
 def test_the_strongest_recipe_is_the_reference() -> None:
@@ -116,13 +120,13 @@ def test_hypervolume_depends_on_the_front_only(points: list[tuple[float, float]]
     assert 0 <= area <= 1
     shuffled = random.Random(seed).sample(points, len(points))
     assert hypervolume(shuffled, (1.0, 1.0)) == pytest.approx(area)
-    front = [points[i] for i in front_of(points, -1)]
+    front = [points[i] for i in nondominated(points)]
     assert hypervolume(front, (1.0, 1.0)) == pytest.approx(area)
 
 
 @given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10)), min_size=1, max_size=15), st.sampled_from([1, -1]))
 def test_front_holds_exactly_what_nothing_beats(points: list[tuple[float, float]], sign: int) -> None:
-    kept = {points[i] for i in front_of(points, sign)}
+    kept = {points[i] for i in nondominated([(cost, -sign * quality) for cost, quality in points])}
     for cost, quality in points:
         beaten = any(c <= cost and sign * q >= sign * quality and (c, q) != (cost, quality) for c, q in points)
         assert ((cost, quality) in kept) != beaten
@@ -183,26 +187,6 @@ def test_paths_outside_the_run_folder_are_not_linked(path: str) -> None:
 
 def test_paths_inside_the_run_folder_are_quoted() -> None:
     assert safe_link("graph", 'candidates/01 "a"/graph.svg').href == "../candidates/01%20%22a%22/graph.svg"
-
-
-def test_trials_read_types_states_and_costs(tmp_path: Path) -> None:
-    path = tmp_path / "trials.csv"
-    path.write_text(
-        "number,state,evaluator,duplicate_of,baseline,tags,seconds,perplexity,metric.loss,choice.width,"
-        "layers.0.attn,layers.0.ffn\n"
-        "1,DONE,final,,backbone,{},2.5,19.1,2.9,64,full,1536\n"
-        "2,DONE,final,0,,{},0,20.5,,32,,\n"
-        '3,FAILED,final,,,"{""feasible"": false}",1,,,,skip,768\n'
-        "4,RUNNING,final,,,not json,,nan,,,,\n"
-    )
-    one, two, three, four = read_trials(path, ["perplexity"])
-    assert one.baseline == "backbone"
-    assert one.metrics == {"perplexity": 19.1, "loss": 2.9}
-    assert one.spent == {"seconds": 2.5}
-    assert one.choices == {"width": 64, "layers.0.attn": "full", "layers.0.ffn": 1536}
-    assert (one.duplicate, two.duplicate) == (False, True)
-    assert [t.state for t in (one, two, three, four)] == ["done", "done", "infeasible", "running"]
-    assert four.metrics == {}
 
 
 def test_choices_with_positions_make_grids() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,24 +13,34 @@ import pytest
 from rankitect.metrics.ranking_metrics import log_losses, sigmoid
 from rankitect.production.evidence import Evidence, Slicing
 from rankitect.production.settings import GateConfig
-from rankitect.reports.cards import Status
+from rankitect.reports.cards import Card, Status
 from rankitect.reports.case import Case
-from rankitect.reports.comparison import Point, Roles, compare
-from rankitect.reports.reading import Baseline, Candidate, Metric, Objective, Run, load_run
-from rankitect.reports.sections.production import launch_card, quality_card
-from rankitect.reports.sections.production_plan import cost_card, experiment_card
-from rankitect.reports.sections.production_rows import agreement_card, calibration_card, slices_card
+from rankitect.reports.comparison import Point, compare
+from rankitect.reports.roles import Roles
+from rankitect.reports.run import Run, load_run
+from rankitect.reports.section import ProductionSection
+from rankitect.reports.sections import agreement, calibration, cost, experiment, launch, quality, slices
+from rankitect.reports.subject import Subject
+from rankitect.study.summary import BaselineSummary, CandidateSummary, MetricSummary
 from tests.production.rows import OURS, THEIRS, evidence
 from tests.reports.example import CANDIDATES, fingerprint, pruned, write_example
 from tests.reports.test_latency import latencies
+from tests.reports.test_parts import roles
 
-ROLES = Roles(Objective(name="normalized_entropy"), Objective(name="flops"), None, 1.0, "FLOPs")
-TEXT = Roles(Objective(name="perplexity"), Objective(name="block_flops"), None, 1.0, "FLOPs")
+ROLES = roles("normalized_entropy", "flops", "FLOPs")
+TEXT = roles("perplexity", "block_flops", "FLOPs")
 
 
-def metrics(entropy: float, flops: float) -> dict[str, Metric]:
-    spread = Metric(value=entropy, unit="NE", n=2, ci95=(entropy - 2, entropy + 2))
-    return {"normalized_entropy": spread, "flops": Metric(value=flops, unit="FLOPs")}
+def metrics(entropy: float, flops: float) -> dict[str, MetricSummary]:
+    spread = MetricSummary(value=entropy, unit="NE", role="quality", n=2, ci95=(entropy - 2, entropy + 2))
+    return {"normalized_entropy": spread, "flops": MetricSummary(value=flops, unit="FLOPs", role="cost")}
+
+
+def card(section: ProductionSection, case: Case) -> Card:
+    """The section's card on one comparison."""
+    made = section.card(Subject(case.run, case.roles, [], [], case, {}))
+    assert made is not None
+    return made
 
 
 @pytest.fixture
@@ -40,8 +49,10 @@ def run(tmp_path: Path) -> Run:
 
 
 def case(run: Run, rows: Evidence | None, roles: Roles = ROLES, **gates: dict[str, Any]) -> Case:
-    ours = Candidate(rank=1, fingerprint=OURS, metrics=metrics(0.8, 200.0))
-    theirs = Baseline(name="live", fingerprint=THEIRS, metrics=metrics(0.9, 100.0))
+    ours = CandidateSummary(
+        rank=1, fingerprint=OURS, architecture={"choices": {}}, metrics=metrics(0.8, 200.0), artifacts={}
+    )
+    theirs = BaselineSummary(name="live", fingerprint=THEIRS, metrics=metrics(0.9, 100.0))
     made = {name: GateConfig.model_validate(keys) for name, keys in gates.items()}
     return Case(run, roles, ours, theirs, rows, made, "named")
 
@@ -69,7 +80,7 @@ def test_calibration_is_right_only_where_its_whole_interval_is(
     run: Run, rows: int, shift: float, gate: dict[str, float], status: Status, words: str
 ) -> None:
     gates = {"calibration": {"metric": "calibration", "of": "value", **gate}} if gate else {}
-    found = calibration_card(case(run, calibrated(rows, shift), **gates))
+    found = card(calibration.SECTION, case(run, calibrated(rows, shift), **gates))
     assert found.status is status
     assert words in found.reason
 
@@ -81,27 +92,27 @@ def sliced(rows: int, seeds: int = 3, noise: float = 0.02) -> Evidence:
 
 
 def test_slices_with_wide_intervals_are_undecided(run: Run) -> None:
-    few = slices_card(case(run, sliced(220, noise=1.0)))
+    few = card(slices.SECTION, case(run, sliced(220, noise=1.0)))
     assert few.status is Status.WARN
     assert "undecided: no slice is clearly worse, but in" in few.reason
     many = case(run, sliced(20_000))
-    assert slices_card(many).status is Status.PASS
+    assert card(slices.SECTION, many).status is Status.PASS
     strict = {"slices": {"metric": "worst_slice", "at_most": -0.5}}
-    assert "beyond −50.0%" in slices_card(case(run, sliced(20_000), **strict)).reason
-    single = slices_card(case(run, sliced(20_000, seeds=1)))
+    assert "beyond −50.0%" in card(slices.SECTION, case(run, sliced(20_000), **strict)).reason
+    single = card(slices.SECTION, case(run, sliced(20_000, seeds=1)))
     assert single.status is Status.WARN
     assert "one training seed" in single.reason
 
 
 def test_agreement_is_read_beside_what_retraining_production_changes(run: Run) -> None:
-    other = agreement_card(case(run, evidence(noise=0.05, better=0.8)))
+    other = card(agreement.SECTION, case(run, evidence(noise=0.05, better=0.8)))
     assert other.status is Status.WARN
     assert "times what retraining production changes" in other.reason
-    like = agreement_card(case(run, evidence(noise=0.5, better=0.0)))
+    like = card(agreement.SECTION, case(run, evidence(noise=0.5, better=0.0)))
     assert like.status is Status.PASS
     same = evidence(noise=0.0)
-    assert "changes no pair" in agreement_card(case(run, same)).reason
-    single = agreement_card(case(run, evidence(seeds=1)))
+    assert "changes no pair" in card(agreement.SECTION, case(run, same)).reason
+    single = card(agreement.SECTION, case(run, evidence(seeds=1)))
     assert single.status is Status.WARN
     assert "one training seed" in single.reason
 
@@ -113,23 +124,25 @@ def test_a_latency_of_the_candidate_alone_compares_with_nothing(tmp_path: Path) 
     (place / "latency.json").write_text(json.dumps(latencies(95.0, 93.0)))
     run = load_run(folder)
     alone = dataclasses.replace(case(run, None), candidate=run.summary.pareto[0])
-    found = cost_card(alone)
+    found = card(cost.SECTION, alone)
     assert found.status is Status.NA
     assert "that of live was not: there is nothing to compare it with" in found.reason
-    timed = {"prefill_ms": Metric(value=95.0, unit="ms")}
+    timed = {"prefill_ms": MetricSummary(value=95.0, unit="ms", role="cost")}
     both = dataclasses.replace(
         alone,
         candidate=alone.candidate.model_copy(update={"metrics": alone.candidate.metrics | timed}),
         production=alone.production.model_copy(update={"metrics": alone.production.metrics | timed}),
     )
-    # The run knows the candidate of its summary by identity.
     run = dataclasses.replace(run, summary=run.summary.model_copy(update={"pareto": [both.candidate]}))
-    assert cost_card(dataclasses.replace(both, run=run)).status is Status.PASS
-    assert cost_card(case(run, None)).status is Status.WARN
+    assert card(cost.SECTION, dataclasses.replace(both, run=run)).status is Status.PASS
+    assert card(cost.SECTION, case(run, None)).status is Status.WARN
 
 
 def test_the_advice_for_an_experiment_is_that_of_the_task(run: Run) -> None:
-    clicks, text = experiment_card(case(run, evidence(users=None))), experiment_card(case(run, None, TEXT))
+    clicks, text = (
+        card(experiment.SECTION, case(run, evidence(users=None))),
+        card(experiment.SECTION, case(run, None, TEXT)),
+    )
     assert "a click log with a user column" in clicks.reason
     assert "click" not in text.reason
     assert "the product's own logs" in text.reason
@@ -137,13 +150,13 @@ def test_the_advice_for_an_experiment_is_that_of_the_task(run: Run) -> None:
 
 def test_the_gate_on_the_worst_slice_says_that_its_ends_are_of_different_ones(run: Run) -> None:
     gates = {"slices": {"metric": "worst_slice", "at_most": 0.05}, "cost": {"metric": "cost", "at_most": 2.0}}
-    slices, cost = launch_card(case(run, sliced(2000), **gates)).tables[0].rows
+    slices, cost = card(launch.SECTION, case(run, sliced(2000), **gates)).tables[0].rows
     assert "the largest over slices" in slices[1].note
     assert cost[1].note == ""
 
 
 def test_values_are_shown_within_what_they_can_be(run: Run) -> None:
-    row = quality_card(case(run, evidence())).tables[0].rows[0]
+    row = card(quality.SECTION, case(run, evidence())).tables[0].rows[0]
     assert row[2].note.startswith("0.0000 NE to 2.8") or row[2].note.startswith("0.0000 to 2.8")
 
 
@@ -152,9 +165,9 @@ def test_the_gain_over_a_baseline_has_the_interval_of_the_change_turned_round(ru
     one = case(run, rows)
     assert one.change is not None
     points = [
-        Point("live", "backbone", 200.0, 0.9, fingerprint=THEIRS),
+        Point("live", "reference", 200.0, 0.9, fingerprint=THEIRS),
         Point("candidate 1", "candidate", 200.0, 0.8, fingerprint=OURS, rank=1),
     ]
-    (found,) = compare(points, ROLES, SimpleNamespace(evidence=rows))  # type: ignore[arg-type]
+    (found,) = compare(points, ROLES, rows)
     assert found.paired == (-one.change.high, -one.change.low)
     assert found.separated

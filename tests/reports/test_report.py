@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from rankitect import reports
 from rankitect.errors import RunFolderError
 from rankitect.report import main
 from rankitect.reports import write_report
 from rankitect.reports.page import content_of
-from rankitect.reports.reading import load_run
+from rankitect.reports.run import load_run
+from rankitect.reports.sections import sections
 from tests.reports.example import card, change, report, summary, trials, write_example, write_trials
 
 PRODUCTION = [
@@ -52,6 +54,12 @@ def shorten(run: Path, by: int) -> None:
     """Cut off the end of the table of trials."""
     table = run / "trials.csv"
     table.write_bytes(table.read_bytes()[:by])
+
+
+def not_finite(run: Path) -> None:
+    """What no search writes: a value that is no number."""
+    text = json.dumps(summary()).replace('"value": 19.4', '"value": NaN')
+    (run / "summary.json").write_text(text, encoding="utf-8")
 
 
 class _Tags(HTMLParser):
@@ -123,11 +131,45 @@ def test_verdict_says_how_much_better_than_the_baseline_of_equal_cost(run: Path)
 def test_verdict_fails_where_no_candidate_is_better(run: Path) -> None:
     data = summary()
     for candidate in data["pareto"]:
-        candidate["metrics"]["perplexity"] = {"value": 60.0, "unit": "perplexity"}
+        candidate["metrics"]["perplexity"] = {"value": 60.0, "unit": "perplexity", "role": "quality"}
     change(run, pareto=data["pareto"])
     found = card(run, "verdict")
     assert found["status"] == "FAIL"
     assert "least bad" in found["finding"]
+
+
+def test_the_stated_roles_count_whatever_the_names_say(run: Path) -> None:
+    """The words in `kv_cache_perplexity` and `weight_kib` say the opposite of what these are."""
+    data = summary()
+    names = {"perplexity": "kv_cache_perplexity", "block_flops": "weight_kib"}
+    for holder in (*data["baselines"], *data["pareto"]):
+        holder["metrics"] = {names[name]: holder["metrics"][name] for name in names}
+    objectives = [objective | {"name": names[objective["name"]]} for objective in data["objectives"]]
+    change(run, **data | {"objectives": objectives})
+    front = card(run, "front")["figures"][0]["data"]
+    assert front["quality"].startswith("KV cache perplexity")
+    assert front["cost"].startswith("Weight kib")
+    assert front["points"][1]["quality"] == 20.2
+    assert card(run, "verdict")["status"] == "PASS"
+    assert [row["Cost"] for row in card(run, "cost")["tables"][0]["rows"]] == ["Weight kib"]
+
+
+def test_what_was_really_computed_stands_beside_what_is_charged(run: Path) -> None:
+    data = summary()
+    ledger = data["ledger"] | {"computed": {"train_tokens": 300000, "eval_tokens": 3000000, "seconds": 1000.0}}
+    change(run, ledger=ledger)
+    spent = card(run, "ledger")
+    assert spent["tables"][0]["rows"][-1]["Train tokens"] == 300000
+    assert spent["tables"][0]["rows"][-2]["Train tokens"] == 507904
+    assert "3.30 M tokens were really computed" in spent["finding"]
+
+
+def test_every_section_has_a_template_and_a_place_of_its_own() -> None:
+    every = sections()
+    assert [section.id for section in every if section.id not in ("latency", "rules")] == SECTIONS
+    assert len({section.order for section in every}) == len(every)
+    folder = Path(reports.__file__).parent / "sections"
+    assert {section.id for section in every} <= {path.stem for path in folder.glob("*.j2")}
 
 
 def test_example_follows_the_summary_that_studies_write() -> None:
@@ -177,7 +219,11 @@ def test_health_warns_of_a_limit_that_could_be_widened(run: Path) -> None:
         for path in candidate["architecture"]["choices"]:
             if path.endswith(".ffn"):
                 candidate["architecture"]["choices"][path] = 512
-    change(run, pareto=data["pareto"], choices={f"layers.{i}.ffn": [512, 1024, 1536] for i in range(30)})
+    change(run, pareto=data["pareto"])
+    place = run / "candidates" / "01-00000000"
+    place.mkdir(parents=True)
+    choices = [{"path": f"layers.{i}.ffn", "values": [512, 1024, 1536]} for i in range(30)]
+    (place / "space.json").write_text(json.dumps({"choices": choices}))
     found = card(run, "health")
     assert found["status"] == "WARN"
     assert "layers.*.ffn" in json.dumps(found["tables"][0])
@@ -196,7 +242,10 @@ def test_ledger_shows_every_stage_and_the_searchs_total(run: Path) -> None:
         ({"objectives": []}, {"verdict", "front", "anytime", "importance"}),
         ({"baselines": []}, {"verdict"}),
         ({"ledger": {}}, {"ledger"}),
-        ({"objectives": [{"name": "perplexity", "unit": "", "direction": "min"}]}, {"verdict", "front"}),
+        (
+            {"objectives": [{"name": "perplexity", "unit": "", "direction": "min", "role": "quality"}]},
+            {"verdict", "front"},
+        ),
     ],
 )
 def test_section_that_cannot_be_computed_stays_with_the_reason(run: Path, keys: dict[str, Any], na: set[str]) -> None:
@@ -227,20 +276,14 @@ def test_single_objective_with_better_high_values(run: Path) -> None:
     """Accuracy: higher is better, no cost."""
     data = summary()
     for holder in (*data["baselines"], *data["pareto"]):
-        holder["metrics"] = {"accuracy": {"value": 1 / holder["metrics"]["perplexity"]["value"], "unit": "share"}}
-    change(run, **data | {"objectives": [{"name": "accuracy", "unit": "share", "direction": "max"}]})
+        holder["metrics"] = {
+            "accuracy": {"value": 1 / holder["metrics"]["perplexity"]["value"], "unit": "share", "role": "quality"}
+        }
+    change(run, **data | {"objectives": [{"name": "accuracy", "unit": "share", "direction": "max", "role": "quality"}]})
     rows = [row | {"accuracy": 1 / row["perplexity"]} if row.get("perplexity") else row for row in trials()]
     write_trials(run, rows)
     best = [r["Best accuracy at any cost"] for r in card(run, "anytime")["tables"][0]["rows"]]
     assert best == sorted(best)
-
-
-def test_not_finite_metric_is_left_out_and_json_stays_valid(run: Path) -> None:
-    text = json.dumps(summary()).replace('"value": 19.4', '"value": NaN')
-    (run / "summary.json").write_text(text, encoding="utf-8")
-    cards = report(run)["cards"]
-    assert "NaN" not in json.dumps(cards)
-    assert "6 of 6" in cards[len(PRODUCTION)]["finding"]
 
 
 def test_graph_svg_is_shown_where_choices_have_no_positions(run: Path) -> None:
@@ -261,13 +304,13 @@ def test_everything_from_the_run_is_escaped(run: Path) -> None:
     evil = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'|`*[x](javascript:alert(3))"
     data = summary()
     data |= {"space": evil, "task": evil, "controller": evil, "reproduce": evil, "versions": {evil: evil}}
-    data["ledger"]["ended"] = data["pareto"][0]["notes"] = evil
+    data["ledger"]["ended"] = evil
     data["ledger"]["stages"][evil] = {"seconds": 1.0}
     data["baselines"][1]["name"] = evil
-    data["pareto"][0]["metrics"][evil] = {"value": 1.0, "unit": evil}
+    data["pareto"][0]["metrics"][evil] = {"value": 1.0, "unit": evil, "role": "cost"}
     data["pareto"][0]["artifacts"] = {evil: evil, "script": "javascript:alert(4)", "out": "../../etc/passwd"}
     data["pareto"][0]["architecture"]["choices"] |= {evil: evil, f"layers.0.{evil.replace('.', '')}": evil}
-    data["objectives"].append({"name": evil, "unit": evil, "direction": "max"})
+    data["objectives"].append({"name": evil, "unit": evil, "direction": "max", "role": "diagnostic"})
     (run / "summary.json").write_text(json.dumps(data), encoding="utf-8")
     (run / "config.yaml").write_text(f"# {evil}\nspace: {{}}\n", encoding="utf-8")
     rows = trials()
@@ -298,6 +341,12 @@ def test_everything_from_the_run_is_escaped(run: Path) -> None:
         (lambda run: (run / "summary.json").write_text("[]"), "not a search's summary"),
         (lambda run: change(run, schema=2), "schema 2; this version reads schema 1"),
         (lambda run: change(run, seed="many"), "field `seed`"),
+        (
+            lambda run: not_finite(run),
+            r"field `pareto\.0\.metrics\.perplexity\.value`: input should be a finite number",
+        ),
+        (lambda run: change(run, ledger={"seconds": "long"}), r"field `ledger\.seconds`"),
+        (lambda run: change(run, ledger=[]), r"field `ledger`"),
         (lambda run: change(run, pareto=[{"rank": 1}]), r"field `pareto\.0\.fingerprint`"),
         (lambda run: (run / "summary.json").unlink(), "no summary.json yet"),
         (lambda run: [p.unlink() for p in run.iterdir()], "not a run folder"),

@@ -42,11 +42,11 @@ def recipes(run: Path, *candidates: tuple[float, float]) -> None:
         (*data["baselines"][:2], *data["pareto"]), ((0.2, 20.0), (0.9, 30.0), *candidates), strict=False
     ):
         holder["metrics"] = {
-            "perplexity": {"value": perplexity, "unit": ""},
-            "block_flops": {"value": share, "unit": "FLOPs"},
+            "perplexity": {"value": perplexity, "unit": "", "role": "quality"},
+            "block_flops": {"value": share, "unit": "FLOPs", "role": "cost"},
         }
     for holder, name in zip(data["baselines"], ("lr", "dcn"), strict=False):
-        holder["name"] = name
+        holder |= {"name": name, "reference": False}
     change(run, baselines=data["baselines"][:2], pareto=data["pareto"][: len(candidates)])
 
 

@@ -30,11 +30,8 @@ def test_the_front_and_the_baselines_are_measured_with_every_seed(tmp_path: Path
         assert abs(model.metrics["loss"].value - sum(losses) / 3) < 1e-9
     assert not [t for t in controller.told if t.batch == CONFIRM], "the search is over"
     searched = [t for t in trials if t.baseline is None and t.batch != CONFIRM and t.duplicate_of is None]
-    assert summary.ledger["train_tokens"] == 3000 + 100 * len(searched), "it is charged to a stage of its own"
-    assert (
-        summary.ledger["stages"]["confirmation"]["train_tokens"]
-        == 200 * (len(summary.pareto) + len(_left(trials))) + 200
-    )
+    assert summary.ledger.train_tokens == 3000 + 100 * len(searched), "it is charged to a stage of its own"
+    assert summary.ledger.stages["confirmation"].train_tokens == 200 * (len(summary.pareto) + len(_left(trials))) + 200
 
 
 def _left(trials: list[Any]) -> set[str]:

@@ -115,8 +115,8 @@ def test_a_limit_of_trials_is_kept_by_workers_side_by_side(tmp_path: Path) -> No
     ended = run(tmp_path, Freely(total=50, size=50), limits=Limits(ahead=4), runner=Shuffled(tmp_path, 1),
                 budget=Budget(trials=7))  # fmt: skip
     assert ended.ended == "budget.trials"
-    assert ended.summary.ledger["trials"]["done"] == 7
-    assert ended.summary.ledger["trials"]["waiting"] == 0
+    assert ended.summary.ledger.trials["done"] == 7
+    assert ended.summary.ledger.trials["waiting"] == 0
 
 
 class Watching(Freely):

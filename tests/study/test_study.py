@@ -124,8 +124,8 @@ def test_nothing_is_measured_twice(tmp_path: Path) -> None:
             assert trial.measurement == trials[trial.duplicate_of - 1].measurement
             assert trial.spent.train_tokens == 0
     ledger = read_summary(tmp_path / "run").ledger
-    assert ledger["trials"]["duplicates"] == 60 - len(evaluator.measured)
-    assert ledger["train_tokens"] == 3000 + 100 * len(evaluator.measured)
+    assert ledger.trials["duplicates"] == 60 - len(evaluator.measured)
+    assert ledger.train_tokens == 3000 + 100 * len(evaluator.measured)
 
 
 def test_seeds_are_different_measurements_and_are_merged(tmp_path: Path) -> None:
@@ -190,9 +190,9 @@ def test_budget_ends_the_search_and_a_larger_one_continues_it(tmp_path: Path, na
     controller = RandomPoints(total=100, size=50)
     outcome = run(tmp_path / "run", controller, budget=Budget(**{name: small}), limits=Limits(batch=2))
     assert outcome.ended == f"budget.{name}"
-    assert outcome.summary.ledger["trials"]["done"] == 5
+    assert outcome.summary.ledger.trials["done"] == 5
     again = run(tmp_path / "run", RandomPoints(total=100, size=50), budget=Budget(**{name: large}))
-    assert again.summary.ledger["trials"]["done"] == 9
+    assert again.summary.ledger.trials["done"] == 9
 
 
 def test_minutes_count_over_sessions(tmp_path: Path) -> None:
@@ -206,8 +206,8 @@ def test_minutes_count_over_sessions(tmp_path: Path) -> None:
 def test_baselines_are_not_held_against_the_search(tmp_path: Path) -> None:
     baselines = [Baseline("a", Point({"x": 0, "y": 0})), Baseline("b", Point({"x": 1, "y": 0}))]
     summary = run(tmp_path / "run", RandomPoints(total=5, size=10**6), baselines=baselines).summary
-    assert summary.ledger["train_tokens"] == 3000 + 500
-    assert summary.ledger["stages"]["baselines"]["train_tokens"] == 200
+    assert summary.ledger.train_tokens == 3000 + 500
+    assert summary.ledger.stages["baselines"].train_tokens == 200
 
 
 @pytest.mark.parametrize("method", [RandomPoints, Climber])
@@ -278,7 +278,7 @@ def test_prepare_is_charged_once(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="power cut"):
         run(tmp_path / "run", Crashing())
-    assert run(tmp_path / "run").summary.ledger["stages"]["prepare"]["train_tokens"] == 3000
+    assert run(tmp_path / "run").summary.ledger.stages["prepare"].train_tokens == 3000
 
 
 def test_an_evaluator_that_fills_the_disk_stops_the_run_with_advice(tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_a_study_of_format_1_is_read_and_goes_on(tmp_path: Path) -> None:
         assert store.trials == before
         assert store.spent()["trials"].train_tokens == 200
     ended = run(tmp_path / "run", budget=Budget(trials=4))
-    assert ended.summary.ledger["stages"]["trials"]["train_tokens"] == 400
+    assert ended.summary.ledger.stages["trials"].train_tokens == 400
     with Store(path, Point.from_json, readonly=True) as store:
         columns = store.connection.execute("PRAGMA table_info(charges)").fetchall()
     assert {column[1] for column in columns} >= set(later)

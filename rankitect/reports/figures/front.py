@@ -1,4 +1,4 @@
-"""The Pareto front, drawn: quality over cost, with the backbone and the plain baselines."""
+"""The Pareto front, drawn: quality over cost, with the baselines and the reference model."""
 
 from __future__ import annotations
 
@@ -8,30 +8,17 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from rankitect.reports.cards import JSON, Figure
-from rankitect.reports.comparison import Point, Roles, families
+from rankitect.reports.comparison import Point, families
 from rankitect.reports.figures.svg import Canvas, Frame, Scale
 from rankitect.reports.numbers import as_value, compact
+from rankitect.reports.roles import Roles
+from rankitect.study.pareto import nondominated
 
-__all__ = ["front_figure", "front_of"]
+__all__ = ["front_figure"]
 
 # A third of a decade: wider than that, a linear axis would press the good models together.
 _LOG_FROM = 2.5
 _MARKS = ("square", "triangle", "cross", "ring")
-
-
-def front_of(points: Sequence[tuple[float, float]], sign: int) -> list[int]:
-    """Indices of the points that no other point beats in both cost and quality, from cheap to costly.
-
-    Args:
-        points: Pairs of cost (lower is better) and quality.
-        sign: -1 where lower quality values are better, else 1.
-    """
-    order = sorted(range(len(points)), key=lambda i: (points[i][0], -sign * points[i][1]))
-    kept: list[int] = []
-    for i in order:
-        if not kept or sign * points[i][1] > sign * points[kept[-1]][1]:
-            kept.append(i)
-    return kept
 
 
 def front_figure(points: Sequence[Point], roles: Roles, trials: Sequence[tuple[float, float]] = ()) -> Figure:
@@ -82,25 +69,25 @@ def _draw(
     for cost, quality in trials:
         if frame.x.low <= cost <= frame.x.high and frame.y.low <= quality <= frame.y.high:
             canvas.add("circle", cx=frame.x(cost), cy=frame.y(quality), r=2.5, class_="trial")
-    backbone = [p for p in points if p.kind == "backbone"]
+    reference = [p for p in points if p.kind == "reference"]
     for index, members in enumerate(groups.values()):
-        curve = [*members, *(b for b in backbone if b.cost > members[-1].cost)]
+        curve = [*members, *(r for r in reference if r.cost > members[-1].cost)]
         canvas.path([(frame.x(p.cost), frame.y(p.quality)) for p in curve], f"line family{index % 4}")
         for p in members:
             _interval(frame, p, f"family{index % 4}")
             _mark(canvas, _MARKS[index % 4], frame.x(p.cost), frame.y(p.quality), f"family{index % 4}", _tip(p, roles))
-    for p in backbone:
-        _interval(frame, p, "backbone")
-        _mark(canvas, "diamond", frame.x(p.cost), frame.y(p.quality), "backbone", _tip(p, roles))
+    for p in reference:
+        _interval(frame, p, "reference")
+        _mark(canvas, "diamond", frame.x(p.cost), frame.y(p.quality), "reference", _tip(p, roles))
     _candidates(frame, [p for p in points if p.kind == "candidate"], roles, narrow)
     return canvas.render()
 
 
-def _candidates(frame: Frame, found: Sequence[Point], roles: Roles, narrow: bool) -> None:
-    kept = front_of([(p.cost, p.quality) for p in found], roles.sign)
-    frame.canvas.path([(frame.x(found[i].cost), frame.y(found[i].quality)) for i in kept], "line candidate")
+def _candidates(frame: Frame, candidates: Sequence[Point], roles: Roles, narrow: bool) -> None:
+    kept = [candidates[i] for i in nondominated([(p.cost, -roles.sign * p.quality) for p in candidates])]
+    frame.canvas.path([(frame.x(p.cost), frame.y(p.quality)) for p in kept], "line candidate")
     radius = 8 if narrow else 10
-    for p in found:
+    for p in candidates:
         x, y = frame.x(p.cost), frame.y(p.quality)
         _interval(frame, p, "candidate")
         frame.canvas.open(
@@ -136,7 +123,7 @@ def _frame(
 def _legend(canvas: Canvas, groups: dict[str, list[Point]], points: Sequence[Point], trials: bool, width: int) -> int:
     """Draw the legend in rows at the top; returns how many rows it took."""
     entries = [("circle", "candidate", "candidates of this search")] if any(p.rank for p in points) else []
-    entries += [("diamond", "backbone", p.label) for p in points if p.kind == "backbone"]
+    entries += [("diamond", "reference", p.label) for p in points if p.kind == "reference"]
     entries += [(_MARKS[i % 4], f"family{i % 4}", name) for i, name in enumerate(groups)]
     entries += [("dot", "trial", "other models measured")] if trials else []
     x, row = 10.0, 0

@@ -7,21 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from markupsafe import Markup
-
-from rankitect.reports.cards import JSON, Card, Cell, Figure, Status, Table
-from rankitect.reports.comparison import Roles
-from rankitect.reports.figures.svg import Canvas
-from rankitect.reports.numbers import as_percent, plural, signed_percent
-from rankitect.reports.reading import Run
-from rankitect.reports.trials import Trial
+from rankitect.contracts import Trial
+from rankitect.reports.cards import JSON, Cell, Status, Table
+from rankitect.reports.figures.importance import importance_figure
+from rankitect.reports.numbers import as_percent, is_number, signed_percent
+from rankitect.reports.roles import Roles
+from rankitect.reports.run import Run, value_of
+from rankitect.reports.section import Facts, Section
+from rankitect.reports.subject import Subject
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Effect", "effects_of", "importance_card"]
+__all__ = ["SECTION", "Effect", "effects_of"]
 
-_TITLE = "Which choices mattered"
 _ENOUGH = 10
 _SHOWN = 12
 _SHUFFLES = 200
@@ -45,65 +44,43 @@ class Effect:
     trials: int
 
 
-def importance_card(run: Run, roles: Roles | None) -> Card:
-    """Rank the choices by how much of quality at equal cost they explain.
+class Importance(Section):
+    """The choices, ranked by how much of quality at equal cost they explain."""
 
-    Args:
-        run: The run.
-        roles: What is quality and what is cost; None where the summary has no objectives.
+    id, short, order = "importance", "Choices", 170
 
-    Returns:
-        The card; NA with fewer than ten trials of one evaluator that have choices and a quality.
-    """
-    if roles is None:
-        return _missing("the summary names no objective")
-    evaluator, trials = _largest_group(run, roles)
-    if len(trials) < _ENOUGH:
-        note = f" ({run.trials_note})" if run.trials_note else ""
-        return _missing(
-            f"{plural(len(trials), 'finished trial')} of one evaluator with choices and {roles.quality.name}; "
-            f"at least {_ENOUGH} distinct ones are needed{note}"
-        )
-    effects, chance = effects_of(trials, roles)
-    if not effects:
-        return _missing("every choice had one and the same value in all trials")
-    clear = [e for e in effects if e.strength > chance]
-    finding = (
-        f"{plural(len(clear), 'choice')} of {len(effects)} "
-        f"{'stands' if len(clear) == 1 else 'stand'} out from chance; the strongest is {effects[0].name}, "
-        f"which alone goes with {as_percent(effects[0].strength, 0)} of the differences in quality at equal cost."
-        if clear
-        else f"No choice of {len(effects)} stands out from chance in {len(trials)} trials."
-    )
-    shown = effects[:_SHOWN]
-    return Card(
-        "importance",
-        _TITLE,
-        finding,
-        how_to_read=(
-            "Wider is nearly always better and dearer, so the part of quality that cost explains is taken out first. A "
-            "bar is the share of what is left that one choice explains alone. A name with * is the mean over a "
-            "repeated block, or the share of it that has a value. Bars left of the dashed line are no larger than what "
-            "shuffled qualities give among this many choices. A search does not sample evenly: read these as hints, "
-            "not as causes."
-        ),
-        status=Status.PASS if clear else Status.WARN,
-        reason=f"{len(trials)} trials of {evaluator or 'one evaluator'}; chance level {as_percent(chance, 0)}",
-        tables=(_table(shown, chance),),
-        figures=(_figure(shown, chance),),
-    )
-
-
-def _missing(reason: str) -> Card:
-    return Card("importance", _TITLE, "The weight of each choice cannot be told.", reason=f"{reason}.")
+    def facts(self, subject: Subject) -> Facts:
+        """Measure the effect of every choice that varied, over the evaluator with the most trials."""
+        roles = subject.roles
+        if roles is None:
+            return Facts.missing("objectives")
+        evaluator, trials = _largest_group(subject.run, roles)
+        if len(trials) < _ENOUGH:
+            note, metric = subject.run.trials_note, roles.quality.name
+            return Facts.missing("trials", count=len(trials), metric=metric, enough=_ENOUGH, note=note)
+        effects, chance = effects_of(trials, roles)
+        if not effects:
+            return Facts.missing("choices")
+        clear = sum(e.strength > chance for e in effects)
+        words = {
+            "clear": clear,
+            "count": len(effects),
+            "strongest": effects[0],
+            "trials": len(trials),
+            "evaluator": evaluator,
+            "chance": chance,
+        }
+        shown = effects[:_SHOWN]
+        figure = importance_figure({e.name: e.strength for e in shown}, chance)
+        return Facts(Status.PASS if clear else Status.WARN, words, (_table(shown, chance),), (figure,))
 
 
 def _largest_group(run: Run, roles: Roles) -> tuple[str, list[Trial]]:
-    """Distinct finished trials of the evaluator that has most of them."""
+    """The evaluator that measured the quality of most models, and the first trial of each."""
     groups: dict[str, dict[str, Trial]] = {}
     for trial in run.searched():
-        if trial.state == "done" and trial.choices and roles.quality.name in trial.metrics:
-            groups.setdefault(trial.evaluator, {}).setdefault(trial.fingerprint or str(trial.number), trial)
+        if trial.architecture.choices and value_of(trial, roles.quality.name) is not None:
+            groups.setdefault(trial.evaluator, {}).setdefault(trial.architecture.fingerprint, trial)
     if not groups:
         return "", []
     name = max(groups, key=lambda key: len(groups[key]))
@@ -136,10 +113,10 @@ def effects_of(trials: Sequence[Trial], roles: Roles) -> tuple[list[Effect], flo
     ranks = np.stack([_ranks(row) for row in targets])
     strengths = {name: measure(targets, ranks) for name, measure in measures.items()}
     effects = [
-        Effect(name, float(found[0]), _means(columns[name], target), sum(v is not None for v in columns[name]))
-        for name, found in strengths.items()
+        Effect(name, float(each[0]), _means(columns[name], target), sum(v is not None for v in columns[name]))
+        for name, each in strengths.items()
     ]
-    highest = np.max([found[1:] for found in strengths.values()], axis=0)
+    highest = np.max([each[1:] for each in strengths.values()], axis=0)
     return sorted(effects, key=lambda e: -e.strength), float(np.quantile(highest, 0.95))
 
 
@@ -147,11 +124,12 @@ def _at_equal_cost(trials: Sequence[Trial], roles: Roles) -> np.ndarray:
     """Quality without what cost explains, higher is better; logarithms where values allow them. Shape (trials,)."""
     import numpy as np
 
-    quality = np.array([t.metrics[roles.quality.name] for t in trials], float)
+    quality = np.array([value_of(t, roles.quality.name) for t in trials], float)
     target = roles.sign * (np.log(quality) if (quality > 0).all() else quality)
     name = roles.cost.name if roles.cost else ""
-    if name and all(name in t.metrics for t in trials):
-        cost = np.array([t.metrics[name] for t in trials], float)
+    costs = [value_of(t, name) for t in trials]
+    if None not in costs:
+        cost = np.array(costs, float)
         if (cost > 0).all() and np.ptp(cost) > 0:
             x = np.log(cost)
             # A bend in the trade-off would otherwise show up as an effect of every width.
@@ -162,26 +140,24 @@ def _at_equal_cost(trials: Sequence[Trial], roles: Roles) -> np.ndarray:
 
 def _columns(trials: Sequence[Trial]) -> dict[str, list[JSON]]:
     """Values by choice, and the mean over each repeated block, for choices that have more than one value."""
-    paths = sorted({path for trial in trials for path in trial.choices})
-    columns: dict[str, list[JSON]] = {path: [trial.choices.get(path) for trial in trials] for path in paths}
+    paths = sorted({path for trial in trials for path in trial.architecture.choices})
+    columns: dict[str, list[JSON]] = {
+        path: [trial.architecture.choices.get(path) for trial in trials] for path in paths
+    }
     repeated: dict[str, list[str]] = {}
     for path in paths:
         if _INDEX.search(path):
             repeated.setdefault(_INDEX.sub(".*.", path), []).append(path)
     for name, members in repeated.items():
-        rows = [[v for p in members if isinstance(v := t.choices.get(p), int | float)] for t in trials]
+        rows = [[v for p in members if isinstance(v := t.architecture.choices.get(p), int | float)] for t in trials]
         if all(rows) and len(members) > 1:
             columns[name] = [sum(row) / len(row) for row in rows]
-        words = sorted({str(v) for t in trials for p in members if isinstance(v := t.choices.get(p), str)})
+        words = sorted({str(v) for t in trials for p in members if isinstance(v := t.architecture.choices.get(p), str)})
         for word in words[:8] if len(members) > 1 else ():
             columns[f"{name} = {word}"] = [
-                sum(t.choices.get(p) == word for p in members) / len(members) for t in trials
+                sum(t.architecture.choices.get(p) == word for p in members) / len(members) for t in trials
             ]
     return {name: values for name, values in columns.items() if len({repr(v) for v in values if v is not None}) > 1}
-
-
-def _is_number(value: JSON) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class _Measure:
@@ -192,7 +168,7 @@ class _Measure:
 
         self.live = np.array([v is not None for v in values])
         present = [v for v in values if v is not None]
-        self.numeric = all(_is_number(v) for v in present)
+        self.numeric = all(is_number(v) for v in present)
         if self.numeric:
             ranks = _ranks(np.array(present, float))
             self.x = ranks - ranks.mean()
@@ -235,8 +211,8 @@ def _means(values: Sequence[JSON], target: np.ndarray) -> dict[str, float]:
     import numpy as np
 
     present = [(v, float(y)) for v, y in zip(values, target, strict=True) if v is not None]
-    distinct = {v for v, _ in present if _is_number(v)}
-    if len(distinct) > 4 and all(_is_number(v) for v, _ in present):
+    distinct = {v for v, _ in present if is_number(v)}
+    if len(distinct) > 4 and all(is_number(v) for v, _ in present):
         present.sort(key=lambda pair: pair[0])  # type: ignore[arg-type,return-value]
         parts = [part for part in np.array_split(np.arange(len(present)), 3) if len(part)]
         return {
@@ -272,29 +248,4 @@ def _table(effects: Sequence[Effect], chance: float) -> Table:
     return Table(names, tuple(rows))
 
 
-def _figure(effects: Sequence[Effect], chance: float) -> Figure:
-    data: JSON = {"chance": chance, "explained": {e.name: e.strength for e in effects}}
-    return Figure(_draw(effects, chance, 860), _draw(effects, chance, 360), data=data)
-
-
-def _draw(effects: Sequence[Effect], chance: float, width: int) -> Markup:
-    narrow = width < 500
-    left = 150 if narrow else 250
-    row, top = 24, 26
-    canvas = Canvas(width, top + row * len(effects) + 30, "Share of quality at equal cost explained by each choice")
-    highest = max(chance, *(e.strength for e in effects)) or 1.0
-    scale = (width - left - 56) / highest
-    for index, effect in enumerate(effects):
-        y = top + index * row
-        limit = 22 if narrow else 38
-        name = effect.name if len(effect.name) <= limit else f"…{effect.name[-limit + 1 :]}"
-        canvas.text(left - 8, y + 15, name, "label", "end")
-        css = "bar candidate" if effect.strength > chance else "bar faint"
-        canvas.add("rect", x=left, y=y + 3, width=max(1.0, effect.strength * scale), height=row - 7, rx=2, class_=css)
-        canvas.text(left + effect.strength * scale + 6, y + 15, as_percent(effect.strength, 0), "tick")
-    x = left + chance * scale
-    canvas.line(x, top - 6, x, top + row * len(effects) + 4, "chance")
-    canvas.text(x, top - 11, "chance", "tick", "middle")
-    title = "variance explained alone" if narrow else "variance of quality at equal cost that the choice explains alone"
-    canvas.text(left, top + row * len(effects) + 22, title, "axis-title")
-    return canvas.render()
+SECTION = Importance()

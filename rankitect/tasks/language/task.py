@@ -229,7 +229,8 @@ class Language(SharedWeights):
 
         influence = self.statistics.influence if self.config.depth_baselines else None
         uniform = uniform_baselines(self.space, self.reference, self.config.uniform, influence, self.context)
-        return [Baseline("backbone", self.reference), *(Baseline(name, pruned) for name, pruned in uniform)]
+        backbone = Baseline("backbone", self.reference, reference=True)
+        return [backbone, *(Baseline(name, pruned) for name, pruned in uniform)]
 
     @cached_property
     def registered(self) -> Registered:

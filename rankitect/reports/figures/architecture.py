@@ -1,4 +1,4 @@
-"""The best candidate against the backbone, layer by layer, drawn from the choices of their architectures."""
+"""The best candidate against a reference model, layer by layer, drawn from the choices of their architectures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from rankitect.reports.cards import JSON, Figure
 from rankitect.reports.figures.svg import Canvas
-from rankitect.reports.numbers import as_percent, compact
+from rankitect.reports.numbers import as_percent, compact, is_number
 
 __all__ = ["Grid", "architecture_figure", "dropped_layers", "grids_of"]
 
@@ -125,15 +125,11 @@ def _caption(grid: Grid, other: Grid, gone: Sequence[int], name: str) -> str:
     parts = [f"{grid.prefix}: {grid.size - len(gone)} of {grid.size} kept"]
     kept = [i for i in range(grid.size) if i not in gone]
     for row, values in grid.rows.items():
-        numbers = [v for i in kept if _is_number(v := values[i])]
-        whole = [v for v in other.rows.get(row, ()) if _is_number(v)]
+        numbers = [v for i in kept if is_number(v := values[i])]
+        whole = [v for v in other.rows.get(row, ()) if is_number(v)]
         if numbers and whole and row not in _RUNS and sum(whole):  # type: ignore[arg-type]
             parts.append(f"{row} in all {as_percent(sum(numbers) / sum(whole), 0)} of the {name}")  # type: ignore[arg-type]
     return "; ".join(parts) + "."
-
-
-def _is_number(value: JSON) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _draw(grid: Grid, other: Grid, gone: Sequence[int], reference_name: str, width: int) -> Markup:
@@ -180,7 +176,7 @@ def _draw(grid: Grid, other: Grid, gone: Sequence[int], reference_name: str, wid
 
 def _kind(grid: Grid, other: Grid, name: str) -> str:
     values = [v for v in (*grid.rows[name], *other.rows.get(name, ())) if v is not None]
-    return "number" if values and all(_is_number(v) for v in values) else "word"
+    return "number" if values and all(is_number(v) for v in values) else "word"
 
 
 def _words(grid: Grid, other: Grid, name: str) -> list[str]:
@@ -204,7 +200,7 @@ def _row_title(grid: Grid, other: Grid, name: str) -> str:
 
 def _highest(grid: Grid, other: Grid, name: str) -> float:
     values = (*grid.rows[name], *other.rows.get(name, ()))
-    return max((float(v) for v in values if _is_number(v)), default=1.0) or 1.0  # type: ignore[arg-type]
+    return max((float(v) for v in values if is_number(v)), default=1.0) or 1.0  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -231,7 +227,7 @@ class _Row:
             x = self.left + index * self.step + (self.step - inner) / 2
             base = reference[index] if index < len(reference) else None
             path = f"{self.grid.prefix}.{index}.{self.name}"
-            if _is_number(base):
+            if is_number(base):
                 tall = float(base) * scale  # type: ignore[arg-type]
                 self.canvas.add(
                     "rect",
@@ -241,7 +237,7 @@ class _Row:
                     height=tall,
                     class_="outline gone" if index in gone else "outline",
                 )
-            if _is_number(value) and index not in gone:
+            if is_number(value) and index not in gone:
                 tall = float(value) * scale  # type: ignore[arg-type]
                 tip = f"{path} = {value}" + (f", {reference_name} {base}" if base is not None else "")
                 self.canvas.add(
@@ -263,7 +259,7 @@ class _Row:
                 continue
             x = self.left + index * self.step + (self.step - inner) / 2
             css = f"word{words.index(str(value)) % 5}" if words else ("word-none" if not value else "word0")
-            if not words and _is_number(value) and float(value) > 1:  # type: ignore[arg-type]
+            if not words and is_number(value) and float(value) > 1:  # type: ignore[arg-type]
                 css = "word1"
             tip = f"{self.grid.prefix}.{index}.{self.name} = {value}"
             self.canvas.add(

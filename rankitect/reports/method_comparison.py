@@ -24,8 +24,6 @@ __all__ = [
     "MethodRun",
     "corner",
     "correlation",
-    "draw_progress",
-    "draw_trade_off",
     "methods_table",
     "progress",
     "read_run",
@@ -96,8 +94,10 @@ def read_run(folder: Path, method: str, seed: int, objectives: Sequence[MetricSp
                 held.append(trial.measurement.metrics[shown].value)
         minutes = store.worked() / 60
     total = sum((s for stage, s in stages.items() if stage not in (BASELINES, CONFIRMED)), Spent())
-    made = np.asarray(points, dtype=float).reshape(len(points), len(objectives))
-    return MethodRun(method, seed, made, np.asarray(spent, dtype=float), total, minutes, baselines, np.asarray(held))
+    measured = np.asarray(points, dtype=float).reshape(len(points), len(objectives))
+    return MethodRun(
+        method, seed, measured, np.asarray(spent, dtype=float), total, minutes, baselines, np.asarray(held)
+    )
 
 
 def values(folder: Path, evaluator: str, metric: str) -> dict[str, float]:
@@ -131,14 +131,14 @@ def progress(run: MethodRun, reference: tuple[float, float]) -> np.ndarray:
     )
 
 
-def _over_seeds(found: Sequence[float]) -> str:
+def _over_seeds(values_: Sequence[float]) -> str:
     """Mean and half the width of its 95% interval (Student's t over seeds)."""
-    mean = float(np.mean(found))
-    if len(found) < 2:
+    mean = float(np.mean(values_))
+    if len(values_) < 2:
         return f"{mean:.5g}"
     from scipy.stats import t
 
-    half = float(t.ppf(0.975, len(found) - 1)) * float(np.std(found, ddof=1)) / math.sqrt(len(found))
+    half = float(t.ppf(0.975, len(values_) - 1)) * float(np.std(values_, ddof=1)) / math.sqrt(len(values_))
     return f"{mean:.5g} ± {half:.2g}"
 
 
@@ -176,12 +176,12 @@ def methods_table(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec]) -
 
 def _baseline_rows(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec], sign: float) -> list[dict[str, Any]]:
     """The baselines, over the seeds with which they were measured, the best first."""
-    found: dict[str, dict[int, list[float]]] = {}
+    known: dict[str, dict[int, list[float]]] = {}
     for run in runs:
         for name, values_ in run.baselines.items():
-            found.setdefault(name, {})[run.seed] = values_
+            known.setdefault(name, {})[run.seed] = values_
     rows = []
-    measured = {name: list(by_seed.values()) for name, by_seed in found.items()}
+    measured = {name: list(by_seed.values()) for name, by_seed in known.items()}
     for name, each in sorted(measured.items(), key=lambda item: float(np.mean([v[0] for v in item[1]]))):
         row: dict[str, Any] = {"method": f"baseline {name}", "seeds": len(each)}
         row[f"best {objectives[0].name}"] = _over_seeds([sign * v[0] for v in each])
@@ -189,65 +189,6 @@ def _baseline_rows(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec], 
             row[f"its {objectives[0].held_out}"] = _over_seeds([v[-1] for v in each])
         rows.append(row)
     return rows
-
-
-def draw_progress(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec], path: Path) -> None:
-    """Hypervolume (or the best quality) over what was spent: the mean of seeds, and their range."""
-    figure, axes = _axes()
-    two = len(objectives) == 2
-    reference = corner(runs) if two else (0.0, 0.0)
-    most = max(float(run.spent[-1]) for run in runs if len(run.spent))
-    grid = np.linspace(0, most, 200)
-    for method in dict.fromkeys(run.method for run in runs):
-        mine = [run for run in runs if run.method == method and len(run.points)]
-        curves = []
-        for run in mine:
-            at = np.searchsorted(run.spent, grid, side="right") - 1
-            curve = progress(run, reference)
-            nothing = 0.0 if two else np.nan
-            curves.append(np.where(at >= 0, curve[np.maximum(at, 0)], nothing))
-        if curves:
-            (line,) = axes.step(grid, np.mean(curves, axis=0), where="post", label=method)
-            axes.fill_between(
-                grid, np.min(curves, 0), np.max(curves, 0), step="post", alpha=0.15, color=line.get_color()
-            )
-    axes.set_xlabel("tokens or examples trained and evaluated")
-    axes.set_ylabel("hypervolume" if two else _label(objectives[0]))
-    _save(figure, axes, path)
-
-
-def draw_trade_off(runs: Sequence[MethodRun], objectives: Sequence[MetricSpec], path: Path) -> None:
-    """Every final measurement and the baselines: quality against cost."""
-    figure, axes = _axes()
-    signs = [1.0 if o.direction == "min" else -1.0 for o in objectives]
-    for method in dict.fromkeys(run.method for run in runs):
-        points = np.concatenate([run.points for run in runs if run.method == method]) * signs
-        axes.scatter(points[:, 1], points[:, 0], s=14, alpha=0.7, label=method)
-    for name, at in runs[0].baselines.items():
-        axes.scatter(at[1] * signs[1], at[0] * signs[0], marker="x", color="black")
-        axes.annotate(name, (at[1] * signs[1], at[0] * signs[0]), fontsize=7)
-    axes.set_xlabel(_label(objectives[1]))
-    axes.set_ylabel(_label(objectives[0]))
-    _save(figure, axes, path)
-
-
-def _label(objective: MetricSpec) -> str:
-    """A name without underscores, and the unit where it says more than the name."""
-    name = objective.name.replace("_", " ")
-    return name if not objective.unit or objective.unit.lower() in name else f"{name} [{objective.unit}]"
-
-
-def _axes() -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _save(figure: Any, axes: Any, path: Path) -> None:
-    axes.legend(fontsize=8)
-    axes.grid(alpha=0.3)
-    figure.savefig(path)
 
 
 def correlation(

@@ -1,0 +1,54 @@
+"""What a report is about: a run, its models against each other, and one candidate against production."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rankitect.reports.cards import JSON
+from rankitect.reports.case import Case, case_of
+from rankitect.reports.comparison import Comparison, Point, compare, points_of
+from rankitect.reports.reproduction import reproduction_of
+from rankitect.reports.roles import Roles, roles_of
+from rankitect.reports.run import Run
+
+__all__ = ["Subject", "subject_of"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the sections of a report are computed from.
+
+    Attributes:
+        run: The run.
+        roles: What is quality and what is cost; None where the summary has no objectives.
+        points: Baselines and candidates that have both.
+        comparisons: Candidates against the baselines at equal cost.
+        case: The production comparison, or why there is none.
+        reproduction: What decides the report, as `reproduction_of` gives it.
+    """
+
+    run: Run
+    roles: Roles | None
+    points: list[Point]
+    comparisons: list[Comparison]
+    case: Case | str
+    reproduction: Mapping[str, JSON]
+
+
+def subject_of(run: Run, baseline: str | None = None, candidate: str | None = None) -> Subject:
+    """Gather what a report is about.
+
+    Args:
+        run: The run.
+        baseline: Name of the production model; see `rankitect.reports.case.case_of`.
+        candidate: Rank or fingerprint of the candidate.
+
+    Raises:
+        RunFolderError: There is no such baseline or candidate.
+    """
+    roles = roles_of(run)
+    points = points_of(run, roles) if roles else []
+    comparisons = compare(points, roles, run.evidence) if roles else []
+    case = case_of(run, roles, comparisons, baseline, candidate)
+    return Subject(run, roles, points, comparisons, case, reproduction_of(run, case))
