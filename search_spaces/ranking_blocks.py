@@ -9,14 +9,15 @@ zero, and towers: the whole several times, with weights and tables of its own, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.errors import SpaceError
-from rankitect.graph import Architecture, B, Block, Choice, Expr, Graph, SearchSpace, Wire, Zero
+from rankitect.graph import Architecture, B, Block, Candidate, Choice, Graph, SearchSpace, Wire, Zero
 from rankitect.search_spaces.ranking_parts import average, id_weights, multi, with_base
 
 if TYPE_CHECKING:
@@ -36,120 +37,33 @@ EXTRA = 8
 """Fields that a block's vector may be turned into (NASRec's dense-to-sparse merger)."""
 
 
-class _Block:
-    """What one block of the chain is made of.
+@dataclass(frozen=True)
+class _Sizes:
+    """What a block may be made of; see `ranking_blocks`. `channels` are those of all fields beside the vectors."""
 
-    Args:
-        g: The graph, inside of the block's scope.
-        embedding: Width of a field.
-        options: The space's settings.
-    """
-
-    def __init__(self, g: Graph, embedding: Choice, options: Mapping[str, Any]) -> None:
-        self.g, self.embedding, self.options = g, embedding, options
+    widths: Sequence[int]
+    counts: Sequence[int]
+    pairs: Sequence[int]
+    ranks: Sequence[int]
+    heads: Sequence[int]
+    head: int
+    dense_ops: Sequence[str]
+    field_ops: Sequence[str]
+    most: int
+    eps: float
+    channels: int
 
     def norm(self, act: str = "none") -> Block:
         """Layer norm of a vector."""
         from rankitect.blocks import LayerNorm
 
-        return LayerNorm(act, self.options["eps"])
+        return LayerNorm(act, self.eps)
 
     def field_norm(self, act: str = "none") -> Block:
         """Layer norm over the fields."""
         from rankitect.blocks import FieldNorm
 
-        return FieldNorm(act, self.options["eps"])
-
-    def vector(self, pool: Sequence[Wire], fields: Sequence[Wire], width: Choice) -> Wire:
-        """The vector of the block, from earlier vectors and the picked fields."""
-        from rankitect.blocks import (
-            AsField,
-            Dot,
-            FieldLinear,
-            FlatLinear,
-            Gate,
-            Join,
-            Linear,
-            LowRankCross,
-            Pad,
-            TiedLinear,
-        )
-
-        g, o, most = self.g, self.options, max(int(w.type[-1].constant or 0) for w in pool[:1])
-        most = max(most, *o["widths"])
-        picked = g.pick("from", pool, most=o["most"])
-        one, other = (g.pick(side, pool, most=1) if self._binary() else [] for side in ("left", "right"))
-
-        def linear(*xs: Wire) -> Wire:
-            return self.norm("relu")(Linear(width, bias=False)(*xs, name="linear"), name="norm")
-
-        def flat(*xs: Wire) -> Wire:
-            ids = FlatLinear(width, bias=False)(*fields, name="fields")
-            numbers = Linear(width, bias=False, beside=o["channels"])(*xs, name="linear")
-            return self.norm("relu")(ids + numbers, name="norm")
-
-        def dot(*xs: Wire) -> Wire:
-            dense = self.norm()(Linear(self.embedding, bias=False)(*xs, name="dense"), name="dense_norm")
-            pairs = FieldLinear(g.choice("pairs", o["pairs"]), bias=False)(*fields, name="fields")
-            joined = Join()(AsField()(dense), self.field_norm()(pairs, name="fields_norm"), name="join")
-            return self.norm()(Linear(width, bias=False)(Dot()(joined, name="dot"), name="linear"), name="norm")
-
-        def gate(*xs: Wire) -> Wire:
-            hidden = g.choice("hidden", o["widths"])
-            open_ = Linear(hidden)(*one, name="gate")
-            value = Linear(hidden, bias=False)(*other, name="value")
-            return self.norm()(Linear(width)(Gate()(open_, value), name="linear"), name="norm")
-
-        def total(*xs: Wire) -> Wire:
-            return self.norm()(TiedLinear(width, most)(*one, *other, name="linear"), name="norm")
-
-        def cross(*xs: Wire) -> Wire:
-            x0, x = Linear(width)(*one, name="first"), Linear(width)(*other, name="second")
-            return self.norm()(LowRankCross(g.choice("rank", o["ranks"]))(x0, x, name="cross"), name="norm")
-
-        made: dict[str, Any] = {
-            "linear": linear,
-            "flat": flat,
-            "dot": dot,
-            "gate": gate,
-            "sum": total,
-            "cross": cross,
-            "identity": lambda *xs: Pad(width)(*xs, name="pad"),
-            "zero": Zero(),
-        }
-        return g.oneof("op", {name: made[name] for name in o["dense_ops"]}, *picked)
-
-    def _binary(self) -> bool:
-        return bool({"gate", "sum", "cross"} & set(self.options["dense_ops"]))
-
-    def fields(self, picked: Sequence[Wire], count: Choice) -> Wire:
-        """The fields of the block, from the picked ones."""
-        from rankitect.blocks import FieldAttention, FieldLinear, FieldPad, Linear
-
-        g, o = self.g, self.options
-
-        def linear(*xs: Wire) -> Wire:
-            return self.field_norm("relu")(FieldLinear(count, bias=False)(*xs, name="linear"), name="norm")
-
-        def attention(*xs: Wire) -> Wire:
-            x = self.field_norm()(FieldLinear(count, bias=False)(*xs, name="linear"), name="norm")
-            attended = FieldAttention(g.choice("heads", o["heads"]), o["head"])(x, name="attention")
-            x = self.norm()(x + attended, name="attention_norm")
-            hidden = Linear(self.embedding, "relu")(x, name="up")
-            return self.norm()(x + Linear(self.embedding)(hidden, name="down"), name="mlp_norm")
-
-        made: dict[str, Any] = {
-            "linear": linear,
-            "attention": attention,
-            "identity": lambda *xs: FieldPad(count)(*xs, name="pad"),
-            "zero": Zero(),
-        }
-        return g.oneof("op", {name: made[name] for name in o["field_ops"]}, *picked)
-
-
-def _given(wire: Wire, gate: Expr) -> Wire:
-    """A wire that is there where `gate` is 1, for a block that takes any number."""
-    return replace(wire, edge=replace(wire.edge, gate=wire.edge.gate * gate, mixes=True))
+        return FieldNorm(act, self.eps)
 
 
 @with_base
@@ -198,57 +112,163 @@ def ranking_blocks(
     g = Graph("ranking_blocks")
     numeric = g.input("numeric", B, len(features.numeric))
     ids = g.input("ids", B, sum(features.slots), dtype="int")
-    options = {
-        "blocks": blocks, "embedding": embedding, "widths": widths, "counts": counts, "pairs": pairs, "ranks": ranks,
-        "heads": heads, "head": head, "most": most, "dense_ops": dense_ops, "field_ops": field_ops, "wide": wide,
-        "eps": eps, "channels": len(features.categorical) * max(embedding),
-    }  # fmt: skip
-    g.out = average(g, towers, lambda: _tower(g, numeric, ids, features, options))
+    channels = len(features.categorical) * max(embedding)
+    sizes = _Sizes(widths, counts, pairs, ranks, heads, head, dense_ops, field_ops, most, eps, channels)
+
+    def tower() -> Wire:
+        logit = _tower(g, numeric, ids, features, blocks, embedding, sizes)
+        kinds: dict[str, Candidate] = {"yes": partial(id_weights, features), "no": Zero()}
+        return logit + g.oneof("wide", {name: kinds[name] for name in wide}, ids) if "yes" in wide else logit
+
+    g.out = average(g, towers, tower)
     space = SearchSpace(g, version="3")
     space.points.update(_points(space, features, blocks))
     return space
 
 
-def _tower(g: Graph, numeric: Wire, ids: Wire, features: Features, o: Mapping[str, Any]) -> Wire:
-    """One whole ranker, to its logit."""
-    from rankitect.blocks import FM, FlatLinear, Linear, Tables, ToFields
+def _tower(
+    g: Graph, numeric: Wire, ids: Wire, features: Features, blocks: int, embedding: Sequence[int], sizes: _Sizes
+) -> Wire:
+    """One whole ranker, to its logit without the weights of ids: [B, 1]."""
+    from rankitect.blocks import FlatLinear, Linear, Tables
 
-    width = g.choice("embedding", o["embedding"])
+    width = g.choice("embedding", embedding)
     tables = Tables(features.rows, features.slots, width)(ids, name="tables")
-    vectors = [numeric if features.numeric else FlatLinear(max(o["widths"]))(tables, name="stem")]
-    pool: list[tuple[Wire, Wire | None, Expr | None]] = [(tables, None, None)]
-    for i in range(o["blocks"]):
+    vectors = [numeric if features.numeric else FlatLinear(max(sizes.widths))(tables, name="stem")]
+    fields: list[Wire] = [tables]
+    extras: list[Wire] = []
+    for i in range(blocks):
         with g.inside(f"block{i}"):
-            block = _Block(g, width, o)
-            with g.inside("fields"):
-                picked = g.pick("from", [main for main, _, _ in pool], most=o["most"])
-                extras = [
-                    _given(extra, wire.edge.gate * there)
-                    for wire, (_, extra, there) in zip(picked, pool, strict=True)
-                    if extra is not None and there is not None
-                ]
-                fields = block.fields([*picked, *extras], g.choice("count", o["counts"]))
-            with g.inside("dense"):
-                own = g.choice("width", o["widths"])
-                vector = block.vector(vectors, [*picked, *extras], own)
-                norm = block.norm()
-                pairwise: Callable[..., Wire] = lambda x, own=own, norm=norm: norm(  # noqa: E731
-                    Linear(own, bias=False)(FM()(x, name="fm"), name="linear"), name="norm"
-                )
-                merged = vector + g.oneof("fm", {"no": Zero(), "yes": pairwise}, fields)
-            there = g.choice("to_fields", ["no", "yes"]).is_("yes")
-            vectors.append(merged)
-            extra = block.norm()(ToFields(EXTRA, width)(vector.always(), name="to_fields"), name="to_fields_norm")
-            pool.append((fields, extra, there))
-    last, own_extra, own_there = pool[-1]
-    assert own_extra is not None
-    assert own_there is not None
-    flat = FlatLinear(1, bias=False)(last.always(), _given(own_extra, own_there), name="flat")
-    logit = Linear(1)(vectors[-1], name="head") + flat
-    if "yes" not in o["wide"]:
-        return logit
-    made: dict[str, Any] = {"yes": lambda x: id_weights(features, x), "no": Zero()}
-    return logit + g.oneof("wide", {name: made[name] for name in o["wide"]}, ids)
+            vector, own, extra = _block(g, width, vectors, fields, extras, sizes)
+            vectors.append(vector)
+            fields.append(own)
+            extras.append(extra)
+    flat = FlatLinear(1, bias=False)(fields[-1].always(), extras[-1], name="flat")
+    return Linear(1)(vectors[-1], name="head") + flat
+
+
+def _block(
+    g: Graph, embedding: Choice, vectors: Sequence[Wire], fields: Sequence[Wire], extras: Sequence[Wire], sizes: _Sizes
+) -> tuple[Wire, Wire, Wire]:
+    """One block of the chain.
+
+    Args:
+        g: The graph, inside of the block's scope.
+        embedding: Width of a field.
+        vectors: What the numbers and every earlier block gave as a vector.
+        fields: What the tables and every earlier block gave as fields.
+        extras: The fields that each earlier block has made of its vector, if it does; they come along with its fields.
+        sizes: What it may be made of.
+
+    Returns:
+        Its vector, its fields, and the fields made of its vector.
+    """
+    from rankitect.blocks import ToFields
+
+    with g.inside("fields"):
+        chosen = g.subset("from", len(fields), most=sizes.most)
+        picked = [wire.when(chosen.has(i)) for i, wire in enumerate(fields)]
+        picked += [wire.when(chosen.has(i)) for i, wire in enumerate(extras, start=1)]  # the tables have none
+        own = _fields(g, embedding, picked, g.choice("count", sizes.counts), sizes)
+    with g.inside("dense"):
+        width = g.choice("width", sizes.widths)
+        vector = _vector(g, embedding, vectors, picked, width, sizes)
+        merged = vector + _pairwise(g, own, width, sizes)
+    turned = g.choice("to_fields", ["no", "yes"]).is_("yes")
+    extra = ToFields(EXTRA, embedding)(vector.always(), name="to_fields")
+    return merged, own, sizes.norm()(extra, name="to_fields_norm").when(turned)
+
+
+def _vector(
+    g: Graph, embedding: Choice, vectors: Sequence[Wire], fields: Sequence[Wire], width: Choice, sizes: _Sizes
+) -> Wire:
+    """The vector of a block, from earlier vectors and the picked fields."""
+    from rankitect.blocks import (
+        AsField,
+        Dot,
+        FieldLinear,
+        FlatLinear,
+        Gate,
+        Join,
+        Linear,
+        LowRankCross,
+        Pad,
+        TiedLinear,
+    )  # fmt: skip
+
+    picked = g.pick("from", vectors, most=sizes.most)
+    binary = {"gate", "sum", "cross"} & set(sizes.dense_ops)
+    one, other = (g.pick(side, vectors, most=1) if binary else [] for side in ("left", "right"))
+
+    def linear(*xs: Wire) -> Wire:
+        return sizes.norm("relu")(Linear(width, bias=False)(*xs, name="linear"), name="norm")
+
+    def flat(*xs: Wire) -> Wire:
+        channels = FlatLinear(width, bias=False)(*fields, name="fields")
+        numbers = Linear(width, bias=False, beside=sizes.channels)(*xs, name="linear")
+        return sizes.norm("relu")(channels + numbers, name="norm")
+
+    def dot(*xs: Wire) -> Wire:
+        dense = sizes.norm()(Linear(embedding, bias=False)(*xs, name="dense"), name="dense_norm")
+        pairs = FieldLinear(g.choice("pairs", sizes.pairs), bias=False)(*fields, name="fields")
+        joined = Join()(AsField()(dense), sizes.field_norm()(pairs, name="fields_norm"), name="join")
+        return sizes.norm()(Linear(width, bias=False)(Dot()(joined, name="dot"), name="linear"), name="norm")
+
+    def gate(*xs: Wire) -> Wire:
+        hidden = g.choice("hidden", sizes.widths)
+        opened = Linear(hidden)(*one, name="gate")
+        value = Linear(hidden, bias=False)(*other, name="value")
+        return sizes.norm()(Linear(width)(Gate()(opened, value), name="linear"), name="norm")
+
+    def total(*xs: Wire) -> Wire:
+        longest = max(int(vectors[0].type[-1].constant or 0), *sizes.widths)
+        return sizes.norm()(TiedLinear(width, longest)(*one, *other, name="linear"), name="norm")
+
+    def cross(*xs: Wire) -> Wire:
+        x0, x = Linear(width)(*one, name="first"), Linear(width)(*other, name="second")
+        return sizes.norm()(LowRankCross(g.choice("rank", sizes.ranks))(x0, x, name="cross"), name="norm")
+
+    def identity(*xs: Wire) -> Wire:
+        return Pad(width)(*xs, name="pad")
+
+    operators: dict[str, Candidate] = {
+        "linear": linear, "flat": flat, "dot": dot, "gate": gate, "sum": total, "cross": cross, "identity": identity,
+        "zero": Zero(),
+    }  # fmt: skip
+    return g.oneof("op", {name: operators[name] for name in sizes.dense_ops}, *picked)
+
+
+def _fields(g: Graph, embedding: Choice, picked: Sequence[Wire], count: Choice, sizes: _Sizes) -> Wire:
+    """The fields of a block, from the picked ones."""
+    from rankitect.blocks import FieldAttention, FieldLinear, FieldPad, Linear
+
+    def linear(*xs: Wire) -> Wire:
+        return sizes.field_norm("relu")(FieldLinear(count, bias=False)(*xs, name="linear"), name="norm")
+
+    def attention(*xs: Wire) -> Wire:
+        x = sizes.field_norm()(FieldLinear(count, bias=False)(*xs, name="linear"), name="norm")
+        attended = FieldAttention(g.choice("heads", sizes.heads), sizes.head)(x, name="attention")
+        x = sizes.norm()(x + attended, name="attention_norm")
+        hidden = Linear(embedding, "relu")(x, name="up")
+        return sizes.norm()(x + Linear(embedding)(hidden, name="down"), name="mlp_norm")
+
+    def identity(*xs: Wire) -> Wire:
+        return FieldPad(count)(*xs, name="pad")
+
+    operators: dict[str, Candidate] = {
+        "linear": linear, "attention": attention, "identity": identity, "zero": Zero(),
+    }  # fmt: skip
+    return g.oneof("op", {name: operators[name] for name in sizes.field_ops}, *picked)
+
+
+def _pairwise(g: Graph, fields: Wire, width: Choice, sizes: _Sizes) -> Wire:
+    """The fields' pairwise products, or nothing, to be added to a vector (NASRec's sparse-to-dense merger)."""
+    from rankitect.blocks import FM, Linear
+
+    def products(x: Wire) -> Wire:
+        return sizes.norm()(Linear(width, bias=False)(FM()(x, name="fm"), name="linear"), name="norm")
+
+    return g.oneof("fm", {"no": Zero(), "yes": products}, fields)
 
 
 def _points(space: SearchSpace, features: Features, blocks: int) -> dict[str, Architecture]:
@@ -269,28 +289,28 @@ def _points(space: SearchSpace, features: Features, blocks: int) -> dict[str, Ar
         "dcnv2": chain,
         "autoint": {0: flat, last: {**head, "fields.op": "attention"}},
     }
-    found: dict[str, Architecture] = {}
+    points: dict[str, Architecture] = {}
     for name, parts in wanted.items():
-        values = {path: choice.values[0] for path, choice in space.choices.items()}
+        values: dict[str, Any] = {path: choice.values[0] for path, choice in space.choices.items()}
         for path, choice in space.choices.items():
             if path.endswith("fields.count"):
                 values[path] = min((n for n in choice.values if n >= fields), default=max(choice.values))  # type: ignore[operator]
             elif path.endswith(("dense.fm", "to_fields")):
                 values[path] = "no"
         for i, choices in parts.items():
-            for key, value in choices.items():
-                values[f"block{i}.{key}"] = value  # type: ignore[assignment]
+            values |= {f"block{i}.{key}": value for key, value in choices.items()}
         try:
-            found[name] = space.architecture({path: value for path, value in values.items() if path in space.choices})
+            points[name] = space.architecture({path: value for path, value in values.items() if path in space.choices})
         except SpaceError:
             continue  # an operator or an input that these settings leave out
+        points |= multi(space, name, partial(_narrowed, space, values))
+    return points
 
-        def tower(narrow: bool, values: dict[str, Any] = values) -> dict[str, Any]:
-            smallest = {p: min(space.choices[p].values) for p in values if p.endswith("dense.width")}
-            return {**values, **smallest} if narrow else values
 
-        found |= multi(space, name, tower)
-    return found
+def _narrowed(space: SearchSpace, values: dict[str, Any], narrow: bool) -> dict[str, Any]:
+    """The choices of a ranker, or of one whose vectors are as narrow as they may be."""
+    smallest = {p: min(space.choices[p].values) for p in values if p.endswith("dense.width")} if narrow else {}
+    return {**values, **smallest}
 
 
 def _check_ops(dense_ops: Sequence[str], field_ops: Sequence[str]) -> None:

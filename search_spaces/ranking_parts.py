@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ParamSpec, cast
 
@@ -52,10 +52,10 @@ def average(g: Graph, counts: Sequence[int], tower: Callable[[], Wire]) -> Wire:
         with g.replicate(i):
             logits.append(tower())
 
-    def mean(count: int) -> Callable[..., Wire]:
-        return lambda *each: Scale(1 / count)(Sum()(*each[:count], name="sum"), name="mean") if count > 1 else each[0]
+    def mean(count: int, *each: Wire) -> Wire:
+        return Scale(1 / count)(Sum()(*each[:count], name="sum"), name="mean") if count > 1 else each[0]
 
-    return g.oneof("towers", {str(n): mean(n) for n in counts}, *logits) if len(logits) > 1 else logits[0]
+    return g.oneof("towers", {str(n): partial(mean, n) for n in counts}, *logits) if len(logits) > 1 else logits[0]
 
 
 def multi(space: SearchSpace, name: str, tower: Callable[[bool], Mapping[str, Any]]) -> dict[str, Architecture]:

@@ -6,7 +6,7 @@ Models are built in `rankitect.models`, blocks are in `rankitect.blocks`.
 """
 
 from rankitect.graph.block import Block, Call, Elementwise, Param, Params, Sum, Zero
-from rankitect.graph.graph import Edge, Graph, Node, Wire
+from rankitect.graph.graph import Candidate, Edge, Graph, Node, Wire
 from rankitect.graph.space import SearchSpace, Size
 from rankitect.graph.types import B, P, T, TensorType
 from rankitect.space.architecture import Architecture
@@ -22,6 +22,7 @@ __all__ = [
     "B",
     "Block",
     "Call",
+    "Candidate",
     "Choice",
     "ChoiceSpace",
     "Choices",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from rankitect.errors import SpaceError
 from rankitect.graph.block import Block, Input, Zero
@@ -18,9 +18,10 @@ from rankitect.space.declaring import Rule
 from rankitect.space.expr import Expr, ExprLike, as_expr
 from rankitect.space.repeats import RUNS
 
-__all__ = ["Edge", "Graph", "Node", "Rule", "Wire"]
+__all__ = ["Candidate", "Edge", "Graph", "Node", "Rule", "Wire"]
 
-Candidate = Block | Callable[..., Wire]
+Candidate: TypeAlias = Block | Callable[..., Wire]
+"""What `oneof` chooses among."""
 
 
 class Graph(Builder):

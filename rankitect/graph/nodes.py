@@ -84,8 +84,6 @@ class Wire:
         Raises:
             SpaceError: The gate is never 1, or is no condition.
         """
-        if gate == 1:
-            return self
         check_condition(self.graph.choices, gate)
         return self.always().gated(gate)
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from rankitect.blocks import GQA, Embed, Linear, Norm, SwiGLU, TiedHead
+from rankitect.blocks import GQA, Embed, Linear, Norm, Rope, SwiGLU, TiedHead
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Block, Elementwise, Graph, SearchSpace, Sum, T, Zero
 from rankitect.graph.types import parse_ports
@@ -154,6 +154,46 @@ def float_size() -> None:
     Linear(2.5)(x)  # type: ignore[arg-type]
 
 
+def real_size() -> None:
+    g, x, _ = graph()
+    Linear(g.choice("width", [2.0, 4.5]))(x)
+
+
+def open_base() -> None:
+    g, _x, _ = graph()
+    Rope(4, g.choice("base", [10_000, 500_000]))(g.input("ids", B, T, dtype="int"), name="rope")  # type: ignore[arg-type]
+
+
+def open_half() -> None:
+    g, _x, _ = graph()
+    Rope(g.choice("half", [2, 4]))(g.input("ids", B, T, dtype="int"), name="rope")  # type: ignore[arg-type]
+
+
+def never_there() -> None:
+    g, x, _ = graph()
+    x.when(g.choice("kind", ["a", "b"]).is_("a") * g.choices["kind"].is_("b"))
+
+
+def no_condition() -> None:
+    g, x, _ = graph()
+    x.when(g.choice("width", [3, 5]))
+
+
+def conditional_into_fixed() -> None:
+    g, x, _ = graph()
+    Norm()(x.when(g.choice("kind", ["a", "b"]).is_("a")), name="norm")
+
+
+def nobody_there() -> None:
+    g, x, _ = graph()
+    Sum()(x.when(g.choice("kind", ["a", "b"]).is_("a")), name="mix")
+
+
+def when_of_the_graph() -> None:
+    g, _x, _ = graph()
+    g.choice("width", [3, 5], when=g.choice("kind", ["a", "b"]).is_("a"))
+
+
 def no_flops() -> None:
     _g, x, _ = graph()
     NoCost()(x)
@@ -278,6 +318,33 @@ AUTHORING: list[tuple[Callable[[], Any], str]] = [
         "at linear (Linear): 'width' of output axis 'width' is on no input and is no whole number, choice or "
         "expression among the block's fields",
     ),
+    (
+        real_size,
+        "choice 'width' is real (2.0, 4.5) and is no whole number: it can decide a setting, but no size; compare it "
+        "with `le(value)` or `ge(value)`",
+    ),
+    (
+        open_base,
+        "at rope (Rope): base must be known when the block is made, and base is open: offer a block for each value "
+        "with `oneof`",
+    ),
+    (
+        open_half,
+        "at rope (Rope): half must be known when the block is made, and half is open: offer a block for each value "
+        "with `oneof`",
+    ),
+    (never_there, "a wire that is there when 0 holds is never there"),
+    (no_condition, "a wire is there when a condition holds, 0 or 1, not when width: ask `is_(value)` or `ge`"),
+    (
+        conditional_into_fixed,
+        "at norm (Norm): input 0 (x[B, 4]) was picked, so it may be absent; the port must take any number",
+    ),
+    (
+        nobody_there,
+        "at mix (Sum): the choices 'kind' may leave none of its 1 inputs; pick with least=1 or add a wire that is "
+        "always there",
+    ),
+    (when_of_the_graph, "choice 'width': `when` is for settings; when a choice of the graph counts is derived"),
     (no_flops, "block NoCost does not state its FLOPs: define `flops`, or use Elementwise"),
     (changed_type, "at layers.0: a repeated layer must keep [B, 4], not give [B, 5]"),
     (same_node, "there is already a node 'lin': give this Linear a name of its own"),

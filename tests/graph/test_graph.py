@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rankitect.blocks import Linear, Norm
 from rankitect.errors import SpaceError
-from rankitect.graph import B, Choice, Expr, Graph, SearchSpace, Sum, T, Zero, all_of, any_of, as_expr, sym
+from rankitect.graph import B, Choice, Expr, Graph, SearchSpace, Sum, T, Zero, all_of, any_of, as_expr, log_range, sym
 from rankitect.models.relaxed import RelaxedSupernet, one_hot
 from rankitect.models.supernet import Supernet, build
 from rankitect.space.tables import Assignments
@@ -49,6 +49,36 @@ def test_an_optional_wire_may_be_picked() -> None:
     only = space.architecture({"op": "none", "wire": (1,)})
     bias = Supernet(space).extract(only).owner("end").bias
     assert bias.shape == (2,)
+
+
+def test_a_wire_exists_only_where_its_condition_holds() -> None:
+    g = Graph("demo")
+    x = g.input("x", B, 4)
+    deep = g.choice("kind", ["wide", "deep"]).is_("deep")
+    g.out = Sum()(x, Linear(4)(x, name="layer").when(deep), name="sum")
+    space = SearchSpace(g)
+    assert [space.cost(space.architecture(kind=kind), "params") for kind in ("wide", "deep")] == [0, 20]
+    inputs = torch.randn(3, 4)
+    assert build(space, space.architecture(kind="wide"), 0)(inputs).equal(inputs)
+    assert not build(space, space.architecture(kind="deep"), 0)(inputs).equal(inputs)
+    identities(space, inputs)
+
+
+def test_settings_are_choices_that_no_block_reads() -> None:
+    g = Graph("demo")
+    x = g.input("x", B, 4)
+    width = g.choice("width", [4, 8])
+    with g.settings():
+        g.choice("lr", log_range(1e-4, 1e-2, 3))
+        g.simplex("mix", ["a", "b"], 2, when=width.ge(8))
+    g.out = Linear(1)(Linear(width)(x, name="hidden"), name="out")
+    space = SearchSpace(g)
+    assert space.settings == ("lr", "mix")
+    assert space.size().distinct == 3 + 3 * 3
+    assert set(space.architecture(width=4, lr=1e-3).choices) == {"width", "lr"}
+    again = SearchSpace.from_json(space.to_json())
+    assert again.settings == space.settings
+    assert again.sample_many(5, 0) == space.sample_many(5, 0)
 
 
 def test_candidates_may_be_given_wires_that_may_be_absent() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -352,3 +354,15 @@ def test_mistakes_are_named() -> None:
         ranking_engineered(MIXED, cross_kinds=("deep",))
     with pytest.raises(SpaceError, match="unknown model 'dcn'"):
         baseline("dcn", MIXED)
+
+
+@pytest.mark.parametrize(("name", "features"), [("with numbers", MIXED), ("without numbers", NO_NUMBERS)])
+def test_ranking_blocks_keeps_its_choices_fingerprints_and_costs(name: str, features: Features) -> None:
+    """Runs of earlier versions name architectures by these; a change of the space needs a new version."""
+    before = json.loads((Path(__file__).parent / "ranking_blocks.json").read_text())[name]
+    space = blocks(features)
+    assert list(space.choices) == before["choices"]
+    kinds = ("params", "flops", "activation_bytes", "table_rows")
+    drawn = space.sample_many(len(before["architectures"]), 7)
+    assert [[a.fingerprint[:16], *(space.cost(a, kind) for kind in kinds)] for a in drawn] == before["architectures"]
+    assert {name: a.fingerprint[:16] for name, a in space.points.items()} == before["points"]
