@@ -75,7 +75,7 @@ def read_run(folder: Path, method: str, seed: int, objectives: Sequence[MetricSp
         return [(1.0 if o.direction == "min" else -1.0) * metrics[o.name].value for o in objectives]
 
     with Store(folder / "study.db", Architecture.from_json, readonly=True) as store:
-        stages = store.spent()
+        stages = store.charges.totals()
         running = stages.get(PREPARE, Spent()).data
         points, spent, held, baselines = [], [], [], {}
         shown = objectives[0].held_out or objectives[0].name
@@ -92,7 +92,7 @@ def read_run(folder: Path, method: str, seed: int, objectives: Sequence[MetricSp
                 points.append(point(trial.measurement.metrics))
                 spent.append(running)
                 held.append(trial.measurement.metrics[shown].value)
-        minutes = store.worked() / 60
+        minutes = store.charges.worked() / 60
     total = sum((s for stage, s in stages.items() if stage not in (BASELINES, CONFIRMED)), Spent())
     measured = np.asarray(points, dtype=float).reshape(len(points), len(objectives))
     return MethodRun(

@@ -47,13 +47,13 @@ class Ledger:
     def __init__(self, store: Store, budget: Budget) -> None:
         self.budget = budget
         self._store = store
-        self._session = store.open_session()
-        self._before = store.worked()
+        self._session = store.charges.open_session()
+        self._before = store.charges.worked()
         self._started = time.monotonic()
 
     def charge(self, key: str, stage: str, spent: Spent) -> None:
         """Charge a stage; a later charge of the same key replaces the earlier."""
-        self._store.charge(f"{stage}:{key}", stage, spent)
+        self._store.charges.charge(f"{stage}:{key}", stage, spent)
 
     def charge_session(self, stage: str, spent: Spent) -> None:
         """Charge a stage with what this session of the run has spent on it so far."""
@@ -61,9 +61,8 @@ class Ledger:
 
     def search(self) -> Spent:
         """What prepare and trials have spent together."""
-        return sum(
-            (spent for stage, spent in self._store.spent().items() if stage not in (BASELINES, CONFIRMED)), Spent()
-        )
+        totals = self._store.charges.totals()
+        return sum((spent for stage, spent in totals.items() if stage not in (BASELINES, CONFIRMED)), Spent())
 
     def minutes(self) -> float:
         """Wall-clock minutes worked on this study, over all sessions."""
@@ -75,7 +74,7 @@ class Ledger:
 
     def save(self) -> None:
         """Record the wall-clock time of this session so far."""
-        self._store.keep_session(self._session, time.monotonic() - self._started)
+        self._store.charges.keep_session(self._session, time.monotonic() - self._started)
 
     def _shares(self) -> dict[str, float]:
         spent = self.search()
@@ -110,7 +109,7 @@ class Ledger:
         }
         return LedgerSummary(
             **self.search().to_dict(),
-            stages=self._store.spent(),
+            stages=self._store.charges.totals(),
             trials=counts,
             minutes=round(self.minutes(), 3),
             ended=ended,

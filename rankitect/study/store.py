@@ -9,71 +9,24 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import astuple, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from rankitect.contracts import ArchitectureLike, Measurement, Proposal, Spent, Trial, TrialState
-from rankitect.errors import RunFolderError
+from rankitect.study.charges import Charges
 from rankitect.study.confirming import CONFIRM
+from rankitect.study.database import SPENDING, connect, explain_damage, spending_columns
 
-__all__ = ["SCHEMA_VERSION", "Store"]
-
-SCHEMA_VERSION = 2
-_READABLE = ("1", "2")
-"""Formats that are read. Format 1 has fewer columns of spending; these are added when it is opened to write."""
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE batches (batch INTEGER PRIMARY KEY, asked INTEGER NOT NULL);
-CREATE TABLE trials (
-    number INTEGER PRIMARY KEY,
-    batch INTEGER NOT NULL REFERENCES batches (batch),
-    baseline TEXT,
-    fingerprint TEXT NOT NULL,
-    evaluator TEXT NOT NULL,
-    seed INTEGER NOT NULL,
-    architecture TEXT NOT NULL,
-    tags TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('WAITING', 'RUNNING', 'DONE', 'FAILED')),
-    attempts INTEGER NOT NULL DEFAULT 0,
-    pid INTEGER,
-    started REAL,
-    ended REAL,
-    duplicate_of INTEGER REFERENCES trials (number),
-    measurement TEXT,
-    cause TEXT,
-    traceback TEXT
-);
-CREATE UNIQUE INDEX measured_once ON trials (fingerprint, evaluator, seed)
-    WHERE state IN ('DONE', 'FAILED') AND duplicate_of IS NULL;
-CREATE TABLE charges (
-    key TEXT PRIMARY KEY,
-    stage TEXT NOT NULL,
-    train_tokens INTEGER NOT NULL,
-    eval_tokens INTEGER NOT NULL,
-    latency_measurements INTEGER NOT NULL,
-    seconds REAL NOT NULL,
-    train_examples INTEGER NOT NULL DEFAULT 0,
-    eval_examples INTEGER NOT NULL DEFAULT 0,
-    teacher_tokens INTEGER NOT NULL DEFAULT 0,
-    generated_tokens INTEGER NOT NULL DEFAULT 0,
-    train_flops INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE sessions (id INTEGER PRIMARY KEY, pid INTEGER, host TEXT, started REAL, seconds REAL NOT NULL);
-"""
+__all__ = ["Store"]
 
 _COLUMNS = (
     "number, t.batch, b.asked, architecture, evaluator, seed, tags, state, measurement, cause, duplicate_of, baseline, "
     "attempts"
 )
-_SPENT = tuple(field.name for field in fields(Spent))
 
 
 def _dumps(value: Any) -> str:
@@ -96,35 +49,23 @@ class Store:
 
     Raises:
         RunFolderError: The file is no study, is damaged, or was written by another version of the format.
+
+    Attributes:
+        connection: The open file.
+        charges: What was spent.
+        counts: How many trials are "FAILED", and how many are "measured" and count against the budget.
     """
 
     def __init__(self, path: Path, decode: Callable[[str], Any], *, readonly: bool = False) -> None:
         self.path = path
         self._decode = decode
-        fresh = not path.exists() or path.stat().st_size == 0
-        if readonly and fresh:
-            raise RunFolderError(f"{path} does not exist, so there is no study to read in {path.parent}.")
-        target = f"{path.resolve().as_uri()}?mode=ro" if readonly else str(path)
-        self.connection = sqlite3.connect(target, uri=readonly, isolation_level=None, timeout=10.0)
-        try:
-            if not readonly:
-                self.connection.execute("PRAGMA journal_mode=WAL")
-                self.connection.execute("PRAGMA synchronous=FULL")
-            self._ensure_schema(readonly)
+        self.connection = connect(path, readonly=readonly)
+        with explain_damage(path, self.connection):
             self._trials = {trial.number: trial for trial in self._load()}
-        except sqlite3.DatabaseError as error:
-            self.connection.close()
-            if isinstance(error, sqlite3.OperationalError):  # full disk, locked: not the file's fault
-                raise
-            raise RunFolderError(
-                f"{path} is not a readable study ({error}). Restore it from a copy, or choose another output_dir=."
-            ) from error
-        except BaseException:
-            self.connection.close()
-            raise
-        # Counted as trials come and end: going through thousands of them for each new one would take longer than some.
+        self.charges = Charges(self.connection)
+        # Counted as trials come and end. Going through thousands of trials for each new one would take longer than the
+        # measurement of a cheap one.
         self.counts = Counter(kind for trial in self._trials.values() for kind in _kinds(trial))
-        self._totals: dict[str, Spent] | None = None
         self._baselines = [n for n, t in self._trials.items() if t.baseline is not None and t.batch != CONFIRM]
         self._results = {
             (trial.architecture.fingerprint, trial.evaluator, trial.seed): trial.number
@@ -132,42 +73,9 @@ class Store:
             if trial.finished and trial.duplicate_of is None
         }
 
-    def _ensure_schema(self, readonly: bool) -> None:
-        has_meta = self.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
-        if has_meta is None and not readonly:
-            # One transaction, so that a process killed here leaves an empty file and not half a schema.
-            script = f"BEGIN IMMEDIATE;{_SCHEMA}INSERT INTO meta VALUES ('schema', '{SCHEMA_VERSION}');COMMIT;"
-            self.connection.executescript(script)
-            return
-        if has_meta is None:
-            raise RunFolderError(
-                f"{self.path} holds nothing yet: its search ended before the first trial. Start it again."
-            )
-        row = self.connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-        if row is None or row[0] not in _READABLE:
-            raise RunFolderError(
-                f"{self.path} has study format {row[0] if row else 'unknown'}, this version reads the formats "
-                f"{' and '.join(_READABLE)}. Use the version that wrote it, or choose another output_dir=."
-            )
-        if not readonly:
-            self._add_columns()
-
-    def _add_columns(self) -> None:
-        """Bring the table of charges of an earlier format up to date."""
-        missing = [name for name in _SPENT if name not in self._charge_columns()]
-        if missing:
-            with self._transaction():
-                for name in missing:
-                    self.connection.execute(f"ALTER TABLE charges ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0")
-                self.connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(SCHEMA_VERSION),))
-
-    def _charge_columns(self) -> list[str]:
-        """The columns of the table of charges; a file of an earlier format has fewer."""
-        return [row[1] for row in self.connection.execute("PRAGMA table_info(charges)")]
-
     def _load(self) -> Iterator[Trial]:
-        there = self._charge_columns()
-        spending = [name if name in there else "0" for name in _SPENT]
+        present = spending_columns(self.connection)
+        spending = [name if name in present else "0" for name in SPENDING]
         query = (
             f"SELECT {_COLUMNS}, {', '.join(spending)} FROM trials t JOIN batches b USING (batch) "  # no user input
             "LEFT JOIN charges c ON c.key = 'trial:' || t.number ORDER BY number"
@@ -181,18 +89,6 @@ class Store:
                 duplicate_of=row[10], baseline=row[11], attempts=row[12], spent=spent,
             )  # fmt: skip
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self.connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self.connection.execute("COMMIT")
-        except BaseException:
-            self._totals = None
-            if self.connection.in_transaction:  # a full disk rolls back by itself
-                self.connection.execute("ROLLBACK")
-            raise
-
     def close(self) -> None:
         """Close the file."""
         self.connection.close()
@@ -202,8 +98,6 @@ class Store:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    # Trials ------------------------------------------------------------------------------------------------------
 
     @property
     def trials(self) -> list[Trial]:
@@ -238,7 +132,7 @@ class Store:
         """
         number = max(self._trials, default=0)
         added = []
-        with self._transaction():
+        with self.charges.transaction():
             self.connection.execute("INSERT OR IGNORE INTO batches VALUES (?, ?)", (batch, asked))
             for index, proposal in enumerate(proposals):
                 number += 1
@@ -268,7 +162,7 @@ class Store:
 
     def start(self, number: int) -> Trial:
         """Record that a trial is about to run, by this process."""
-        with self._transaction():
+        with self.charges.transaction():
             self.connection.execute(
                 "UPDATE trials SET state = 'RUNNING', attempts = attempts + 1, pid = ?, started = ? WHERE number = ?",
                 (os.getpid(), time.time(), number),
@@ -278,7 +172,7 @@ class Store:
     def wait(self, number: int, *, count_attempt: bool) -> Trial:
         """Put a trial that did not finish back in the queue."""
         attempts = self._trials[number].attempts - (0 if count_attempt else 1)
-        with self._transaction():
+        with self.charges.transaction():
             self.connection.execute(
                 "UPDATE trials SET state = 'WAITING', attempts = ? WHERE number = ?", (attempts, number)
             )
@@ -287,24 +181,24 @@ class Store:
     def finish(self, number: int, measurement: Measurement, spent: Spent, stage: str) -> Trial:
         """Record a result and charge what it cost."""
         text = _dumps(measurement.to_dict())
-        with self._transaction():
+        with self.charges.transaction():
             self._end(number, "DONE", measurement=text)
-            self._charge(f"trial:{number}", stage, spent)
+            self.charges.record(f"trial:{number}", stage, spent)
         return self._update(
             number, state="DONE", measurement=Measurement.from_dict(json.loads(text)), spent=spent, result=True
         )
 
     def fail(self, number: int, cause: str, traceback: str, spent: Spent, stage: str) -> Trial:
         """Record a failure with its cause and the tail of its traceback, and charge what it cost."""
-        with self._transaction():
+        with self.charges.transaction():
             self._end(number, "FAILED", cause=cause, traceback=traceback)
-            self._charge(f"trial:{number}", stage, spent)
+            self.charges.record(f"trial:{number}", stage, spent)
         return self._update(number, state="FAILED", cause=cause, spent=spent, result=True)
 
     def reuse(self, number: int, earlier: Trial) -> Trial:
         """Give a trial the outcome of an earlier one that measured the same; it costs nothing."""
         text = None if earlier.measurement is None else _dumps(earlier.measurement.to_dict())
-        with self._transaction():
+        with self.charges.transaction():
             self._end(number, earlier.state, measurement=text, cause=earlier.cause, duplicate_of=earlier.number)
         return self._update(
             number,
@@ -337,49 +231,3 @@ class Store:
         """Tail of the traceback of a failed trial."""
         row = self.connection.execute("SELECT traceback FROM trials WHERE number = ?", (number,)).fetchone()
         return None if row is None else row[0]
-
-    # Ledger and sessions -----------------------------------------------------------------------------------------
-
-    def _charge(self, key: str, stage: str, spent: Spent) -> None:
-        columns = ", ".join(_SPENT)  # names from this module only
-        if self._totals is not None:
-            old = self.connection.execute(f"SELECT stage, {columns} FROM charges WHERE key = ?", (key,)).fetchone()
-            if old is not None:
-                self._totals[old[0]] += -Spent(*old[1:])
-            self._totals[stage] = self._totals.get(stage, Spent()) + spent
-        self.connection.execute(
-            f"INSERT OR REPLACE INTO charges (key, stage, {columns}) VALUES (?, ?{', ?' * len(_SPENT)})",
-            (key, stage, *astuple(spent)),
-        )
-
-    def charge(self, key: str, stage: str, spent: Spent) -> None:
-        """Charge the ledger; a later charge of the same key replaces the earlier."""
-        with self._transaction():
-            self._charge(key, stage, spent)
-
-    def spent(self) -> dict[str, Spent]:
-        """What was spent, by stage. Added up once, then kept up: it is asked for several times a trial."""
-        if self._totals is None:
-            there = self._charge_columns()
-            sums = ", ".join(f"SUM({name})" if name in there else "0" for name in _SPENT)
-            rows = self.connection.execute(f"SELECT stage, {sums} FROM charges GROUP BY stage")
-            self._totals = {row[0]: Spent(*row[1:]) for row in rows}
-        return dict(sorted(self._totals.items()))
-
-    def open_session(self) -> int:
-        """Record that a process begins to work on the study; returns the session's number."""
-        with self._transaction():
-            cursor = self.connection.execute(
-                "INSERT INTO sessions (pid, host, started, seconds) VALUES (?, ?, ?, 0)",
-                (os.getpid(), socket.gethostname(), time.time()),
-            )
-        return int(cursor.lastrowid or 0)
-
-    def keep_session(self, session: int, seconds: float) -> None:
-        """Record how long a session has worked so far."""
-        with self._transaction():
-            self.connection.execute("UPDATE sessions SET seconds = ? WHERE id = ?", (seconds, session))
-
-    def worked(self) -> float:
-        """Wall-clock seconds that all sessions recorded."""
-        return float(self.connection.execute("SELECT COALESCE(SUM(seconds), 0) FROM sessions").fetchone()[0])

@@ -147,11 +147,11 @@ def test_what_was_spent_is_what_the_file_adds_up_to(
 ) -> None:
     path = tmp_path_factory.mktemp("ledger") / "study.db"
     with Store(path, Point.from_json) as store:
-        assert store.spent() == {}
+        assert store.charges.totals() == {}
         for stage, key, tokens, seconds in charges:
-            store.charge(f"{stage}:{key}", stage, Spent(train_tokens=tokens, seconds=float(seconds)))
-        kept = store.spent()
+            store.charges.charge(f"{stage}:{key}", stage, Spent(train_tokens=tokens, seconds=float(seconds)))
+        kept = store.charges.totals()
     with Store(path, Point.from_json) as store:
-        assert store.spent() == kept
+        assert store.charges.totals() == kept
     last = {(stage, key): tokens for stage, key, tokens, _ in charges}
     assert sum(spent.train_tokens for spent in kept.values()) == sum(last.values())

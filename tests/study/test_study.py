@@ -336,7 +336,7 @@ def test_a_study_of_format_1_is_read_and_goes_on(tmp_path: Path) -> None:
         before = store.trials
     with Store(path, Point.from_json, readonly=True) as store:
         assert store.trials == before
-        assert store.spent()["trials"].train_tokens == 200
+        assert store.charges.totals()["trials"].train_tokens == 200
     ended = run(tmp_path / "run", budget=Budget(trials=4))
     assert ended.summary.ledger.stages["trials"].train_tokens == 400
     with Store(path, Point.from_json, readonly=True) as store:
