@@ -12,7 +12,8 @@ import re
 
 import networkx as nx
 
-from rankitect.reports.figures.graph_picture import PictureEdge, PictureNode, draw_graph
+from rankitect.graph.picture import PictureEdge, PictureNode
+from rankitect.reports.figures.graph_picture import draw_graph
 
 _BLOCK = re.compile(r"^```mermaid\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 _NODE = re.compile(r"(\w+)\[\"?(.*?)\"?\]")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from rankitect.reports.run import Run
 from rankitect.study.summary import CandidateSummary
 
-__all__ = ["Latencies", "Latency", "latencies_of", "measured_latencies", "read_json"]
+__all__ = ["ProgramLatencies", "ProgramLatency", "latencies_of", "measured_latencies", "read_json"]
 
 _T = TypeVar("_T")
 
@@ -28,7 +28,7 @@ class _Measured(_Record):
     peak_bytes: int
 
 
-class Latency(_Record):
+class ProgramLatency(_Record):
     """One latency in milliseconds: as the search predicted it, and as it was measured on the whole program."""
 
     predicted_ms: float | None = None
@@ -43,12 +43,12 @@ class Latency(_Record):
         return None if self.predicted_ms is None else self.predicted_ms / self.measured.p50 - 1
 
 
-class Latencies(_Record):
+class ProgramLatencies(_Record):
     """The latencies of one program by name, the device, and the share of operators that an accelerator takes over."""
 
     device: dict[str, str] = {}
     delegated: float | None = None
-    latencies: dict[str, Latency]
+    latencies: dict[str, ProgramLatency]
 
 
 def read_json(path: Path, kind: TypeAdapter[_T]) -> _T | None:
@@ -59,13 +59,13 @@ def read_json(path: Path, kind: TypeAdapter[_T]) -> _T | None:
         return None
 
 
-def latencies_of(run: Run) -> list[tuple[CandidateSummary, Latencies]]:
+def latencies_of(run: Run) -> list[tuple[CandidateSummary, ProgramLatencies]]:
     """The candidates whose programs were measured, by rank."""
     candidates = sorted(run.summary.pareto, key=lambda c: c.rank)
-    each = [(c, read_json(run.folder / c.folder / "latency.json", TypeAdapter(Latencies))) for c in candidates]
+    each = [(c, read_json(run.folder / c.folder / "latency.json", TypeAdapter(ProgramLatencies))) for c in candidates]
     return [(candidate, latencies) for candidate, latencies in each if latencies is not None]
 
 
-def measured_latencies(run: Run, candidate: CandidateSummary) -> dict[str, Latency]:
+def measured_latencies(run: Run, candidate: CandidateSummary) -> dict[str, ProgramLatency]:
     """The latencies of a candidate's exported program, by name; empty where none was measured."""
     return next((one.latencies for other, one in latencies_of(run) if other.fingerprint == candidate.fingerprint), {})

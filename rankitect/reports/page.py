@@ -16,10 +16,10 @@ from markupsafe import Markup
 from rankitect.data.files import write_whole
 from rankitect.errors import RunFolderError
 from rankitect.reports.cards import JSON, Card
-from rankitect.reports.reproduction import Check, compared
+from rankitect.reports.material import material_of
+from rankitect.reports.reproduction import ReportCheck, compared
 from rankitect.reports.run import Run, load_run
 from rankitect.reports.sections import sections
-from rankitect.reports.subject import subject_of
 from rankitect.reports.tiles import Tile, tiles_of
 
 __all__ = ["Content", "content_of", "verified", "write_report"]
@@ -56,17 +56,17 @@ def content_of(run: Run, baseline: str | None = None, candidate: str | None = No
     Raises:
         RunFolderError: There is no such baseline or candidate.
     """
-    subject = subject_of(run, baseline, candidate)
-    case = subject.case
+    material = material_of(run, baseline, candidate)
+    case = material.case
     names: dict[str, JSON] = {}
     if not isinstance(case, str):
         names = {"candidate": case.prints[0], "baseline": case.production.name}
     names["asked"] = {"candidate": candidate, "baseline": baseline}  # what `verified` asks for again
-    cards = [card for section in sections() if (card := section.card(subject)) is not None]
-    return Content(cards, tiles_of(subject), subject.reproduction, names)
+    cards = [card for section in sections() if (card := section.card(material)) is not None]
+    return Content(cards, tiles_of(material), material.reproduction, names)
 
 
-def verified(folder: Path, report: Mapping[str, Any]) -> list[Check]:
+def verified(folder: Path, report: Mapping[str, Any]) -> list[ReportCheck]:
     """Hold a report against its run folder.
 
     Args:
@@ -85,15 +85,15 @@ def verified(folder: Path, report: Mapping[str, Any]) -> list[Check]:
     return checks
 
 
-def _page_check(path: Path, expected: str) -> Check:
+def _page_check(path: Path, expected: str) -> ReportCheck:
     """Whether a page says what report.json says."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        return Check(path.name, False, f"cannot be read ({error}); write the report again")
+        return ReportCheck(path.name, False, f"cannot be read ({error}); write the report again")
     lines = zip_longest(text.splitlines(), expected.splitlines(), fillvalue="")
     first = next((n for n, (one, other) in enumerate(lines, 1) if one != other), None)
-    return Check(path.name, first is None, "as made anew" if first is None else f"differs from line {first} on")
+    return ReportCheck(path.name, first is None, "as made anew" if first is None else f"differs from line {first} on")
 
 
 def write_report(folder: Path, baseline: str | None = None, candidate: str | None = None) -> Path:

@@ -18,7 +18,7 @@ from rankitect.reports.run import Run
 from rankitect.space.architecture import Architecture
 from rankitect.study.summary import CandidateSummary
 
-__all__ = ["Check", "compared", "reproduction_of"]
+__all__ = ["ReportCheck", "compared", "reproduction_of"]
 
 _FILES = ("config.yaml", "summary.json", "trials.csv", ROWS, FACTS, "examples.json", "contrasts.json")
 
@@ -64,7 +64,7 @@ def _files(run: Run) -> Iterator[tuple[str, JSON]]:
 
 
 @dataclass(frozen=True)
-class Check:
+class ReportCheck:
     """One thing that was checked.
 
     Attributes:
@@ -78,7 +78,7 @@ class Check:
     found: str
 
 
-def compared(report: Mapping[str, Any], now: Mapping[str, Any], run: Run) -> list[Check]:
+def compared(report: Mapping[str, Any], now: Mapping[str, Any], run: Run) -> list[ReportCheck]:
     """Hold a report against one made anew from the run folder.
 
     Args:
@@ -95,29 +95,31 @@ def compared(report: Mapping[str, Any], now: Mapping[str, Any], run: Run) -> lis
     return [_hash_check(then), *_part_checks(then, today), _fingerprints(run), _numbers(report, now)]
 
 
-def _hash_check(then: Mapping[str, Any]) -> Check:
+def _hash_check(then: Mapping[str, Any]) -> ReportCheck:
     parts = {k: v for k, v in then.items() if k != "hash"}
     computed = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     ok = computed == then.get("hash")
-    return Check("hash", ok, f"{computed[:16]} over all parts" if ok else "the parts do not give the report's hash")
+    return ReportCheck(
+        "hash", ok, f"{computed[:16]} over all parts" if ok else "the parts do not give the report's hash"
+    )
 
 
-def _part_checks(then: Mapping[str, Any], today: Mapping[str, Any]) -> Iterator[Check]:
+def _part_checks(then: Mapping[str, Any], today: Mapping[str, Any]) -> Iterator[ReportCheck]:
     for name in ("architecture", "baseline", "code", "config", "data", "seeds", "versions"):
         ok = then.get(name) == today[name]
         text = "as the run folder says" if ok else f"the report says {then.get(name)!r}, the run folder {today[name]!r}"
-        yield Check(name, ok, text[:300])
+        yield ReportCheck(name, ok, text[:300])
     before, after = then.get("files", {}), today["files"]
     changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
     text = f"{len(after)} files as they were" if not changed else f"changed, gone or new: {', '.join(changed[:5])}"
-    yield Check("files", not changed, text)
+    yield ReportCheck("files", not changed, text)
 
 
-def _fingerprints(run: Run) -> Check:
+def _fingerprints(run: Run) -> ReportCheck:
     candidates = run.summary.pareto
     wrong = [c.rank for c in candidates if _fingerprint(c) != c.fingerprint]
     text = f"of {len(candidates)} architectures as recorded" if not wrong else f"wrong for candidates {wrong}"
-    return Check("fingerprints", not wrong, text)
+    return ReportCheck("fingerprints", not wrong, text)
 
 
 def _fingerprint(candidate: CandidateSummary) -> str:
@@ -125,7 +127,7 @@ def _fingerprint(candidate: CandidateSummary) -> str:
     return Architecture.from_json(json.dumps(candidate.architecture)).fingerprint
 
 
-def _numbers(report: Mapping[str, Any], now: Mapping[str, Any]) -> Check:
+def _numbers(report: Mapping[str, Any], now: Mapping[str, Any]) -> ReportCheck:
     """Every number and word of the cards, recomputed."""
     one, other = (dict(_leaves({"cards": r["cards"], "tiles": r["tiles"]})) for r in (report, now))
     different = sorted(path for path in {*one, *other} if not _same(one.get(path), other.get(path)))
@@ -133,7 +135,7 @@ def _numbers(report: Mapping[str, Any], now: Mapping[str, Any]) -> Check:
     if different:
         path = different[0]
         text = f"{len(different)} of {len(other)} differ; first {path}: {one.get(path)!r}, now {other.get(path)!r}"
-    return Check("numbers", not different, text[:300])
+    return ReportCheck("numbers", not different, text[:300])
 
 
 def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:

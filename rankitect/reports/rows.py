@@ -11,7 +11,7 @@ from rankitect.production.evidence import Evidence
 from rankitect.production.gates import Outcome
 from rankitect.reports.cards import DASH, Cell, Figure, Status
 from rankitect.reports.case import Case
-from rankitect.reports.figures.intervals import Interval, intervals_figure
+from rankitect.reports.figures.intervals import ForestRow, intervals_figure
 from rankitect.reports.numbers import percent_range, signed_percent
 from rankitect.reports.section import Facts, ProductionSection
 
@@ -71,7 +71,7 @@ def change_cells(part: SliceChange) -> tuple[Cell, ...]:
 def forest(parts: Sequence[SliceChange]) -> Figure:
     """The change in each part with its interval, one below the other."""
     rows = [
-        Interval(
+        ForestRow(
             part.name if part.slicing not in PERIODS else part.part,
             part.change.value,
             part.change.low,

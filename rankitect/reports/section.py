@@ -21,7 +21,7 @@ from rankitect.reports.numbers import FILTERS
 
 if TYPE_CHECKING:
     from rankitect.reports.case import Case
-    from rankitect.reports.subject import Subject
+    from rankitect.reports.material import Material
 
 __all__ = ["Facts", "ProductionSection", "Section"]
 
@@ -69,12 +69,12 @@ class Section(ABC):
     order: ClassVar[int]
 
     @abstractmethod
-    def facts(self, subject: Subject) -> Facts | None:
+    def facts(self, material: Material) -> Facts | None:
         """Compute what the section says; None leaves it out of a report that it has nothing to do with."""
 
-    def card(self, subject: Subject) -> Card | None:
+    def card(self, material: Material) -> Card | None:
         """The section as a card: the facts with the sentences of the template."""
-        facts = self.facts(subject)
+        facts = self.facts(material)
         if facts is None:
             return None
         words: dict[str, object] = {"missing": "", **facts.words}
@@ -97,11 +97,11 @@ class Section(ABC):
 class ProductionSection(Section):
     """A section about a candidate and the production model; it says why where there is no such pair."""
 
-    def facts(self, subject: Subject) -> Facts | None:
+    def facts(self, material: Material) -> Facts | None:
         """Compute what the section says of the pair."""
-        if isinstance(subject.case, str):
-            return Facts.missing(subject.case)
-        return self.facts_of(subject.case)
+        if isinstance(material.case, str):
+            return Facts.missing(material.case)
+        return self.facts_of(material.case)
 
     @abstractmethod
     def facts_of(self, case: Case) -> Facts:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rankitect.reports.comparison import Comparison, How, standing
+from rankitect.reports.material import Material
 from rankitect.reports.numbers import as_value, compact, plural, readable_name, signed_percent
 from rankitect.reports.roles import Roles
-from rankitect.reports.subject import Subject
 from rankitect.study.summary import LedgerSummary
 
 __all__ = ["Tile", "tiles_of"]
@@ -32,16 +32,16 @@ class Tile:
     note: str
 
 
-def tiles_of(subject: Subject) -> list[Tile]:
+def tiles_of(material: Material) -> list[Tile]:
     """Best gain, span of the front, models measured, and what was spent, as far as they are known."""
-    return list(_tiles(subject))
+    return list(_tiles(material))
 
 
-def _tiles(subject: Subject) -> Iterator[Tile]:
-    run, roles = subject.run, subject.roles
+def _tiles(material: Material) -> Iterator[Tile]:
+    run, roles = material.run, material.roles
     if roles:
-        yield _gain(subject.comparisons, roles)
-        costs = [p.cost for p in subject.points if p.kind == "candidate"]
+        yield _gain(material.comparisons, roles)
+        costs = [p.cost for p in material.points if p.kind == "candidate"]
         span = roles.cost_phrase(min(costs), max(costs)) if costs else "best in the objectives"
         yield Tile("Pareto candidates", str(len(run.summary.pareto)), span)
     trials = run.searched()

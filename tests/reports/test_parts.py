@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankitect.errors import RankitectError
+from rankitect.graph.picture import PictureEdge, PictureNode
 from rankitect.methods.objectives import hypervolume
 from rankitect.production.evidence import Evidence
 from rankitect.reports.comparison import Point, compare
 from rankitect.reports.figures.architecture import dropped_layers, grids_of
 from rankitect.reports.figures.graph_layout import arrange
-from rankitect.reports.figures.graph_picture import PictureEdge, PictureNode, draw_graph
+from rankitect.reports.figures.graph_picture import draw_graph
 from rankitect.reports.figures.svg import log_ticks, ticks
 from rankitect.reports.numbers import (
     as_duration,

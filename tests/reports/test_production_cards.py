@@ -16,11 +16,11 @@ from rankitect.production.settings import GateConfig
 from rankitect.reports.cards import Card, Status
 from rankitect.reports.case import Case
 from rankitect.reports.comparison import Point, compare
+from rankitect.reports.material import Material
 from rankitect.reports.roles import Roles
 from rankitect.reports.run import Run, load_run
 from rankitect.reports.section import ProductionSection
 from rankitect.reports.sections import agreement, calibration, cost, experiment, launch, quality, slices
-from rankitect.reports.subject import Subject
 from rankitect.study.summary import BaselineSummary, CandidateSummary, MetricSummary
 from tests.production.rows import OURS, THEIRS, evidence
 from tests.reports.example import CANDIDATES, fingerprint, pruned, write_example
@@ -38,7 +38,7 @@ def metrics(entropy: float, flops: float) -> dict[str, MetricSummary]:
 
 def card(section: ProductionSection, case: Case) -> Card:
     """The section's card on one comparison."""
-    made = section.card(Subject(case.run, case.roles, [], [], case, {}))
+    made = section.card(Material(case.run, case.roles, [], [], case, {}))
     assert made is not None
     return made
 

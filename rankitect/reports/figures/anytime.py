@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from rankitect.reports.cards import JSON, Figure
-from rankitect.reports.figures.svg import Canvas, Frame, Scale
+from rankitect.reports.figures.svg import AxisScale, Canvas, Frame
 from rankitect.reports.numbers import as_duration, as_percent, compact
 
 __all__ = ["Curve", "anytime_figure"]
@@ -62,8 +62,8 @@ def _draw(curves: Sequence[Curve], measure: str, unit: str, y_title: str, width:
     end = max(c.spent[-1] for c in curves)
     frame = Frame(
         canvas,
-        Scale(0, end, 44 if narrow else 58, width - 22),
-        Scale(low - margin, high + margin, height - 52, 54),
+        AxisScale(0, end, 44 if narrow else 58, width - 22),
+        AxisScale(low - margin, high + margin, height - 52, 54),
     )
     timed = (lambda v: as_duration(v)) if unit == "s" else (lambda v: compact(v, trim=True))
     frame.axes(

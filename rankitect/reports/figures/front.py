@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from rankitect.reports.cards import JSON, Figure
 from rankitect.reports.comparison import Point, families
-from rankitect.reports.figures.svg import Canvas, Frame, Scale
+from rankitect.reports.figures.svg import AxisScale, Canvas, Frame
 from rankitect.reports.numbers import as_value, compact
 from rankitect.reports.roles import Roles
 from rankitect.study.pareto import nondominated
@@ -117,7 +117,7 @@ def _frame(
         low, high = low - margin, high + margin
     side = 0.05 * ((max(costs) - min(costs)) or abs(max(costs)) or 1.0)
     left = max(0.0, min(costs) - side)
-    return Frame(canvas, Scale(left, max(costs) + side, *across), Scale(low, high, *down, log=log))
+    return Frame(canvas, AxisScale(left, max(costs) + side, *across), AxisScale(low, high, *down, log=log))
 
 
 def _legend(canvas: Canvas, groups: dict[str, list[Point]], points: Sequence[Point], trials: bool, width: int) -> int:

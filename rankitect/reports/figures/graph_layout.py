@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-__all__ = ["Edge", "Placed", "Size", "arrange"]
+if TYPE_CHECKING:
+    from rankitect.graph.picture import PictureEdge
+
+__all__ = ["Placed", "Size", "arrange"]
 
 Size: TypeAlias = tuple[float, float]
 Box: TypeAlias = tuple[float, float, float, float]
@@ -15,18 +18,6 @@ Spot: TypeAlias = tuple[float, float]
 
 _GAP_X, _GAP_Y, _MARGIN, _HEAD = 22.0, 30.0, 16.0, 22.0
 _WIRE = 10.0
-
-
-class Edge(Protocol):
-    """Anything with the ids of a wire's two ends."""
-
-    @property
-    def source(self) -> str:
-        """Id of the node that the wire leaves."""
-
-    @property
-    def target(self) -> str:
-        """Id of the node that the wire enters."""
 
 
 @dataclass
@@ -71,7 +62,7 @@ class _Inner:
 
 
 def arrange(
-    nodes: Mapping[str, tuple[str, Size]], edges: Sequence[Edge], widths: Mapping[str, float] | None = None
+    nodes: Mapping[str, tuple[str, Size]], edges: Sequence[PictureEdge], widths: Mapping[str, float] | None = None
 ) -> Placed:
     """Place nodes in rows from top to bottom, every wire downwards, every scope a box around what it holds.
 
@@ -107,7 +98,7 @@ def _child(scope: str, path: str) -> str | None:
     return f"{scope}.{head}" if scope else head
 
 
-def _flatten(scopes: dict[str, str], edges: Sequence[Edge]) -> dict[str, str]:
+def _flatten(scopes: dict[str, str], edges: Sequence[PictureEdge]) -> dict[str, str]:
     """Dissolve the scopes that would close a circle of boxes, until none is left."""
     import networkx as nx
 
@@ -141,7 +132,11 @@ class _Layout:
     """Lays out scopes from the inside out."""
 
     def __init__(
-        self, scopes: Mapping[str, str], sizes: Mapping[str, Size], edges: Sequence[Edge], widths: Mapping[str, float]
+        self,
+        scopes: Mapping[str, str],
+        sizes: Mapping[str, Size],
+        edges: Sequence[PictureEdge],
+        widths: Mapping[str, float],
     ) -> None:
         self.scopes, self.sizes, self.edges, self.widths = scopes, sizes, edges, widths
 

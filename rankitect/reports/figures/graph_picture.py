@@ -1,19 +1,19 @@
 """The picture of a graph: a typed DAG drawn in layers from top to bottom, with its scopes as boxes.
 
-Nodes and edges are plain data, so that a graph need not know how it is drawn, nor this module what a graph is.
+What is drawn is what `rankitect.graph.picture` gives, so that a graph need not know how it is drawn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rankitect.errors import RankitectError
-from rankitect.reports.figures.graph_layout import Edge, Placed, Size, arrange
-from rankitect.reports.figures.graph_repeats import Node, compress_repeats
+from rankitect.graph.picture import PictureEdge, PictureNode
+from rankitect.reports.figures.graph_layout import Placed, Size, arrange
+from rankitect.reports.figures.graph_repeats import compress_repeats
 from rankitect.reports.figures.svg import Canvas
 
-__all__ = ["PictureEdge", "PictureNode", "draw_graph"]
+__all__ = ["draw_graph"]
 
 _CHAR, _ROW, _PAD = 6.6, 16, 10
 _STYLE = (
@@ -31,41 +31,14 @@ _STYLE = (
 )
 
 
-@dataclass(frozen=True)
-class PictureNode:
-    """A node to draw.
-
-    Attributes:
-        id: Unique name.
-        label: What it is called in its scope.
-        kind: What it is: "input", "Linear", "GQA".
-        detail: More to show: its output type, `B T 576`, or its sizes.
-        scope: The box that it stands in, as a path with dots (`layers.3`); "" for none.
-        live: Whether the architecture keeps it; what is dropped is drawn faint.
-    """
-
-    id: str
-    label: str
-    kind: str = ""
-    detail: str = ""
-    scope: str = ""
-    live: bool = True
-
-
-@dataclass(frozen=True)
-class PictureEdge:
-    """A wire from the output of one node to an input of another, both by id."""
-
-    source: str
-    target: str
-
-
-def draw_graph(nodes: Sequence[Node], edges: Sequence[Edge], *, title: str = "graph", compress: bool = True) -> str:
+def draw_graph(
+    nodes: Sequence[PictureNode], edges: Sequence[PictureEdge], *, title: str = "graph", compress: bool = True
+) -> str:
     """Draw a graph.
 
     Args:
-        nodes: The nodes, `PictureNode` or anything with its attributes; scopes are drawn as boxes.
-        edges: The wires, `PictureEdge` or anything with its attributes.
+        nodes: The nodes; scopes are drawn as boxes.
+        edges: The wires.
         title: What the picture shows, for those who cannot see it.
         compress: Draw neighbouring identical scopes (`layers.0`, `layers.1`, …) once, marked with their number.
 
@@ -90,7 +63,7 @@ def draw_graph(nodes: Sequence[Node], edges: Sequence[Edge], *, title: str = "gr
     return str(canvas.render())
 
 
-def _check(nodes: Sequence[Node], edges: Sequence[Edge]) -> None:
+def _check(nodes: Sequence[PictureNode], edges: Sequence[PictureEdge]) -> None:
     import networkx as nx
 
     known = {node.id for node in nodes}
@@ -107,7 +80,7 @@ def _check(nodes: Sequence[Node], edges: Sequence[Edge]) -> None:
         raise RankitectError(f"A graph to draw has a circle of wires: {circle}. Only graphs without one can be drawn.")
 
 
-def _lines(node: Node) -> list[tuple[str, str]]:
+def _lines(node: PictureNode) -> list[tuple[str, str]]:
     """The texts of a node with their classes: its name, its kind unless the name says it, its detail."""
     lines = [(node.label or node.id, "name")]
     if node.kind and node.kind != node.label:
@@ -117,7 +90,7 @@ def _lines(node: Node) -> list[tuple[str, str]]:
     return [(text if len(text) <= 44 else text[:43] + "…", css) for text, css in lines]
 
 
-def _size(node: Node) -> Size:
+def _size(node: PictureNode) -> Size:
     lines = _lines(node)
     return max(72.0, 2 * _PAD + max(_CHAR * len(text) for text, _ in lines)), float(_ROW * len(lines) + 12)
 
@@ -146,7 +119,7 @@ def _edges(canvas: Canvas, placed: Placed, dead: set[str]) -> None:
             canvas.add("polygon", points=corners, class_="tip dead" if css != "edge" else "tip")
 
 
-def _node(canvas: Canvas, node: Node, placed: Placed) -> None:
+def _node(canvas: Canvas, node: PictureNode, placed: Placed) -> None:
     x, y, width, height = placed.nodes[node.id]
     canvas.open("g", title=f"{node.id}: {node.kind} {node.detail}".strip(), class_="" if node.live else "dead")
     css = "node input" if node.kind == "input" else "node"

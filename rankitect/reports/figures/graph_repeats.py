@@ -4,54 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
-from rankitect.reports.figures.graph_layout import Edge
+from rankitect.graph.picture import PictureEdge, PictureNode
 
-__all__ = ["Node", "compress_repeats"]
+__all__ = ["compress_repeats"]
 
 _NUMBERED = re.compile(r"^(?P<prefix>.*?[^\d])(?P<index>\d+)$")
 
 
-class Node(Protocol):
-    """Anything with the attributes of `rankitect.reports.figures.graph_picture.PictureNode`."""
-
-    @property
-    def id(self) -> str:
-        """Unique name."""
-
-    @property
-    def label(self) -> str:
-        """What it is called in its scope."""
-
-    @property
-    def kind(self) -> str:
-        """What it is."""
-
-    @property
-    def detail(self) -> str:
-        """More to show: its output type, its sizes."""
-
-    @property
-    def scope(self) -> str:
-        """The box that it stands in, as a path with dots."""
-
-    @property
-    def live(self) -> bool:
-        """Whether the architecture keeps it."""
-
-
-N = TypeVar("N", bound=Node)
-
-
-@dataclass(frozen=True)
-class _Wire:
-    source: str
-    target: str
-
-
-def compress_repeats(nodes: Sequence[N], edges: Sequence[Edge]) -> tuple[list[N], list[Edge], dict[str, str]]:
+def compress_repeats(
+    nodes: Sequence[PictureNode], edges: Sequence[PictureEdge]
+) -> tuple[list[PictureNode], list[PictureEdge], dict[str, str]]:
     """Fold neighbouring scopes of one numbering (`layers.0`, `layers.1`, …) that hold the same into the first of them.
 
     Wires between folded scopes vanish, wires into and out of the run lead to and from the first. Where scopes repeat
@@ -75,7 +38,7 @@ def compress_repeats(nodes: Sequence[N], edges: Sequence[Edge]) -> tuple[list[N]
         left, wires = _fold(left, wires, run)
 
 
-def _first_run(nodes: Sequence[N], edges: Sequence[Edge], done: set[str]) -> list[str] | None:
+def _first_run(nodes: Sequence[PictureNode], edges: Sequence[PictureEdge], done: set[str]) -> list[str] | None:
     """The outermost run of two or more equal scopes with numbers in sequence, or None."""
     paths = {tuple(node.scope.split(".")) for node in nodes if node.scope}
     scopes = {".".join(path[: depth + 1]) for path in paths for depth in range(len(path))}
@@ -105,11 +68,11 @@ def _first_run(nodes: Sequence[N], edges: Sequence[Edge], done: set[str]) -> lis
     return None
 
 
-def _inside(scope: str, nodes: Sequence[N]) -> list[N]:
+def _inside(scope: str, nodes: Sequence[PictureNode]) -> list[PictureNode]:
     return [node for node in nodes if node.scope == scope or node.scope.startswith(f"{scope}.")]
 
 
-def _shape(scope: str, nodes: Sequence[N], edges: Sequence[Edge]) -> Hashable:
+def _shape(scope: str, nodes: Sequence[PictureNode], edges: Sequence[PictureEdge]) -> Hashable:
     """What a scope holds, without its own name: nodes in order, wires within, how many wires come in where."""
     members = _inside(scope, nodes)
     place = {node.id: index for index, node in enumerate(members)}
@@ -122,7 +85,9 @@ def _shape(scope: str, nodes: Sequence[N], edges: Sequence[Edge]) -> Hashable:
     return facts, within, entering
 
 
-def _fold(nodes: list[N], edges: list[Edge], run: Sequence[str]) -> tuple[list[N], list[Edge]]:
+def _fold(
+    nodes: list[PictureNode], edges: list[PictureEdge], run: Sequence[str]
+) -> tuple[list[PictureNode], list[PictureEdge]]:
     first = [node.id for node in _inside(run[0], nodes)]
     to_first: dict[str, str] = {}
     number: dict[str, int] = {}
@@ -130,11 +95,11 @@ def _fold(nodes: list[N], edges: list[Edge], run: Sequence[str]) -> tuple[list[N
         for own, node in zip(first, _inside(scope, nodes), strict=True):
             to_first[node.id], number[node.id] = own, index
     kept = [node for node in nodes if number.get(node.id, 0) == 0]
-    wires: dict[tuple[str, str], Edge] = {}
+    wires: dict[tuple[str, str], PictureEdge] = {}
     for edge in edges:
         one, other = number.get(edge.source), number.get(edge.target)
         if one is not None and other is not None and one != other:
             continue
         ends = (to_first.get(edge.source, edge.source), to_first.get(edge.target, edge.target))
-        wires.setdefault(ends, _Wire(*ends))
+        wires.setdefault(ends, PictureEdge(*ends))
     return kept, list(wires.values())

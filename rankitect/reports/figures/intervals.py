@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from rankitect.reports.cards import JSON, Figure
-from rankitect.reports.figures.svg import Canvas, Frame, Scale, ticks
+from rankitect.reports.figures.svg import AxisScale, Canvas, Frame, ticks
 
-__all__ = ["Interval", "intervals_figure", "reliability_figure"]
+__all__ = ["ForestRow", "intervals_figure", "reliability_figure"]
 
 _ROW = 24
 
 
 @dataclass(frozen=True)
-class Interval:
+class ForestRow:
     """A value with its interval.
 
     Attributes:
@@ -35,7 +35,7 @@ class Interval:
 
 
 def intervals_figure(
-    rows: Sequence[Interval], title: str, text: Callable[[float], str], zero: float = 0.0, caption: str = ""
+    rows: Sequence[ForestRow], title: str, text: Callable[[float], str], zero: float = 0.0, caption: str = ""
 ) -> Figure:
     """A forest plot.
 
@@ -51,7 +51,7 @@ def intervals_figure(
     return Figure(wide, narrow, caption, data)
 
 
-def _forest(rows: Sequence[Interval], title: str, text: Callable[[float], str], zero: float, width: int) -> Markup:
+def _forest(rows: Sequence[ForestRow], title: str, text: Callable[[float], str], zero: float, width: int) -> Markup:
     names = 280 if width > 500 else 130
     height = _ROW * len(rows) + 60
     canvas = Canvas(width, height, title)
@@ -61,7 +61,7 @@ def _forest(rows: Sequence[Interval], title: str, text: Callable[[float], str], 
     low = max(min(zero, *(r.low for r in rows)), min(ends) - reach)
     high = min(max(zero, *(r.high for r in rows)), max(ends) + reach)
     margin = 0.04 * (high - low or 1.0)
-    x = Scale(low - margin, high + margin, names + 10, width - 14)
+    x = AxisScale(low - margin, high + margin, names + 10, width - 14)
     bottom = _ROW * len(rows) + 12
     for value in ticks(low, high, 4 if width < 500 else 7):
         canvas.line(x(value), 6, x(value), bottom, "grid")
@@ -93,7 +93,7 @@ def reliability_figure(models: Sequence[tuple[str, Sequence[tuple[float, float]]
 def _reliability(models: Sequence[tuple[str, Sequence[tuple[float, float]]]], width: int) -> Markup:
     canvas = Canvas(width, 360, "Observed over predicted click rate")
     top = 1.05 * max(max(p, o) for _, points in models for p, o in points)
-    frame = Frame(canvas, Scale(0, top, 52, width - 16), Scale(0, top, 308, 54))
+    frame = Frame(canvas, AxisScale(0, top, 52, width - 16), AxisScale(0, top, 308, 54))
     frame.axes("Predicted", "Observed", lambda v: f"{v:.2g}", lambda v: f"{v:.2g}", 5)
     canvas.line(frame.x(0), frame.y(0), frame.x(top), frame.y(top), "axis")
     for place, (name, points) in enumerate(models):

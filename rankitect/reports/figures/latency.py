@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from rankitect.reports.cards import JSON, Figure
-from rankitect.reports.figures.svg import Canvas, Frame, Scale
-from rankitect.reports.latencies import Latency
+from rankitect.reports.figures.svg import AxisScale, Canvas, Frame
+from rankitect.reports.latencies import ProgramLatency
 from rankitect.reports.numbers import compact, readable_name
 from rankitect.study.summary import CandidateSummary
 
 __all__ = ["latency_figure"]
 
 
-def latency_figure(latencies: Sequence[tuple[CandidateSummary, str, Latency]]) -> Figure:
+def latency_figure(latencies: Sequence[tuple[CandidateSummary, str, ProgramLatency]]) -> Figure:
     """Draw the predicted latencies over the measured ones; on the diagonal they are equal.
 
     Args:
@@ -28,7 +28,7 @@ def latency_figure(latencies: Sequence[tuple[CandidateSummary, str, Latency]]) -
     return Figure(_draw(latencies, 560), _draw(latencies, 360), data=data)
 
 
-def _draw(latencies: Sequence[tuple[CandidateSummary, str, Latency]], width: int) -> Markup:
+def _draw(latencies: Sequence[tuple[CandidateSummary, str, ProgramLatency]], width: int) -> Markup:
     canvas = Canvas(width, 380, "Predicted latency over measured latency")
     points = [
         (c.rank, name, one.measured.p50, one.predicted_ms, one.predicted_interval_ms or (one.predicted_ms,) * 2)
@@ -37,7 +37,7 @@ def _draw(latencies: Sequence[tuple[CandidateSummary, str, Latency]], width: int
     ]
     names = list(dict.fromkeys(name for _, name, *_ in points))
     top = max(max(m, p, ends[1]) for _, _, m, p, ends in points) * 1.06
-    frame = Frame(canvas, Scale(0, top, 54, width - 16), Scale(0, top, 328, 54))
+    frame = Frame(canvas, AxisScale(0, top, 54, width - 16), AxisScale(0, top, 328, 54))
     frame.axes("Measured, ms", "Predicted, ms", compact, compact, 5)
     canvas.line(frame.x(0), frame.y(0), frame.x(top), frame.y(top), "axis")
     for index, name in enumerate(names):

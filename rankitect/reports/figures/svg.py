@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-__all__ = ["Canvas", "Frame", "Scale", "log_ticks", "ticks"]
+__all__ = ["AxisScale", "Canvas", "Frame", "log_ticks", "ticks"]
 
 
 class Canvas:
@@ -94,7 +94,7 @@ def _number(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class Scale:
+class AxisScale:
     """Maps values from [low, high] to pixels from [start, end], linearly or by logarithm."""
 
     low: float
@@ -136,8 +136,8 @@ class Frame:
     """The plotting area inside a canvas, with its two scales."""
 
     canvas: Canvas
-    x: Scale
-    y: Scale
+    x: AxisScale
+    y: AxisScale
 
     def axes(
         self, x_title: str, y_title: str, x_text: Callable[[float], str], y_text: Callable[[float], str], count: int

@@ -9,11 +9,11 @@ from rankitect.contracts import Trial
 from rankitect.methods.objectives import hypervolume
 from rankitect.reports.cards import Cell, Status, Table
 from rankitect.reports.figures.anytime import Curve, anytime_figure
+from rankitect.reports.material import Material
 from rankitect.reports.numbers import as_percent, as_value, readable_name
 from rankitect.reports.roles import Roles
 from rankitect.reports.run import value_of
 from rankitect.reports.section import Facts, Section
-from rankitect.reports.subject import Subject
 from rankitect.study.pareto import nondominated
 
 _FEW = 8
@@ -24,14 +24,14 @@ _LATE = 0.9
 """Share of the budget after which a search that still improves would probably use more."""
 
 
-class Anytime(Section):
+class AnytimeSection(Section):
     """How fast the search found what it found."""
 
     id, short, order = "anytime", "Progress", 160
 
-    def facts(self, subject: Subject) -> Facts:
+    def facts(self, material: Material) -> Facts:
         """Follow the front of each evaluator over the search's trials."""
-        run, roles = subject.run, subject.roles
+        run, roles = material.run, material.roles
         if roles is None:
             return Facts.missing("objectives")
         trials = run.charged()
@@ -146,4 +146,4 @@ def _table(curve: Curve, roles: Roles, measure: str, unit: str, whole: float) ->
     return Table(names, tuple(rows), caption=f"Evaluator: {curve.evaluator}")
 
 
-SECTION = Anytime()
+SECTION = AnytimeSection()

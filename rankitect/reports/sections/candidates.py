@@ -8,29 +8,29 @@ from urllib.parse import quote, urlsplit
 
 from rankitect.reports.cards import DASH, Cell, Link, Status, Table
 from rankitect.reports.comparison import Comparison
+from rankitect.reports.material import Material
 from rankitect.reports.numbers import FINE, as_percent, as_value, interval_text, possible, readable_name, signed_percent
 from rankitect.reports.roles import Roles
 from rankitect.reports.section import Facts, Section
-from rankitect.reports.subject import Subject
 from rankitect.study.summary import MetricSummary
 
 
-class Candidates(Section):
+class CandidatesSection(Section):
     """The table of all candidates."""
 
     id, short, order = "candidates", "Candidates", 130
 
-    def facts(self, subject: Subject) -> Facts:
+    def facts(self, material: Material) -> Facts:
         """List candidates and baselines with all their metrics, objectives first."""
-        summary = subject.run.summary
+        summary = material.run.summary
         candidates = sorted(summary.pareto, key=lambda c: c.rank)
         if not candidates:
             return Facts.missing("candidates")
         measured = {name for c in candidates for name in c.metrics} | {n for b in summary.baselines for n in b.metrics}
         objectives = [o.name for o in summary.objectives if o.name in measured]
         others = sorted(measured - {o.name for o in summary.objectives})
-        columns = _Columns(objectives, others, subject.roles)
-        gains = {c.point.rank: c for c in subject.comparisons}
+        columns = _Columns(objectives, others, material.roles)
+        gains = {c.point.rank: c for c in material.comparisons}
         rows = [
             columns.row(
                 Cell(str(one.rank), one.rank),
@@ -147,4 +147,4 @@ def safe_link(name: str, path: str) -> Link:
     return Link(f"{name} ({path})", None) if bad else Link(name, "../" + quote("/".join(parts)))
 
 
-SECTION = Candidates()
+SECTION = CandidatesSection()

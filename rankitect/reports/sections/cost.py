@@ -11,7 +11,7 @@ from rankitect.reports.numbers import as_value, compact, readable_name, signed_p
 from rankitect.reports.section import Facts, ProductionSection
 
 
-class Cost(ProductionSection):
+class CostSection(ProductionSection):
     """All metrics that are costs, and the latencies of the exported program."""
 
     id, short, order = "cost", "Cost", 70
@@ -59,4 +59,4 @@ def _latencies(case: Case) -> Iterator[Table]:
         )
 
 
-SECTION = Cost()
+SECTION = CostSection()

@@ -13,7 +13,7 @@ from rankitect.reports.rows import SHOWN, SIGNIFICANT, RowsSection, change_cells
 from rankitect.reports.section import Facts
 
 
-class Drift(RowsSection):
+class DriftSection(RowsSection):
     """Whether the gain fades with the distance from the training data."""
 
     id, short, order = "drift", "Drift", 50
@@ -47,4 +47,4 @@ def _rows(periods: Sequence[SliceChange], period: str) -> tuple[tuple[Cell, ...]
     return tuple(rows)
 
 
-SECTION = Drift()
+SECTION = DriftSection()

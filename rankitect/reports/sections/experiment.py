@@ -17,7 +17,7 @@ _ENOUGH = 1000
 """Units from which on their variance is known well enough to plan with."""
 
 
-class Experiment(ProductionSection):
+class ExperimentSection(ProductionSection):
     """The plan of the test that follows a launch verdict."""
 
     id, short, order = "experiment", "A/B test", 80
@@ -106,4 +106,4 @@ def _design(config: ExperimentConfig) -> Table:
     return Table(("Design", ""), tuple((Cell(k), Cell(v)) for k, v in rows), sortable=False)
 
 
-SECTION = Experiment()
+SECTION = ExperimentSection()

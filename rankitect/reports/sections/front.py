@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from rankitect.reports.cards import Status
 from rankitect.reports.figures.front import front_figure
+from rankitect.reports.material import Material
 from rankitect.reports.roles import Roles
 from rankitect.reports.run import value_of
 from rankitect.reports.section import Facts, Section
-from rankitect.reports.subject import Subject
 
 _FINAL = "final"
 """The evaluator whose measurements may be drawn beside the candidates'."""
 
 
-class Front(Section):
+class FrontSection(Section):
     """The Pareto front of the search."""
 
     id, short, order = "front", "Front", 120
 
-    def facts(self, subject: Subject) -> Facts:
+    def facts(self, material: Material) -> Facts:
         """Place every model that the final evaluator measured in the plane of cost and quality."""
-        roles = subject.roles
+        roles = material.roles
         if roles is None:
             return Facts.missing("objectives")
         if roles.cost is None:
             return Facts.missing("cost", quality=roles.quality.name)
-        candidates = [p for p in subject.points if p.kind == "candidate"]
+        candidates = [p for p in material.points if p.kind == "candidate"]
         if not candidates:
             return Facts.missing("candidates")
         costs, values = [p.cost for p in candidates], [p.quality for p in candidates]
-        baselines = len(subject.points) - len(candidates)
+        baselines = len(material.points) - len(candidates)
         words = {
             "count": len(candidates),
             "cost": roles.cost_phrase(min(costs), max(costs)),
@@ -38,16 +38,16 @@ class Front(Section):
             "high": max(values),
             "baselines": baselines,
         }
-        figure = front_figure(subject.points, roles, _others(subject, roles, roles.cost.name))
+        figure = front_figure(material.points, roles, _others(material, roles, roles.cost.name))
         return Facts(Status.PASS if baselines else Status.WARN, words, figures=(figure,))
 
 
-def _others(subject: Subject, roles: Roles, cost: str) -> list[tuple[float, float]]:
+def _others(material: Material, roles: Roles, cost: str) -> list[tuple[float, float]]:
     """Cost and quality of the models that were measured in full and are no candidates."""
-    drawn = {p.fingerprint for p in subject.points}
-    trials = (t for t in subject.run.searched() if t.evaluator == _FINAL and t.architecture.fingerprint not in drawn)
+    drawn = {p.fingerprint for p in material.points}
+    trials = (t for t in material.run.searched() if t.evaluator == _FINAL and t.architecture.fingerprint not in drawn)
     pairs = ((value_of(t, cost), value_of(t, roles.quality.name)) for t in trials)
     return [(price / roles.scale, quality) for price, quality in pairs if price is not None and quality is not None]
 
 
-SECTION = Front()
+SECTION = FrontSection()

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rankitect.reports.cards import JSON, Cell, Status, Table
+from rankitect.reports.material import Material
 from rankitect.reports.numbers import as_percent, is_number
 from rankitect.reports.run import Run
 from rankitect.reports.section import Facts, Section
-from rankitect.reports.subject import Subject
 
 __all__ = ["SECTION", "Boundary", "boundaries_of"]
 
@@ -65,15 +65,15 @@ class _Check:
         return Cell(self.name), Cell(self.shown, self.count), verdict, Cell(self.meaning)
 
 
-class Health(Section):
+class HealthSection(Section):
     """What usually goes wrong in a search."""
 
     id, short, order = "health", "Health", 190
 
-    def facts(self, subject: Subject) -> Facts:
+    def facts(self, material: Material) -> Facts:
         """Count what went wrong, and the choices of the candidates that are at a limit."""
-        run = subject.run
-        reference = subject.roles.reference if subject.roles else None
+        run = material.run
+        reference = material.roles.reference if material.roles else None
         name = reference.name if reference else "reference model"
         boundaries = boundaries_of(run, run.choices_of(reference))
         if not run.trials and not boundaries:
@@ -202,4 +202,4 @@ def _boundaries(boundaries: Sequence[Boundary], reference: str) -> Iterator[Tabl
         yield Table(columns, rows, caption="Candidates at the limits of numeric choices")
 
 
-SECTION = Health()
+SECTION = HealthSection()

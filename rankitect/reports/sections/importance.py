@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from rankitect.contracts import Trial
 from rankitect.reports.cards import JSON, Cell, Status, Table
 from rankitect.reports.figures.importance import importance_figure
+from rankitect.reports.material import Material
 from rankitect.reports.numbers import as_percent, is_number, signed_percent
 from rankitect.reports.roles import Roles
 from rankitect.reports.run import Run, value_of
 from rankitect.reports.section import Facts, Section
-from rankitect.reports.subject import Subject
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,19 +44,19 @@ class Effect:
     trials: int
 
 
-class Importance(Section):
+class ImportanceSection(Section):
     """The choices, ranked by how much of quality at equal cost they explain."""
 
     id, short, order = "importance", "Choices", 170
 
-    def facts(self, subject: Subject) -> Facts:
+    def facts(self, material: Material) -> Facts:
         """Measure the effect of every choice that varied, over the evaluator with the most trials."""
-        roles = subject.roles
+        roles = material.roles
         if roles is None:
             return Facts.missing("objectives")
-        evaluator, trials = _largest_group(subject.run, roles)
+        evaluator, trials = _largest_group(material.run, roles)
         if len(trials) < _ENOUGH:
-            note, metric = subject.run.trials_note, roles.quality.name
+            note, metric = material.run.trials_note, roles.quality.name
             return Facts.missing("trials", count=len(trials), metric=metric, enough=_ENOUGH, note=note)
         effects, chance = effects_of(trials, roles)
         if not effects:
@@ -248,4 +248,4 @@ def _table(effects: Sequence[Effect], chance: float) -> Table:
     return Table(names, tuple(rows))
 
 
-SECTION = Importance()
+SECTION = ImportanceSection()

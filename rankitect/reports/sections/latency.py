@@ -6,10 +6,10 @@ from typing import TypeAlias
 
 from rankitect.reports.cards import DASH, Cell, Status, Table
 from rankitect.reports.figures.latency import latency_figure
-from rankitect.reports.latencies import Latency, latencies_of
+from rankitect.reports.latencies import ProgramLatency, latencies_of
+from rankitect.reports.material import Material
 from rankitect.reports.numbers import as_value, compact, readable_name, signed_percent
 from rankitect.reports.section import Facts, Section
-from rankitect.reports.subject import Subject
 from rankitect.study.summary import CandidateSummary
 
 _AGREED = 0.05
@@ -29,7 +29,7 @@ _COLUMNS = (
     "First run, ms",
     "Peak memory",
 )
-_Row: TypeAlias = tuple[CandidateSummary, str, Latency]
+_Row: TypeAlias = tuple[CandidateSummary, str, ProgramLatency]
 
 
 class LatencySection(Section):
@@ -37,9 +37,9 @@ class LatencySection(Section):
 
     id, short, order = "latency", "Latency", 140
 
-    def facts(self, subject: Subject) -> Facts | None:
+    def facts(self, material: Material) -> Facts | None:
         """Hold every prediction against its measurement."""
-        measured = latencies_of(subject.run)
+        measured = latencies_of(material.run)
         if not measured:
             return None
         rows: list[_Row] = [(c, name, one) for c, each in measured for name, one in each.latencies.items()]
@@ -59,7 +59,7 @@ class LatencySection(Section):
         return Facts(Status.WARN if doubt else Status.PASS, words, (table,), figures)
 
 
-def _cells(candidate: CandidateSummary, name: str, one: Latency) -> tuple[Cell, ...]:
+def _cells(candidate: CandidateSummary, name: str, one: ProgramLatency) -> tuple[Cell, ...]:
     low, high = one.predicted_interval_ms or (None, None)
     m, error = one.measured, one.error
     tone = "good" if error is not None and abs(error) <= _AGREED else "bad"

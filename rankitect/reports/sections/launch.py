@@ -22,7 +22,7 @@ _OUTCOMES = {
 }
 
 
-class Launch(ProductionSection):
+class LaunchSection(ProductionSection):
     """The advice, with the gates that decided."""
 
     id, short, order = "launch", "Launch", 10
@@ -128,4 +128,4 @@ def _outcome_cell(result: GateResult) -> Cell:
     return Cell(text, outcome.value, tone=_TONES[outcome])
 
 
-SECTION = Launch()
+SECTION = LaunchSection()

@@ -7,23 +7,23 @@ from dataclasses import fields
 
 from rankitect.contracts import Spent
 from rankitect.reports.cards import Cell, Status, Table
+from rankitect.reports.material import Material
 from rankitect.reports.numbers import as_value, compact, readable_name
 from rankitect.reports.section import Facts, Section
-from rankitect.reports.subject import Subject
 from rankitect.study.summary import LedgerSummary
 
 _ALWAYS = ("latency_measurements", "seconds")
 """Amounts that have a column where they are 0 too."""
 
 
-class Ledger(Section):
+class LedgerSection(Section):
     """What was spent, and what was really computed where stages share their results."""
 
     id, short, order = "ledger", "Spent", 200
 
-    def facts(self, subject: Subject) -> Facts:
+    def facts(self, material: Material) -> Facts:
         """Lay the spending out by stage."""
-        run, ledger = subject.run, subject.run.summary.ledger
+        run, ledger = material.run, material.run.summary.ledger
         if ledger == LedgerSummary():
             return Facts.missing("ledger")
         seconds = {stage: spent.seconds for stage, spent in ledger.stages.items()}
@@ -62,4 +62,4 @@ def _cell(name: str, amount: float, whole: float = 0.0) -> Cell:
     return Cell(text, amount, bar=amount / whole if whole else None)
 
 
-SECTION = Ledger()
+SECTION = LedgerSection()

@@ -12,7 +12,7 @@ from rankitect.reports.numbers import as_percent, readable_name
 from rankitect.reports.section import Facts, ProductionSection
 
 
-class Model(ProductionSection):
+class ModelSection(ProductionSection):
     """What a reviewer, or whoever finds the weights in a year, needs to know."""
 
     id, short, order = "model", "Model card", 100
@@ -62,4 +62,4 @@ def _use(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield key.capitalize(), str(facts[key])
 
 
-SECTION = Model()
+SECTION = ModelSection()

@@ -12,20 +12,20 @@ from markupsafe import Markup
 from rankitect.reports.cards import Cell, Figure, Status, Table
 from rankitect.reports.comparison import best_of
 from rankitect.reports.figures.architecture import architecture_figure
+from rankitect.reports.material import Material
 from rankitect.reports.section import Facts, Section
-from rankitect.reports.subject import Subject
 from rankitect.study.summary import CandidateSummary
 
 
-class Picture(Section):
+class PictureSection(Section):
     """What the best candidate looks like."""
 
     id, short, order = "picture", "Best model", 180
 
-    def facts(self, subject: Subject) -> Facts:
+    def facts(self, material: Material) -> Facts:
         """Draw the choices of the candidate over those of the reference; without any, the candidate's graph."""
-        run, best = subject.run, best_of(subject.run, subject.comparisons)
-        reference = subject.roles.reference if subject.roles else None
+        run, best = material.run, best_of(material.run, material.comparisons)
+        reference = material.roles.reference if material.roles else None
         name = reference.name if reference else ""
         if best is None:
             return Facts.missing("candidates", reference=name)
@@ -70,4 +70,4 @@ def _whole_model(candidate: CandidateSummary, other: Mapping[str, Any], name: st
         yield Table(columns[:width], tuple(row[:width] for row in rows), caption="Choices of the whole model")
 
 
-SECTION = Picture()
+SECTION = PictureSection()

@@ -14,7 +14,7 @@ _SEEDS = 3
 """Training seeds from which on the spread between them can be told from luck."""
 
 
-class Quality(ProductionSection):
+class QualitySection(ProductionSection):
     """By how much the quality differs, over the same rows where the run keeps them."""
 
     id, short, order = "quality", "Quality", 20
@@ -81,4 +81,4 @@ def _error_cell(error: float) -> Cell:
     return Cell(f"±{100 * error:.2g}%", error)
 
 
-SECTION = Quality()
+SECTION = QualitySection()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from rankitect.reports.cards import Cell, Status, Table
+from rankitect.reports.material import Material
 from rankitect.reports.section import Facts, Section
-from rankitect.reports.subject import Subject
 
 
-class Reproduce(Section):
+class ReproduceSection(Section):
     """The command, the configuration, the versions, and one hash over all that decides the report."""
 
     id, short, order = "reproduce", "Repeat", 210
 
-    def facts(self, subject: Subject) -> Facts:
+    def facts(self, material: Material) -> Facts:
         """Gather what the run records about how it was made."""
-        summary, config, made_of = subject.run.summary, subject.run.config, subject.reproduction
+        summary, config, made_of = material.run.summary, material.run.config, material.reproduction
         about = [
             ("Space", summary.space),
             ("Task", summary.task),
@@ -37,4 +37,4 @@ def _table(columns: tuple[str, str], rows: list[tuple[str, str]], caption: str =
     return Table(columns, tuple((Cell(k), Cell(v)) for k, v in rows), caption=caption, sortable=False)
 
 
-SECTION = Reproduce()
+SECTION = ReproduceSection()

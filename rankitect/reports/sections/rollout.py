@@ -9,7 +9,7 @@ from rankitect.reports.case import Case
 from rankitect.reports.section import Facts, ProductionSection
 
 
-class Rollout(ProductionSection):
+class RolloutSection(ProductionSection):
     """A checklist for the launch review."""
 
     id, short, order = "rollout", "Rollout", 90
@@ -51,4 +51,4 @@ def _steps(case: Case) -> Iterator[tuple[str, str, str]]:
     yield "Product guardrails", "revenue, complaints, hides: limits to be set by you", "ramp"
 
 
-SECTION = Rollout()
+SECTION = RolloutSection()

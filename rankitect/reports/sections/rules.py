@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from rankitect.metrics.intervals import mean_estimate
 from rankitect.reports.cards import DASH, Cell, Status, Table
 from rankitect.reports.latencies import read_json
+from rankitect.reports.material import Material
 from rankitect.reports.numbers import compact, percent_range, readable_name, signed_percent
 from rankitect.reports.roles import Roles
 from rankitect.reports.run import Run
 from rankitect.reports.section import Facts, Section
-from rankitect.reports.subject import Subject
 from rankitect.space.repeats import longest_row, repeats, running
 from rankitect.study.summary import MetricSummary
 
@@ -62,14 +62,14 @@ class _Answer:
     table: Table
 
 
-class Rules(Section):
+class RulesSection(Section):
     """Questions of design with their evidence; only in the report of a run that asked some."""
 
     id, short, order = "rules", "Rules", 150
 
-    def facts(self, subject: Subject) -> Facts | None:
+    def facts(self, material: Material) -> Facts | None:
         """Answer every question that has two sides."""
-        run, roles = subject.run, subject.roles
+        run, roles = material.run, material.roles
         sides = read_json(run.folder / "contrasts.json", TypeAdapter(list[_Side])) or []
         counts = Counter(side.question for side in sides)
         questions = [question for question, count in counts.items() if count > 1]
@@ -153,4 +153,4 @@ def _layers(total: int, layers: Sequence[Mapping[str, object]]) -> Iterator[Cell
     yield Cell(compact(mean) if mean else "–", mean)
 
 
-SECTION = Rules()
+SECTION = RulesSection()

@@ -15,7 +15,7 @@ _WORSE = 0.05
 """Change of the quality in a slice that is bearable where no gate says otherwise."""
 
 
-class Slices(RowsSection):
+class SlicesSection(RowsSection):
     """Whether the candidate is worse for some part of the rows."""
 
     id, short, order = "slices", "Slices", 40
@@ -63,4 +63,4 @@ def _q_cell(part: SliceChange) -> Cell:
     return DASH if part.change is None or part.q_value is None else Cell(f"{part.q_value:.3f}", part.q_value)
 
 
-SECTION = Slices()
+SECTION = SlicesSection()

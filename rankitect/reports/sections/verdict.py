@@ -6,23 +6,23 @@ from collections.abc import Sequence
 
 from rankitect.reports.cards import Cell, Link, Status, Table
 from rankitect.reports.comparison import Comparison, standing
+from rankitect.reports.material import Material
 from rankitect.reports.numbers import as_value, interval_text, readable_name, signed_percent
 from rankitect.reports.roles import Roles
 from rankitect.reports.section import Facts, Section
-from rankitect.reports.subject import Subject
 
 _CLEAR = {True: "yes", False: "no", None: "no intervals"}
 
 
-class SearchVerdict(Section):
+class SearchVerdictSection(Section):
     """Candidates against the best baseline of their cost."""
 
     id, short, order = "verdict", "Search", 110
 
-    def facts(self, subject: Subject) -> Facts:
+    def facts(self, material: Material) -> Facts:
         """Count the candidates that win, and show by how much each does."""
-        roles, comparisons = subject.roles, subject.comparisons
-        count = len(subject.run.summary.pareto)
+        roles, comparisons = material.roles, material.comparisons
+        count = len(material.run.summary.pareto)
         if roles is None:
             return Facts.missing("objectives")
         if not count:
@@ -77,4 +77,4 @@ def _row(comparison: Comparison, roles: Roles) -> tuple[Cell, ...]:
     )
 
 
-SECTION = SearchVerdict()
+SECTION = SearchVerdictSection()

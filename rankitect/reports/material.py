@@ -1,4 +1,4 @@
-"""What a report is about: a run, its models against each other, and one candidate against production."""
+"""What a report is made from: a run, its models against each other, and one candidate against production."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rankitect.reports.reproduction import reproduction_of
 from rankitect.reports.roles import Roles, roles_of
 from rankitect.reports.run import Run
 
-__all__ = ["Subject", "subject_of"]
+__all__ = ["Material", "material_of"]
 
 
 @dataclass(frozen=True)
-class Subject:
+class Material:
     """What the sections of a report are computed from.
 
     Attributes:
@@ -36,8 +36,8 @@ class Subject:
     reproduction: Mapping[str, JSON]
 
 
-def subject_of(run: Run, baseline: str | None = None, candidate: str | None = None) -> Subject:
-    """Gather what a report is about.
+def material_of(run: Run, baseline: str | None = None, candidate: str | None = None) -> Material:
+    """Gather what a report is made from.
 
     Args:
         run: The run.
@@ -51,4 +51,4 @@ def subject_of(run: Run, baseline: str | None = None, candidate: str | None = No
     points = points_of(run, roles) if roles else []
     comparisons = compare(points, roles, run.evidence) if roles else []
     case = case_of(run, roles, comparisons, baseline, candidate)
-    return Subject(run, roles, points, comparisons, case, reproduction_of(run, case))
+    return Material(run, roles, points, comparisons, case, reproduction_of(run, case))
