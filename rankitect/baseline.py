@@ -81,8 +81,8 @@ def _act(action: str, names: Sequence[str], given: Mapping[str, str], config_dir
     if action == "retire":
         print(f"{registry.retire(names[0]).label} is retired.")
         return 0
-    shown, found = _of_run(given) if "run" in given else _of_files(given, config_dir)
-    entry = registry.add(names[0], note=given.get("note", ""), **found)
+    shown, fields = _of_run(given) if "run" in given else _of_files(given, config_dir)
+    entry = registry.add(names[0], note=given.get("note", ""), **fields)
     print(f"{entry.label} is registered in {registry.folder} for task {entry.task}: {shown}.")
     return 0
 
@@ -112,12 +112,12 @@ def _of_run(given: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
     chosen = candidate_of(summary.pareto, given.get("candidate", "1"), run)
     short = chosen.fingerprint[:8]
     place = run / "candidates" / f"{chosen.rank:02d}-{short}"
-    found: dict[str, Any] = {"architecture": chosen.architecture, "task": summary.task}
+    fields: dict[str, Any] = {"architecture": chosen.architecture, "task": summary.task}
     if (place / "space.json").is_file():
-        found["space"] = place / "space.json"
+        fields["space"] = place / "space.json"
     if (place / "features.json").is_file():
-        found["features"] = _json(place / "features.json")
-    return f"candidate {chosen.rank} ({short}) of {run}", found
+        fields["features"] = _json(place / "features.json")
+    return f"candidate {chosen.rank} ({short}) of {run}", fields
 
 
 def _of_files(given: Mapping[str, str], config_dir: str | None) -> tuple[str, dict[str, Any]]:
@@ -132,18 +132,18 @@ def _of_files(given: Mapping[str, str], config_dir: str | None) -> tuple[str, di
             f"There is no task '{given['task']}': {', '.join(tasks)}. For one of your own give --config-dir=FOLDER, as "
             "the search has it."
         )
-    found: dict[str, Any] = {"task": given["task"], "module": given.get("module")}
+    fields: dict[str, Any] = {"task": given["task"], "module": given.get("module")}
     for key in ("space", "weights"):
         if key in given:
-            found[key] = _there(Path(given[key]))
+            fields[key] = _there(Path(given[key]))
     if "features" in given:
-        found["features"] = _features(Path(given["features"]))
-    shown = f"module {found['module']}"
+        fields["features"] = _features(Path(given["features"]))
+    shown = f"module {fields['module']}"
     if "architecture" in given:
         path = Path(given["architecture"])
-        found["architecture"] = _architecture(path, found.get("space"), spaces)
+        fields["architecture"] = _architecture(path, fields.get("space"), spaces)
         shown = f"the architecture of {path}"
-    return shown, found
+    return shown, fields
 
 
 def _configured(group: str, config_dir: str | None) -> list[str]:
@@ -168,20 +168,23 @@ def _architecture(path: Path, space: Path | None, known: Sequence[str]) -> dict[
     from rankitect.graph import Architecture
 
     try:
-        made = Architecture.from_json(_there(path).read_text(encoding="utf-8"))
+        architecture = Architecture.from_json(_there(path).read_text(encoding="utf-8"))
     except (SpaceError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"architecture={path}: {error}. A candidate's folder has such an architecture.json."
         ) from error
-    if space is None and made.space not in known:
+    if space is None and architecture.space not in known:
         raise ConfigError(
-            f"architecture={path} is of the space '{made.space}', none of {', '.join(known)}: give that space's file "
-            "as space= (a candidate's space.json)."
+            f"architecture={path} is of the space '{architecture.space}', none of {', '.join(known)}: give that "
+            "space's file as space= (a candidate's space.json)."
         )
-    about = _json(space) if space is not None else {"name": made.space, "version": made.version}
-    if not isinstance(about, dict) or (about.get("name"), str(about.get("version"))) != (made.space, made.version):
-        raise ConfigError(f"space={space} is not the space '{made.space}', version {made.version}, of {path}.")
-    return made.to_data()
+    about = _json(space) if space is not None else {"name": architecture.space, "version": architecture.version}
+    space_of = (architecture.space, architecture.version)
+    if not isinstance(about, dict) or (about.get("name"), str(about.get("version"))) != space_of:
+        raise ConfigError(
+            f"space={space} is not the space '{architecture.space}', version {architecture.version}, of {path}."
+        )
+    return architecture.to_data()
 
 
 def _features(path: Path) -> dict[str, Any]:

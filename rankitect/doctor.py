@@ -103,20 +103,20 @@ def check_versions() -> list[Check]:
     checks = [Check("python", "fail" if old else "ok", python, "use Python 3.11 or newer" if old else "")]
     for name, wanted, needed, remedy in PACKAGES:
         try:
-            found = metadata.version(name)
+            installed = metadata.version(name)
         except metadata.PackageNotFoundError:
             if name == "fbgemm-gpu-cpu" and importlib.util.find_spec("fbgemm_gpu") is not None:
-                found = _version_of("fbgemm-gpu")  # the CUDA build fills the same folder
+                installed = _version_of("fbgemm-gpu")  # the CUDA build fills the same folder
             else:
                 checks.append(Check(name, "fail" if needed else "warn", "not installed", remedy))
                 continue
-        fits = not wanted or found == wanted or found.startswith(f"{wanted}.")
+        fits = not wanted or installed == wanted or installed.startswith(f"{wanted}.")
         advice = (
             ""
             if fits
             else f"Rankitect is tested with {name} {wanted}; if something breaks, {remedy.split(': ', 1)[-1]}"
         )
-        checks.append(Check(name, "ok" if fits else "warn", found, advice))
+        checks.append(Check(name, "ok" if fits else "warn", installed, advice))
     return checks
 
 
@@ -198,7 +198,7 @@ def check_disk(folder: Path) -> Check:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     free = shutil.disk_usage(folder).free / GIB
-    found = f"{free:.1f} GiB free at {folder}"
+    space = f"{free:.1f} GiB free at {folder}"
     if not os.access(folder, os.W_OK):
         return Check(
             "disk",
@@ -210,12 +210,12 @@ def check_disk(folder: Path) -> Check:
         return Check(
             "disk",
             "fail",
-            found,
+            space,
             f"the main job needs {DISK_NEEDED_GIB} GiB: free some, or give output_dir=FOLDER elsewhere",
         )
     if free < DISK_WISHED_GIB:
-        return Check("disk", "warn", found, f"enough for one run; {DISK_WISHED_GIB} GiB leave room for several")
-    return Check("disk", "ok", found)
+        return Check("disk", "warn", space, f"enough for one run; {DISK_WISHED_GIB} GiB leave room for several")
+    return Check("disk", "ok", space)
 
 
 def check_memory() -> Check | None:
@@ -235,19 +235,19 @@ def check_threads() -> Check:
     """Compare the processors this process may use with OMP_NUM_THREADS and with the present load."""
     cores = usable_cores()
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    found = f"{cores} processors" + (f", OMP_NUM_THREADS={asked}" if asked else "")
+    using = f"{cores} processors" + (f", OMP_NUM_THREADS={asked}" if asked else "")
     if asked and not (asked.isdecimal() and 1 <= int(asked) <= cores):
         return Check(
             "threads",
             "warn",
-            found,
+            using,
             f"unset OMP_NUM_THREADS, or set it to 1 up to {cores}: more threads than processors are slow",
         )
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > cores:
         remedy = "training is slower and measured latencies are not to be trusted until other programs end"
-        return Check("threads", "warn", f"{found}, {load:.1f} programs already running", remedy)
-    return Check("threads", "ok", found)
+        return Check("threads", "warn", f"{using}, {load:.1f} programs already running", remedy)
+    return Check("threads", "ok", using)
 
 
 def check_links() -> list[Check]:

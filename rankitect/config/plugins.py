@@ -41,13 +41,13 @@ def load_target(target: str, allowed: Sequence[str], key: str) -> Callable[..., 
         )
     module_name, _, name = target.rpartition(".")
     module = _import(module_name, target, key)
-    found = getattr(module, name, None)
-    if found is None:
+    plugin = getattr(module, name, None)
+    if plugin is None:
         names = sorted(n for n, value in vars(module).items() if not n.startswith("_") and _is_plugin(value, module))
         raise ConfigError(f"{key}: module {module_name} has no '{name}'. It has: {', '.join(names) or 'nothing'}.")
-    if not callable(found) or not _inside(getattr(found, "__module__", ""), allowed):
+    if not callable(plugin) or not _inside(getattr(plugin, "__module__", ""), allowed):
         raise ConfigError(f"{key}: '{target}' is not a class or function of an allowed package.")
-    return found
+    return plugin
 
 
 def _inside(path: str, allowed: Sequence[str]) -> bool:

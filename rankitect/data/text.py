@@ -176,7 +176,7 @@ class TextFolder:
         return self.path.resolve().name
 
     def __iter__(self) -> Iterator[Document]:
-        found = False
+        any_text = False
         for file in sorted(self.path.rglob("*")):
             inside = file.relative_to(self.path)
             if not file.is_file() or any(part.startswith(".") for part in inside.parts):
@@ -184,12 +184,12 @@ class TextFolder:
             source: TextSource | None = _open_file(file, self.field)
             if source is None:
                 continue
-            found = True
+            any_text = True
             if isinstance(source, TextFile):
                 source = TextFile(file, whole=True)
             for document in source:
                 yield Document(document.id.replace(file.name, inside.as_posix(), 1), document.text)
-        if not found:
+        if not any_text:
             raise DataError(f"{self.path}: no text files in this folder; supported are {_supported()}.")
 
 

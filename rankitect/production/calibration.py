@@ -126,8 +126,8 @@ def _bucket(
     clusters = None if evidence.clusters is None else evidence.clusters[rows]
     ratio = None
     if float(np.dot(w[rows], y[rows])) > 0:
-        found = _ratio(p[rows], y[rows], w[rows], clusters)
-        ratio = (found.value, *found.interval())
+        estimate = _ratio(p[rows], y[rows], w[rows], clusters)
+        ratio = (estimate.value, *estimate.interval())
     predicted, observed = (float(np.average(x[rows], weights=w[rows])) for x in (p, y))
     return Bucket(predicted, observed, ratio, int(rows.sum()))
 
@@ -143,8 +143,8 @@ def _platt(z: NDArray[np.float64], y: NDArray[np.float64], w: NDArray[np.float64
         off = w * (sigmoid(logit) - y) / scale
         return float(np.dot(w, log_losses(logit, y)) / scale), np.array([np.dot(off, z), off.sum()])
 
-    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B").x
-    return float(found[0]), float(found[1])
+    fitted = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B").x
+    return float(fitted[0]), float(fitted[1])
 
 
 @dataclass(frozen=True)

@@ -100,15 +100,15 @@ def change(
     if clusters is not None and len(np.unique(clusters)) < 2:
         over = Estimate(value, math.inf, 0.0)  # of one user nothing is known about others
     whole = seeded_estimate(over, *runs)
-    found, low, high = (math.expm1(min(x, 700.0)) for x in (value, *whole.interval(confidence)))
+    ratio, low, high = (math.expm1(min(x, 700.0)) for x in (value, *whole.interval(confidence)))
     seeding = math.sqrt(max(0.0, whole.error**2 - over.error**2)) if all(len(run) > 1 for run in runs) else None
     return Change(
-        value=found,
+        value=ratio,
         low=low,
         high=high,
         p_value=_p_value(whole),
-        sampling=(1 + found) * over.error,
-        seeding=None if seeding is None else (1 + found) * seeding,
+        sampling=(1 + ratio) * over.error,
+        seeding=None if seeding is None else (1 + ratio) * seeding,
         rows=len(influence),
         clusters=None if clusters is None else len(np.unique(clusters)),
         seeds=(len(runs[0]), min(len(run) for run in runs[1:])),
@@ -157,17 +157,17 @@ def changes_by_slice(evidence: Evidence, candidate: str, production: str) -> lis
     every = [(s, i, (s.codes == i) & counted) for s in evidence.slicings for i in range(len(s.parts))]
     sizes = [int(rows.sum()) for _, _, rows in every]
     tested = sum(size >= FEWEST for size in sizes)
-    found = []
+    slices = []
     for (slicing, i, rows), size in zip(every, sizes, strict=True):
-        made = None
+        part_change = None
         if size >= FEWEST:
-            made = change(evidence, candidate, production, rows, 1 - (1 - CONFIDENCE) / tested)
+            part_change = change(evidence, candidate, production, rows, 1 - (1 - CONFIDENCE) / tested)
         if size:
-            found.append(SliceChange(slicing.name, slicing.parts[i], made, size))
-    p_values = [s.change.p_value for s in found if s.change is not None]
+            slices.append(SliceChange(slicing.name, slicing.parts[i], part_change, size))
+    p_values = [s.change.p_value for s in slices if s.change is not None]
     corrected = iter(stats.false_discovery_control(p_values).tolist() if p_values else ())
     whole = [
-        s if s.change is None else SliceChange(s.slicing, s.part, s.change, s.rows, next(corrected)) for s in found
+        s if s.change is None else SliceChange(s.slicing, s.part, s.change, s.rows, next(corrected)) for s in slices
     ]
     return sorted(whole, key=lambda s: (s.change is None, 0.0 if s.change is None else -s.change.value))
 
@@ -187,19 +187,19 @@ def changes_by_time(evidence: Evidence, candidate: str, production: str) -> list
         if sizes[sizes >= FEWEST].sum() >= _ENOUGH * sizes.sum():
             break
     names = np.datetime_as_string(begins, unit="M" if period == "month" else "D").tolist()
-    found = []
+    slices = []
     for i, (name, size) in enumerate(zip(names, sizes.tolist(), strict=True)):
-        made = change(evidence, candidate, production, (codes == i) & counted) if size >= FEWEST else None
-        found.append(SliceChange(period, name, made, size))
-    return found
+        part_change = change(evidence, candidate, production, (codes == i) & counted) if size >= FEWEST else None
+        slices.append(SliceChange(period, name, part_change, size))
+    return slices
 
 
 def _begin(days: NDArray[np.int64], period: str) -> NDArray[np.datetime64]:
     """The first day of each day's period."""
     if period == "week":
         days = (days + 3) // 7 * 7 - 3  # 1970-01-01 was a Thursday
-    found = days.astype("datetime64[D]")
-    return found.astype("datetime64[M]") if period == "month" else found
+    dates = days.astype("datetime64[D]")
+    return dates.astype("datetime64[M]") if period == "month" else dates
 
 
 def heterogeneity(changes: Sequence[Change]) -> float | None:

@@ -152,10 +152,10 @@ def save_rows(
     if weights is not None:
         arrays["weights"] = np.asarray(weights, np.float32)
     if groups is not None:
-        found, codes = np.unique(np.asarray(groups), return_inverse=True)
+        distinct, codes = np.unique(np.asarray(groups), return_inverse=True)
         arrays["clusters"] = codes.astype(np.int64)
         if before is not None:
-            arrays["before"] = np.asarray([before.get(int(g), (0, 0)) for g in found], np.int64).reshape(-1, 2)
+            arrays["before"] = np.asarray([before.get(int(g), (0, 0)) for g in distinct], np.int64).reshape(-1, 2)
     if times is not None:
         arrays["days"] = np.asarray(times) // _DAY
     for place, slicing in enumerate(slicings):
@@ -230,15 +230,15 @@ def read_losses(path: Path) -> NDArray[np.float32]:
 def _losses(folder: Path, rows: int) -> dict[str, NDArray[np.float32]]:
     """Losses of all seeds by fingerprint, from the trials that keep them."""
     prints = {str(t["fingerprint"])[:8]: str(t["fingerprint"]) for t in _known(folder)}
-    found: dict[str, list[NDArray[np.float32]]] = {}
+    by_model: dict[str, list[NDArray[np.float32]]] = {}
     for path in sorted((folder / "trials").glob(f"*/{LOSSES}")):
         fingerprint = prints.get(path.parent.name.rpartition("-")[2])
         if fingerprint is None:
             continue
         values = read_losses(path)
         if len(values) == rows:
-            found.setdefault(fingerprint, []).append(values)
-    return {fingerprint: np.stack(values) for fingerprint, values in found.items()}
+            by_model.setdefault(fingerprint, []).append(values)
+    return {fingerprint: np.stack(values) for fingerprint, values in by_model.items()}
 
 
 def _known(folder: Path) -> list[dict[str, Any]]:
@@ -249,15 +249,15 @@ def _known(folder: Path) -> list[dict[str, Any]]:
 
 def _text(path: Path) -> Evidence:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        more = found.get("more_seeds", {})
-        losses = {str(k): np.asarray([v, *more.get(k, [])], np.float32) for k, v in found["models"].items()}
-        clusters = np.asarray(found["clusters"], np.int64)
+        examples = json.loads(path.read_text(encoding="utf-8"))
+        more = examples.get("more_seeds", {})
+        losses = {str(k): np.asarray([v, *more.get(k, [])], np.float32) for k, v in examples["models"].items()}
+        clusters = np.asarray(examples["clusters"], np.int64)
         if any(v.shape[1] != len(clusters) for v in losses.values()):
             raise ValueError("a model has another number of windows")
         facts = path.with_name(FACTS)
         known = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
-        return Evidence(str(found["metric"]), losses, clusters=clusters, facts=known)
+        return Evidence(str(examples["metric"]), losses, clusters=clusters, facts=known)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise RunFolderError(
             f"{path} is damaged ({error}). Repeat the search's command: it writes the file again."

@@ -81,19 +81,19 @@ def judge(
     """
     results = []
     for name, gate in gates.items():
-        found = observed.get((gate.metric, gate.of))
-        if found is None:
+        measured = observed.get((gate.metric, gate.of))
+        if measured is None:
             results.append(GateResult(name, gate, Outcome.MISSING, None, missing.get(gate.metric, "")))
             continue
         low = -math.inf if gate.at_least is None else gate.at_least
         high = math.inf if gate.at_most is None else gate.at_most
-        if low <= found.low and found.high <= high:
+        if low <= measured.low and measured.high <= high:
             outcome = Outcome.PASS
-        elif found.high < low or found.low > high:
+        elif measured.high < low or measured.low > high:
             outcome = Outcome.FAIL
         else:
             outcome = Outcome.OPEN
-        results.append(GateResult(name, gate, outcome, found))
+        results.append(GateResult(name, gate, outcome, measured))
     return results
 
 

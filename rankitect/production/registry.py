@@ -91,7 +91,7 @@ class Registry:
 
     def read(self) -> tuple[list[Entry], list[Damage]]:
         """All versions of all models in the order in which they were added, and those that cannot be read."""
-        found: list[Entry] = []
+        entries: list[Entry] = []
         damaged: list[Damage] = []
         for path in sorted(self.folder.glob("*/v*.json")):
             if (number := _VERSION.fullmatch(path.name)) is None:
@@ -101,12 +101,12 @@ class Registry:
                 entry = Entry.model_validate_json(path.read_text(encoding="utf-8"))
                 if (entry.name, entry.version) != (name, version):
                     raise ValueError(f"it says that it is {entry.label}")
-                found.append(entry)
+                entries.append(entry)
             except (OSError, ValueError) as error:
                 wrong = _first(error) if isinstance(error, ValidationError) else str(error)
                 reason = f"{path} is not a registered baseline ({wrong}). Restore the file from a copy, or delete it."
                 damaged.append(Damage(name, version, path, reason))
-        return sorted(found, key=lambda e: (e.added, e.name, e.version)), damaged
+        return sorted(entries, key=lambda e: (e.added, e.name, e.version)), damaged
 
     def entries(self) -> list[Entry]:
         """All versions of all models that can be read, in the order in which they were added."""
@@ -174,7 +174,7 @@ class Registry:
         place.mkdir(parents=True, exist_ok=True)
         with folder_lock(self.folder):
             version = 1 + max(
-                (int(found[1]) for p in place.iterdir() if (found := _VERSION.fullmatch(p.name))), default=0
+                (int(match[1]) for p in place.iterdir() if (match := _VERSION.fullmatch(p.name))), default=0
             )
             stem = f"v{version:03d}"
             if space is not None:

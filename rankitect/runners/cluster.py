@@ -137,13 +137,13 @@ class Cluster:
         if self._seconds is None:
             return []
         cause = f"it took longer than runner.trial_minutes={self._seconds / 60:g}"
-        found = []
+        late = []
         for work, (job, started) in list(self._running.items()):
             if (spent := _since(started)).seconds > self._seconds:
                 self._ray.cancel(work, force=True)
                 del self._running[work]
-                found.append(JobResult(job.number, None, cause, "", spent))
-        return found
+                late.append(JobResult(job.number, None, cause, "", spent))
+        return late
 
     def _next(self, work: Any) -> JobResult | None:
         """What a task has to say next: that it has begun (None), or its end."""

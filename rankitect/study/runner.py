@@ -36,8 +36,8 @@ def measure(evaluator: Evaluator, job: Job, context: TrialContext) -> JobResult:
     """
     started = time.monotonic()
 
-    def spent(found: Spent) -> Spent:
-        return replace(found, seconds=time.monotonic() - started)
+    def spent(charged: Spent) -> Spent:
+        return replace(charged, seconds=time.monotonic() - started)
 
     try:
         seed_everything(job.seed)

@@ -40,10 +40,10 @@ class RankingBatches:
         Raises:
             DataError: when the split is empty.
         """
-        found = self.table.split(split)
-        if not found.rows:
+        chosen = self.table.split(split)
+        if not chosen.rows:
             raise DataError(f"{self.table.name}: the {split} split has no rows. Choose another split, or more data.")
-        return found.steps(batch or self.batch)
+        return chosen.steps(batch or self.batch)
 
     def with_validation(self) -> RankingBatches:
         """The same with the validation rows among the training rows, for a last training before the test."""

@@ -175,9 +175,9 @@ class JoinedSplit(RankingSplit):
         one, other = getattr(self, column), getattr(self._second, column)
         rows = np.arange(chosen.start, chosen.stop) if isinstance(chosen, slice) else chosen.astype(np.int64)
         late = rows >= len(one)
-        found = np.empty((len(rows), *one.shape[1:]), dtype)
-        found[~late], found[late] = one[rows[~late]], other[rows[late] - len(one)]
-        return torch.from_numpy(found)
+        values = np.empty((len(rows), *one.shape[1:]), dtype)
+        values[~late], values[late] = one[rows[~late]], other[rows[late] - len(one)]
+        return torch.from_numpy(values)
 
 
 @dataclass(eq=False)

@@ -100,7 +100,7 @@ def count(
     plain = np.array([column.transform == "none" for column in schema.numeric], dtype=np.bool_)
     deviation = np.sqrt(total[2] / np.maximum(total[0], 1))
     centre = np.where(plain, 0.0, total[1])
-    values = {name: found for name, v, t in zip(names, vocabularies, texts, strict=True) if (found := _named(v, t))}
+    values = {name: named for name, v, t in zip(names, vocabularies, texts, strict=True) if (named := _named(v, t))}
     return Plan(features, tuple(vocabularies), centre, np.where(plain | (deviation < 1e-12), 1.0, deviation), values)
 
 
@@ -125,7 +125,7 @@ def encode(
     def write(number: int, path: Path) -> tuple[int, list[tuple[_Array, _Array]]]:
         shard, codes = RawShard.load(path), assignment.of(number)
         arrays = _encoded(shard, schema, plan)
-        found = []
+        counts = []
         for split, file in enumerate(files):
             rows = np.flatnonzero(codes == split)
             together = len(rows) and len(rows) == rows[-1] - rows[0] + 1
@@ -135,14 +135,14 @@ def encode(
                 # Mapped anew each time: pages that stay mapped would count as this process's memory.
                 np.load(path, mmap_mode="r+")[target] = arrays[name][chosen]
             labels, ids = arrays["labels"][chosen], arrays["ids"][chosen]
-            found.append((np.array([len(rows), labels.sum()]), (ids == UNKNOWN_ID).sum(axis=0)))
-        return shard.rows, found
+            counts.append((np.array([len(rows), labels.sum()]), (ids == UNKNOWN_ID).sum(axis=0)))
+        return shard.rows, counts
 
     clicks, unknown = np.zeros((3, 2)), np.zeros((3, columns))
     tasks = (lambda number=number, path=path: write(number, path) for number, path in enumerate(shards))
-    for rows, found in in_order(tasks, workers):
+    for rows, by_split in in_order(tasks, workers):
         progress.add(rows)
-        for split, (labels, strange) in enumerate(found):
+        for split, (labels, strange) in enumerate(by_split):
             clicks[split] += labels
             unknown[split] += strange
     progress.end()

@@ -199,7 +199,7 @@ def _side(
     """A small table by key: `key` and the columns, all binary, missing where empty."""
     import pyarrow as pa
 
-    found: dict[str, _Row] = {}
+    by_key: dict[str, _Row] = {}
     for number, row in _rows(file, layout):
         if layout.header and number == 1:
             continue
@@ -207,10 +207,10 @@ def _side(
             key, values = read(row)
         except IndexError as error:
             raise DataError(f"{file}, row {number}: {len(row)} columns, which is too few: {row!r}.") from error
-        found[key] = values
-    table = {"key": pa.array([key.encode() for key in found], pa.binary())}
+        by_key[key] = values
+    table = {"key": pa.array([key.encode() for key in by_key], pa.binary())}
     for name in names:
-        texts = [values[name].strip().encode() or None for values in found.values()]
+        texts = [values[name].strip().encode() or None for values in by_key.values()]
         table[name] = pa.array(texts, pa.binary())
     return table
 

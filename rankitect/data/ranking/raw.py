@@ -103,8 +103,8 @@ class RawShard:
         from safetensors import safe_open
 
         with safe_open(path, "numpy") as file:
-            found: NDArray[Any] = file.get_tensor(name)
-            return found
+            tensor: NDArray[Any] = file.get_tensor(name)
+            return tensor
 
     @staticmethod
     def outline(path: Path) -> dict[str, Any] | None:
@@ -113,8 +113,8 @@ class RawShard:
 
         try:
             with safe_open(path, "numpy") as file:
-                found: dict[str, Any] = json.loads(file.metadata()["facts"])
-                return found
+                facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+                return facts
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None
 
@@ -186,7 +186,7 @@ def _judge(piece: Piece, problems: Problems, settings: DataSettings) -> dict[str
     """Counts bad rows by kind; the first one is an error where they are not to be skipped."""
     bad = [
         *piece.bad,
-        *(BadRow(int(piece.lines[row]), *found) for row, found in problems.found.items()),
+        *(BadRow(int(piece.lines[row]), *trouble) for row, trouble in problems.found.items()),
     ]
     if bad and settings.bad_rows == "error":
         first = min(bad, key=lambda row: row.line)

@@ -90,13 +90,13 @@ def list_files(path: str, endings: Sequence[str]) -> list[Path]:
         return [place]
     if not place.is_dir():
         raise DataError(f"There is no file or folder {place}: give the data's place with task.data.path.")
-    found = sorted(file for file in place.iterdir() if file.is_file() and file.name.lower().endswith(tuple(endings)))
-    if not found:
+    files = sorted(file for file in place.iterdir() if file.is_file() and file.name.lower().endswith(tuple(endings)))
+    if not files:
         raise DataError(f"The folder {place} has no file that ends with {', '.join(endings)}.")
-    return found
+    return files
 
 
-def check_columns(schema: TableSchema, found: Sequence[str], file: str) -> list[str]:
+def check_columns(schema: TableSchema, present: Sequence[str], file: str) -> list[str]:
     """The columns that the schema needs, each once.
 
     Raises:
@@ -106,11 +106,11 @@ def check_columns(schema: TableSchema, found: Sequence[str], file: str) -> list[
     wanted += [column.name for column in (schema.label, schema.timestamp) if column is not None]
     wanted += [name for name in (schema.group, schema.weight) if name is not None]
     for name in wanted:
-        if name not in found:
-            like = difflib.get_close_matches(name, found, n=1)
+        if name not in present:
+            like = difflib.get_close_matches(name, present, n=1)
             hint = f" Did you mean {like[0]!r}?" if like else ""
-            names = (name if name.isprintable() else repr(name) for name in found[:60])  # it may be no text at all
-            shown = ", ".join(names) + (", …" if len(found) > 60 else "")
+            names = (name if name.isprintable() else repr(name) for name in present[:60])  # it may be no text at all
+            shown = ", ".join(names) + (", …" if len(present) > 60 else "")
             raise DataError(f"{file} has no column {name!r}.{hint} Its columns: {shown}.")
     return list(dict.fromkeys(wanted))
 
@@ -128,14 +128,14 @@ def content_hash(files: Iterable[Path], memory: Path) -> str:
         path = str(file.resolve())
         known = {"path": path, "size": state.st_size, "time": state.st_mtime_ns}
         note = memory / f"{hashlib.sha256(path.encode()).hexdigest()[:24]}.json"
-        found: dict[str, object] = {}
+        noted: dict[str, object] = {}
         if note.is_file():
             try:
-                found = json.loads(note.read_text(encoding="utf-8"))
+                noted = json.loads(note.read_text(encoding="utf-8"))
             except ValueError:
-                found = {}
-        digest = found.pop("sha256", None)
-        if found != known or not isinstance(digest, str):
+                noted = {}
+        digest = noted.pop("sha256", None)
+        if noted != known or not isinstance(digest, str):
             digest = file_sha256(file)
             memory.mkdir(parents=True, exist_ok=True)
             text = json.dumps({**known, "sha256": digest})

@@ -163,9 +163,9 @@ class SyntheticSource:
         total = np.zeros((len(ids), 1 + _RANK), dtype=np.float32)
         squares = np.zeros((len(ids), _RANK), dtype=np.float32)
         for place, table in enumerate(tables):
-            found = (table[ids[:, place]] * turn).sum(axis=1)
-            total += found
-            squares += found[:, 1:] ** 2
+            factors = (table[ids[:, place]] * turn).sum(axis=1)
+            total += factors
+            squares += factors[:, 1:] ** 2
         fields = max(len(tables), 1)
         pairs = 0.5 * (total[:, 1:] ** 2 - squares).sum(axis=1) / max(fields, 1)
         logit = total[:, 0].astype(np.float64) / np.sqrt(fields) + pairs / np.sqrt(_RANK)
