@@ -24,7 +24,9 @@ from rankitect.models.importance import CRITERIA, Statistics, gather
 from rankitect.models.pretrained import Orders, space_tensors
 from rankitect.models.supernet import Standalone, Supernet
 from rankitect.search_spaces.mobile_llm import from_backbone
-from rankitect.training.distill import Distillation, HealConfig, heal
+from rankitect.training.distill import Distillation
+from rankitect.training.settings import DistilConfig
+from rankitect.training.text import train_on_text
 
 NONE = "none (as they are)"
 
@@ -48,8 +50,12 @@ class Bench:
         self._scratch = tempfile.TemporaryDirectory()
         teacher = self.plain.activate(largest(self.space))
         tokens = 64 if options.quick else options.heal_tokens
-        settings = HealConfig(
-            tokens=max(tokens, 1), batch=2 if options.quick else 4, context=32 if options.quick else 128
+        settings = DistilConfig(
+            tokens=max(tokens, 1),
+            batch=2 if options.quick else 4,
+            context=32 if options.quick else 128,
+            lr=3e-4,
+            warmup=0,
         )
         self.healing = Distillation(teacher, self.text, settings, cache=Path(self._scratch.name)) if tokens else None
 
@@ -153,7 +159,7 @@ def main() -> None:
             refitted = f"{bench.perplexity(model):.2f}" if cuts_units else "-"
             healed = "-"
             if bench.healing is not None:
-                heal(model, bench.healing, seed=0)
+                train_on_text(model, bench.healing, seed=0)
                 healed = f"{bench.perplexity(model):.2f}"
             rows.append((axis, criterion, f"{unhealed:.2f}", refitted, healed))
             print(" | ".join(rows[-1]), flush=True)

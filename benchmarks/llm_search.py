@@ -115,7 +115,7 @@ def _parts(seed: int, options: argparse.Namespace, refit: bool) -> Parts:
 
     configure_host()
     targets = ",".join(map(str, options.targets))
-    overrides = [f"seed={seed}", f"heal.tokens={options.tokens}", "controller=dnas"]
+    overrides = [f"seed={seed}", f"recipe.heal.tokens={options.tokens}", "controller=dnas"]
     overrides += [f"controller.targets=[{targets}]", f"task.refit={refit}", "task.test_windows=null"]
     return build(resolve([*overrides, *options.overrides]), options.folder / f"seed{seed}")
 
@@ -206,13 +206,13 @@ def measure(parts: Parts, architecture: Architecture, seed: int, folder: Path) -
     from rankitect.contracts import TrialContext
     from rankitect.evaluators.healed import Healed
 
-    evaluator = Healed(Healed.Config(save=False), parts.task)
+    evaluator = Healed.from_config(Healed.Config(save=False), parts)
     measured = evaluator.measure(architecture, TrialContext(run_folder=folder, folder=folder, seed=seed))
     metrics = measured.metrics
     return {
         "perplexity": metrics["perplexity"].value,
         "cost": metrics["block_flops"].value,
-        "healed_tokens": measured.notes["healed_tokens"],
+        "healed_tokens": measured.spent.train_tokens,
         "window_nats": measured.notes["examples"]["values"],
         "architecture": json.loads(architecture.to_json()),
     }

@@ -147,7 +147,7 @@ def healed(parts: Parts, architecture: Architecture, folder: Path) -> dict[str, 
     from rankitect.contracts import TrialContext
     from rankitect.evaluators.healed import Healed
 
-    evaluator = Healed(Healed.Config(save=False), parts.task)
+    evaluator = Healed.from_config(Healed.Config(save=False), parts)
     made = evaluator.measure(architecture, TrialContext(run_folder=folder, folder=folder, seed=parts.config.seed))
     return {"perplexity": made.metrics["perplexity"].value, "nats": made.notes["examples"]["values"]}
 

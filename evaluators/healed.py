@@ -1,4 +1,4 @@
-"""Perplexity after healing: the pruned backbone is distilled from the whole one for a given number of tokens."""
+"""Perplexity of a model measured in full: made, trained by every stage of the recipe, and measured."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from pydantic import BaseModel, ConfigDict, Field
 from rankitect.contracts import Measurement, Metric, MetricSpec, Spent
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rankitect.config.parts import Parts
     from rankitect.contracts import TrialContext
+    from rankitect.contracts.stage import Stage
     from rankitect.graph import Architecture
     from rankitect.models.supernet import Standalone
+    from rankitect.recipes import Recipe, RecipeResult
     from rankitect.tasks.language.task import Language
-    from rankitect.training.optimizer import StepReport
 
 __all__ = ["Healed"]
 
 
 class Healed:
-    """Perplexity and bits per byte on the test split after healing, with the weights as an artifact.
+    """Perplexity and bits per byte on the test split after the whole recipe, with the weights as an artifact.
 
-    The backbone itself is measured as it is: it is what healing aims at.
+    A recipe that begins with healing leaves the backbone itself as it is: it is what healing aims at.
     """
 
     name = "perplexity after healing"
@@ -33,16 +36,29 @@ class Healed:
         model_config = ConfigDict(extra="forbid", frozen=True)
 
         save: bool = Field(True, description="keep each candidate's weights")
-        tokens: int | None = Field(None, ge=1, description="healing tokens; null: heal.tokens")
+        tokens: int | None = Field(
+            None, ge=1, description="the recipe's first stage alone, with so many tokens; null: the whole recipe"
+        )
         split: Literal["search", "test"] = Field("test", description="text that the perplexity is of")
 
-    def __init__(self, config: Config, task: Language) -> None:
-        self._config, self._task = config, task
+    def __init__(self, config: Config, task: Language, parts: Parts) -> None:
+        self._config, self._task, self._parts = config, task, parts
+        self._recipe(parts.stages)
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Healed:
-        """Made from its section of the configuration."""
-        return cls(config, parts.task)
+        """Made from its section of the configuration.
+
+        Raises:
+            ConfigError: A short version of the recipe is asked for, and there is none.
+        """
+        return cls(config, parts.task, parts)
+
+    def _recipe(self, stages: Mapping[str, Stage]) -> Recipe:
+        from rankitect.recipes import Recipe
+
+        recipe, tokens = Recipe(stages), self._config.tokens
+        return recipe if tokens is None else recipe.shortened(tokens)
 
     @property
     def metrics(self) -> list[MetricSpec]:
@@ -54,48 +70,46 @@ class Healed:
         ]
 
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
-        """Inherit, heal, measure, save."""
+        """Inherit, train as the recipe says, measure, save."""
         task = self._task
         task.learn_latency(context.check, context.progress)
-        model = task.inherited.extract(architecture)
-        trained = 0
-        if architecture != task.reference:
-            trained = self._heal(model, context)
+        trained = self._trained(architecture, context)
         split = self._config.split
-        quality = task.quality(model, split, check=context.check)
+        quality = task.quality(trained.model, split, check=context.check)
         metrics = {
             "perplexity": Metric(quality.perplexity, "", quality.tokens, quality.interval()),
             "bits_per_byte": Metric(quality.bits_per_byte, "bit/byte", quality.tokens),
         }
         metrics |= task.costs(architecture)
-        artifacts = self._save(architecture, model, context) if self._config.save else {}
+        artifacts = {name: context.artifact(context.folder / path) for name, path in trained.artifacts.items()}
+        if self._config.save:
+            artifacts |= self._save(architecture, trained.model, context)
         examples = {
             "metric": "perplexity",
             "values": [round(float(x), 6) for x in quality.window_nats],
             "clusters": quality.window_documents.tolist(),
         }
-        notes = {"examples": examples, "healed_tokens": trained}
-        return Measurement(metrics, Spent(train_tokens=trained, eval_tokens=quality.tokens), artifacts, notes)
+        spent = trained.spent + Spent(eval_tokens=quality.tokens)
+        return Measurement(metrics, spent, artifacts, {"examples": examples}, trained.reused)
 
-    def _heal(self, model: Standalone, context: TrialContext) -> int:
-        from rankitect.training.distill import heal
+    def _trained(self, architecture: Architecture, context: TrialContext) -> RecipeResult:
+        """The model after the recipe."""
 
-        distillation = self._task.distillation
+        def spend(spent: Spent) -> None:
+            context.spent = spent
 
-        def progress(done: int, total: int, report: StepReport) -> None:
-            context.spent = Spent(train_tokens=done * distillation.config.batch * distillation.config.context)
-            context.progress(done, total, f"healing, loss {report.loss:.3f}")
-
-        result = heal(
-            model,
-            distillation,
+        return self._recipe(self._parts.stages_for(architecture)).run(
+            self._task.inherited.extract(architecture),
+            architecture,
             seed=context.seed,
-            tokens=self._config.tokens,
-            progress=progress,
+            space=self._task.space.to_json(),
+            keep=self._config.save,
+            folder=context.folder if self._config.save else None,
+            checkpoints=context.state,
             should_stop=context.should_stop,
+            progress=context.progress,
+            spend=spend,
         )
-        context.check()
-        return int(result.tokens)
 
     def _save(self, architecture: Architecture, model: Standalone, context: TrialContext) -> dict[str, str]:
         from rankitect.models.candidate import save_candidate

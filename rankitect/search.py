@@ -318,6 +318,9 @@ def _tell(result: Result, command: str) -> int:
         f"{ended} {trials['done']} trials done, {trials['failed']} failed, {trials['duplicates']} duplicates; "
         f"{len(result.summary.pareto)} on the Pareto front. (Baselines count as trials here.)"
     )
+    if reused := sum(spent.data for spent in result.summary.ledger.reused.values()):
+        charged = sum(spent.data for spent in result.summary.ledger.stages.values())
+        _say(f"Charged: {charged:,} tokens, baselines included; {reused:,} of them were stored by earlier runs.")
     _say(f"Summary: {result.folder / 'summary.json'}")
     if result.report is not None:
         _say(f"Report: {result.report}")

@@ -58,21 +58,21 @@ def test_a_key_that_only_the_plugin_knows_can_be_set() -> None:
         ("space=gird", "Unknown space 'gird'. Did you mean 'grid'? Allowed: grid, mobile_llm, "),
         ("controller=zzz", "Unknown controller 'zzz'. Allowed: bayesian, climber, "),
         (
-            "heal.token=3",
-            "Unknown key 'heal.token' on the command line. Did you mean 'heal.tokens' (configs/config.yaml:",
+            "budget.token=3",
+            "Unknown key 'budget.token' on the command line. Did you mean 'budget.tokens' (configs/config.yaml:",
         ),
-        ("lr=3", "Unknown key 'lr' on the command line. Did you mean 'heal.lr' (configs/config.yaml:"),
+        ("trials=3", "Unknown key 'trials' on the command line. Did you mean 'budget.trials' (configs/config.yaml:"),
         ("space.sise=3", "Unknown key 'space.sise' on the command line. Did you mean 'space.size' ("),
         ("controller.chunk_second=3", "Did you mean 'controller.chunk_seconds' ("),
-        ("heal.lr=fast", "'heal.lr' on the command line is 'fast': should be a valid number"),
-        ("heal.lr=.inf", "'heal.lr' on the command line is"),
+        ("budget.minutes=fast", "'budget.minutes' on the command line is 'fast': should be a valid number"),
+        ("budget.minutes=.inf", "'budget.minutes' on the command line is"),
         ("budget.minutes=-1", "'budget.minutes' on the command line is -1: should be greater than 0."),
         ("budget.trials=2.5", "'budget.trials' on the command line is 2.5: should be a valid integer"),
         ("resume=perhaps", "'resume' on the command line is 'perhaps': should be 'auto' or 'force'."),
         ("space.size=1", "'space.size' on the command line is 1: should be greater than or equal to 2."),
         ("constraints.block_flops=[1,0.4]", "a range needs 0 <= low < high, not [1, 0.4]."),
         ("evaluator.objectives=[]", "'evaluator.objectives' on the command line is []"),
-        ("heal", "'heal' is not understood. Write key=value"),
+        ("budget", "'budget' is not understood. Write key=value"),
         ("seed=[1,", "The configuration cannot be composed from"),
         ("hydra.run.dir=x", "keys of Hydra itself are not used here"),
         ("space.target=os.system", "'os.system' is not in an allowed package (rankitect, tests)."),
@@ -88,7 +88,7 @@ def test_a_mistake_is_explained(override: str, text: str) -> None:
 
 
 def test_all_mistakes_are_listed_at_once() -> None:
-    lines = message("heal.lr=9", "budget.minutes=0", "sed=3").splitlines()
+    lines = message("runner.workers=0", "budget.minutes=0", "sed=3").splitlines()
     assert len(lines) == 3
 
 
@@ -131,7 +131,7 @@ def test_every_shipped_key_is_one_that_the_models_know() -> None:
     data = yaml.safe_load((configs_folder() / "config.yaml").read_text())
     del data["defaults"]
     assert set(data) <= set(SearchConfig.model_fields)
-    for section in ("heal", "budget", "runner", "report"):
+    for section in ("budget", "runner", "report"):
         model = SearchConfig.model_fields[section].annotation
         assert isinstance(model, type)
         assert issubclass(model, BaseModel)
@@ -173,29 +173,11 @@ def test_python_values_survive_the_override_grammar(values: dict[str, object]) -
     assert {p.key_or_group: p.value() for p in parsed} == {f"section.{key}": value for key, value in values.items()}
 
 
-def test_healing_is_what_training_understands() -> None:
-    """Defaults agree with those of the training room but for the tuned recipe, and every setting arrives there."""
-    from dataclasses import replace
-
-    from rankitect.config.schema import HealConfig
-    from rankitect.tasks.language.healing import healing_settings
-    from rankitect.training.distill import HealConfig as Settings
-
-    plain, ours = Settings(), healing_settings(HealConfig(), 0)
-    recipe = {"lr": ours.optimizer.lr, "warmup": ours.optimizer.warmup}
-    assert ours == replace(plain, tokens=ours.tokens, optimizer=plain.optimizer.model_copy(update=recipe))
-    changed = healing_settings(HealConfig(tokens=512, k=None, lr=1e-3, warmup=3, clip=None, schedule="cosine"), 5)
-    assert (changed.tokens, changed.k, changed.seed) == (512, None, 5)
-    assert (changed.optimizer.lr, changed.optimizer.warmup, changed.optimizer.clip) == (1e-3, 3, None)
-    assert changed.optimizer.schedule == "cosine"
-
-
 PUBLIC_KEYS = """
 allowed_packages budget.minutes budget.tokens budget.trials choices confirm.candidates confirm.seeds constraints
 controller.name controller.target device.name device.target evaluator.final.name evaluator.final.target
 evaluator.objectives evaluator.proxy.name evaluator.proxy.target evaluator.screen.name evaluator.screen.target
-heal.batch heal.betas heal.ce_weight heal.clip heal.context heal.final_lr heal.k heal.lr heal.schedule heal.temperature
-heal.tokens heal.warmup heal.weight_decay output_dir preset report.baseline report.experiment.allocation
+output_dir preset recipe report.baseline report.experiment.allocation
 report.experiment.alpha report.experiment.effects report.experiment.metric report.experiment.power
 report.experiment.rate report.experiment.unit report.experiment.units_a_day report.experiment.variance report.gates
 report.keep_all report.page report.registry report.slices report.tensorboard resume

@@ -52,9 +52,11 @@ def command(*overrides: str, cwd: Path, **options: Any) -> subprocess.CompletedP
 
 
 def found(folder: Path) -> dict[str, Any]:
-    """What a run found, without clocks and places."""
+    """What a run found, without clocks, places and what earlier runs had stored."""
     data = json.loads((folder / "summary.json").read_text())
     del data["reproduce"], data["ledger"]["minutes"], data["ledger"]["seconds"]
+    for key in ("reused", "computed"):
+        data["ledger"].pop(key, None)
     for stage in data["ledger"]["stages"].values():
         del stage["seconds"]
     return dict(data)
@@ -212,7 +214,8 @@ def nothing(folder: Path) -> None:
 BAD: list[tuple[list[str], Callable[[Path], None], str]] = [
     (["space=mobile_lm"], nothing, "Unknown space 'mobile_lm'. Did you mean 'mobile_llm'? Allowed: mobile_llm"),
     (["controller=dnaz"], nothing, "Unknown controller 'dnaz'. Did you mean 'dnas'? Allowed: "),
-    (["heal.token=5"], nothing, "Unknown key 'heal.token' on the command line. Did you mean 'heal.tokens' (configs/"),
+    (["heal.tokens=5"], nothing, "Unknown key 'heal.tokens' on the command line: it is 'recipe.heal.tokens' now."),
+    (["recipe.heal.context=9000000"], nothing, "recipe.heal: The text 'pydoc-topics' is too short"),
     (["controller.sample=5"], nothing, "Did you mean 'controller.samples'"),
     (["task.context=many"], nothing, "'task.context' on the command line is 'many'"),
     (["task.context=100000"], nothing, "task.context is 100000; the backbone was made for at most"),
@@ -231,7 +234,7 @@ BAD: list[tuple[list[str], Callable[[Path], None], str]] = [
     (["task.text=few.txt"], few_words, "few.txt"),
     (["task.text=nowhere.txt"], nothing, "nowhere.txt"),
     (["output_dir=notes"], some_notes, "is not a run folder"),
-    (["heal.tokens=0"], nothing, "'heal.tokens' on the command line is 0"),
+    (["recipe.heal.tokens=0"], nothing, "'recipe.heal.tokens' on the command line is 0"),
     (["space.name=../elsewhere"], nothing, "'space.name' on the command line is '../elsewhere'"),
     (["space=ranking_engineered", "task=language"], nothing, "do not go together"),
 ]
@@ -261,8 +264,7 @@ def test_a_mistake_in_ones_own_yaml_is_told_with_its_place(tmp_path: Path, capsy
     (tmp_path / "space" / "mine.yaml").write_text("name: mine\n target: [x\n")
     assert main(["--config-dir", str(tmp_path), "space=mine"]) == 2
     told = capsys.readouterr().err
-    assert "mine.yaml" in told
-    assert "line 2" in told
+    assert "mine.yaml:2 cannot be read" in told
 
 
 def test_a_short_text_is_enough_where_a_candidate_can_heal_on_it(tmp_path: Path) -> None:
@@ -290,9 +292,9 @@ def test_a_search_in_which_nothing_could_be_measured_fails(
 
 def test_a_folder_of_another_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:
     assert command("controller=dnas", *QUICK, "output_dir=run", cwd=tmp_path).returncode == 0
-    refused = command("controller=dnas", *QUICK, "output_dir=run", "heal.tokens=1024", "seed=1", cwd=tmp_path)
+    refused = command("controller=dnas", *QUICK, "output_dir=run", "recipe.heal.tokens=1024", "seed=1", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "heal.tokens: 512 -> 1024" in refused.stderr
+    assert "recipe.heal.tokens: 512 -> 1024" in refused.stderr
     assert "seed: 0 -> 1" in refused.stderr
     assert "resume=force" in refused.stderr
 
@@ -378,6 +380,7 @@ def test_a_loss_that_is_no_number_fails_the_trial_and_not_the_run(
         return value * float("nan") if self.split == "train" else value
 
     monkeypatch.setattr(Distillation, "loss", loss)
+    monkeypatch.setenv("RANKITECT_STAGES_GIB", "0")  # earlier tests have healed the same models
     result = rankitect.search(
         [*SMOKE, "controller=random", "controller.bands=1", "report.page=false"],
         quiet=True,
@@ -386,7 +389,7 @@ def test_a_loss_that_is_no_number_fails_the_trial_and_not_the_run(
     assert result.ended == "finished"
     assert result.summary.ledger.trials["failed"] == 3
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert log.count("TrainingError: Training cannot go on: the loss is not finite") >= 3
+    assert log.count("TrainingError: recipe.heal: Training cannot go on: the loss is not finite") >= 3
 
 
 @pytest.mark.slow

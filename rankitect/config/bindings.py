@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from rankitect.space.choice_space import ChoiceSpace
     from rankitect.space.choices import Choice, ChoiceValue
 
-__all__ = ["Bindings", "ByArchitecture", "bindable", "bound", "sections_of", "with_bindings", "without_bindings"]
+__all__ = [
+    "Bindings",
+    "ByArchitecture",
+    "bound",
+    "sections_of",
+    "settings_of",
+    "with_bindings",
+    "without_bindings",
+]
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -74,7 +82,13 @@ def sections_of(annotation: Any) -> list[type[BaseModel]]:
 
 
 def bindable(model: type[BaseModel], prefix: str = "", marked: bool = False) -> Iterator[str]:
-    """Dotted keys of a `Config` that a choice may decide."""
+    """Dotted keys of a `Config` that a choice may decide.
+
+    Args:
+        model: The `Config`.
+        prefix: Put before each key.
+        marked: Whether all keys may be.
+    """
     for name, info in model.model_fields.items():
         here = marked or any(isinstance(mark, ByArchitecture) for mark in info.metadata)
         sections = sections_of(info.annotation)
@@ -82,6 +96,12 @@ def bindable(model: type[BaseModel], prefix: str = "", marked: bool = False) -> 
             yield f"{prefix}{name}"
         for section in sections:
             yield from bindable(section, f"{prefix}{name}.", here)
+
+
+def settings_of(section: str, model: type[BaseModel]) -> list[str]:
+    """Dotted keys of a section that a choice may decide: those that are marked, and every key of a recipe's stages,
+    which are made anew for each architecture."""
+    return list(bindable(model, marked=section.startswith("recipe.")))
 
 
 @dataclass(frozen=True)
@@ -183,7 +203,7 @@ def _nearest(choice: Choice, usual: Any) -> ChoiceValue:
 
 
 def _unread(path: str, configs: Mapping[str, BaseModel]) -> str:
-    possible = [f"{section}.{key}" for section, config in configs.items() for key in bindable(type(config))]
+    possible = [f"{section}.{key}" for section, config in configs.items() for key in settings_of(section, type(config))]
     like = closest(path, possible) or next(iter(possible), None)
     example = f", for example {like}={{choice: {path}}}" if like else ""
     return (

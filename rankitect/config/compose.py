@@ -43,12 +43,14 @@ class Composed:
         choices: Option chosen in each group.
         origins: File and line of every key that a file sets, by dotted path ("configs/task/language.yaml:3").
         given: Dotted paths of keys that the command line sets.
+        files: The file of every option, by group; see `groups`.
     """
 
     data: dict[str, Any]
     choices: dict[str, str]
     origins: dict[str, str]
     given: frozenset[str] = field(default_factory=frozenset)
+    files: dict[str, dict[str, Path]] = field(default_factory=dict)
 
     def came_from(self, path: str) -> str:
         """Where a key was set, in words."""
@@ -89,7 +91,7 @@ def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> Compo
     if extra_folder is not None:
         prepared.append(f"hydra.searchpath=[{quoted('file://' + str(folders[1]))}]")
     data, choices = _compose(folders[0], prepared)
-    return Composed(data, choices, dict(_origins(folders, known, choices)), frozenset(given))
+    return Composed(data, choices, dict(_origins(folders, known, choices)), frozenset(given), known)
 
 
 def _prepare(override: str, known: dict[str, dict[str, Path]]) -> tuple[str | None, str | None]:
@@ -129,7 +131,7 @@ def _compose(folder: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[s
     from hydra.errors import HydraException
     from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError  # type: ignore[import-untyped]
+    from yaml import MarkedYAMLError, YAMLError  # type: ignore[import-untyped]
 
     before = GlobalHydra.instance().hydra  # a program that uses Hydra itself may call search()
     GlobalHydra.instance().clear()
@@ -140,6 +142,8 @@ def _compose(folder: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[s
         with open_dict(config):
             del config["hydra"]
         data = OmegaConf.to_container(config, resolve=True)
+    except MarkedYAMLError as error:
+        raise ConfigError(_unreadable(error)) from error
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         said = " ".join(str(part).split("\nSee https")[0].strip() for part in (error, error.__cause__) if part)
         raise ConfigError(
@@ -151,6 +155,16 @@ def _compose(folder: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[s
             GlobalHydra.instance().hydra = before
     chosen = {str(key): str(value) for key, value in dict(choices).items() if value is not None}  # type: ignore[arg-type]
     return data, chosen  # type: ignore[return-value]
+
+
+def _unreadable(error: Any) -> str:
+    """What is wrong with a file that is no YAML, or in which a key stands twice (two stages of one name, say)."""
+    mark, problem = error.problem_mark or error.context_mark, str(error.problem or error)
+    where = f"{mark.name}:{mark.line + 1}" if mark is not None else "A configuration file"
+    _, twice, key = problem.partition("found duplicate key ")
+    if twice:
+        return f"{where}: '{key}' is there twice; each name may be given once."
+    return f"{where} cannot be read: {problem}."
 
 
 def _origins(

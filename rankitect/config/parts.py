@@ -1,9 +1,9 @@
 """Joining the parts that a configuration names: the one place where a plug-in is made.
 
 A plug-in class says how it is made in a class method `from_config(config, parts)`, where `config` is its checked
-`Config` and `parts` holds what is made already, in the order task, space, device, evaluators, controller. A plain
-function is called with its keys. Optional methods and attributes that are looked for, on the task first and then on
-the space:
+`Config` and `parts` holds what is made already, in the order task, space, device, stages of the recipe, evaluators,
+controller. A plain function is called with its keys. Optional methods and attributes that are looked for, on the task
+first and then on the space:
 `baselines(parts) -> list[Baseline]`, `exporter(parts) -> Exporter` and `check(parts)`, which raises a `RankitectError`
 for what can be known only now (a constraint that no architecture meets, too little text). A task's `upfront: Spent`
 is charged to every method before it starts.
@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rankitect.config.bindings import Bindings
 from rankitect.config.choices import declared_choices
 from rankitect.contracts import FromConfig, WrapsEvaluators, offers
-from rankitect.errors import ConfigError, SpaceError
+from rankitect.errors import ConfigError, RankitectError, SpaceError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rankitect.config import Plugin, Resolved
     from rankitect.config.schema import SearchConfig
     from rankitect.contracts import Baseline, Controller, Evaluator, Exporter
+    from rankitect.contracts.stage import Stage
 
 __all__ = ["Parts", "build"]
 
@@ -36,12 +37,14 @@ class Parts:
     """The parts of a search, as far as they are made.
 
     Attributes:
-        config: The core's configuration: `heal`, `constraints`, `seed` and so on.
+        config: The core's configuration: `constraints`, `seed` and so on.
         folder: The run folder, for parts that keep caches of their own in it.
         say: Shows a sentence to the user.
         names: Names of the parts for reports, by section.
         task: What the model is for.
         space: The search space.
+        stages: The stages of the recipe by name, in order; `stages_for` gives those of one architecture.
+        stage_plugins: What the stages are made from, by name.
         evaluators: Evaluators by the key that proposals use: "final" and, if configured, "screen" and
             "proxy".
         controller: The search method.
@@ -58,6 +61,8 @@ class Parts:
     names: Mapping[str, str] = field(default_factory=dict)
     task: Any = None
     space: Any = None
+    stages: dict[str, Stage] = field(default_factory=dict)
+    stage_plugins: dict[str, Plugin] = field(default_factory=dict)
     evaluators: dict[str, Evaluator] = field(default_factory=dict)
     controller: Controller | None = None
     device: Any = None
@@ -65,6 +70,20 @@ class Parts:
     export: Exporter | None = None
     decode: Callable[[str], Any] | None = None
     bindings: Bindings = field(default_factory=Bindings)
+
+    def stages_for(self, architecture: Any) -> dict[str, Stage]:
+        """The stages of the recipe for one architecture, whose choices may decide some of their settings.
+
+        Raises:
+            ConfigError: The values are each allowed, but not together.
+        """
+        stages = {}
+        for name, plugin in self.stage_plugins.items():
+            section = f"recipe.{name}"
+            config = self.bindings.applied(section, plugin.config, architecture)
+            same = config is plugin.config
+            stages[name] = self.stages[name] if same else _stage(section, replace(plugin, config=config), self)
+        return stages
 
     def of_task(self, name: str) -> Any:
         """What a part needs of the task.
@@ -100,6 +119,10 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
     _make_space(resolved, parts)
     if "device" in plugins:
         parts.device = _make(plugins["device"], parts)
+    for section, plugin in plugins.items():
+        if section.startswith("recipe."):
+            name = section.removeprefix("recipe.")
+            parts.stage_plugins[name], parts.stages[name] = plugin, _stage(section, plugin, parts)
     for hook in (parts.task, parts.space):
         if check := getattr(hook, "check", None):
             check(parts)
@@ -143,6 +166,16 @@ def _make_space(resolved: Resolved, parts: Parts) -> None:
         except SpaceError as error:
             raise ConfigError(f"choices: {error}") from None
     parts.bindings = resolved.bindings.within(parts.space, configs)
+
+
+def _stage(section: str, plugin: Plugin, parts: Parts) -> Stage:
+    """A stage of the recipe, once it has nothing to say against its settings, the task and the data."""
+    try:
+        stage: Stage = _make(plugin, parts)
+        stage.check()
+    except RankitectError as error:
+        raise type(error)(f"{section}: {error}") from error
+    return stage
 
 
 def _make(plugin: Plugin, parts: Parts) -> Any:

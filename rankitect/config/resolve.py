@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,17 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rankitect.config.bindings import Bindings, bindable, bound, sections_of, with_bindings, without_bindings
+from rankitect.config.bindings import Bindings, bound, sections_of, settings_of, with_bindings, without_bindings
 from rankitect.config.compose import Composed, compose
 from rankitect.config.plugins import config_model, load_target
 from rankitect.config.schema import SearchConfig
+from rankitect.config.stages import misplaced_stages, stage_section, without_stage
 from rankitect.errors import ConfigError, closest
 
 __all__ = ["Plugin", "Resolved", "resolve", "restored"]
 
+_RENAMED = {"heal": "recipe.heal"}
+"""Sections of earlier versions, and where their keys are now."""
 _SECTIONS = ("space", "task", "controller", "evaluator.final", "evaluator.screen", "evaluator.proxy", "device")
 
 
@@ -50,7 +54,7 @@ class Resolved:
     Attributes:
         config: The core's keys.
         plugins: Plug-ins by section: "space", "task", "controller", "evaluator.final", and "evaluator.screen",
-            "evaluator.proxy" and "device" if any.
+            "evaluator.proxy" and "device" if any; then the stages of the recipe in order, as "recipe.heal".
         data: All of it as plain data, defaults filled in; what config.yaml holds and the hash is taken of.
     """
 
@@ -77,10 +81,11 @@ def resolve(overrides: Sequence[str], extra_folder: Path | None = None) -> Resol
     composed = compose(overrides, extra_folder)
     preset = composed.choices.get("preset")
     raw = {**composed.data, "preset": None if preset in (None, "None", "null") else preset}
+    raw["recipe"] = {name: stage for name, stage in (raw.get("recipe") or {}).items() if stage is not None}
     try:
         config = SearchConfig.model_validate(raw)
     except ValidationError as error:
-        raise _explain(error, "", raw, composed, _known_keys(SearchConfig)) from None
+        raise _explain(error, "", raw, composed, [*_known_keys(SearchConfig), *_recipe_keys(raw, composed)]) from None
     data = config.model_dump(mode="json")
     if data["runner"]["ahead"] is None:  # what is found depends on it: the hash must know it
         data["runner"]["ahead"] = data["runner"]["workers"] - 1
@@ -96,6 +101,16 @@ def resolve(overrides: Sequence[str], extra_folder: Path | None = None) -> Resol
             mistakes.append(str(error))
             continue
         _put(data, section, {"name": name, "target": part["target"], **plugins[section].data})
+    for name in config.recipe:
+        try:
+            stage, section = raw["recipe"][name]["stage"], f"recipe.{name}"
+            part = stage_section(name, raw["recipe"][name], composed)
+            plugins[section] = _plugin(section, stage, part, config.allowed_packages, composed)
+        except ConfigError as error:
+            mistakes.append(str(error))
+            continue
+        data["recipe"][name] = {"stage": stage, "target": part["target"], **plugins[section].data}
+    mistakes += misplaced_stages(plugins)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return Resolved(config, plugins, data)
@@ -115,6 +130,10 @@ def restored(data: Mapping[str, Any]) -> Resolved:
             if part is not None:
                 target = load_target(part["target"], config.allowed_packages, f"{section}.target")
                 plugins[section] = _checked(part["name"], target, part)
+        for name, part in data.get("recipe", {}).items():
+            target = load_target(part["target"], config.allowed_packages, f"recipe.{name}.target")
+            own = {key: value for key, value in part.items() if key != "stage"}
+            plugins[f"recipe.{name}"] = _checked(part["stage"], target, own)
     except (ValidationError, KeyError, TypeError) as error:
         raise ConfigError(f"This is no configuration of this version: {error}") from None
     return Resolved(config, plugins, dict(data))
@@ -128,7 +147,7 @@ def _plugin(section: str, name: str, part: Mapping[str, Any], allowed: Sequence[
         plugin = _checked(name, target, part)
     except ValidationError as error:
         raise _explain(error, section, part, composed, known) from None
-    allowed_keys = list(bindable(model))
+    allowed_keys = settings_of(section, model)
     for key in plugin.bindings:
         if f"{section}.{key}" not in known:
             raise ConfigError(_unknown_key(f"{section}.{key}", composed, known))
@@ -178,6 +197,17 @@ def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
+def _recipe_keys(raw: Mapping[str, Any], composed: Composed) -> list[str]:
+    """Dotted paths of all keys of a recipe's stages, as far as they can be known, to suggest one of them."""
+    keys: list[str] = []
+    for name, section in raw["recipe"].items():
+        with suppress(ConfigError, KeyError, TypeError):
+            part = stage_section(name, section, composed)
+            target = load_target(part["target"], raw["allowed_packages"], f"recipe.{name}")
+            keys += [f"recipe.{name}.{key}" for key in _known_keys(config_model(target))]
+    return keys
+
+
 def _explain(
     error: ValidationError, section: str, raw: Mapping[str, Any], composed: Composed, known: Sequence[str]
 ) -> ConfigError:
@@ -186,12 +216,25 @@ def _explain(
         inner = ".".join(str(part) for part in problem["loc"])
         path = f"{section}.{inner}" if section and inner else section or inner
         if problem["type"] == "extra_forbidden":
-            lines.append(_unknown_key(path, composed, known))
+            lines += _renamed(path, problem["input"], composed) or [_unknown_key(path, composed, known)]
+        elif problem["type"] in ("missing", "model_type") and problem["loc"][:1] == ("recipe",):
+            lines.append(without_stage(path, composed))
         elif problem["type"] == "missing":
             lines.append(f"'{path}' is missing. Give it on the command line: {path}=...")
         else:
             lines.append(_wrong_value(path, problem, composed))
     return ConfigError("\n".join(dict.fromkeys(lines)))
+
+
+def _renamed(path: str, value: Any, composed: Composed) -> list[str]:
+    """For each key in a section of an earlier version, a sentence that names the key of now; none for other keys."""
+    if (now := _RENAMED.get(path)) is None:
+        return []
+    keys = list(value) if isinstance(value, Mapping) else []
+    return [
+        f"Unknown key '{path}{key}' {composed.came_from(f'{path}{key}')}: it is '{now}{key}' now."
+        for key in ([f".{key}" for key in keys] or [""])
+    ]
 
 
 def _unknown_key(path: str, composed: Composed, known: Sequence[str]) -> str:

@@ -12,11 +12,11 @@ from rankitect.production.settings import ExperimentConfig, GateConfig
 __all__ = [
     "BudgetConfig",
     "EvaluatorsConfig",
-    "HealConfig",
     "PluginConfig",
     "ReportConfig",
     "RunnerConfig",
     "SearchConfig",
+    "StageConfig",
 ]
 
 
@@ -53,22 +53,12 @@ class EvaluatorsConfig(_Strict):
     proxy: PluginConfig | None = Field(default=None, description="score without training, to search or compare with")
 
 
-class HealConfig(_Strict):
-    """Training after inheritance: logit distillation from the backbone, the same for every candidate."""
+class StageConfig(BaseModel):
+    """A stage of a recipe: a file of configs/stage by name, and that stage's own keys."""
 
-    tokens: int = Field(default=10240, ge=1, description="training tokens of one candidate")
-    batch: int = Field(default=4, ge=1, description="windows of a step")
-    context: int = Field(default=128, ge=8, description="tokens of a window")
-    k: int | None = Field(default=64, ge=1, description="kept teacher logits of a token; null compares all")
-    ce_weight: float = Field(default=0.0, ge=0, description="weight of the next-token loss beside the distillation")
-    temperature: float = Field(default=1.0, gt=0, description="of both softmaxes in the distillation")
-    lr: float = Field(default=2e-4, gt=0, le=1, description="peak learning rate")
-    schedule: Literal["linear", "cosine", "constant"] = Field(default="linear", description="after warm-up")
-    warmup: int = Field(default=4, ge=0, description="steps over which the learning rate rises")
-    final_lr: float = Field(default=0.0, ge=0, le=1, description="share of the learning rate at the end")
-    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="AdamW's averaging")
-    weight_decay: float = Field(default=0.01, ge=0, description="AdamW's weight decay, matrices only")
-    clip: float | None = Field(default=1.0, gt=0, description="largest gradient norm; null does not clip")
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    stage: str = Field(min_length=1, description="the kind of stage: a file of configs/stage")
 
 
 class BudgetConfig(_Strict):
@@ -163,7 +153,9 @@ class SearchConfig(_Strict):
     choices: dict[str, ChoiceConfig] = Field(
         default_factory=dict, description="choices that shape no graph, by name; settings are bound to them"
     )
-    heal: HealConfig = HealConfig()
+    recipe: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")], StageConfig] = Field(
+        default_factory=dict, description="stages of training after a model is made, in order, by names of yours"
+    )
     budget: BudgetConfig = BudgetConfig()
     confirm: ConfirmConfig = ConfirmConfig()
     runner: RunnerConfig = Field(default=RunnerConfig(), description="how and where trials are measured")

@@ -26,6 +26,7 @@ class TrialContext:
         seed: Seed of every random number of this measurement; equal seeds must give equal results.
         should_stop: True when the user asked to stop; poll it at safe points, or call `check`.
         progress: Called with (done, total, note) as often as convenient.
+        state: Folder for checkpoints of this measurement, kept over a kill; None leaves their place to the evaluator.
         spent: What was spent so far. An evaluator may add to it as it goes, so that a failed trial is charged too.
     """
 
@@ -35,6 +36,7 @@ class TrialContext:
     should_stop: Callable[[], bool] = lambda: False
     progress: Callable[[int, int, str], None] = lambda done, total, note: None
     spent: Spent = field(default_factory=Spent)
+    state: Path | None = None
 
     def check(self) -> None:
         """Return at once, unless the user asked to stop.

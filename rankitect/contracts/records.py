@@ -205,12 +205,15 @@ class Measurement:
         notes: Anything else worth keeping; must survive JSON. "examples" makes reports compare models pairwise on the
             same examples: {"metric", "values", "clusters"}, where the metric is the exponential of the values' mean,
             and examples of one cluster (a document) are alike.
+        reused: The part of `spent` that was not computed again, because its result was stored before: it is charged, so
+            that methods stay comparable, and not paid.
     """
 
     metrics: dict[str, Metric]
     spent: Spent = Spent()
     artifacts: dict[str, str] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    reused: Spent = Spent()
 
     def not_finite(self) -> list[str]:
         """Names of metrics whose value or interval is not a finite number."""
@@ -227,6 +230,7 @@ class Measurement:
             "spent": self.spent.to_dict(),
             "artifacts": dict(self.artifacts),
             "notes": dict(self.notes),
+            "reused": self.reused.to_dict(),
         }
 
     @classmethod
@@ -237,6 +241,7 @@ class Measurement:
             spent=Spent.from_dict(data["spent"]),
             artifacts=dict(data["artifacts"]),
             notes=dict(data["notes"]),
+            reused=Spent.from_dict(data.get("reused", {})),
         )
 
 

@@ -13,24 +13,16 @@ from typing import TYPE_CHECKING
 
 from rankitect.contracts import Job, JobResult, Runner, StopRequested, Trial
 from rankitect.study.checks import in_words
-from rankitect.study.confirming import CONFIRM
-from rankitect.study.ledger import BASELINES, CONFIRMED, TRIALS
+from rankitect.study.ledger import stage_of
 
 if TYPE_CHECKING:
     from rankitect.study.folder import RunFolder
     from rankitect.study.store import Store
 
-__all__ = ["Dispatch", "stage_of"]
+__all__ = ["Dispatch"]
 
 _BACK_OFF = (0.0, 1.0, 4.0, 16.0)
 """Seconds before another attempt at a trial whose worker was lost, by attempt."""
-
-
-def stage_of(trial: Trial) -> str:
-    """The stage of the ledger that a trial is charged to."""
-    if trial.batch == CONFIRM:
-        return CONFIRMED
-    return TRIALS if trial.baseline is None else BASELINES
 
 
 class Dispatch:

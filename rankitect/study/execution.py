@@ -20,8 +20,8 @@ from rankitect.contracts import (
     offers,
 )
 from rankitect.study.confirming import CONFIRM, wanted
-from rankitect.study.dispatch import Dispatch, stage_of
-from rankitect.study.ledger import Ledger
+from rankitect.study.dispatch import Dispatch
+from rankitect.study.ledger import Ledger, stage_of
 from rankitect.study.loop import AskTellLoop
 from rankitect.study.monitor import Monitor
 from rankitect.study.outputs import Outputs

@@ -64,7 +64,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """One line for every effective key that differs: "heal.tokens: 23040 -> 1000"."""
+    """One line for every effective key that differs: "recipe.heal.tokens: 23040 -> 1000"."""
     before, after = _effective(old), _effective(new)
     lines = []
     for key in sorted(before.keys() | after.keys()):

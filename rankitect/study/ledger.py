@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rankitect.contracts import Spent
+from rankitect.contracts import Spent, Trial
+from rankitect.study.confirming import CONFIRM
 from rankitect.study.summary import LedgerSummary
 
 if TYPE_CHECKING:
     from rankitect.study.store import Store
 
-__all__ = ["BASELINES", "CONFIRMED", "PREPARE", "TRIALS", "Budget", "Ledger"]
+__all__ = ["BASELINES", "CONFIRMED", "PREPARE", "TRIALS", "Budget", "Ledger", "stage_of"]
 
 PREPARE, TRIALS, BASELINES, CONFIRMED = "prepare", "trials", "baselines", "confirmation"
+
+
+def stage_of(trial: Trial) -> str:
+    """The stage of the ledger that a trial is charged to."""
+    if trial.batch == CONFIRM:
+        return CONFIRMED
+    return TRIALS if trial.baseline is None else BASELINES
 
 
 @dataclass(frozen=True)
@@ -107,10 +116,25 @@ class Ledger:
             "duplicates": sum(trial.duplicate_of is not None for trial in trials),
             "waiting": sum(not trial.finished for trial in trials),
         }
+        reused = self._reused(measured)
+        of_search = sum((spent for stage, spent in reused.items() if stage not in (BASELINES, CONFIRMED)), Spent())
+        # What was read took no time of this run, and its seconds were never in the total.
+        computed = self.search() + -replace(of_search, seconds=0.0) if of_search != Spent() else None
         return LedgerSummary(
             **self.search().to_dict(),
             stages=self._store.charges.totals(),
             trials=counts,
             minutes=round(self.minutes(), 3),
             ended=ended,
+            computed=computed,
+            reused=reused,
         )
+
+    def _reused(self, measured: Sequence[Trial]) -> dict[str, Spent]:
+        """By stage, what was charged for results that were stored before; stages without any are left out."""
+        reused: dict[str, Spent] = {}
+        for trial in measured:
+            if trial.measurement is not None and trial.measurement.reused != Spent():
+                stage = stage_of(trial)
+                reused[stage] = reused.get(stage, Spent()) + trial.measurement.reused
+        return reused

@@ -147,7 +147,9 @@ class LedgerSummary(Spent):
         trials: The number of trials that are done, failed, duplicates and waiting.
         minutes: Wall clock; None where it is not known.
         ended: How the run ended.
-        computed: What was really computed, where candidates share the results of stages that each is charged for.
+        computed: What of the search was really computed, where candidates share the results of stages that each is
+            charged for; None where nothing was shared.
+        reused: By stage, what was charged though its result was stored before and only read.
     """
 
     stages: dict[str, Spent] = field(default_factory=dict)
@@ -155,6 +157,7 @@ class LedgerSummary(Spent):
     minutes: float | None = None
     ended: str = ""
     computed: Spent | None = None
+    reused: dict[str, Spent] = field(default_factory=dict)
 
     @property
     def total(self) -> Spent:

@@ -1,7 +1,7 @@
-"""Healing: a pruned model learns the backbone's next-token distributions again (forward KL).
+"""Distillation: a model learns a teacher's next-token distributions (forward KL divergence).
 
-The backbone's likeliest tokens at every position are found once and kept on disk, a small file a window. All candidates
-of a search heal on the same windows, so all but the first find them there and never run the backbone.
+The teacher's likeliest tokens at every position are computed once and kept on disk, a small file a window. All
+candidates of a search heal on the same windows, so that all but the first read them and never run the teacher.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +21,12 @@ from torch import Tensor, nn
 from rankitect.data.assets import cache_root
 from rankitect.data.files import write_atomically
 from rankitect.data.windows import TextWindows
-from rankitect.errors import TrainingError
 from rankitect.metrics.losses import SparseTargets, cross_entropy, kl_divergence, sparse_kl_divergence, top_targets
-from rankitect.training.loop import TrainConfig, TrainResult, step_seed, train
-from rankitect.training.optimizer import OptimizerConfig, StepReport
+from rankitect.training.loop import step_seed
 from rankitect.training.parallel import peers
+from rankitect.training.settings import DistilConfig
 
-__all__ = ["DistillBatch", "Distillation", "HealConfig", "TeacherTargets", "heal", "weights_fingerprint"]
+__all__ = ["DistillBatch", "Distillation", "TeacherTargets", "weights_fingerprint"]
 
 _FORMAT = 2
 _log = logging.getLogger(__name__)
@@ -91,11 +90,11 @@ class TeacherTargets:
 
     def at(self, windows: NDArray[np.int64]) -> SparseTargets:
         """The teacher's distributions at every position of some windows; tokens [B, T, K], masses [B, T]."""
-        found = {int(window): self._load(int(window)) for window in windows}
-        for window, arrays in found.items():
+        known = {int(window): self._load(int(window)) for window in windows}
+        for window, arrays in known.items():
             if arrays is None:
-                found[window] = self._compute(window)
-        rows = [found[int(window)] for window in windows]
+                known[window] = self._compute(window)
+        rows = [known[int(window)] for window in windows]
         kept = {
             name: torch.from_numpy(np.stack([row[name] for row in rows if row]))
             for name in ("ids", "logp", "tail", "entropy")
@@ -167,56 +166,14 @@ class DistillBatch:
         return self.ids.shape[0] * (self.ids.shape[1] - 1)
 
 
-@dataclass(frozen=True)
-class HealConfig:
-    """How a pruned model is healed.
-
-    Attributes:
-        tokens: training tokens; rounded up to whole batches.
-        batch: windows in a step.
-        context: tokens of a window.
-        k: the teacher's tokens that are kept at each position; None keeps no file and compares all logits.
-        samples: tokens that stand for all others at each position; 0 compares the others as one mass.
-        ce_weight: weight of the cross-entropy with the text's own tokens, added to the KL.
-        temperature: of both softmaxes in the KL.
-        optimizer: learning rate, schedule, clipping.
-        seed: of the order of the windows, and of random numbers in the model.
-    """
-
-    tokens: int = 45 * 4 * 128
-    batch: int = 4
-    context: int = 128
-    k: int | None = 64
-    samples: int = 64
-    ce_weight: float = 0.0
-    temperature: float = 1.0
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        least = {"tokens": self.tokens, "batch": self.batch, "context": self.context, "k": self.k}
-        for name, value in least.items():
-            if value is not None and value < 1:
-                raise TrainingError(f"Healing settings: {name} must be at least 1, found {value}.")
-        if not self.temperature > 0:
-            raise TrainingError(f"Healing settings: temperature must be above 0, found {self.temperature}.")
-        for name, weight in {"ce_weight": self.ce_weight, "samples": self.samples}.items():
-            if not weight >= 0:
-                raise TrainingError(f"Healing settings: {name} must be at least 0, found {weight}.")
-
-    @property
-    def steps(self) -> int:
-        """Number of steps."""
-        return -(-self.tokens // (self.batch * self.context))
-
-
 class Distillation:
-    """Batches and loss of healing, shared by all candidates of a search.
+    """Batches and loss of distillation, shared by all candidates of a search.
 
     Args:
-        teacher: the backbone.
+        teacher: ids [B, T] to logits [B, T, V]; never trained.
         task: gives the text and the order of its windows.
         config: batch, context, k, weights.
+        seed: of the order of windows where a caller gives none.
         fingerprint: of the teacher's weights; by default `weights_fingerprint`.
         split: of the text.
         cache: folder of the teacher's kept logits.
@@ -229,13 +186,14 @@ class Distillation:
         self,
         teacher: nn.Module,
         task: TextWindows,
-        config: HealConfig,
+        config: DistilConfig,
         *,
+        seed: int = 0,
         fingerprint: str | None = None,
         split: str = "train",
         cache: Path | None = None,
     ) -> None:
-        self.teacher, self.task, self.config, self.split = teacher, task, config, split
+        self.teacher, self.task, self.config, self.split, self.seed = teacher, task, config, split, seed
         self.tokens = task.require(split, config.batch, config.context)
         self.targets = (
             None
@@ -254,14 +212,14 @@ class Distillation:
         )
 
     def batch_at(self, step: int, seed: int | None = None) -> DistillBatch:
-        """The batch of a step, a pure function of step and seed (by default the configuration's)."""
+        """The batch of a step, a pure function of step and seed (by default the distillation's own)."""
         config = self.config
         windows = self.task.window_indices(
             self.split,
             step,
             batch=config.batch,
             context=config.context,
-            seed=config.seed if seed is None else seed,
+            seed=self.seed if seed is None else seed,
         )
         windows = windows[peers().shard(len(windows))]
         ids = torch.from_numpy(self.tokens.read(windows, config.context))
@@ -283,41 +241,3 @@ class Distillation:
         loss = kl_divergence(logits, batch.teacher) if plain else kl_divergence(logits / warm, batch.teacher / warm)
         loss = loss * warm**2
         return loss if not config.ce_weight else loss + config.ce_weight * cross_entropy(logits, targets)
-
-
-def heal(
-    model: nn.Module,
-    distillation: Distillation,
-    *,
-    seed: int | None = None,
-    tokens: int | None = None,
-    progress: Callable[[int, int, StepReport], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
-    checkpoint: Path | None = None,
-) -> TrainResult:
-    """Trains a pruned model in place to answer as the teacher does.
-
-    Args:
-        model: ids [B, T] to logits [B, T, V].
-        distillation: shared by all candidates.
-        seed: instead of the configuration's, such as a trial's.
-        tokens: instead of the configuration's.
-        progress: see `train`, as for the rest.
-        should_stop: ends it early.
-        checkpoint: file of the state.
-
-    Raises:
-        TrainingError: when the loss stays not finite.
-    """
-    config = distillation.config if tokens is None else replace(distillation.config, tokens=tokens)
-    seed = config.seed if seed is None else seed
-    return train(
-        model,
-        distillation.loss,
-        lambda step: distillation.batch_at(step, seed),
-        TrainConfig(steps=config.steps, optimizer=config.optimizer, seed=seed),
-        size=len,
-        progress=progress,
-        should_stop=should_stop,
-        checkpoint=checkpoint,
-    )

@@ -27,7 +27,7 @@ from rankitect.training.parallel import peers
 if TYPE_CHECKING:
     from rankitect.training.embeddings import TableStorage
 
-__all__ = ["TrainConfig", "TrainResult", "step_seed", "train"]
+__all__ = ["TrainConfig", "TrainResult", "load_tensors", "model_tensors", "step_seed", "train"]
 
 Batch = TypeVar("Batch")
 _log = logging.getLogger(__name__)
@@ -200,11 +200,26 @@ def _identity(config: TrainConfig, model: nn.Module, tables: TableStorage | None
     return {**settings, "the model's shapes": digest[:12]}
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and saved buffers, each once, also where two modules share one."""
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and saved buffers by name, each once, also where two modules share one."""
     saved = model.state_dict(keep_vars=True)
     named: dict[str, Tensor] = dict(model.named_parameters())
     return named | {name: buffer for name, buffer in model.named_buffers() if name in saved}
+
+
+def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `model_tensors`, in place.
+
+    Raises:
+        TrainingError: The tensors are not exactly the model's, by name and shape; the model is left as it was.
+    """
+    own = model_tensors(model)
+    wrong = sorted(own.keys() ^ tensors.keys()) or [n for n, t in own.items() if t.shape != tensors[n].shape]
+    if wrong:
+        raise TrainingError(f"The saved weights do not belong to this model: {wrong[0]!r} differs.")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
 
 
 def _try_to_save(
@@ -219,7 +234,7 @@ def _try_to_save(
 
 
 def _save(path: Path, identity: Mapping[str, JSON], model: nn.Module, optimizer: GuardedOptimizer, run: _Run) -> None:
-    tensors = {f"model/{name}": optimizer.whole(name, tensor) for name, tensor in _tensors(model).items()}
+    tensors = {f"model/{name}": optimizer.whole(name, tensor) for name, tensor in model_tensors(model).items()}
     tensors |= {f"optimizer/{name}": tensor for name, tensor in optimizer.state().items()}
     info: dict[str, Any] = {"identity": dict(identity), "halvings": optimizer.halvings, "run": asdict(run)}
     save_state(path, tensors, info)
@@ -230,7 +245,7 @@ def _restore(path: Path, identity: Mapping[str, JSON], model: nn.Module, optimiz
     if different := _differences(info.get("identity"), identity):
         raise TrainingError(f"{path} was written by training with {different}: delete it, or choose another folder.")
     with torch.no_grad():
-        for name, tensor in _tensors(model).items():
+        for name, tensor in model_tensors(model).items():
             tensor.copy_(optimizer.part(name, tensors[f"model/{name}"]))
     states = {
         name.removeprefix("optimizer/"): value for name, value in tensors.items() if name.startswith("optimizer/")

@@ -1,4 +1,4 @@
-"""Settings of an optimiser, stated once: the model that checks a configuration is what training runs with.
+"""Settings of training, stated once: the model that checks a configuration is what training runs with.
 
 Kept apart from `optimizer`, which imports torch: a configuration is checked before any heavy package is loaded.
 """
@@ -9,11 +9,22 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Betas", "Clip", "LearningRate", "OptimizerConfig", "Schedule", "WeightDecay"]
+__all__ = [
+    "Betas",
+    "Clip",
+    "DistilConfig",
+    "LearningRate",
+    "OptimizerConfig",
+    "Schedule",
+    "TextTraining",
+    "Warmup",
+    "WeightDecay",
+]
 
 # A field's limits go with its type, so that a subclass that changes a default does not state them again.
 _Fraction = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, description="peak learning rate")]
+Warmup = Annotated[int, Field(ge=0, description="steps over which the learning rate rises")]
 Schedule = Annotated[Literal["linear", "cosine", "constant"], Field(description="after warm-up")]
 Betas = Annotated[tuple[_Fraction, _Fraction], Field(description="AdamW's averaging")]
 WeightDecay = Annotated[float, Field(ge=0, description="of matrices and tables")]
@@ -45,10 +56,49 @@ class OptimizerConfig(BaseModel):
     kind: Literal["adamw", "adagrad", "sgd"] = Field(default="adamw", description="the optimiser")
     lr: LearningRate = 3e-4
     schedule: Schedule = "linear"
-    warmup: int = Field(default=0, ge=0, description="steps over which the learning rate rises")
+    warmup: Warmup = 0
     final_lr: float = Field(default=0.0, ge=0, le=1, description="share of the learning rate at the end")
     betas: Betas = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0, description="denominator floor of AdamW and Adagrad")
     weight_decay: WeightDecay = 0.01
     clip: Clip = 1.0
     retries: int = Field(default=4, ge=0, description="how often training may go on after a loss that is not finite")
+
+
+class TextTraining(OptimizerConfig):
+    """Training of a language model on windows of text, with an optimiser.
+
+    Attributes:
+        tokens: Training tokens; rounded up to whole batches.
+        batch: Windows in a step.
+        context: Tokens of a window.
+    """
+
+    tokens: int = Field(default=10240, ge=1, description="training tokens; rounded up to whole batches")
+    batch: int = Field(default=4, ge=1, description="windows of a step")
+    context: int = Field(default=128, ge=8, description="tokens of a window")
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return -(-self.tokens // (self.batch * self.context))
+
+
+class DistilConfig(TextTraining):
+    """Distillation of a teacher's next-token distributions into a model: healing, with the defaults of healing.
+
+    Attributes:
+        teacher: Whose distributions: the pretrained backbone's.
+        k: The teacher's tokens that are kept at each position; None keeps no file and compares all logits.
+        samples: Tokens that stand for all others at each position; 0 compares the others as one mass.
+        ce_weight: Weight of the cross-entropy with the text's own tokens, added to the KL divergence.
+        temperature: Of both softmaxes in the KL divergence.
+    """
+
+    teacher: Literal["backbone"] = Field(default="backbone", description="whose distributions are learned")
+    k: int | None = Field(default=64, ge=1, description="kept teacher logits of a token; null compares all")
+    samples: int = Field(default=64, ge=0, description="tokens that stand for all others; 0: they are one mass")
+    ce_weight: float = Field(default=0.0, ge=0, description="weight of the next-token loss beside the distillation")
+    temperature: float = Field(default=1.0, gt=0, description="of both softmaxes in the distillation")
+    lr: Annotated[LearningRate, Field(le=1)] = 2e-4
+    warmup: Warmup = 4

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from rankitect.contracts import Measurement, StopRequested, TrialContext
+from rankitect.contracts import Measurement, Spent, StopRequested, TrialContext
 from tests.tasks.language.tiny import own_cache, parts_of
 
 
@@ -18,7 +19,9 @@ from tests.tasks.language.tiny import own_cache, parts_of
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("evaluators")
     with own_cache(folder / "cache"):
-        yield parts_of(folder, "controller=random", "heal.tokens=4096", "heal.lr=0.001", "heal.k=null")
+        yield parts_of(
+            folder, "controller=random", "recipe.heal.tokens=4096", "recipe.heal.lr=0.001", "recipe.heal.k=null"
+        )
 
 
 def context(folder: Path, seed: int = 0, **more: Any) -> TrialContext:
@@ -84,22 +87,23 @@ def test_the_backbone_is_measured_as_it_is(parts: Any, tmp_path: Path) -> None:
     expected = perplexity(parts, model, "test", parts.task.config.test_windows)
     assert found.metrics["perplexity"].value == pytest.approx(expected, rel=1e-4)
     assert found.spent.train_tokens == 0
-    assert found.notes["healed_tokens"] == 0
+    assert found.spent.teacher_tokens == 0
 
 
 def test_healing_brings_a_candidate_nearer_to_the_backbone(parts: Any, tmp_path: Path) -> None:
-    from rankitect.training.distill import heal
+    from rankitect.training.text import train_on_text
 
     architecture = smaller(parts)
-    batches = [parts.task.healing.search.batch_at(step) for step in range(8)]
+    held_out = parts.task.searching.objective("search")
+    batches = [held_out.batch_at(step) for step in range(8)]
 
     def distance(model: torch.nn.Module) -> float:
         with torch.no_grad():
-            return sum(float(parts.task.healing.search.loss(model, batch)) for batch in batches)
+            return sum(float(held_out.loss(model, batch)) for batch in batches)
 
     before = parts.task.backbone.inherit(architecture)
     after = parts.task.backbone.inherit(architecture)
-    heal(after, parts.task.distillation, seed=0)
+    train_on_text(after, parts.task.searching.objective("train"), seed=0)
     assert distance(after) < distance(before)
 
 
@@ -111,7 +115,11 @@ def test_healing_is_deterministic_and_leaves_the_backbone_alone(parts: Any, tmp_
     two = final.measure(architecture, context(tmp_path / "two", seed=5))
     assert values(one) == values(two)
     assert one.notes == two.notes
-    assert one.spent.train_tokens == 4096
+    assert one.spent.train_tokens == one.spent.teacher_tokens == 4096
+    flops = {a: parts.space.cost(a, "flops", B=1, T=32, P=0) for a in (architecture, parts.task.reference)}
+    assert one.spent.train_flops == (3 * flops[architecture] + flops[parts.task.reference]) * 4096 // 32
+    assert one.reused == Spent()
+    assert replace(two.reused, seconds=0.0) == replace(two.spent, seconds=0.0, eval_tokens=0)
     for name, tensor in parts.task.backbone.supernet.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
 
@@ -130,6 +138,6 @@ def test_what_is_saved_is_what_was_measured(parts: Any, tmp_path: Path) -> None:
 
 def test_a_stop_ends_a_healing(parts: Any, tmp_path: Path) -> None:
     calls = iter(range(3))
-    stopping = context(tmp_path, should_stop=lambda: next(calls, None) is None)
+    stopping = context(tmp_path, seed=11, should_stop=lambda: next(calls, None) is None)
     with pytest.raises(StopRequested):
         parts.evaluators["final"].measure(smaller(parts), stopping)

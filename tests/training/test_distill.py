@@ -5,16 +5,18 @@ import copy
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from rankitect.data.text import Document
 from rankitect.data.tokenizer import ByteTokenizer
 from rankitect.data.windows import TextWindows
-from rankitect.errors import DataError, TrainingError
+from rankitect.errors import DataError
 from rankitect.metrics.language import text_quality
 from rankitect.metrics.losses import kl_divergence
-from rankitect.training.distill import Distillation, HealConfig, TeacherTargets, heal, weights_fingerprint
-from rankitect.training.optimizer import OptimizerConfig
+from rankitect.training.distill import Distillation, TeacherTargets, weights_fingerprint
+from rankitect.training.settings import DistilConfig, TextTraining
+from rankitect.training.text import NextToken, train_on_text
 
 
 class Texts:
@@ -44,7 +46,11 @@ def task(tmp_path_factory):
     return TextWindows.open(ByteTokenizer(), Texts(), context=16, cache=tmp_path_factory.mktemp("tokens"))
 
 
-FEW = HealConfig(tokens=40 * 4 * 16, batch=4, context=16, k=8, optimizer=OptimizerConfig(lr=0.02))
+FEW = DistilConfig(tokens=40 * 4 * 16, batch=4, context=16, k=8, lr=0.02, warmup=0)
+
+
+def heal(model, distillation, seed=0, **keys):
+    return train_on_text(model, distillation, seed=seed, **keys)
 
 
 def test_kept_targets_equal_the_teachers_softmax(task, tmp_path):
@@ -106,7 +112,7 @@ def test_damaged_file_is_made_again_and_an_unwritable_folder_costs_no_run(task, 
 )
 def test_healing_brings_a_student_nearer_to_its_teacher(task, tmp_path, change):
     teacher, student = Model(0), Model(1)
-    config = HealConfig(**{**vars(FEW), **change})
+    config = DistilConfig(**{**FEW.model_dump(), **change})
     ids = task.batch_at("search", 0, batch=20)[:, :-1]
     with torch.no_grad():
         before = kl_divergence(student(ids), teacher(ids))
@@ -121,7 +127,7 @@ def test_healing_brings_a_student_nearer_to_its_teacher(task, tmp_path, change):
 def test_added_cross_entropy_pulls_toward_the_text(task, tmp_path):
     plain, pulled = Model(1), Model(1)
     for student, weight in ((plain, 0.0), (pulled, 1.0)):
-        config = HealConfig(**{**vars(FEW), "ce_weight": weight})
+        config = DistilConfig(**{**FEW.model_dump(), "ce_weight": weight})
         heal(student, Distillation(Model(0), task, config, cache=tmp_path))
     assert text_quality(pulled, task, "train").nats < 0.9 * text_quality(plain, task, "train").nats
 
@@ -152,14 +158,39 @@ def test_interrupted_healing_goes_on(task, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
-def test_wrong_settings_and_short_text_are_refused(task, tmp_path):
-    with pytest.raises(TrainingError, match="k must be at least 1, found 0"):
-        HealConfig(k=0)
-    with pytest.raises(TrainingError, match="temperature must be above 0, found 0"):
-        HealConfig(temperature=0)
-    with pytest.raises(TrainingError, match="ce_weight must be at least 0, found -1"):
-        HealConfig(ce_weight=-1)
-    with pytest.raises(DataError, match=r"train split has \d+ tokens, but 4 x 9000 \+ 1 = 36001 are needed"):
-        Distillation(Model(), task, HealConfig(context=9000), cache=tmp_path)
-    assert HealConfig().steps == 45
-    assert HealConfig(tokens=513).steps == 2
+def test_training_on_the_texts_own_tokens_learns_them_and_repeats_to_the_bit(task):
+    config = TextTraining(tokens=60 * 4 * 16, batch=4, context=16, lr=0.02)
+    one, other = Model(1), Model(1)
+    before = text_quality(one, task, "train").nats
+    result = train_on_text(one, NextToken(task, config), seed=3)
+    train_on_text(other, NextToken(task, config), seed=3)
+    assert (result.steps, result.tokens) == (60, 60 * 64)
+    assert text_quality(one, task, "train").nats < 0.6 * before
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"k": 0}, "k\n  Input should be greater than or equal to 1"),
+        ({"temperature": 0}, "temperature\n  Input should be greater than 0"),
+        ({"ce_weight": -1}, "ce_weight\n  Input should be greater than or equal to 0"),
+        ({"lr": 9}, "lr\n  Input should be less than or equal to 1"),
+        ({"teacher": "me"}, "teacher\n  Input should be 'backbone'"),
+        ({"tokens": 0}, "tokens\n  Input should be greater than or equal to 1"),
+    ],
+)
+def test_wrong_settings_are_refused(keys, text):
+    with pytest.raises(ValidationError, match=text):
+        DistilConfig(**keys)
+
+
+def test_a_text_that_is_too_short_for_a_batch_is_refused(task, tmp_path):
+    for make in (lambda c: Distillation(Model(), task, c, cache=tmp_path), lambda c: NextToken(task, c)):
+        with pytest.raises(DataError, match=r"train split has \d+ tokens, but 4 x 9000 \+ 1 = 36001 are needed"):
+            make(DistilConfig(context=9000))
+
+
+def test_tokens_are_rounded_up_to_whole_batches():
+    assert DistilConfig().steps == 20
+    assert DistilConfig(tokens=513).steps == 2

@@ -43,7 +43,7 @@ def _model(case: Case) -> Iterator[tuple[str, str]]:
 def _data(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What the run records about its data."""
     yield "Data", f"{facts['data']} (SHA-256 of content and encoding {str(facts.get('fingerprint'))[:16]})"
-    for key in ("label", "division", "backbone", "healing"):
+    for key in ("label", "division", "backbone", "healing", "recipe"):
         if facts.get(key):
             yield key.capitalize(), str(facts[key])
     for name, split in facts.get("splits", {}).items():

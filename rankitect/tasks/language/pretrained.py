@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rankitect.models.checkpoints import DecoderCheckpoint
     from rankitect.models.importance import Statistics
     from rankitect.tasks.language.settings import LanguageConfig
+    from rankitect.training.distill import Distillation
+    from rankitect.training.settings import DistilConfig
 
 __all__ = ["Pretrained", "open_checkpoint"]
 
@@ -139,3 +141,15 @@ class Pretrained:
         backbone = Backbone(self.checkpoint, self._parts.space, orders, gram, statistics.influence)
         del self._plain  # half a gigabyte; its fingerprint was taken for the statistics
         return backbone
+
+    @property
+    def teacher_fingerprint(self) -> str:
+        """A hash of the weights of the backbone as the teacher of a distillation: in its order of importance."""
+        return hashlib.sha256(self.fingerprint.encode()).hexdigest()
+
+    def distillation(self, config: DistilConfig, split: str) -> Distillation:
+        """Batches and loss of a distillation from the whole backbone."""
+        from rankitect.training.distill import Distillation
+
+        teacher, seed = self.backbone.supernet.activate(self.backbone.largest), self._parts.config.seed
+        return Distillation(teacher, self._data, config, seed=seed, fingerprint=self.teacher_fingerprint, split=split)

@@ -26,4 +26,10 @@ def record_text(text: TokenizedText, backbone: str, parts: Parts) -> None:
 
     splits = {name: {"tokens": s.tokens, "documents": len(s.documents)} for name, s in text.splits.items()}
     about = {"data": text.name, "fingerprint": text.fingerprint, "splits": splits, "backbone": backbone}
-    save_facts(parts.folder, {**about, "healing": f"{parts.config.heal.tokens:,} tokens"})
+    save_facts(parts.folder, {**about, "recipe": _described(parts)})
+
+
+def _described(parts: Parts) -> str:
+    """The recipe in words: its stages in order, with their training tokens."""
+    tokens = {name: stage.provenance().get("tokens") for name, stage in parts.stages.items()}
+    return ", ".join(f"{name} ({n:,} tokens)" if n else name for name, n in tokens.items()) or "none"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from rankitect.config.parts import Parts
     from rankitect.contracts import Baseline, Exporter, Metric, Spent
+    from rankitect.data.tokenizer import Tokenizer
     from rankitect.data.windows import TextWindows
     from rankitect.deploy.latency import Latency
     from rankitect.graph import Architecture, SearchSpace
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rankitect.tasks.language.contrasts import Contrast
     from rankitect.tasks.registered import Registered
     from rankitect.training.distill import Distillation
+    from rankitect.training.settings import DistilConfig
 
 __all__ = ["Language"]
 
@@ -48,8 +50,8 @@ class Language(SharedWeights):
 
     def __init__(self, config: LanguageConfig, parts: Parts) -> None:
         from rankitect.tasks.language.costs import LanguageCosts
-        from rankitect.tasks.language.healing import Healing
         from rankitect.tasks.language.pretrained import Pretrained, open_checkpoint
+        from rankitect.tasks.language.searching import Searching
 
         self.config, self._parts = config, parts
         self.checkpoint = open_checkpoint(config, parts)
@@ -59,7 +61,7 @@ class Language(SharedWeights):
         self.data = self._open_text()
         self._pretrained = Pretrained(self.checkpoint, config, self.data, parts)
         self._costs = LanguageCosts(config.context, longest, parts)
-        self.healing = Healing(self._pretrained, self.data, parts)
+        self.searching = Searching(self, parts)
 
     @classmethod
     def from_config(cls, config: LanguageConfig, parts: Parts) -> Language:
@@ -69,7 +71,7 @@ class Language(SharedWeights):
     def _open_text(self) -> TextWindows:
         from rankitect.data.windows import TextWindows
 
-        c, heal = self.config, self._parts.config.heal
+        c = self.config
         try:
             data = TextWindows.open(
                 self.checkpoint.tokenizer,
@@ -79,7 +81,6 @@ class Language(SharedWeights):
                 split_seed=c.split_seed,
                 field=c.field,
             )
-            data.require("train", heal.batch, heal.context)
             for split in ("train", "search", "test"):
                 data.require(split, 1, c.context)
         except DataError as error:
@@ -99,9 +100,9 @@ class Language(SharedWeights):
         return space
 
     def batch_at(self, split: str, step: int) -> torch.Tensor:
-        """The batch of a step, as large as those of healing: token ids [B, T + 1] int64."""
-        heal = self._parts.config.heal
-        return self.data.batch_at(split, step, batch=heal.batch, context=heal.context)
+        """The batch of a step, as large as those of the recipe: token ids [B, T + 1] int64."""
+        recipe = self.searching.objective("train").config
+        return self.data.batch_at(split, step, batch=recipe.batch, context=recipe.context)
 
     def loss(self, model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of the next tokens, nats a token."""
@@ -183,24 +184,43 @@ class Language(SharedWeights):
 
     # --- what a search trains on and starts from --------------------------------------------------------------------
     @property
-    def distillation(self) -> Distillation:
-        """Healing, shared by all candidates."""
-        return self.healing.train
+    def tokenizer(self) -> Tokenizer:
+        """Of the backbone, and of all its pruned versions."""
+        return self.checkpoint.tokenizer
+
+    @property
+    def backbone_name(self) -> str | None:
+        """The pretrained model to inherit from and to learn from."""
+        return self.config.backbone
+
+    @property
+    def backbone_fingerprint(self) -> str:
+        """SHA-256 of the backbone's weights."""
+        return self._pretrained.teacher_fingerprint
+
+    def distillation(self, config: DistilConfig, split: str = "train") -> Distillation:
+        """Batches and loss of a distillation from the backbone.
+
+        Args:
+            config: Its settings.
+            split: Of the text.
+        """
+        return self._pretrained.distillation(config, split)
 
     def search_loss(self, forward: Callable[[torch.Tensor], torch.Tensor], step: int) -> tuple[torch.Tensor, int]:
         """The loss that architectures are chosen by, on text that the weights do not see, and its tokens."""
-        return self.healing.search_loss(forward, step)
+        return self.searching.search_loss(forward, step)
 
     def train_loss(self, model: nn.Module, step: int) -> tuple[torch.Tensor, int]:
         """The loss that shared weights are trained on, on training text, and its tokens."""
-        return self.healing.train_loss(model, step)
+        return self.searching.train_loss(model, step)
 
     def prior(self) -> tuple[dict[str, torch.Tensor], Spent]:
         """For each choice, how much the loss is expected to rise at each value with all else kept, nats a token; and
         what finding that out has cost beyond calibration."""
-        from rankitect.tasks.language.healing import expected_rises
+        from rankitect.tasks.language.searching import expected_rises
 
-        return expected_rises(self._pretrained, self.healing, self.space)
+        return expected_rises(self._pretrained, self.searching, self.space)
 
     def contrasts(self, workload: str) -> list[Contrast]:
         """Architectures that show which design rules hold at equal latency under a workload.

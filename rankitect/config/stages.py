@@ -1,0 +1,87 @@
+"""The stages of a recipe: from their names in a configuration to checked plug-ins, in the right order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankitect.config.compose import Composed
+from rankitect.contracts.capability import offers
+from rankitect.contracts.stage import EndsRecipe
+from rankitect.errors import ConfigError, closest
+
+if TYPE_CHECKING:
+    from rankitect.config.resolve import Plugin
+
+__all__ = ["misplaced_stages", "stage_section", "without_stage"]
+
+
+def stage_section(name: str, section: Mapping[str, Any], composed: Composed) -> dict[str, Any]:
+    """A stage's keys over those of its file in configs/stage, where its class is named.
+
+    Args:
+        name: Of the stage in its recipe.
+        section: Its keys; `stage` names the file.
+        composed: Says which files there are, and where keys came from.
+
+    Raises:
+        ConfigError: There is no such stage, or the keys name a class of their own.
+    """
+    kind, files = section["stage"], composed.files.get("stage", {})
+    if kind not in files:
+        guess = closest(kind, files)
+        raise ConfigError(
+            f"'recipe.{name}.stage' {composed.came_from(f'recipe.{name}.stage')} is '{kind}', which is no stage."
+            f"{f' Did you mean {chr(39)}{guess}{chr(39)}?' if guess else ''} Stages: {', '.join(sorted(files))}."
+        )
+    if "target" in section:
+        raise ConfigError(
+            f"'recipe.{name}.target' {composed.came_from(f'recipe.{name}.target')}: the class of a stage is named in "
+            "its file, stage/<name>.yaml of a folder of configurations."
+        )
+    return {**_read(files[kind]), **{key: value for key, value in section.items() if key != "stage"}}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("target"), str):
+        raise ConfigError(f"{path} must have a line target: package.module.Class, the class of the stage.")
+    return content
+
+
+def without_stage(path: str, composed: Composed) -> str:
+    """The message for a section of a recipe that does not say which stage it is, such as one with a misspelt name."""
+    _, name, *_ = path.split(".")
+    named = {key.split(".")[1] for key in composed.origins if key.startswith("recipe.") and key.count(".") >= 1}
+    guess = closest(name, named - {name})
+    hint = f" Did you mean 'recipe.{guess}'?" if guess else ""
+    stages = ", ".join(sorted(composed.files.get("stage", {})))
+    return (
+        f"'recipe.{name}' {composed.came_from(f'recipe.{name}')} does not say which stage it is.{hint} A stage of its "
+        f"own needs recipe.{name}.stage=, one of {stages}."
+    )
+
+
+def misplaced_stages(plugins: Mapping[str, Plugin]) -> Iterator[str]:
+    """A message for each stage that comes after one whose result is no model.
+
+    Args:
+        plugins: Of a configuration by section, a recipe's stages in their order.
+    """
+    end: str | None = None
+    for section, plugin in plugins.items():
+        if not section.startswith("recipe."):
+            continue
+        if end is not None:
+            yield (
+                f"'{section}' comes after '{end}', whose stage {plugins[end].name!r} gives files and no model: that "
+                "stage must be the last of its recipe."
+            )
+        elif offers(plugin.target, EndsRecipe) and plugin.target.ends_recipe:
+            end = section

@@ -1,0 +1,111 @@
+"""What changes a model's weights: one stage of a recipe, and what it is given for one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from rankitect.contracts.evaluator import StopRequested
+from rankitect.contracts.records import JSON, Spent
+
+__all__ = ["EndsRecipe", "HasObjective", "Shortens", "Stage", "StageContext"]
+
+
+@dataclass
+class StageContext:
+    """What a recipe gives one of its stages, for one model.
+
+    Attributes:
+        architecture: What the model is made from.
+        seed: Seed of every random number of the stage; equal seeds must give equal weights.
+        position: Number of the stage in the recipe, from 0.
+        folder: Where the stage may leave files for the user; None where none are wanted.
+        checkpoint: File for the stage's state, kept over a kill; None where none is kept. It may exist already: then
+            the stage goes on from it.
+        should_stop: True when the user asked to stop. Save the state, then call `check`.
+        progress: Called with (done, total, note) as often as convenient.
+        spent: What the stage has cost so far. The stage replaces it as it goes, and has charged everything when `run`
+            returns.
+        artifacts: Files that the stage left in `folder`, by a short name, with their paths relative to it.
+    """
+
+    architecture: Any
+    seed: int
+    position: int = 0
+    folder: Path | None = None
+    checkpoint: Path | None = None
+    should_stop: Callable[[], bool] = lambda: False
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None
+    spent: Spent = field(default_factory=Spent)
+    artifacts: dict[str, str] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Return at once, unless the user asked to stop.
+
+        Raises:
+            StopRequested: The stage goes on from its checkpoint when the run is resumed.
+        """
+        if self.should_stop():
+            raise StopRequested
+
+
+class Stage(Protocol):
+    """Takes a model and gives a model. Deterministic under `context.seed`, on the same machine and threads.
+
+    A stage class is a plug-in as all others are: it has a checked `Config` of its own and a class method
+    `from_config(config, parts)`, and a configuration finds it through `configs/stage/<name>.yaml`.
+    """
+
+    def check(self) -> None:
+        """Raise what can be known before any work: too little text, no teacher.
+
+        Raises:
+            RankitectError: With what to do about it.
+        """
+        ...
+
+    def provenance(self) -> Mapping[str, JSON]:
+        """Everything that the result depends on beside the model, the seed and the version of the code: settings, data,
+        loss, teacher. Results of equal provenance are shared."""
+        ...
+
+    def run(self, model: Any, context: StageContext) -> Any:
+        """Change the model, or make another of it.
+
+        Args:
+            model: The recipe's own copy: it may be changed in place.
+            context: See `StageContext`; the stage charges `context.spent`.
+
+        Returns:
+            The model, a module with the same parameters by name, in evaluation mode.
+
+        Raises:
+            StopRequested: From `context.check()`.
+            TrainingError: The loss stays not finite, or the checkpoint belongs to something else.
+        """
+        ...
+
+
+class Shortens(Protocol):
+    """A stage that can be run for fewer tokens, to compare candidates quickly."""
+
+    def shortened(self, tokens: int) -> Stage:
+        """The same stage with this number of training tokens."""
+        ...
+
+
+class HasObjective(Protocol):
+    """A stage that trains with a loss on batches. A search trains shared weights with that of a recipe's first such
+    stage, so that both agree."""
+
+    def objective(self, split: str) -> Any:
+        """Batches and loss on a split of the data; see `rankitect.training.text.TextObjective` for language models."""
+        ...
+
+
+class EndsRecipe(Protocol):
+    """A stage class whose result is files and no model: it stands last in a recipe."""
+
+    ends_recipe: ClassVar[bool]

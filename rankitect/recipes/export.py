@@ -1,0 +1,93 @@
+"""The stage `export`: the model as a program of the mobile runtime, beside its weights. It stands last in a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from rankitect.contracts import JSON
+from rankitect.contracts.capability import offers
+from rankitect.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
+    from rankitect.contracts.stage import StageContext
+    from rankitect.data.tokenizer import Tokenizer
+    from rankitect.models.supernet import Standalone
+
+__all__ = ["Export"]
+
+
+class HasTokenizer(Protocol):
+    """A task whose models read tokens."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the models."""
+        ...
+
+
+class Export:
+    """Writes model.pte (ExecuTorch) with prefill and decode, its card and the tokenizer; changes no weight."""
+
+    ends_recipe: ClassVar[bool] = True
+
+    class Config(BaseModel):
+        """Keys of a stage `export`."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        prompt: int = Field(default=64, ge=1, description="tokens of a prefill")
+        capacity: int = Field(default=256, ge=2, description="tokens of the longest sequence")
+        precision: Literal["float32", "8da4w"] = Field(default="float32", description="of the program")
+
+        @field_validator("capacity")
+        @classmethod
+        def _longer(cls, value: int, info: ValidationInfo) -> int:
+            if value <= info.data.get("prompt", 0):
+                raise ValueError(f"capacity must be more than the prompt's {info.data['prompt']} tokens")
+            return value
+
+    def __init__(self, config: Config, task: HasTokenizer) -> None:
+        self.config, self._task = config, task
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Parts) -> Export:
+        """Made from its section of the configuration.
+
+        Raises:
+            ConfigError: The task's models have no tokenizer.
+        """
+        if not offers(parts.task, HasTokenizer):
+            raise ConfigError(f"this stage exports language models, and task={parts.names.get('task', '')} has none.")
+        return cls(config, parts.task)
+
+    def check(self) -> None:
+        """Raise what stands in the way before any work.
+
+        Raises:
+            DeployError: ExecuTorch is not installed.
+        """
+        from rankitect.deploy.artifact import runtime_version
+
+        runtime_version()
+
+    def provenance(self) -> Mapping[str, JSON]:
+        """The settings."""
+        return self.config.model_dump(mode="json")
+
+    def run(self, model: Standalone, context: StageContext) -> Any:
+        """Write the program where the recipe's run keeps files; without such a place there is nothing to do."""
+        from rankitect.deploy.artifact import export
+
+        if context.folder is not None:
+            context.folder.mkdir(parents=True, exist_ok=True)
+            c = self.config
+            context.progress(0, 1, "lowering")
+            written = export(
+                context.folder, model, self._task.tokenizer, prompt=c.prompt, capacity=c.capacity, precision=c.precision
+            )
+            context.artifacts.update(written)
+        return model

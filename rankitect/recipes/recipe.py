@@ -1,0 +1,250 @@
+"""The run of a recipe: its stages in order, each resumed where it was killed, each output computed once and shared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankitect.contracts import JSON, Spent
+from rankitect.contracts.capability import offers
+from rankitect.contracts.stage import EndsRecipe, Shortens, StageContext
+from rankitect.errors import ConfigError, RankitectError, TrainingError
+from rankitect.recipes.store import StageStore
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rankitect.contracts import ArchitectureLike
+    from rankitect.contracts.stage import Stage
+
+__all__ = ["Recipe", "RecipeResult", "StageResult"]
+
+_FORMAT = 1
+"""To be raised when the same settings begin to give other weights: stored outputs of before are then not used."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What became of one stage.
+
+    Attributes:
+        name: Of the stage in its recipe.
+        spent: What it costs; the same whether it was computed now or before.
+        reused: Whether its output was computed before and only read now.
+    """
+
+    name: str
+    spent: Spent
+    reused: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {"name": self.name, "spent": self.spent.to_dict(), "reused": self.reused}
+
+
+@dataclass(frozen=True)
+class RecipeResult:
+    """What a recipe gives.
+
+    Attributes:
+        model: The model after the last stage, in evaluation mode (a module of torch).
+        stages: What became of each stage, in order.
+        artifacts: Files that stages left in the folder they were given, by a short name.
+    """
+
+    model: Any
+    stages: tuple[StageResult, ...] = ()
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def spent(self) -> Spent:
+        """What all stages cost."""
+        return sum((stage.spent for stage in self.stages), Spent())
+
+    @property
+    def reused(self) -> Spent:
+        """The part of `spent` that was computed before and only read now."""
+        return sum((stage.spent for stage in self.stages if stage.reused), Spent())
+
+
+class Recipe:
+    """An ordered set of named stages.
+
+    Args:
+        stages: By name, in the order in which they run.
+        store: Where outputs are shared; by default the user's cache.
+    """
+
+    def __init__(self, stages: Mapping[str, Stage], store: StageStore | None = None) -> None:
+        self.stages = dict(stages)
+        self._store = store
+
+    def shortened(self, tokens: int) -> Recipe:
+        """The first stage alone, with so many training tokens: how candidates are compared quickly.
+
+        Raises:
+            ConfigError: The recipe is empty, or its first stage cannot be shortened.
+        """
+        if not self.stages:
+            raise ConfigError("The recipe is empty, and a short version of it has nothing to train: choose recipe=.")
+        name, first = next(iter(self.stages.items()))
+        if not offers(first, Shortens):
+            raise ConfigError(f"recipe.{name}: a stage of this kind cannot be run for fewer tokens.")
+        return Recipe({name: first.shortened(tokens)}, self._store)
+
+    def run(
+        self,
+        model: nn.Module,
+        architecture: ArchitectureLike,
+        *,
+        seed: int,
+        space: str = "",
+        keep: bool = True,
+        folder: Path | None = None,
+        checkpoints: Path | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+        spend: Callable[[Spent], None] = lambda spent: None,
+    ) -> RecipeResult:
+        """Take a model through all stages, beginning after the last one whose output is stored already.
+
+        Args:
+            model: Changed in place.
+            architecture: What the model is made from.
+            seed: Of every stage.
+            space: The space as JSON, which says what the weights mean.
+            keep: Whether outputs are stored for others. What is stored already is used in any case.
+            folder: Where stages may leave files.
+            checkpoints: Folder of the stages' states; by default they are kept beside the stored outputs.
+            should_stop: Whether the user asked to stop.
+            progress: Called with (done, total, note).
+            spend: Told what was spent so far, while stages run.
+
+        Raises:
+            StopRequested: The user asked to stop. The same call goes on from there.
+            TrainingError: A stage failed, or its state in `checkpoints` belongs to something else.
+        """
+        if not self.stages:
+            return RecipeResult(model)
+        store = self._store or StageStore()
+        keys = self._keys(model, architecture, seed, space)
+        results = self._restored(store, keys, model)
+        artifacts: dict[str, str] = {}
+        for position, (name, stage) in enumerate(self.stages.items()):
+            if position < len(results):
+                continue
+            before = sum((result.spent for result in results), Spent())
+            context = StageContext(
+                architecture,
+                seed,
+                position,
+                folder,
+                checkpoints / f"{name}.safetensors" if checkpoints else store.checkpoint(keys[position]),
+                should_stop,
+            )
+            context.progress = partial(_report, context, before, spend, progress, name)
+            context.check()
+            started = time.monotonic()
+            with _named(name):
+                model = _run(stage, model, context, own_checkpoint=checkpoints is None)
+            context.check()
+            spent = replace(context.spent, seconds=time.monotonic() - started)
+            results.append(StageResult(name, spent, reused=False))
+            artifacts |= context.artifacts
+            spend(before + spent)
+            if keep and not offers(stage, EndsRecipe) and replace(spent, seconds=0.0) != Spent():
+                self._keep(store, keys[position], model, results)
+            if context.checkpoint is not None:
+                context.checkpoint.unlink(missing_ok=True)
+        return RecipeResult(model, tuple(results), artifacts)
+
+    def _keys(self, model: nn.Module, architecture: ArchitectureLike, seed: int, space: str) -> list[str]:
+        """For each stage the hash of all that leads to its output."""
+        import torch
+
+        from rankitect.training.distill import weights_fingerprint
+
+        # The last digits of a sum depend on torch and on how many threads share it out.
+        machine: list[JSON] = [str(torch.__version__), torch.get_num_threads()]
+        origin: list[JSON] = [_FORMAT, *machine, space, architecture.fingerprint, weights_fingerprint(model), seed]
+        key = _hash(origin)
+        keys = []
+        for stage in self.stages.values():
+            key = _hash([key, type(stage).__module__, type(stage).__qualname__, dict(stage.provenance())])
+            keys.append(key)
+        return keys
+
+    def _restored(self, store: StageStore, keys: list[str], model: nn.Module) -> list[StageResult]:
+        """Give the model the weights of the last stage that is stored; what that stage and those before it cost."""
+        from rankitect.training.loop import load_tensors
+
+        for position in reversed(range(len(keys))):
+            if (entry := store.load(keys[position])) is None:
+                continue
+            tensors, info = entry
+            try:
+                results = [StageResult(r["name"], Spent.from_dict(r["spent"]), reused=True) for r in info["stages"]]
+                load_tensors(model, tensors)
+            except (TrainingError, KeyError, TypeError) as error:
+                store.reject(keys[position], str(error))
+                continue
+            # The names are those of now: a stage means the same under another name.
+            named = zip(results, self.stages, strict=False)
+            model.eval()
+            return [replace(result, name=name) for result, name in named]
+        return []
+
+    def _keep(self, store: StageStore, key: str, model: nn.Module, results: list[StageResult]) -> None:
+        from rankitect.training.loop import model_tensors
+
+        store.save(key, model_tensors(model), {"stages": [result.to_dict() for result in results]})
+
+
+def _run(stage: Stage, model: nn.Module, context: StageContext, *, own_checkpoint: bool) -> nn.Module:
+    """Run a stage. A damaged state in the store, which nobody asked for, is no reason to stop."""
+    from rankitect.training.checkpoint import load_state
+
+    if own_checkpoint and context.checkpoint is not None and context.checkpoint.exists():
+        try:
+            load_state(context.checkpoint)
+        except (TrainingError, OSError) as error:
+            _log.warning("A stage begins again: %s", error)
+            context.checkpoint.unlink(missing_ok=True)
+    after: nn.Module = stage.run(model, context)
+    return after.eval()
+
+
+def _report(
+    context: StageContext,
+    before: Spent,
+    spend: Callable[[Spent], None],
+    progress: Callable[[int, int, str], None],
+    name: str,
+    done: int,
+    total: int,
+    note: str,
+) -> None:
+    spend(before + context.spent)
+    progress(done, total, f"{name}, {note}" if note else name)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Puts a stage's place in the configuration before the message of what it raises."""
+    try:
+        yield
+    except RankitectError as error:
+        raise type(error)(f"recipe.{name}: {error}") from error
+
+
+def _hash(value: JSON) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,150 @@
+"""What the stages that train a language model on text have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+from rankitect.contracts import JSON, Spent
+from rankitect.contracts.capability import offers
+from rankitect.errors import ConfigError
+from rankitect.recipes.flops import training_flops
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rankitect.config.parts import Parts
+    from rankitect.contracts.stage import StageContext
+    from rankitect.data.windows import TextWindows
+    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.training.distill import Distillation
+    from rankitect.training.optimizer import StepReport
+    from rankitect.training.settings import DistilConfig, TextTraining
+    from rankitect.training.text import TextObjective
+
+__all__ = ["TextStage", "TextTask"]
+
+
+class TextTask(Protocol):
+    """What these stages need of a task: text, and for distillation a teacher."""
+
+    @property
+    def data(self) -> TextWindows:
+        """The text, its splits and the order of its windows."""
+        ...
+
+    @property
+    def space(self) -> SearchSpace:
+        """The space that models are from."""
+        ...
+
+    @property
+    def reference(self) -> Architecture:
+        """The architecture of the backbone."""
+        ...
+
+    @property
+    def backbone_name(self) -> str | None:
+        """The pretrained model to inherit from and to learn from; None where there is none."""
+        ...
+
+    @property
+    def backbone_fingerprint(self) -> str:
+        """SHA-256 of its weights."""
+        ...
+
+    def distillation(self, config: DistilConfig, split: str = "train") -> Distillation:
+        """Batches and loss of a distillation from the backbone."""
+        ...
+
+
+class TextStage:
+    """Training on windows of text; a subclass says with which objective.
+
+    Args:
+        config: Length, batches, optimiser.
+        task: Gives the text.
+    """
+
+    needs_backbone: ClassVar[bool] = False
+
+    def __init__(self, config: TextTraining, task: TextTask) -> None:
+        self.config, self._task = config, task
+        self._objectives: dict[str, TextObjective[Any]] = {}
+
+    @classmethod
+    def from_config(cls, config: Any, parts: Parts) -> Self:
+        """Made from its section of the configuration.
+
+        Raises:
+            ConfigError: The task has no text.
+        """
+        if not offers(parts.task, TextTask):
+            raise ConfigError(
+                f"this stage trains on text, and task={parts.names.get('task', '')} has none: choose another stage, or "
+                "recipe=none."
+            )
+        return cls(config, parts.task)
+
+    def check(self) -> None:
+        """Raise what stands in the way before any work.
+
+        Raises:
+            ConfigError: There is no backbone to learn from.
+            DataError: The text is shorter than one batch.
+        """
+        if self.needs_backbone and self._task.backbone_name is None:
+            raise ConfigError(
+                "this stage learns from the backbone, and task.backbone is none: choose a backbone, or a recipe that "
+                "needs none (recipe=pretrain)."
+            )
+        self._task.data.require("train", self.config.batch, self.config.context)
+
+    def objective(self, split: str = "train") -> TextObjective[Any]:
+        """Batches and loss on a split, made once."""
+        if split not in self._objectives:
+            self._objectives[split] = self._objective(split)
+        return self._objectives[split]
+
+    def _objective(self, split: str) -> TextObjective[Any]:
+        raise NotImplementedError
+
+    def provenance(self) -> Mapping[str, JSON]:
+        """Settings, text, loss, and the teacher where there is one."""
+        task = self._task
+        teacher: dict[str, JSON] = {"teacher's weights": task.backbone_fingerprint} if self.needs_backbone else {}
+        data: dict[str, JSON] = {"data": task.data.text.fingerprint, "loss": type(self).__name__}
+        return {**data, **teacher, **self.config.model_dump(mode="json")}
+
+    def shortened(self, tokens: int) -> Self:
+        """The same stage with this number of training tokens."""
+        return type(self)(self.config.model_copy(update={"tokens": tokens}), self._task)
+
+    def run(self, model: nn.Module, context: StageContext) -> nn.Module:
+        """Train the model in place."""
+        from rankitect.training.text import train_on_text
+
+        def progress(done: int, total: int, report: StepReport) -> None:
+            context.spent = self._spent(context.architecture, done * self.config.batch * self.config.context)
+            context.progress(done, total, f"loss {report.loss:.3f}")
+
+        result = train_on_text(
+            model,
+            self.objective(),
+            seed=context.seed,
+            progress=progress,
+            should_stop=context.should_stop,
+            checkpoint=context.checkpoint,
+            provenance=self.provenance(),
+        )
+        context.spent = self._spent(context.architecture, result.tokens)
+        context.check()
+        return model
+
+    def _spent(self, architecture: Architecture, tokens: int) -> Spent:
+        task, teacher = self._task, self._task.reference if self.needs_backbone else None
+        return Spent(
+            train_tokens=tokens,
+            teacher_tokens=tokens if self.needs_backbone else 0,
+            train_flops=training_flops(task.space, architecture, tokens, self.config.context, teacher),
+        )

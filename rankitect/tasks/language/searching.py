@@ -1,0 +1,106 @@
+"""The losses that a search trains shared weights on and chooses architectures by: those of the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from rankitect.contracts import offers
+from rankitect.contracts.stage import HasObjective
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from rankitect.config.parts import Parts
+    from rankitect.contracts import Spent
+    from rankitect.graph import SearchSpace
+    from rankitect.tasks.language.pretrained import Pretrained
+    from rankitect.tasks.language.task import Language
+    from rankitect.training.text import TextObjective
+
+__all__ = ["SEARCH_ORDER", "Searching", "expected_rises"]
+
+SEARCH_ORDER = 1_000_003
+"""Added to the seed for the order of training text during a search: the recipe sees it in another order."""
+
+
+class Searching:
+    """The objective of the recipe's first stage that has one, so that a search and the training of what it finds agree;
+    that of healing where there is no such stage.
+
+    Args:
+        task: The task.
+        parts: The study's; the recipe is made after the task.
+    """
+
+    def __init__(self, task: Language, parts: Parts) -> None:
+        self._task, self._parts = task, parts
+
+    @cached_property
+    def _stage(self) -> HasObjective:
+        from rankitect.recipes.distil import Distil
+
+        with_objective = (stage for stage in self._parts.stages.values() if offers(stage, HasObjective))
+        return next(with_objective, None) or Distil(Distil.Config(), self._task)
+
+    def objective(self, split: str) -> TextObjective[Any]:
+        """Batches and loss on a split."""
+        objective: TextObjective[Any] = self._stage.objective(split)
+        return objective
+
+    def search_loss(self, forward: Callable[[torch.Tensor], torch.Tensor], step: int) -> tuple[torch.Tensor, int]:
+        """The loss on the search split's batch of a step, and its tokens."""
+        objective = self.objective("search")
+        batch = objective.batch_at(step)
+        return objective.loss(forward, batch), len(batch)
+
+    def train_loss(self, model: nn.Module, step: int) -> tuple[torch.Tensor, int]:
+        """The loss on the training batch of a step, and its tokens."""
+        objective = self.objective("train")
+        batch = objective.batch_at(step, self._parts.config.seed + SEARCH_ORDER)
+        return objective.loss(model, batch), len(batch)
+
+    def measured_rises(self, path: str, values: Sequence[Any], whole: dict[str, Any]) -> torch.Tensor:
+        """The loss with one value of the backbone changed, over that of the backbone, for each value.
+
+        Args:
+            path: The choice.
+            values: Its values.
+            whole: The choices of the backbone.
+        """
+        import torch
+
+        objective = self.objective("train")
+        batch, space, supernet = objective.batch_at(0), self._parts.space, self._task.backbone.supernet
+        rises = []
+        with torch.inference_mode():
+            for value in values:
+                model = supernet.activate(space.architecture({**whole, path: value}))
+                rises.append(float(objective.loss(model, batch)))
+        # In a distillation the backbone's own loss is 0 but for the sampled tail of the teacher's distribution.
+        return torch.tensor(rises) - rises[list(values).index(whole[path])]
+
+
+def expected_rises(
+    pretrained: Pretrained, searching: Searching, space: SearchSpace
+) -> tuple[dict[str, torch.Tensor], Spent]:
+    """How much the loss is expected to rise at each value of each choice of the backbone, with all else kept.
+
+    Second-order estimates for the choices of layers; measured on a batch of training text for the others.
+
+    Returns:
+        Nats a token by choice, and what measuring cost.
+    """
+    from rankitect.contracts import Spent
+    from rankitect.models.backbone import largest
+    from rankitect.tasks.language.prior import second_order
+
+    rises, measured = second_order(pretrained.backbone, pretrained.statistics), 0
+    whole = dict(largest(space).choices)
+    for path, choice in space.choices.items() if rises else ():
+        if path not in rises and len(choice.values) > 1:
+            rises[path] = searching.measured_rises(path, choice.values, whole)
+            measured += len(choice.values)
+    return rises, Spent(eval_tokens=measured * len(searching.objective("train").batch_at(0)) if measured else 0)
