@@ -15,13 +15,13 @@ PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 ROWS = re.findall(r"^\| \[(.*?)\]\(#(.*?)\) \| .*? \| (\d)", PAGE, re.MULTILINE)
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
-NAME = re.compile(r"# (\S+\.py)\n")
+NAME = re.compile(r"(?:# (\S+\.py)|{# (\S+\.j2) #})\n")
 
 
 def split(section: str) -> tuple[dict[str, str], list[str]]:
     """The files that a section has one write, by name, and the scripts that use them."""
-    texts = [text for language, text in BLOCK.findall(section) if language == "python"]
-    files = {name[1]: text for text in texts if (name := NAME.match(text))}
+    texts = [text for _, text in BLOCK.findall(section)]
+    files = {name[1] or name[2]: text for text in texts if (name := NAME.match(text))}
     return files, [text for text in texts if not NAME.match(text)]
 
 
@@ -35,10 +35,10 @@ def test_the_table_lists_every_section() -> None:
 @pytest.mark.parametrize("title", SECTIONS)
 def test_an_addition_is_one_file_and_works(title: str, tmp_path: Path) -> None:
     files, scripts = split(SECTIONS[title])
-    assert len(files) == 1, "one file to write"
+    assert len({Path(name).stem for name in files}) == 1, "one file to write, a card with its template"
     assert len(scripts) == 1, "one script that uses it"
-    assert all(language == "python" for language, _ in BLOCK.findall(SECTIONS[title])), "nothing else to write"
     for name, text in {**files, "use_it.py": scripts[0]}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "use_it.py"],
@@ -51,4 +51,4 @@ def test_an_addition_is_one_file_and_works(title: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {*files, "use_it.py", "runs"}, "it touches nothing outside of its file but run folders"
+    assert left == {*(Path(name).parts[0] for name in files), "use_it.py", "runs"}, "nothing else but run folders"

@@ -1,9 +1,9 @@
 """A section of a report: facts computed in typed code, and the sentences about them in a template.
 
-The template of the section `drift` is `sections/drift.j2`. It has four blocks, one for each text of the card:
-`title`, `reason` (of the status), `finding` (which may repeat `{{ reason }}`), and `how_to_read`. Numbers reach it
-unformatted; the filters that format them are those of `rankitect.reports.numbers`. A template writes plain text: what
-is rendered from it is escaped once, as HTML or as Markdown, where the page is put together.
+The template of the section `drift` is `drift.j2`, beside the file of its class. It has four blocks, one for each text
+of the card: `title`, `reason` (of the status), `finding` (which may repeat `{{ reason }}`), and `how_to_read`. Numbers
+reach it unformatted; the filters that format them are those of `rankitect.reports.numbers`. A template writes plain
+text: what is rendered from it is escaped once, as HTML or as Markdown, where the page is put together.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from inspect import getfile
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rankitect.reports.cards import Card, Figure, Status, Table
 from rankitect.reports.numbers import FILTERS
@@ -79,10 +81,10 @@ class Section(ABC):
             return None
         words: dict[str, object] = {"missing": "", **facts.words}
         # The reason comes first: the finding may repeat it.
-        words["reason"] = _rendered(self.id, "reason", words)
-        texts = {block: _rendered(self.id, block, words) for block in ("title", "reason", "finding")}
+        words["reason"] = _rendered(self, "reason", words)
+        texts = {block: _rendered(self, block, words) for block in ("title", "reason", "finding")}
         # There is nothing to read where something is missing.
-        texts["how_to_read"] = "" if words["missing"] else _rendered(self.id, "how_to_read", words)
+        texts["how_to_read"] = "" if words["missing"] else _rendered(self, "how_to_read", words)
         return Card(
             id=self.id,
             short=self.short,
@@ -109,16 +111,14 @@ class ProductionSection(Section):
 
 
 @cache
-def _templates() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("rankitect.reports", "sections"), undefined=StrictUndefined, autoescape=False
-    )
+def _templates(folder: Path) -> Environment:
+    environment = Environment(loader=FileSystemLoader(folder), undefined=StrictUndefined, autoescape=False)
     environment.filters |= FILTERS
     return environment
 
 
-def _rendered(template: str, block: str, words: Mapping[str, object]) -> str:
-    """One text of a template, in one line however the template is broken into lines."""
-    page = _templates().get_template(f"{template}.j2")
+def _rendered(section: Section, block: str, words: Mapping[str, object]) -> str:
+    """One text of a section's template, in one line however the template is broken into lines."""
+    page = _templates(Path(getfile(type(section))).parent).get_template(f"{section.id}.j2")
     text = "".join(page.blocks[block](page.new_context(dict(words)))) if block in page.blocks else ""
     return " ".join(text.split())
