@@ -15,7 +15,7 @@ PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 ROWS = re.findall(r"^\| \[(.*?)\]\(#(.*?)\) \| .*? \| (\d)", PAGE, re.MULTILINE)
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
-NAME = re.compile(r"(?:# (\S+\.py)|{# (\S+\.j2) #})\n")
+NAME = re.compile(r"(?:# (\S+\.(?:py|yaml))|{# (\S+\.j2) #})\n")
 
 
 def split(section: str) -> tuple[dict[str, str], list[str]]:
@@ -35,10 +35,13 @@ def test_the_table_lists_every_section() -> None:
 @pytest.mark.parametrize("title", SECTIONS)
 def test_an_addition_is_one_file_and_works(title: str, tmp_path: Path) -> None:
     files, scripts = split(SECTIONS[title])
-    assert len({Path(name).stem for name in files}) == 1, "one file to write, a card with its template"
+    configured = [name for name in files if name.endswith(".yaml")]
+    assert len({Path(name).stem for name in files if name not in configured}) == 1, "a file, a card with its template"
+    lines = [line for name in configured for line in files[name].splitlines() if line and not line.startswith("#")]
+    assert len(lines) <= 1, "at most one line of configuration"
     assert len(scripts) == 1, "one script that uses it"
     for name, text in {**files, "use_it.py": scripts[0]}.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "use_it.py"],
