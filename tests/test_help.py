@@ -11,6 +11,7 @@ from rankitect.__main__ import COMMANDS
 from rankitect.__main__ import main as list_commands
 from rankitect.config.compose import configs_folder, groups
 from rankitect.config.help import help_text
+from rankitect.config.resolve import resolve
 from rankitect.config.schema import RunnerConfig
 from rankitect.search import main
 
@@ -40,6 +41,17 @@ def test_the_keys_of_chosen_plug_ins_are_listed_too() -> None:
     text = help_text(["space=ranking_blocks", "controller=evolution"])
     assert "controller.tournament" in text
     assert "task.batch" in text
+
+
+@pytest.mark.parametrize("space", ["mobile_llm", "ranking_blocks"])
+def test_the_costs_that_constraints_may_name_are_listed_and_documented(space: str) -> None:
+    text = help_text([f"space={space}"])
+    costs = resolve([f"space={space}"]).plugins["task"].target.bounded_costs
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    table = page.partition("## Costs that constraints may name")[2].partition("\n## ")[0]
+    for name, about in costs.items():
+        assert about.split()[0] in next(line for line in text.splitlines() if line.split()[:1] == [name])
+        assert f"`{name}`" in table
 
 
 def test_plain_help_imports_nothing_heavy() -> None:

@@ -154,9 +154,8 @@ class Execution:
 
     def _prepare(self, controller: Controller) -> None:
         session = StudySession(
-            space=self._subject.space, task=self._subject.task, seed=self._plan.seed, state_dir=self._folder.state_dir,
-            logger=self._logger, store=self._store, ledger=self._ledger, stop=self._hooks.stop,
-            progress=self._hooks.progress, scalars=self._scalars,
+            self._subject, self._plan.seed, self._folder.state_dir, self._store, self._ledger, self._hooks,
+            self._scalars,
         )  # fmt: skip
         if (upfront := getattr(self._subject.task, "upfront", None)) is not None:
             session.charge("task", upfront)

@@ -12,9 +12,7 @@ from rankitect.contracts import Spent, StopRequested, Trial
 from rankitect.study.ledger import PREPARE, Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rankitect.study.progress import Progress
+    from rankitect.study.plan import Hooks, Subject
     from rankitect.study.store import Store
 
 __all__ = ["Scalars", "StudySession"]
@@ -53,27 +51,25 @@ class Scalars:
 
 
 class StudySession:
-    """The study's implementation of `rankitect.contracts.Session`."""
+    """The study's implementation of `rankitect.contracts.Session`.
+
+    Args:
+        subject: What is searched.
+        seed: The study's seed.
+        state_dir: Folder for the controller's checkpoints.
+        store: The open store.
+        ledger: The open ledger.
+        hooks: Progress, and whether the user asked to stop.
+        scalars: TensorBoard scalars.
+    """
 
     def __init__(
-        self,
-        *,
-        space: Any,
-        task: Any,
-        seed: int,
-        state_dir: Path,
-        logger: logging.Logger,
-        store: Store,
-        ledger: Ledger,
-        stop: Callable[[], bool],
-        progress: Progress,
-        scalars: Scalars,
+        self, subject: Subject, seed: int, state_dir: Path, store: Store, ledger: Ledger, hooks: Hooks, scalars: Scalars
     ) -> None:
-        self.space, self.task, self.seed = space, task, seed
-        self.state_dir, self.logger = state_dir, logger
-        self._store, self._ledger, self._stop = store, ledger, stop
-        self._progress, self._scalars = progress, scalars
-        self._since: float | None = time.monotonic()
+        self.space, self.task, self.seed = subject.space, subject.task, seed
+        self.state_dir, self.logger = state_dir, logging.getLogger("rankitect")
+        self._store, self._ledger, self._hooks, self._scalars = store, ledger, hooks, scalars
+        self._since: float | None = time.monotonic()  # None when `prepare` has ended
 
     @property
     def trials(self) -> list[Trial]:
@@ -105,16 +101,16 @@ class StudySession:
 
     def should_stop(self) -> bool:
         """True when the user asked to stop."""
-        return self._stop()
+        return self._hooks.stop()
 
     def check(self) -> None:
         """Raise StopRequested when the user asked to stop."""
-        if self._stop():
+        if self._hooks.stop():
             raise StopRequested
 
     def progress(self, done: int, total: int, note: str = "") -> None:
         """Show progress of prepare."""
-        self._progress.update("prepare", done, total, note)
+        self._hooks.progress.update("prepare", done, total, note)
 
     def scalar(self, name: str, value: float, step: int) -> None:
         """Write a TensorBoard scalar."""

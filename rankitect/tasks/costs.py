@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rankitect.contracts import Metric, MetricSpec
-from rankitect.errors import ConfigError, SpaceError
+from rankitect.errors import ConfigError, SpaceError, closest
 from rankitect.graph.cost import COSTS
-from rankitect.space.names import nearest
 
 if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
@@ -19,6 +18,7 @@ __all__ = [
     "RANKING_COSTS",
     "CostReading",
     "Costs",
+    "bounded",
     "check_constraints",
     "cost_value",
     "language_costs",
@@ -36,12 +36,14 @@ class CostReading:
         scope: The part of the graph that counts; "" for all.
         decode: Whether it is of one token after a full context, and not of a prefill.
         relative: Whether it is reported as a share of the reference architecture's.
+        about: What it counts, for people.
     """
 
     kind: str
     scope: str = ""
     decode: bool = False
     relative: bool = False
+    about: str = ""
 
     @property
     def unit(self) -> str:
@@ -55,20 +57,20 @@ class CostReading:
 
 
 LANGUAGE_COSTS: Mapping[str, CostReading] = {
-    "block_flops": CostReading("flops", "layers", relative=True),
-    "params": CostReading("params"),
-    "prefill_flops": CostReading("flops"),
-    "decode_flops": CostReading("flops", decode=True),
-    "weight_bytes": CostReading("weight_bytes"),
-    "kv_cache_bytes": CostReading("cache_bytes"),
+    "block_flops": CostReading("flops", "layers", relative=True, about="FLOPs of the layers in a prefill"),
+    "params": CostReading("params", about="parameters"),
+    "prefill_flops": CostReading("flops", about="FLOPs of a prefill"),
+    "decode_flops": CostReading("flops", decode=True, about="FLOPs of one token after a full context"),
+    "weight_bytes": CostReading("weight_bytes", about="bytes of all weights"),
+    "kv_cache_bytes": CostReading("cache_bytes", about="bytes of the keys and values of a full context"),
 }
 """Costs by the name under which a configuration bounds them and a report shows them."""
 
 RANKING_COSTS: Mapping[str, CostReading] = {
-    "flops": CostReading("flops"),
-    "params": CostReading("params"),
-    "table_rows": CostReading("table_rows"),
-    "table_bytes": CostReading("table_bytes"),
+    "flops": CostReading("flops", about="FLOPs of one example"),
+    "params": CostReading("params", about="parameters, embedding tables included"),
+    "table_rows": CostReading("table_rows", about="rows of the embedding tables"),
+    "table_bytes": CostReading("table_bytes", about="bytes of the embedding tables"),
 }
 """The same for rankers: of one example, embedding tables among the parameters."""
 
@@ -117,13 +119,22 @@ class Costs:
                 whole = float(self.space.cost(self.reference, name))
                 found[name] = (low * whole, high * whole)
                 continue
-            if name not in self.readings or self.readings[name].decode:
-                allowed = [n for n, r in self.readings.items() if not r.decode]
+            allowed = bounded(self.readings)
+            if name not in allowed:
+                guess = closest(name, allowed)
                 hint = " Latencies need a device: add device=host." if name.endswith("_ms") else ""
-                raise ConfigError(f"constraints: there is no cost {name!r}{nearest(name, allowed)}.{hint}")
+                raise ConfigError(
+                    f"constraints: there is no cost {name!r}.{f' Did you mean {guess!r}?' if guess else ''} "
+                    f"Allowed: {', '.join([*allowed, *self.space.learned])}.{hint}"
+                )
             whole = self.value(self.reference, name)
             found[self.readings[name].key] = (low * whole, high * whole)
         return found
+
+
+def bounded(readings: Mapping[str, CostReading]) -> dict[str, str]:
+    """The costs that `constraints` may name, with what they count. Costs of decoding cannot be bounded on their own."""
+    return {name: reading.about for name, reading in readings.items() if not reading.decode}
 
 
 def specs(readings: Mapping[str, CostReading]) -> list[MetricSpec]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rankitect.contracts import MetricSpec, Unit
 from rankitect.errors import ConfigError, DataError
-from rankitect.tasks.costs import check_constraints
+from rankitect.tasks.costs import LANGUAGE_COSTS, bounded, check_constraints
 from rankitect.tasks.language.settings import LanguageConfig
 from rankitect.tasks.shared_weights import SharedWeights
 
@@ -47,6 +47,11 @@ class Language(SharedWeights):
     Config = LanguageConfig
     unit: Unit = "tokens"
     search_split = "search"
+    bounded_costs: ClassVar = {
+        **bounded(LANGUAGE_COSTS),
+        "prefill_ms": "predicted latency of a prefill; needs device=",
+        "decode_ms": "predicted latency of one token after a full context; needs device=",
+    }
 
     def __init__(self, config: LanguageConfig, parts: Parts) -> None:
         from rankitect.tasks.language.costs import LanguageCosts

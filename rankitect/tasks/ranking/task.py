@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rankitect.contracts import MetricSpec, SharedTraining, Unit
 from rankitect.errors import ConfigError
+from rankitect.tasks.costs import RANKING_COSTS, bounded
 from rankitect.tasks.ranking.settings import RankingConfig
 from rankitect.tasks.shared_weights import SharedWeights
 
@@ -41,6 +42,7 @@ class Ranking(SharedWeights):
     Config = RankingConfig
     unit: Unit = "examples"
     search_split = "validation"
+    bounded_costs: ClassVar = bounded(RANKING_COSTS)
     samples_per_update = 16
     """Of a differentiable search or a policy: for a small ranker either costs as much as many steps of its weights."""
     shared_sizes = (240, 12)
