@@ -164,7 +164,7 @@ class Recipe:
             if keep and not offers(stage, EndsRecipe) and replace(spent, seconds=0.0) != Spent():
                 self._keep(store, keys[position], model, results)
             if context.checkpoint is not None:
-                context.checkpoint.unlink(missing_ok=True)
+                store.forget_checkpoint(context.checkpoint)
         return RecipeResult(model, tuple(results), artifacts)
 
     def _keys(self, model: nn.Module, architecture: ArchitectureLike, seed: int, space: str) -> list[str]:

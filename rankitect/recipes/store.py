@@ -7,10 +7,12 @@ least recently go. A store that cannot be read or written costs only the reuse, 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,11 +72,11 @@ class StageStore:
 
         from rankitect.training.checkpoint import save_state
 
-        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        size = _file_bytes(tensors, info)
         if size > self.limit:
             return
         try:
-            self._make_room(size)
+            self._make_room(size, spare=self.checkpoint(key))
             save_state(self._path(key), tensors, info)
         except (OSError, SafetensorError) as error:
             _log.warning("The output of a stage is not kept for reuse in %s: %s", self.root, error)
@@ -86,8 +88,17 @@ class StageStore:
     def _path(self, key: str) -> Path:
         return self.root / key[:2] / f"{key}.safetensors"
 
-    def _make_room(self, size: int) -> None:
-        """Delete what was used least recently until an entry of this size fits, and what killed processes left."""
+    def forget_checkpoint(self, path: Path) -> None:
+        """Delete the state of a finished stage."""
+        _delete(path)
+
+    def _make_room(self, size: int, spare: Path | None) -> None:
+        """Delete what was used least recently until an entry of this size fits, and what killed processes left.
+
+        Args:
+            size: Of the entry, bytes.
+            spare: The state that the entry replaces: it is deleted once the entry is there, and does not count.
+        """
         files = []
         for path in self.root.glob("*/*"):
             try:
@@ -96,7 +107,7 @@ class StageStore:
                 continue
             if path.name.endswith(".part") and time.time() - stat.st_mtime > _ABANDONED_SECONDS:
                 _delete(path)
-            elif path.name.endswith(".safetensors"):
+            elif path.name.endswith(".safetensors") and path != spare:
                 files.append((stat.st_mtime, stat.st_size, path))
         total = sum(size for _, size, _ in files)
         for _, freed, path in sorted(files):
@@ -117,8 +128,12 @@ def _limit() -> int:
     return int(gib * 2**30)
 
 
+def _file_bytes(tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> int:
+    """About the size of a file of these tensors, its header included."""
+    header = len(json.dumps(info)) + sum(len(name) + 100 for name in tensors)
+    return header + sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
 def _delete(path: Path) -> None:
-    try:
+    with suppress(OSError):  # another process was faster, or nothing could be written there in the first place
         path.unlink(missing_ok=True)
-    except OSError as error:
-        _log.warning("%s cannot be deleted: %s", path, error)

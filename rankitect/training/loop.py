@@ -168,7 +168,7 @@ def train(
                 saved = time.monotonic()
     model.eval()
     if checkpoint is not None and (keep_finished or not finished):
-        _save(checkpoint, identity, model, optimizer, run)
+        _try_to_save(checkpoint, identity, model, optimizer, run)
     return TrainResult(run.step, run.tokens, run.seconds, run.losses, run.skipped, finished)
 
 
