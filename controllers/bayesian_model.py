@@ -19,7 +19,7 @@ from rankitect.data.files import folder_lock
 
 if TYPE_CHECKING:
     from rankitect.contracts import Trial
-    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.graph import Architecture, ChoiceSpace
     from rankitect.methods.objectives import Objectives
 
 __all__ = ["Acquisition"]
@@ -60,7 +60,7 @@ class Acquisition:
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: ChoiceSpace,
         costs: Callable[[Architecture], dict[str, float]],
         objectives: Objectives,
         trials: Sequence[Trial],

@@ -14,7 +14,7 @@ from torch import Tensor
 from rankitect.errors import TrainingError
 
 if TYPE_CHECKING:
-    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.graph import Architecture, ChoiceSpace
 
 __all__ = ["Fitted", "process", "readings"]
 
@@ -26,7 +26,7 @@ REFITS = 20
 """Parameters are fitted anew whenever there are about a twentieth more measurements: from 40 on, not every time."""
 
 
-def readings(space: SearchSpace, architectures: Sequence[Architecture]) -> np.ndarray:
+def readings(space: ChoiceSpace, architectures: Sequence[Architecture]) -> np.ndarray:
     """What the processes see: the space's features, and their means over repeated parts.
 
     Choices whose paths differ in numbers only ("layers.3.ffn") are of one kind. A layer-wise space has a few kinds and
@@ -43,7 +43,7 @@ def readings(space: SearchSpace, architectures: Sequence[Architecture]) -> np.nd
     for path, choice in space.choices.items():
         kind = re.sub(r"\d+", "*", path)
         while at >= 0 and (name == path or name.startswith((f"{path}=", f"{path}:"))):
-            groups.setdefault((kind + name[len(path) :], choice.kind == "ordinal"), []).append(at)
+            groups.setdefault((kind + name[len(path) :], choice.ordered), []).append(at)
             at, name = next(names, (-1, ""))
     means = []
     for (_, ordinal), columns in groups.items():

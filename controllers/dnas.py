@@ -29,7 +29,7 @@ from rankitect.contracts import Proposal, Spent, replay
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError, TrainingError
 from rankitect.methods.bounded_space import BoundedSpace, main_cost
-from rankitect.methods.shared_weights import CoTraining, samples_per_update, training_defaults
+from rankitect.methods.shared_weights import CoTraining, require_shared, samples_per_update, training_defaults
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +94,13 @@ class DNAS:
     def __init__(
         self, config: Config, bounded: BoundedSpace, task: Any, seed: int, targets: list[float], least: float = 0.0
     ) -> None:
-        self._config, self._bounded, self._space, self._task, self._seed = config, bounded, bounded.space, task, seed
+        self._config, self._bounded, self._space, self._task, self._seed = (
+            config,
+            bounded,
+            bounded.graph_space,
+            task,
+            seed,
+        )
         steps, lr, *_ = training_defaults(task)
         self._weight_steps = samples_per_update(task) if config.weight_steps is None else config.weight_steps
         self._steps = -(-steps // self._weight_steps) if config.steps is None else config.steps
@@ -106,11 +112,17 @@ class DNAS:
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> DNAS:
-        """Made from its section of the configuration."""
+        """Made from its section of the configuration.
+
+        Raises:
+            ConfigError: Some choices shape no graph, or a target is outside of the constraints.
+            SpaceError: The cost is unknown.
+        """
+        require_shared(parts)
         cost = config.cost or main_cost(parts.task)
         bounded = BoundedSpace.of(parts, shared=True)
-        Scores(bounded.space, cost, parts.task.reference)  # refuses an unknown cost before any work
-        low, high = _share_range(cost, parts, bounded.space)
+        Scores(bounded.graph_space, cost, parts.task.reference)  # refuses an unknown cost before any work
+        low, high = _share_range(cost, parts, bounded.graph_space)
         step = (high - low) / config.points
         targets = config.targets or [round(low + (i + 0.5) * step, 4) for i in range(config.points)]
         if outside := [t for t in targets if not low - 1e-9 <= t <= high + 1e-9]:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.methods.objectives import Objectives
+from rankitect.methods.shared_weights import require_shared
 from rankitect.methods.staged import measured_by
 from rankitect.methods.supernet_search import SupernetConfig, SupernetSearch
 
@@ -40,8 +41,9 @@ class OneShot(SupernetSearch):
         """Made from its section of the configuration.
 
         Raises:
-            ConfigError: The evaluator that the search asks is not configured.
+            ConfigError: The evaluator that the search asks is not configured, or some choices shape no graph.
         """
+        require_shared(parts)
         by = measured_by(config.by, parts)
         if config.final_layer_steps and by == "screen":
             from rankitect.methods.final_layer import FinalLayerTuned

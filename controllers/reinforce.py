@@ -29,6 +29,7 @@ from rankitect.methods.shared_weights import (
     Paired,
     Trained,
     samples_per_update,
+    shares_all,
     train_steps,
     training_defaults,
 )
@@ -77,7 +78,10 @@ class Reinforce(StagedSearch):
     class Config(StagedConfig):
         """Keys of `controller`."""
 
-        co_training: bool = Field(True, description="train a supernet with the policy, where the task offers one")
+        co_training: bool = Field(
+            True,
+            description="train a supernet with the policy, where the task offers one and every choice shapes the graph",
+        )
         paired_baseline: bool = Field(True, description="rewards relative to a baseline trained on the same batches")
         steps: int | None = Field(None, ge=0, description="steps of the co-training; null: the task's")
         episodes: int | None = Field(
@@ -127,7 +131,7 @@ class Reinforce(StagedSearch):
         """Train policy and supernet together, or go on from the last checkpoint."""
         super().prepare(session)
         self._policy = self._new_policy()
-        if self._config.co_training and hasattr(self._task, "train_loss"):
+        if self._config.co_training and hasattr(self._task, "train_loss") and shares_all(self.bounded.space):
             self._co_train(session)
         self._memory = []  # what the evaluator measures is another scale
 
@@ -141,6 +145,8 @@ class Reinforce(StagedSearch):
             cost = CostTarget(space, name, self._task.reference, quick=True)
             rng = np.random.default_rng([self.seed, 2])
             self._range = tuple(cost.of(self.bounded.extreme(name, most, rng)) for most in (False, True))  # type: ignore[assignment]
+            if self._range[0] >= self._range[1]:  # no choice changes the cost
+                self._targeted, cost = False, None
         return Policy(space, cost, self._config.clip)
 
     # --- learning from losses, in prepare ---------------------------------------------------------------------------
@@ -151,7 +157,7 @@ class Reinforce(StagedSearch):
         steps, lr, *_ = training_defaults(self._task)
         steps, lr = (steps if c.steps is None else c.steps), c.weight_lr or lr
         episodes = min(c.episodes or samples_per_update(self._task), max(steps, 1))
-        supernet = self._task.supernet(self.bounded.space)
+        supernet = self._task.supernet(self.bounded.graph_space)
         history: list[list[float]] = []
         if steps:
             updates = -(-steps // episodes)

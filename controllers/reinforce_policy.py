@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.graph import Architecture, ChoiceSpace
     from rankitect.methods.cost_target import CostTarget
 
 __all__ = ["Policy", "Record", "advantages"]
@@ -39,7 +39,7 @@ class Record:
         return [self.architecture.to_data()["choices"], self.target, self.price, self.reward, self.chance]
 
     @classmethod
-    def from_data(cls, space: SearchSpace, data: Sequence[Any]) -> Record:
+    def from_data(cls, space: ChoiceSpace, data: Sequence[Any]) -> Record:
         """The inverse of `to_data`."""
         choices, target, price, reward, chance = data
         return cls(space.architecture(choices), target, float(price), float(reward), float(chance))
@@ -80,7 +80,7 @@ class Policy:
         clip: Largest importance weight of a record that an earlier policy drew.
     """
 
-    def __init__(self, space: SearchSpace, cost: CostTarget | None, clip: float) -> None:
+    def __init__(self, space: ChoiceSpace, cost: CostTarget | None, clip: float) -> None:
         import torch
 
         self.space, self._cost, self._clip = space, cost, clip
@@ -144,5 +144,8 @@ class Policy:
                 slope[self.space.choices[path].position(value)] += 1.0
                 steps[path] += weights[-1] * float(score) * slope
         for path, step in steps.items():
+            # On a scale of real numbers a value also speaks for those near to it: an ascent in smoothed logits.
+            nearness = self.space.choices[path].nearness
+            step = step if nearness is None else nearness @ step
             self.logits[path].numpy()[:] += lr * step / max(1, len(records))
         return weights

@@ -16,6 +16,7 @@ from pydantic import Field
 from rankitect.contracts import Proposal
 from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.methods.objectives import Objectives
+from rankitect.methods.shared_weights import require_shared
 from rankitect.methods.staged import measured_by
 from rankitect.methods.supernet_search import SupernetConfig, SupernetSearch
 
@@ -45,8 +46,10 @@ class Sampled(SupernetSearch):
         """Made from its section of the configuration.
 
         Raises:
-            ConfigError: The evaluator is not configured.
+            ConfigError: The evaluator is not configured, or some choices shape no graph and weights are to be shared.
         """
+        if config.warmup is not None:
+            require_shared(parts)
         by = measured_by(config.by, parts)
         steps = math.ceil((config.warmup or 0.0) * config.length(parts.task))
         made = cls(

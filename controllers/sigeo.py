@@ -13,6 +13,7 @@ from pydantic import Field
 
 from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.methods.objectives import Objectives
+from rankitect.methods.shared_weights import require_shared
 from rankitect.methods.staged import measured_by
 from rankitect.methods.supernet_search import SupernetConfig, SupernetSearch
 
@@ -38,8 +39,9 @@ class SiGeo(SupernetSearch):
         """Made from its section of the configuration.
 
         Raises:
-            ConfigError: The evaluator that the search asks is not configured.
+            ConfigError: The evaluator that the search asks is not configured, or some choices shape no graph.
         """
+        require_shared(parts)
         by = measured_by(config.by, parts)
         steps = math.ceil(config.warmup * config.length(parts.task))
         return cls(

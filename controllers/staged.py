@@ -20,6 +20,7 @@ from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError
 from rankitect.methods.bounded_space import BoundedSpace, within
 from rankitect.methods.objectives import hypervolume_subset
+from rankitect.methods.shared_weights import require_shared
 from rankitect.models.families import axes
 from rankitect.space.names import nearest
 from rankitect.space.repeats import longest_row
@@ -59,7 +60,8 @@ class Staged(Bayesian):
         """Made from its section of the configuration.
 
         Raises:
-            ConfigError: There is no device, a budget is of no latency, or what `Bayesian` refuses.
+            ConfigError: There is no device, a budget is of no latency, some choices shape no graph, or what
+                `Bayesian` refuses.
         """
         if parts.device is None:
             raise ConfigError("controller=staged searches against a device's latency: add device=host (or analytic).")
@@ -71,6 +73,7 @@ class Staged(Bayesian):
                 )
             if most <= 0:
                 raise ConfigError(f"controller.budget.{name} is {most:g}; it must be more than 0 ms.")
+        require_shared(parts)
         made = super().from_config(config, parts)
         assert isinstance(made, Staged)
         made._budget = dict(config.budget)
@@ -162,7 +165,7 @@ class Staged(Bayesian):
         Some are measured first. All of them are candidates later: changing one choice at a time, a search of hundreds
         of choices does not come upon what is best by these estimates at a size between two that were measured.
         """
-        scores = Scores(bounded.space, next(iter(self._task.latency.workloads)), self._task.reference, prior)
+        scores = Scores(bounded.graph_space, next(iter(self._task.latency.workloads)), self._task.reference, prior)
         rng = np.random.default_rng([self.seed, 10**6])
         made = (scores.discretise(float(share), rng) for share in np.arange(*SHARES, STEP))
         return [a for a in dict.fromkeys(made) if bounded.allowed(a)]

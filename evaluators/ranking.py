@@ -120,8 +120,8 @@ class Trained:
         }
         artifacts = {"losses": context.artifact(folder / save_losses(folder, test))}
         if self._config.save and isinstance(model, Standalone):
-            space = task.space_of(architecture)
-            for name, path in save_ranker(folder, space, architecture, model, task.features).items():
+            space, closed = task.model_of(architecture)
+            for name, path in save_ranker(folder, space, closed, model, task.features, architecture).items():
                 artifacts[name] = context.artifact(folder / path)
         evaluated = 0 if result is None else result.evaluated
         spent = Spent(train_examples=trained, eval_examples=evaluated + validation.rows + test.rows)

@@ -187,9 +187,10 @@ def _make(plugin: Plugin, parts: Parts) -> Any:
 
 
 def _decoder(space: Any) -> Callable[[str], Any]:
-    """The space's own `decode`, for spaces that are not block graphs; else that of the graph's architectures."""
-    from rankitect.graph import Architecture, SearchSpace
+    """The space's own `decode`, for spaces of a kind of their own; else that of spaces of choices."""
+    from rankitect.space.architecture import Architecture
+    from rankitect.space.choice_space import ChoiceSpace
 
-    if not isinstance(space, SearchSpace) and (own := getattr(space, "decode", None)):
+    if not isinstance(space, ChoiceSpace) and (own := getattr(space, "decode", None)):
         return own
     return Architecture.from_json

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -148,7 +148,8 @@ class SearchConfig(_Strict):
     evaluator: EvaluatorsConfig = Field(description="what is measured, and which of it the search is for")
     device: PluginConfig | None = Field(default=None, description="where latency is measured; null: nowhere")
     constraints: dict[str, Range] = Field(
-        default_factory=dict, description="allowed range of a cost, relative to the backbone, by its name"
+        default_factory=dict,
+        description="allowed range of a cost, relative to the backbone, by its name; null takes one away",
     )
     choices: dict[str, ChoiceConfig] = Field(
         default_factory=dict, description="choices that shape no graph, by name; settings are bound to them"
@@ -171,3 +172,10 @@ class SearchConfig(_Strict):
     allowed_packages: list[str] = Field(
         default_factory=lambda: ["rankitect"], description="packages that a target may come from"
     )
+
+    @field_validator("constraints", mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: bounds for name, bounds in value.items() if bounds is not None}

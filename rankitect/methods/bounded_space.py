@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rankitect.errors import SpaceError
+from rankitect.graph import SearchSpace
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
-    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.graph import Architecture, ChoiceSpace
 
 __all__ = ["BoundedSpace", "main_cost", "within"]
 
@@ -40,7 +41,7 @@ class BoundedSpace:
     """
 
     def __init__(
-        self, space: SearchSpace, limits: Mapping[str, tuple[float, float]], whole: SearchSpace | None = None
+        self, space: ChoiceSpace, limits: Mapping[str, tuple[float, float]], whole: ChoiceSpace | None = None
     ) -> None:
         self.space, self.limits, self.whole = space, dict(limits), whole
         self.rules: list[Callable[[Architecture], bool]] = []
@@ -57,13 +58,24 @@ class BoundedSpace:
                 anything within the constraints.
         """
         limits = parts.task.limits() if hasattr(parts.task, "limits") else {}
-        base = parts.space.base if shared else None
+        base = parts.space.base if shared and isinstance(parts.space, SearchSpace) else None
         if base is not None:
             try:
                 base.sample(0, **limits)
             except SpaceError:
                 base = None
         return cls(parts.space, limits) if base is None else cls(base, limits, parts.space)
+
+    @property
+    def graph_space(self) -> SearchSpace:
+        """`space`, for what reads its graph.
+
+        Raises:
+            SpaceError: It has none.
+        """
+        if not isinstance(self.space, SearchSpace):
+            raise SpaceError(f"space {self.space.name!r} has no graph")
+        return self.space
 
     def lift(self, architecture: Architecture) -> Architecture:
         """An architecture of `space` as one of the whole space."""
@@ -211,7 +223,7 @@ class BoundedSpace:
             best, reached = together[int(totals.argmax())], float(totals.max())
 
 
-def within(space: SearchSpace, architecture: Architecture, limits: Mapping[str, tuple[float, float]]) -> bool:
+def within(space: ChoiceSpace, architecture: Architecture, limits: Mapping[str, tuple[float, float]]) -> bool:
     """Whether an architecture's costs are within bounds."""
     for key, (low, high) in limits.items():
         scope, _, kind = key.rpartition(":")

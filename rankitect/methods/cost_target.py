@@ -17,7 +17,7 @@ from rankitect.errors import SpaceError
 if TYPE_CHECKING:
     import torch
 
-    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.graph import Architecture, ChoiceSpace
 
 __all__ = ["BISECTIONS", "CostTarget"]
 
@@ -50,7 +50,7 @@ class CostTarget:
         SpaceError: The cost is unknown, or counts nothing.
     """
 
-    def __init__(self, space: SearchSpace, cost: str, reference: Architecture, quick: bool | None = None) -> None:
+    def __init__(self, space: ChoiceSpace, cost: str, reference: Architecture, quick: bool | None = None) -> None:
 
         scope, _, kind = cost.rpartition(":")
         self.name, self._space = cost, space

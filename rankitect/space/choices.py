@@ -162,13 +162,13 @@ class Choice(Expr):
         low, high = min(numbers), max(numbers)
         return tuple((number - low) / max(high - low, 1.0) for number in numbers)
 
-    @cached_property
-    def nearness(self) -> np.ndarray:
-        """How alike two values are in what they do, [values, values]: 1 on the diagonal, here 0 elsewhere.
+    @property
+    def nearness(self) -> np.ndarray | None:
+        """How alike two values are in what they do, [values, values], 1 on the diagonal; None where no two are alike.
 
-        How alike whole numbers are (widths, numbers of heads) the costs and the features of a graph tell.
+        How alike whole numbers are (widths, numbers of heads), the costs and the features of a graph tell.
         """
-        return np.eye(len(self.values))
+        return None
 
     def neighbours(self, value: ChoiceValue) -> list[ChoiceValue]:
         """The values that one change of this choice leads to from `value`: all others."""

@@ -72,7 +72,7 @@ class Real(Choice):
         low, span = min(numbers), max(numbers) - min(numbers)
         return tuple((number - low) / (span or 1.0) for number in numbers)
 
-    @cached_property
+    @property
     def nearness(self) -> np.ndarray:
         """How alike two values are, [values, values]: 1 for the same, and half as much for each step in between."""
         rank = np.argsort(np.argsort(self._numbers))
@@ -80,9 +80,9 @@ class Real(Choice):
 
     def changed(self, value: ChoiceValue, rng: np.random.Generator) -> ChoiceValue:
         """Another value, the more often the nearer it is."""
-        others = self.neighbours(value)
-        weights = np.asarray([self.nearness[self.index[value], self.index[other]] for other in others])
-        return others[rng.choice(len(others), p=weights / weights.sum())]
+        weights = self.nearness[self.index[value]].copy()
+        weights[self.index[value]] = 0.0
+        return self.values[rng.choice(len(weights), p=weights / weights.sum())]
 
     def declaration(self) -> dict[str, Any]:
         """Plain JSON data from which the choice can be made again."""

@@ -11,7 +11,7 @@ from rankitect.errors import ConfigError, SpaceError, closest
 from rankitect.graph.cost import COSTS
 
 if TYPE_CHECKING:
-    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.graph import Architecture, ChoiceSpace, SearchSpace
 
 __all__ = [
     "LANGUAGE_COSTS",
@@ -88,7 +88,7 @@ class Costs:
     """
 
     readings: Mapping[str, CostReading]
-    space: SearchSpace
+    space: ChoiceSpace
     reference: Architecture
     symbols: Mapping[str, int] = field(default_factory=dict)
     decode_symbols: Mapping[str, int] = field(default_factory=dict)
@@ -143,7 +143,7 @@ def specs(readings: Mapping[str, CostReading]) -> list[MetricSpec]:
 
 
 def check_constraints(
-    space: SearchSpace,
+    space: ChoiceSpace,
     limits: Mapping[str, tuple[float, float]],
     constraints: Mapping[str, tuple[float, float]],
     whose: str,
@@ -166,7 +166,7 @@ def check_constraints(
         raise ConfigError(f"constraints: no architecture meets them ({given}, relative to {whose}). {error}") from None
 
 
-def ranking_costs(space: SearchSpace, reference: Architecture) -> Costs:
+def ranking_costs(space: ChoiceSpace, reference: Architecture) -> Costs:
     """The costs of rankers, of one example."""
     return Costs(RANKING_COSTS, space, reference, {"B": 1})
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rankitect.contracts import Metric, MetricSpec
+from rankitect.graph import SearchSpace
+from rankitect.space.expr import as_expr
+from rankitect.space.tables import tabulate
 from rankitect.tasks.costs import RANKING_COSTS, Costs, check_constraints, ranking_costs, specs
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
     from rankitect.data.ranking.batches import RankingBatches
     from rankitect.data.ranking.features import Features
-    from rankitect.graph import Architecture
+    from rankitect.graph import Architecture, ChoiceSpace
     from rankitect.production.registry import Entry
     from rankitect.tasks.ranking.known import KnownRankers
 
@@ -37,6 +40,20 @@ class RankingCosts:
     ) -> None:
         self._named, self._known, self._data = reference, known, data
         self._features, self._parts = features, parts
+
+    def know_fixed(self) -> None:
+        """Tell a space without a graph what its architectures cost: as much as the model whose settings they are.
+
+        Raises:
+            ConfigError: The configuration does not say which model that is.
+        """
+        space: ChoiceSpace = self._parts.space
+        if isinstance(space, SearchSpace):
+            return
+        graph, architecture = self._known.model_of(space.sample(0))
+        for reading in RANKING_COSTS.values():
+            total = int(graph.cost(architecture, reading.kind, B=1))
+            space.learned[reading.kind] = partial(tabulate, as_expr(total), space.choices)
 
     @cached_property
     def reference(self) -> Architecture:
@@ -86,5 +103,6 @@ class RankingCosts:
         Raises:
             ConfigError: None does.
         """
+        self.know_fixed()
         whose = self._named or "the largest architecture"
         check_constraints(self._parts.space, self.limits(), self._parts.config.constraints, whose)

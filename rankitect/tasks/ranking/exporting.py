@@ -18,18 +18,20 @@ if TYPE_CHECKING:
 __all__ = ["ranking_exporter"]
 
 
-def ranking_exporter(parts: Parts, data: RankingBatches, space_of: Callable[[Architecture], SearchSpace]) -> Exporter:
+def ranking_exporter(
+    parts: Parts, data: RankingBatches, model_of: Callable[[Architecture], tuple[SearchSpace, Architecture]]
+) -> Exporter:
     """A function of a trial and its candidate's folder that writes into it; gives files by name.
 
     Args:
         parts: The study's.
         data: The rows, of which one is an example for the program.
-        space_of: Gives the space of an architecture.
+        model_of: Gives the graph of an architecture, and what closes it.
     """
     from rankitect.tasks.exporting import drawn
 
     def export(trial: Trial, folder: Path) -> dict[str, str]:
-        written = drawn(space_of(trial.architecture), trial.architecture, folder)
+        written = drawn(*model_of(trial.architecture), folder)
         return {**written, **_program(parts, data, trial, folder)}
 
     return export

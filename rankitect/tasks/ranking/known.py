@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rankitect.errors import ConfigError, SpaceError
+from rankitect.graph import SearchSpace
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from rankitect.config.parts import Parts
     from rankitect.contracts import Baseline
     from rankitect.data.ranking.features import Features
-    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.graph import Architecture, ChoiceSpace
     from rankitect.production.registry import Entry
     from rankitect.tasks.ranking.models import NamedModel
     from rankitect.tasks.ranking.settings import RankingConfig
@@ -46,7 +47,7 @@ class KnownRankers:
 
         c = self._config
         wanted = set(c.models) if c.baselines is None else set(c.baselines)
-        wanted |= {c.reference} if c.reference else set()
+        wanted |= {name for name in (c.reference, c.model) if name}
         for name in sorted(wanted - set(c.models)):
             raise ConfigError(f"task: there is no model '{name}' in task.models: {', '.join(c.models) or 'none'}.")
         used = {name: keys for name, keys in c.models.items() if name in wanted}
@@ -72,7 +73,7 @@ class KnownRankers:
         if entry.module is None:
             self.space_of(architecture).validate(architecture)
 
-    def space_of(self, architecture: Architecture) -> SearchSpace:
+    def space_of(self, architecture: Architecture) -> ChoiceSpace:
         """The space that an architecture belongs to: the one that is searched, or a production model's.
 
         Raises:
@@ -81,7 +82,7 @@ class KnownRankers:
         for model in self.models.values():
             if model.architecture.fingerprint == architecture.fingerprint:
                 return model.space
-        searched: SearchSpace = self._parts.space
+        searched: ChoiceSpace = self._parts.space
         if (architecture.space, architecture.version) == (searched.name, searched.version):
             return searched
         if (registered := self.registered.space(architecture)) is not None:
@@ -90,6 +91,24 @@ class KnownRankers:
             f"architecture {architecture.fingerprint[:8]} is of space {architecture.space!r}, which is not searched"
         )
 
+    def model_of(self, architecture: Architecture) -> tuple[SearchSpace, Architecture]:
+        """The graph that an architecture's model is built from, with the choices that close it: its own, or those of
+        `task.model` where the searched space has no graph.
+
+        Raises:
+            ConfigError: The searched space has no graph, and the configuration names no model.
+        """
+        space = self.space_of(architecture)
+        if isinstance(space, SearchSpace):
+            return space, architecture
+        if self._config.model is None:
+            raise ConfigError(
+                f"space={self._parts.names.get('space', space.name)} has no graph: say which ranker's settings are "
+                f"searched, task.model=<name>. Known: {', '.join(self._config.models) or 'none'}."
+            )
+        fixed = self.models[self._config.model]
+        return fixed.space, fixed.architecture
+
     def standalone(self, architecture: Architecture, seed: int) -> tuple[nn.Module, bool]:
         """A model of an architecture or a registered module, and whether it comes with its own weights."""
         from rankitect.models.supernet import build
@@ -97,7 +116,7 @@ class KnownRankers:
         entry = self.registered.entry(architecture)
         if entry is not None and entry.module is not None:
             return self.registered.module(entry, self._features, seed), entry.weights is not None
-        return build(self.space_of(architecture), architecture, seed), False
+        return build(*self.model_of(architecture), seed), False
 
     def baselines(self) -> list[Baseline]:
         """Those that candidates are compared with; they are trained exactly as candidates are."""

@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 TRAINING = ("optimizer", "tables")
+_MODEL = "model.json"
 _FILES = {"weights": "weights.safetensors", "space": "space.json", "features": "features.json"}
 
 
@@ -78,9 +79,23 @@ def production_models(
 
 
 def save_ranker(
-    folder: Path, space: SearchSpace, architecture: Architecture, model: Standalone, features: Features
+    folder: Path,
+    space: SearchSpace,
+    architecture: Architecture,
+    model: Standalone,
+    features: Features,
+    searched: Architecture | None = None,
 ) -> dict[str, str]:
     """Write a trained ranker: weights, its space, the data's features, and architecture.json; no pickles.
+
+    Args:
+        folder: The folder.
+        space: The space of the graph.
+        architecture: Closes its choices.
+        model: Trained.
+        features: What the data give to it.
+        searched: What was searched, where that is no architecture of the graph but settings: it is then
+            architecture.json, and the graph's choices are model.json.
 
     Returns:
         For each artifact its path relative to `folder`.
@@ -92,14 +107,18 @@ def save_ranker(
 
     tensors = {name: t.detach().to("cpu").contiguous() for name, t in model.state_dict().items()}
     texts = {
-        "architecture.json": architecture.to_json(),
+        "architecture.json": (searched or architecture).to_json(),
         _FILES["space"]: space.to_json(),
         _FILES["features"]: json.dumps(features.to_json(), indent=1),
     }
+    files = dict(_FILES)
+    if searched is not None and searched != architecture:
+        files["model"] = _MODEL
+        texts[_MODEL] = architecture.to_json()
     for name, text in texts.items():
         _write(folder / name, text)
     write_atomically(folder / _FILES["weights"], lambda part: save_file(tensors, part, metadata={"format": "pt"}))
-    return dict(_FILES)
+    return files
 
 
 def load_ranker(folder: str | Path, allowed_packages: Sequence[str] = ("rankitect",)) -> tuple[Standalone, Features]:
@@ -121,9 +140,10 @@ def load_ranker(folder: str | Path, allowed_packages: Sequence[str] = ("rankitec
     from rankitect.models.supernet import Standalone
 
     folder = Path(folder)
+    closed = _MODEL if (folder / _MODEL).exists() else "architecture.json"
     try:
         space = SearchSpace.from_json((folder / _FILES["space"]).read_text(), allowed_packages)
-        architecture = space.validate(Architecture.from_json((folder / "architecture.json").read_text()))
+        architecture = space.validate(Architecture.from_json((folder / closed).read_text()))
         features = Features.from_json(json.loads((folder / _FILES["features"]).read_text()))
         tensors = load_file(folder / _FILES["weights"])
         plan = make_plan(space, architecture)

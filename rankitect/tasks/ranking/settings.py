@@ -100,6 +100,9 @@ class RankingConfig(BaseModel):
         default={name: {} for name in ("lr", "wide_deep", "deepfm", "dlrm", "dcnv2", "autoint", "finalmlp")},
         description="known rankers with their sizes and, under `optimizer` and `tables`, their own training",
     )
+    model: str | None = Field(
+        None, description="the one whose settings are searched where the space has no graph of its own"
+    )
     baselines: list[str] | None = Field(None, description="which of them to compare with; null for all")
     reference: str | None = Field(
         "dlrm", description="the one that constraints are relative to; null: the space's largest architecture"

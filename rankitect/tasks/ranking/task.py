@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rankitect.contracts import Baseline, Exporter, Metric
     from rankitect.data.ranking.batch import RankingBatch
     from rankitect.data.ranking.features import Features
-    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.graph import Architecture, ChoiceSpace, SearchSpace
     from rankitect.metrics.ranking import RankingQuality
     from rankitect.models.supernet import Supernet
     from rankitect.tasks.ranking.fit import FitConfig
@@ -107,9 +107,13 @@ class Ranking(SharedWeights):
         """Known rankers by name, each an architecture of its own space."""
         return self._known.models
 
-    def space_of(self, architecture: Architecture) -> SearchSpace:
+    def space_of(self, architecture: Architecture) -> ChoiceSpace:
         """The space that an architecture belongs to: the one that is searched, or a production model's."""
         return self._known.space_of(architecture)
+
+    def model_of(self, architecture: Architecture) -> tuple[SearchSpace, Architecture]:
+        """The graph that an architecture's model is built from; see `KnownRankers.model_of`."""
+        return self._known.model_of(architecture)
 
     def standalone(self, architecture: Architecture, seed: int) -> tuple[nn.Module, bool]:
         """A model of an architecture or a registered module, and whether it comes with its own weights."""
@@ -205,7 +209,7 @@ class Ranking(SharedWeights):
         from rankitect.tasks.ranking.models import mend_losses
 
         mend_losses(parts.folder, self.data, parts.config.allowed_packages, parts.say)
-        return ranking_exporter(parts, self.data, self.space_of)
+        return ranking_exporter(parts, self.data, self.model_of)
 
     def record(self, parts: Parts) -> None:
         """Leave what a report needs of the test rows in the run folder."""

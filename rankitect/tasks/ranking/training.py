@@ -56,26 +56,32 @@ class RankingTraining:
         """
         from rankitect.tasks.ranking.fit import FitConfig
 
-        c = self._parts.bindings.applied("task", self._config, architecture)
-        sections: dict[str, Any] = {"optimizer": c.optimizer, "tables": c.tables}
-        for name, model in self._known.models.items():
-            for section, own in model.training.items() if model.architecture == architecture else ():
-                try:
-                    sections[section] = type(sections[section])(**{**sections[section].model_dump(), **own})
-                except ValidationError as error:
-                    wrong = error.errors()[0]
-                    where = ".".join(str(key) for key in (name, section, *wrong["loc"]))
-                    raise ConfigError(f"task.models.{where}: {wrong['msg']}.") from None
+        # Settings of a known ranker's own first: a choice decides over all.
+        c = self._parts.bindings.applied("task", self._of_model(architecture), architecture)
         return FitConfig(
             epochs=c.epochs if epochs is None else epochs,
             batch=c.batch,
             one_pass=c.one_pass,
             evaluate_every=c.evaluate_every,
             patience=c.patience,
-            optimizer=sections["optimizer"],
-            tables=sections["tables"].settings(),
+            optimizer=c.optimizer,
+            tables=c.tables.settings(),
             seed=seed,
         )
+
+    def _of_model(self, architecture: Architecture) -> RankingConfig:
+        """The settings with those that a known ranker has of its own."""
+        sections: dict[str, Any] = {"optimizer": self._config.optimizer, "tables": self._config.tables}
+        _, graph_choices = self._known.model_of(architecture)
+        for name, model in self._known.models.items():
+            for section, own in model.training.items() if model.architecture == graph_choices else ():
+                try:
+                    sections[section] = type(sections[section])(**{**sections[section].model_dump(), **own})
+                except ValidationError as error:
+                    wrong = error.errors()[0]
+                    where = ".".join(str(key) for key in (name, section, *wrong["loc"]))
+                    raise ConfigError(f"task.models.{where}: {wrong['msg']}.") from None
+        return self._config.model_copy(update=sections)
 
     def shared(self, screened: bool) -> SharedTraining:
         """The training of shared weights: for a method that takes its gradients from them, or to screen candidates."""
