@@ -75,8 +75,8 @@ def compare_methods(
         for controller in controllers:
             place = folder / f"{controller}-{seed}"
             mine = _of(controller, overrides, controllers)
-            made = [f"controller={controller}", f"seed={seed}", *mine]
-            result = _search(place, made, baselines=_measures_baselines(place, seed))
+            keys = [f"controller={controller}", f"seed={seed}", *mine]
+            result = _search(place, keys, baselines=_measures_baselines(place, seed))
             objectives = objectives or _objectives(result.summary)
             runs.append(read_run(place, controller, seed, objectives))
     if objectives is None or not any(len(run.points) for run in runs):
@@ -141,12 +141,12 @@ def compare_scores(folder: Path, count: int, seed: int, overrides: Sequence[str]
     towards = 1.0 if quality.direction == "min" else -1.0
     truth = {f: -towards * v for f, v in values(folder / "truth", "final", quality.name).items()}
     spent = {"truth": result.summary.ledger}
-    found: dict[str, dict[str, float]] = {}
+    scored: dict[str, dict[str, float]] = {}
 
     def measured(name: str, by: str, metric: str, sign: float, *more: str) -> None:
-        made = _search(folder / name.replace(" ", "-"), [*base, f"controller.by={by}", *more])
-        spent[name] = made.summary.ledger
-        found[name] = {f: sign * v for f, v in values(made.folder, by, metric).items()}
+        result = _search(folder / name.replace(" ", "-"), [*base, f"controller.by={by}", *more])
+        spent[name] = result.summary.ledger
+        scored[name] = {f: sign * v for f, v in values(result.folder, by, metric).items()}
 
     measured("training with another seed", "final", quality.name, -towards, f"controller.trial_seed={seed + 1}")
     measured("supernet", "screen", quality.name, -towards, "controller.warmup=1.0")
@@ -157,7 +157,7 @@ def compare_scores(folder: Path, count: int, seed: int, overrides: Sequence[str]
     for score in COLD:
         measured(score, "proxy", score, 1.0, "controller.warmup=0.0", f"evaluator.proxy.score={score}")
     rows = []
-    for name, scores in found.items():
+    for name, scores in scored.items():
         tau, low, high, n = correlation(scores, truth)
         rows.append(
             {

@@ -81,9 +81,9 @@ def _table(folder: Path) -> pd.DataFrame:
         raise RunFolderError(f"{folder} {why}")
     try:
         trials = pd.read_csv(path)
-        made = [json.loads(text)["choices"] for text in trials.pop("architecture")]
-        names = dict.fromkeys(name for choices in made for name in choices)
-        columns = {f"choice.{name}": _column([choices.get(name) for choices in made]) for name in names}
+        chosen = [json.loads(text)["choices"] for text in trials.pop("architecture")]
+        names = dict.fromkeys(name for choices in chosen for name in choices)
+        columns = {f"choice.{name}": _column([choices.get(name) for choices in chosen]) for name in names}
         for name in trials.columns:
             if name == "duplicate_of" or str(name).endswith(".n"):
                 trials[name] = trials[name].astype("Int64")
@@ -187,8 +187,8 @@ def _params(row: pd.Series[Any]) -> dict[str, Any]:
     """The choices of a trial."""
     import pandas as pd
 
-    found = {str(k).removeprefix("choice."): v for k, v in row.items() if str(k).startswith("choice.") and pd.notna(v)}
-    return {name: _plain(value) for name, value in found.items()}
+    cells = ((str(name), value) for name, value in row.items() if pd.notna(value))
+    return {name.removeprefix("choice."): _plain(value) for name, value in cells if name.startswith("choice.")}
 
 
 def _trial(row: pd.Series[Any], objectives: Sequence[str], kinds: Mapping[str, Any]) -> Any:
@@ -203,7 +203,7 @@ def _trial(row: pd.Series[Any], objectives: Sequence[str], kinds: Mapping[str, A
         else {"WAITING": states.WAITING, "RUNNING": states.RUNNING}.get(row["state"], states.FAIL)
     )
     kept = ("number", "fingerprint", "baseline", "cause", "seed", "duplicate_of")
-    made = optuna.trial.create_trial(
+    trial = optuna.trial.create_trial(
         state=state,
         params=params,
         distributions={name: kinds[name] for name in params},
@@ -211,10 +211,10 @@ def _trial(row: pd.Series[Any], objectives: Sequence[str], kinds: Mapping[str, A
         user_attrs={name: _plain(row[name]) for name in kept if pd.notna(row[name])},
     )
     if state != states.WAITING:
-        made.datetime_start = _local(row["started"]) or _local(row["ended"]) or made.datetime_start
+        trial.datetime_start = _local(row["started"]) or _local(row["ended"]) or trial.datetime_start
     if state.is_finished():
-        made.datetime_complete = _local(row["ended"]) or made.datetime_complete
-    return made
+        trial.datetime_complete = _local(row["ended"]) or trial.datetime_complete
+    return trial
 
 
 def _local(text: Any) -> datetime | None:

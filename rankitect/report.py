@@ -16,8 +16,9 @@ __all__ = ["main"]
 
 _KEYS = {
     "run": "the run folder",
-    "baseline": "name of the production model; by default report.baseline, the backbone, or the best baseline",
+    "baseline": "name of the production model; by default report.baseline, the reference model, or the best one",
     "candidate": "rank or fingerprint of the candidate; by default the one with the best verdict",
+    "sections": "classes of sections of your own, with commas between: my_package.my_module.MySection",
 }
 
 
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=keys_help(_KEYS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("keys", nargs="+", metavar="key=value", help="run=FOLDER, and optionally baseline, candidate")
+    parser.add_argument("keys", nargs="+", metavar="key=value", help="run=FOLDER, and optionally others")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     options = parser.parse_intermixed_args(arguments)
     try:
@@ -46,9 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "run" not in given:
         return _wrong("run=FOLDER is missing: the folder that a search printed as its run folder.")
     from rankitect.reports import write_report
+    from rankitect.reports.sections import named_sections
 
     try:
-        page = write_report(given["run"], given.get("baseline"), given.get("candidate"))
+        sections = named_sections(given.get("sections", ""))
+        page = write_report(given["run"], given.get("baseline"), given.get("candidate"), sections)
     except RankitectError as error:
         return _wrong(str(error))
     except OSError as error:

@@ -34,12 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m rankitect.verify", description="Verify a report.")
     parser.add_argument("report", type=Path, help="the report's folder or report.json, or its run folder")
+    parser.add_argument("--sections", default="", help="sections of yours that it was written with, as for report")
     options = parser.parse_args(arguments)
     from rankitect.reports.page import verified
+    from rankitect.reports.sections import named_sections
 
     try:
         path = _report(options.report.resolve())
-        checks = verified(path.parent.parent, _read(path))
+        checks = verified(path.parent.parent, _read(path), named_sections(options.sections))
     except RankitectError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
@@ -61,10 +63,14 @@ class _Reproduction(BaseModel):
     files: dict[str, str] = {}
 
 
+class _Card(BaseModel):
+    id: str
+
+
 class _Report(BaseModel):
     """What a report must have to be held against its run folder; a missing hash is told by the check itself."""
 
-    cards: list[Any]
+    cards: list[_Card]
     tiles: list[Any]
     compared: _Compared
     reproduction: _Reproduction = _Reproduction()
@@ -77,17 +83,17 @@ def _report(given: Path) -> Path:
     if not given.exists():
         raise RunFolderError(f"There is no {given}. {wanted}")
     places = (given / "report.json", given / "report" / "report.json") if given.is_dir() else (given,)
-    found = next((path.with_name("report.json") for path in places if path.is_file()), None)
-    if found is None or not found.is_file():
+    report = next((path.with_name("report.json") for path in places if path.is_file()), None)
+    if report is None or not report.is_file():
         raise RunFolderError(f"{given} is no report and has none beside or in it. {wanted}")
-    return found
+    return report
 
 
 def _read(path: Path) -> dict[str, object]:
     again = f"Write it again: python -m rankitect.report run={shlex.quote(str(path.parent.parent))}"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        _Report.model_validate(found)
+        report = json.loads(path.read_text(encoding="utf-8"))
+        _Report.model_validate(report)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(key) for key in first["loc"])
@@ -96,7 +102,7 @@ def _read(path: Path) -> dict[str, object]:
         ) from error
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path} cannot be read ({error}). {again}") from error
-    return dict(found)
+    return dict(report)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,19 @@ searches side by side for `rankitect.compare`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rankitect.reports.section import Section
 
 __all__ = ["write_report"]
 
 
-def write_report(folder: Path | str, baseline: str | None = None, candidate: str | None = None) -> Path:
+def write_report(
+    folder: Path | str, baseline: str | None = None, candidate: str | None = None, sections: Sequence[Section] = ()
+) -> Path:
     """Write the report of a search into its run folder: a candidate against production, and the search behind it.
 
     Reads what the search left there; writes `report/index.html` (one file that opens offline), `report/report.md` and
@@ -25,6 +32,7 @@ def write_report(folder: Path | str, baseline: str | None = None, candidate: str
         baseline: Name of the production model; by default `report.baseline`, the reference model (the backbone of
             pruned models), or the best baseline.
         candidate: Rank or beginning of the fingerprint; by default the candidate with the best verdict.
+        sections: Sections of your own (`rankitect.reports.section.Section`), beside those that every report has.
 
     Returns:
         The path of `report/index.html`.
@@ -32,8 +40,9 @@ def write_report(folder: Path | str, baseline: str | None = None, candidate: str
     Raises:
         RunFolderError: The folder is not a run folder, or its summary or table of trials is damaged; or it has no
             such baseline or candidate.
+        ConfigError: Two sections have one id.
     """
     # Imported on use: `reports.figures.graph_picture` is also called by light code that needs no template engine.
     from rankitect.reports.page import write_report as write
 
-    return write(Path(folder), baseline, candidate)
+    return write(Path(folder), baseline, candidate, sections)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import zip_longest
@@ -19,6 +19,7 @@ from rankitect.reports.cards import JSON, Card
 from rankitect.reports.material import material_of
 from rankitect.reports.reproduction import ReportCheck, compared
 from rankitect.reports.run import Run, load_run
+from rankitect.reports.section import Section
 from rankitect.reports.sections import sections
 from rankitect.reports.tiles import Tile, tiles_of
 
@@ -45,16 +46,20 @@ class Content:
     compared: dict[str, JSON]
 
 
-def content_of(run: Run, baseline: str | None = None, candidate: str | None = None) -> Content:
+def content_of(
+    run: Run, baseline: str | None = None, candidate: str | None = None, more: Sequence[Section] = ()
+) -> Content:
     """What the report of a run says; sections that cannot be computed say why.
 
     Args:
         run: The run.
         baseline: Name of the production model; see `rankitect.reports.case.case_of`.
         candidate: Rank or fingerprint of the candidate.
+        more: Sections of other packages.
 
     Raises:
         RunFolderError: There is no such baseline or candidate.
+        ConfigError: Two sections have one id.
     """
     material = material_of(run, baseline, candidate)
     case = material.case
@@ -62,23 +67,32 @@ def content_of(run: Run, baseline: str | None = None, candidate: str | None = No
     if not isinstance(case, str):
         names = {"candidate": case.prints[0], "baseline": case.production.name}
     names["asked"] = {"candidate": candidate, "baseline": baseline}  # what `verified` asks for again
-    cards = [card for section in sections() if (card := section.card(material)) is not None]
+    cards = [card for section in sections(more) if (card := section.card(material)) is not None]
     return Content(cards, tiles_of(material), material.reproduction, names)
 
 
-def verified(folder: Path, report: Mapping[str, Any]) -> list[ReportCheck]:
+def verified(folder: Path, report: Mapping[str, Any], more: Sequence[Section] = ()) -> list[ReportCheck]:
     """Hold a report against its run folder.
 
     Args:
         folder: The run folder.
         report: What its report.json holds.
+        more: The sections of other packages that it was written with.
 
     Raises:
-        RunFolderError: The folder is not a run folder or is damaged, or the report is of an older version.
+        RunFolderError: The folder is not a run folder or is damaged, or the report is of an older version, or has a
+            section that is neither Rankitect's nor given.
+        ConfigError: Two sections have one id.
     """
+    known = {section.id for section in sections(more)}
+    if unknown := [card["id"] for card in report["cards"] if card["id"] not in known]:
+        raise RunFolderError(
+            f"The report has sections of another package ({', '.join(unknown)}). Name their classes: --sections "
+            "package.module.Name"
+        )
     run = load_run(folder)
     chosen = report["compared"].get("asked", {})
-    content = content_of(run, chosen.get("baseline"), chosen.get("candidate"))
+    content = content_of(run, chosen.get("baseline"), chosen.get("candidate"), more)
     checks = compared(report, json.loads(json.dumps(_data(run, content))), run)
     if "folder" in report:  # else of a version that did not note under which name it was written
         checks += [_page_check(folder / "report" / n, t) for n, t in _pages(run, content, report["folder"]).items()]
@@ -96,22 +110,26 @@ def _page_check(path: Path, expected: str) -> ReportCheck:
     return ReportCheck(path.name, first is None, "as made anew" if first is None else f"differs from line {first} on")
 
 
-def write_report(folder: Path, baseline: str | None = None, candidate: str | None = None) -> Path:
+def write_report(
+    folder: Path, baseline: str | None = None, candidate: str | None = None, more: Sequence[Section] = ()
+) -> Path:
     """Write `report/index.html`, `report/report.md` and `report/report.json` into a run folder.
 
     Args:
         folder: The run folder.
         baseline: Name of the production model; by default what the configuration says.
         candidate: Rank or fingerprint of the candidate; by default the one with the best verdict.
+        more: Sections of other packages.
 
     Returns:
         The path of `report/index.html`.
 
     Raises:
         RunFolderError: The folder is not a run folder or is damaged, or has no such baseline or candidate.
+        ConfigError: Two sections have one id.
     """
     run = load_run(folder)
-    content = content_of(run, baseline, candidate)
+    content = content_of(run, baseline, candidate, more)
     place = folder / "report"
     if place.exists() and not place.is_dir():
         raise RunFolderError(f"{place} is a file, but the report is a folder of that name. Move it away.")

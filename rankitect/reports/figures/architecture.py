@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from rankitect.models.families import axes
 from rankitect.reports.cards import JSON, Figure
 from rankitect.reports.figures.svg import Canvas
 from rankitect.reports.numbers import as_percent, compact, is_number
@@ -16,8 +17,7 @@ __all__ = ["Grid", "architecture_figure", "dropped_layers", "grids_of"]
 
 _PATH = re.compile(r"^(?P<prefix>.+)\.(?P<index>\d+)\.(?P<name>[^.]+)$")
 # How often a layer runs, or whether it does: a layer that runs zero times has no other choices.
-_RUNS = ("runs", "kept", "keep", "repeat", "live", "active")
-_KV, _GROUP = "kv_heads", "group"
+_RUNS = (axes.RUNS, "kept", "keep", "repeat", "live", "active")
 _TALL, _FLAT = 58, 24
 
 
@@ -46,13 +46,13 @@ def grids_of(choices: Mapping[str, JSON], sizes: Mapping[str, int] | None = None
     Returns:
         The grids by prefix, in the order in which they occur.
     """
-    found: dict[str, dict[str, dict[int, JSON]]] = {}
+    by_prefix: dict[str, dict[str, dict[int, JSON]]] = {}
     for path, value in choices.items():
         match = _PATH.match(path)
         if match:
-            found.setdefault(match["prefix"], {}).setdefault(match["name"], {})[int(match["index"])] = value
+            by_prefix.setdefault(match["prefix"], {}).setdefault(match["name"], {})[int(match["index"])] = value
     grids = {}
-    for prefix, rows in found.items():
+    for prefix, rows in by_prefix.items():
         size = max((sizes or {}).get(prefix, 0), 1 + max(index for row in rows.values() for index in row))
         if size <= 512:  # a path with a huge number is no layer
             grids[prefix] = Grid(prefix, size, {n: [row.get(i) for i in range(size)] for n, row in rows.items()})
@@ -108,16 +108,16 @@ def architecture_figure(
 
 def _with_heads(grid: Grid) -> Grid:
     """Add the row of query heads, where the choices are key-value heads and query heads for each of them."""
-    if _KV not in grid.rows or _GROUP not in grid.rows:
+    if axes.KV_HEADS not in grid.rows or axes.QUERY_HEADS not in grid.rows:
         return grid
-    pairs = zip(grid.rows[_KV], grid.rows[_GROUP], strict=True)
+    pairs = zip(grid.rows[axes.KV_HEADS], grid.rows[axes.QUERY_HEADS], strict=True)
     heads: list[JSON] = [k * g if isinstance(k, int) and isinstance(g, int) else None for k, g in pairs]
     rows: dict[str, Sequence[JSON]] = {}
     for name, row in grid.rows.items():
         rows[name] = row
-        if name == _KV:
+        if name == axes.KV_HEADS:
             rows["query_heads"] = heads
-    rows.pop(_GROUP)
+    rows.pop(axes.QUERY_HEADS)
     return Grid(grid.prefix, grid.size, rows)
 
 
@@ -139,7 +139,7 @@ def _draw(grid: Grid, other: Grid, gone: Sequence[int], reference_name: str, wid
     heights = {name: _FLAT if _kind(grid, other, name) == "word" or name in _RUNS else _TALL for name in names}
     above = 18 if narrow else 0
     words = {name: _words(grid, other, name) for name in names if heights[name] == _FLAT}
-    key = sum(20 for found in words.values() if found)
+    key = sum(20 for values in words.values() if values)
     height = top + sum(h + 12 + above for h in heights.values()) + 40 + key
     canvas = Canvas(width, height, f"Choices of {grid.prefix} by position, candidate against {reference_name}")
     step = (width - left - 8) / grid.size
@@ -290,13 +290,13 @@ def _legend(canvas: Canvas, left: float, reference_name: str, known: bool, any_g
 
 
 def _key(canvas: Canvas, words: Mapping[str, Sequence[str]], left: float, y: float) -> None:
-    for name, found in words.items():
-        if not found:
+    for name, values in words.items():
+        if not values:
             continue
         x = left
         canvas.text(x, y, f"{name}:", "legend")
         x += 12 + 6.7 * len(name)
-        for index, word in enumerate(found[:5]):
+        for index, word in enumerate(values[:5]):
             canvas.add("rect", x=x, y=y - 10, width=12, height=12, rx=2, class_=f"word word{index}")
             canvas.text(x + 17, y, word[:24], "legend")
             x += 34 + 6.7 * min(24, len(word))

@@ -125,9 +125,9 @@ def log_ticks(low: float, high: float, count: int = 6) -> list[float]:
     """Round values between two positive ends, spread evenly by ratio."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 5, 7), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
-        found = [f * 10.0**d for d in decades for f in factors if low <= f * 10.0**d <= high]
-        if len(found) >= min(4, count):
-            return found
+        values = [f * 10.0**d for d in decades for f in factors if low <= f * 10.0**d <= high]
+        if len(values) >= min(4, count):
+            return values
     return ticks(low, high, count)
 
 

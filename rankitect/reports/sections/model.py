@@ -40,12 +40,16 @@ def _model(case: Case) -> Iterator[tuple[str, str]]:
     yield "Task", summary.task
 
 
+_ELSEWHERE = ("data", "fingerprint", "examples", "clusters", "limits", "privacy")
+"""Facts with a place of their own; whatever else a task records in words is shown as it is."""
+
+
 def _data(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What the run records about its data."""
     yield "Data", f"{facts['data']} (SHA-256 of content and encoding {str(facts.get('fingerprint'))[:16]})"
-    for key in ("label", "division", "backbone", "healing", "recipe"):
-        if facts.get(key):
-            yield key.capitalize(), str(facts[key])
+    for key, value in facts.items():
+        if isinstance(value, str) and value and key not in _ELSEWHERE:
+            yield readable_name(key), value
     for name, split in facts.get("splits", {}).items():
         counts = [f"{split[key]:,} {key}" for key in ("rows", "tokens", "documents") if key in split]
         rate = split.get("base_rate")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from rankitect.metrics.intervals import mean_estimate
+from rankitect.models.families import axes
 from rankitect.reports.cards import DASH, Cell, Status, Table
 from rankitect.reports.latencies import read_json
 from rankitect.reports.material import Material
@@ -143,11 +144,11 @@ def _traits(run: Run) -> Iterator[Table]:
 
 
 def _layers(total: int, layers: Sequence[Mapping[str, object]]) -> Iterator[Cell]:
-    patterns = [own.get("attn") for own in layers]
-    widths = [float(width) for own in layers if isinstance(width := own.get("ffn"), int | float)]
-    row = longest_row(p == "skip" for p in patterns)
+    patterns = [own.get(axes.PATTERN) for own in layers]
+    widths = [float(width) for own in layers if isinstance(width := own.get(axes.FFN), int | float)]
+    row = longest_row(p == axes.SKIP for p in patterns)
     yield Cell(f"{len(layers)} of {total}", len(layers))
-    for count in (patterns.count("skip"), row, patterns.count("swa")):
+    for count in (patterns.count(axes.SKIP), row, patterns.count(axes.WINDOW)):
         yield Cell(str(count), count)
     mean = sum(widths) / len(widths) if widths else None
     yield Cell(compact(mean) if mean else "–", mean)
