@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rankitect.config.bindings import Bindings
 from rankitect.config.choices import declared_choices
 from rankitect.contracts import FromConfig, WrapsEvaluators, offers
+from rankitect.contracts.task import ReadsChoices
 from rankitect.errors import ConfigError, RankitectError, SpaceError
 
 if TYPE_CHECKING:
@@ -165,7 +166,8 @@ def _make_space(resolved: Resolved, parts: Parts) -> None:
             parts.space = parts.space.with_settings(declared, usual)
         except SpaceError as error:
             raise ConfigError(f"choices: {error}") from None
-    parts.bindings = resolved.bindings.within(parts.space, configs)
+    read = parts.task.reads(parts.space) if offers(parts.task, ReadsChoices) else ()
+    parts.bindings = resolved.bindings.within(parts.space, configs, read)
 
 
 def _stage(section: str, plugin: Plugin, parts: Parts) -> Stage:

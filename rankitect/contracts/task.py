@@ -7,7 +7,7 @@ a task of that type from `require`, or a message that says what is lacking.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from rankitect.contracts.capability import missing_members
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rankitect.contracts.device import Latencies
     from rankitect.contracts.evaluator import Exporter, TrialContext
     from rankitect.contracts.records import Baseline, Metric, MetricSpec, Spent, Unit
-    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.graph import Architecture, ChoiceSpace, SearchSpace
 
 __all__ = [
     "BoundsCosts",
@@ -40,6 +40,7 @@ __all__ = [
     "NeedsCapabilities",
     "OwesUpfront",
     "Quality",
+    "ReadsChoices",
     "Records",
     "Registry",
     "SharedTraining",
@@ -303,6 +304,14 @@ class HasContrasts(Protocol):
 
     def contrasts(self, workload: str) -> Sequence[Any]:
         """Architectures of equal latency under a workload that differ in one rule of design."""
+        ...
+
+
+class ReadsChoices(Protocol):
+    """A task that reads choices which shape no graph by itself, without settings that are bound to them."""
+
+    def reads(self, space: ChoiceSpace) -> Collection[str]:
+        """The paths of these choices."""
         ...
 
 
