@@ -67,7 +67,7 @@ def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> Compo
     """Compose the groups that the overrides choose, then set the values that they give.
 
     Args:
-        overrides: In Hydra's grammar: `group=option`, `key.path=value`.
+        overrides: Words of the command line, in Hydra's grammar: `group=option`, `key.path=value`.
         extra_folder: A folder of the user's own groups, laid out like configs/.
 
     Raises:
@@ -119,7 +119,7 @@ def _prepare(override: str, known: dict[str, dict[str, Path]]) -> tuple[str | No
 
 
 def quoted(text: str) -> str:
-    """Text in quotes, in the grammar of overrides: a backslash counts only before a quote."""
+    """Text in quotes, in Hydra's grammar, in which a backslash counts only before a quote."""
     escaped = re.sub(r"(\\*)('|\Z)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text)
     return f"'{escaped}'"
 

@@ -72,7 +72,7 @@ def resolve(overrides: Sequence[str], extra_folder: Path | None = None) -> Resol
     """Compose and check a configuration. Imports the plug-ins' modules, which import no heavy package.
 
     Args:
-        overrides: In Hydra's grammar.
+        overrides: Words of the command line, in Hydra's grammar.
         extra_folder: A folder of the user's own groups.
 
     Raises:

@@ -153,6 +153,7 @@ def tokenize(
         "seed": seed,
         "shares": dict(shares),
     }
+    # Everything that the ids depend on is in the key, so that an entry is never wrong, only absent.
     key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
     root = cache_root() / "tokens" if cache is None else cache
     folder = root / key[:32]

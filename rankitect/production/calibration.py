@@ -43,7 +43,7 @@ class Calibration:
 
     Attributes:
         ratio: Predicted over observed clicks, with its error; 1 is right.
-        buckets: By tenths of the rows, from low to high predictions.
+        buckets: Tenths of the rows, from low to high predictions.
         expected_error: Mean distance of predicted from observed over the buckets (ECE).
         entropy: Normalized entropy.
         recalibrated_entropy: Normalized entropy after the best line in the logit, fitted on these very rows
@@ -64,7 +64,7 @@ def calibration(evidence: Evidence, fingerprint: str) -> Calibration:
 
     Args:
         evidence: Rows of clicks.
-        fingerprint: Of the model.
+        fingerprint: Fingerprint of the model.
     """
     evidence = _counted(evidence, fingerprint)
     assert evidence.labels is not None
@@ -113,6 +113,8 @@ def _ratio(
 ) -> Estimate:
     rate = float(np.average(y, weights=w))
     ratio = float(np.average(p, weights=w)) / rate
+    # Both means vary from sample to sample. To first order the error of their ratio is that of the mean of this value
+    # (the delta method), in which users whose rows are alike count as one.
     return replace(mean_estimate((p - ratio * y) / rate, clusters=clusters, weights=w, value=ratio), ratio=True)
 
 
@@ -125,7 +127,7 @@ def _bucket(
 ) -> Bucket:
     clusters = None if evidence.clusters is None else evidence.clusters[rows]
     ratio = None
-    if float(np.dot(w[rows], y[rows])) > 0:
+    if float(np.dot(w[rows], y[rows])) > 0:  # without a click there is nothing to divide by
         estimate = _ratio(p[rows], y[rows], w[rows], clusters)
         ratio = (estimate.value, *estimate.interval())
     predicted, observed = (float(np.average(x[rows], weights=w[rows])) for x in (p, y))
@@ -133,10 +135,10 @@ def _bucket(
 
 
 def _platt(z: NDArray[np.float64], y: NDArray[np.float64], w: NDArray[np.float64]) -> tuple[float, float]:
-    """Slope and intercept that minimise the log-loss of slope * z + intercept (Newton's method; it is convex)."""
+    """Slope and intercept that minimise the log-loss of slope * z + intercept, which is convex (Platt 1999)."""
     from scipy.optimize import minimize
 
-    scale = w.sum()
+    scale = w.sum()  # weights may be large counts; the optimiser's tolerances are made for a mean
 
     def loss(line: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         logit = line[0] * z + line[1]

@@ -37,7 +37,7 @@ class Change:
         value: Candidate over production, minus 1.
         low: Lower end of the interval.
         high: Upper end.
-        p_value: Of no difference, two-sided.
+        p_value: Two-sided p-value of the hypothesis that there is no difference.
         sampling: Standard error over rows (or their clusters).
         seeding: Standard error over training seeds; None where a model has but one.
         rows: Rows.
@@ -75,7 +75,7 @@ def change(
         candidate: Fingerprint.
         production: Fingerprint; or shares of several models, by fingerprint, whose qualities' geometric mean it is.
         rows: Which rows to use, [N]; all when None.
-        confidence: Of the interval.
+        confidence: Confidence of the interval.
 
     Raises:
         KeyError: The rows know no such model.
@@ -86,11 +86,13 @@ def change(
     weights = None if evidence.weights is None else evidence.weights[chosen]
     clusters = None if evidence.clusters is None else evidence.clusters[chosen]
     shares = {production: 1.0} if isinstance(production, str) else production
+    # The logarithm of the ratio of two qualities is a difference, to which each row adds its influence. Both models see
+    # the same rows, so what makes a row hard for both cancels out, and the interval is narrow.
     value, influence, runs = 0.0, np.zeros(1), []
     for share, name in [(1.0, candidate), *((-share, name) for name, share in shares.items())]:
         losses = evidence.losses[name][:, chosen].astype(np.float64)
         means = np.average(losses, axis=1, weights=weights)
-        mean = max(float(means.mean()), _LEAST)
+        mean = max(float(means.mean()), _LEAST)  # a loss of 0 has no logarithm
         # Normalized entropy's logarithm is that of a mean, which a row moves by its part of it; perplexity's is a mean.
         log, below = (math.log(mean), mean) if evidence.of_clicks else (float(means.mean()), 1.0)
         value += share * log
@@ -99,6 +101,7 @@ def change(
     over = mean_estimate(influence, clusters=clusters, weights=weights, value=value)
     if clusters is not None and len(np.unique(clusters)) < 2:
         over = Estimate(value, math.inf, 0.0)  # of one user nothing is known about others
+    # The spread over training seeds comes on top: a candidate may be better because its seed was lucky.
     whole = seeded_estimate(over, *runs)
     ratio, low, high = (math.expm1(min(x, 700.0)) for x in (value, *whole.interval(confidence)))
     seeding = math.sqrt(max(0.0, whole.error**2 - over.error**2)) if all(len(run) > 1 for run in runs) else None
@@ -132,7 +135,7 @@ class SliceChange:
     Attributes:
         slicing: Name of the division.
         part: Name of the part.
-        change: With an interval that is wide enough for all slices together (Bonferroni); None below `FEWEST` rows.
+        change: The change, with an interval wide enough for all slices together (Bonferroni); None below `FEWEST` rows.
         rows: Rows of the part.
         q_value: The p-value after Benjamini and Hochberg's correction (J. R. Stat. Soc. B 1995); None where not tested.
     """
@@ -164,6 +167,7 @@ def changes_by_slice(evidence: Evidence, candidate: str, production: str) -> lis
             part_change = change(evidence, candidate, production, rows, 1 - (1 - CONFIDENCE) / tested)
         if size:
             slices.append(SliceChange(slicing.name, slicing.parts[i], part_change, size))
+    # Among many slices some look bad by chance; the p-values are those of a false discovery rate (Benjamini-Hochberg).
     p_values = [s.change.p_value for s in slices if s.change is not None]
     corrected = iter(stats.false_discovery_control(p_values).tolist() if p_values else ())
     whole = [
@@ -222,7 +226,7 @@ def slicing_of(name: str, codes: NDArray[np.int64], parts: Sequence[str], most: 
     """A slicing whose rarest parts are one ("other"); None where fewer than two parts have rows.
 
     Args:
-        name: Of the division.
+        name: Name of the division.
         codes: Part of each row, [N]; -1 for none.
         parts: Names of all parts.
         most: Parts at most.

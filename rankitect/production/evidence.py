@@ -61,7 +61,7 @@ class Evidence:
 
     Attributes:
         metric: "normalized_entropy", of clicks; or "perplexity", of windows of text.
-        losses: By fingerprint of the architecture: nats of each training seed's model on each row, [S, N].
+        losses: Nats of each training seed's model on each row, [S, N], by fingerprint of the architecture.
         labels: 0 or 1, [N]; None with text.
         weights: [N], or None where all rows count the same.
         clusters: Number of the user or document of each row, [N], or None.
@@ -70,7 +70,7 @@ class Evidence:
         facts: About the data, for reports: `data`, `fingerprint`, `train_rows`, `train_base_rate`, `label`, …; what
             the rows are called (`examples`, `clusters`), and what a model of such data must not be used for (`limits`,
             `privacy`).
-        before: Of each cluster, in the order of its number: examples and clicks before the test data, [C, 2], or None.
+        before: Examples and clicks of each cluster before the test data, in the order of its number, [C, 2], or None.
     """
 
     metric: str

@@ -28,7 +28,7 @@ class Variance:
         rate: Clicks over rows.
         unit: Variance of a unit's linear part: of its clicks minus the rate times its rows, over the mean rows a unit.
         units: Units it was estimated from; 0 where the configuration gave it.
-        correlation: Of a unit's linear part with that of the time before; None where that is not known.
+        correlation: Correlation of a unit's linear part with that of the time before; None where it is not known.
         source: Where it comes from.
     """
 
@@ -45,7 +45,7 @@ class Design:
 
     Attributes:
         variance: What it is planned with.
-        needed: By relative effect: units in both arms together without and with CUPED.
+        needed: Units in both arms together, without and with CUPED, by relative effect.
     """
 
     variance: Variance
@@ -79,12 +79,14 @@ def _sums(
 
 def _linear(clicks: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Each unit's part of the rate's error, times the number of units."""
+    # Clicks over rows is a ratio of two sums over users. Its variance is to first order that of this linear part (the
+    # delta method), which also covers that users with many rows count for more.
     return (clicks - clicks.sum() / rows.sum() * rows) / rows.mean()
 
 
 def _correlation(linear: NDArray[np.float64], before: NDArray[np.int64] | None) -> float | None:
     if before is None or len(before) != len(linear) or not before[:, 0].any():
-        return None
+        return None  # no unit was seen before the test data
     earlier = _linear(before[:, 1].astype(np.float64), before[:, 0].astype(np.float64))
     if earlier.std() == 0 or linear.std() == 0:
         return None
@@ -96,7 +98,7 @@ def units_needed(effect: float, variance: float, config: ExperimentConfig) -> in
 
     Args:
         effect: Absolute difference of the rate.
-        variance: Of a unit.
+        variance: Variance of a unit.
         config: Level, power and allocation.
     """
     from scipy import stats

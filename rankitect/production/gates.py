@@ -75,9 +75,9 @@ def judge(
     """Hold what was observed against each gate.
 
     Args:
-        gates: By name.
-        observed: By metric and "change" or "value".
-        missing: For a metric that was not measured, why, and what to do.
+        gates: The gates by name.
+        observed: What was measured, by metric and "change" or "value".
+        missing: Why a metric was not measured and what to do about it, by metric.
     """
     results = []
     for name, gate in gates.items():

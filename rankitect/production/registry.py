@@ -67,8 +67,8 @@ class Damage:
     """A version that cannot be read.
 
     Attributes:
-        name: Of the model, by its folder.
-        version: By the file's name.
+        name: Name of the model, which is that of its folder.
+        version: Version of the model, which is in the file's name.
         path: The file.
         reason: What is wrong with it, and what to do.
     """
@@ -97,6 +97,7 @@ class Registry:
             if (number := _VERSION.fullmatch(path.name)) is None:
                 continue
             name, version = path.parent.name, int(number[1])
+            # One damaged file must not hide the other models: it is reported beside them.
             try:
                 entry = Entry.model_validate_json(path.read_text(encoding="utf-8"))
                 if (entry.name, entry.version) != (name, version):
@@ -118,7 +119,7 @@ class Registry:
         Where the newest version is damaged the model has none: an older one is not what is in production.
         """
         entries, damaged = self.read()
-        newest = {entry.name: entry for entry in entries if entry.task == task}
+        newest = {entry.name: entry for entry in entries if entry.task == task}  # the last added of a name wins
         lost = {d.name for d in damaged if d.name in newest and d.version > newest[d.name].version}
         return [e for e in entries if newest.get(e.name) == e and e.retired is None and e.name not in lost]
 
@@ -149,10 +150,10 @@ class Registry:
             task: The task that it is for.
             architecture: Plain data of an architecture.
             space: File with its space.
-            features: Of a ranker.
+            features: The features of a ranker.
             module: Dotted path of a function that makes it.
             weights: Safetensors file; it is copied.
-            note: For people.
+            note: A note for people.
 
         Raises:
             ConfigError: The name is none, there is neither an architecture nor a module, or the weights are not of a

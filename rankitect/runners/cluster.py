@@ -28,12 +28,12 @@ class Cluster:
     given back as lost; the study has it measured again.
 
     Args:
-        workers: Tasks at a time.
-        setup: What they need.
-        address: Of a running cluster; None starts one here.
+        workers: How many trials may be under way at a time.
+        setup: What a worker needs.
+        address: Address of a running cluster; None starts one here.
         cpus: Processors that a task declares.
         together: Processes that train one model side by side.
-        attempts: How often such processes are begun.
+        attempts: How often such processes are begun again after one is lost.
         minutes: A trial that takes longer fails; None for no limit.
         stop: Whether the user asked to stop.
 
@@ -88,7 +88,7 @@ class Cluster:
             ) from error
 
     def _require(self, cpus: float, gib: float | None) -> None:
-        """See that some node can run a trial at all, and begin no more than the cluster has processors for."""
+        """Make sure that some node can run a trial at all, and begin no more trials than there are processors for."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         need = {"CPU": cpus, "memory": (gib or 0.0) * 2**30}
         if not any(all(node.get(kind, 0.0) >= amount for kind, amount in need.items()) for node in nodes):
@@ -126,14 +126,14 @@ class Cluster:
         self._running[work] = (job, None)
 
     def wait(self) -> list[JobResult]:
-        """What has ended within a moment."""
+        """The results of the tasks that end within a moment."""
         if self._stop():
             raise StopRequested
         ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_MOMENT)
         return [*(done for work in ended if (done := self._next(work)) is not None), *self._late()]
 
     def _late(self) -> list[JobResult]:
-        """Trials beyond their time: cancelled and failed."""
+        """Cancel the trials that are beyond their time; they count as failed."""
         if self._seconds is None:
             return []
         cause = f"it took longer than runner.trial_minutes={self._seconds / 60:g}"
@@ -146,7 +146,7 @@ class Cluster:
         return late
 
     def _next(self, work: Any) -> JobResult | None:
-        """What a task has to say next: that it has begun (None), or its end."""
+        """Take what a task yields next: None where it has only begun, its result where it has ended."""
         from ray.exceptions import RayError, RayTaskError
 
         job, started = self._running.pop(work)
@@ -203,7 +203,7 @@ def _remote(setup: WorkerSetup, shared: Mapping[str, bytes], job: RemoteJob) -> 
 def _remote_together(
     setup: WorkerSetup, shared: Mapping[str, bytes], job: RemoteJob, count: int, cpus: float, attempts: int
 ) -> Iterator[RemoteResult | None]:
-    """The same, with the model trained by `count` processes."""
+    """What a Ray task does where the model is trained by `count` processes."""
     from rankitect.runners.together import measure_together
 
     yield None

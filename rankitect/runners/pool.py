@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Pool", "import_ahead"]
 
 _MOMENT = 0.2
-"""Seconds after which the user's wish to stop is looked at."""
+"""Seconds between two looks at whether the user asked to stop."""
 
 
 _COMMON = (
@@ -36,7 +36,7 @@ _COMMON = (
 
 
 def context() -> Any:
-    """How processes are made: never as a fork of this one, because a fork of a process with threads (torch's) may hang.
+    """How processes are started: never as a fork of this one, which has torch's threads. Such a fork may hang.
 
     On Linux they are forks of a server without threads that has the heavy packages imported (`import_ahead`).
     """
@@ -58,8 +58,8 @@ class Pool:
     """Processes that live as long as the study, each with parts of its own.
 
     Args:
-        workers: How many.
-        setup: What they need.
+        workers: How many processes.
+        setup: What a worker needs.
         stop: Whether the user asked to stop.
     """
 
@@ -70,7 +70,7 @@ class Pool:
         self._running: dict[Future[Any], tuple[Job, float]] = {}
 
     def start(self, shared: Mapping[str, bytes]) -> None:
-        """Workers that were begun for baselines know nothing of what was learned since: they are replaced."""
+        """Replace the workers that were begun for baselines, which know nothing of what was learned since."""
         if shared:
             self.close()
             self._shared = shared
@@ -86,7 +86,7 @@ class Pool:
         self._running[self._pool.schedule(run_job, args=arguments)] = (job, time.monotonic())
 
     def wait(self) -> list[JobResult]:
-        """What has ended within a moment."""
+        """The results of the trials that end within a moment."""
         if self._stop():
             raise StopRequested
         ended, _ = wait_for(list(self._running), timeout=_MOMENT, return_when=FIRST_COMPLETED)

@@ -37,7 +37,7 @@ class Mailbox:
         self.answer: Any = None
 
     def put(self, events: list[tuple[str, tuple[Any, ...]]], files: Mapping[str, bytes]) -> tuple[float, bool, Spent]:
-        """From the first process: what happened, and files that changed. Gives what the study said last."""
+        """Called by the first process with what happened and the files that changed. Returns the study's last words."""
         self._events += events
         self._files |= files
         self._new |= files
@@ -46,7 +46,11 @@ class Mailbox:
     def take(
         self, remaining: float, stop: bool, spent: Spent
     ) -> tuple[dict[str, bytes], list[tuple[str, tuple[Any, ...]]]]:
-        """From the study: the share of its budget that is left, whether to stop, what it spent. Gives what is new."""
+        """Called by the study with the share of its budget that is left, whether to stop, and what it has spent.
+
+        Returns:
+            The files and events that are new since the last call.
+        """
         self._study = (remaining, stop, spent)
         new, events = self._new, self._events
         self._new, self._events = {}, []
@@ -57,7 +61,7 @@ class Mailbox:
         return self._files
 
     def finish(self, answer: Any) -> None:
-        """From the first process: the result."""
+        """Called by the first process with the result."""
         self.answer = answer
 
     def result(self) -> Any:
@@ -134,7 +138,7 @@ def _written(folder: Path) -> dict[str, int]:
 
 # In the processes ---------------------------------------------------------------------------------------------------
 def _prepare(given: Mapping[str, Any]) -> None:
-    """Of each process: the preparation of the controller."""
+    """What each process does to prepare a controller."""
     import ray
 
     from rankitect.training.parallel import join, peers
@@ -155,7 +159,7 @@ def _prepare(given: Mapping[str, Any]) -> None:
 
 
 def _measure(given: Mapping[str, Any]) -> None:
-    """Of each process: a trial, whose answer is the first one's."""
+    """What each process does to measure a trial. The result that counts is that of the first process."""
     import ray
 
     from rankitect.training.parallel import join, peers
@@ -167,7 +171,7 @@ def _measure(given: Mapping[str, Any]) -> None:
 
 
 def _fit(loop: Any, given: Mapping[str, Any], count: int, cpus: float, attempts: int) -> str:
-    """Run a function in so many processes that are joined by torch.distributed; the error, or nothing."""
+    """Run a function in `count` processes that torch.distributed joins. Returns the error in one line, or nothing."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -194,9 +198,9 @@ def prepare_together(session: Session, setup: WorkerSetup, count: int, cpus: flo
     Args:
         session: The study's.
         setup: What the processes need.
-        count: Of the processes.
-        cpus: Of each.
-        attempts: How often all may be begun.
+        count: Number of processes.
+        cpus: Processors of each.
+        attempts: How often all of them may be begun.
 
     Raises:
         TrainingError: It failed.

@@ -20,7 +20,7 @@ class Charges:
     """The tables `charges` and `sessions`.
 
     Args:
-        connection: Of the study's file.
+        connection: The connection to the study's file.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -53,7 +53,7 @@ class Charges:
         )
 
     def charge(self, key: str, stage: str, spent: Spent) -> None:
-        """The same, in a transaction of its own."""
+        """Charge a stage in a transaction of its own; a later charge of the same key replaces the earlier."""
         with self.transaction():
             self.record(key, stage, spent)
 

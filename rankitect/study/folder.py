@@ -196,7 +196,7 @@ class RunFolder:
         return self.path / "trials" / f"{number:06d}-{fingerprint[:8]}"
 
     def fresh_trial_folder(self, number: int, fingerprint: str) -> Path:
-        """The same, emptied of what a killed attempt left."""
+        """The folder of a trial, emptied of what a killed attempt left."""
         folder = self.trial_folder(number, fingerprint)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

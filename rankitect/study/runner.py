@@ -29,7 +29,7 @@ def measure(evaluator: Evaluator, job: Job, context: TrialContext) -> JobResult:
     Args:
         evaluator: Measures.
         job: The job.
-        context: What the evaluator gets.
+        context: What the evaluator is given.
 
     Raises:
         StopRequested: The user asked to stop.
@@ -57,7 +57,7 @@ class Inline:
     """One job at a time, in this process.
 
     Args:
-        evaluators: By key.
+        evaluators: Evaluators by the key that jobs use.
         run_folder: The run folder.
         stop: Whether the user asked to stop.
         progress: Told trial, steps done, steps in all, and a note.
@@ -76,7 +76,7 @@ class Inline:
         self._jobs: list[Job] = []
 
     def start(self, shared: Mapping[str, bytes]) -> None:
-        """Nothing: evaluators are this process's own."""
+        """Does nothing, because the evaluators are those of this process and know what they have learned."""
 
     def submit(self, job: Job) -> None:
         """Take a job."""
@@ -94,4 +94,4 @@ class Inline:
         self._jobs.clear()
 
     def close(self) -> None:
-        """Nothing."""
+        """Does nothing."""

@@ -87,7 +87,7 @@ class StudySession:
         self._since = None
 
     def _charge_clock(self) -> None:
-        """With every charge, so that a kill loses no more of the clock than of the work."""
+        """Charge the time so far, with every charge, so that a kill loses no more of the clock than of the work."""
         if self._since is not None:
             self._ledger.charge_session(PREPARE, Spent(seconds=time.monotonic() - self._since))
 

@@ -46,7 +46,7 @@ class RankingBatches:
         return chosen.steps(batch or self.batch)
 
     def with_validation(self) -> RankingBatches:
-        """The same with the validation rows among the training rows, for a last training before the test."""
+        """These batches with the validation rows among the training rows, for a last training before the test."""
         from rankitect.data.ranking.dataset import JoinedSplit
 
         train, validation = self.table.split("train"), self.table.split("validation")

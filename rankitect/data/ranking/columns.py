@@ -42,7 +42,7 @@ class Problems:
     Attributes:
         rows: Number of rows.
         bad: True for bad rows, [rows].
-        found: By row: the column, what is wrong, and the kind of trouble to count by.
+        found: The column, what is wrong, and the kind of trouble to count by, for each bad row.
     """
 
     rows: int
@@ -93,7 +93,7 @@ def as_numbers(values: pa.Array, column: str, problems: Problems, *, missing: bo
 
     Args:
         values: Text as binary, or a typed column.
-        column: For messages.
+        column: Name of the column, for messages.
         problems: Takes the rows that are no finite number.
         missing: False makes a missing value a bad row.
     """

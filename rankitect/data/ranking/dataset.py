@@ -71,7 +71,7 @@ class RankingSplit:
         Args:
             step: 0 to `steps(batch)` - 1.
             batch: Rows of a batch; the last batch of an epoch may have fewer.
-            seed: Of the order, new for every epoch; None reads in the order of the rows.
+            seed: Seed of the order, which is new for every epoch; None reads in the order of the rows.
             epoch: Number of the pass.
 
         Raises:
@@ -103,7 +103,7 @@ class RankingSplit:
 
         Args:
             batch: Rows of a batch.
-            seed: Of the order; None reads in the order of the rows.
+            seed: Seed of the order; None reads in the order of the rows.
             epoch: Number of the pass.
             start_step: Where to begin, to go on after an interruption.
         """
@@ -155,7 +155,7 @@ class JoinedSplit(RankingSplit):
     """Two splits as one, the first one's rows before the other's; nothing is copied but the rows of a batch.
 
     Args:
-        name: Of the whole.
+        name: Name of the joined split.
         first: A split.
         second: Another of the same table.
     """
@@ -185,13 +185,13 @@ class RankingData:
     """An encoded table with its splits.
 
     Attributes:
-        name: Of the data, for reports.
+        name: Name of the data for reports.
         fingerprint: SHA-256 of the source's bytes and everything that decides the encoding.
         features: What a model's inputs are.
-        splits: By name: train, validation, test.
+        splits: The splits by name: train, validation, test.
         facts: What reports may want to know: rows, skipped rows, share of clicks, rows of users never trained on, …
         folder: Where it is kept.
-        values: By categorical feature, where they are few, the texts of its values from `FIRST_ID` on.
+        values: The texts of a categorical feature's values from `FIRST_ID` on, by feature, where they are few.
     """
 
     name: str

@@ -47,7 +47,7 @@ class DelimitedSource:
     """CSV or TSV files, one after the other.
 
     Attributes:
-        name: For reports.
+        name: Name for reports.
         schema: What the columns are for.
         files: The files.
         dialect: How they are written.
@@ -115,6 +115,7 @@ def read_blocks(file: Path, size: int, quote: str | None, *, skip: bool) -> Iter
                 read, begun = read.removeprefix(_BOM), True
             if not read and not rest:
                 return
+            # After an odd number of quotes a piece begins inside a quoted value, whose line ends do not end rows.
             odd = quote is not None and rest.count(mark) % 2 == 1
             stop = _row_end(read, mark if quote is not None else None, odd) if read else 0
             if read and not stop:  # a row that is longer than what was read
@@ -137,10 +138,10 @@ def parse(block: bytes, names: Sequence[str], wanted: Sequence[str], dialect: Di
 
     Args:
         block: Whole rows.
-        names: Of all columns.
-        wanted: Of those to be read.
+        names: Names of all columns.
+        wanted: Names of the columns to read.
         dialect: How the block is written.
-        file: For messages.
+        file: Name of the file, for messages.
         first: Number of the block's first row.
     """
     import pyarrow as pa
@@ -179,9 +180,10 @@ def parse(block: bytes, names: Sequence[str], wanted: Sequence[str], dialect: Di
         )
 
     try:
-        table = read(_CACHED_BYTES)
+        table = read(_CACHED_BYTES)  # in steps that stay in the processor's cache
     except pa.ArrowInvalid:  # a row that is longer
         table = read(len(block) + 1)
+    # Arrow leaves bad rows out. Their numbers are taken out here too, so that every row keeps its number in the file.
     lines = np.arange(first, first + table.num_rows + len(odd), dtype=np.int64)
     lines = np.delete(lines, [number - 1 for number, _, _ in odd]) if odd else lines
     bad = [
@@ -227,7 +229,7 @@ def _row_end(data: bytes, mark: bytes | None, inside: bool) -> int:
     if mark is None or not stop:
         return stop
     odd = (data.count(mark, 0, stop) + inside) % 2
-    while stop and odd:
+    while stop and odd:  # this line end is inside quotes: try the one before
         before = data.rfind(b"\n", 0, stop - 1) + 1
         odd ^= data.count(mark, before, stop) % 2
         stop = before
@@ -242,4 +244,5 @@ def _rows_in(block: bytes, quote: str | None) -> int:
     data = np.frombuffer(block, dtype=np.uint8)
     places: NDArray[np.int64] = np.flatnonzero((data == 10) | (data == ord(quote)))
     marks = data[places] == ord(quote)
+    # A line end counts where an even number of quotes comes before it; a doubled quote inside a value adds two.
     return int((~marks & (np.cumsum(marks) % 2 == 0)).sum()) + open_end

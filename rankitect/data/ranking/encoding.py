@@ -31,10 +31,10 @@ class Plan:
 
     Attributes:
         features: What comes out.
-        vocabularies: Of each categorical feature.
+        vocabularies: The vocabulary of each categorical feature.
         centre: Subtracted from each numeric feature after its transform, [N].
         scale: Divided by after that, [N].
-        values: By feature, where they are few, the texts of the values that have a row of their own, in its order.
+        values: The texts of the values that have a row of their own, in its order, by feature, where they are few.
     """
 
     features: Features
@@ -61,6 +61,7 @@ def count(
 
     def read(number: int, path: Path) -> tuple[int, list[_Array]]:
         shard, chosen = RawShard.load(path), assignment.of(number) == 0
+        # Names come from all rows, counts and moments from training rows only: nothing is learned from the test data.
         with naming:
             for place, codes in enumerate(shard.codes):
                 _name(texts, place, codes)
@@ -73,12 +74,13 @@ def count(
                     slots[place] = max(slots[place], int(np.diff(codes.offsets).max()))
             if counter is not None:
                 counts = np.bincount(codes.codes, minlength=len(codes.keys) + 1)[1:]
-                with locks[place]:
+                with locks[place]:  # one for each feature, so that threads rarely wait for each other
                     counter.add(codes.keys, counts)
         return shard.rows, _moments(shard.numeric[:, chosen])
 
     total: list[_Array] = [np.zeros(len(schema.numeric)) for _ in range(3)]
     tasks = (lambda number=number, path=path: read(number, path) for number, path in enumerate(shards))
+    # Sums of floating-point numbers depend on their order; in the order of the shards they are the same every time.
     for rows, moments in in_order(tasks, workers):
         progress.add(rows)
         if moments:
@@ -101,6 +103,7 @@ def count(
     deviation = np.sqrt(total[2] / np.maximum(total[0], 1))
     centre = np.where(plain, 0.0, total[1])
     values = {name: named for name, v, t in zip(names, vocabularies, texts, strict=True) if (named := _named(v, t))}
+    # A column that is constant is left as it is, instead of being divided by nothing.
     return Plan(features, tuple(vocabularies), centre, np.where(plain | (deviation < 1e-12), 1.0, deviation), values)
 
 
@@ -128,6 +131,7 @@ def encode(
         counts = []
         for split, file in enumerate(files):
             rows = np.flatnonzero(codes == split)
+            # Neighbouring rows are copied as one slice, which is faster than one by one.
             together = len(rows) and len(rows) == rows[-1] - rows[0] + 1
             chosen = slice(int(rows[0]), int(rows[-1]) + 1) if together else rows
             target = assignment.target(number, split, rows)
@@ -162,7 +166,7 @@ def encode(
 
 
 def _counter(column: Categorical) -> KeyCounter | None:
-    """None where no count is needed."""
+    """What counts the values of a column; None where no count is needed."""
     assert column.rows is not None
     assert column.min_count is not None
     if column.encoding == "index" or (column.encoding == "hash" and column.min_count == 1):
@@ -204,7 +208,7 @@ def _moments(values: NDArray[np.float32]) -> list[_Array]:
     """Count, mean and sum of squared deviations of each row of `values`, without missing values."""
     there = ~np.isnan(values)
     counts = there.sum(axis=1)
-    sums = np.where(there, values, 0).sum(axis=1, dtype=np.float64)
+    sums = np.where(there, values, 0).sum(axis=1, dtype=np.float64)  # float32 would lose digits over many rows
     means = sums / np.maximum(counts, 1)
     deviations = np.where(there, values - means[:, None], 0)
     return [counts.astype(np.float64), means, (deviations**2).sum(axis=1)]

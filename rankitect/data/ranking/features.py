@@ -21,7 +21,7 @@ class CategoricalFeature:
     """One categorical feature.
 
     Attributes:
-        name: Of the feature.
+        name: Name of the feature.
         rows: Rows of its embedding table, with those for unknown and missing values. Ids are below it.
         slots: Ids a row of data; 1, or more for a multi-hot feature, whose unused slots hold `PADDING`.
     """

@@ -41,11 +41,11 @@ class _Layout:
     """The files of one layout.
 
     Attributes:
-        name: For reports.
+        name: Name for reports.
         ratings: File with user, item, rating, timestamp in this order.
         users: File of users, or None where nothing is known of them.
         items: File of items.
-        dialect: Of the ratings.
+        dialect: How the file of ratings is written.
         header: True if the ratings' first row names the columns.
         read_user: A row of the users' file as (user, columns).
         read_item: A row of the items' file as (item, columns).
@@ -117,7 +117,7 @@ class MovieLensSource:
 
     @property
     def name(self) -> str:
-        """For reports."""
+        """Name for reports."""
         return self.layout.name
 
     @property

@@ -42,7 +42,7 @@ class RawShard:
 
     Attributes:
         numeric: After each feature's transform but not normalised, NaN where missing, [N, rows] float32.
-        codes: Of each categorical feature: categorical, multi-hot, calendar, in the schema's order.
+        codes: Codes of each categorical feature, in the schema's order: categorical, multi-hot, calendar.
         labels: [rows] uint8.
         times: Microseconds, [rows] int64; None without timestamps.
         groups: Keys, [rows] uint64; None without a group column.

@@ -29,7 +29,7 @@ class ParquetSource:
     """Parquet files, one after the other.
 
     Attributes:
-        name: For reports.
+        name: Name for reports.
         schema: What the columns are for.
         files: The files.
         rows: Rows of a piece.

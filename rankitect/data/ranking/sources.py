@@ -46,11 +46,11 @@ class Piece:
     """Consecutive rows of one file.
 
     Attributes:
-        columns: By name, each of the same length.
-        file: For messages.
+        columns: Columns by name, each of the same length.
+        file: Name of the file, for messages.
         lines: The row in the file of each row.
         bad: Rows that are not in `columns`, as they could not be taken apart.
-        truth: Of generated data the probability of label 1, [rows] float32.
+        truth: The probability of label 1 by which data were generated, [rows] float32; None for real data.
     """
 
     columns: Mapping[str, pa.Array]
@@ -65,7 +65,7 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """For reports."""
+        """Name for reports."""
 
     @property
     def schema(self) -> TableSchema:
@@ -119,7 +119,7 @@ def content_hash(files: Iterable[Path], memory: Path) -> str:
     """SHA-256 over the files' names and contents. A file is read again only when its size or time has changed.
 
     Args:
-        files: In their order.
+        files: The files, in their order.
         memory: A folder where the hashes are kept.
     """
     total = hashlib.sha256()

@@ -26,7 +26,7 @@ class Assignment:
     Attributes:
         starts: The first row of each shard, and the end, [shards + 1].
         sizes: Rows of each split.
-        cuts: With a division by row numbers: where train and validation end; then `codes` is None.
+        cuts: Where train and validation end, if rows are divided by their numbers; `codes` is None then.
         codes: The split of each row, [rows] uint8.
         places: The place of each row in its split, [rows]; None where rows keep their order.
         before: Rows of each split before each shard, [shards + 1, 3].
@@ -92,6 +92,7 @@ def assign(
             "the file by time, or let it be done: task.data.out_of_order=sort."
         )
     sort = backward is not None
+    # The usual case needs no array of a code a row: two row numbers say where the splits end.
     if kind in ("file", "time") and not sort:
         return _in_order(starts, _cuts(total, settings))
     times = np.concatenate([RawShard.field(path, "times") for path in shards]) if sort or kind == "user_time" else None
@@ -143,8 +144,8 @@ def _by_share(chance: NDArray[np.float64], settings: DataSettings) -> NDArray[np
 
 
 def _within(groups: NDArray[np.uint64], order: NDArray[np.int64], settings: DataSettings) -> NDArray[np.uint8]:
-    """By the place of a row among its user's, in the order of time."""
-    by_user = order[np.argsort(groups[order], kind="stable")]
+    """Divide rows by their place among the rows of the same user, in the order of time."""
+    by_user = order[np.argsort(groups[order], kind="stable")]  # stable: within a user the order of time stays
     sorted_groups = groups[by_user]
     first = np.flatnonzero(np.concatenate([[True], sorted_groups[1:] != sorted_groups[:-1]]))
     counts = np.diff(np.concatenate([first, [len(groups)]]))

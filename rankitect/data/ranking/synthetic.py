@@ -37,7 +37,7 @@ class Rows:
     """Generated rows.
 
     Attributes:
-        numeric: At least 0, some missing (NaN), [rows, N] float32.
+        numeric: Numbers of at least 0, some of them missing (NaN), [rows, N] float32.
         ids: Values of each categorical feature, from 0 on, the most frequent first, [rows, F] int64.
         seconds: Since 1970, ascending, [rows] int64.
         truth: Probability of a click, [rows] float32.
@@ -63,12 +63,12 @@ class SyntheticSource:
 
     @property
     def name(self) -> str:
-        """For reports."""
+        """Name for reports."""
         return "synthetic"
 
     @property
     def files(self) -> Sequence[Path]:
-        """None: the settings decide the rows."""
+        """No files: the settings decide the rows."""
         return ()
 
     @property
@@ -135,7 +135,7 @@ class SyntheticSource:
 
     @cached_property
     def _teacher(self) -> tuple[list[NDArray[np.float32]], NDArray[np.float64]]:
-        """Of each value a weight and factors, for two moments that the teacher turns between; of each number a wave."""
+        """Weight and factors of each value at the two moments between which the teacher turns; each number's wave."""
         rng = np.random.default_rng([self.settings.seed, 0])
         tables = [rng.standard_normal((size, 2, 1 + _RANK), dtype=np.float32) for size in self.vocabularies]
         return tables, rng.uniform(0.5, 2.0, (2, self.settings.numeric))

@@ -80,8 +80,8 @@ class Vocabulary:
     """Keys to rows of an embedding table.
 
     Attributes:
-        rows: Of the table.
-        keys: Of the values that have a row of their own, the first one's is `FIRST_ID`; None if all have (index, hash).
+        rows: Rows of the table.
+        keys: Keys of the values that have a row of their own, from row `FIRST_ID` on; None if all have (index, hash).
         hashed: True if values share rows by their key.
     """
 
