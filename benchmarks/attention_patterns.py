@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from common import arguments, in_turns, table
 
+from rankitect.models.families import axes
+
 if TYPE_CHECKING:
     from rankitect.deploy.parts import Part
 
 CONTEXTS = (128, 512, 2048, 8192)
 WINDOW = 128
-PATTERNS = {"full": "full", "window": "swa", "no attention": "skip"}
+PATTERNS = {"full": axes.FULL, "window": axes.WINDOW, "no attention": axes.SKIP}
 
 
 def main() -> None:
@@ -60,8 +62,8 @@ def part(pattern: str, workload: Any, quick: bool, ffn: int = 1536) -> Part:
     space = mobile_llm(
         vocab=64, layers=1, widths=(width,), kv_heads=(3,), group=(3,), ffn=(ffn,), runs=(1,), head=head, window=WINDOW
     )
-    layer = {"kv_heads": 3, "group": 3, "ffn": ffn, "attn": pattern}
-    choices = {"width": width, **{f"layers.0.{k}": v for k, v in layer.items()}}
+    layer = {axes.KV_HEADS: 3, axes.QUERY_HEADS: 3, axes.FFN: ffn, axes.PATTERN: pattern}
+    choices = {axes.CHANNELS: width, **{axes.path(axis, 0): value for axis, value in layer.items()}}
     return parts_of(make_plan(space, space.architecture(choices)), workload)[0]
 
 

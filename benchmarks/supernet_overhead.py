@@ -9,6 +9,8 @@ import torch
 from common import arguments, in_turns, random_backbone, ratio, seconds, table, verdict
 from torch import nn
 
+from rankitect.models.families import axes
+
 FULL, HALF = 1.03, 1.10
 """The largest ratios allowed."""
 
@@ -55,23 +57,18 @@ def main() -> None:
 def half_size(backbone: Any) -> tuple[Any, Any]:
     """Two architectures of about half the block FLOPs: every layer narrower, and layers of all kinds."""
     space, config = backbone.space, backbone.checkpoint.config
-    group = config.n_heads // config.n_kv_heads
     values = dict(backbone.largest.choices)
-    for path in values:
-        kind = path.split(".")[-1]
-        if kind == "ffn":
-            values[path] = config.ffn // 2
-        elif kind == "group":
-            values[path] = max(1, group - 1)
+    values |= dict.fromkeys(axes.paths(values, axes.FFN), config.ffn // 2)
+    values |= dict.fromkeys(axes.paths(values, axes.QUERY_HEADS), max(1, config.query_heads - 1))
     narrow = space.architecture(values)
     rng = torch.Generator().manual_seed(0)
     mixed = {p: c.values[0] for p, c in space.choices.items()} | dict(backbone.largest.choices)
     for i in range(config.n_layers):
         draw = float(torch.rand((), generator=rng))
-        mixed[f"layers.{i}.ffn"] = (config.ffn // 2, config.ffn)[i % 2]
-        mixed[f"layers.{i}.kv_heads"] = 2 if i % 3 else config.n_kv_heads
-        mixed[f"layers.{i}.attn"] = "skip" if draw < 0.2 else "swa" if draw < 0.4 else "full"
-        mixed[f"layers.{i}.runs"] = 0 if i % 6 == 5 else 1
+        mixed[axes.path(axes.FFN, i)] = (config.ffn // 2, config.ffn)[i % 2]
+        mixed[axes.path(axes.KV_HEADS, i)] = 2 if i % 3 else config.n_kv_heads
+        mixed[axes.path(axes.PATTERN, i)] = axes.SKIP if draw < 0.2 else axes.WINDOW if draw < 0.4 else axes.FULL
+        mixed[axes.path(axes.RUNS, i)] = axes.DROPPED if i % 6 == 5 else axes.ONCE
     return narrow, space.architecture(mixed)
 
 

@@ -69,8 +69,8 @@ class Android:
             raise DeployError(
                 f"device=android: {what} (adb says: {_listed(phones)}). Allow USB debugging on the phone."
             )
-        found = self._shell(f"test -x {self._runner} && echo yes || echo no").strip()
-        if found != "yes":
+        answer = self._shell(f"test -x {self._runner} && echo yes || echo no").strip()
+        if answer != "yes":
             raise DeployError(
                 f"The phone has no executable {self._runner}. Build executor_runner of ExecuTorch {runtime_version()} "
                 "with XNNPACK for arm64-v8a, and push it there (adb push, then chmod +x)."
@@ -127,11 +127,11 @@ class Android:
     def _ran(self, command: str) -> float:
         """Mean milliseconds of a run."""
         said = self._shell(f"{command} 2>&1")
-        found = _DONE.search(said)
-        if found is None:
+        match = _DONE.search(said)
+        if match is None:
             last = [line.strip() for line in said.splitlines() if line.strip()][-1:]
             raise DeployError(f"The phone's runner did not finish: {''.join(last)[:300] or 'it said nothing'}")
-        return float(found[2]) / int(found[1])
+        return float(match[2]) / int(match[1])
 
     def _shell(self, command: str) -> str:
         return self._call("shell", command)

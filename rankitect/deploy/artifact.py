@@ -108,13 +108,13 @@ def export(
     folder = Path(folder)
     methods = calls(model, prompt, capacity)
     started = time.perf_counter()
-    made = lower(methods, precision)
+    lowered = lower(methods, precision)
     seconds = time.perf_counter() - started
     layout = Layout.of(methods["prefill"], methods["decode"])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD).unlink(missing_ok=True)
-    write_atomically(folder / PROGRAM, lambda part: part.write_bytes(made.buffer))
-    _check_tokens(folder / PROGRAM, layout, methods, made)
+    write_atomically(folder / PROGRAM, lambda part: part.write_bytes(lowered.buffer))
+    _check_tokens(folder / PROGRAM, layout, methods, lowered)
     tokenizer.save(folder)
     card = {
         "schema": SCHEMA,
@@ -122,10 +122,10 @@ def export(
         "runtime": {"name": "executorch", "version": runtime_version(), "backend": "XNNPACK"},
         "precision": precision,
         "layout": layout.to_json(),
-        "delegated": {"operators": made.delegated, "share": made.share, "portable": made.portable},
-        "checked": {"errors": made.errors, "greedy_tokens": CHECKED},
+        "delegated": {"operators": lowered.delegated, "share": lowered.share, "portable": lowered.portable},
+        "checked": {"errors": lowered.errors, "greedy_tokens": CHECKED},
         "lowering_seconds": round(seconds, 1),
-        "bytes": len(made.buffer),
+        "bytes": len(lowered.buffer),
         "sha256": file_sha256(folder / PROGRAM),
         "notes": dict(notes or {}),
     }
@@ -133,9 +133,9 @@ def export(
     return {"program": PROGRAM, "program_card": CARD, "program_tokenizer": "tokenizer.json"}
 
 
-def _check_tokens(path: Path, layout: Layout, methods: Mapping[str, DeployedCall], made: Lowered) -> None:
+def _check_tokens(path: Path, layout: Layout, methods: Mapping[str, DeployedCall], lowered: Lowered) -> None:
     eager: dict[str, nn.Module] = dict(methods)
-    if made.precision != "float32":
+    if lowered.precision != "float32":
         eager = {name: quantized(module) for name, module in methods.items()}
 
     def run(name: str) -> Any:
@@ -146,19 +146,19 @@ def _check_tokens(path: Path, layout: Layout, methods: Mapping[str, DeployedCall
         return call
 
     prompt = list(PROBE)[: layout.prompt]
-    wanted, found = Generator(layout, run("prefill"), run("decode")), _generator(path, layout)[0]
-    one, other = wanted.start(prompt), found.start(prompt)
+    wanted, program = Generator(layout, run("prefill"), run("decode")), _generator(path, layout)[0]
+    one, other = wanted.start(prompt), program.start(prompt)
     for number in range(1, 1 + min(CHECKED, layout.capacity - len(prompt))):
         token, given = int(one.argmax()), int(other.argmax())
         # Scores that are equal but for rounding may be ranked either way: each may be off by the tolerance.
         lead = float((one.flatten()[token] - one.flatten()[given]) / one.abs().max().clamp_min(1e-12))
-        if lead > 2 * TOLERANCE[made.precision]:
+        if lead > 2 * TOLERANCE[lowered.precision]:
             raise DeployError(
                 f"The program generates token {given} where the model generates {token}, number {number} after "
                 f"{prompt}: its score is higher by {lead:.2g} of the largest."
             )
         if number < layout.capacity - len(prompt):
-            one, other = wanted.step(token), found.step(token)
+            one, other = wanted.step(token), program.step(token)
 
 
 def _generator(path: Path, layout: Layout) -> tuple[Generator, float]:

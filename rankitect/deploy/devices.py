@@ -45,7 +45,7 @@ class _Config(BaseModel):
 
 
 class _Base:
-    """What all devices have."""
+    """What all devices have in common: the workloads, and latencies learned from a timer of parts."""
 
     name = ""
     estimate = False
@@ -55,12 +55,12 @@ class _Base:
 
     @property
     def context(self) -> int:
-        """Tokens of the longest sequence."""
+        """Tokens of the longest sequence that is timed and exported."""
         return int(self.config.context)
 
     @property
     def workloads(self) -> dict[str, Workload]:
-        """What is timed, by metric."""
+        """What is timed, by the name of the metric."""
         return {
             "prefill_ms": Workload("prefill", self.config.prompt),
             "decode_ms": Workload("decode", self.config.context),
@@ -72,7 +72,7 @@ class _Base:
         raise NotImplementedError
 
     def latency(self, space: SearchSpace, seed: int = 0, say: Callable[[str], None] = lambda text: None) -> Latency:
-        """Latencies of a space's architectures here."""
+        """Latencies of a space's architectures on this device. Arguments as in `contracts.Device`."""
         from rankitect.deploy.latency import Latency
 
         return Latency(
@@ -115,7 +115,7 @@ class HostDevice(_Base):
 
     @property
     def runner(self) -> Host:
-        """Times parts and programs."""
+        """What times parts and whole programs; started at its first use."""
         if self._host is None:
             from rankitect.deploy.host import Host
             from rankitect.deploy.timing import TimingSettings
@@ -184,8 +184,8 @@ class HostDevice(_Base):
         from rankitect.data.files import write_atomically
 
         share = json.loads((folder / card).read_text(encoding="utf-8"))["delegated"]["share"]
-        found = {"device": dict(self.runner.identity), "delegated": share, "latencies": latencies}
-        text = json.dumps(found, indent=2)
+        record = {"device": dict(self.runner.identity), "delegated": share, "latencies": latencies}
+        text = json.dumps(record, indent=2)
         write_atomically(folder / "latency.json", lambda part: part.write_text(text + "\n", encoding="utf-8"))
         return {"latency": "latency.json"}
 
@@ -218,12 +218,12 @@ class AnalyticDevice(_Base):
 
     @property
     def runner(self) -> AnalyticDevice:
-        """Itself."""
+        """The device itself: it computes times and needs no other process."""
         return self
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What times depend on."""
+        """What the estimates depend on, as text, for records."""
         return {"device": "analytic", **{k: str(v) for k, v in self.config.model_dump().items()}}
 
     def part(self, part: Part) -> Timing:
@@ -262,13 +262,13 @@ class AndroidDevice(_Base):
         Raises:
             DeployError: There is no adb, no phone, or no runner on it.
         """
-        made = cls(config)
-        made.runner.require()
-        return made
+        device = cls(config)
+        device.runner.require()
+        return device
 
     @property
     def runner(self) -> Android:
-        """Times parts and programs."""
+        """What times parts and whole programs; started at its first use."""
         from rankitect.deploy.android import Android
 
         c = self.config

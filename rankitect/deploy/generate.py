@@ -43,16 +43,16 @@ class Layout:
         return cls(prefill.tokens, decode.capacity, tuple(decode.masks), tuple(decode.caches))
 
     def slots(self, window: int | None) -> int:
-        """Slots of a cache."""
+        """How many tokens a cache holds: all but the present one, or those that its window sees."""
         return self.capacity - 1 if window is None else min(self.capacity, window) - 1
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """The layout as plain data, for the program's card."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Layout:
-        """The inverse of `to_json`."""
+        """Read what `to_json` wrote."""
         caches = tuple(Cache(c["path"], tuple(c["shape"]), int(c["slots"]), c["window"]) for c in data["caches"])
         return cls(int(data["prompt"]), int(data["capacity"]), tuple(data["masks"]), caches)
 
@@ -139,7 +139,7 @@ class Generator:
             logits = self.step(token)
 
     def greedy(self, prompt: Sequence[int], count: int, stop: Collection[int] = ()) -> list[int]:
-        """All that `stream` gives."""
+        """The tokens of `stream` as a list. Arguments as there."""
         return list(self.stream(prompt, count, stop))
 
     def _shape(self, cache: Cache) -> list[int]:

@@ -36,11 +36,10 @@ class Host:
     """Times parts and whole programs here. Results of parts are kept by device, runtime version and precision.
 
     Args:
-        precision: Of the programs.
+        precision: Precision of the programs.
         settings: How to measure.
-        cache: Where results are kept; None for the usual place.
-        should_stop: Polled while measuring.
-        say: Told when something worth knowing happens.
+        cache: The folder in which results are kept; None for the usual place.
+        should_stop: Polled while measuring; True ends it.
     """
 
     name = "host"

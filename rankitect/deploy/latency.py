@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,23 +16,20 @@ from numpy.typing import NDArray
 
 from rankitect.contracts import Metric, MetricSpec
 from rankitect.deploy.latency_model import LatencyModel, space_filling
+from rankitect.deploy.layers import Layer, Place, SpaceLayers, layers_of, outside_choices
 from rankitect.deploy.parts import Part, Workload, parts_of
 from rankitect.errors import DeployError
 from rankitect.models.plan import make_plan
 from rankitect.space.expr import as_expr
-from rankitect.space.repeats import LAYERS, repeats, running
+from rankitect.space.repeats import LAYERS, repeats
 from rankitect.space.tables import Table, Tables, joint_grid
 
 if TYPE_CHECKING:
     from rankitect.deploy.timing import Timing
     from rankitect.graph import Architecture, SearchSpace
 
-__all__ = ["Latency", "Layer", "PartTimer", "Predicted", "layers_of"]
+__all__ = ["Latency", "PartTimer", "Predicted"]
 
-LAW = ("flops", "weight_bytes", "cache_bytes", "activation_bytes")
-"""Readings of the graph in which the prior is linear; it has a constant besides."""
-ENUMERATED = 200
-"""Architectures that are drawn to see which layers a space has."""
 FIRST, STEP = 12, 6
 """Layers measured before the first model, and between two models."""
 
@@ -47,23 +43,12 @@ class PartTimer(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What times depend on beside the part."""
+        """What times depend on beside the part, such as the processor and the runtime's version."""
         ...
 
     def part(self, part: Part) -> Timing:
-        """The time of a part."""
+        """Time one part, or give the time that was measured earlier."""
         ...
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer by the choices that make it, wherever it stands.
-
-    Attributes:
-        choices: Values of its own choices and of those of the whole model, by name.
-    """
-
-    choices: tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -81,41 +66,38 @@ class Predicted:
     high: float
 
 
-def layers_of(architecture: Architecture) -> dict[int, Layer]:
-    """The layers of an architecture by number; those that do not run are not among them."""
-    shared = _shared(architecture)
-    layers = running(architecture.choices)
-    return {i: Layer(tuple(sorted({**shared, **own}.items()))) for i, own in layers.items()}
-
-
-def _shared(architecture: Architecture) -> dict[str, Any]:
-    """The choices of the whole model."""
-    return {p: v for p, v in architecture.choices.items() if not p.startswith(f"{LAYERS}.")}
-
-
 @dataclass
 class _Learned:
-    """What is known of one workload."""
+    """What is known of one workload.
+
+    Attributes:
+        model: Predicts layers.
+        weights: Of the readings in the prior, [5].
+        measured: Milliseconds of the layers that were timed.
+        error: Cross-validated error of the model, percent.
+        around: Milliseconds of what stands around the layers, by the choices that it has.
+        known: Mean and standard deviation of every layer that was asked for, milliseconds.
+    """
 
     model: LatencyModel
     weights: NDArray[np.float64]
     measured: dict[Layer, float]
     error: float
     around: dict[Layer, float] = field(default_factory=dict)
-    found: dict[Layer, tuple[float, float]] = field(default_factory=dict)
+    known: dict[Layer, tuple[float, float]] = field(default_factory=dict)
 
 
 class Latency:
     """Latencies of a space's architectures on a device.
 
     Args:
-        device: Runs parts.
+        device: What times parts.
         space: The search space.
-        workloads: By the names under which latencies are reported.
+        workloads: What is timed, by the names under which latencies are reported.
         measurements: Layers measured at most, for each workload.
         target: Cross-validated error, percent, at which measuring ends.
-        seed: Of the draws that enumerate layers.
-        say: Told what happens.
+        seed: Seed of the draws that enumerate layers.
+        say: Called with a sentence about what happens.
     """
 
     def __init__(
@@ -132,22 +114,9 @@ class Latency:
         self.device, self.space, self.workloads = device, space, dict(workloads)
         self.measurements, self.target, self._seed = measurements, target, seed
         self._say = say
+        self._layers = SpaceLayers(space, seed)
         self._learned: dict[str, _Learned] = {}
         self.excluded: list[str] = []
-
-    @cached_property
-    def layers(self) -> dict[Layer, tuple[Architecture, int]]:
-        """The space's layers, each with an architecture and the number under which it has it."""
-        rng = np.random.default_rng(self._seed)
-        found: dict[Layer, tuple[Architecture, int]] = {}
-        for architecture in self.space.sample_many(ENUMERATED, rng):
-            for i, layer in layers_of(architecture).items():
-                found.setdefault(layer, (architecture, i))
-        if not found:
-            raise DeployError(
-                f"space {self.space.name!r} has no repeated scope {LAYERS!r}: its latency is not composed."
-            )
-        return dict(sorted(found.items(), key=lambda item: repr(item[0].choices)))
 
     @property
     def specs(self) -> list[MetricSpec]:
@@ -160,10 +129,10 @@ class Latency:
 
     def metrics(self, architecture: Architecture) -> dict[str, Metric]:
         """The predicted latencies of an architecture, with their intervals."""
-        found = {name: self.predict(architecture, name) for name in self.workloads}
+        predicted = {name: self.predict(architecture, name) for name in self.workloads}
         return {
             name: Metric(p.ms, self._unit, len(self._learned[name].measured), (p.low, p.high))
-            for name, p in found.items()
+            for name, p in predicted.items()
         }
 
     def learn(
@@ -187,9 +156,9 @@ class Latency:
         self._say(f"{note}, {done} of at most {most}")
 
     def _learn(self, name: str, check: Callable[[], None], progress: Callable[[int, int, str], None]) -> _Learned:
-        workload, layers = self.workloads[name], list(self.layers)
-        places = [self.layers[layer] for layer in layers]
-        table, readings = self._features(layers, places, workload), self._readings(places, workload)
+        workload, layers = self.workloads[name], list(self._layers.places)
+        places = [self._layers.places[layer] for layer in layers]
+        table, readings = self._layers.features(layers, places, workload), self._layers.readings(places, workload)
         times: dict[int, float] = {}
         failed: set[int] = set()
 
@@ -197,11 +166,11 @@ class Latency:
             for row in rows:
                 check()
                 try:
-                    timing = self.device.part(self._part(layers[row], workload))
+                    timing = self.device.part(self._layers.part(layers[row], workload))
                 except DeployError as error:
                     failed.add(row)
                     self.excluded.append(f"{name}, layer {dict(layers[row].choices)}: {error}")
-                    if len(failed) > len(times) + 3:
+                    if len(failed) > len(times) + 3:  # not one layer's fault: the device cannot run this space
                         raise
                     continue
                 if not timing.trusted:
@@ -211,6 +180,7 @@ class Latency:
 
         most = min(self.measurements, len(layers))
         measure(space_filling(table, min(FIRST, most), self._seed))
+        # Measure where the model is least certain, a few layers at a time, until it is good enough.
         while True:
             rows = sorted(times)
             y = np.asarray([times[r] for r in rows])
@@ -239,15 +209,14 @@ class Latency:
     def predict(self, architecture: Architecture, name: str) -> Predicted:
         """The latency of an architecture under a workload."""
         numbered = layers_of(architecture)
-        found = self.of_layers(name, {layer: (architecture, i) for i, layer in numbered.items()})
-        total = self.around(name, architecture) + sum(found[layer][0] for layer in numbered.values())
-        spread = 1.96 * sum(found[layer][1] for layer in numbered.values())  # equal layers err alike
+        known = self.of_layers(name, {layer: (architecture, i) for i, layer in numbered.items()})
+        total = self.around(name, architecture) + sum(known[layer][0] for layer in numbered.values())
+        # Equal layers err alike, so standard deviations add up, not variances.
+        spread = 1.96 * sum(known[layer][1] for layer in numbered.values())
         return Predicted(total, max(0.0, total - spread), total + spread)
 
-    def of_layers(
-        self, name: str, places: Mapping[Layer, tuple[Architecture, int]]
-    ) -> Mapping[Layer, tuple[float, float]]:
-        """Milliseconds of layers under a workload, and their standard deviations: 0 for those that were measured.
+    def of_layers(self, name: str, places: Mapping[Layer, Place]) -> Mapping[Layer, tuple[float, float]]:
+        """Milliseconds of layers under a workload with their standard deviations, which are 0 for measured layers.
 
         Args:
             name: The workload.
@@ -255,22 +224,22 @@ class Latency:
         """
         self.learn(name)
         learned, workload = self._learned[name], self.workloads[name]
-        new = [layer for layer in places if layer not in learned.found]
+        new = [layer for layer in places if layer not in learned.known]
         if new:
             where = [places[layer] for layer in new]
-            prior = self._readings(where, workload) @ learned.weights
-            found = learned.model.predict(self._features(new, where, workload), prior)
-            learned.found |= {
+            prior = self._layers.readings(where, workload) @ learned.weights
+            predicted = learned.model.predict(self._layers.features(new, where, workload), prior)
+            learned.known |= {
                 layer: (learned.measured.get(layer, float(m)), 0.0 if layer in learned.measured else float(s))
-                for layer, m, s in zip(new, found.mean, found.std, strict=True)
+                for layer, m, s in zip(new, predicted.mean, predicted.std, strict=True)
             }
-        return learned.found
+        return learned.known
 
     def around(self, name: str, architecture: Architecture) -> float:
         """Milliseconds of what stands around the layers, measured once for each choice that it has."""
         self.learn(name)
         around = self._learned[name].around
-        shared = Layer(tuple(sorted(_shared(architecture).items())))
+        shared = Layer(tuple(sorted(outside_choices(architecture).items())))
         if shared not in around:
             part = parts_of(make_plan(self.space, architecture), self.workloads[name])[-1]
             around[shared] = self.device.part(part).p50
@@ -292,6 +261,7 @@ class Latency:
         tables = []
         for i in numbers:
             paths = (*shared, *(p for p in choices if p.startswith(f"{LAYERS}.{i}.")))
+            # Layers that have the same choices with the same values have the same table.
             alike = tuple((p.replace(f"{LAYERS}.{i}.", ""), repr(choices[p].values)) for p in paths)
             if alike not in grids:
                 grids[alike] = self._grid(name, i, paths)
@@ -303,9 +273,9 @@ class Latency:
 
     def _grid(self, name: str, i: int, paths: Sequence[str]) -> NDArray[np.float64]:
         """Milliseconds of a layer for all joint values of choices; 0 where it does not run."""
-        made = [(layers_of(a).get(i), a) for a in self._joint(paths)]
-        found = self.of_layers(name, {layer: (a, i) for layer, a in made if layer is not None})
-        ms = [0.0 if layer is None else found[layer][0] for layer, _ in made]
+        with_layer = [(layers_of(a).get(i), a) for a in self._joint(paths)]
+        known = self.of_layers(name, {layer: (a, i) for layer, a in with_layer if layer is not None})
+        ms = [0.0 if layer is None else known[layer][0] for layer, _ in with_layer]
         return np.reshape(np.asarray(ms), [len(self.space.choices[p].values) for p in paths])
 
     def _joint(self, paths: Sequence[str]) -> list[Architecture]:
@@ -319,46 +289,21 @@ class Latency:
         }
         return self.space.decode(self.space.canonical(columns))
 
-    def _part(self, layer: Layer, workload: Workload) -> Part:
-        architecture, i = self.layers[layer]
-        return next(p for p in parts_of(make_plan(self.space, architecture), workload) if p.name == f"{LAYERS}.{i}")
-
-    def _readings(self, places: Sequence[tuple[Architecture, int]], workload: Workload) -> NDArray[np.float64]:
-        """The readings of `LAW` and a constant, [layers, 5]."""
-        symbols = {"B": 1, "T": workload.called, "P": workload.tokens - workload.called}
-        rows = [[self.space.cost(a, kind, f"{LAYERS}.{i}", **symbols) for kind in LAW] for a, i in places]
-        return np.concatenate([np.asarray(rows, dtype=np.float64), np.ones((len(rows), 1))], axis=1)
-
-    def _features(
-        self, layers: Sequence[Layer], places: Sequence[tuple[Architecture, int]], workload: Workload
-    ) -> NDArray[np.float64]:
-        """Numbers of a layer: its choices, one column a value where they are no numbers, and its readings."""
-        readings = self._readings(places, workload)[:, :-1]
-        columns = [np.log1p(readings[:, i]) for i in range(readings.shape[1])]
-        for name, values in self._values.items():
-            chosen = [dict(layer.choices).get(name) for layer in layers]
-            if all(isinstance(v, int | float) for v in values):
-                columns.append(np.asarray([0.0 if v is None else float(v) for v in chosen]))
-            else:
-                columns += [np.asarray([float(v == value) for v in chosen]) for value in values]
-        return np.stack(columns, axis=1)
-
-    @cached_property
-    def _values(self) -> dict[str, list[Any]]:
-        """All values of each choice that layers differ in."""
-        found: dict[str, set[Any]] = {}
-        for layer in self.layers:
-            for name, value in layer.choices:
-                found.setdefault(name, set()).add(value)
-        return {name: sorted(values, key=repr) for name, values in sorted(found.items()) if len(values) > 1}
-
 
 def _law(readings: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Non-negative weights of readings and constant, by relative error; never all zero."""
+    """The weights of a linear law of latency, fitted so that relative errors are least.
+
+    Args:
+        readings: Of the measured layers, a constant last, [layers, 5].
+        times: Their latencies, ms, [layers].
+
+    Returns:
+        Weights [5], none negative: more work never takes less time.
+    """
     from scipy.optimize import nnls
 
     scale = np.maximum(readings.max(0), 1e-12)
     weights, _ = nnls(readings / scale / times[:, None], np.ones(len(times)))
-    if not (readings / scale @ weights > 0).all():
+    if not (readings / scale @ weights > 0).all():  # a prior of zero would have no ratio to a measured time
         weights[-1] += float(times.min())
     return np.asarray(weights / scale)

@@ -58,7 +58,7 @@ class Prediction:
 
 @dataclass
 class LatencyModel:
-    """See the module; needs BoTorch.
+    """A Gaussian process that learns latencies from measured rows of features. Needs BoTorch.
 
     Attributes:
         metadata: What the measurements depend on (device, runtime version, precision); saved with the model.
@@ -105,7 +105,7 @@ class LatencyModel:
 
     @property
     def outliers(self) -> list[int]:
-        """Rows that were left out of the fit."""
+        """The rows that were left out of the fit, because they disagree with all others."""
         return [] if self._kept is None else np.nonzero(~self._kept)[0].tolist()
 
     def predict(self, features: Array, prior: Array | None = None) -> Prediction:
@@ -137,8 +137,8 @@ class LatencyModel:
             if len(rest) < FEWEST:
                 continue
             model = LatencyModel().fit(x[rest], y[rest], None if prior is None else prior[rest])
-            found = model.predict(x[part], None if prior is None else prior[part])
-            errors.append(np.abs(found.mean / y[part] - 1))
+            prediction = model.predict(x[part], None if prior is None else prior[part])
+            errors.append(np.abs(prediction.mean / y[part] - 1))
         return float(100 * np.concatenate(errors).mean()) if errors else float("inf")
 
     def choose(self, candidates: Array, prior: Array | None = None, count: int = 1) -> list[int]:
@@ -154,9 +154,9 @@ class LatencyModel:
         """
         import torch
 
-        found = self.predict(candidates, prior)
+        prediction = self.predict(candidates, prior)
         x, process = self._scaled(_table(candidates)), self._process
-        relative = found.std / np.maximum(found.mean, 1e-9)
+        relative = prediction.std / np.maximum(prediction.mean, 1e-9)
         chosen: list[int] = []
         with _settled(), torch.no_grad():
             for _ in range(min(count, len(x))):
@@ -167,7 +167,7 @@ class LatencyModel:
                 process = process.condition_on_observations(at, process.posterior(at).mean)
                 _mean, std = _posterior(process, x)
                 factor = np.ones(len(x)) if prior is None else np.asarray(prior)
-                relative = self._scale * std * np.abs(factor) / np.maximum(found.mean, 1e-9)
+                relative = self._scale * std * np.abs(factor) / np.maximum(prediction.mean, 1e-9)
         return chosen
 
     def _scaled(self, x: Array) -> Array:
@@ -206,17 +206,17 @@ class LatencyModel:
                 header = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             metadata = dict(json.loads(header["metadata"]))
-            made = cls(metadata).fit(tensors["features"], tensors["latency"], tensors.get("prior"))
+            model = cls(metadata).fit(tensors["features"], tensors["latency"], tensors.get("prior"))
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             raise AssetError(f"{path} is no latency model ({type(error).__name__}: {error}).") from error
         for name, value in (expected or {}).items():
             if metadata.get(name) != value:
                 raise AssetError(f"{path} was learned with {name}={metadata.get(name)}, not {value}.")
-        return made
+        return model
 
 
 def space_filling(candidates: Array, count: int, seed: int = 0) -> list[int]:
-    """Rows far from each other, to measure first: the smallest, the largest, then always the one farthest from all.
+    """Choose rows far from each other to measure first: the smallest, the largest, then the one farthest from those.
 
     Args:
         candidates: [m, d].
@@ -276,14 +276,14 @@ def _fitted(x: Array, y: Array) -> Any:
     import torch
 
     with _settled():
-        made = SingleTaskGP(torch.as_tensor(x), torch.as_tensor(y)[:, None], outcome_transform=None)
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(made.likelihood, made))
-    return made
+        process = SingleTaskGP(torch.as_tensor(x), torch.as_tensor(y)[:, None], outcome_transform=None)
+        fit_gpytorch_mll(ExactMarginalLogLikelihood(process.likelihood, process))
+    return process
 
 
 def _posterior(process: Any, x: Array) -> tuple[Array, Array]:
     import torch
 
     with _settled(), torch.no_grad():
-        found = process.posterior(torch.as_tensor(x), observation_noise=True)
-        return found.mean[..., 0].numpy().ravel(), found.variance[..., 0].sqrt().numpy().ravel()
+        posterior = process.posterior(torch.as_tensor(x), observation_noise=True)
+        return posterior.mean[..., 0].numpy().ravel(), posterior.variance[..., 0].sqrt().numpy().ravel()

@@ -35,7 +35,7 @@ TOLERANCE = {"float32": 1e-3, "8da4w": 5e-2}
 
 @dataclass(frozen=True)
 class Lowered:
-    """A program.
+    """A lowered program and what is known of it.
 
     Attributes:
         buffer: The contents of a .pte file.
@@ -108,10 +108,10 @@ def lower(
     portable: dict[str, int] = {}
     for _, by_name, _ in counts:
         portable = {k: portable.get(k, 0) + by_name.get(k, 0) for k in {**portable, **by_name}}
-    made = Lowered(buffer, precision, sum(c[0] for c in counts), portable, sum(c[2] for c in counts))
+    lowered = Lowered(buffer, precision, sum(c[0] for c in counts), portable, sum(c[2] for c in counts))
     if not check:
-        return made
-    return replace(made, errors=_compare(made, methods, eager))
+        return lowered
+    return replace(lowered, errors=_compare(lowered, methods, eager))
 
 
 @contextmanager
@@ -133,31 +133,32 @@ def silenced() -> Iterator[None]:
 
 
 def _compare(
-    made: Lowered, methods: Mapping[str, nn.Module], eager: Mapping[str, tuple[torch.Tensor, ...]]
+    lowered: Lowered, methods: Mapping[str, nn.Module], eager: Mapping[str, tuple[torch.Tensor, ...]]
 ) -> dict[str, float]:
     errors = {}
     with silenced():
         from executorch.runtime import Runtime
 
-        program = Runtime.get().load_program(made.buffer)
+        program = Runtime.get().load_program(lowered.buffer)
     for name, method in methods.items():
         inputs = [x.contiguous() for x in method.example()]  # type: ignore[operator]
         try:
             with silenced():
-                found = program.load_method(name).execute(inputs)
+                outputs = program.load_method(name).execute(inputs)
         except RuntimeError as error:
             raise DeployError(
-                f"The exported {name} does not run: the runtime has no kernel for one of {', '.join(made.portable)} "
+                f"The exported {name} does not run: the runtime has no kernel for one of {', '.join(lowered.portable)} "
                 f"({error})."
             ) from error
         parts = [
-            float((a - b).abs().max() / b.abs().max().clamp_min(1e-12)) for a, b in zip(found, eager[name], strict=True)
+            float((a - b).abs().max() / b.abs().max().clamp_min(1e-12))
+            for a, b in zip(outputs, eager[name], strict=True)
         ]
         errors[name] = max(parts)
-        if not errors[name] <= TOLERANCE[made.precision]:
+        if not errors[name] <= TOLERANCE[lowered.precision]:
             raise DeployError(
                 f"The exported {name} differs from the model by {errors[name]:.2g} of its largest output; at most "
-                f"{TOLERANCE[made.precision]:g} is allowed in {made.precision}."
+                f"{TOLERANCE[lowered.precision]:g} is allowed in {lowered.precision}."
             )
     return errors
 
@@ -201,9 +202,10 @@ def _partitioner(quick: bool) -> Any:
         def ops_to_not_decompose(self, program: Any) -> Any:
             return super().ops_to_not_decompose(program)[0], None
 
-    made = Partitioner()
-    made.delegation_spec = DelegationSpec(made.delegation_spec.backend_id, [CompileSpec("dqlinear_partitioner", b"")])
-    return made
+    partitioner = Partitioner()
+    backend = partitioner.delegation_spec.backend_id
+    partitioner.delegation_spec = DelegationSpec(backend, [CompileSpec("dqlinear_partitioner", b"")])
+    return partitioner
 
 
 def _without_copies(graph: Any) -> Any:

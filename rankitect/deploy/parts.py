@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal
 
 import torch
@@ -24,11 +25,11 @@ __all__ = ["Part", "Workload", "parts_of", "reference_part"]
 
 @dataclass(frozen=True)
 class Workload:
-    """What is timed.
+    """A kind of call that is timed.
 
     Attributes:
-        mode: "prefill": a prompt of so many tokens; "decode": the token after all others of a context of so many.
-        tokens: Of the prompt, or of the context.
+        mode: "prefill" reads a whole prompt; "decode" computes the last token of a context whose others are cached.
+        tokens: The length of the prompt or of the context, in tokens.
     """
 
     mode: Literal["prefill", "decode"]
@@ -36,7 +37,7 @@ class Workload:
 
     @property
     def called(self) -> int:
-        """Tokens of one call."""
+        """How many tokens one call computes."""
         return self.tokens if self.mode == "prefill" else 1
 
     def __str__(self) -> str:
@@ -48,8 +49,8 @@ class Part:
     """One part under one workload.
 
     Attributes:
-        name: Where it was found, for people ("layers.3"; "" for what stands around the layers).
-        plan: Its steps.
+        name: The layer's scope ("layers.3"), or "" for what stands around the layers. For people.
+        plan: The steps of this part.
         workload: What is timed.
         inputs: Shapes of the plan's inputs.
         key: Equal for parts that are the same program.
@@ -74,7 +75,7 @@ class Part:
     @property
     def weight_bytes(self) -> int:
         """Bytes of its weights in float32."""
-        return sum(4 * _product(shape) for shape in self.plan.shapes().values())
+        return sum(4 * prod(shape) for shape in self.plan.shapes().values())
 
     def work(self) -> tuple[float, float, int]:
         """FLOPs, bytes that go in and out (caches among them), and steps, counted in a run of the deployed form."""
@@ -95,19 +96,19 @@ def parts_of(plan: Plan, workload: Workload) -> list[Part]:
         SpaceError: The model is no single stream through layers.
     """
     shapes = _shapes(plan, workload.called)
-    found = []
+    parts = []
     for segment in segments(plan):
         inputs = tuple(shapes[path] for path in segment.plan.inputs)
-        found.append(Part(segment.name, segment.plan, workload, inputs, _key(segment, workload, inputs)))
-    return found
+        parts.append(Part(segment.name, segment.plan, workload, inputs, _key(segment, workload, inputs)))
+    return parts
 
 
 def _shapes(plan: Plan, tokens: int) -> dict[str, tuple[int, ...]]:
     """Shape of what each step gives, for one sequence: a run without numbers."""
-    found: dict[str, tuple[int, ...]] = {}
+    shape_of: dict[str, tuple[int, ...]] = {}
 
     def note(step: Step, p: Any, outputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        found[step.path] = tuple(outputs[0].shape)
+        shape_of[step.path] = tuple(outputs[0].shape)
         return outputs
 
     with torch.no_grad(), torch.device("meta"):
@@ -115,7 +116,7 @@ def _shapes(plan: Plan, tokens: int) -> dict[str, tuple[int, ...]]:
         ids = [torch.empty(1, tokens, dtype=torch.int64) for _ in plan.inputs]
         owners = {s.weights: find_owner(tree, s.weights) for s in plan.steps if s.shapes}
         run_plan(plan, ids, lambda s: SlicedParams(s, owners.get(s.weights, tree)), after=note)
-    return {**found, **dict.fromkeys(plan.inputs, (1, tokens))}
+    return {**shape_of, **dict.fromkeys(plan.inputs, (1, tokens))}
 
 
 def _key(segment: Segment, workload: Workload, inputs: Sequence[tuple[int, ...]]) -> str:
@@ -126,7 +127,7 @@ def _key(segment: Segment, workload: Workload, inputs: Sequence[tuple[int, ...]]
     for step in segment.plan.steps:
         block = step.block
         fields = {f.name: getattr(block, f.name) for f in dataclasses.fields(block)}  # type: ignore[arg-type]
-        plain = {k: v for k, v in fields.items() if not isinstance(v, Expr) and not hasattr(v, "values")}
+        plain = {k: v for k, v in fields.items() if not isinstance(v, Expr)}
         steps.append(
             {
                 "block": f"{type(block).__module__}.{type(block).__qualname__}",
@@ -156,10 +157,3 @@ def reference_part(workload: Workload, width: int = 576, kv: int = 3, group: int
     g.out = TiedHead(64)(x, name="head", weights="embed")
     space = SearchSpace(g, version="1")
     return parts_of(make_plan(space, space.architecture({})), workload)[0]
-
-
-def _product(shape: Sequence[int]) -> int:
-    found = 1
-    for n in shape:
-        found *= n
-    return found

@@ -40,13 +40,13 @@ class DensePart:
     def inputs(self, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Its inputs for the model's: those that are read, then the looked-up embeddings, [B, F, width] each."""
         plan, model = self.model.plan, self.model
-        found: dict[str, torch.Tensor] = dict(zip(plan.inputs, given, strict=True))
+        values: dict[str, torch.Tensor] = dict(zip(plan.inputs, given, strict=True))
 
         def look(step: Step, p: Any, inputs: Sequence[torch.Tensor]) -> Any:
-            made = step.block.run(p, *inputs)
+            outputs = step.block.run(p, *inputs)
             if step.tables:
-                found[step.path] = made
-            return made
+                values[step.path] = outputs
+            return outputs
 
         def params(step: Step) -> SlicedParams:
             return SlicedParams(step, find_owner(model, step.weights) if step.shapes else model)
@@ -55,7 +55,7 @@ class DensePart:
             run_plan(
                 plan, given, lambda s: SlicedParams(s, find_owner(model, s.weights) if s.shapes else model), call=look
             )
-        return tuple(found[name].contiguous() for name in self.plan.inputs)
+        return tuple(values[name].contiguous() for name in self.plan.inputs)
 
     def call(self, *given: torch.Tensor) -> DeployedCall:
         """The program's method for inputs of the model's like these."""
@@ -104,10 +104,10 @@ def export_ranker(
     """
     part = dense_part(model)
     methods = {f"batch_{n}": part.call(*(x.expand(n, *x.shape[1:]) for x in example)) for n in batches}
-    made = lower(methods, precision, quick=False)
+    lowered = lower(methods, precision, quick=False)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD).unlink(missing_ok=True)
-    write_atomically(folder / PROGRAM, lambda place: place.write_bytes(made.buffer))
+    write_atomically(folder / PROGRAM, lambda place: place.write_bytes(lowered.buffer))
     card = {
         "schema": 1,
         "kind": "rankitect ranker",
@@ -120,9 +120,9 @@ def export_ranker(
             ]
             for name, method in methods.items()
         },
-        "delegated": {"operators": made.delegated, "share": made.share, "portable": made.portable},
-        "checked": {"errors": made.errors},
-        "bytes": len(made.buffer),
+        "delegated": {"operators": lowered.delegated, "share": lowered.share, "portable": lowered.portable},
+        "checked": {"errors": lowered.errors},
+        "bytes": len(lowered.buffer),
         "sha256": file_sha256(folder / PROGRAM),
     }
     write_atomically(folder / CARD, lambda place: place.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8"))

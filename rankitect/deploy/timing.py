@@ -41,7 +41,7 @@ class TimingSettings:
     stream_bytes: int = 96 * 2**20
 
     def copies(self, size: int) -> int:
-        """Copies of a program of so many bytes."""
+        """How many copies of a program of so many bytes run in turns, so that none stays in the processor's cache."""
         return int(np.clip(-(-self.stream_bytes // max(1, size)), 1, 24))
 
 
@@ -103,7 +103,7 @@ class Timing:
         return self.settled and not self.busy
 
     def to_json(self) -> dict[str, Any]:
-        """All attributes."""
+        """The attributes as plain data."""
         return asdict(self)
 
 
@@ -211,7 +211,7 @@ class Meter:
         return lines[-1][:300] if lines else "nothing"
 
     def close(self) -> None:
-        """End the process."""
+        """End the measuring process."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -46,12 +46,12 @@ class Loaded:
 
     def round(self) -> list[float]:
         """Milliseconds of each copy's run."""
-        found = []
+        times = []
         for run in self._methods:
             started = time.perf_counter()
             run.execute()
-            found.append((time.perf_counter() - started) * 1e3)
-        return found
+            times.append((time.perf_counter() - started) * 1e3)
+        return times
 
 
 def _inputs(meta: Any) -> list[Any]:
@@ -59,14 +59,14 @@ def _inputs(meta: Any) -> list[Any]:
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    made = []
+    inputs = []
     for i in range(meta.num_inputs()):
         info = meta.input_tensor_meta(i)
         if info.dtype() == LONG:
-            made.append(torch.zeros(info.sizes(), dtype=torch.int64))
+            inputs.append(torch.zeros(info.sizes(), dtype=torch.int64))
         else:
-            made.append(torch.randn(info.sizes(), generator=generator))
-    return made
+            inputs.append(torch.randn(info.sizes(), generator=generator))
+    return inputs
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:

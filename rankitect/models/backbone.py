@@ -48,6 +48,7 @@ def rank(config: DecoderConfig, plain: Supernet, statistics: Statistics, criteri
 
     kv, group, ffn = {}, {}, {}
     for i in range(config.n_layers):
+        # Scores of a head are summed over its elements, those of a key/value head over its query heads.
         heads = scores(axes.KV_HEADS, i).sum(-1)  # [K, G]
         kv[i] = heads.sum(1).argsort(descending=True, stable=True)
         group[i] = heads[kv[i]].argsort(dim=1, descending=True, stable=True)

@@ -43,14 +43,14 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """What `load_candidate` finds.
+    """A candidate read back from its folder.
 
     Attributes:
         space: The search space.
         architecture: The closed choices.
         model: Token ids [B, T] int64 to logits [B, T, V].
-        tokenizer: Of the backbone.
-        config: The backbone's sizes.
+        tokenizer: The backbone's.
+        config: The backbone's sizes and family.
         card: The content of candidate.json: sizes, costs, provenance.
     """
 
@@ -243,9 +243,9 @@ def _check_file(file: Path, expected: Mapping[str, Any], verify: bool) -> None:
         raise AssetError(
             f"{file} is truncated or altered: {size} bytes, but {CARD} says {expected['bytes']}. Copy it again."
         )
-    if verify and (found := file_sha256(file)) != expected["sha256"]:
+    if verify and (actual := file_sha256(file)) != expected["sha256"]:
         raise AssetError(
-            f"{file} was altered: its SHA-256 is {found[:12]}…, but {CARD} says {expected['sha256'][:12]}…. "
+            f"{file} was altered: its SHA-256 is {actual[:12]}…, but {CARD} says {expected['sha256'][:12]}…. "
             "Copy it again; to use a file that was changed on purpose, save a new candidate."
         )
 

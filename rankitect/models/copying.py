@@ -40,7 +40,7 @@ def copied(pieces: Mapping[Key, Callable[[], Piece]], shapes: Mapping[Key, tuple
         end += -(-math.prod(shape) * 4 // _ALIGN) * _ALIGN
     block = np.empty(end + _ALIGN, dtype=np.uint8)  # NumPy asks for large pages, torch does not
     first = -block.ctypes.data % _ALIGN
-    found = {
+    arrays = {
         key: block[first + at : first + at + math.prod(shapes[key]) * 4].view(np.float32).reshape(shapes[key])
         for key, at in starts.items()
     }
@@ -52,15 +52,15 @@ def copied(pieces: Mapping[Key, Callable[[], Piece]], shapes: Mapping[Key, tuple
         if part.dtype != torch.float32 or part.device.type != "cpu":
             others[key] = (part if change is None else part + change).clone(memory_format=torch.contiguous_format)
         elif change is None:
-            np.copyto(found[key], part.numpy())
+            np.copyto(arrays[key], part.numpy())
         else:
-            np.add(part.numpy(), change.numpy(), out=found[key])
+            np.add(part.numpy(), change.numpy(), out=arrays[key])
 
     workers = torch.get_num_threads() if end >= _THREADED else 1
     if workers == 1:
-        for key in found:
+        for key in arrays:
             fill(key)
     else:
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(fill, found))
-    return {key: others[key] if key in others else torch.from_numpy(array) for key, array in found.items()}
+            list(pool.map(fill, arrays))
+    return {key: others[key] if key in others else torch.from_numpy(array) for key, array in arrays.items()}

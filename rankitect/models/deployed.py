@@ -73,7 +73,7 @@ class DeployedCall(nn.Module):
         self._probe()
 
     def _probe(self) -> None:
-        """Run once to find constants and caches."""
+        """Run once on zeros, to learn which constants and caches the blocks ask for."""
         probe = _Running(self, self._example, probing=True)
         with torch.no_grad():
             self._run(probe, self._example)
@@ -82,7 +82,7 @@ class DeployedCall(nn.Module):
 
     @property
     def tokens(self) -> int:
-        """Tokens of one call."""
+        """How many tokens one call computes."""
         return self._example[0].shape[1]
 
     def slots(self, window: int | None) -> int:
@@ -103,10 +103,10 @@ class DeployedCall(nn.Module):
         return tuple(self.slots(cache.window) if i == cache.slots else n for i, n in enumerate(cache.shape))
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """One call; see the class."""
+        """Run one call. Inputs and outputs are described at the class."""
         call = _Running(self, inputs)
-        found = self._run(call, inputs[: len(self.plan.inputs)])
-        return (*(found if isinstance(found, tuple) else (found,)), *call.fresh)
+        outputs = self._run(call, inputs[: len(self.plan.inputs)])
+        return (*(outputs if isinstance(outputs, tuple) else (outputs,)), *call.fresh)
 
     def _run(self, call: _Running, inputs: Sequence[torch.Tensor]) -> Any:
         def turn(step: Step, p: Any, given: Sequence[torch.Tensor]) -> Any:
@@ -124,8 +124,8 @@ class DeployedCall(nn.Module):
 
     def weight(self, step: Step, name: str) -> torch.Tensor:
         """A weight as it is held, under the step's sizes."""
-        found = getattr(find_owner(self._weights[0], step.weights), name)
-        return take(found, step.shapes[name])
+        weight = getattr(find_owner(self._weights[0], step.weights), name)
+        return take(weight, step.shapes[name])
 
     def matrix(self, step: Step, name: str, outputs: int) -> nn.Module:
         """A weight as a matrix; the first `outputs` axes are its rows."""
@@ -133,9 +133,9 @@ class DeployedCall(nn.Module):
         if key not in self.matrices:
             weight = self.weight(step, name).detach()
             weight = weight.flatten(outputs).flatten(0, outputs - 1)
-            made = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-            made.weight = nn.Parameter(weight, requires_grad=False)
-            self.matrices[key] = made
+            linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+            linear.weight = nn.Parameter(weight, requires_grad=False)
+            self.matrices[key] = linear
         return self.matrices[key]
 
     def table(self, step: Step, name: str) -> nn.Module:
@@ -161,20 +161,20 @@ class _DeployedParams(SlicedParams):
 
     def linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
         """The weight as a matrix, whatever form it is held in."""
-        found: torch.Tensor = self._program.matrix(self._step, name, len(self._step.shapes[name]) - 1)(x)
-        return found
+        result: torch.Tensor = self._program.matrix(self._step, name, len(self._step.shapes[name]) - 1)(x)
+        return result
 
     def read(self, h: torch.Tensor, name: str, dims: tuple[str | None, ...]) -> torch.Tensor:
         """The weight as a matrix, whatever form it is held in."""
-        found: torch.Tensor = self._program.matrix(self._step, name, 1)(h.flatten(-len(dims)))
-        return found
+        result: torch.Tensor = self._program.matrix(self._step, name, 1)(h.flatten(-len(dims)))
+        return result
 
     def lookup(self, name: str, rows: torch.Tensor, bags: torch.Tensor | None = None) -> torch.Tensor:
         """Rows of a table, whatever form it is held in."""
         if bags is not None:
             raise SpaceError(f"{self._step.path}: tables with bags stay outside of deployed programs")
-        found: torch.Tensor = self._program.table(self._step, name)(rows)
-        return found
+        rows_of_table: torch.Tensor = self._program.table(self._step, name)(rows)
+        return rows_of_table
 
 
 class _Running:
@@ -254,11 +254,12 @@ def segments(plan: Plan, scope: str = LAYERS) -> list[Segment]:
     for step in plan.steps:
         parts = step.path.split(".")
         by_name.setdefault(".".join(parts[:2]) if parts[0] == scope else "", []).append(step)
+    # Steps such as the positions are cheap and have no weights: a part that needs them computes them itself.
     rest = by_name.pop("", [])
     free = {s.path: s for s in rest if not s.shapes and all(e.source in plan.inputs for e in s.edges)}
-    found = [_layer(name, s, free, plan) for name, s in by_name.items() if any(step.shapes for step in s)]
+    inner = [_layer(name, s, free, plan) for name, s in by_name.items() if any(step.shapes for step in s)]
     ends = _rest(rest, by_name, plan)
-    return [*found, Segment("", ends)]
+    return [*inner, Segment("", ends)]
 
 
 def _layer(name: str, steps: Sequence[Step], free: Mapping[str, Step], plan: Plan) -> Segment:

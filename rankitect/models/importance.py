@@ -74,13 +74,13 @@ class _Observed(SlicedParams):
 
 
 class _Observer:
-    """Watches one plan run on batches of token ids."""
+    """Runs one plan on batches of token ids and gathers statistics of what passes through it."""
 
     def __init__(self, supernet: Supernet, architecture: Architecture, gradients: bool) -> None:
         self.supernet = supernet
         self.plan = supernet.plan(architecture)
         self.gradients = gradients
-        self.found = Statistics()
+        self.statistics = Statistics()
         self._masks: dict[Key, torch.Tensor] = {}
         self._outputs: dict[str, torch.Tensor] = {}
 
@@ -90,16 +90,16 @@ class _Observer:
             logits: torch.Tensor = run_plan(self.plan, (ids,), self._params, after=self._after)
         for scope, entry, end in self._layers():
             similar = float(F.cosine_similarity(self._outputs[entry], self._outputs[end], dim=-1).sum())
-            self.found.influence[scope] = self.found.influence.get(scope, 0.0) + ids.numel() - similar
-        self.found.tokens += ids.numel()
+            self.statistics.influence[scope] = self.statistics.influence.get(scope, 0.0) + ids.numel() - similar
+        self.statistics.tokens += ids.numel()
         return logits
 
     def add_gradients(self) -> None:
         """Add the first-order effects of the last batch, after its backward."""
         for key, mask in self._masks.items():
             effect = (mask.grad if mask.grad is not None else torch.zeros_like(mask)).flatten()
-            _add(self.found.fisher, key, effect.square())
-            _add(self.found.taylor, key, effect.abs())
+            _add(self.statistics.fisher, key, effect.square())
+            _add(self.statistics.taylor, key, effect.abs())
 
     def _params(self, step: Step) -> _Observed:
         weights = self.supernet.weights
@@ -107,9 +107,10 @@ class _Observer:
 
     def _show(self, key: Key, x: torch.Tensor) -> torch.Tensor:
         flat = x.detach().flatten(0, 1).flatten(1)
-        _add(self.found.gram, key, flat.T @ flat)
+        _add(self.statistics.gram, key, flat.T @ flat)
         if not self.gradients:
             return x
+        # The gradient of a mask of ones is the first-order change of the loss when each unit is removed.
         self._masks[key] = torch.ones(x.shape[2:], requires_grad=True)
         return x * self._masks[key]
 
@@ -118,7 +119,7 @@ class _Observer:
 
             def add(slope: torch.Tensor) -> None:
                 flat = slope.flatten(0, 1)
-                _add(self.found.slopes, key, flat.T @ flat)
+                _add(self.statistics.slopes, key, flat.T @ flat)
 
             x.register_hook(add)
         return x
@@ -127,11 +128,12 @@ class _Observer:
         self._outputs[step.path] = outputs[0].detach()
         if isinstance(step.block, Norm):
             square = outputs[0].detach().square().flatten(0, -2).sum(0)
-            self.found.residual = square if not self.found.residual.numel() else self.found.residual + square
+            residual = self.statistics.residual
+            self.statistics.residual = residual + square if residual.numel() else square
         return outputs
 
     def _layers(self) -> Iterator[tuple[str, str, str]]:
-        """Each repeated layer with the node that it reads and its last node."""
+        """The scope of each repeated layer, with the node that the layer reads and the last node in it."""
         scopes: dict[str, list[Step]] = {}
         for step in self.plan.steps:
             parts = step.path.split(".")
@@ -168,19 +170,20 @@ def gather(
     for done, batch in enumerate(batches):
         logits = observer(batch[:, :-1])
         if loss is not None:
+            # The sum over tokens: gradients at an output are then those of each token's own loss.
             (loss(logits, batch[:, 1:]) * batch[:, 1:].numel()).backward()
             observer.add_gradients()
             supernet.zero_grad(set_to_none=True)
         if progress is not None:
             progress(done + 1)
-    found = observer.found
-    if found.tokens == 0:
+    statistics = observer.statistics
+    if statistics.tokens == 0:
         raise SpaceError("no calibration text: give at least one batch")
-    found.gram = {key: gram / found.tokens for key, gram in found.gram.items()}
-    found.slopes = {key: slope / found.tokens for key, slope in found.slopes.items()}
-    found.residual = found.residual / found.tokens
-    found.influence = {scope: total / found.tokens for scope, total in found.influence.items()}
-    return found
+    statistics.gram = {key: gram / statistics.tokens for key, gram in statistics.gram.items()}
+    statistics.slopes = {key: slope / statistics.tokens for key, slope in statistics.slopes.items()}
+    statistics.residual = statistics.residual / statistics.tokens
+    statistics.influence = {scope: total / statistics.tokens for scope, total in statistics.influence.items()}
+    return statistics
 
 
 def unit_scores(statistics: Statistics, key: Key, readout: torch.Tensor, criterion: str) -> torch.Tensor:
@@ -188,8 +191,8 @@ def unit_scores(statistics: Statistics, key: Key, readout: torch.Tensor, criteri
 
     Args:
         statistics: From `gather`.
-        key: ParameterHolder and name of the weight that reads them.
-        readout: That weight , [outputs, units...].
+        key: Owner and name of the weight that reads them.
+        readout: That weight, [outputs, units...].
         criterion: A key of `CRITERIA`.
 
     Raises:
@@ -203,7 +206,7 @@ def unit_scores(statistics: Statistics, key: Key, readout: torch.Tensor, criteri
         return power.view(shape)
     if criterion not in CRITERIA:
         raise SpaceError(f"importance criterion {criterion!r} is unknown; allowed: {', '.join(CRITERIA)}")
-    found = statistics.fisher if criterion == "fisher" else statistics.taylor
-    if key not in found:
+    by_key = statistics.fisher if criterion == "fisher" else statistics.taylor
+    if key not in by_key:
         raise SpaceError(f"importance criterion {criterion!r} needs gradients: gather the statistics with a loss")
-    return found[key].view(shape)
+    return by_key[key].view(shape)

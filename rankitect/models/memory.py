@@ -28,17 +28,17 @@ def available_memory() -> int | None:
             return int(float(by_hand) * 2**30)
         except ValueError:
             raise SpaceError(f"{LIMIT_VARIABLE} must be a number of GiB, found {by_hand!r}.") from None
-    found = []
+    limits = []
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
         if "MemAvailable" in lines:
-            found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+            limits.append(int(lines["MemAvailable"].split()[0]) * 1024)
     group = Path("/sys/fs/cgroup")
     limit, used = group / "memory.max", group / "memory.current"
     if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdigit():
-        found.append(int(text) - int(used.read_text()))
-    return min(found) if found else None
+        limits.append(int(text) - int(used.read_text()))
+    return min(limits) if limits else None
 
 
 def check_memory(parts: Mapping[str, int], what: str) -> None:

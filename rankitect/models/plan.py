@@ -42,13 +42,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Step:
-    """One block's turn.
+    """One block as a plan runs it: on which inputs, with which weights and sizes.
 
     Attributes:
-        path: The node.
-        block: What to run.
-        weights: Whose weights to use.
-        edges: The inputs that are there.
+        path: The path of the node.
+        block: The block to run.
+        weights: The path of the node that owns the weights.
+        edges: The inputs that the architecture keeps.
         present: Their positions among all inputs of the node.
         shapes: Shape of each weight under the architecture (at its largest in a relaxed plan).
         sizes: Value of each axis name and field (an expression in a relaxed plan).
@@ -128,6 +128,7 @@ def relaxed_plan(space: SearchSpace) -> Plan:
     for node in space.graph.nodes:
         if isinstance(node.block, Input):
             continue
+        # An input that is always zero adds nothing to a mixture, unless all inputs are.
         useful = [i for i, e in enumerate(node.inputs) if not isinstance(space.graph.node(e.source).block, Zeros)]
         present = tuple(useful or range(len(node.inputs)))
         shapes = {name: tuple(bound(d) for d in p.shape) for name, p in node.params.items()}
@@ -224,12 +225,12 @@ def looked_up(
     """
     store = owner.stores.get(name) if isinstance(owner, ParameterHolder) else None
     if store is not None:
-        found = store(rows, bags)
+        vectors = store(rows, bags)
     elif bags is None:
-        found = F.embedding(rows, getattr(owner, name))
+        vectors = F.embedding(rows, getattr(owner, name))
     else:
-        found = F.embedding_bag(rows, getattr(owner, name), bags, mode="sum")
-    return found if width is None or found.shape[-1] == width else found[..., :width]
+        vectors = F.embedding_bag(rows, getattr(owner, name), bags, mode="sum")
+    return vectors if width is None or vectors.shape[-1] == width else vectors[..., :width]
 
 
 class LinearReading:
@@ -343,13 +344,13 @@ def run_plan(
         if mix is not None:
             given = [mix(e, x) for e, x in zip(step.edges, given, strict=True)]
         p = params(step)
-        made = step.block.run(p, *given) if call is None else call(step, p, given)
-        outputs = made if isinstance(made, tuple) else (made,)
+        result = step.block.run(p, *given) if call is None else call(step, p, given)
+        outputs = result if isinstance(result, tuple) else (result,)
         values[step.path] = outputs if after is None else after(step, p, outputs)
-        for path in last:
+        for path in last:  # without this, all activations of an inference would stay in memory until its end
             del values[path]
-    found = tuple(values[e.source][e.index] for e in plan.outputs)
-    return found if len(found) != 1 else found[0]
+    outputs = tuple(values[e.source][e.index] for e in plan.outputs)
+    return outputs if len(outputs) != 1 else outputs[0]
 
 
 def _last_uses(plan: Plan) -> Iterator[tuple[str, ...]]:

@@ -37,6 +37,7 @@ def refit_change(full: torch.Tensor, gram: torch.Tensor, units: Sequence[int], r
     inside = torch.zeros(full.shape[1:], dtype=torch.bool)
     inside[tuple(slice(n) for n in units)] = True
     kept, lost = inside.flatten().nonzero()[:, 0], (~inside).flatten().nonzero()[:, 0]
+    # The kept units predict the lost ones by ridge regression; what the lost ones contributed is added through that.
     square = _with_ridge(gram, ridge)[kept][:, kept]
     right = (gram[kept][:, lost] @ full.flatten(1)[:, lost].T).double()
     change = torch.cholesky_solve(right, torch.linalg.cholesky(square))

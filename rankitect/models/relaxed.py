@@ -28,11 +28,11 @@ Weights = Mapping[str, torch.Tensor]
 def one_hot(space: SearchSpace, architecture: Architecture) -> dict[str, torch.Tensor]:
     """The weights at which a relaxed supernet equals one architecture."""
     columns = space.encode([architecture])
-    found = {}
+    weights = {}
     for path, choice in space.choices.items():
-        found[path] = torch.zeros(len(choice.values))
-        found[path][int(columns[path][0])] = 1.0
-    return found
+        weights[path] = torch.zeros(len(choice.values))
+        weights[path][int(columns[path][0])] = 1.0
+    return weights
 
 
 class _Masks:
@@ -94,6 +94,7 @@ class Mixture:
 
     def sizes(self, expr: Expr) -> torch.Tensor:
         """Probability of each size of a dimension, [largest size + 1]."""
+        # Entry j of the mask is P(size > j), so P(size = j) is the difference of neighbours.
         mask = self.mask(expr)
         return torch.cat([mask.new_ones(1), mask]) - torch.cat([mask, mask.new_zeros(1)])
 
@@ -108,8 +109,8 @@ class _RelaxedParams(LinearReading):
         self.present = step.present
 
     def __getattr__(self, name: str) -> torch.Tensor:
-        found: torch.Tensor = getattr(self._tensors, name)
-        return found
+        weight: torch.Tensor = getattr(self._tensors, name)
+        return weight
 
     def lookup(self, name: str, rows: torch.Tensor, bags: torch.Tensor | None = None) -> torch.Tensor:
         """Rows of a table, at its largest width."""

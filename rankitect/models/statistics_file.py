@@ -31,17 +31,17 @@ def load_statistics(path: Path) -> Statistics | None:
     """Read statistics; None where there are none, or a crash cut them short."""
     if not path.exists():
         return None
-    found = Statistics()
+    statistics = Statistics()
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["about"])
             for key in file.keys():  # noqa: SIM118 - no mapping
                 if key == "residual":
-                    found.residual = file.get_tensor(key)
+                    statistics.residual = file.get_tensor(key)
                     continue
                 name, owner, weight = key.split("|")
-                getattr(found, name)[owner, weight] = file.get_tensor(key)
+                getattr(statistics, name)[owner, weight] = file.get_tensor(key)
     except (SafetensorError, OSError, KeyError, ValueError):
         return None
-    found.influence, found.tokens = about["influence"], about["tokens"]
-    return found
+    statistics.influence, statistics.tokens = about["influence"], about["tokens"]
+    return statistics

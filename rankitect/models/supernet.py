@@ -50,6 +50,7 @@ def _initialise(tensor: torch.Tensor, param: Param, summed: int, generator: torc
 def _start(space: SearchSpace, shapes: Mapping[Key, tuple[int, ...]], seed: int) -> dict[Key, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     params = _parameters(space)
+    # Tables are listed one by one in the refusal: they are what does not fit, and what a user can make smaller.
     tables = {".".join(k): math.prod(shape) * FLOAT_BYTES for k, shape in shapes.items() if params[k].table}
     rest = sum(math.prod(shape) * FLOAT_BYTES for k, shape in shapes.items() if not params[k].table)
     check_memory({**tables, "the other weights": rest}, f"The model of space {space.name!r}")
@@ -137,11 +138,13 @@ class Supernet(nn.Module):
 
     def copy(self) -> Supernet:
         """A supernet with weights of its own and the same refits."""
-        tensors = {(o, n): getattr(self.weights.owner(o), n).detach().clone() for o, n in weight_bounds(self.space)}
-        made = Supernet(self.space, tensors=tensors)
+        tensors = {
+            (o, n): self.weights.owner(o).get_parameter(n).detach().clone() for o, n in weight_bounds(self.space)
+        }
+        copy = Supernet(self.space, tensors=tensors)
         for owner, _ in tensors:
-            made.weights.owner(owner).variants = self.weights.owner(owner).variants
-        return made
+            copy.weights.owner(owner).variants = self.weights.owner(owner).variants
+        return copy
 
     def lookup_tables(self) -> dict[str, tuple[ParameterHolder, str]]:
         """Who holds each table (a weight that is read row by row), and under which name; by parameter name."""

@@ -14,7 +14,7 @@ import torch
 from rankitect.contracts import ExportsPrograms, ExportsRankers
 from rankitect.deploy.android import Android
 from rankitect.deploy.devices import AnalyticDevice, HostDevice
-from rankitect.deploy.latency import layers_of
+from rankitect.deploy.layers import layers_of
 from rankitect.deploy.parts import Workload, parts_of
 from rankitect.deploy.worker import median_interval
 from rankitect.errors import DeployError, SpaceError

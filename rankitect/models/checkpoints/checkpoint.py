@@ -51,7 +51,7 @@ def check_tensors(config: DecoderConfig, tensors: Mapping[str, torch.Tensor], wh
     """Check that tensors are exactly those of a config.
 
     Args:
-        config: The model's numbers.
+        config: The model's sizes and family.
         tensors: Tensors by Hugging Face name.
         where: The file or folder, for errors.
 
@@ -92,7 +92,7 @@ def random_checkpoint(config: DecoderConfig, seed: int) -> DecoderCheckpoint:
     divided by sqrt(2 n_layers), so that its variance does not grow with depth; norms are one.
 
     Args:
-        config: The model's numbers; `vocab` at least 256, because tokens are bytes.
+        config: The model's sizes and family; `vocab` at least 256, because tokens are bytes.
         seed: Any integer.
 
     Raises:

@@ -58,7 +58,7 @@ def save_huggingface(
 
     Args:
         folder: Created if it does not exist; other files in it are left alone.
-        config: The model's numbers.
+        config: The model's sizes and family.
         tensors: float32 tensors in Hugging Face's names and layout, exactly those of `tensor_shapes`.
         tokenizer: Also written, with ``tokenizer_config.json``; None writes a folder without tokenizer.
 
