@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rankitect.contracts import Metric, MetricSpec
 from rankitect.deploy.latency_model import LatencyModel, space_filling
-from rankitect.deploy.layers import Layer, Place, SpaceLayers, layers_of, outside_choices
+from rankitect.deploy.layers import Layer, Place, SpaceLayers
 from rankitect.deploy.parts import Part, Workload, parts_of
 from rankitect.errors import DeployError
 from rankitect.models.plan import make_plan
@@ -208,7 +208,7 @@ class Latency:
 
     def predict(self, architecture: Architecture, name: str) -> Predicted:
         """The latency of an architecture under a workload."""
-        numbered = layers_of(architecture)
+        numbered = self._layers.of(architecture)
         known = self.of_layers(name, {layer: (architecture, i) for i, layer in numbered.items()})
         total = self.around(name, architecture) + sum(known[layer][0] for layer in numbered.values())
         # Equal layers err alike, so standard deviations add up, not variances.
@@ -239,7 +239,7 @@ class Latency:
         """Milliseconds of what stands around the layers, measured once for each choice that it has."""
         self.learn(name)
         around = self._learned[name].around
-        shared = Layer(tuple(sorted(outside_choices(architecture).items())))
+        shared = Layer(tuple(sorted(self._layers.outside(architecture).items())))
         if shared not in around:
             part = parts_of(make_plan(self.space, architecture), self.workloads[name])[-1]
             around[shared] = self.device.part(part).p50
@@ -254,7 +254,7 @@ class Latency:
         Args:
             name: The workload.
         """
-        choices = self.space.choices
+        choices = self._layers.choices
         shared = tuple(p for p in choices if not p.startswith(f"{LAYERS}."))
         numbers = repeats(choices)
         grids: dict[Any, NDArray[np.float64]] = {}
@@ -273,7 +273,7 @@ class Latency:
 
     def _grid(self, name: str, i: int, paths: Sequence[str]) -> NDArray[np.float64]:
         """Milliseconds of a layer for all joint values of choices; 0 where it does not run."""
-        with_layer = [(layers_of(a).get(i), a) for a in self._joint(paths)]
+        with_layer = [(self._layers.of(a).get(i), a) for a in self._joint(paths)]
         known = self.of_layers(name, {layer: (a, i) for layer, a in with_layer if layer is not None})
         ms = [0.0 if layer is None else known[layer][0] for layer, _ in with_layer]
         return np.reshape(np.asarray(ms), [len(self.space.choices[p].values) for p in paths])

@@ -20,8 +20,9 @@ from rankitect.space.repeats import LAYERS, running
 
 if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
+    from rankitect.space.choices import Choice
 
-__all__ = ["Layer", "Place", "SpaceLayers", "layers_of", "outside_choices"]
+__all__ = ["Layer", "Place", "SpaceLayers"]
 
 LAW = ("flops", "weight_bytes", "cache_bytes", "activation_bytes")
 """Readings of the graph in which the prior of a layer's latency is linear; it has a constant besides."""
@@ -43,18 +44,6 @@ class Layer:
     choices: tuple[tuple[str, Any], ...]
 
 
-def layers_of(architecture: Architecture) -> dict[int, Layer]:
-    """The layers of an architecture by number; those that do not run are not among them."""
-    shared = outside_choices(architecture)
-    layers = running(architecture.choices)
-    return {i: Layer(tuple(sorted({**shared, **own}.items()))) for i, own in layers.items()}
-
-
-def outside_choices(architecture: Architecture) -> dict[str, Any]:
-    """The choices that belong to no layer but to the whole model, by path."""
-    return {p: v for p, v in architecture.choices.items() if not p.startswith(f"{LAYERS}.")}
-
-
 class SpaceLayers:
     """The different layers of a space.
 
@@ -67,6 +56,24 @@ class SpaceLayers:
         self.space, self._seed = space, seed
 
     @cached_property
+    def choices(self) -> dict[str, Choice]:
+        """The choices that shape a model, by path. A setting of its training changes no latency."""
+        return {path: choice for path, choice in self.space.choices.items() if path not in self.space.settings}
+
+    def of(self, architecture: Architecture) -> dict[int, Layer]:
+        """The layers of an architecture by number; those that do not run are not among them."""
+        outside = self.outside(architecture)
+        layers = running(self._shaping(architecture))
+        return {i: Layer(tuple(sorted({**outside, **own}.items()))) for i, own in layers.items()}
+
+    def outside(self, architecture: Architecture) -> dict[str, Any]:
+        """The choices of an architecture that belong to no layer but to the whole model, by path."""
+        return {p: v for p, v in self._shaping(architecture).items() if not p.startswith(f"{LAYERS}.")}
+
+    def _shaping(self, architecture: Architecture) -> dict[str, Any]:
+        return {path: value for path, value in architecture.choices.items() if path in self.choices}
+
+    @cached_property
     def places(self) -> dict[Layer, Place]:
         """The layers that were met in random architectures, each with one of its places; in a fixed order.
 
@@ -76,7 +83,7 @@ class SpaceLayers:
         rng = np.random.default_rng(self._seed)
         places: dict[Layer, Place] = {}
         for architecture in self.space.sample_many(ENUMERATED, rng):
-            for number, layer in layers_of(architecture).items():
+            for number, layer in self.of(architecture).items():
                 places.setdefault(layer, (architecture, number))
         if not places:
             raise DeployError(

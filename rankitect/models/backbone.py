@@ -24,8 +24,12 @@ __all__ = ["Backbone", "largest", "rank"]
 
 
 def largest(space: SearchSpace) -> Architecture:
-    """The architecture that keeps everything once: the backbone itself in a space made from one."""
-    return space.architecture({path: axes.whole(path, choice) for path, choice in space.choices.items()})
+    """The architecture that keeps everything once: the backbone itself in a space made from one.
+
+    Settings of its training, which shape nothing, have their usual values.
+    """
+    whole = {path: axes.whole(path, choice) for path, choice in space.choices.items()}
+    return space.architecture({**whole, **space.usual})
 
 
 def rank(config: DecoderConfig, plain: Supernet, statistics: Statistics, criterion: str = "energy") -> Orders:

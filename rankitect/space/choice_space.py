@@ -13,7 +13,7 @@ import numpy as np
 from rankitect.errors import SpaceError
 from rankitect.space import moves, sampling
 from rankitect.space.architecture import Architecture
-from rankitect.space.choices import Choice
+from rankitect.space.choices import Choice, ChoiceValue
 from rankitect.space.costs import Costed
 from rankitect.space.declaring import Choices, Rule, setting_liveness
 from rankitect.space.distribution import Distribution, Size
@@ -39,6 +39,7 @@ class ChoiceSpace(Costed):
 
     Attributes:
         points: Known architectures by name, for its author to fill: a search may begin with them.
+        usual: For each choice that was added by `with_settings`, the value to take where nothing is searched.
 
     Raises:
         SpaceError: No architecture is feasible.
@@ -61,6 +62,7 @@ class ChoiceSpace(Costed):
         super().__init__(declared.name, version, declared.choices, declared.rules, conditions, defaults or {})
         self.declared = declared
         self.points: dict[str, Architecture] = {}
+        self.usual: dict[str, ChoiceValue] = {}
         self.distribution = Distribution(self)
         if self.distribution.uniform is not None and self.distribution.uniform.log_total == -math.inf:
             rules = "; ".join(r.text for r in self.rules)
@@ -83,7 +85,7 @@ class ChoiceSpace(Costed):
 
         Args:
             declared: The choices and their rules.
-            values: Their values in `points`, by path.
+            values: Their usual values by path, which `points` get.
 
         Raises:
             SpaceError: A path is taken, or no architecture is feasible.
@@ -97,10 +99,11 @@ class ChoiceSpace(Costed):
 
         Args:
             smaller: The space.
-            values: The values of the choices that it lacks, in its points.
+            values: The usual values of the choices that it lacks, which its points get.
         """
         self.learned.update(smaller.learned)
         self.closed.update(smaller.closed)
+        self.usual.update({**smaller.usual, **values})
         for name, point in smaller.points.items():
             try:
                 self.points[name] = self.architecture({**point.choices, **values})

@@ -14,12 +14,13 @@ import torch
 from rankitect.contracts import ExportsPrograms, ExportsRankers
 from rankitect.deploy.android import Android
 from rankitect.deploy.devices import AnalyticDevice, HostDevice
-from rankitect.deploy.layers import layers_of
+from rankitect.deploy.layers import SpaceLayers
 from rankitect.deploy.parts import Workload, parts_of
 from rankitect.deploy.worker import median_interval
 from rankitect.errors import DeployError, SpaceError
 from rankitect.models.plan import make_plan
 from rankitect.search_spaces.mobile_llm import mobile_llm
+from rankitect.space.declaring import Choices
 from tests.deploy import tiny
 
 
@@ -46,7 +47,7 @@ def test_equal_layers_are_one_part_wherever_they_stand(space):
     rng = np.random.default_rng(0)
     for architecture in space.sample_many(8, rng):
         parts = parts_of(make_plan(space, architecture), Workload("prefill", 16))[:-1]
-        layers = layers_of(architecture)
+        layers = SpaceLayers(space, 0).of(architecture)
         assert [p.name for p in parts] == [f"layers.{i}" for i in layers]
         by_choices = {}
         for part, layer in zip(parts, layers.values(), strict=True):
@@ -227,3 +228,19 @@ def test_a_device_exports_what_it_has_the_capability_for():
     assert isinstance(host, ExportsRankers)
     assert not isinstance(estimate, ExportsPrograms)
     assert not isinstance(estimate, ExportsRankers)
+
+
+def test_a_setting_that_shapes_nothing_makes_no_layer_of_its_own(space):
+    declared = Choices("training")
+    declared.choice("lr", [1, 3, 9])
+    plain, extended = (analytic(measurements=6).latency(s) for s in (space, space.with_settings(declared, {"lr": 3})))
+    for seed in range(4):
+        architecture = space.sample(seed)
+        values = {path: architecture.choices.get(path, c.values[0]) for path, c in space.choices.items()}
+        for name in plain.workloads:
+            expected = plain.predict(architecture, name)
+            for lr in (1, 9):
+                given = extended.space.architecture({**values, "lr": lr})
+                assert extended.predict(given, name).ms == pytest.approx(expected.ms, rel=0.1)
+    assert not any("lr" in dict(layer.choices) for layer in extended._layers.places)
+    assert all("lr" not in table.paths for table in extended.tables("prefill_ms").tables)

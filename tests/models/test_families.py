@@ -28,6 +28,7 @@ from rankitect.models.checkpoints import (
 from rankitect.models.families import FAMILIES, LLAMA, Family, GGUFFormat, axes, family_of
 from rankitect.models.pretrained import Orders, file_tensors, space_tensors
 from rankitect.search_spaces.mobile_llm import from_backbone
+from rankitect.space.declaring import Choices
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = DecoderConfig(vocab=256, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, ffn=48, context=64)
@@ -243,3 +244,10 @@ def test_cards_from_before_there_were_families_are_of_llamas() -> None:
     assert DecoderConfig.from_json(data) == CONFIG
     with pytest.raises(AssetError, match=r"not the sizes of a decoder .*layer_types"):
         DecoderConfig.from_json({**data, "layer_types": []})
+
+
+def test_the_whole_model_keeps_the_usual_value_of_a_setting_that_shapes_nothing() -> None:
+    declared = Choices("mobile_llm")
+    declared.choice("lr", [1, 3, 9])
+    space = SPACE.with_settings(declared, {"lr": 3})
+    assert largest(space).choices == {**largest(SPACE).choices, "lr": 3}
