@@ -152,7 +152,7 @@ def _embeddings(
     from rankitect.blocks import Join, Linear, Pad, Tables
     from rankitect.blocks.tables import columns_of
 
-    found: Wire | None = None
+    joined: Wire | None = None
     for name, members in feature_groups(features.rows, bounds).items():
         with g.inside(f"tables.{name}"):
             rows, slots = ([sizes[i] for i in members] for sizes in (features.rows, features.slots))
@@ -160,16 +160,16 @@ def _embeddings(
             columns = columns_of(features.slots, members)
             table = Tables(tuple(rows), tuple(slots), own, columns)(ids, name="embedding")
             if own.values == common.values and len(own.values) == 1:
-                made = table
+                projected = table
             else:
-                made = g.oneof("projection", {"pad": Pad(common), "linear": Linear(common)}, table)
+                projected = g.oneof("projection", {"pad": Pad(common), "linear": Linear(common)}, table)
                 fits = own.le(common)
                 if fits != 1:
                     pad = g.choices[f"tables.{name}.projection"].is_("pad")
                     g.require(~pad | fits, f"tables.{name}: only a narrower embedding can be padded")
-        found = made if found is None else Join()(found, made, name="fields")
-    assert found is not None
-    return found
+        joined = projected if joined is None else Join()(joined, projected, name="fields")
+    assert joined is not None
+    return joined
 
 
 def _bottom(
@@ -227,10 +227,10 @@ def _cross(g: Graph, raw: Wire, kinds: Sequence[str], layers: Sequence[int], ran
             rank = g.choice("rank", ranks)
             return g.repeat("stack", depth, lambda i, x: LowRankCross(rank)(x0, x, name="cross"), x0)
 
-        made = {"full": full, "low_rank": low_rank}
-        if unknown := [kind for kind in kinds if kind not in made]:
-            raise SpaceError(f"ranking_engineered: cross_kinds has {unknown[0]!r}; allowed: {', '.join(made)}")
-        return g.oneof("kind", {kind: made[kind] for kind in kinds}, raw)
+        networks = {"full": full, "low_rank": low_rank}
+        if unknown := [kind for kind in kinds if kind not in networks]:
+            raise SpaceError(f"ranking_engineered: cross_kinds has {unknown[0]!r}; allowed: {', '.join(networks)}")
+        return g.oneof("kind", {kind: networks[kind] for kind in kinds}, raw)
 
 
 def _logit(

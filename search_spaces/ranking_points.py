@@ -80,9 +80,9 @@ def baseline(
         head=head,
         towers=(1,),
     )
-    found = point(space, name, features)
+    standard = point(space, name, features)
     widths = {f"top.width{i}": w for i, w in enumerate(hidden)} | {f"bottom.width{i}": w for i, w in enumerate(bottom)}
-    return space, space.architecture({**found.choices, **{p: w for p, w in widths.items() if p in found.choices}})
+    return space, space.architecture({**standard.choices, **{p: w for p, w in widths.items() if p in standard.choices}})
 
 
 def finalmlp(features: Features, embedding: int = 16, hidden: Sequence[int] = (256, 128, 64)) -> SearchSpace:

@@ -122,14 +122,14 @@ def _detail(space: SearchSpace, node: Node, architecture: Architecture | None, v
 
 def _options(space: SearchSpace, node: Node, architecture: Architecture | None) -> str:
     """The choices that decide which input is used, with their values."""
-    found = []
+    shown = []
     for path in sorted({p for e in node.inputs for p in e.gate.paths}):
         choice, name = space.choices[path], path.rpartition(".")[2]
         if architecture is None:
-            found.append(f"{name}: {_listed(choice)}")
+            shown.append(f"{name}: {_listed(choice)}")
         elif path in architecture.choices:
-            found.append(f"{name}: {architecture[path]}")
-    return ", ".join(found)
+            shown.append(f"{name}: {architecture[path]}")
+    return ", ".join(shown)
 
 
 def _listed(choice: Choice) -> str:

@@ -81,9 +81,9 @@ class BoundedSpace:
         """An architecture of `space` as one of the whole space."""
         if self.whole is None:
             return architecture
-        made = self.whole.architecture({**self.space.closed, **architecture.choices})
-        self._lowered[made.fingerprint] = architecture
-        return made
+        whole = self.whole.architecture({**self.space.closed, **architecture.choices})
+        self._lowered[whole.fingerprint] = architecture
+        return whole
 
     def lower(self, architecture: Architecture) -> Architecture:
         """The inverse of `lift`."""
@@ -92,14 +92,14 @@ class BoundedSpace:
     def scaled(self, architecture: Architecture) -> list[Architecture]:
         """The architectures of the whole space within the bounds that differ from one in closed choices only, that one
         first."""
-        found = [architecture]
+        sizes = [architecture]
         if self.whole is not None:
             names = [path for path in self.space.closed if path in architecture.choices]
             for values in product(*(self.whole.choices[path].values for path in names)):
-                made = self.whole.architecture({**architecture.choices, **dict(zip(names, values, strict=True))})
-                if made != architecture and within(self.whole, made, self.limits):
-                    found.append(made)
-        return found
+                scaled = self.whole.architecture({**architecture.choices, **dict(zip(names, values, strict=True))})
+                if scaled != architecture and within(self.whole, scaled, self.limits):
+                    sizes.append(scaled)
+        return sizes
 
     def allowed(self, architecture: Architecture) -> bool:
         """Whether every bound and every rule holds."""
@@ -146,9 +146,9 @@ class BoundedSpace:
                 self._chunk = place, self.space.sample_many(CHUNK, np.random.default_rng(place), **self.limits)
             except SpaceError:  # too few for so many at once
                 self._chunk = place, []
-        for made in map(self.lift, self._chunk[1][at : at + 1]):
-            if made.fingerprint not in known and self.allowed(made):
-                return made
+        for drawn in map(self.lift, self._chunk[1][at : at + 1]):
+            if drawn.fingerprint not in known and self.allowed(drawn):
+                return drawn
         return self.sample(np.random.default_rng([*place, at]), known)
 
     def mutate(
@@ -157,10 +157,10 @@ class BoundedSpace:
         """A new architecture in which so many choices of the parent were changed; None where none was found."""
 
         def change() -> Architecture:
-            made = self.lower(parent)
+            child = self.lower(parent)
             for _ in range(changes):
-                made = self.space.mutate(made, rng)
-            return made
+                child = self.space.mutate(child, rng)
+            return child
 
         return self._new(change, known)
 
@@ -173,11 +173,11 @@ class BoundedSpace:
     def _new(self, draw: Callable[[], Architecture], known: Collection[str]) -> Architecture | None:
         for _ in range(TRIES):
             try:
-                made = self.lift(draw())
+                drawn = self.lift(draw())
             except SpaceError:
                 return None
-            if made.fingerprint not in known and self.allowed(made):
-                return made
+            if drawn.fingerprint not in known and self.allowed(drawn):
+                return drawn
         return None
 
     def extreme(self, kind: str, largest: bool, rng: np.random.Generator) -> Architecture:
@@ -209,8 +209,8 @@ class BoundedSpace:
         reached = float(value(_columns([best]))[0])
         while True:
             changes = [(p, i) for p, c in space.choices.items() for i in range(len(c.values)) if i != best[p]]
-            found = value(_columns([{**best, p: i} for p, i in changes])) if changes else np.zeros(0)
-            better = [(found[at], p, i) for at, (p, i) in enumerate(changes) if found[at] > reached]
+            values = value(_columns([{**best, p: i} for p, i in changes])) if changes else np.zeros(0)
+            better = [(values[at], p, i) for at, (p, i) in enumerate(changes) if values[at] > reached]
             if not better:
                 return space.decode(_columns([best]))[0]
             # The best value of each choice that has a better one; then the most helpful one, two, four … together.

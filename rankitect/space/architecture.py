@@ -80,8 +80,8 @@ class Architecture:
         return self.to_data()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        made = Architecture.from_json(json.dumps(state))
-        self.__dict__.update(made.__dict__)
+        restored = Architecture.from_json(json.dumps(state))
+        self.__dict__.update(restored.__dict__)
 
     def __repr__(self) -> str:
         return f"Architecture({self.space}:{self.fingerprint[:8]})"

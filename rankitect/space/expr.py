@@ -109,14 +109,14 @@ class Expr:
     @cached_property
     def atoms(self) -> frozenset[Atom]:
         """Every atom in it, those inside functions included."""
-        found: set[Atom] = set()
+        atoms: set[Atom] = set()
         for monomial in self.terms:
             for atom, _ in monomial:
-                found.add(atom)
+                atoms.add(atom)
                 if isinstance(atom, Op):
                     for arg in atom.args:
-                        found |= arg.atoms
-        return frozenset(found)
+                        atoms |= arg.atoms
+        return frozenset(atoms)
 
     @cached_property
     def paths(self) -> frozenset[str]:
@@ -147,12 +147,12 @@ class Expr:
 
     def conditional_terms(self) -> list[tuple[Expr, Expr]]:
         """Its terms, each split into what is summed and the product of conditions (0 or 1) under which it is."""
-        found = []
+        split = []
         for monomial, coefficient in self.terms.items():
             gate = tuple(factor for factor in monomial if is_boolean(factor[0]))
             rest = tuple(factor for factor in monomial if not is_boolean(factor[0]))
-            found.append((Expr({rest: coefficient}), Expr({gate: 1})))
-        return found
+            split.append((Expr({rest: coefficient}), Expr({gate: 1})))
+        return split
 
     # --- arithmetic -------------------------------------------------------------------------------------------------
     def __add__(self, other: ExprLike) -> Expr:
@@ -251,9 +251,9 @@ class Expr:
     def evaluate(self, env: Env) -> Any:
         """Its value where atoms have the values that `env` gives: a number, or an array if they are arrays."""
         if len(self.terms) >= MANY_TERMS:
-            found = self._products.evaluate([self._atom(atom, env) for atom in self._products.atoms])
-            if found is not None:
-                return found
+            total_at_once = self._products.evaluate([self._atom(atom, env) for atom in self._products.atoms])
+            if total_at_once is not None:
+                return total_at_once
         total: Any = 0
         for monomial, coefficient in self.terms.items():
             term: Any = int(coefficient) if coefficient == int(coefficient) else float(coefficient)

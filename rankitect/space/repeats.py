@@ -19,13 +19,13 @@ def repeats(choices: Mapping[str, Any], scope: str = LAYERS) -> dict[int, dict[s
     >>> repeats({"width": 8, "layers.1.ffn": 4, "layers.0.ffn": 2})
     {0: {'ffn': 2}, 1: {'ffn': 4}}
     """
-    found: dict[int, dict[str, Any]] = {}
+    by_number: dict[int, dict[str, Any]] = {}
     for path, value in choices.items():
         head, _, rest = path.partition(".")
         number, _, name = rest.partition(".")
         if head == scope and name and number.isdigit():
-            found.setdefault(int(number), {})[name] = value
-    return dict(sorted(found.items()))
+            by_number.setdefault(int(number), {})[name] = value
+    return dict(sorted(by_number.items()))
 
 
 def running(choices: Mapping[str, Any], scope: str = LAYERS) -> dict[int, dict[str, Any]]:

@@ -206,13 +206,13 @@ def _newton(
     least = math.inf
     for _ in range(NEWTON):
         tried = np.clip(tilt + step, -STEEPEST, STEEPEST)
-        made = run(tried, keep=True)
-        excess = made.log_total - float(tried @ aims)
+        tilted = run(tried, keep=True)
+        excess = tilted.log_total - float(tried @ aims)
         if excess > least:  # the problem is convex, so a shorter step is better
             step = step / 4
             continue
         tilt, least = tried, excess
-        columns = made.sample(BATCH, rng)
+        columns = tilted.sample(BATCH, rng)
         costs = [t.evaluate(space.choices, columns, BATCH) - t.constant for t in tables.values()]
         drawn = np.stack(costs, axis=1) / widths
         missing = aims - drawn.mean(axis=0)

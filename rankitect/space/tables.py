@@ -233,10 +233,10 @@ class _Loosen:
         return self.known[any_]
 
     def _tabulate(self, expr: Expr) -> Tables:
-        found = tabulate(expr, self.choices, self.symbols)
-        if isinstance(found.loose, _Loosen):
-            found.loose.known = self.known
-        return found
+        tables = tabulate(expr, self.choices, self.symbols)
+        if isinstance(tables.loose, _Loosen):
+            tables.loose.known = self.known
+        return tables
 
 
 def tabulate(expr: Expr, choices: Mapping[str, Choice], symbols: Mapping[str, int] | None = None) -> Tables:
