@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rankitect.config.parts import Parts
     from rankitect.study.folder import RunFolder
     from rankitect.study.stopping import StopSignal
-    from rankitect.study.study import Outcome
+    from rankitect.study.study import StudyOutcome
     from rankitect.study.summary import Summary
 
 __all__ = ["Result", "main", "search"]
@@ -47,7 +47,7 @@ class Result:
     Attributes:
         folder: The run folder.
         summary: What its summary.json holds.
-        ended: How it ended; see `rankitect.study.study.Outcome`.
+        ended: How it ended; see `rankitect.study.study.StudyOutcome`.
         report: The report page, if one was written.
     """
 
@@ -186,7 +186,7 @@ def _run(
 
 def _study(
     resolved: Resolved, folder: RunFolder, parts: Parts, command: str, stop: StopSignal, progress: Any
-) -> Outcome:
+) -> StudyOutcome:
     from rankitect.runners.factory import runner_of
     from rankitect.study.checks import gated, named
     from rankitect.study.confirming import Confirmation

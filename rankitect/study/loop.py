@@ -58,7 +58,7 @@ class AskTellLoop:
         self._open: deque[int] = deque()  # numbers of those whose results the controller was not told
 
     def run(self) -> str:
-        """Search until the controller has finished or a limit is reached; returns how it ended (`Outcome.ended`).
+        """Search until the controller has finished or a limit is reached; returns how it ended (`StudyOutcome.ended`).
 
         Raises:
             StopRequested: The user asked to stop.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rankitect.contracts import Measurement, Metric, MetricSpec
 from rankitect.data.files import write_whole
 from rankitect.study.files import copy_or_link
-from rankitect.study.pareto import Candidate, baselines, candidates, pareto_front
+from rankitect.study.pareto import MeasuredCandidate, baselines, candidates, pareto_front
 from rankitect.study.summary import (
     BaselineSummary,
     CandidateSummary,
@@ -106,7 +106,7 @@ class Outputs:
         self._roles = {spec.name: spec.role for spec in metrics}
         self._export, self._registry, self._keep_all = options.export, options.registry, options.keep_all
 
-    def front(self) -> list[Candidate]:
+    def front(self) -> list[MeasuredCandidate]:
         """The Pareto front of the candidates measured so far."""
         return pareto_front(candidates(self.store.trials, self.final), self.objectives)
 
@@ -220,7 +220,7 @@ class Outputs:
         if sides:
             write_whole(self.folder.path / "contrasts.json", json.dumps(sides) + "\n")
 
-    def _write_candidates(self, front: Sequence[Candidate]) -> list[dict[str, str]]:
+    def _write_candidates(self, front: Sequence[MeasuredCandidate]) -> list[dict[str, str]]:
         """Build all folders beside the old ones and swap, so that a reader never sees a mixture of two fronts."""
         place = self.folder.path / "candidates"
         fresh, old = self.folder.path / ".candidates.new", self.folder.path / ".candidates.old"
@@ -258,7 +258,7 @@ class Outputs:
             return {}
         return {artifact: source.name}
 
-    def drop_dominated(self, front: Sequence[Candidate]) -> None:
+    def drop_dominated(self, front: Sequence[MeasuredCandidate]) -> None:
         """Delete artifacts that can never be wanted again, unless all are to be kept.
 
         A dominated candidate stays dominated, unless another seed of it is measured, which brings its own artifacts.

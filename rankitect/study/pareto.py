@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from rankitect.contracts import Measurement, Metric, MetricSpec, Trial
 
-__all__ = ["Candidate", "baselines", "candidates", "merge", "nondominated", "pareto_front"]
+__all__ = ["MeasuredCandidate", "baselines", "candidates", "merge", "nondominated", "pareto_front"]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class MeasuredCandidate:
     """An architecture with its metrics over all seeds, and the last trial of it, whose artifacts stand for it."""
 
     trial: Trial
@@ -43,17 +43,17 @@ def merge(measurements: Sequence[Measurement]) -> dict[str, Metric]:
     return merged
 
 
-def candidates(trials: Sequence[Trial], evaluator: str) -> list[Candidate]:
+def candidates(trials: Sequence[Trial], evaluator: str) -> list[MeasuredCandidate]:
     """Every architecture that `evaluator` measured, baselines left out, each once, in order of its first trial."""
     return [candidate for name, candidate in _merged(trials, evaluator) if name is None]
 
 
-def baselines(trials: Sequence[Trial], evaluator: str) -> list[tuple[str, Candidate]]:
+def baselines(trials: Sequence[Trial], evaluator: str) -> list[tuple[str, MeasuredCandidate]]:
     """Every baseline that `evaluator` measured, with its name, in order of its first trial."""
     return [(name, candidate) for name, candidate in _merged(trials, evaluator) if name is not None]
 
 
-def _merged(trials: Sequence[Trial], evaluator: str) -> list[tuple[str | None, Candidate]]:
+def _merged(trials: Sequence[Trial], evaluator: str) -> list[tuple[str | None, MeasuredCandidate]]:
     """Each model once, over its seeds, with the baseline's name where it is one."""
     measured: dict[tuple[str | None, str], dict[int, Trial]] = {}
     for trial in trials:
@@ -63,11 +63,11 @@ def _merged(trials: Sequence[Trial], evaluator: str) -> list[tuple[str | None, C
     out = []
     for (name, _), by_seed in measured.items():
         measurements = [trial.measurement for trial in by_seed.values() if trial.measurement is not None]
-        out.append((name, Candidate(list(by_seed.values())[-1], merge(measurements))))
+        out.append((name, MeasuredCandidate(list(by_seed.values())[-1], merge(measurements))))
     return out
 
 
-def pareto_front(points: Sequence[Candidate], objectives: Sequence[MetricSpec]) -> list[Candidate]:
+def pareto_front(points: Sequence[MeasuredCandidate], objectives: Sequence[MetricSpec]) -> list[MeasuredCandidate]:
     """The candidates that no other dominates, best in the first objective first.
 
     Args:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from rankitect.study.plan import StudyPlan, Subject
     from rankitect.study.summary import Summary
 
-__all__ = ["Outcome", "Study"]
+__all__ = ["Study", "StudyOutcome"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StudyOutcome:
     """How a run ended.
 
     Attributes:
@@ -65,7 +65,7 @@ class Study:
         self._objectives = resolve_objectives(plan.objectives, subject.evaluators[plan.final].metrics)
         self._store: Store | None = None
 
-    def run(self, controller: Controller, baselines: Sequence[Baseline] = ()) -> Outcome:
+    def run(self, controller: Controller, baselines: Sequence[Baseline] = ()) -> StudyOutcome:
         """Search until the controller has finished, the budget ends, or the user stops; resume what was begun.
 
         Args:
@@ -86,7 +86,7 @@ class Study:
                     self._folder, self._store, self._subject, self._plan, self._objectives, self._options,
                     self._hooks, self._runner,
                 )  # fmt: skip
-                return Outcome(*execution.run(controller, baselines))
+                return StudyOutcome(*execution.run(controller, baselines))
             finally:
                 if self._runner is not None:
                     self._runner.close()

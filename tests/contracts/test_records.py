@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rankitect.contracts import Measurement, Metric, MetricSpec, Spent, Trial
-from rankitect.study.pareto import Candidate, candidates, pareto_front
+from rankitect.study.pareto import MeasuredCandidate, candidates, pareto_front
 from rankitect.study.progress import Progress
 from rankitect.study.store import Store
 from rankitect.study.summary import Summary
@@ -49,10 +49,10 @@ def test_an_infinite_interval_is_not_finite() -> None:
     assert Measurement({"m": Metric(1.0, "", ci95=(0.0, float("inf")))}).not_finite() == ["m"]
 
 
-def candidate(values: tuple[int, int]) -> Candidate:
+def candidate(values: tuple[int, int]) -> MeasuredCandidate:
     found = {"a": Metric(values[0], ""), "b": Metric(values[1], "")}
     point = Point({"x": values[0], "y": values[1]})
-    return Candidate(Trial(1, 1, 1, point, "final", 0, {}, "DONE", Measurement(found)), found)
+    return MeasuredCandidate(Trial(1, 1, 1, point, "final", 0, {}, "DONE", Measurement(found)), found)
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3))), st.sampled_from(["min", "max"]))

@@ -20,7 +20,7 @@ from rankitect.study.outputs import Labels, OutputOptions, ProductionModels
 from rankitect.study.plan import Hooks, Limits, StudyPlan, Subject
 from rankitect.study.stopping import StopSignal
 from rankitect.study.store import Store
-from rankitect.study.study import Outcome, Study
+from rankitect.study.study import Study, StudyOutcome
 from rankitect.study.summary import read_summary
 from tests.study.toys import Climber, Point, Quadratic, RandomPoints
 
@@ -29,7 +29,7 @@ REGISTRY = {"registry": "baselines", "left_out": "left_out"}
 LABELS = Labels("grid", "none", "random", "python -m rankitect.search output_dir=here")
 
 
-def run(path: Path, controller: Any = None, evaluator: Any = None, baselines: Any = (), **options: Any) -> Outcome:
+def run(path: Path, controller: Any = None, evaluator: Any = None, baselines: Any = (), **options: Any) -> StudyOutcome:
     """Run a study. Options are fields of StudyPlan, OutputOptions, ProductionModels and Hooks, and the runner."""
 
     def fields(kind: type, **defaults: Any) -> dict[str, Any]:

@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 
 from rankitect.data.ranking.columns import NAMED, Codes
 from rankitect.data.ranking.features import FIRST_ID, MISSING_ID, PADDING, UNKNOWN_ID, CategoricalFeature, Features
-from rankitect.data.ranking.pool import Progress, in_order
+from rankitect.data.ranking.pool import RowProgress, in_order
 from rankitect.data.ranking.raw import CALENDAR, RawShard
 from rankitect.data.ranking.schema import SPLITS, Categorical, MultiHot, TableSchema
 from rankitect.data.ranking.splitting import Assignment
 from rankitect.data.ranking.vocabulary import KeyCounter, Vocabulary
 from rankitect.errors import DataError
 
-__all__ = ["Plan", "count", "encode"]
+__all__ = ["EncodingPlan", "count", "encode"]
 
 _Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class EncodingPlan:
     """How rows are encoded.
 
     Attributes:
@@ -45,8 +45,8 @@ class Plan:
 
 
 def count(
-    schema: TableSchema, shards: Sequence[Path], assignment: Assignment, workers: int, progress: Progress
-) -> Plan:
+    schema: TableSchema, shards: Sequence[Path], assignment: Assignment, workers: int, progress: RowProgress
+) -> EncodingPlan:
     """The plan that training rows give.
 
     Raises:
@@ -104,17 +104,19 @@ def count(
     centre = np.where(plain, 0.0, total[1])
     values = {name: named for name, v, t in zip(names, vocabularies, texts, strict=True) if (named := _named(v, t))}
     # A column that is constant is left as it is, instead of being divided by nothing.
-    return Plan(features, tuple(vocabularies), centre, np.where(plain | (deviation < 1e-12), 1.0, deviation), values)
+    return EncodingPlan(
+        features, tuple(vocabularies), centre, np.where(plain | (deviation < 1e-12), 1.0, deviation), values
+    )
 
 
 def encode(
     folder: Path,
     schema: TableSchema,
-    plan: Plan,
+    plan: EncodingPlan,
     shards: Sequence[Path],
     assignment: Assignment,
     workers: int,
-    progress: Progress,
+    progress: RowProgress,
 ) -> dict[str, Any]:
     """Writes the rows of all splits and gives what is known of them.
 
@@ -222,7 +224,7 @@ def _joined(one: list[_Array], other: list[_Array]) -> list[_Array]:
     return [counts, one[1] + delta * share, one[2] + other[2] + delta**2 * one[0] * share]
 
 
-def _encoded(shard: RawShard, schema: TableSchema, plan: Plan) -> dict[str, _Array]:
+def _encoded(shard: RawShard, schema: TableSchema, plan: EncodingPlan) -> dict[str, _Array]:
     numeric = shard.numeric
     numeric -= plan.centre[:, None].astype(np.float32)
     numeric /= plan.scale[:, None].astype(np.float32)
@@ -263,7 +265,7 @@ def _fill_slots(target: _Array, table: NDArray[np.int32], codes: Codes) -> None:
     target[lengths == 0, 0] = MISSING_ID
 
 
-def _kinds(plan: Plan, columns: int, shard: RawShard) -> dict[str, tuple[type, tuple[int, ...]]]:
+def _kinds(plan: EncodingPlan, columns: int, shard: RawShard) -> dict[str, tuple[type, tuple[int, ...]]]:
     """Type and further dimensions of what is kept of each row."""
     kinds: dict[str, tuple[type, tuple[int, ...]]] = {"labels": (np.float32, ())}
     if plan.features.numeric:  # an array without elements could not be mapped

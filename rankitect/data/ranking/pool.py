@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from rankitect.machine import usable_cores
 
-__all__ = ["Progress", "in_order", "worker_count"]
+__all__ = ["RowProgress", "in_order", "worker_count"]
 
 T = TypeVar("T")
 _SECONDS = 5.0  # between lines
@@ -40,7 +40,7 @@ def in_order(tasks: Iterable[Callable[[], T]], workers: int) -> Iterator[T]:
                 future.cancel()
 
 
-class Progress:
+class RowProgress:
     """Tells how many rows are done, every few seconds."""
 
     def __init__(self, what: str, say: Callable[[str], None]) -> None:

@@ -24,7 +24,7 @@ from rankitect.data.assets import cache_root
 from rankitect.data.files import folder_lock
 from rankitect.data.ranking.dataset import RankingData
 from rankitect.data.ranking.encoding import count, encode
-from rankitect.data.ranking.pool import Progress, in_order, worker_count
+from rankitect.data.ranking.pool import RowProgress, in_order, worker_count
 from rankitect.data.ranking.raw import RawShard, build
 from rankitect.data.ranking.readers import open_source, with_defaults
 from rankitect.data.ranking.schema import DataSettings, TableSchema
@@ -110,18 +110,18 @@ def _make(
 ) -> None:
     (folder / "manifest.json").unlink(missing_ok=True)  # of a damaged entry
     workers = worker_count(settings.workers)
-    shards, outlines = _read(folder / "raw", source, schema, settings, Progress(f"{source.name}: read", say))
+    shards, outlines = _read(folder / "raw", source, schema, settings, RowProgress(f"{source.name}: read", say))
     bad = sum((Counter(facts["bad"]) for facts in outlines), Counter[str]())
     _judge(bad, sum(facts["rows"] for facts in outlines), settings, source.name)
     assignment = assign(settings, schema, shards, outlines)
-    plan = count(schema, shards, assignment, workers, Progress(f"{source.name}: counted", say))
-    facts = encode(folder, schema, plan, shards, assignment, workers, Progress(f"{source.name}: encoded", say))
+    plan = count(schema, shards, assignment, workers, RowProgress(f"{source.name}: counted", say))
+    facts = encode(folder, schema, plan, shards, assignment, workers, RowProgress(f"{source.name}: encoded", say))
     publish(folder, plan, described, {**facts, "bad_rows": dict(bad), "split": split_kind(settings, schema)}, workers)
     shutil.rmtree(folder / "raw", ignore_errors=True)
 
 
 def _read(
-    folder: Path, source: Source, schema: TableSchema, settings: DataSettings, progress: Progress
+    folder: Path, source: Source, schema: TableSchema, settings: DataSettings, progress: RowProgress
 ) -> tuple[list[Path], list[dict[str, Any]]]:
     """All raw shards, with the facts of each. Those of a run that was killed are not made again."""
     folder.mkdir(parents=True, exist_ok=True)

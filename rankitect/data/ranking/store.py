@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rankitect.data.files import file_sha256, write_atomically
 from rankitect.data.ranking.dataset import RankingData, RankingSplit
-from rankitect.data.ranking.encoding import Plan
+from rankitect.data.ranking.encoding import EncodingPlan
 from rankitect.data.ranking.features import Features
 from rankitect.data.ranking.pool import in_order
 from rankitect.data.ranking.schema import SPLITS
@@ -21,7 +21,7 @@ from rankitect.errors import DataError
 __all__ = ["complete", "open_stored", "publish", "verify"]
 
 
-def publish(folder: Path, plan: Plan, described: dict[str, Any], facts: dict[str, Any], workers: int) -> None:
+def publish(folder: Path, plan: EncodingPlan, described: dict[str, Any], facts: dict[str, Any], workers: int) -> None:
     """Writes the vocabularies and then the manifest, with which the entry is complete."""
     for place, vocabulary in enumerate(plan.vocabularies):
         if vocabulary.keys is not None:

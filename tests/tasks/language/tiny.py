@@ -17,7 +17,7 @@ from rankitect.study.ledger import Budget
 from rankitect.study.outputs import Labels, OutputOptions
 from rankitect.study.plan import Hooks, StudyPlan, Subject
 from rankitect.study.store import Store
-from rankitect.study.study import Outcome, Study
+from rankitect.study.study import Study, StudyOutcome
 from rankitect.tasks.costs import LANGUAGE_COSTS, language_costs, specs
 
 
@@ -64,7 +64,7 @@ def study(
     stop: Callable[[], bool] = lambda: False,
     trials: int | None = None,
     evaluators: Mapping[str, Any] | None = None,
-) -> Outcome:
+) -> StudyOutcome:
     """Run the parts' controller in a run folder; a second call with fresh parts resumes."""
     assert parts.controller is not None
     with RunFolder(path, {"seed": parts.config.seed}) as folder:
