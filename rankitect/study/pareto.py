@@ -87,9 +87,11 @@ def nondominated(costs: Sequence[Sequence[float]]) -> list[int]:
     Args:
         costs: Values to be minimised, as many for each point.
     """
-    # In lexicographic order a point can only be dominated by one before it, and then by one of the front so far.
+    # In lexicographic order a point can only be dominated by one before it, and then by one of the front so far; of two
+    # values the second falls along the front, so that only its last point matters.
     front: list[int] = []
     for index in sorted(range(len(costs)), key=lambda i: (tuple(costs[i]), i)):
-        if not any(all(a <= b for a, b in zip(costs[kept], costs[index], strict=True)) for kept in front):
+        rivals = front[-1:] if len(costs[index]) <= 2 else front
+        if not any(all(a <= b for a, b in zip(costs[kept], costs[index], strict=True)) for kept in rivals):
             front.append(index)
     return front

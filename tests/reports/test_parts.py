@@ -133,6 +133,13 @@ def test_front_holds_exactly_what_nothing_beats(points: list[tuple[float, float]
         assert ((cost, quality) in kept) != beaten
 
 
+@given(st.integers(1, 4).flatmap(lambda n: st.lists(st.tuples(*[st.integers(0, 3)] * n), max_size=12)))
+def test_of_any_number_of_values_what_is_left_is_what_nothing_dominates(costs: list[tuple[int, ...]]) -> None:
+    kept = [costs[i] for i in nondominated(costs)]
+    beaten = {p for p in costs if any(q != p and all(a <= b for a, b in zip(q, p, strict=True)) for q in costs)}
+    assert kept == sorted(set(costs) - beaten)
+
+
 @given(st.floats(-1e12, 1e12), st.floats(1e-6, 1e12))
 def test_ticks_are_few_and_inside(low: float, span: float) -> None:
     high = low + span

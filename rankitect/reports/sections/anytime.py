@@ -115,8 +115,11 @@ def _hypervolumes(points: Sequence[tuple[float, float]]) -> list[float]:
     corner = (max(costs) + 0.05 * wide, worst + 0.05 * tall)
     front: list[tuple[float, float]] = []
     areas = []
-    for point in points:
-        known = [*front, point]
+    for cost, value in points:
+        if any(c <= cost and v <= value for c, v in front):  # most trials: the area is as it was
+            areas.append(areas[-1])
+            continue
+        known = [*front, (cost, value)]
         front = [known[i] for i in nondominated(known)]
         areas.append(hypervolume(front, corner))
     return [area / areas[-1] if areas[-1] else 1.0 for area in areas]
