@@ -114,7 +114,7 @@ def _hypervolumes(points: Sequence[tuple[float, float]]) -> list[float]:
     wide, tall = (max(costs) - min(costs)) or 1.0, (worst - min(values)) or 1.0
     corner = (max(costs) + 0.05 * wide, worst + 0.05 * tall)
     front: list[tuple[float, float]] = []
-    areas = []
+    areas: list[float] = []
     for cost, value in points:
         if any(c <= cost and v <= value for c, v in front):  # most trials: the area is as it was
             areas.append(areas[-1])
