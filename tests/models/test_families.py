@@ -6,6 +6,8 @@ import ast
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,8 +60,8 @@ def strings_of(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
-# Words that are shown to people, and reports, which read architectures of spaces that they do not know.
-_EXEMPT = ("rankitect/models/families/", "rankitect/reports/")
+# The families themselves, and how words are spelled for people.
+_EXEMPT = ("rankitect/models/families/", "rankitect/reports/numbers.py")
 
 
 def test_nobody_outside_of_the_families_names_an_axis_by_a_string() -> None:
@@ -251,3 +253,8 @@ def test_the_whole_model_keeps_the_usual_value_of_a_setting_that_shapes_nothing(
     declared.choice("lr", [1, 3, 9])
     space = SPACE.with_settings(declared, {"lr": 3})
     assert largest(space).choices == {**largest(SPACE).choices, "lr": 3}
+
+
+def test_families_are_known_without_torch() -> None:
+    code = "import sys, rankitect.models.families, rankitect.models.families.axes; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
