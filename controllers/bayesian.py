@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
+from rankitect.contracts import TellsCosts, offers
 from rankitect.errors import ConfigError, SpaceError
 from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.methods.objectives import Objectives, ranking
@@ -57,7 +58,7 @@ class Bayesian(StagedSearch):
         by: str,
         bounded: BoundedSpace,
         objectives: Objectives,
-        task: Any,
+        task: object,
         seed: int,
         *,
         metrics: list[str],
@@ -134,7 +135,7 @@ class Bayesian(StagedSearch):
 
     def _costs(self, architecture: Architecture) -> dict[str, float]:
         """The metrics that need no measurement."""
-        if not hasattr(self._task, "costs"):
+        if not offers(self._task, TellsCosts):
             return {}
         key = architecture.fingerprint
         if key not in self._told_costs:

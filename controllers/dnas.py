@@ -20,15 +20,17 @@ place of their penalty, and the shared scores over targets, are ours.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.contracts import Proposal, Spent, replay
+from rankitect.contracts import HasReference, Proposal, SharesWeights, Spent, offers, replay
+from rankitect.contracts.task import HasPrior, HasSearchLoss
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError, TrainingError
-from rankitect.methods.bounded_space import BoundedSpace, main_cost
+from rankitect.methods.bounded_space import BoundedSpace, limits_of, main_cost
 from rankitect.methods.shared_weights import CoTraining, require_shared, samples_per_update, training_defaults
 
 if TYPE_CHECKING:
@@ -47,11 +49,15 @@ PATIENCE = 4
 """Steps in a row whose loss may be not finite: they teach nothing and are left out."""
 
 
+class Searchable(SharesWeights, HasSearchLoss, HasReference, Protocol):
+    """A task with weights to share, a loss to choose architectures by, and a reference for costs."""
+
+
 class DNAS:
     """See the module. The cost is any reading of the graph.
 
-    Works on any task that offers `supernet(space)` (weights of the search's own), `search_loss(forward, step)`,
-    `train_loss(model, step)`, `adopt(supernet)` (candidates inherit from it), `reference` and, optionally, `prior()`.
+    Works on any task that shares weights, has a loss to search by and a reference for costs (`Searchable`); a task's
+    prior is where the search starts.
     """
 
     trains = True
@@ -92,7 +98,13 @@ class DNAS:
         checkpoint_every: int = Field(20, ge=1, description="steps between checkpoints")
 
     def __init__(
-        self, config: Config, bounded: BoundedSpace, task: Any, seed: int, targets: list[float], least: float = 0.0
+        self,
+        config: Config,
+        bounded: BoundedSpace,
+        task: Searchable,
+        seed: int,
+        targets: list[float],
+        least: float = 0.0,
     ) -> None:
         self._config, self._bounded, self._space, self._task, self._seed = (
             config,
@@ -111,6 +123,11 @@ class DNAS:
         self._asked = 0
 
     @classmethod
+    def needs(cls, config: Config) -> Sequence[type]:
+        """See `Searchable`."""
+        return (Searchable,)
+
+    @classmethod
     def from_config(cls, config: Config, parts: Parts) -> DNAS:
         """Made from its section of the configuration.
 
@@ -118,11 +135,12 @@ class DNAS:
             ConfigError: Some choices shape no graph, or a target is outside of the constraints.
             SpaceError: The cost is unknown.
         """
+        task = parts.require(Searchable, "controller")
         require_shared(parts)
-        cost = config.cost or main_cost(parts.task)
+        cost = config.cost or main_cost(task)
         bounded = BoundedSpace.of(parts, shared=True)
-        Scores(bounded.graph_space, cost, parts.task.reference)  # refuses an unknown cost before any work
-        low, high = _share_range(cost, parts, bounded.graph_space)
+        Scores(bounded.graph_space, cost, task.reference)  # refuses an unknown cost before any work
+        low, high = _share_range(cost, task, bounded.graph_space)
         step = (high - low) / config.points
         targets = config.targets or [round(low + (i + 0.5) * step, 4) for i in range(config.points)]
         if outside := [t for t in targets if not low - 1e-9 <= t <= high + 1e-9]:
@@ -130,14 +148,14 @@ class DNAS:
                 f"controller.targets: {outside[0]:g} is outside of the constraints, which allow {low:g} to {high:g} of "
                 f"{cost}."
             )
-        return cls(config, bounded, parts.task, parts.config.seed, targets, low)
+        return cls(config, bounded, task, parts.config.seed, targets, low)
 
     def prepare(self, session: Session) -> None:
         """Search, or go on from the last checkpoint; then discretise."""
         c, folder = self._config, session.state_dir
         scores = Scores.load(self._space, self._cost, self._task.reference, folder / STATE)
         if scores is None:
-            prior, spent = self._task.prior() if c.prior and hasattr(self._task, "prior") else ({}, Spent())
+            prior, spent = self._task.prior() if c.prior and offers(self._task, HasPrior) else ({}, Spent())
             scores = Scores(self._space, self._cost, self._task.reference, prior)
             session.charge("prior", spent)
             scores.save(folder / STATE)  # the prior takes a while
@@ -242,13 +260,13 @@ class DNAS:
         replay(self, trials)
 
 
-def _share_range(cost: str, parts: Parts, space: SearchSpace) -> tuple[float, float]:
+def _share_range(cost: str, task: Searchable, space: SearchSpace) -> tuple[float, float]:
     """The allowed cost, relative to the reference."""
-    bounds = parts.task.limits().get(cost) if hasattr(parts.task, "limits") else None
+    bounds = limits_of(task).get(cost)
     if bounds is None:
         return 0.0, 1.0
     scope, _, kind = cost.rpartition(":")
-    whole = float(space.cost(parts.task.reference, kind, scope))
+    whole = float(space.cost(task.reference, kind, scope))
     return bounds[0] / whole, min(bounds[1] / whole, 1.0)
 
 

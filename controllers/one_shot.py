@@ -6,10 +6,12 @@ in-place distillation Universally Slimmable Networks (arXiv 1903.05134), the fit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from rankitect.contracts import SharesWeights
 from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.methods.objectives import Objectives
 from rankitect.methods.shared_weights import require_shared
@@ -37,6 +39,11 @@ class OneShot(SupernetSearch):
         final_layer_lr: float = Field(0.01, gt=0, description="their learning rate")
 
     @classmethod
+    def needs(cls, config: Config) -> Sequence[type]:
+        """Weights to share."""
+        return (SharesWeights,)
+
+    @classmethod
     def from_config(cls, config: Config, parts: Parts) -> OneShot:
         """Made from its section of the configuration.
 
@@ -48,8 +55,9 @@ class OneShot(SupernetSearch):
         if config.final_layer_steps and by == "screen":
             from rankitect.methods.final_layer import FinalLayerTuned
 
+            task = parts.require(SharesWeights, "controller")
             parts.evaluators[by] = FinalLayerTuned(
-                parts.evaluators[by], parts.space, parts.task, config.final_layer_steps, config.final_layer_lr
+                parts.evaluators[by], parts.space, task, config.final_layer_steps, config.final_layer_lr
             )
         return cls(
             config,

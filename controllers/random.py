@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.contracts import Proposal
 from rankitect.errors import ConfigError
-from rankitect.methods.bounded_space import BoundedSpace, main_cost
+from rankitect.methods.bounded_space import BoundedSpace, limits_of, main_cost
 from rankitect.methods.objectives import Objectives
 from rankitect.methods.staged import running_low
 
@@ -65,7 +65,7 @@ class Random:
         Raises:
             ConfigError: The cost has no range that could be divided.
         """
-        limits = parts.task.limits()
+        limits = limits_of(parts.task)
         cost = config.cost or main_cost(parts.task)
         if cost not in limits and (config.cost or limits):
             raise ConfigError(

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
+from rankitect.contracts import SharesWeights, offers, require
 from rankitect.errors import SpaceError
-from rankitect.methods.bounded_space import TRIES, BoundedSpace, main_cost
+from rankitect.methods.bounded_space import TRIES, BoundedSpace, main_cost, reference_of
 from rankitect.methods.objectives import Objectives
 from rankitect.methods.shared_weights import (
     CoTraining,
@@ -104,7 +105,7 @@ class Reinforce(StagedSearch):
         by: str,
         bounded: BoundedSpace,
         objectives: Objectives,
-        task: Any,
+        task: object,
         seed: int,
         *,
         targeted: bool = True,
@@ -131,7 +132,7 @@ class Reinforce(StagedSearch):
         """Train policy and supernet together, or go on from the last checkpoint."""
         super().prepare(session)
         self._policy = self._new_policy()
-        if self._config.co_training and hasattr(self._task, "train_loss") and shares_all(self.bounded.space):
+        if self._config.co_training and offers(self._task, SharesWeights) and shares_all(self.bounded.space):
             self._co_train(session)
         self._memory = []  # what the evaluator measures is another scale
 
@@ -142,7 +143,7 @@ class Reinforce(StagedSearch):
         space, cost = self.bounded.space, None
         if self._targeted:
             name = self._config.cost or main_cost(self._task)
-            cost = CostTarget(space, name, self._task.reference, quick=True)
+            cost = CostTarget(space, name, reference_of(self._task, space), quick=True)
             rng = np.random.default_rng([self.seed, 2])
             self._range = tuple(cost.of(self.bounded.extreme(name, most, rng)) for most in (False, True))  # type: ignore[assignment]
             if self._range[0] >= self._range[1]:  # no choice changes the cost
@@ -154,21 +155,22 @@ class Reinforce(StagedSearch):
         from rankitect.controllers.reinforce_policy import Record
 
         c, path = self._config, session.state_dir / STATE
-        steps, lr, *_ = training_defaults(self._task)
+        task = require(self._task, SharesWeights, "co-training")
+        steps, lr, *_ = training_defaults(task)
         steps, lr = (steps if c.steps is None else c.steps), c.weight_lr or lr
-        episodes = min(c.episodes or samples_per_update(self._task), max(steps, 1))
-        supernet = self._task.supernet(self.bounded.graph_space)
+        episodes = min(c.episodes or samples_per_update(task), max(steps, 1))
+        supernet = task.supernet(self.bounded.graph_space)
         history: list[list[float]] = []
         if steps:
             updates = -(-steps // episodes)
-            weights = CoTraining(supernet, self._task, lr, updates * episodes)
+            weights = CoTraining(supernet, task, lr, updates * episodes)
             baseline = None
             if c.paired_baseline:
                 # What the space knows by name costs less than its largest architecture, and learns as steadily.
                 fixed = next(iter(self.bounded.points()), None) or self.bounded.extreme(
                     "flops", True, np.random.default_rng(0)
                 )
-                baseline = Paired(supernet, fixed, self._task, lr, updates * episodes)
+                baseline = Paired(supernet, fixed, task, lr, updates * episodes)
             state = Trained()
             if path.exists():
                 info, tensors = weights.load(path)
@@ -193,12 +195,12 @@ class Reinforce(StagedSearch):
             train_steps(
                 session, "reinforce", state, updates,
                 lambda update: self._update(weights, baseline, update, episodes, history),
-                save, unit=self._task.unit, share=c.share, every=-(-c.checkpoint_every // episodes),
+                save, unit=task.unit, share=c.share, every=-(-c.checkpoint_every // episodes),
             )  # fmt: skip
             weights.close()
             if baseline is not None:
                 baseline.close()
-        self._task.adopt(supernet)
+        task.adopt(supernet)
 
     def _update(
         self, weights: CoTraining, baseline: Paired | None, update: int, episodes: int, history: list[list[float]]

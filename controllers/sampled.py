@@ -7,13 +7,14 @@ be laid side by side (`python -m rankitect.compare` does). No search method.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from rankitect.contracts import Proposal
+from rankitect.contracts import Proposal, SharesWeights
 from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.methods.objectives import Objectives
 from rankitect.methods.shared_weights import require_shared
@@ -40,6 +41,11 @@ class Sampled(SupernetSearch):
         )
 
         trial_seed: int | None = Field(None, ge=0, description="seed of all measurements; null: the study's")
+
+    @classmethod
+    def needs(cls, config: Config) -> Sequence[type]:
+        """Weights to share, where a supernet is trained beforehand."""
+        return () if config.warmup is None else (SharesWeights,)
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Sampled:

@@ -7,10 +7,12 @@ Sub-one-shot search (arXiv 2311.13169): the warm-up costs a part of a one-shot t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from rankitect.contracts import SharesWeights
 from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.methods.objectives import Objectives
 from rankitect.methods.shared_weights import require_shared
@@ -33,6 +35,11 @@ class SiGeo(SupernetSearch):
         warmup: float = Field(
             0.4, ge=0, le=1, description="fraction of the supernet's whole training; 0 searches on untrained weights"
         )
+
+    @classmethod
+    def needs(cls, config: Config) -> Sequence[type]:
+        """Weights to share."""
+        return (SharesWeights,)
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> SiGeo:

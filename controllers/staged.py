@@ -9,12 +9,13 @@ finalists longer; what is on the front is exported and measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from pydantic import Field
 
-from rankitect.contracts import Spent
+from rankitect.contracts import BoundsCosts, HasReference, Spent, TellsCosts, offers, require
+from rankitect.contracts.task import HasContrasts, HasPrior, LearnsLatency
 from rankitect.controllers.bayesian import Bayesian
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError
@@ -27,13 +28,17 @@ from rankitect.space.repeats import longest_row
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
-    from rankitect.contracts import Session, Trial
+    from rankitect.contracts import Latencies, Session, Trial
     from rankitect.graph import Architecture
 
 __all__ = ["Staged", "skips_in_a_row"]
 
 SHARES, STEP = (0.3, 0.96), 0.01
 """Latencies that are tried for the first architectures, relative to the reference's."""
+
+
+class Deployable(LearnsLatency, TellsCosts, BoundsCosts, HasReference, Protocol):
+    """A task with latencies, costs, bounds on them, and a reference for costs."""
 
 
 class Staged(Bayesian):
@@ -54,6 +59,22 @@ class Staged(Bayesian):
         )
 
     _budget: Mapping[str, float] = {}
+
+    @classmethod
+    def needs(cls, config: Config) -> Sequence[type]:
+        """See `Deployable`."""
+        return (Deployable,)
+
+    @property
+    def _deployable(self) -> Deployable:
+        return require(self._task, Deployable, "controller=staged")
+
+    @property
+    def _latency(self) -> Latencies:
+        """The device's latencies, of which `from_config` made sure."""
+        latency = self._deployable.latency
+        assert latency is not None
+        return latency
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Staged:  # type: ignore[override]
@@ -84,8 +105,8 @@ class Staged(Bayesian):
     def prepare(self, session: Session) -> None:
         """Stage 1, and the first architectures."""
         super().prepare(session)
-        latency = self._task.latency
-        self._task.learn_latency(session.check, session.progress)
+        latency = self._latency
+        self._deployable.learn_latency(session.check, session.progress)
         for name in latency.workloads:
             session.charge(f"latency {name}", Spent(latency_measurements=latency.measured(name)))
             session.logger.info("%s: error of layers %.1f%%", name, latency.error(name))
@@ -99,7 +120,7 @@ class Staged(Bayesian):
                 )
         if self._budget:
             self.bounded.rules.append(self._within_budget)
-        prior, spent = self._task.prior() if hasattr(self._task, "prior") else ({}, Spent())
+        prior, spent = self._task.prior() if offers(self._task, HasPrior) else ({}, Spent())
         session.charge("prior", spent)
         contrasts = self._contrasts() if self._config.contrasts else {}  # type: ignore[attr-defined]
         count = max(self._config.initial - len(contrasts), 2)
@@ -124,7 +145,7 @@ class Staged(Bayesian):
         def latency(name: str) -> Callable[[Sequence[Architecture]], np.ndarray]:
             return lambda architectures: np.log(space.cost(architectures, name))
 
-        found = {name: latency(name) for name in self._task.latency.workloads}
+        found = {name: latency(name) for name in self._latency.workloads}
         return {self.objectives.declared[0].name: rise, **found} if rises else found
 
     def _contrasts(self) -> dict[Architecture, dict[str, Any]]:
@@ -132,8 +153,8 @@ class Staged(Bayesian):
 
         Rules of this search may be broken: that shows what they are worth. Finalists keep them all the same.
         """
-        task, name = self._task, next(iter(self._task.latency.workloads))
-        if not hasattr(task, "contrasts"):
+        task, name = self._task, next(iter(self._latency.workloads))
+        if not offers(task, HasContrasts):
             return {}
         found: dict[Architecture, dict[str, Any]] = {}
         for contrast in task.contrasts(name):
@@ -165,7 +186,7 @@ class Staged(Bayesian):
         Some are measured first. All of them are candidates later: changing one choice at a time, a search of hundreds
         of choices does not come upon what is best by these estimates at a size between two that were measured.
         """
-        scores = Scores(bounded.graph_space, next(iter(self._task.latency.workloads)), self._task.reference, prior)
+        scores = Scores(bounded.graph_space, next(iter(self._latency.workloads)), self._deployable.reference, prior)
         rng = np.random.default_rng([self.seed, 10**6])
         made = (scores.discretise(float(share), rng) for share in np.arange(*SHARES, STEP))
         return [a for a in dict.fromkeys(made) if bounded.allowed(a)]

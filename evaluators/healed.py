@@ -50,9 +50,11 @@ class Healed:
         """Made from its section of the configuration.
 
         Raises:
-            ConfigError: A short version of the recipe is asked for, and there is none.
+            ConfigError: The task is none of language models, or a short version of a recipe is asked for that has none.
         """
-        return cls(config, parts.task, parts)
+        from rankitect.tasks.language.task import Language
+
+        return cls(config, parts.require(Language, "evaluator.final"), parts)
 
     def _recipe(self, stages: Mapping[str, Stage]) -> Recipe:
         from rankitect.recipes import Recipe

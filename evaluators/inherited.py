@@ -1,54 +1,94 @@
-"""Perplexity with inherited weights: seconds a candidate, to screen with."""
+"""Quality with inherited weights: seconds a candidate, to screen with."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.contracts import Measurement, Metric, MetricSpec, Spent
+from rankitect.contracts import InheritsWeights, Measurement, MetricSpec, Spent, Task, offers, require
+from rankitect.contracts.task import LearnsLatency, TrainsBriefly
+from rankitect.evaluators.costs import cost_specs_of, costs_of
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from rankitect.config.parts import Parts
     from rankitect.contracts import TrialContext
-    from rankitect.graph import Architecture
-    from rankitect.tasks.language.task import Language
+    from rankitect.graph import Architecture, SearchSpace
 
 __all__ = ["Inherited"]
 
 
-class Inherited:
-    """Perplexity of the pruned backbone as it is, on the search split (which no weight is trained on)."""
+class Screenable(Task, InheritsWeights, Protocol):
+    """A task with a quality to measure and weights to inherit."""
 
-    name = "perplexity with inherited weights"
+
+class Inherited:
+    """Quality on the split that a search chooses by, which no weight is trained on, and all costs.
+
+    Candidates have the weights that a search has trained, or those of a backbone. Where a task has neither yet, a short
+    training from scratch stands in.
+    """
 
     class Config(BaseModel):
         """Keys of `evaluator.screen`."""
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-        windows: int | None = Field(None, ge=1, description="windows of the search split; null takes the task's")
+        sample: int | None = Field(
+            None,
+            ge=1,
+            description="how much of the split is used: windows of a text, rows of a table; null takes the task's",
+        )
 
-    def __init__(self, config: Config, task: Language) -> None:
-        self._task = task
-        self._windows = config.windows or task.config.search_windows
+    def __init__(self, config: Config, task: Screenable, space: SearchSpace) -> None:
+        self._config, self._task, self._space = config, task, space
+        # The first metric alone: it is what a search goes by.
+        self._quality = task.quality_specs(task.search_split)[0]
+
+    @classmethod
+    def needs(cls, config: Config) -> Sequence[type]:
+        """See `Screenable`."""
+        return (Screenable,)
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Inherited:
-        """Made from its section of the configuration."""
-        return cls(config, parts.task)
+        """Made from its section of the configuration.
+
+        Raises:
+            ConfigError: The task has no quality or no weights to inherit.
+        """
+        return cls(config, parts.require(Screenable, "evaluator.screen"), parts.space)
+
+    @property
+    def name(self) -> str:
+        """Which quality it is."""
+        return f"{self._quality.name.replace('_', ' ')} with inherited weights"
 
     @property
     def metrics(self) -> list[MetricSpec]:
-        """Perplexity and all costs."""
-        return [MetricSpec("perplexity", "", "min", "quality"), *self._task.cost_specs]
+        """The quality that a search goes by, and all costs."""
+        return [self._quality, *cost_specs_of(self._task)]
 
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Measure one architecture."""
         task = self._task
-        task.learn_latency(context.check, context.progress)
-        model = task.inherited.activate(architecture)
-        quality = task.quality(model, "search", sample=self._windows, check=context.check)
-        metrics = {"perplexity": Metric(quality.perplexity, "", quality.tokens, quality.interval())}
-        metrics |= task.costs(architecture)
-        return Measurement(metrics, Spent(eval_tokens=quality.tokens))
+        if offers(task, LearnsLatency):
+            task.learn_latency(context.check, context.progress)
+        model, spent = self._model(architecture, context)
+        quality = self._task.quality(model, self._task.search_split, sample=self._config.sample, check=context.check)
+        name = self._quality.name
+        metrics = {name: quality.metrics[name], **costs_of(self._task, self._space, architecture)}
+        return Measurement(metrics, spent + Spent.evaluation(quality.amount, self._task.unit))
+
+    def _model(self, architecture: Architecture, context: TrialContext) -> tuple[nn.Module, Spent]:
+        supernet = self._task.inherited
+        if supernet is not None:
+            return supernet.activate(architecture), Spent()
+        alone = require(
+            self._task, TrainsBriefly, f"{self.name}, where no search has trained shared weights,",
+            instead="Use a controller that trains them, or evaluator.screen=null.",
+        )  # fmt: skip
+        return alone.briefly_trained(architecture, context)

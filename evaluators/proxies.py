@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.contracts import Measurement, Metric, MetricSpec, Spent
+from rankitect.contracts import InheritsWeights, Measurement, Metric, MetricSpec, SharesWeights, Spent, offers, require
+from rankitect.contracts.task import HasSearchLoss
+from rankitect.evaluators.costs import cost_specs_of, costs_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,14 +24,15 @@ __all__ = ["SCORES", "Proxy"]
 
 Score = Literal["sigeo", "zico", "grad_norm", "snip", "synflow", "nwot", "params", "flops"]
 SCORES: tuple[Score, ...] = ("sigeo", "zico", "grad_norm", "snip", "synflow", "nwot", "params", "flops")
+COUNTED = ("params", "flops")
 JITTER = 1e-3
 
 
 class Proxy:
     """A score of the model before its own training, and the task's costs. See `proxy_scores` for the formulas.
 
-    Works on any task that offers `search_loss(forward, step)` and either `inherited` (weights that a search has
-    trained, or a backbone's) or `supernet(space)` (fresh weights). All architectures see the same batches.
+    Works on any task that has a loss to search by and weights to inherit: those that a search has trained, a
+    backbone's, or else fresh ones. All architectures see the same batches. Parameters and FLOPs need no task at all.
     """
 
     class Config(BaseModel):
@@ -43,7 +46,12 @@ class Proxy:
         fisher_rao: float = Field(50.0, description="SiGeo's coefficient of the Fisher-Rao term; cold: 1")
         loss: float = Field(1.0, description="SiGeo's coefficient of the current loss; cold: 0")
 
-    def __init__(self, config: Config, space: SearchSpace, task: Any) -> None:
+    @classmethod
+    def needs(cls, config: Config) -> Sequence[type]:
+        """A loss and weights, for all scores but those that only count."""
+        return () if config.score in COUNTED else (HasSearchLoss, InheritsWeights)
+
+    def __init__(self, config: Config, space: SearchSpace, task: object) -> None:
         self._config, self._space, self._task = config, space, task
 
     @classmethod
@@ -59,45 +67,40 @@ class Proxy:
     @property
     def metrics(self) -> list[MetricSpec]:
         """The score, and the task's costs."""
-        costs = self._costs(self._task.reference)
+        score = self._config.score
         return [
-            MetricSpec(self._config.score, "", "max", "quality"),
-            *(MetricSpec(n, m.unit, "min", "cost") for n, m in costs.items() if n != self._config.score),
+            MetricSpec(score, "", "max", "quality"),
+            *(spec for spec in cost_specs_of(self._task) if spec.name != score),
         ]
 
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Measure one architecture."""
         context.check()
         score = self._config.score
-        if score in ("params", "flops"):
+        if score in COUNTED:
             value, spent = float(self._space.cost(architecture, score)), Spent()
         else:
             value, spent = self._score(architecture, context)
-        found = {n: m for n, m in self._costs(architecture).items() if n != score}
+        found = {n: m for n, m in costs_of(self._task, self._space, architecture).items() if n != score}
         return Measurement({score: Metric(value, ""), **found}, spent)
-
-    def _costs(self, architecture: Architecture) -> dict[str, Metric]:
-        if hasattr(self._task, "costs"):
-            found: dict[str, Metric] = self._task.costs(architecture)
-            return found
-        units = {"params": "", "flops": "FLOP"}
-        return {kind: Metric(float(self._space.cost(architecture, kind)), unit) for kind, unit in units.items()}
 
     @cached_property
     def _fresh(self) -> Supernet:
-        made: Supernet = self._task.supernet(self._space)
-        return made
+        task = require(self._task, SharesWeights, f"{self.name}, where no weights are there to inherit,")
+        supernet: Supernet = task.supernet(self._space)
+        return supernet
 
     def _score(self, architecture: Architecture, context: TrialContext) -> tuple[float, Spent]:
         from rankitect.evaluators import proxy_scores as scores
 
-        weights = getattr(self._task, "inherited", None) or self._fresh
-        model = weights.extract(architecture)
+        inherited = self._task.inherited if offers(self._task, InheritsWeights) else None
+        task = require(self._task, HasSearchLoss, self.name)
+        model = (inherited or self._fresh).extract(architecture)
         used: list[int] = []
 
         def loss_of(model: nn.Module, step: int) -> Tensor:
             context.check()
-            loss, tokens = self._task.search_loss(model, step)
+            loss, tokens = task.search_loss(model, step)
             used.append(int(tokens))
             found: Tensor = loss
             return found
@@ -107,8 +110,8 @@ class Proxy:
             inputs = scores.capture_inputs(model, partial(loss_of, step=0))
             tokens = inputs[0].numel() if len(inputs) == 1 else len(inputs[0])  # of a text, or rows
             if c.score == "synflow":
-                return scores.synflow(model, inputs), Spent.training(tokens, self._task.unit)
-            return scores.nwot(model, inputs, JITTER), Spent.evaluation(tokens, self._task.unit)
+                return scores.synflow(model, inputs), Spent.training(tokens, task.unit)
+            return scores.nwot(model, inputs, JITTER), Spent.evaluation(tokens, task.unit)
         grads = scores.gather_gradients(model, [partial(loss_of, step=step) for step in range(c.batches)])
         formula: dict[str, Callable[[scores.Gradients], float]] = {
             "sigeo": partial(scores.sigeo, coefficients=(c.zico, c.fisher_rao, c.loss)),
@@ -116,4 +119,4 @@ class Proxy:
             "grad_norm": scores.grad_norm,
             "snip": scores.snip,
         }
-        return formula[c.score](grads), Spent.training(sum(used), self._task.unit)
+        return formula[c.score](grads), Spent.training(sum(used), task.unit)

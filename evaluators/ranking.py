@@ -1,4 +1,4 @@
-"""Normalized entropy of rankers: after training from scratch, and with the weights of a supernet."""
+"""Normalized entropy of rankers after training from scratch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.contracts import Measurement, Metric, MetricSpec, Spent
+from rankitect.contracts import Measurement, MetricSpec, Spent
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,33 +18,7 @@ if TYPE_CHECKING:
     from rankitect.tasks.ranking.fit import FitResult
     from rankitect.tasks.ranking.task import Ranking
 
-__all__ = ["Inherited", "Trained"]
-
-TEST, VALIDATION = "normalized_entropy", "validation_normalized_entropy"
-
-
-def _entropy(quality: RankingQuality) -> Metric:
-    return Metric(quality.normalized_entropy, "NE", quality.rows, quality.interval())
-
-
-def _trained(
-    task: Ranking, architecture: Architecture, context: TrialContext, epochs: float | None
-) -> tuple[nn.Module, FitResult | None]:
-    """A model of an architecture, trained from scratch with early stopping; one with weights of its own as it is."""
-    from rankitect.tasks.ranking.fit import fit
-
-    model, ready = task.standalone(architecture, context.seed)
-    if ready:
-        return model, None
-    config = task.fit_config(architecture, context.seed, epochs)
-
-    def progress(done: int, total: int, note: str) -> None:
-        context.spent = Spent(train_examples=done * config.batch)
-        context.progress(done, total, note)
-
-    result = fit(model, task.data, config, progress=progress, should_stop=context.should_stop)
-    context.check()
-    return model, result
+__all__ = ["Trained"]
 
 
 def _refitted(
@@ -84,40 +58,30 @@ class Trained:
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Trained:
         """Made from its section of the configuration."""
-        return cls(config, parts.task)
+        from rankitect.tasks.ranking.task import Ranking
+
+        return cls(config, parts.require(Ranking, "evaluator.final"))
 
     @property
     def metrics(self) -> list[MetricSpec]:
         """Normalized entropy on both splits, log-loss and AUC on the test split, and all costs."""
-        return [
-            MetricSpec(VALIDATION, "NE", "min", "quality", held_out=TEST),
-            MetricSpec(TEST, "NE", "min", "quality"),
-            MetricSpec("log_loss", "nat", "min", "quality"),
-            MetricSpec("auc", "AUC", "max", "quality"),
-            *self._task.cost_specs,
-        ]
+        return [*self._task.quality_specs("validation"), *self._task.quality_specs("test"), *self._task.cost_specs]
 
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Train, measure, save."""
+        from rankitect.metrics.ranking import ranking_quality
         from rankitect.models.supernet import Standalone
         from rankitect.tasks.ranking.models import save_losses, save_ranker
 
         task, folder = self._task, context.folder
-        model, result = _trained(task, architecture, context, None)
-        validation = task.quality(model, "validation", check=context.check)
+        model, result = task.trained(architecture, context)
+        validation = ranking_quality(model, task.data, "validation", check=context.check)
         trained = 0 if result is None else result.examples
         if result is not None and task.config.refit and not task.config.one_pass:
             model, more = _refitted(task, architecture, context, result)
             trained += more
         test = task.quality(model, "test", check=context.check)
-        metrics = {
-            VALIDATION: _entropy(validation),
-            TEST: _entropy(test),
-            "log_loss": Metric(test.log_loss, "nat", test.rows),
-            "auc": Metric(test.auc, "AUC", test.rows),
-            "calibration": Metric(test.calibration, "", test.rows),
-            **task.costs(architecture),
-        }
+        metrics = {**validation.metrics, **test.metrics, **task.costs(architecture)}
         artifacts = {"losses": context.artifact(folder / save_losses(folder, test))}
         if self._config.save and isinstance(model, Standalone):
             space, closed = task.model_of(architecture)
@@ -144,46 +108,3 @@ def _notes(result: FitResult | None, test: RankingQuality) -> dict[str, object]:
         found["progressive"] = result.progressive.whole.normalized_entropy
         found["progressive_parts"] = [round(p.normalized_entropy, 6) for p in result.progressive.parts if p.rows]
     return found
-
-
-class Inherited:
-    """Normalized entropy on the validation split, with the weights that a search has trained: seconds a candidate.
-
-    Where no search has trained shared weights, a short training from scratch stands in.
-    """
-
-    name = "normalized entropy with inherited weights"
-
-    class Config(BaseModel):
-        """Keys of `evaluator.screen`."""
-
-        model_config = ConfigDict(extra="forbid", frozen=True)
-
-        rows: int | None = Field(None, ge=1, description="validation rows, a fixed sample; null takes the task's")
-
-    def __init__(self, config: Config, task: Ranking) -> None:
-        self._task, self._rows = task, config.rows or task.config.search_rows
-
-    @classmethod
-    def from_config(cls, config: Config, parts: Parts) -> Inherited:
-        """Made from its section of the configuration."""
-        return cls(config, parts.task)
-
-    @property
-    def metrics(self) -> list[MetricSpec]:
-        """Normalized entropy on the validation split, and all costs."""
-        return [MetricSpec(VALIDATION, "NE", "min", "quality"), *self._task.cost_specs]
-
-    def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
-        """Measure one architecture."""
-        task, spent = self._task, Spent()
-        model: nn.Module
-        if task.inherited is not None:
-            model = task.inherited.activate(architecture)
-        else:
-            model, result = _trained(task, architecture, context, task.config.short_epochs)
-            if result is not None:
-                spent = Spent(train_examples=result.examples, eval_examples=result.evaluated)
-        quality = task.quality(model, "validation", sample=self._rows, check=context.check)
-        metrics = {VALIDATION: _entropy(quality), **task.costs(architecture)}
-        return Measurement(metrics, spent + Spent(eval_examples=quality.rows))

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rankitect.contracts import SharesWeights, offers, require
+from rankitect.contracts.task import HasRegistry, Records, SendsWeights
 from rankitect.errors import DiskError, RankitectError
 
 if TYPE_CHECKING:
@@ -176,8 +178,8 @@ def _run(
     with stop.on_signals(progress.say) if stop is not None else nullcontext():
         parts = build(resolved, folder.path, progress.say)
         outcome = _study(resolved, folder, parts, command, stop or StopSignal(), progress)
-        if record := getattr(parts.task, "record", None):
-            record(parts)
+        if offers(parts.task, Records):
+            parts.task.record(parts)
         report = None
         if resolved.config.report.page and outcome.ended != "interrupted":
             report = _report(folder.path, out)
@@ -198,8 +200,9 @@ def _study(
     config, plugins = resolved.config, resolved.plugins
     assert parts.decode is not None
     assert parts.controller is not None
-    registered = getattr(parts.task, "registered", None)
-    registry = ProductionModels() if registered is None else ProductionModels(registered.baselines, registered.left_out)
+    registry = ProductionModels()
+    if offers(parts.task, HasRegistry):
+        registry = ProductionModels(parts.task.registered.baselines, parts.task.registered.left_out)
     if not folder.resumed:
         gated(config.report.gates, parts.evaluators["final"].metrics)
         named(config.report.baseline, [*parts.baselines, *registry.baselines()])
@@ -219,6 +222,8 @@ def _study(
     )
     subject = Subject(parts.evaluators, parts.decode, parts.space, parts.task)
     runner = runner_of(resolved, folder.path, stop)
+    if runner is not None and offers(parts.task, SharesWeights):
+        require(parts.task, SendsWeights, "measuring in other processes", called=plugins["task"].name)
     study = Study(folder, subject, plan, outputs, Hooks(stop, progress), runner)
     return study.run(parts.controller, parts.baselines if config.runner.baselines else [])
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankitect.contracts.task import HasBackbone
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Block, Graph, SearchSpace, T, Wire, Zero
 from rankitect.models.families import DecoderConfig, axes
@@ -201,9 +202,10 @@ class MobileLLM:
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> SearchSpace:
         """The space for the task's backbone."""
+        task = parts.require(HasBackbone, "space")
         return from_backbone(
-            parts.of_task("checkpoint").config,
-            context=parts.task.context,
+            task.checkpoint.config,
+            context=task.context,
             widths=config.widths,
             ffn_step=config.ffn_step,
             patterns=config.patterns,

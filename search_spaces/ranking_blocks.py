@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankitect.contracts.task import HasFeatures
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Block, Candidate, Choice, Graph, SearchSpace, Wire, Zero
 from rankitect.search_spaces.ranking_parts import average, id_weights, multi, with_base
@@ -351,4 +352,4 @@ class RankingBlocks:
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> SearchSpace:
         """The space for the task's features."""
-        return ranking_blocks(parts.of_task("features"), **config.model_dump())
+        return ranking_blocks(parts.require(HasFeatures, "space").features, **config.model_dump())

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankitect.contracts.task import HasFeatures
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Choice, Graph, SearchSpace, Wire
 from rankitect.search_spaces.ranking_parts import average, id_weights, multi, with_base
@@ -325,4 +326,4 @@ class RankingEngineered:
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> SearchSpace:
         """The space for the task's features."""
-        return ranking_engineered(parts.of_task("features"), **config.model_dump())
+        return ranking_engineered(parts.require(HasFeatures, "space").features, **config.model_dump())

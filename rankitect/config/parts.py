@@ -2,11 +2,9 @@
 
 A plug-in class says how it is made in a class method `from_config(config, parts)`, where `config` is its checked
 `Config` and `parts` holds what is made already, in the order task, space, device, stages of the recipe, evaluators,
-controller. A plain function is called with its keys. Optional methods and attributes that are looked for, on the task
-first and then on the space:
-`baselines(parts) -> list[Baseline]`, `exporter(parts) -> Exporter` and `check(parts)`, which raises a `RankitectError`
-for what can be known only now (a constraint that no architecture meets, too little text). A task's `upfront: Spent`
-is charged to every method before it starts.
+controller. A plain function is called with its keys. The task first, and then the space, may bring baselines, files for
+candidates and checks of the whole: the capabilities `HasBaselines`, `Exports` and `ChecksParts` of
+`rankitect.contracts.task`.
 """
 
 from __future__ import annotations
@@ -14,12 +12,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from rankitect.config.alternatives import controllers_for
 from rankitect.config.bindings import Bindings
 from rankitect.config.choices import declared_choices
-from rankitect.contracts import FromConfig, WrapsEvaluators, offers
-from rankitect.contracts.task import ReadsChoices
+from rankitect.contracts import BoundsCosts, FromConfig, WrapsEvaluators, offers, require
+from rankitect.contracts.plugin import DecodesArchitectures
+from rankitect.contracts.task import ChecksParts, Exports, HasBaselines, NeedsCapabilities, ReadsChoices
 from rankitect.errors import ConfigError, RankitectError, SpaceError
 
 if TYPE_CHECKING:
@@ -27,10 +27,14 @@ if TYPE_CHECKING:
 
     from rankitect.config import Plugin, Resolved
     from rankitect.config.schema import SearchConfig
-    from rankitect.contracts import Baseline, Controller, Evaluator, Exporter
+    from rankitect.contracts import Baseline, Controller, Device, Evaluator, Exporter
     from rankitect.contracts.stage import Stage
+    from rankitect.graph import SearchSpace
 
 __all__ = ["Parts", "build"]
+
+C = TypeVar("C")
+_EVALUATORS = ("evaluator.screen", "evaluator.proxy", "evaluator.final")
 
 
 @dataclass
@@ -42,8 +46,8 @@ class Parts:
         folder: The run folder, for parts that keep caches of their own in it.
         say: Shows a sentence to the user.
         names: Names of the parts for reports, by section.
-        task: What the model is for.
-        space: The search space.
+        task: What the model is for; whoever needs something of it asks with `require`.
+        space: The search space; None until it is made, which is after the task.
         stages: The stages of the recipe by name, in order; `stages_for` gives those of one architecture.
         stage_plugins: What the stages are made from, by name.
         evaluators: Evaluators by the key that proposals use: "final" and, if configured, "screen" and
@@ -60,13 +64,13 @@ class Parts:
     folder: Path
     say: Callable[[str], None] = print
     names: Mapping[str, str] = field(default_factory=dict)
-    task: Any = None
-    space: Any = None
+    task: object = None
+    space: SearchSpace = None  # type: ignore[assignment]  # made after the task, which may ask for it only later
     stages: dict[str, Stage] = field(default_factory=dict)
     stage_plugins: dict[str, Plugin] = field(default_factory=dict)
     evaluators: dict[str, Evaluator] = field(default_factory=dict)
     controller: Controller | None = None
-    device: Any = None
+    device: Device | None = None
     baselines: list[Baseline] = field(default_factory=list)
     export: Exporter | None = None
     decode: Callable[[str], Any] | None = None
@@ -86,20 +90,25 @@ class Parts:
             stages[name] = self.stages[name] if same else _stage(section, replace(plugin, config=config), self)
         return stages
 
-    def of_task(self, name: str) -> Any:
-        """What a part needs of the task.
+    def require(self, capability: type[C], section: str) -> C:
+        """The task, as something that has what a part needs of it.
+
+        Args:
+            capability: A Protocol of `rankitect.contracts.task`.
+            section: Which part needs it: "controller", "space", "evaluator.final" …
 
         Raises:
-            ConfigError: The task is of another kind and has nothing of this name.
+            ConfigError: The task lacks it; names the part, the task, what is lacking, and what would work.
         """
-        found = getattr(self.task, name, None)
-        if found is None:
-            space, task = (part.name or part.target for part in (self.config.space, self.config.task))
-            raise ConfigError(
-                f"space={space} and task={task} do not go together: the space is made for tasks with '{name}', which "
-                f"{type(self.task).__name__} has not. Leave task= out to take the space's own."
-            )
-        return found
+        if offers(self.task, capability):
+            return self.task
+        who = f"{section}={self.names[section]}" if section in self.names else f"the {section}"
+        instead = ""
+        if section == "space":
+            instead = "Leave task= out to take the space's own."
+        elif section == "controller":
+            instead = f"Controllers that work with it: {', '.join(controllers_for(self.task)) or 'none'}."
+        return require(self.task, capability, who, called=self.names.get("task", ""), instead=instead)
 
 
 def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, *, measuring: bool = False) -> Parts:
@@ -118,6 +127,7 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
     parts = Parts(resolved.config, folder, say, {section: plugin.name for section, plugin in plugins.items()})
     parts.task = _make(plugins["task"], parts)
     _make_space(resolved, parts)
+    _refuse_lacking(resolved, parts)
     if "device" in plugins:
         parts.device = _make(plugins["device"], parts)
     for section, plugin in plugins.items():
@@ -125,9 +135,9 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
             name = section.removeprefix("recipe.")
             parts.stage_plugins[name], parts.stages[name] = plugin, _stage(section, plugin, parts)
     for hook in (parts.task, parts.space):
-        if check := getattr(hook, "check", None):
-            check(parts)
-    for section in ("evaluator.screen", "evaluator.proxy", "evaluator.final"):
+        if offers(hook, ChecksParts):
+            hook.check(parts)
+    for section in _EVALUATORS:
         if section in plugins:
             parts.evaluators[section.rpartition(".")[2]] = _make(plugins[section], parts)
     parts.decode = _decoder(parts.space)
@@ -138,11 +148,29 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
     if measuring:
         return parts
     for hook in (parts.task, parts.space):
-        if not parts.baselines and (baselines := getattr(hook, "baselines", None)):
-            parts.baselines = list(baselines(parts))
-        if parts.export is None and (exporter := getattr(hook, "exporter", None)):
-            parts.export = exporter(parts)
+        if not parts.baselines and offers(hook, HasBaselines):
+            parts.baselines = list(hook.baselines(parts))
+        if parts.export is None and offers(hook, Exports):
+            parts.export = hook.exporter(parts)
     return parts
+
+
+def _refuse_lacking(resolved: Resolved, parts: Parts) -> None:
+    """Refuse a task that lacks what an evaluator, the controller or the constraints need, before anything is trained.
+
+    Raises:
+        ConfigError: It does.
+    """
+    for section in ("controller", *_EVALUATORS):
+        plugin = resolved.plugins.get(section)
+        if plugin is not None and offers(plugin.target, NeedsCapabilities):
+            for capability in plugin.target.needs(plugin.config):
+                parts.require(capability, section)
+    if parts.config.constraints:
+        require(
+            parts.task, BoundsCosts, f"constraints ({', '.join(parts.config.constraints)})",
+            called=parts.names.get("task", ""), instead="Leave them out: constraints=null.",
+        )  # fmt: skip
 
 
 def _make_space(resolved: Resolved, parts: Parts) -> None:
@@ -153,9 +181,9 @@ def _make_space(resolved: Resolved, parts: Parts) -> None:
     """
     from rankitect.space.choice_space import ChoiceSpace
 
-    parts.space = _make(resolved.plugins["space"], parts)
+    space = parts.space = _make(resolved.plugins["space"], parts)
     configs = {section: plugin.config for section, plugin in resolved.plugins.items()}
-    if not isinstance(parts.space, ChoiceSpace):
+    if not isinstance(space, ChoiceSpace):
         if resolved.config.choices or resolved.bindings.sections:
             raise ConfigError(f"choices: space={parts.names['space']} is no space of choices that could be extended.")
         return
@@ -193,6 +221,6 @@ def _decoder(space: Any) -> Callable[[str], Any]:
     from rankitect.space.architecture import Architecture
     from rankitect.space.choice_space import ChoiceSpace
 
-    if not isinstance(space, ChoiceSpace) and (own := getattr(space, "decode", None)):
-        return own
+    if not isinstance(space, ChoiceSpace) and offers(space, DecodesArchitectures):
+        return space.decode
     return Architecture.from_json

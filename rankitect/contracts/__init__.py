@@ -39,9 +39,11 @@ from rankitect.contracts.task import (
     HasReference,
     InheritsWeights,
     LacksCapability,
+    Quality,
     SharedTraining,
     SharesWeights,
     Task,
+    TellsCosts,
     require,
 )
 
@@ -74,6 +76,7 @@ __all__ = [
     "Preloads",
     "PreparesElsewhere",
     "Proposal",
+    "Quality",
     "Role",
     "Runner",
     "Session",
@@ -82,6 +85,7 @@ __all__ = [
     "Spent",
     "StopRequested",
     "Task",
+    "TellsCosts",
     "TrainsInPrepare",
     "Trial",
     "TrialContext",

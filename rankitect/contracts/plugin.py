@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-__all__ = ["Estimates", "FromConfig", "NamesCosts", "Preloads"]
+__all__ = ["DecodesArchitectures", "Estimates", "FromConfig", "NamesCosts", "Preloads"]
 
 
 class FromConfig(Protocol):
@@ -47,3 +47,11 @@ class NamesCosts(Protocol):
 
     bounded_costs: ClassVar[Mapping[str, str]]
     """What each cost is, by its name."""
+
+
+class DecodesArchitectures(Protocol):
+    """A space of the user's own kind, whose architectures are not those of a space of choices."""
+
+    def decode(self, text: str) -> Any:
+        """An architecture from what its `to_json` gave."""
+        ...

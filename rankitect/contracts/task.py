@@ -43,9 +43,11 @@ __all__ = [
     "ReadsChoices",
     "Records",
     "Registry",
+    "SendsWeights",
     "SharedTraining",
     "SharesWeights",
     "Task",
+    "TellsCosts",
     "TrainsBriefly",
     "TunesSharedTraining",
     "require",
@@ -115,12 +117,16 @@ class HasReference(Protocol):
         ...
 
 
-class BoundsCosts(HasReference, Protocol):
-    """A task that knows costs without a measurement, and the bounds that the configuration sets on them."""
+class BoundsCosts(Protocol):
+    """A task that knows the bounds which the configuration sets on costs."""
 
     def limits(self) -> dict[str, tuple[float, float]]:
         """The configuration's constraints, as bounds for `SearchSpace.sample`."""
         ...
+
+
+class TellsCosts(Protocol):
+    """A task that knows costs without a measurement."""
 
     @property
     def cost_specs(self) -> list[MetricSpec]:
@@ -197,6 +203,10 @@ class SharesWeights(InheritsWeights, Protocol):
     def adopt(self, supernet: Any) -> None:
         """Let candidates inherit from these weights from now on; None: as before any search."""
         ...
+
+
+class SendsWeights(Protocol):
+    """A task that can hand the weights of a search to processes that measure candidates elsewhere."""
 
     def shared(self) -> dict[str, bytes]:
         """What processes that measure candidates need of this one."""
@@ -405,7 +415,7 @@ class LacksCapability(ConfigError):
 
     def __init__(self, task: object, capability: type, who: str, called: str = "", instead: str = "") -> None:
         self.capability = capability
-        about = str(capability.__doc__).partition("\n")[0].rstrip(".")
+        about = str(capability.__doc__).partition("\n\n")[0].replace("\n", " ").rstrip(".")
         missing = ", ".join(missing_members(task, capability))
         name = f"task={called} ({type(task).__name__})" if called else f"the task ({type(task).__name__})"
         super().__init__(

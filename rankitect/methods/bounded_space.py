@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rankitect.contracts import BoundsCosts, HasReference, offers
 from rankitect.errors import SpaceError
 from rankitect.graph import SearchSpace
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from rankitect.config.parts import Parts
     from rankitect.graph import Architecture, ChoiceSpace
 
-__all__ = ["BoundedSpace", "main_cost", "within"]
+__all__ = ["BoundedSpace", "largest_by", "limits_of", "main_cost", "reference_of", "within"]
 
 TRIES = 64
 """Draws after which a place counts as used up."""
@@ -23,9 +24,26 @@ CHUNK = 128
 """Draws that are made at once: a hundred within bounds cost hardly more than one."""
 
 
-def main_cost(task: Any) -> str:
+def limits_of(task: object) -> dict[str, tuple[float, float]]:
+    """The bounds that a task sets on costs; none where it sets none."""
+    return task.limits() if offers(task, BoundsCosts) else {}
+
+
+def main_cost(task: object) -> str:
     """The cost that a search is about where none is named: the first that is bounded, else FLOPs."""
-    return next(iter(task.limits()), "flops") if hasattr(task, "limits") else "flops"
+    return next(iter(limits_of(task)), "flops")
+
+
+def reference_of(task: object, space: ChoiceSpace) -> Architecture:
+    """The architecture that costs are relative to: the task's, or else the one of most FLOPs."""
+    if offers(task, HasReference):
+        return task.reference
+    return largest_by(space, "flops")
+
+
+def largest_by(space: ChoiceSpace, kind: str) -> Architecture:
+    """The architecture of (nearly) the largest cost of a kind; see `BoundedSpace.extreme`."""
+    return BoundedSpace(space, {}).extreme(kind, True, np.random.default_rng(0))
 
 
 class BoundedSpace:
@@ -57,7 +75,7 @@ class BoundedSpace:
             shared: Whether it is for a search with shared weights, which moves in the space's `base` where that has
                 anything within the constraints.
         """
-        limits = parts.task.limits() if hasattr(parts.task, "limits") else {}
+        limits = limits_of(parts.task)
         base = parts.space.base if shared and isinstance(parts.space, SearchSpace) else None
         if base is not None:
             try:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rankitect.contracts import Measurement, MetricSpec, Spent
+from rankitect.contracts import Measurement, MetricSpec, SharesWeights, Spent
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,12 +64,12 @@ class FinalLayerTuned:
     Args:
         inner: Measures with the task's inherited weights.
         space: The space.
-        task: Offers `inherited` and `train_loss(model, step)`.
+        task: Gives the weights and the loss.
         steps: Steps of the last layer.
         lr: Their learning rate.
     """
 
-    def __init__(self, inner: Evaluator, space: SearchSpace, task: Any, steps: int, lr: float) -> None:
+    def __init__(self, inner: Evaluator, space: SearchSpace, task: SharesWeights, steps: int, lr: float) -> None:
         self._inner, self._space, self._task, self._steps, self._lr = inner, space, task, steps, lr
 
     @property
@@ -87,7 +87,7 @@ class FinalLayerTuned:
         from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig
         from rankitect.training.parallel import peers
 
-        supernet: Supernet = self._task.inherited
+        supernet: Supernet = self._task.inherited  # the search has trained it
         chosen = final_parameters(supernet)
         used = 0
         with _only(supernet, chosen):

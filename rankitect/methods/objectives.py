@@ -14,19 +14,19 @@ from rankitect.study.checks import resolve_objectives
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
 
-__all__ = ["Objectives", "crowding", "fronts", "hypervolume", "hypervolume_subset", "ranking"]
+__all__ = ["Objectives", "crowding", "fronts", "hypervolume", "hypervolume_subset", "quality_first", "ranking"]
 
 
 @dataclass(frozen=True)
 class Objectives:
     """The objectives of a study, as a cheaper evaluator measures them.
 
-    The first objective is quality. An evaluator that does not measure it (a proxy) offers its own first metric instead;
-    further objectives that it does not measure are left out.
+    The first objective is one whose role is quality, wherever the study names it. An evaluator that does not measure it
+    (a proxy) offers a quality of its own instead; further objectives that it does not measure are left out.
 
     Attributes:
         declared: The study's objectives, quality first.
-        stand_in: The evaluator's own first metric.
+        stand_in: The evaluator's own first quality.
     """
 
     declared: tuple[MetricSpec, ...]
@@ -39,8 +39,8 @@ class Objectives:
         Raises:
             ConfigError: An objective that the final evaluator does not measure.
         """
-        found = resolve_objectives(parts.config.evaluator.objectives, parts.evaluators["final"].metrics)
-        return cls(tuple(found), parts.evaluators[evaluator].metrics[0])
+        declared = resolve_objectives(parts.config.evaluator.objectives, parts.evaluators["final"].metrics)
+        return cls(tuple(quality_first(declared)), quality_first(parts.evaluators[evaluator].metrics)[0])
 
     def specs(self, measurement: Measurement) -> list[MetricSpec]:
         """The metrics of a measurement that count, quality first."""
@@ -63,6 +63,12 @@ class Objectives:
         return np.asarray([row if row is not None else [np.inf] * width for row in rows], dtype=np.float64).reshape(
             len(rows), width
         )
+
+
+def quality_first(specs: Sequence[MetricSpec]) -> list[MetricSpec]:
+    """Metrics in their order, but with the first whose role is quality before all others."""
+    first = next((spec for spec in specs if spec.role == "quality"), None)
+    return list(specs) if first is None else [first, *(spec for spec in specs if spec is not first)]
 
 
 def fronts(costs: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.contracts import Proposal, Trial
+from rankitect.contracts import Proposal, Trial, offers
+from rankitect.contracts.task import TunesSharedTraining
 from rankitect.errors import ConfigError
 from rankitect.methods.objectives import Objectives, ranking
 
@@ -56,14 +57,16 @@ def measured_by(by: str, parts: Parts) -> str:
 SAMPLES, FINALISTS = 48, 6
 
 
-def shared_sizes(config: StagedConfig, task: Any) -> tuple[int, int]:
+def shared_sizes(config: StagedConfig, task: object) -> tuple[int, int]:
     """How many architectures a search with shared weights measures, and how many of them in full.
 
     A look at inherited weights may cost next to nothing, and err much: a task then has numbers of its own
     (`shared_sizes`).
     """
-    own = (SAMPLES, FINALISTS) if config.by == "final" else getattr(task, "shared_sizes", (SAMPLES, FINALISTS))
-    return config.samples or int(own[0]), config.finalists or int(own[1])
+    samples, finalists = SAMPLES, FINALISTS
+    if config.by != "final" and offers(task, TunesSharedTraining):
+        samples, finalists = task.shared_sizes
+    return config.samples or samples, config.finalists or finalists
 
 
 RESERVE = 0.4

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
 
+from rankitect.contracts import SharesWeights, require
 from rankitect.errors import SpaceError
 from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.methods.evolving import EvolutionConfig, EvolvingSearch
@@ -44,7 +45,7 @@ class SupernetConfig(EvolutionConfig):
     share: float = Field(0.5, gt=0, le=1, description="of a limited budget, what the supernet may use")
     checkpoint_every: int = Field(20, ge=1, description="steps between checkpoints")
 
-    def length(self, task: Any) -> int:
+    def length(self, task: object) -> int:
         """Steps of the whole training on a task."""
         return training_defaults(task, screened=True).steps if self.steps is None else self.steps
 
@@ -137,7 +138,7 @@ class SupernetSearch(EvolvingSearch):
         by: str,
         bounded: BoundedSpace,
         objectives: Objectives,
-        task: Any,
+        task: object,
         seed: int,
     ) -> None:
         super().__init__(config, by, bounded, objectives, seed)
@@ -148,14 +149,15 @@ class SupernetSearch(EvolvingSearch):
         """Train the supernet, or go on from the last checkpoint; then let candidates inherit from it."""
         super().prepare(session)
         c, path = self._training, session.state_dir / STATE
-        _, lr, batch, table_lr = training_defaults(self._task, screened=True)
-        supernet = self._task.supernet(self.bounded.space)
+        task = require(self._task, SharesWeights, "training a supernet")
+        _, lr, batch, table_lr = training_defaults(task, screened=True)
+        supernet = task.supernet(self.bounded.graph_space)
         if self._steps:
             weights = CoTraining(
                 supernet,
-                self._task,
+                task,
                 c.weight_lr or lr,
-                max(c.length(self._task), self._steps),
+                max(c.length(task), self._steps),
                 batch=batch,
                 table_lr=table_lr,
             )
@@ -170,12 +172,12 @@ class SupernetSearch(EvolvingSearch):
                 self._steps,
                 lambda step: self._step(weights, paths, step),
                 lambda state: self._save(weights, state, session),
-                unit=self._task.unit,
+                unit=task.unit,
                 share=c.share,
                 every=c.checkpoint_every,
             )
             weights.close()
-        self._task.adopt(supernet)
+        task.adopt(supernet)
 
     def _step(self, weights: CoTraining, paths: Paths, step: int) -> tuple[float, int]:
         losses, used = weights.step_together(paths.at(step), step, self._training.distil)

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rankitect.contracts import Job, JobResult, TrialContext
+from rankitect.contracts import Job, JobResult, TrialContext, offers
+from rankitect.contracts.task import SendsWeights
 from rankitect.study.checks import one_line
 from rankitect.study.runner import measure
 
@@ -166,7 +167,7 @@ def parts_of(setup: WorkerSetup, shared: Mapping[str, bytes], *, controller: boo
         _BUILT["place"] = tempfile.TemporaryDirectory(prefix="rankitect-")  # removed when the process ends
     folder = Path(setup.run_folder if setup.run_folder is not None else _BUILT["place"].name)
     parts = build(restored(json.loads(json.dumps(setup.data))), folder, _silent, measuring=not controller)
-    if shared and hasattr(parts.task, "receive"):
+    if shared and offers(parts.task, SendsWeights):
         parts.task.receive(shared)
     _BUILT.update(key=key, parts=parts)
     return parts

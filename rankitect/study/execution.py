@@ -19,6 +19,7 @@ from rankitect.contracts import (
     Trial,
     offers,
 )
+from rankitect.contracts.task import OwesUpfront, SendsWeights
 from rankitect.study.confirming import CONFIRM, wanted
 from rankitect.study.dispatch import Dispatch
 from rankitect.study.ledger import Ledger, stage_of
@@ -142,7 +143,7 @@ class Execution:
         if self._monitor.expected is None and offers(controller, ExpectsTrials):
             self._monitor.expected = controller.expected_trials
         task = self._subject.task
-        self._runner.start(task.shared() if hasattr(task, "shared") else {})
+        self._runner.start(task.shared() if offers(task, SendsWeights) else {})
         return AskTellLoop(
             controller, self._plan, self._subject.evaluators, self._store, self._ledger, self._dispatch,
             stop=self._hooks.stop, before_ask=self._measure_newly_registered,
@@ -157,8 +158,9 @@ class Execution:
             self._subject, self._plan.seed, self._folder.state_dir, self._store, self._ledger, self._hooks,
             self._scalars,
         )  # fmt: skip
-        if (upfront := getattr(self._subject.task, "upfront", None)) is not None:
-            session.charge("task", upfront)
+        task = self._subject.task
+        if offers(task, OwesUpfront):
+            session.charge("task", task.upfront)
         try:
             if offers(self._runner, PreparesElsewhere):
                 self._runner.prepare(session, controller)

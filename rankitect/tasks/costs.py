@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rankitect.graph import Architecture, ChoiceSpace, SearchSpace
 
 __all__ = [
+    "GRAPH_COSTS",
     "LANGUAGE_COSTS",
     "RANKING_COSTS",
     "CostReading",
@@ -25,6 +26,10 @@ __all__ = [
     "ranking_costs",
     "specs",
 ]
+
+
+GRAPH_COSTS: Mapping[str, str] = {"params": "", "flops": "FLOP"}
+"""The costs of a task that names none of its own, of one example, with their units."""
 
 
 @dataclass(frozen=True)

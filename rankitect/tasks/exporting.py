@@ -7,13 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankitect.contracts import ExportsPrograms
+from rankitect.contracts import ExportsPrograms, offers
 from rankitect.errors import RankitectError
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
-    from rankitect.contracts import Exporter, Trial
-    from rankitect.deploy.latency import Latency
+    from rankitect.contracts import Exporter, Latencies, Trial
     from rankitect.graph import Architecture, SearchSpace
 
 __all__ = ["drawn", "exporter", "programmed"]
@@ -36,7 +35,8 @@ def drawn(space: SearchSpace, architecture: Architecture, folder: Path) -> dict[
 def programmed(parts: Parts, architecture: Architecture, write: Callable[[], dict[str, str]]) -> dict[str, str]:
     """What `write` exports for a candidate; a failure is said and costs the program only."""
     name = architecture.fingerprint[:8]
-    parts.say(f"Exporting {name} for {parts.device.name}, a few minutes")
+    device = parts.device.name if parts.device is not None else "no device"
+    parts.say(f"Exporting {name} for {device}, a few minutes")
     try:
         return write()
     except RankitectError as error:
@@ -44,7 +44,7 @@ def programmed(parts: Parts, architecture: Architecture, write: Callable[[], dic
         return {}
 
 
-def exporter(parts: Parts, latency: Latency | None) -> Exporter:
+def exporter(parts: Parts, latency: Latencies | None) -> Exporter:
     """A function of a language model's trial and its candidate's folder that writes into it; gives files by name.
 
     Args:
@@ -58,12 +58,12 @@ def exporter(parts: Parts, latency: Latency | None) -> Exporter:
     return export
 
 
-def _program(parts: Parts, latency: Latency | None, trial: Trial, folder: Path) -> dict[str, str]:
+def _program(parts: Parts, latency: Latencies | None, trial: Trial, folder: Path) -> dict[str, str]:
     from rankitect.models.candidate import load_candidate
 
     device, architecture = parts.device, trial.architecture
     card = trial.measurement.artifacts.get("card") if trial.measurement is not None else None
-    if latency is None or card is None or not isinstance(device, ExportsPrograms):
+    if latency is None or card is None or not offers(device, ExportsPrograms):
         return {}
     candidate = load_candidate((parts.folder / card).parent)
     predicted = {workload: latency.predict(architecture, workload) for workload in latency.workloads}

@@ -11,8 +11,7 @@ from rankitect.tasks.costs import LANGUAGE_COSTS, Costs, language_costs, specs
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
-    from rankitect.contracts import Metric, MetricSpec
-    from rankitect.deploy.latency import Latency
+    from rankitect.contracts import Latencies, Metric, MetricSpec
     from rankitect.graph import Architecture
 
 __all__ = ["LanguageCosts"]
@@ -56,7 +55,7 @@ class LanguageCosts:
         return metrics if self.latency is None else {**metrics, **self.latency.metrics(architecture)}
 
     @cached_property
-    def latency(self) -> Latency | None:
+    def latency(self) -> Latencies | None:
         """Predicted latencies on the configured device; learned at their first use."""
         device = self._parts.device
         if device is None:
@@ -64,7 +63,7 @@ class LanguageCosts:
         if device.context > self._longest:
             raise ConfigError(f"device.context is {device.context}; the backbone was made for at most {self._longest}.")
         space = self._parts.space
-        latency: Latency = device.latency(space, seed=self._parts.config.seed, say=self._parts.say)
+        latency = device.latency(space, seed=self._parts.config.seed, say=self._parts.say)
         space.learned.update({name: partial(latency.tables, name) for name in latency.workloads})
         return latency
 

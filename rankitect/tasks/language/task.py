@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rankitect.config.parts import Parts
-    from rankitect.contracts import Baseline, Exporter, Metric, Spent
+    from rankitect.contracts import Baseline, Exporter, Latencies, Metric, Spent
     from rankitect.data.tokenizer import Tokenizer
     from rankitect.data.windows import TextWindows
-    from rankitect.deploy.latency import Latency
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.metrics.language import Quality
     from rankitect.models.backbone import Backbone
@@ -174,7 +173,7 @@ class Language(SharedWeights):
         return self._costs.metrics(architecture)
 
     @property
-    def latency(self) -> Latency | None:
+    def latency(self) -> Latencies | None:
         """Predicted latencies on the configured device; learned at their first use."""
         return self._costs.latency
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from rankitect.contracts import Metric, MetricSpec
 from rankitect.graph import SearchSpace
 from rankitect.space.expr import as_expr
@@ -58,9 +56,9 @@ class RankingCosts:
     @cached_property
     def reference(self) -> Architecture:
         """The architecture that shares of a cost are of: the searched space's one of most FLOPs."""
-        from rankitect.methods.bounded_space import BoundedSpace
+        from rankitect.methods.bounded_space import largest_by
 
-        return BoundedSpace(self._parts.space, {}).extreme("flops", True, np.random.default_rng(0))
+        return largest_by(self._parts.space, "flops")
 
     @cached_property
     def _readings(self) -> Costs:

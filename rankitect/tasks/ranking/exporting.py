@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankitect.contracts.device import ExportsRankers
+from rankitect.contracts import ExportsRankers, offers
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
@@ -42,10 +42,11 @@ def _program(parts: Parts, data: RankingBatches, trial: Trial, folder: Path) -> 
     from rankitect.tasks.exporting import programmed
     from rankitect.tasks.ranking.models import load_ranker
 
+    device = parts.device
     saved = trial.measurement.artifacts.get("weights") if trial.measurement is not None else None
-    if saved is None or not isinstance(parts.device, ExportsRankers):
+    if saved is None or not offers(device, ExportsRankers):
         return {}
     model = load_ranker((parts.folder / saved).parent)[0].eval()
     example = data.batch_at("validation", 0, batch=1)
     inputs = (example.numeric, example.ids)
-    return programmed(parts, trial.architecture, partial(parts.device.export_ranker, folder, model, inputs))
+    return programmed(parts, trial.architecture, partial(device.export_ranker, folder, model, inputs))

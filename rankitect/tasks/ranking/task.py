@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from rankitect.contracts import MetricSpec, SharedTraining, Unit
+from rankitect.contracts import MetricSpec, SharedTraining, Spent, Unit
 from rankitect.errors import ConfigError
 from rankitect.tasks.costs import RANKING_COSTS, bounded
 from rankitect.tasks.ranking.settings import RankingConfig
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rankitect.config.parts import Parts
-    from rankitect.contracts import Baseline, Exporter, Metric
+    from rankitect.contracts import Baseline, Exporter, Metric, TrialContext
     from rankitect.data.ranking.batch import RankingBatch
     from rankitect.data.ranking.features import Features
     from rankitect.graph import Architecture, ChoiceSpace, SearchSpace
     from rankitect.metrics.ranking import RankingQuality
     from rankitect.models.supernet import Supernet
-    from rankitect.tasks.ranking.fit import FitConfig
+    from rankitect.tasks.ranking.fit import FitConfig, FitResult
     from rankitect.tasks.ranking.models import NamedModel
     from rankitect.tasks.registered import Registered
     from rankitect.training.embeddings import HoldsTables, TableStorage
@@ -84,10 +84,11 @@ class Ranking(SharedWeights):
     def quality(
         self, model: nn.Module, split: str, *, sample: int | None = None, check: Callable[[], None] | None = None
     ) -> RankingQuality:
-        """Normalized entropy and the rest on a split; `sample` counts rows, by default all."""
+        """Normalized entropy and the rest on a split; `sample` counts rows, by default as configured."""
         from rankitect.metrics.ranking import ranking_quality
 
-        return ranking_quality(model, self.data, split, rows=sample, check=check)
+        usual = self.config.search_rows if split == self.search_split else None
+        return ranking_quality(model, self.data, split, rows=sample or usual, check=check)
 
     def quality_specs(self, split: str) -> list[MetricSpec]:
         """Normalized entropy; on the test split log-loss and AUC as well."""
@@ -141,6 +142,17 @@ class Ranking(SharedWeights):
     def fit_config(self, architecture: Architecture, seed: int, epochs: float | None = None) -> FitConfig:
         """How one model is trained; see `RankingTraining.fit_config`."""
         return self._training.fit_config(architecture, seed, epochs)
+
+    def trained(self, architecture: Architecture, context: TrialContext) -> tuple[nn.Module, FitResult | None]:
+        """A model trained from scratch with early stopping, and how that went; None where it has weights of its own."""
+        return self._training.alone(architecture, context)
+
+    def briefly_trained(self, architecture: Architecture, context: TrialContext) -> tuple[nn.Module, Spent]:
+        """A model after `short_epochs` from scratch, and what that cost."""
+        model, result = self._training.alone(architecture, context, self.config.short_epochs)
+        if result is None:
+            return model, Spent()
+        return model, Spent(train_examples=result.examples, eval_examples=result.evaluated)
 
     def shared_training(self, screened: bool) -> SharedTraining:
         """The training of shared weights, for a method that takes its gradients from them or to screen candidates."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from rankitect.contracts import SharedTraining
+from rankitect.contracts import SharedTraining, Spent
 from rankitect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rankitect.config.parts import Parts
+    from rankitect.contracts import TrialContext
     from rankitect.data.ranking.batches import RankingBatches
     from rankitect.graph import Architecture
-    from rankitect.tasks.ranking.fit import FitConfig
+    from rankitect.tasks.ranking.fit import FitConfig, FitResult
     from rankitect.tasks.ranking.known import KnownRankers
     from rankitect.tasks.ranking.settings import RankingConfig
     from rankitect.training.embeddings import HoldsTables, TableStorage
@@ -82,6 +83,34 @@ class RankingTraining:
                     where = ".".join(str(key) for key in (name, section, *wrong["loc"]))
                     raise ConfigError(f"task.models.{where}: {wrong['msg']}.") from None
         return self._config.model_copy(update=sections)
+
+    def alone(
+        self, architecture: Architecture, context: TrialContext, epochs: float | None = None
+    ) -> tuple[nn.Module, FitResult | None]:
+        """A model of an architecture, trained from scratch with early stopping; one with weights of its own as it is.
+
+        Args:
+            architecture: The model.
+            context: Of the measurement that it is for.
+            epochs: Instead of the configuration's.
+
+        Raises:
+            StopRequested: The user asked to stop.
+        """
+        from rankitect.tasks.ranking.fit import fit
+
+        model, ready = self._known.standalone(architecture, context.seed)
+        if ready:
+            return model, None
+        config = self.fit_config(architecture, context.seed, epochs)
+
+        def progress(done: int, total: int, note: str) -> None:
+            context.spent = Spent(train_examples=done * config.batch)
+            context.progress(done, total, note)
+
+        result = fit(model, self._data, config, progress=progress, should_stop=context.should_stop)
+        context.check()
+        return model, result
 
     def shared(self, screened: bool) -> SharedTraining:
         """The training of shared weights: for a method that takes its gradients from them, or to screen candidates."""

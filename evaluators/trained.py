@@ -1,0 +1,81 @@
+"""Quality after training from scratch for a number of steps, on any task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rankitect.contracts import Measurement, Metric, MetricSpec, Spent, Task
+from rankitect.evaluators.costs import cost_specs_of, costs_of
+from rankitect.training.settings import OptimizerConfig
+
+if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
+    from rankitect.contracts import TrialContext
+    from rankitect.graph import Architecture, SearchSpace
+
+__all__ = ["Trained"]
+
+
+class Trained:
+    """Quality on the split that a search chooses by and on the test split, by which nothing was chosen; all costs."""
+
+    class Config(BaseModel):
+        """Keys of `evaluator.final`."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        steps: int = Field(500, ge=1, description="training steps, on batches of the task's size")
+        optimizer: OptimizerConfig = Field(OptimizerConfig(), description="learning rate, schedule, clipping")
+        save: bool = Field(True, description="keep each candidate's weights")
+
+    def __init__(self, config: Config, task: Task, space: SearchSpace) -> None:
+        self._config, self._task, self._space = config, task, space
+
+    @classmethod
+    def needs(cls, config: Config) -> Sequence[type]:
+        """Data, loss and quality."""
+        return (Task,)
+
+    @classmethod
+    def from_config(cls, config: Config, parts: Parts) -> Trained:
+        """Made from its section of the configuration.
+
+        Raises:
+            ConfigError: The task has no data, loss or quality.
+        """
+        return cls(config, parts.require(Task, "evaluator.final"), parts.space)
+
+    @property
+    def name(self) -> str:
+        """Which quality it is."""
+        return f"{self._task.quality_specs('test')[0].name.replace('_', ' ')} after training from scratch"
+
+    @property
+    def metrics(self) -> list[MetricSpec]:
+        """Quality on both splits, and all costs."""
+        task = self._task
+        quality = [spec for split in (task.search_split, "test") for spec in task.quality_specs(split)]
+        return list({spec.name: spec for spec in (*quality, *cost_specs_of(task))}.values())
+
+    def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
+        """Train, measure, save."""
+        from rankitect.tasks.alone import train_alone
+
+        task, c = self._task, self._config
+        model, spent = train_alone(task, self._space, architecture, c.steps, c.optimizer, context)
+        metrics: dict[str, Metric] = {}
+        for split in (task.search_split, "test"):
+            quality = task.quality(model, split, check=context.check)
+            metrics |= quality.metrics
+            spent += Spent.evaluation(quality.amount, task.unit)
+        artifacts = {}
+        if c.save:
+            from safetensors.torch import save_file
+
+            path = context.folder / "weights.safetensors"
+            save_file({name: weight.detach().contiguous() for name, weight in model.state_dict().items()}, path)
+            artifacts["weights"] = context.artifact(path)
+        return Measurement({**metrics, **costs_of(task, self._space, architecture)}, spent, artifacts)
