@@ -4,6 +4,7 @@ from pathlib import Path
 
 import rankitect
 from rankitect.blocks import Concat, Flatten, Linear, Tables
+from rankitect.contracts.task import HasFeatures
 from rankitect.graph import B, Graph, SearchSpace
 
 
@@ -27,7 +28,7 @@ class TwoPaths:
     @classmethod
     def from_config(cls, config, parts):
         """The space for the task's features."""
-        return two_paths(parts.task.features)
+        return two_paths(parts.require(HasFeatures, "space").features)
 
 
 def main() -> None:
