@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankitect.contracts import SharesWeights, offers, require
-from rankitect.contracts.task import HasRegistry, Records, SendsWeights
+from rankitect.contracts.hooks import HasRegistry, Records
+from rankitect.contracts.task import SendsWeights
 from rankitect.errors import DiskError, RankitectError
 
 if TYPE_CHECKING:

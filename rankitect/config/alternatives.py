@@ -5,7 +5,7 @@ from __future__ import annotations
 from rankitect.config.compose import configs_folder, groups
 from rankitect.config.plugins import config_model, load_target
 from rankitect.contracts import offers
-from rankitect.contracts.task import NeedsCapabilities
+from rankitect.contracts.requirement import NeedsCapabilities
 
 __all__ = ["controllers_for"]
 

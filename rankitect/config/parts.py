@@ -18,8 +18,10 @@ from rankitect.config.alternatives import controllers_for
 from rankitect.config.bindings import Bindings
 from rankitect.config.choices import declared_choices
 from rankitect.contracts import BoundsCosts, FromConfig, WrapsEvaluators, offers, require
+from rankitect.contracts.hooks import ChecksParts, Exports, HasBaselines
 from rankitect.contracts.plugin import DecodesArchitectures
-from rankitect.contracts.task import ChecksParts, Exports, HasBaselines, NeedsCapabilities, ReadsChoices
+from rankitect.contracts.requirement import NeedsCapabilities
+from rankitect.contracts.task import ReadsChoices
 from rankitect.errors import ConfigError, RankitectError, SpaceError
 
 if TYPE_CHECKING:

@@ -33,18 +33,17 @@ from rankitect.contracts.records import (
     TrialState,
     Unit,
 )
+from rankitect.contracts.requirement import LacksCapability, require
 from rankitect.contracts.runner import Job, JobResult, PreparesElsewhere, Runner
 from rankitect.contracts.task import (
     BoundsCosts,
     HasReference,
     InheritsWeights,
-    LacksCapability,
     Quality,
     SharedTraining,
     SharesWeights,
     Task,
     TellsCosts,
-    require,
 )
 
 __all__ = [

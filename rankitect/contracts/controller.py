@@ -20,7 +20,7 @@ class Session(Protocol):
         ...
 
     @property
-    def task(self) -> Any:
+    def task(self) -> object:
         """The task."""
         ...
 

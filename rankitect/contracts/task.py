@@ -8,41 +8,29 @@ a task of that type from `require`, or a message that says what is lacking.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
-
-from rankitect.contracts.capability import missing_members
-from rankitect.errors import ConfigError
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from rankitect.contracts.device import Latencies
-    from rankitect.contracts.evaluator import Exporter, TrialContext
-    from rankitect.contracts.records import Baseline, Metric, MetricSpec, Spent, Unit
+    from rankitect.contracts.evaluator import TrialContext
+    from rankitect.contracts.records import Metric, MetricSpec, Spent, Unit
     from rankitect.graph import Architecture, ChoiceSpace, SearchSpace
 
 __all__ = [
     "BoundsCosts",
-    "ChecksParts",
-    "Exports",
     "HasBackbone",
-    "HasBaselines",
     "HasContrasts",
     "HasFeatures",
     "HasPrior",
     "HasReference",
-    "HasRegistry",
     "HasSearchLoss",
     "HoldsTables",
     "InheritsWeights",
-    "LacksCapability",
     "LearnsLatency",
-    "NeedsCapabilities",
-    "OwesUpfront",
     "Quality",
     "ReadsChoices",
-    "Records",
-    "Registry",
     "SendsWeights",
     "SharedTraining",
     "SharesWeights",
@@ -50,7 +38,6 @@ __all__ = [
     "TellsCosts",
     "TrainsBriefly",
     "TunesSharedTraining",
-    "require",
 ]
 
 
@@ -323,123 +310,3 @@ class ReadsChoices(Protocol):
     def reads(self, space: ChoiceSpace) -> Collection[str]:
         """The paths of these choices."""
         ...
-
-
-# --- hooks of a study -------------------------------------------------------------------------------------------------
-class OwesUpfront(Protocol):
-    """A task that was prepared at a cost which every method is charged."""
-
-    @property
-    def upfront(self) -> Spent:
-        """That cost."""
-        ...
-
-
-class ChecksParts(Protocol):
-    """A task or space that refuses what can be known only when all parts are there."""
-
-    def check(self, parts: Any) -> None:
-        """Refuse, before anything is trained.
-
-        Raises:
-            RankitectError: A constraint that no architecture meets, too little text …
-        """
-        ...
-
-
-class HasBaselines(Protocol):
-    """A task or space that brings models to compare with."""
-
-    def baselines(self, parts: Any) -> Sequence[Baseline]:
-        """The models."""
-        ...
-
-
-class Exports(Protocol):
-    """A task or space that writes more files for each candidate."""
-
-    def exporter(self, parts: Any) -> Exporter:
-        """What writes them."""
-        ...
-
-
-class Records(Protocol):
-    """A task that leaves facts of its data in the run folder, for reports."""
-
-    def record(self, parts: Any) -> None:
-        """Write them; called at the end of every run."""
-        ...
-
-
-class Registry(Protocol):
-    """Registered production models of a task."""
-
-    def baselines(self) -> list[Baseline]:
-        """All of them; those that are to be compared with now have `live`."""
-        ...
-
-    def left_out(self) -> dict[str, str]:
-        """Those that cannot be compared with, and why."""
-        ...
-
-
-class HasRegistry(Protocol):
-    """A task that compares with registered production models."""
-
-    @property
-    def registered(self) -> Registry:
-        """The models."""
-        ...
-
-
-# --- asking for a capability ------------------------------------------------------------------------------------------
-class NeedsCapabilities(Protocol):
-    """A controller or evaluator class that says what it needs of a task, so that others can be named in its stead."""
-
-    @classmethod
-    def needs(cls, config: Any) -> Sequence[type]:
-        """Capabilities without which it cannot work as configured.
-
-        Args:
-            config: An instance of the class's own `Config`.
-        """
-        ...
-
-
-class LacksCapability(ConfigError):
-    """A task lacks what a part needs of it.
-
-    Attributes:
-        capability: The Protocol.
-    """
-
-    def __init__(self, task: object, capability: type, who: str, called: str = "", instead: str = "") -> None:
-        self.capability = capability
-        about = str(capability.__doc__).partition("\n\n")[0].replace("\n", " ").rstrip(".")
-        missing = ", ".join(missing_members(task, capability))
-        name = f"task={called} ({type(task).__name__})" if called else f"the task ({type(task).__name__})"
-        super().__init__(
-            f"{who} needs {about[0].lower()}{about[1:]} ({capability.__name__}), which {name} is not: it has no "
-            f"{missing}.{f' {instead}' if instead else ''}"
-        )
-
-
-C = TypeVar("C")
-
-
-def require(task: object, capability: type[C], who: str, *, called: str = "", instead: str = "") -> C:
-    """The task, as something that has a capability.
-
-    Args:
-        task: The task.
-        capability: The Protocol.
-        who: What needs it, for the message: "controller=dnas".
-        called: Name of the task in the configuration, for the message.
-        instead: What to do about it, for the message: a sentence that names what would work.
-
-    Raises:
-        LacksCapability: The task lacks a member of it.
-    """
-    if missing_members(task, capability):
-        raise LacksCapability(task, capability, who, called, instead)
-    return task  # type: ignore[return-value]  # it has every member of the Protocol

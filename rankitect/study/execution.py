@@ -19,7 +19,8 @@ from rankitect.contracts import (
     Trial,
     offers,
 )
-from rankitect.contracts.task import OwesUpfront, SendsWeights
+from rankitect.contracts.hooks import OwesUpfront
+from rankitect.contracts.task import SendsWeights
 from rankitect.study.confirming import CONFIRM, wanted
 from rankitect.study.dispatch import Dispatch
 from rankitect.study.ledger import Ledger, stage_of

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankitect.methods.objectives import fronts, hypervolume, hypervolume_subset
+from rankitect.contracts import Measurement, Metric, MetricSpec
+from rankitect.methods.objectives import Objectives, fronts, hypervolume, hypervolume_subset, quality_first
 
 POINTS = st.lists(st.tuples(st.floats(0.5, 100), st.floats(0.5, 100)), min_size=1, max_size=20)
 
@@ -48,3 +49,17 @@ def test_dominated_relatives_are_left_out_and_the_ends_are_there() -> None:
 
 def test_failed_trials_cover_nothing() -> None:
     assert hypervolume_subset(np.array([[np.inf, np.inf], [1.0, 2.0]]), 2) == [1]
+
+
+def test_quality_comes_first_by_its_role_whatever_names_and_order_suggest() -> None:
+    size = MetricSpec("weight_kib", "KiB", "min", "cost")
+    quality = MetricSpec("kv_cache_perplexity", "", "min", "quality")
+    measured = Measurement({"weight_kib": Metric(7.0, "KiB"), "kv_cache_perplexity": Metric(31.0, "")})
+    for declared in ([quality, size], [size, quality]):
+        objectives = Objectives(tuple(quality_first(declared)), quality)
+        assert objectives.costs(measured) == [31.0, 7.0]
+
+
+def test_without_a_quality_the_order_stays() -> None:
+    costs = [MetricSpec("flops", "FLOP", "min", "cost"), MetricSpec("params", "", "min", "cost")]
+    assert quality_first(costs) == costs

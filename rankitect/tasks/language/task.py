@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from rankitect.contracts import MetricSpec, Unit
-from rankitect.errors import ConfigError, DataError
+from rankitect.errors import ConfigError
+from rankitect.tasks.costed import CostedTask
 from rankitect.tasks.costs import LANGUAGE_COSTS, bounded, check_constraints
 from rankitect.tasks.language.settings import LanguageConfig
 from rankitect.tasks.shared_weights import SharedWeights
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rankitect.config.parts import Parts
-    from rankitect.contracts import Baseline, Exporter, Latencies, Metric, Spent
+    from rankitect.contracts import Baseline, Exporter, Latencies, Spent
     from rankitect.data.tokenizer import Tokenizer
-    from rankitect.data.windows import TextWindows
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.metrics.language import Quality
     from rankitect.models.backbone import Backbone
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rankitect.models.supernet import Supernet
     from rankitect.production.registry import Entry
     from rankitect.tasks.language.contrasts import Contrast
+    from rankitect.tasks.language.costs import LanguageCosts
     from rankitect.tasks.registered import Registered
     from rankitect.training.distill import Distillation
     from rankitect.training.settings import DistilConfig
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Language"]
 
 
-class Language(SharedWeights):
+class Language(CostedTask, SharedWeights):
     """Next-token prediction, with a backbone to inherit from and to distil from.
 
     Attributes:
@@ -43,6 +44,7 @@ class Language(SharedWeights):
         data: The text, in windows.
     """
 
+    _costs: LanguageCosts
     Config = LanguageConfig
     unit: Unit = "tokens"
     search_split = "search"
@@ -56,13 +58,14 @@ class Language(SharedWeights):
         from rankitect.tasks.language.costs import LanguageCosts
         from rankitect.tasks.language.pretrained import Pretrained, open_checkpoint
         from rankitect.tasks.language.searching import Searching
+        from rankitect.tasks.language.text import open_windows
 
         self.config, self._parts = config, parts
         self.checkpoint = open_checkpoint(config, parts)
         longest = self.checkpoint.config.context
         if config.context > longest:
             raise ConfigError(f"task.context is {config.context}; the backbone was made for at most {longest}.")
-        self.data = self._open_text()
+        self.data = open_windows(self.checkpoint.tokenizer, config, parts.config.seed)
         self._pretrained = Pretrained(self.checkpoint, config, self.data, parts)
         self._costs = LanguageCosts(config.context, longest, parts)
         self.searching = Searching(self, parts)
@@ -71,25 +74,6 @@ class Language(SharedWeights):
     def from_config(cls, config: LanguageConfig, parts: Parts) -> Language:
         """Made from its section of the configuration."""
         return cls(config, parts)
-
-    def _open_text(self) -> TextWindows:
-        from rankitect.data.windows import TextWindows
-
-        c = self.config
-        try:
-            data = TextWindows.open(
-                self.checkpoint.tokenizer,
-                c.text,
-                context=c.context,
-                seed=self._parts.config.seed,
-                split_seed=c.split_seed,
-                field=c.field,
-            )
-            for split in ("train", "search", "test"):
-                data.require(split, 1, c.context)
-        except DataError as error:
-            raise DataError(f"task.text={c.text}: {error}") from error
-        return data
 
     # --- data, loss and quality -------------------------------------------------------------------------------------
     @property
@@ -155,24 +139,6 @@ class Language(SharedWeights):
 
     # --- costs ------------------------------------------------------------------------------------------------------
     @property
-    def reference(self) -> Architecture:
-        """The architecture that costs are relative to: the backbone."""
-        return self._costs.reference
-
-    def limits(self) -> dict[str, tuple[float, float]]:
-        """The configuration's constraints, as bounds for `SearchSpace.sample`; latencies are learned for theirs."""
-        return self._costs.limits()
-
-    @property
-    def cost_specs(self) -> list[MetricSpec]:
-        """The costs as metrics; latencies where there is a device."""
-        return self._costs.specs
-
-    def costs(self, architecture: Architecture) -> dict[str, Metric]:
-        """All costs by name, for evaluators and for methods that need them before a measurement."""
-        return self._costs.metrics(architecture)
-
-    @property
     def latency(self) -> Latencies | None:
         """Predicted latencies on the configured device; learned at their first use."""
         return self._costs.latency
@@ -235,7 +201,7 @@ class Language(SharedWeights):
         from rankitect.tasks.language.contrasts import contrasts
 
         latency = self.latency
-        assert latency is not None
+        assert latency is not None  # whoever asks has a device
         return contrasts(
             self.space, self.reference, lambda a: latency.predict(a, workload).ms, self.statistics.influence
         )
@@ -270,7 +236,7 @@ class Language(SharedWeights):
 
     def record(self, parts: Parts) -> None:
         """Leave what a report needs to know of the text in the run folder."""
-        from rankitect.tasks.language.record import record_text
+        from rankitect.tasks.language.text import record_text
 
         record_text(self.data.text, self.config.backbone, parts)
 

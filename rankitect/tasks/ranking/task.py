@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rankitect.contracts import MetricSpec, SharedTraining, Spent, Unit
 from rankitect.errors import ConfigError
+from rankitect.tasks.costed import CostedTask
 from rankitect.tasks.costs import RANKING_COSTS, bounded
 from rankitect.tasks.ranking.settings import RankingConfig
 from rankitect.tasks.shared_weights import SharedWeights
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rankitect.config.parts import Parts
-    from rankitect.contracts import Baseline, Exporter, Metric, TrialContext
+    from rankitect.contracts import Baseline, Exporter, TrialContext
     from rankitect.data.ranking.batch import RankingBatch
     from rankitect.data.ranking.features import Features
     from rankitect.graph import Architecture, ChoiceSpace, SearchSpace
     from rankitect.metrics.ranking import RankingQuality
     from rankitect.models.supernet import Supernet
+    from rankitect.tasks.ranking.costs import RankingCosts
     from rankitect.tasks.ranking.fit import FitConfig, FitResult
     from rankitect.tasks.ranking.models import NamedModel
     from rankitect.tasks.registered import Registered
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Ranking"]
 
 
-class Ranking(SharedWeights):
+class Ranking(CostedTask, SharedWeights):
     """Rankers trained from scratch on a click log.
 
     Attributes:
@@ -39,6 +41,7 @@ class Ranking(SharedWeights):
         features: What the data give to a model; spaces are made from it.
     """
 
+    _costs: RankingCosts
     Config = RankingConfig
     unit: Unit = "examples"
     search_split = "validation"
@@ -119,24 +122,6 @@ class Ranking(SharedWeights):
     def standalone(self, architecture: Architecture, seed: int) -> tuple[nn.Module, bool]:
         """A model of an architecture or a registered module, and whether it comes with its own weights."""
         return self._known.standalone(architecture, seed)
-
-    @property
-    def reference(self) -> Architecture:
-        """The architecture that shares of a cost are of: the searched space's one of most FLOPs."""
-        return self._costs.reference
-
-    @property
-    def cost_specs(self) -> list[MetricSpec]:
-        """The costs as metrics."""
-        return self._costs.specs
-
-    def costs(self, architecture: Architecture) -> dict[str, Metric]:
-        """All costs of an architecture, of one example."""
-        return self._costs.metrics(architecture)
-
-    def limits(self) -> dict[str, tuple[float, float]]:
-        """The configuration's constraints, as bounds for `SearchSpace.sample`; relative to the reference model."""
-        return self._costs.limits()
 
     # --- training ---------------------------------------------------------------------------------------------------
     def fit_config(self, architecture: Architecture, seed: int, epochs: float | None = None) -> FitConfig:

@@ -1,0 +1,69 @@
+"""The text of a run: opened for training and measuring, and what a report needs to know of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rankitect.errors import DataError
+
+if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
+    from rankitect.data.tokenizer import Tokenizer
+    from rankitect.data.tokens import TokenizedText
+    from rankitect.data.windows import TextWindows
+    from rankitect.tasks.language.settings import LanguageConfig
+
+__all__ = ["open_windows", "record_text"]
+
+
+def open_windows(tokenizer: Tokenizer, config: LanguageConfig, seed: int) -> TextWindows:
+    """The text that a configuration names, in windows.
+
+    Args:
+        tokenizer: The backbone's.
+        config: The keys of `task`.
+        seed: Of the order of training windows.
+
+    Raises:
+        DataError: It cannot be read, or is too short; names `task.text`.
+    """
+    from rankitect.data.windows import TextWindows
+
+    try:
+        data = TextWindows.open(
+            tokenizer,
+            config.text,
+            context=config.context,
+            seed=seed,
+            split_seed=config.split_seed,
+            field=config.field,
+        )
+        for split in ("train", "search", "test"):
+            data.require(split, 1, config.context)
+    except DataError as error:
+        raise DataError(f"task.text={config.text}: {error}") from error
+    return data
+
+
+def record_text(text: TokenizedText, backbone: str, parts: Parts) -> None:
+    """Leave the facts of a text in the run folder.
+
+    Args:
+        text: The text.
+        backbone: Name of what candidates are pruned from.
+        parts: The study's.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    from rankitect.production.evidence import save_facts
+
+    splits = {name: {"tokens": s.tokens, "documents": len(s.documents)} for name, s in text.splits.items()}
+    about = {"data": text.name, "fingerprint": text.fingerprint, "splits": splits, "backbone": backbone}
+    save_facts(parts.folder, {**about, "recipe": _described(parts)})
+
+
+def _described(parts: Parts) -> str:
+    """The recipe in words: its stages in order, with their training tokens."""
+    tokens = {name: stage.provenance().get("tokens") for name, stage in parts.stages.items()}
+    return ", ".join(f"{name} ({n:,} tokens)" if n else name for name, n in tokens.items()) or "none"
