@@ -68,6 +68,10 @@ class Task:
     def limits(self) -> dict[str, tuple[float, float]]:
         return self._limits
 
+    @property
+    def cost_specs(self) -> list[MetricSpec]:
+        return [MetricSpec("flops", "FLOP", "min", "cost")]
+
     def costs(self, architecture: Any) -> dict[str, Metric]:
         return {"flops": Metric(SPACE.cost(architecture, "flops"), "FLOP")}
 
