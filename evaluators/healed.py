@@ -101,7 +101,7 @@ class Healed:
             context.spent = spent
 
         return self._recipe(self._parts.stages_for(architecture)).run(
-            self._task.inherited.extract(architecture),
+            self._task.initial(architecture, context.seed),
             architecture,
             seed=context.seed,
             space=self._task.space.to_json(),

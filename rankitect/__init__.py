@@ -1,8 +1,9 @@
 """Rankitect: neural architecture search for ranking models and on-device language models.
 
 `rankitect.search(["space=mobile_llm", "controller=dnas"])` does what the command
-`python -m rankitect.search space=mobile_llm controller=dnas` does. `rankitect.search` is a module as well (`from
-rankitect.search import search` gives the same function); docs/adr/0002 says how one name can be both.
+`python -m rankitect.search space=mobile_llm controller=dnas` does, and `rankitect.train(...)` what `python -m
+rankitect.train` does. `rankitect.search` is a module as well (`from rankitect.search import search` gives the same
+function), as `rankitect.train` is; docs/adr/0002 says how one name can be both.
 """
 
 from __future__ import annotations
@@ -13,26 +14,29 @@ from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "search"]
+__all__ = ["__version__", "search", "train"]
+
+_CALLABLE = ("search", "train")
+"""Submodules that can be called, as the function of the same name in them."""
 
 
-class _SearchModule(ModuleType):
-    """The module `rankitect.search`, which can be called: a call is passed to its function of the same name."""
+class _CallableModule(ModuleType):
+    """A module that can be called: a call is passed to its function of the same name."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.search(*args, **kwargs)
+        return vars(self)[self.__name__.rpartition(".")[2]](*args, **kwargs)
 
 
 class _Package(ModuleType):
-    """The package `rankitect`: makes its submodule `search` callable at the moment the import system binds it.
+    """The package `rankitect`: makes some of its submodules callable at the moment the import system binds it.
 
     The import system sets a submodule as an attribute of its package, whichever import statement brought it in. Acting
     there, rather than in `__getattr__` alone, makes `rankitect.search(...)` work after `import rankitect.search` too.
     """
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name == "search" and type(value) is ModuleType:
-            value.__class__ = _SearchModule
+        if name in _CALLABLE and type(value) is ModuleType:
+            value.__class__ = _CallableModule
         super().__setattr__(name, value)
 
 
@@ -40,10 +44,10 @@ sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
-    """Import `search` when it is first asked for, so that `import rankitect` costs nothing."""
-    if name == "search":
+    """Import a callable submodule when it is first asked for, so that `import rankitect` costs nothing."""
+    if name in _CALLABLE:
         # By name: an import statement would make every room depend on the search, in the eyes of the import rules.
-        return importlib.import_module("rankitect.search")
+        return importlib.import_module(f"rankitect.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

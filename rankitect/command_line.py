@@ -1,12 +1,21 @@
-"""What the commands share: reading `key=value` words, and listing the keys in `--help`."""
+"""What the commands share: reading `key=value` words, listing the keys in `--help`, exit codes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import argparse
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
-from rankitect.errors import ConfigError, closest
+from rankitect.errors import ConfigError, DiskError, RankitectError, closest
 
-__all__ = ["keys_help", "pairs", "split_words"]
+__all__ = ["as_overrides", "command_line", "keys_help", "pairs", "run_command", "say", "shown", "split_words"]
+
+R = TypeVar("R")
 
 
 def split_words(words: Sequence[str], keys: Collection[str]) -> tuple[list[str], dict[str, str]]:
@@ -54,3 +63,113 @@ def _refused(word: str, keys: Collection[str]) -> ConfigError:
 def keys_help(keys: Mapping[str, str]) -> str:
     """The keys of a command with their meanings, one a line, for the end of its `--help`."""
     return "\n".join(["keys:", *(f"  {name}=…  {meaning}" for name, meaning in keys.items())])
+
+
+# --- commands that compose a configuration and work in a run folder ---------------------------------------------------
+def as_overrides(keys: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Python keyword arguments as the words of a command line; a mapping stands for a section."""
+    out = []
+    for key, value in keys.items():
+        if isinstance(value, Mapping):
+            out += as_overrides(value, f"{prefix}{key}.")
+        else:
+            out.append(f"{prefix}{key}={_literal(value)}")
+    return out
+
+
+def _literal(value: Any) -> str:
+    """A Python value in Hydra's grammar."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(_literal(item) for item in value)}]"
+    from rankitect.config.compose import quoted
+
+    text = str(value)
+    if re.fullmatch(r"[A-Za-z][\w.-]*", text, re.ASCII) and text.lower() not in ("null", "true", "false", "nan", "inf"):
+        return text
+    return quoted(text)
+
+
+def command_line(module: str, overrides: Sequence[str], config_dir: str | Path | None) -> str:
+    """The command that repeats a run, and so resumes it."""
+    folder = ["--config-dir", str(config_dir)] if config_dir else []
+    return shlex.join(["python", "-m", module, *folder, *overrides])
+
+
+def run_command(
+    module: str,
+    arguments: Sequence[str] | None,
+    run: Callable[[Sequence[str], str | None], R],
+    tell: Callable[[R, str], int],
+    *,
+    description: str,
+    epilog: str,
+    lost: str,
+    keys_help: Callable[[Sequence[str], Path | None], str],
+) -> int:
+    """Run a command that works in a run folder, and turn what becomes of it into an exit code.
+
+    Args:
+        module: Of the command.
+        arguments: The command line; None: `sys.argv`.
+        run: Does the work, given overrides and the folder of the user's own configurations.
+        tell: Says how it ended, given the result and the command; gives the exit code.
+        description: For `--help`.
+        epilog: For `--help`.
+        lost: What to say after a failure that is not the user's doing.
+        keys_help: Lists groups and keys for `--help`.
+
+    Returns:
+        What `tell` gives; 1: something failed that is not the user's doing; 2: the input is wrong; 3: the disk cannot
+        be written; 130: the user stopped it.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description, epilog=epilog, add_help=False)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="choose a group's option, or set a key")
+    parser.add_argument("--config-dir", metavar="FOLDER", help="your own configurations, laid out like configs/")
+    parser.add_argument("-h", "--help", action="store_true", help="show the groups and keys, then leave")
+    options = parser.parse_intermixed_args(arguments)
+    from rankitect.study.files import disk_trouble
+    from rankitect.study.stopping import INTERRUPTED
+
+    command = command_line(module, options.overrides, options.config_dir)
+    try:
+        if options.help:
+            folder = Path(options.config_dir) if options.config_dir else None
+            print(f"{parser.format_help()}\n{keys_help(options.overrides, folder)}")
+            return 0
+        result = run(options.overrides, options.config_dir)
+    except RankitectError as error:
+        _complain(error)
+        return 3 if isinstance(error, DiskError) or disk_trouble(error) else 2
+    except KeyboardInterrupt:  # before or after the part that ends at a safe point
+        print(f"\nStopped. To go on: {command}", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if disk_trouble(error):
+            _complain(f"Results cannot be written ({error}). Mend that, then go on with: {command}")
+            return 3
+        traceback.print_exc()
+        print(f"\n{lost} To go on: {command}", file=sys.stderr)
+        return 1
+    return tell(result, command)
+
+
+def shown(data: Mapping[str, Any]) -> str:
+    """A configuration for people, in YAML."""
+    import yaml  # type: ignore[import-untyped]
+
+    return str(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120))
+
+
+def say(text: str) -> None:
+    """Print a line at once, also into a pipe."""
+    print(text, flush=True)
+
+
+def _complain(error: object) -> None:
+    print(f"Error: {error}", file=sys.stderr)

@@ -8,18 +8,16 @@ Exit codes: 0 the search ended or its budget did; 1 something failed that is not
 
 from __future__ import annotations
 
-import argparse
 import logging
-import re
 import shlex
 import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rankitect.command_line import as_overrides, command_line, run_command, say, shown
 from rankitect.contracts import SharesWeights, offers, require
 from rankitect.contracts.hooks import HasRegistry, Records
 from rankitect.contracts.task import SendsWeights
@@ -78,45 +76,12 @@ def search(
     Raises:
         RankitectError: The input is wrong, with what to do about it (`DiskError` for a disk that cannot be written).
     """
-    given = [*([overrides] if isinstance(overrides, str) else overrides or []), *_as_overrides(keys)]
+    given = [*([overrides] if isinstance(overrides, str) else overrides or []), *as_overrides(keys)]
     return _search(given, config_dir, None, _silent if quiet else print, quiet=quiet)
 
 
 def _silent(*text: object) -> None:
     pass
-
-
-def _as_overrides(keys: Mapping[str, Any], prefix: str = "") -> list[str]:
-    out = []
-    for key, value in keys.items():
-        if isinstance(value, Mapping):
-            out += _as_overrides(value, f"{prefix}{key}.")
-        else:
-            out.append(f"{prefix}{key}={_literal(value)}")
-    return out
-
-
-def _literal(value: Any) -> str:
-    """A Python value in Hydra's grammar."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (int, float)):
-        return repr(value)
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(_literal(item) for item in value)}]"
-    from rankitect.config.compose import quoted
-
-    text = str(value)
-    if re.fullmatch(r"[A-Za-z][\w.-]*", text, re.ASCII) and text.lower() not in ("null", "true", "false", "nan", "inf"):
-        return text
-    return quoted(text)
-
-
-def _command(overrides: Sequence[str], config_dir: str | Path | None) -> str:
-    words = ["python", "-m", "rankitect.search", *(["--config-dir", str(config_dir)] if config_dir else []), *overrides]
-    return shlex.join(words)
 
 
 def _search(
@@ -135,8 +100,8 @@ def _search(
     names = {section: plugin.name for section, plugin in resolved.plugins.items()}
     default = f"runs/{names['space']}-{names['controller']}-{digest[:8]}"
     path = Path(resolved.config.output_dir or default)
-    command = _command(overrides, config_dir)
-    out(_shown(resolved.data).rstrip())
+    command = command_line("rankitect.search", overrides, config_dir)
+    out(shown(resolved.data).rstrip())
     out(f"\nConfiguration hash: {digest}\nRun folder: {path}\nTo resume: {command}\n")
     with RunFolder(path, resolved.data, force=resolved.config.resume == "force") as folder:
         folder.open_log(logging.getLogger("rankitect"))
@@ -150,12 +115,6 @@ def _search(
         except Exception:
             logging.getLogger("rankitect").exception("the search failed")
             raise
-
-
-def _shown(data: Mapping[str, Any]) -> str:
-    import yaml  # type: ignore[import-untyped]
-
-    return str(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120))
 
 
 def _run(
@@ -254,64 +213,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The command line without the program's name; `sys.argv` by default.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m rankitect.search",
+    from rankitect.study.stopping import StopSignal
+
+    return run_command(
+        "rankitect.search",
+        arguments,
+        lambda overrides, config_dir: _search(overrides, config_dir, StopSignal(), say),
+        _tell,
         description="Search a space for architectures and measure them. Repeating the command resumes the run.",
         epilog="Examples:  space=mobile_llm controller=dnas budget.minutes=20   |   preset=smoke output_dir=runs/try",
-        add_help=False,
+        lost="The search failed; finished trials are kept.",
+        keys_help=_keys_help,
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="choose a group's option, or set a key")
-    parser.add_argument("--config-dir", metavar="FOLDER", help="your own configurations, laid out like configs/")
-    parser.add_argument("-h", "--help", action="store_true", help="show the groups and keys, then leave")
-    options = parser.parse_intermixed_args(arguments)
-    if options.help:
-        return _help(parser, options)
-    from rankitect.study.stopping import INTERRUPTED, StopSignal
-
-    command = _command(options.overrides, options.config_dir)
-    try:
-        result = _search(options.overrides, options.config_dir, StopSignal(), _say)
-    except DiskError as error:
-        _complain(error)
-        return 3
-    except RankitectError as error:
-        from rankitect.study.files import disk_trouble
-
-        _complain(error)
-        return 3 if disk_trouble(error) else 2
-    except KeyboardInterrupt:  # before or after the part that ends at a safe point
-        print(f"\nStopped. To go on: {command}", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        from rankitect.study.files import disk_trouble
-
-        if disk_trouble(error):
-            _complain(f"Results cannot be written ({error}). Mend that, then go on with: {command}")
-            return 3
-        traceback.print_exc()
-        print(f"\nThe search failed; finished trials are kept. To go on: {command}", file=sys.stderr)
-        return 1
-    return _tell(result, command)
 
 
-def _help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+def _keys_help(overrides: Sequence[str], config_dir: Path | None) -> str:
     from rankitect.config.help import help_text
 
-    try:
-        text = help_text(options.overrides, Path(options.config_dir) if options.config_dir else None)
-    except RankitectError as error:
-        _complain(error)
-        return 2
-    print(f"{parser.format_help()}\n{text}")
-    return 0
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
-def _complain(error: object) -> None:
-    print(f"Error: {error}", file=sys.stderr)
+    return help_text(overrides, config_dir)
 
 
 def _tell(result: Result, command: str) -> int:
@@ -320,27 +239,27 @@ def _tell(result: Result, command: str) -> int:
 
     ended = _DONE.get(result.ended, f"The search ended because {result.ended} is used up.")
     trials = result.summary.ledger.trials
-    _say(
+    say(
         f"{ended} {trials['done']} trials done, {trials['failed']} failed, {trials['duplicates']} duplicates; "
         f"{len(result.summary.pareto)} on the Pareto front. (Baselines count as trials here.)"
     )
     if reused := sum(spent.data for spent in result.summary.ledger.reused.values()):
         charged = sum(spent.data for spent in result.summary.ledger.stages.values())
-        _say(f"Charged: {charged:,} tokens, baselines included; {reused:,} of them were stored by earlier runs.")
-    _say(f"Summary: {result.folder / 'summary.json'}")
+        say(f"Charged: {charged:,} tokens, baselines included; {reused:,} of them were stored by earlier runs.")
+    say(f"Summary: {result.folder / 'summary.json'}")
     if result.report is not None:
-        _say(f"Report: {result.report}")
+        say(f"Report: {result.report}")
     if result.ended == "interrupted":
-        _say(f"To go on: {command}")
+        say(f"To go on: {command}")
         return INTERRUPTED
     if result.ended.startswith("budget."):
         # Minutes do not change what is found, the other limits may: a controller can plan with them.
         folder = shlex.quote(str(result.folder))
         more = "" if result.ended == "budget.minutes" else f", output_dir={folder} and resume=force"
-        _say(f"To go on, repeat the command with a larger {result.ended}{more}.")
+        say(f"To go on, repeat the command with a larger {result.ended}{more}.")
     nothing = trials["failed"] > 0 and trials["done"] == 0
     if nothing:
-        _say(f"No trial could be measured: {result.folder / 'log.txt'} says why.")
+        say(f"No trial could be measured: {result.folder / 'log.txt'} says why.")
     return 1 if nothing or result.ended == "failures" else 0
 
 

@@ -8,6 +8,7 @@ MobileLLM (arXiv 2402.14905); the patterns full / sliding window / skip are Mobi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,7 @@ def mobile_llm(
     context: int = 256,
     rope_base: float = 10000.0,
     norm_eps: float = 1e-5,
+    tied: bool = True,
 ) -> SearchSpace:
     """The space. Its defaults hold MobileLLM-125M and 350M and their layer-sharing variants (`POINTS`).
 
@@ -89,8 +91,9 @@ def mobile_llm(
         context: Tokens of a prefill in costs, unless they are given.
         rope_base: Base of the rotary positions.
         norm_eps: Added to the mean square in norms.
+        tied: Whether tokens are scored by the embedding's table; else by a table of the head's own.
     """
-    from rankitect.blocks import GQA, Embed, Norm, Rope, SwiGLU, TiedHead
+    from rankitect.blocks import GQA, Embed, Head, Norm, Rope, SwiGLU, TiedHead
 
     g = Graph("mobile_llm")
     ids = g.input("ids", B, T, dtype="int")
@@ -109,7 +112,8 @@ def mobile_llm(
         return x + SwiGLU(f)(Norm(norm_eps)(x, name="norm2"), name="mlp")
 
     x = g.repeat(LAYERS, layers, layer, Embed(vocab, width)(ids, name="embed"), runs=runs)
-    g.out = TiedHead(vocab)(Norm(norm_eps)(x, name="norm"), name="head", weights="embed")
+    x = Norm(norm_eps)(x, name="norm")
+    g.out = TiedHead(vocab)(x, name="head", weights="embed") if tied else Head(vocab)(x, name="head")
     return SearchSpace(g, version="1", defaults={"T": context})
 
 
@@ -154,18 +158,24 @@ def from_backbone(
         context=context,
         rope_base=config.rope_base,
         norm_eps=config.norm_eps,
+        tied=config.tied_embeddings,
     )
 
 
 def point(space: SearchSpace, name: str) -> Architecture:
     """A published model as an architecture of a `mobile_llm` space.
 
+    A space of a single residual width gives the model at that width.
+
     Raises:
-        SpaceError: The name is unknown, or the space lacks one of its values.
+        SpaceError: The name is unknown, or the space lacks one of its values or has fewer layers.
     """
     if name not in POINTS:
         raise SpaceError(f"unknown model {name!r}; known: {', '.join(POINTS)}")
     wanted = POINTS[name]
+    widths, layers = space.choices[axes.CHANNELS].values, len(axes.paths(space.choices, axes.RUNS))
+    if layers < wanted.layers:
+        raise SpaceError(f"{name} has {wanted.layers} layers, the space at most {layers}")
     of_layer = {
         axes.KV_HEADS: wanted.kv_heads,
         axes.QUERY_HEADS: wanted.group,
@@ -173,7 +183,7 @@ def point(space: SearchSpace, name: str) -> Architecture:
         axes.PATTERN: axes.FULL,
         axes.RUNS: wanted.runs,
     }
-    values: dict[str, ChoiceValue] = {axes.CHANNELS: wanted.width}
+    values: dict[str, ChoiceValue] = {axes.CHANNELS: widths[0] if len(widths) == 1 else wanted.width}
     for axis, value in of_layer.items():
         for path in axes.paths(space.choices, axis):
             values[path] = value
@@ -212,3 +222,12 @@ class MobileLLM:
             window=config.window,
             sharing=config.sharing,
         )
+
+    @classmethod
+    def named(cls, space: SearchSpace) -> dict[str, Architecture]:
+        """The published models that the space holds."""
+        held = {}
+        for name in POINTS:
+            with suppress(SpaceError):
+                held[name] = point(space, name)
+        return held

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from rankitect.command_line import as_overrides
 from rankitect.config import resolve
 from rankitect.config.compose import configs_folder, groups
 from rankitect.config.plugins import config_model, load_target
 from rankitect.config.resolve import _known_keys
 from rankitect.config.schema import SearchConfig
 from rankitect.errors import ConfigError
-from rankitect.search import _as_overrides
 
 CONFIGS = Path(__file__).parent / "study" / "configs"
 TOY = ["space=grid", "task=none", "controller=climber", "evaluator=quadratic", "allowed_packages=[rankitect,tests]"]
@@ -168,7 +168,7 @@ def test_python_values_survive_the_override_grammar(values: dict[str, object]) -
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parser = OverridesParser.create()
-    overrides = _as_overrides({"section": values})
+    overrides = as_overrides({"section": values})
     parsed = parser.parse_overrides(overrides)
     assert {p.key_or_group: p.value() for p in parsed} == {f"section.{key}": value for key, value in values.items()}
 

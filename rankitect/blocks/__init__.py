@@ -8,7 +8,7 @@ Begin with `dense.py`; a new block is written like `Linear`.
 """
 
 from rankitect.blocks.attention import GQA, Rope, SwiGLU
-from rankitect.blocks.dense import Embed, Linear, Norm, TiedHead
+from rankitect.blocks.dense import Embed, Head, Linear, Norm, TiedHead
 from rankitect.blocks.fields import (
     AsField,
     FieldAttention,
@@ -41,6 +41,7 @@ __all__ = [
     "FlatLinear",
     "Flatten",
     "Gate",
+    "Head",
     "Join",
     "LayerNorm",
     "Linear",

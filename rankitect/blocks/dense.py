@@ -12,7 +12,7 @@ from rankitect.errors import SpaceError
 from rankitect.graph import Block, Call, Elementwise, Expr, Param, Params, TensorType, as_expr
 from rankitect.space.expr import ExprLike
 
-__all__ = ["ACTIVATIONS", "Embed", "Linear", "Norm", "TiedHead"]
+__all__ = ["ACTIVATIONS", "Embed", "Head", "Linear", "Norm", "TiedHead"]
 
 ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "none": lambda x: x,
@@ -88,8 +88,8 @@ class Embed(Block):
         return as_expr(0)
 
 
-class TiedHead(Block):
-    """Scores of all tokens by an embedding's table (attach with `weights=` its node): [B, T, D] -> [B, T, vocab]."""
+class Head(Block):
+    """Scores of all tokens by a table of its own: [B, T, D] -> [B, T, vocab]."""
 
     ports: ClassVar[str] = "B T D -> B T vocab"
     vocab: int
@@ -105,6 +105,10 @@ class TiedHead(Block):
 
     def flops(self, *inputs: TensorType) -> Expr:
         return 2 * inputs[0].numel * self.vocab
+
+
+class TiedHead(Head):
+    """Scores of all tokens by an embedding's table (attach with `weights=` its node): [B, T, D] -> [B, T, vocab]."""
 
 
 class Norm(Elementwise):

@@ -18,7 +18,7 @@ from rankitect.config.schema import SearchConfig
 from rankitect.config.stages import misplaced_stages, stage_section, without_stage
 from rankitect.errors import ConfigError, closest
 
-__all__ = ["Plugin", "Resolved", "resolve", "restored"]
+__all__ = ["Plugin", "Resolved", "checked", "resolve", "restored"]
 
 _RENAMED = {"heal": "recipe.heal"}
 """Sections of earlier versions, and where their keys are now."""
@@ -69,7 +69,7 @@ class Resolved:
 
 
 def resolve(overrides: Sequence[str], extra_folder: Path | None = None) -> Resolved:
-    """Compose and check a configuration. Imports the plug-ins' modules, which import no heavy package.
+    """Compose and check a configuration.
 
     Args:
         overrides: Words of the command line, in Hydra's grammar.
@@ -78,7 +78,15 @@ def resolve(overrides: Sequence[str], extra_folder: Path | None = None) -> Resol
     Raises:
         ConfigError: With one line for each mistake.
     """
-    composed = compose(overrides, extra_folder)
+    return checked(compose(overrides, extra_folder))
+
+
+def checked(composed: Composed) -> Resolved:
+    """Check a composed configuration. Imports the plug-ins' modules, which import no heavy package.
+
+    Raises:
+        ConfigError: With one line for each mistake.
+    """
     preset = composed.choices.get("preset")
     raw = {**composed.data, "preset": None if preset in (None, "None", "null") else preset}
     raw["recipe"] = {name: stage for name, stage in (raw.get("recipe") or {}).items() if stage is not None}
@@ -129,11 +137,11 @@ def restored(data: Mapping[str, Any]) -> Resolved:
             part = _at(data, section)
             if part is not None:
                 target = load_target(part["target"], config.allowed_packages, f"{section}.target")
-                plugins[section] = _checked(part["name"], target, part)
+                plugins[section] = _own_keys(part["name"], target, part)
         for name, part in data.get("recipe", {}).items():
             target = load_target(part["target"], config.allowed_packages, f"recipe.{name}.target")
             own = {key: value for key, value in part.items() if key != "stage"}
-            plugins[f"recipe.{name}"] = _checked(part["stage"], target, own)
+            plugins[f"recipe.{name}"] = _own_keys(part["stage"], target, own)
     except (ValidationError, KeyError, TypeError) as error:
         raise ConfigError(f"This is no configuration of this version: {error}") from None
     return Resolved(config, plugins, dict(data))
@@ -144,7 +152,7 @@ def _plugin(section: str, name: str, part: Mapping[str, Any], allowed: Sequence[
     model = config_model(target)
     known = [f"{section}.{key}" for key in _known_keys(model)]
     try:
-        plugin = _checked(name, target, part)
+        plugin = _own_keys(name, target, part)
     except ValidationError as error:
         raise _explain(error, section, part, composed, known) from None
     allowed_keys = settings_of(section, model)
@@ -160,7 +168,7 @@ def _plugin(section: str, name: str, part: Mapping[str, Any], allowed: Sequence[
     return plugin
 
 
-def _checked(name: str, target: Callable[..., Any], part: Mapping[str, Any]) -> Plugin:
+def _own_keys(name: str, target: Callable[..., Any], part: Mapping[str, Any]) -> Plugin:
     """A plug-in from its section.
 
     Raises:

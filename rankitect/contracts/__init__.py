@@ -17,7 +17,7 @@ from rankitect.contracts.controller import (
 )
 from rankitect.contracts.device import Device, ExportsPrograms, ExportsRankers, Latencies
 from rankitect.contracts.evaluator import Evaluator, Exporter, StopRequested, TrialContext
-from rankitect.contracts.plugin import Estimates, FromConfig, NamesCosts, Preloads
+from rankitect.contracts.plugin import Estimates, FromConfig, NamesCosts, NamesModels, Preloads
 from rankitect.contracts.records import (
     JSON,
     ArchitectureLike,
@@ -72,6 +72,7 @@ __all__ = [
     "Metric",
     "MetricSpec",
     "NamesCosts",
+    "NamesModels",
     "Preloads",
     "PreparesElsewhere",
     "Proposal",

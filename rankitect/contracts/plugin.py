@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-__all__ = ["DecodesArchitectures", "Estimates", "FromConfig", "NamesCosts", "Preloads"]
+__all__ = ["DecodesArchitectures", "Estimates", "FromConfig", "NamesCosts", "NamesModels", "Preloads"]
 
 
 class FromConfig(Protocol):
@@ -25,6 +25,15 @@ class FromConfig(Protocol):
         Raises:
             RankitectError: It cannot be made from what the user gave.
         """
+        ...
+
+
+class NamesModels(Protocol):
+    """A space class that knows published models by name."""
+
+    @classmethod
+    def named(cls, space: Any) -> Mapping[str, Any]:
+        """Those of them that a space holds, as architectures by name."""
         ...
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 __all__ = [
@@ -214,6 +214,11 @@ class Measurement:
     artifacts: dict[str, str] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     reused: Spent = Spent()
+
+    @property
+    def computed(self) -> Spent:
+        """The part of `spent` that was computed for this measurement; what was only read took none of its seconds."""
+        return self.spent + -replace(self.reused, seconds=0.0)
 
     def not_finite(self) -> list[str]:
         """Names of metrics whose value or interval is not a finite number."""

@@ -93,14 +93,15 @@ class RunFolder:
         path: The folder; created if it does not exist.
         config: The resolved configuration as plain data.
         force: Go on in a folder of another configuration, which is kept as `config.previous.yaml`.
+        begun: Name of what is in the folder once results depend on its configuration.
 
     Raises:
         RunFolderError: The folder is not a run folder, cannot be written, is in use by another process, or belongs to
             another configuration (the message has the difference).
     """
 
-    def __init__(self, path: Path, config: Mapping[str, Any], *, force: bool = False) -> None:
-        self.path = path
+    def __init__(self, path: Path, config: Mapping[str, Any], *, force: bool = False, begun: str = "study.db") -> None:
+        self.path, self._begun = path, begun
         self.config = config
         self._handler: logging.Handler | None = None
         self.resumed = False
@@ -128,7 +129,7 @@ class RunFolder:
 
     def _own(self, force: bool) -> None:
         # Before the first trial is recorded nothing depends on the configuration, so a mistake in it may be corrected.
-        if self.config_path.exists() and self.store_path.exists():
+        if self.config_path.exists() and (self.path / self._begun).exists():
             old = self._read_config()
             lines = difference(old, self.config)
             self.resumed = True

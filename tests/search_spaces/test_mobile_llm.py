@@ -9,7 +9,7 @@ from rankitect.errors import SpaceError
 from rankitect.graph import SearchSpace
 from rankitect.models.checkpoints import DecoderConfig
 from rankitect.models.supernet import Supernet
-from rankitect.search_spaces.mobile_llm import POINTS, from_backbone, mobile_llm, point
+from rankitect.search_spaces.mobile_llm import POINTS, MobileLLM, from_backbone, mobile_llm, point
 from tests.graph.spaces import CASES
 
 
@@ -67,9 +67,28 @@ def test_later_tokens_do_not_change_earlier_ones() -> None:
 def test_a_point_needs_its_values() -> None:
     with pytest.raises(SpaceError, match="unknown model 'gpt'; known: mobilellm-125m"):
         point(CASES["phone"].make(), "gpt")
-    with pytest.raises(SpaceError, match="choice 'width' cannot be 576; allowed: 8"):
-        point(mobile_llm(layers=2, widths=(8,)), "mobilellm-125m")
+    with pytest.raises(SpaceError, match="choice 'width' cannot be 576; allowed: 8, 16"):
+        point(mobile_llm(widths=(8, 16)), "mobilellm-125m")
+    with pytest.raises(SpaceError, match="mobilellm-125m has 30 layers, the space at most 2"):
+        point(mobile_llm(layers=2), "mobilellm-125m")
     assert set(POINTS) >= {"mobilellm-125m", "mobilellm-350m-ls"}
+
+
+def test_a_space_of_one_width_holds_the_published_shapes_at_that_width() -> None:
+    space = mobile_llm(widths=(8,))
+    layer = 8 * 64 * (9 + 3 + 3 + 9) + 3 * 8 * 1536 + 2 * 8
+    assert space.cost(point(space, "mobilellm-125m"), "params") == 32000 * 8 + 30 * layer + 8
+    assert set(MobileLLM.named(space)) == set(POINTS)
+    assert set(MobileLLM.named(mobile_llm(layers=30))) == {"mobilellm-125m", "mobilellm-125m-ls"}
+    assert set(MobileLLM.named(mobile_llm(widths=(8, 16)))) == set()
+
+
+def test_an_untied_head_has_a_table_of_its_own() -> None:
+    tied, untied = (mobile_llm(vocab=50, layers=2, widths=(8,), tied=t) for t in (True, False))
+    chosen = {path: choice.values[0] for path, choice in tied.choices.items()}
+    one, other = tied.architecture(chosen), untied.architecture(chosen)
+    assert untied.cost(other, "params") == tied.cost(one, "params") + 50 * 8
+    assert untied.cost(other, "flops") == tied.cost(one, "flops")
 
 
 def test_the_full_space_survives_json() -> None:

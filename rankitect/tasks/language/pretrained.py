@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.errors import RankitectError
+from rankitect.errors import ConfigError, RankitectError
+from rankitect.tasks.language.settings import SCRATCH
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
     from rankitect.contracts import Spent
+    from rankitect.data.tokenizer import Tokenizer
     from rankitect.data.windows import TextWindows
     from rankitect.models.backbone import Backbone
     from rankitect.models.checkpoints import DecoderCheckpoint
@@ -34,6 +37,8 @@ def open_checkpoint(config: LanguageConfig, parts: Parts) -> DecoderCheckpoint:
     """
     from rankitect.models.checkpoints import load_checkpoint
 
+    if config.backbone == SCRATCH:
+        return _no_weights(config)
     if config.backbone == "random":
         return _tiny_backbone(parts.config.seed)
     parts.say(f"Backbone: {config.backbone}")
@@ -41,6 +46,50 @@ def open_checkpoint(config: LanguageConfig, parts: Parts) -> DecoderCheckpoint:
         return load_checkpoint(config.backbone)
     except RankitectError as error:
         raise type(error)(f"task.backbone={config.backbone}: {error}") from error
+
+
+def _no_weights(config: LanguageConfig) -> DecoderCheckpoint:
+    """Sizes and tokenizer of models from scratch, without weights.
+
+    Raises:
+        RankitectError: The tokenizer cannot be read, or the vocabulary is too small for it.
+    """
+    from rankitect.models.checkpoints import DecoderCheckpoint, DecoderConfig
+
+    shape = config.shape
+    tokenizer = _tokenizer(config.tokenizer)
+    if shape.vocab < tokenizer.vocab_size:
+        raise ConfigError(
+            f"task.shape.vocab is {shape.vocab}; task.tokenizer={config.tokenizer} has {tokenizer.vocab_size} tokens."
+        )
+    sizes = DecoderConfig(
+        vocab=shape.vocab,
+        d_model=shape.width,
+        n_layers=shape.layers,
+        n_heads=shape.heads,
+        n_kv_heads=shape.kv_heads,
+        head_dim=shape.head,
+        ffn=shape.ffn,
+        rope_base=shape.rope_base,
+        norm_eps=shape.norm_eps,
+        tied_embeddings=shape.tied,
+        context=shape.context,
+    )
+    return DecoderCheckpoint(sizes, {}, tokenizer, "random weights")
+
+
+def _tokenizer(name: str) -> Tokenizer:
+    """A tokenizer alone: that of bytes, of a folder, or of a pretrained model."""
+    from rankitect.data.tokenizer import ByteTokenizer, load_tokenizer
+    from rankitect.models.checkpoints import load_checkpoint
+
+    if name == "bytes":
+        return ByteTokenizer()
+    try:
+        folder = Path(name)
+        return load_tokenizer(folder) if (folder / "tokenizer.json").is_file() else load_checkpoint(name).tokenizer
+    except RankitectError as error:
+        raise type(error)(f"task.tokenizer={name}: {error}") from error
 
 
 def _tiny_backbone(seed: int) -> DecoderCheckpoint:
@@ -94,6 +143,11 @@ class Pretrained:
         from rankitect.models.pretrained import space_tensors
         from rankitect.models.supernet import Supernet
 
+        if not self.checkpoint.tensors:
+            raise ConfigError(
+                "this needs a pretrained backbone, and task.backbone is none: choose one, or a method that trains its "
+                "own weights (controller=one_shot), or train one model (python -m rankitect.train)."
+            )
         return Supernet(self._parts.space, tensors=space_tensors(self.checkpoint))
 
     def _calibration(self) -> tuple[int, int, int]:
@@ -111,6 +165,8 @@ class Pretrained:
         """What calibration costs, also where its result was kept from another run."""
         from rankitect.contracts import Spent
 
+        if not self.checkpoint.tensors:
+            return Spent()
         batch, count, sloped = self._calibration()
         size = batch * self._config.context
         return Spent(train_tokens=sloped * size, eval_tokens=count * size)

@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["LanguageConfig"]
+__all__ = ["SCRATCH", "LanguageConfig", "ShapeConfig"]
+
+SCRATCH = "none"
+"""Value of `task.backbone` for models that begin with random weights."""
+
+
+class ShapeConfig(BaseModel):
+    """Sizes of the largest model from scratch; the defaults are MobileLLM-125M's (arXiv 2402.14905)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: int = Field(default=30, ge=1, description="layers")
+    width: int = Field(default=576, ge=1, description="residual width")
+    heads: int = Field(default=9, ge=1, description="query heads of a layer; a multiple of kv_heads")
+    kv_heads: int = Field(default=3, ge=1, description="key/value heads of a layer")
+    head: int = Field(default=64, ge=2, multiple_of=2, description="size of a head")
+    ffn: int = Field(default=1536, ge=1, description="feed-forward width")
+    vocab: int = Field(default=32000, ge=1, description="rows of the embedding; at least the tokenizer's tokens")
+    tied: bool = Field(default=True, description="score tokens by the embedding's table; false: by the head's own")
+    rope_base: float = Field(default=10000.0, gt=0, description="base of the rotary positions")
+    norm_eps: float = Field(default=1e-5, gt=0, description="added to the mean square in norms")
+    context: int = Field(default=2048, ge=8, description="longest sequence")
+
+    @model_validator(mode="after")
+    def _grouped(self) -> Self:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads is {self.heads}, which is no multiple of kv_heads, {self.kv_heads}")
+        return self
 
 
 class LanguageConfig(BaseModel):
@@ -14,7 +41,14 @@ class LanguageConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    backbone: str = Field("smollm2-135m", description="asset, .gguf file, Hugging Face folder, or random")
+    backbone: str = Field(
+        "smollm2-135m",
+        description="asset, .gguf file, Hugging Face folder, random (a tiny one), or none (models from scratch)",
+    )
+    shape: ShapeConfig = Field(ShapeConfig(), description="sizes of the largest model where backbone is none")
+    tokenizer: str = Field(
+        "bytes", description="where backbone is none: bytes, or the asset, file or folder whose tokenizer is used"
+    )
     text: str = Field("pydoc-topics", description="pydoc-topics, or a file or folder of text, JSONL or parquet")
     field: str = Field("text", description="field or column of the text in JSONL and parquet")
     context: int = Field(256, ge=8, description="tokens of a window in quality and costs")

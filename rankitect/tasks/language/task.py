@@ -10,7 +10,7 @@ from rankitect.contracts import MetricSpec, Unit
 from rankitect.errors import ConfigError
 from rankitect.tasks.costed import CostedTask
 from rankitect.tasks.costs import LANGUAGE_COSTS, bounded, check_constraints
-from rankitect.tasks.language.settings import LanguageConfig
+from rankitect.tasks.language.settings import SCRATCH, LanguageConfig
 from rankitect.tasks.shared_weights import SharedWeights
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rankitect.metrics.language import Quality
     from rankitect.models.backbone import Backbone
     from rankitect.models.importance import Statistics
-    from rankitect.models.supernet import Supernet
+    from rankitect.models.supernet import Standalone, Supernet
     from rankitect.production.registry import Entry
     from rankitect.tasks.language.contrasts import Contrast
     from rankitect.tasks.language.costs import LanguageCosts
@@ -129,13 +129,30 @@ class Language(CostedTask, SharedWeights):
         return self._pretrained.calibration_spent
 
     def supernet(self, space: SearchSpace) -> Supernet:
-        """A copy of the backbone's weights for a search to train."""
+        """A copy of the backbone's weights for a search to train; fresh weights where there is none."""
+        from rankitect.models.supernet import Supernet
+
+        if self.backbone_name is None:
+            return Supernet(space, self._parts.config.seed)
         return self.backbone.supernet.copy()
 
     @property
     def inherited(self) -> Supernet:
         """The weights that candidates inherit: those that a search has trained, else the backbone's."""
         return self._adopted or self.backbone.supernet
+
+    def initial(self, architecture: Architecture, seed: int) -> Standalone:
+        """The model of an architecture as a recipe begins with it: inherited, or fresh where there is no backbone.
+
+        Args:
+            architecture: The architecture.
+            seed: Of fresh weights.
+        """
+        from rankitect.models.supernet import build
+
+        if self.backbone_name is None and self._adopted is None:
+            return build(self.space, architecture, seed)
+        return self.inherited.extract(architecture)
 
     # --- costs ------------------------------------------------------------------------------------------------------
     @property
@@ -161,7 +178,7 @@ class Language(CostedTask, SharedWeights):
     @property
     def backbone_name(self) -> str | None:
         """The pretrained model to inherit from and to learn from."""
-        return self.config.backbone
+        return None if self.config.backbone == SCRATCH else self.config.backbone
 
     @property
     def backbone_fingerprint(self) -> str:
@@ -219,7 +236,8 @@ class Language(CostedTask, SharedWeights):
 
         influence = self.statistics.influence if self.config.depth_baselines else None
         uniform = uniform_baselines(self.space, self.reference, self.config.uniform, influence, self.context)
-        backbone = Baseline("backbone", self.reference, reference=True)
+        whole = "largest" if self.backbone_name is None else "backbone"
+        backbone = Baseline(whole, self.reference, reference=True)
         return [backbone, *(Baseline(name, pruned) for name, pruned in uniform)]
 
     @cached_property

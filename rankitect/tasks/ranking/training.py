@@ -108,7 +108,11 @@ class RankingTraining:
             context.spent = Spent(train_examples=done * config.batch)
             context.progress(done, total, note)
 
-        result = fit(model, self._data, config, progress=progress, should_stop=context.should_stop)
+        # Online training keeps no checkpoint: its progressive validation is one undisturbed pass.
+        checkpoint = None if context.state is None or config.one_pass else context.state / "fit.safetensors"
+        result = fit(
+            model, self._data, config, progress=progress, should_stop=context.should_stop, checkpoint=checkpoint
+        )
         context.check()
         return model, result
 

@@ -1,0 +1,276 @@
+"""The command `python -m rankitect.train` and the Python entry `rankitect.train(...)`: one model, without a search.
+
+    python -m rankitect.train space=mobile_llm model=architecture.json recipe=heal
+    python -m rankitect.train task=scratch model=mobilellm-125m recipe=pretrain recipe.pretrain.tokens=100_000_000
+
+The model is made as a search would make it (inherited from the task's backbone, or with random weights), taken through
+the recipe, measured by the final evaluator, and saved. Exit codes are those of `rankitect.search`. Repeating the
+command resumes.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankitect.command_line import as_overrides, command_line, run_command, say, shown
+from rankitect.errors import ConfigError, RankitectError, closest
+
+if TYPE_CHECKING:
+    from rankitect.config.parts import Parts
+    from rankitect.config.training import TrainingConfig
+    from rankitect.contracts import ArchitectureLike, Measurement
+    from rankitect.study.folder import RunFolder
+    from rankitect.study.progress import Progress
+    from rankitect.study.stopping import StopSignal
+    from rankitect.study.trained import TrainedSummary
+
+__all__ = ["Trained", "main", "train"]
+
+LARGEST = "largest"
+"""Name of the architecture that costs are relative to: the backbone where there is one."""
+_BEGUN = "state"
+"""Folder of the stages' states: once it is there, results depend on the configuration."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gives.
+
+    Attributes:
+        folder: The run folder; the model is in `model/`.
+        summary: What its summary.json holds; None where the training was stopped.
+    """
+
+    folder: Path
+    summary: TrainedSummary | None
+
+
+def train(
+    overrides: Sequence[str] | None = None, *, config_dir: str | Path | None = None, quiet: bool = False, **keys: Any
+) -> Trained:
+    """Train one model, or resume that, exactly as the command does.
+
+    >>> trained = train(["task=scratch"], model="mobilellm-125m", recipe="pretrain")  # doctest: +SKIP
+
+    Args:
+        overrides: In the command's form, "key=value".
+        config_dir: A folder of your own configurations, laid out like configs/.
+        quiet: Print nothing.
+        **keys: The same as overrides; a mapping stands for a section.
+
+    Ctrl-C raises KeyboardInterrupt as anywhere in Python; the same call goes on from the last checkpoint.
+
+    Raises:
+        RankitectError: The input is wrong, with what to do about it (`DiskError` for a disk that cannot be written).
+    """
+    given = [*([overrides] if isinstance(overrides, str) else overrides or []), *as_overrides(keys)]
+    return _train(given, config_dir, None, (lambda text: None) if quiet else say, quiet=quiet)
+
+
+def _train(
+    overrides: Sequence[str],
+    config_dir: str | Path | None,
+    stop: StopSignal | None,
+    out: Callable[[str], None],
+    *,
+    quiet: bool = False,
+) -> Trained:
+    from rankitect.config.training import resolve_training
+    from rankitect.study.folder import RunFolder, config_hash
+    from rankitect.study.trained import read_trained
+
+    asked = resolve_training(overrides, Path(config_dir) if config_dir else None)
+    digest, names = config_hash(asked.data), _names(asked)
+    path = Path(asked.resolved.config.output_dir or f"runs/{names['space']}-train-{digest[:8]}")
+    command = command_line("rankitect.train", overrides, config_dir)
+    out(shown(asked.data).rstrip())
+    out(f"\nConfiguration hash: {digest}\nRun folder: {path}\nTo resume: {command}\n")
+    force = asked.resolved.config.resume == "force"
+    with RunFolder(path, asked.data, force=force, begun=_BEGUN) as folder:
+        if (summary := read_trained(path)) is not None and folder.resumed and not force:
+            return Trained(path, summary)
+        log = logging.getLogger("rankitect")
+        folder.open_log(log)
+        if folder.resumed:
+            out("Resuming from the last checkpoint.")
+        try:
+            return Trained(path, _run(asked, folder, command, stop, quiet=quiet))
+        except RankitectError as error:
+            log.error("%s", error)
+            raise
+        except Exception:
+            log.exception("the training failed")
+            raise
+
+
+def _names(asked: TrainingConfig) -> dict[str, str]:
+    return {section: plugin.name for section, plugin in asked.resolved.plugins.items()}
+
+
+def _run(
+    asked: TrainingConfig, folder: RunFolder, command: str, stop: StopSignal | None, *, quiet: bool
+) -> TrainedSummary | None:
+    """Train, measure, write; None where the user asked to stop."""
+    from rankitect.config.parts import build
+    from rankitect.contracts import StopRequested
+    from rankitect.study.progress import Progress
+    from rankitect.study.stopping import StopSignal
+    from rankitect.study.trained import TrainedSummary
+    from rankitect.training.host import configure_host
+
+    config = asked.resolved.config
+    configure_host(config.runner.threads)
+    progress = Progress(quiet=quiet or not config.runner.progress)
+    with stop.on_signals(progress.say) if stop is not None else nullcontext():
+        parts = build(asked.resolved, folder.path, progress.say, measuring=True)
+        name, architecture = _model(asked, parts)
+        progress.start()
+        try:
+            measurement = _measured(parts, architecture, folder, stop or StopSignal(), progress)
+        except StopRequested:
+            return None
+        finally:
+            progress.stop()
+    names = _names(asked)
+    summary = TrainedSummary.of(
+        measurement,
+        parts.evaluators["final"].metrics,
+        architecture,
+        space=names["space"],
+        task=names["task"],
+        recipe=list(parts.stages),
+        model=name,
+        seed=config.seed,
+        reproduce=command,
+    )
+    summary.write(folder.path)
+    for left in folder.state_dir.iterdir():
+        left.unlink()
+    return summary
+
+
+def _model(asked: TrainingConfig, parts: Parts) -> tuple[str, ArchitectureLike]:
+    """The model that was asked for: an architecture in a file, or one that the space or the task knows by name.
+
+    Raises:
+        RankitectError: There is no such file or name, or the architecture is not of the space.
+    """
+    from rankitect.contracts import NamesModels, offers
+    from rankitect.contracts.hooks import HasBaselines
+    from rankitect.contracts.task import HasReference
+
+    target, task = asked.resolved.plugins["space"].target, parts.task
+    if asked.model is not None and (asked.model.endswith(".json") or Path(asked.model).is_file()):
+        return asked.model, _from_file(Path(asked.model), parts)
+    named: dict[str, Any] = {LARGEST: task.reference} if offers(task, HasReference) else {}
+    if offers(target, NamesModels):
+        named |= target.named(parts.space)
+    if offers(task, HasBaselines):
+        named |= {baseline.name: baseline.architecture for baseline in task.baselines(parts)}
+    wanted = asked.model or LARGEST
+    if wanted not in named:
+        guess = closest(wanted, named)
+        raise ConfigError(
+            f"model={wanted} is neither a file nor a model that this space and task know."
+            f"{f' Did you mean {guess!r}?' if guess else ''} Known: {', '.join(named) or 'none'}."
+        )
+    return wanted, named[wanted]
+
+
+def _from_file(path: Path, parts: Parts) -> ArchitectureLike:
+    from rankitect.space.choice_space import ChoiceSpace
+
+    assert parts.decode is not None
+    space: object = parts.space  # of a user's own kind, perhaps
+    try:
+        architecture: Any = parts.decode(path.read_text(encoding="utf-8"))
+        checked: ArchitectureLike = space.validate(architecture) if isinstance(space, ChoiceSpace) else architecture
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"model={path} cannot be read: {error}.") from error
+    except RankitectError as error:
+        raise type(error)(f"model={path}: {error}") from error
+    return checked
+
+
+def _measured(
+    parts: Parts, architecture: ArchitectureLike, folder: RunFolder, stop: StopSignal, progress: Progress
+) -> Measurement:
+    """Train the model as the recipe says and measure it with the final evaluator; files go to `model/`."""
+    from rankitect.contracts import TrialContext
+    from rankitect.errors import TrainingError
+    from rankitect.study.checks import problem, seed_everything
+
+    place = folder.path / "model"
+    shutil.rmtree(place, ignore_errors=True)  # of an attempt that was killed while it wrote
+    place.mkdir()
+    seed = parts.config.seed
+    context = TrialContext(folder.path, place, seed, stop)
+    context.progress = lambda done, total, note: progress.update("training", done, total, note)
+    context.state = folder.state_dir
+    evaluator, started = parts.evaluators["final"], time.monotonic()
+    seed_everything(seed)
+    measurement = evaluator.measure(architecture, context)
+    if trouble := problem(measurement, evaluator.metrics):
+        raise TrainingError(f"The model cannot be measured: {trouble}.")
+    return replace(measurement, spent=replace(measurement.spent, seconds=time.monotonic() - started))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code.
+
+    Args:
+        arguments: The command line without the program's name; `sys.argv` by default.
+    """
+    from rankitect.study.stopping import StopSignal
+
+    return run_command(
+        "rankitect.train",
+        arguments,
+        lambda overrides, config_dir: _train(overrides, config_dir, StopSignal(), say),
+        _tell,
+        description="Train one model of a space by a recipe, measure it and save it. Repeating the command resumes.",
+        epilog="Examples:  model=architecture.json recipe=heal   |   task=scratch model=mobilellm-125m recipe=pretrain",
+        lost="The training failed.",
+        keys_help=_keys_help,
+    )
+
+
+def _keys_help(overrides: Sequence[str], config_dir: Path | None) -> str:
+    from rankitect.config.help import help_text
+
+    chosen = [override for override in overrides if not override.startswith("model=")]
+    model = (
+        "  model=<file or name>  an architecture's JSON, or a model that the space or the task knows; null: the largest"
+    )
+    return f"{model}\n\n{help_text(chosen, config_dir)}"
+
+
+def _tell(trained: Trained, command: str) -> int:
+    """Say how the training ended and where the model is."""
+    from rankitect.study.stopping import INTERRUPTED
+
+    summary = trained.summary
+    if summary is None:
+        say(f"The training was stopped. To go on: {command}")
+        return INTERRUPTED
+    quality = ", ".join(f"{name} {metric.value:g} {metric.unit}".rstrip() for name, metric in summary.metrics.items())
+    say(f"The model is trained: {quality}.")
+    if summary.spent.data != summary.computed.data:
+        say(
+            f"Charged: {summary.spent.data:,} tokens or examples; "
+            f"{summary.spent.data - summary.computed.data:,} of them were stored by earlier runs."
+        )
+    say(f"Model: {trained.folder / 'model'}\nSummary: {trained.folder / 'summary.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
