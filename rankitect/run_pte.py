@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(given)
     except RankitectError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -39,13 +39,13 @@ def _run(given: argparse.Namespace) -> None:
     deployed = load(given.folder, verify=not given.no_verify)
     tokenizer = deployed.tokenizer
     prompt = [int(i) for i in tokenizer.encode(given.prompt)]
-    found, times = [], [time.perf_counter()]
+    generated, times = [], [time.perf_counter()]
     for token in deployed.generator.stream(prompt, given.tokens, tokenizer.special_ids.values()):
-        found.append(token)
+        generated.append(token)
         times.append(time.perf_counter())
-    print(given.prompt + tokenizer.decode(found))
-    first = times[min(1, len(found))] - times[0]
-    rate = (len(found) - 1) / (times[-1] - times[1]) if len(found) > 1 else float("nan")
+    print(given.prompt + tokenizer.decode(generated))
+    first = times[min(1, len(generated))] - times[0]
+    rate = (len(generated) - 1) / (times[-1] - times[1]) if len(generated) > 1 else float("nan")
     print(
         f"loaded in {deployed.load_ms:.0f} ms; {len(prompt)} prompt tokens, first token after {first * 1e3:.0f} ms, "
         f"then {rate:.1f} tokens a second",

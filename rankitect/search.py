@@ -243,9 +243,10 @@ def _tell(result: Result, command: str) -> int:
         f"{ended} {trials['done']} trials done, {trials['failed']} failed, {trials['duplicates']} duplicates; "
         f"{len(result.summary.pareto)} on the Pareto front. (Baselines count as trials here.)"
     )
-    if reused := sum(spent.data for spent in result.summary.ledger.reused.values()):
-        charged = sum(spent.data for spent in result.summary.ledger.stages.values())
-        say(f"Charged: {charged:,} tokens, baselines included; {reused:,} of them were stored by earlier runs.")
+    ledger = result.summary.ledger
+    if reused := sum(spent.data for spent in ledger.reused.values()):
+        charged = sum(spent.data for spent in ledger.stages.values())
+        say(f"Charged: {charged:,} {ledger.unit}, baselines included; {reused:,} of them were stored by earlier runs.")
     say(f"Summary: {result.folder / 'summary.json'}")
     if result.report is not None:
         say(f"Report: {result.report}")

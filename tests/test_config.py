@@ -67,6 +67,11 @@ def test_a_key_that_only_the_plugin_knows_can_be_set() -> None:
         ("budget.minutes=fast", "'budget.minutes' on the command line is 'fast': should be a valid number"),
         ("budget.minutes=.inf", "'budget.minutes' on the command line is"),
         ("budget.minutes=-1", "'budget.minutes' on the command line is -1: should be greater than 0."),
+        ("budget=null", "'budget' on the command line is null: should be a section, written {key: value}."),
+        ("constraints=3", "'constraints' on the command line is 3: should be a section, written {key: value}."),
+        ("constraints.params=3", "'constraints.params' on the command line is 3: a range is written [low, high]."),
+        ("choices.lr=3", "'choices.lr' on the command line is 3: write a list of values, or {low: 1e-4,"),
+        ("evaluator.objectives=3", "'evaluator.objectives' on the command line is 3: should be a list, written [a,b]."),
         ("budget.trials=2.5", "'budget.trials' on the command line is 2.5: should be a valid integer"),
         ("resume=perhaps", "'resume' on the command line is 'perhaps': should be 'auto' or 'force'."),
         ("space.size=1", "'space.size' on the command line is 1: should be greater than or equal to 2."),
@@ -193,3 +198,8 @@ def test_the_public_keys_are_a_promise() -> None:
     known = _known_keys(SearchConfig)
     leaves = [key for key in known if not any(other.startswith(f"{key}.") for other in known)]
     assert sorted(leaves) == PUBLIC_KEYS.split()
+
+
+def test_constraints_can_be_left_out_as_a_whole(tmp_path: Path) -> None:
+    overrides = ["space.target=tests.study.toys.Grid", "allowed_packages=[rankitect,tests]", "constraints=null"]
+    assert resolve(overrides, tmp_path).config.constraints == {}

@@ -24,6 +24,8 @@ from pydantic import BaseModel, ValidationError
 from rankitect.errors import ConfigError, closest
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
     from rankitect.space.architecture import Architecture
     from rankitect.space.choice_space import ChoiceSpace
     from rankitect.space.choices import Choice, ChoiceValue
@@ -32,6 +34,7 @@ __all__ = [
     "Bindings",
     "ByArchitecture",
     "bound",
+    "requirement",
     "sections_of",
     "settings_of",
     "with_bindings",
@@ -39,6 +42,14 @@ __all__ = [
 ]
 
 Config = TypeVar("Config", bound=BaseModel)
+
+_TYPES = {
+    "dict_type": "should be a section, written {key: value}",
+    "model_type": "should be a section, written {key: value}",
+    "list_type": "should be a list, written [a,b]",
+    "tuple_type": "should be a list, written [a,b]",
+}
+"""What a value should be, in the words of a configuration, where pydantic speaks of Python's types."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +151,7 @@ class Bindings:
             return _with_values(config, values)
         except ValidationError as error:
             shown = ", ".join(f"{section}.{key}={value}" for key, value in values.items())
-            raise ConfigError(f"{shown} do not go together: {_said(error)}.") from None
+            raise ConfigError(f"{shown} do not go together: {requirement(error.errors()[0])}.") from None
 
     def within(self, space: ChoiceSpace, configs: Mapping[str, BaseModel], read: Collection[str] = ()) -> Bindings:
         """The bindings for a space, checked: every bound choice is in it, all of its values are allowed, and every
@@ -178,7 +189,7 @@ class Bindings:
             except ValidationError as error:
                 raise ConfigError(
                     f"'{section}.{key}' is to be decided by the choice '{path}', whose value {value!r} is not allowed "
-                    f"there: {_said(error)}."
+                    f"there: {requirement(error.errors()[0])}."
                 ) from None
 
     def defaults(self, declared: Mapping[str, Choice], configs: Mapping[str, BaseModel]) -> dict[str, ChoiceValue]:
@@ -212,8 +223,9 @@ def _unread(path: str, configs: Mapping[str, BaseModel]) -> str:
     )
 
 
-def _said(error: ValidationError) -> str:
-    return error.errors()[0]["msg"].removeprefix("Value error, ").removeprefix("Input ")
+def requirement(problem: ErrorDetails) -> str:
+    """What a value should be instead, as the end of a sentence."""
+    return _TYPES.get(problem["type"]) or problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
 
 
 def _with_values(config: Config, values: Mapping[str, Any]) -> Config:

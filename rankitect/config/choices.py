@@ -44,6 +44,8 @@ class ChoiceConfig(BaseModel):
     @classmethod
     def _from_list(cls, data: Any) -> Any:
         """A list is short for its values."""
+        if not isinstance(data, list | dict | cls):
+            raise ValueError(_FORMS)
         return {"values": data} if isinstance(data, list) else data
 
     @model_validator(mode="after")

@@ -41,7 +41,7 @@ def help_text(overrides: Sequence[str] = (), extra_folder: Path | None = None) -
     parts = ["groups (group=option):", *_groups(folders), "", "keys (key=value):", *_keys(SearchConfig)]
     if not overrides:
         parts += ["", "Put options before --help to see their own keys, and the costs that constraints may name:"]
-        return "\n".join([*parts, "  python -m rankitect.search space=mobile_llm controller=dnas --help"])
+        return "\n".join([*parts, "  space=mobile_llm --help"])
     for section, plugin in resolve(overrides, extra_folder).plugins.items():
         own = list(_keys(config_model(plugin.target), f"{section}."))
         if own:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,7 +12,15 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rankitect.config.bindings import Bindings, bound, sections_of, settings_of, with_bindings, without_bindings
+from rankitect.config.bindings import (
+    Bindings,
+    bound,
+    requirement,
+    sections_of,
+    settings_of,
+    with_bindings,
+    without_bindings,
+)
 from rankitect.config.compose import Composed, compose
 from rankitect.config.plugins import config_model, load_target
 from rankitect.config.schema import SearchConfig
@@ -269,6 +278,10 @@ def _file_of(key: str, composed: Composed) -> str | None:
 
 def _wrong_value(path: str, problem: ErrorDetails, composed: Composed) -> str:
     value = problem["input"]
-    shown = repr(value) if not isinstance(value, Mapping) else "a section"
-    said = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"'{path}' {composed.came_from(path)} is {shown[:200]}: {said}."
+    if isinstance(value, Mapping):
+        shown = "a section"
+    elif value is None or isinstance(value, bool):
+        shown = json.dumps(value)  # null, true and false, as the user writes them
+    else:
+        shown = repr(value)
+    return f"'{path}' {composed.came_from(path)} is {shown[:200]}: {requirement(problem)}."

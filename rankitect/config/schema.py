@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from rankitect.config.choices import ChoiceConfig
 from rankitect.production.settings import ExperimentConfig, GateConfig
@@ -24,13 +24,19 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
+def _pair(bounds: Any) -> Any:
+    if not isinstance(bounds, list | tuple) or len(bounds) != 2:
+        raise ValueError("a range is written [low, high]")
+    return bounds
+
+
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
     if not 0 <= bounds[0] < bounds[1]:
         raise ValueError(f"a range needs 0 <= low < high, not [{bounds[0]:g}, {bounds[1]:g}]")
     return bounds
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+Range = Annotated[tuple[float, float], BeforeValidator(_pair), AfterValidator(_ordered)]
 
 
 class PluginConfig(BaseModel):
@@ -149,7 +155,7 @@ class SearchConfig(_Strict):
     device: PluginConfig | None = Field(default=None, description="where latency is measured; null: nowhere")
     constraints: dict[str, Range] = Field(
         default_factory=dict,
-        description="allowed range of a cost, relative to the backbone, by its name; null takes one away",
+        description="allowed range of a cost, relative to the backbone, by its name; null takes one away, or all",
     )
     choices: dict[str, ChoiceConfig] = Field(
         default_factory=dict, description="choices that shape no graph, by name; settings are bound to them"
@@ -177,5 +183,5 @@ class SearchConfig(_Strict):
     @classmethod
     def _without_nulls(cls, value: Any) -> Any:
         if not isinstance(value, dict):
-            return value
+            return {} if value is None else value
         return {name: bounds for name, bounds in value.items() if bounds is not None}

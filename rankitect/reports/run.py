@@ -84,8 +84,7 @@ class Run:
     @property
     def unit(self) -> str:
         """What the run's training data are counted in: "examples" or "tokens"."""
-        ledger = self.summary.ledger
-        return "examples" if ledger.train_examples or ledger.eval_examples else "tokens"
+        return self.summary.ledger.unit
 
     def searched(self) -> tuple[Trial, ...]:
         """The trials without those that measured a baseline."""

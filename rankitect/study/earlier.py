@@ -7,7 +7,7 @@ from typing import Any
 
 from rankitect.contracts import Role
 
-__all__ = ["counted_rows", "in_examples", "up_to_date"]
+__all__ = ["up_to_date"]
 
 _COST_WORDS = (
     "flops",
@@ -48,22 +48,23 @@ def up_to_date(data: Mapping[str, Any]) -> dict[str, Any]:
             data[holder] = [_with_roles(entry, names) for entry in data[holder]]
     if isinstance(data.get("baselines"), list):
         data["baselines"] = [_with_reference(entry) for entry in data["baselines"]]
-    ledger = data.get("ledger")
-    if isinstance(ledger, dict) and counted_rows(ledger):
-        stages = ledger.get("stages")
-        stages = {k: in_examples(v) for k, v in stages.items()} if isinstance(stages, dict) else stages
-        data["ledger"] = {**in_examples(ledger), **({"stages": stages} if stages is not None else {})}
     if isinstance(data.get("ledger"), dict):
-        data["ledger"] = {name: value for name, value in data["ledger"].items() if name != "coin"}
+        data["ledger"] = _ledger(data["ledger"])
     return data
 
 
-def counted_rows(ledger: object) -> bool:
-    """Whether a ledger counts examples under the names of tokens."""
-    return isinstance(ledger, Mapping) and ledger.get("coin") == "rows"
+def _ledger(ledger: Mapping[str, Any]) -> dict[str, Any]:
+    """A ledger without `coin`; where that was rows, its amounts have the names of examples."""
+    amounts = {name: value for name, value in ledger.items() if name != "coin"}
+    if ledger.get("coin") != "rows":
+        return amounts
+    stages = amounts.get("stages")
+    if isinstance(stages, dict):
+        amounts["stages"] = {stage: _in_examples(v) if isinstance(v, dict) else v for stage, v in stages.items()}
+    return _in_examples(amounts)
 
 
-def in_examples(amounts: Mapping[str, Any]) -> dict[str, Any]:
+def _in_examples(amounts: Mapping[str, Any]) -> dict[str, Any]:
     """Amounts with the names of tokens replaced by those of examples."""
     return {_EXAMPLES.get(name, name): amount for name, amount in amounts.items()}
 

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and recognising a full disk whoever reports it."""
+"""Recognising a disk that cannot be written, whoever reports it, and explaining it to the user; files by hard links."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -103,12 +103,12 @@ def describe(trouble: int, folder: Path) -> tuple[str, str]:
 
 
 @contextmanager
-def explain_disk_trouble(folder: Path, kept: object, resume: str) -> Iterator[None]:
+def explain_disk_trouble(folder: Path, kept: Callable[[], str], resume: str) -> Iterator[None]:
     """Turn any sign of a disk that cannot be written into one sentence for the user.
 
     Args:
         folder: The run folder.
-        kept: What is safe ("7 finished trials"); made into text when it is needed.
+        kept: Says what is safe at that moment ("7 finished trials").
         resume: The command to go on with.
 
     Raises:
@@ -122,6 +122,6 @@ def explain_disk_trouble(folder: Path, kept: object, resume: str) -> Iterator[No
             raise
         what, remedy = describe(trouble, folder)
         raise DiskError(
-            f"{what} ({error}). Kept: {kept}. {remedy}, or move the whole folder to another disk and pass its new "
+            f"{what} ({error}). Kept: {kept()}. {remedy}, or move the whole folder to another disk and pass its new "
             f"place as output_dir=, then go on with: {resume}"
         ) from error

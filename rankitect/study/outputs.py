@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankitect.contracts import Measurement, Metric, MetricSpec
@@ -245,10 +246,10 @@ class Outputs:
         shutil.rmtree(old, ignore_errors=True)
         return written
 
-    def _take(self, artifact: str, path: str, folder: Any) -> dict[str, str]:
+    def _take(self, artifact: str, path: str, folder: Path) -> dict[str, str]:
         source = self.folder.path / path
         if source.is_dir():
-            shutil.copytree(source, folder / source.name, copy_function=lambda a, b: copy_or_link(_path(a), _path(b)))
+            shutil.copytree(source, folder / source.name, copy_function=lambda a, b: copy_or_link(Path(a), Path(b)))
         elif source.is_file():
             copy_or_link(source, folder / source.name)
         else:
@@ -275,9 +276,3 @@ class Outputs:
 
 
 _NONE = Measurement({})
-
-
-def _path(text: str) -> Any:
-    from pathlib import Path
-
-    return Path(text)

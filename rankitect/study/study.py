@@ -78,7 +78,7 @@ class Study:
         """
         resume = self._options.labels.reproduce
         with (
-            explain_disk_trouble(self._folder.path, _Kept(self), resume),
+            explain_disk_trouble(self._folder.path, self._kept, resume),
             Store(self._folder.store_path, self._subject.decode) as self._store,
         ):
             try:
@@ -91,16 +91,7 @@ class Study:
                 if self._runner is not None:
                     self._runner.close()
 
-    def _finished(self) -> int:
-        """Finished trials in the store, which may be closed already, or was never opened."""
-        return 0 if self._store is None else sum(trial.finished for trial in self._store.trials)
-
-
-class _Kept:
-    """Says what is safe at the moment it is asked, for the message about a full disk."""
-
-    def __init__(self, study: Study) -> None:
-        self._study = study
-
-    def __str__(self) -> str:
-        return f"{self._study._finished()} finished trials and the controller's last checkpoint"
+    def _kept(self) -> str:
+        """What is safe, for the message about a full disk. The store may be closed already, or was never opened."""
+        finished = 0 if self._store is None else sum(trial.finished for trial in self._store.trials)
+        return f"{finished} finished trials and the controller's last checkpoint"

@@ -164,6 +164,13 @@ class LedgerSummary(Spent):
         """The totals alone."""
         return Spent(*(getattr(self, each.name) for each in fields(Spent)))
 
+    @property
+    def unit(self) -> str:
+        """What `data` counts: "examples" or "tokens"."""
+        return (
+            "examples" if any(s.train_examples or s.eval_examples for s in (self, *self.stages.values())) else "tokens"
+        )
+
 
 class Summary(_Model):
     """summary.json, schema 1. `left_out` says which models could not be compared with, and why."""
