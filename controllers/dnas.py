@@ -32,6 +32,7 @@ from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError, TrainingError
 from rankitect.methods.bounded_space import BoundedSpace, limits_of, main_cost
 from rankitect.methods.shared_weights import CoTraining, require_shared, samples_per_update, training_defaults
+from rankitect.training.spending import training_spent
 
 if TYPE_CHECKING:
     import torch
@@ -153,7 +154,7 @@ class DNAS:
     def prepare(self, session: Session) -> None:
         """Search, or go on from the last checkpoint; then discretise."""
         c, folder = self._config, session.state_dir
-        scores = Scores.load(self._space, self._cost, self._task.reference, folder / STATE)
+        scores = Scores.load(self._space, self._cost, self._task.reference, folder / STATE, self._task.unit)
         if scores is None:
             prior, spent = self._task.prior() if c.prior and offers(self._task, HasPrior) else ({}, Spent())
             scores = Scores(self._space, self._cost, self._task.reference, prior)
@@ -193,21 +194,21 @@ class DNAS:
             if weights is not None:
                 drawn = scores.sample(float(rng.uniform(low, high)), scale, rng, self._weight_steps)
                 for i, sampled in enumerate(drawn):
-                    loss, used = weights.step(sampled, scores.step * self._weight_steps + i)
-                    scores.tokens += used
+                    loss, spent = weights.step(sampled, scores.step * self._weight_steps + i)
+                    scores.spent += spent
                     session.scalar("dnas/weight_loss", loss, scores.step * self._weight_steps + i)
             target = float(rng.uniform(low, high))
-            value, used = self._score_step(
+            value, spent = self._score_step(
                 scores, relaxed, scores.draw(target, scale, _anneal(c.temperature, part), rng)
             )
-            scores.tokens += used
+            scores.spent += spent
             bad = 0 if math.isfinite(value) else bad + 1
             if bad > PATIENCE:
                 raise TrainingError(f"The search cannot go on: its loss is not finite, {bad} steps in a row.")
             session.scalar("dnas/loss", value, scores.step)
             session.scalar("dnas/target", target, scores.step)
             session.progress(scores.step, self._steps, f"loss {value:.3f} at {target:.0%}")
-            session.charge("dnas", Spent.training(scores.tokens, self._task.unit))
+            session.charge("dnas", scores.spent)
             if scores.step % c.checkpoint_every == 0 or scores.step == self._steps or session.should_stop():
                 self._save(scores, weights, session)
                 session.check()
@@ -217,8 +218,13 @@ class DNAS:
 
     def _score_step(
         self, scores: Scores, relaxed: RelaxedSupernet, drawn: dict[str, torch.Tensor]
-    ) -> tuple[float, int]:
-        """Learn from one batch of text; the loss and its tokens. The shared weights stay as they are."""
+    ) -> tuple[float, Spent]:
+        """Learn from one batch that no weight is trained on; the loss and what it cost. The shared weights stay as they
+        are.
+
+        The relaxed supernet computes every value of every choice. The step is charged for the reference, the largest
+        architecture, as if its weights were trained as well.
+        """
         relaxed.freeze(True)
         try:
             loss, used = self._task.search_loss(lambda *x: relaxed(drawn, *x), scores.step)
@@ -226,7 +232,8 @@ class DNAS:
         finally:
             relaxed.freeze(False)
         scores.move(drawn, self._config.lr)
-        return float(loss.detach()), used
+        task = self._task
+        return float(loss.detach()), training_spent(task, task.unit, self._space, task.reference, used)
 
     def _save(self, scores: Scores, weights: CoTraining | None, session: Session) -> None:
         """A checkpoint: the scores name the step, so weights of that step are there before them."""

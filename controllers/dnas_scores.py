@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rankitect.contracts import Spent
 from rankitect.errors import SpaceError
 from rankitect.methods.cost_target import BISECTIONS, CostTarget
 
 if TYPE_CHECKING:
     import torch
 
+    from rankitect.contracts import Unit
     from rankitect.graph import Architecture, SearchSpace
 
 __all__ = ["Scores"]
@@ -48,7 +50,7 @@ class Scores:
 
     Attributes:
         step: Steps done.
-        tokens: Tokens used.
+        spent: What they cost.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Scores:
     ) -> None:
         import torch
 
-        self.space, self.step, self.tokens = space, 0, 0
+        self.space, self.step, self.spent = space, 0, Spent()
         self._target = CostTarget(space, cost, reference)
         self._rises = {p: r.double() for p, r in (rises or {}).items()}
         self._free = {p: torch.zeros(len(c.values), dtype=torch.float64) for p, c in space.choices.items()}
@@ -210,13 +212,21 @@ class Scores:
         tensors |= {f"rise|{p}": r for p, r in self._rises.items()}
         tensors |= {f"evidence|{p}": e for p, e in self._evidence.items()}
         tensors |= {f"marginal|{p}": m.contiguous() for p, m in self._target.marginal.items()}
-        about = {"state": json.dumps({"step": self.step, "tokens": self.tokens})}
+        about = {"state": json.dumps({"step": self.step, "spent": self.spent.to_dict()})}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda part: save_file(tensors, part, metadata=about))
 
     @classmethod
-    def load(cls, space: SearchSpace, cost: str, reference: Architecture, path: Path) -> Scores | None:
-        """Read a checkpoint; None where there is none."""
+    def load(cls, space: SearchSpace, cost: str, reference: Architecture, path: Path, unit: Unit) -> Scores | None:
+        """Read a checkpoint; None where there is none.
+
+        Args:
+            space: As for a new one.
+            cost: As for a new one.
+            reference: As for a new one.
+            path: The file.
+            unit: What data are counted in: a checkpoint of an earlier version knows their amount alone.
+        """
         from safetensors import safe_open
 
         if not path.exists():
@@ -233,5 +243,6 @@ class Scores:
             for key in file.keys():  # noqa: SIM118 - no mapping
                 part, _, choice = key.partition("|")
                 parts[part][choice] = file.get_tensor(key)
-        made.step, made.tokens = state["step"], state["tokens"]
+        made.step = state["step"]
+        made.spent = Spent.from_dict(state["spent"]) if "spent" in state else Spent.training(state["tokens"], unit)
         return made

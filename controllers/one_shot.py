@@ -57,7 +57,7 @@ class OneShot(SupernetSearch):
 
             task = parts.require(SharesWeights, "controller")
             parts.evaluators[by] = FinalLayerTuned(
-                parts.evaluators[by], parts.space, task, config.final_layer_steps, config.final_layer_lr
+                parts.evaluators[by], parts.graph_space, task, config.final_layer_steps, config.final_layer_lr
             )
         return cls(
             config,

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from rankitect.contracts import SharesWeights, offers, require
+from rankitect.contracts import SharesWeights, Spent, offers, require
 from rankitect.errors import SpaceError
 from rankitect.methods.bounded_space import TRIES, BoundedSpace, main_cost, reference_of
 from rankitect.methods.objectives import Objectives
 from rankitect.methods.shared_weights import (
     CoTraining,
     Paired,
-    Trained,
+    TrainingState,
     samples_per_update,
     shares_all,
     train_steps,
@@ -171,17 +171,17 @@ class Reinforce(StagedSearch):
                     "flops", True, np.random.default_rng(0)
                 )
                 baseline = Paired(supernet, fixed, task, lr, updates * episodes)
-            state = Trained()
+            state = TrainingState()
             if path.exists():
                 info, tensors = weights.load(path)
-                state = Trained.from_info(info)
+                state = TrainingState.from_info(info, task.unit)
                 self._policy.logits = {p: tensors[f"policy/{p}"] for p in self._policy.logits}
                 self._memory = [Record.from_data(self.bounded.space, row) for row in info["memory"]]
                 history = info["history"]
                 if baseline is not None:
                     baseline.load(tensors, info["baseline_halvings"])
 
-            def save(state: Trained) -> None:
+            def save(state: TrainingState) -> None:
                 more = {f"policy/{p}": x for p, x in self._policy.logits.items()}
                 more |= baseline.tensors() if baseline is not None else {}
                 info = {
@@ -195,7 +195,7 @@ class Reinforce(StagedSearch):
             train_steps(
                 session, "reinforce", state, updates,
                 lambda update: self._update(weights, baseline, update, episodes, history),
-                save, unit=task.unit, share=c.share, every=-(-c.checkpoint_every // episodes),
+                save, share=c.share, every=-(-c.checkpoint_every // episodes),
             )  # fmt: skip
             weights.close()
             if baseline is not None:
@@ -204,28 +204,29 @@ class Reinforce(StagedSearch):
 
     def _update(
         self, weights: CoTraining, baseline: Paired | None, update: int, episodes: int, history: list[list[float]]
-    ) -> tuple[float, int]:
+    ) -> tuple[float, Spent]:
         """Draw some, reward each by the loss before its step, learn from all. History: target, loss, and where there is
         a baseline its loss and the reward."""
         from rankitect.controllers.reinforce_policy import Record
 
         rng = np.random.default_rng([self.seed, 5, update])
-        drawn, new, tokens, loss = self._draws(rng, episodes), [], 0, math.nan
+        drawn, new, spent, loss = self._draws(rng, episodes), [], Spent(), math.nan
         for i, (architecture, target, price, chance) in enumerate(drawn):
             step = update * episodes + i
-            loss, used = weights.step(architecture, step)
+            loss, cost = weights.step(architecture, step)
+            spent += cost
             row, reward = [target if target is not None else 0.0, loss], -loss
             if baseline is not None:
-                beside, more = baseline.step(step)
-                reward, used = paired_reward(loss, beside, history), used + more
+                beside, cost = baseline.step(step)
+                spent += cost
+                reward = paired_reward(loss, beside, history)
                 row += [beside, reward]
-            tokens += used
             if math.isfinite(reward):
                 history.append(row)
                 new.append(Record(self.bounded.lower(architecture), target, price, reward, chance))
         if new:
             self._learn_from(new, rng)
-        return loss, tokens
+        return loss, spent
 
     def _learn_from(self, new: list[Record], rng: np.random.Generator) -> None:
         """A step on new records and some of memory."""

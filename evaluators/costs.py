@@ -8,7 +8,7 @@ from rankitect.contracts import Metric, MetricSpec, TellsCosts, offers
 from rankitect.tasks.costs import GRAPH_COSTS
 
 if TYPE_CHECKING:
-    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.graph import Architecture, ChoiceSpace
 
 __all__ = ["cost_specs_of", "costs_of"]
 
@@ -20,7 +20,7 @@ def cost_specs_of(task: object) -> list[MetricSpec]:
     return [MetricSpec(kind, unit, "min", "cost") for kind, unit in GRAPH_COSTS.items()]
 
 
-def costs_of(task: object, space: SearchSpace, architecture: Architecture) -> dict[str, Metric]:
+def costs_of(task: object, space: ChoiceSpace, architecture: Architecture) -> dict[str, Metric]:
     """The costs of an architecture: a task's, else parameters and FLOPs of one example."""
     if offers(task, TellsCosts):
         return task.costs(architecture)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.contracts import Measurement, Metric, MetricSpec, Spent
+from rankitect.contracts import Measurement, MetricSpec, Spent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,24 +65,15 @@ class Healed:
     @property
     def metrics(self) -> list[MetricSpec]:
         """Perplexity, bits per byte, and all costs."""
-        return [
-            MetricSpec("perplexity", "", "min", "quality"),
-            MetricSpec("bits_per_byte", "bit/byte", "min", "quality"),
-            *self._task.cost_specs,
-        ]
+        return [*self._task.quality_specs("test"), *self._task.cost_specs]
 
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Inherit, train as the recipe says, measure, save."""
         task = self._task
         task.learn_latency(context.check, context.progress)
         trained = self._trained(architecture, context)
-        split = self._config.split
-        quality = task.quality(trained.model, split, check=context.check)
-        metrics = {
-            "perplexity": Metric(quality.perplexity, "", quality.tokens, quality.interval()),
-            "bits_per_byte": Metric(quality.bits_per_byte, "bit/byte", quality.tokens),
-        }
-        metrics |= task.costs(architecture)
+        quality = task.quality(trained.model, self._config.split, check=context.check)
+        metrics = {**quality.metrics, **task.costs(architecture)}
         artifacts = {name: context.artifact(context.folder / path) for name, path in trained.artifacts.items()}
         if self._config.save:
             artifacts |= self._save(architecture, trained.model, context)
@@ -91,7 +82,7 @@ class Healed:
             "values": [round(float(x), 6) for x in quality.window_nats],
             "clusters": quality.window_documents.tolist(),
         }
-        spent = trained.spent + Spent(eval_tokens=quality.tokens)
+        spent = trained.spent + Spent.evaluation(quality.amount, task.unit)
         return Measurement(metrics, spent, artifacts, {"examples": examples}, trained.reused)
 
     def _trained(self, architecture: Architecture, context: TrialContext) -> RecipeResult:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.contracts import InheritsWeights, Measurement, MetricSpec, Spent, Task, offers, require
-from rankitect.contracts.task import LearnsLatency, TrainsBriefly
+from rankitect.contracts.task import HasBackbone, LearnsLatency, TrainsBriefly
 from rankitect.evaluators.costs import cost_specs_of, costs_of
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rankitect.config.parts import Parts
     from rankitect.contracts import TrialContext
-    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.graph import Architecture, ChoiceSpace
 
 __all__ = ["Inherited"]
 
@@ -43,7 +43,7 @@ class Inherited:
             description="how much of the split is used: windows of a text, rows of a table; null takes the task's",
         )
 
-    def __init__(self, config: Config, task: Screenable, space: SearchSpace) -> None:
+    def __init__(self, config: Config, task: Screenable, space: ChoiceSpace) -> None:
         self._config, self._task, self._space = config, task, space
         # The first metric alone: it is what a search goes by.
         self._quality = task.quality_specs(task.search_split)[0]
@@ -58,9 +58,13 @@ class Inherited:
         """Made from its section of the configuration.
 
         Raises:
-            ConfigError: The task has no quality or no weights to inherit.
+            ConfigError: The task has no quality, or nobody has weights for its candidates.
         """
-        return cls(config, parts.require(Screenable, "evaluator.screen"), parts.space)
+        task = parts.require(Screenable, "evaluator.screen")
+        # A backbone has weights by its nature, and it takes long to read: it is not asked for them here.
+        if not parts.trains_weights and not offers(task, HasBackbone) and task.inherited is None:
+            parts.require(TrainsBriefly, "evaluator.screen")
+        return cls(config, task, parts.space)
 
     @property
     def name(self) -> str:

@@ -11,13 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from rankitect.contracts import InheritsWeights, Measurement, Metric, MetricSpec, SharesWeights, Spent, offers, require
 from rankitect.contracts.task import HasSearchLoss
 from rankitect.evaluators.costs import cost_specs_of, costs_of
+from rankitect.graph import SearchSpace
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from rankitect.config.parts import Parts
     from rankitect.contracts import TrialContext
-    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.graph import Architecture, ChoiceSpace
     from rankitect.models.supernet import Supernet
 
 __all__ = ["SCORES", "Proxy"]
@@ -51,13 +52,17 @@ class Proxy:
         """A loss and weights, for all scores but those that only count."""
         return () if config.score in COUNTED else (HasSearchLoss, InheritsWeights)
 
-    def __init__(self, config: Config, space: SearchSpace, task: object) -> None:
+    def __init__(self, config: Config, space: ChoiceSpace, task: object) -> None:
         self._config, self._space, self._task = config, space, task
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Proxy:
-        """Made from its section of the configuration."""
-        return cls(config, parts.space, parts.task)
+        """Made from its section of the configuration.
+
+        Raises:
+            ConfigError: The score needs models, and the space has no graph to build them from.
+        """
+        return cls(config, parts.space if config.score in COUNTED else parts.graph_space, parts.task)
 
     @property
     def name(self) -> str:
@@ -84,10 +89,15 @@ class Proxy:
         found = {n: m for n, m in costs_of(self._task, self._space, architecture).items() if n != score}
         return Measurement({score: Metric(value, ""), **found}, spent)
 
+    @property
+    def _graph_space(self) -> SearchSpace:
+        assert isinstance(self._space, SearchSpace)  # `from_config` made sure
+        return self._space
+
     @cached_property
     def _fresh(self) -> Supernet:
         task = require(self._task, SharesWeights, f"{self.name}, where no weights are there to inherit,")
-        supernet: Supernet = task.supernet(self._space)
+        supernet: Supernet = task.supernet(self._graph_space)
         return supernet
 
     def _score(self, architecture: Architecture, context: TrialContext) -> tuple[float, Spent]:
@@ -110,7 +120,7 @@ class Proxy:
             inputs = scores.capture_inputs(model, partial(loss_of, step=0))
             tokens = inputs[0].numel() if len(inputs) == 1 else len(inputs[0])  # of a text, or rows
             if c.score == "synflow":
-                return scores.synflow(model, inputs), Spent.training(tokens, task.unit)
+                return scores.synflow(model, inputs), self._spent(task, architecture, tokens)
             return scores.nwot(model, inputs, JITTER), Spent.evaluation(tokens, task.unit)
         grads = scores.gather_gradients(model, [partial(loss_of, step=step) for step in range(c.batches)])
         formula: dict[str, Callable[[scores.Gradients], float]] = {
@@ -119,4 +129,10 @@ class Proxy:
             "grad_norm": scores.grad_norm,
             "snip": scores.snip,
         }
-        return formula[c.score](grads), Spent.training(sum(used), task.unit)
+        return formula[c.score](grads), self._spent(task, architecture, sum(used))
+
+    def _spent(self, task: HasSearchLoss, architecture: Architecture, amount: int) -> Spent:
+        """Gradients cost what a step of training does."""
+        from rankitect.training.spending import training_spent
+
+        return training_spent(task, task.unit, self._graph_space, architecture, amount)

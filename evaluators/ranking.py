@@ -88,7 +88,9 @@ class Trained:
             for name, path in save_ranker(folder, space, closed, model, task.features, architecture).items():
                 artifacts[name] = context.artifact(folder / path)
         evaluated = 0 if result is None else result.evaluated
-        spent = Spent(train_examples=trained, eval_examples=evaluated + validation.rows + test.rows)
+        spent = Spent(eval_examples=evaluated + validation.rows + test.rows)
+        if trained:
+            spent += task.spent_alone(architecture, trained)
         return Measurement(metrics, spent, artifacts, _notes(result, test))
 
 

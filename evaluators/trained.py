@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from rankitect.contracts import TrialContext
     from rankitect.graph import Architecture, SearchSpace
 
-__all__ = ["Trained"]
+__all__ = ["TrainedFromScratch"]
 
 
-class Trained:
+class TrainedFromScratch:
     """Quality on the split that a search chooses by and on the test split, by which nothing was chosen; all costs."""
 
     class Config(BaseModel):
@@ -40,13 +40,13 @@ class Trained:
         return (Task,)
 
     @classmethod
-    def from_config(cls, config: Config, parts: Parts) -> Trained:
+    def from_config(cls, config: Config, parts: Parts) -> TrainedFromScratch:
         """Made from its section of the configuration.
 
         Raises:
-            ConfigError: The task has no data, loss or quality.
+            ConfigError: The task has no data, loss or quality, or the space no graph.
         """
-        return cls(config, parts.require(Task, "evaluator.final"), parts.space)
+        return cls(config, parts.require(Task, "evaluator.final"), parts.graph_space)
 
     @property
     def name(self) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rankitect.config.alternatives import controllers_for
 from rankitect.config.bindings import Bindings
 from rankitect.config.choices import declared_choices
-from rankitect.contracts import BoundsCosts, FromConfig, WrapsEvaluators, offers, require
+from rankitect.contracts import BoundsCosts, FromConfig, TrainsInPrepare, WrapsEvaluators, offers, require
 from rankitect.contracts.hooks import ChecksParts, Exports, HasBaselines
 from rankitect.contracts.plugin import DecodesArchitectures
 from rankitect.contracts.requirement import NeedsCapabilities
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rankitect.contracts import Baseline, Controller, Device, Evaluator, Exporter
     from rankitect.contracts.stage import Stage
     from rankitect.graph import SearchSpace
+    from rankitect.space.choice_space import ChoiceSpace
 
 __all__ = ["Parts", "build"]
 
@@ -49,7 +50,8 @@ class Parts:
         say: Shows a sentence to the user.
         names: Names of the parts for reports, by section.
         task: What the model is for; whoever needs something of it asks with `require`.
-        space: The search space; None until it is made, which is after the task.
+        space: The search space; None until it is made, which is after the task. Parts that build models from its graph
+            take `graph_space`.
         stages: The stages of the recipe by name, in order; `stages_for` gives those of one architecture.
         stage_plugins: What the stages are made from, by name.
         evaluators: Evaluators by the key that proposals use: "final" and, if configured, "screen" and
@@ -60,6 +62,7 @@ class Parts:
         export: Writes more files for each candidate.
         decode: Makes an architecture from its JSON.
         bindings: Settings that the space's choices decide.
+        trains_weights: Whether the controller trains weights for candidates to inherit before any is measured.
     """
 
     config: SearchConfig
@@ -67,7 +70,7 @@ class Parts:
     say: Callable[[str], None] = print
     names: Mapping[str, str] = field(default_factory=dict)
     task: object = None
-    space: SearchSpace = None  # type: ignore[assignment]  # made after the task, which may ask for it only later
+    space: ChoiceSpace = None  # type: ignore[assignment]  # made after the task, which may ask for it only later
     stages: dict[str, Stage] = field(default_factory=dict)
     stage_plugins: dict[str, Plugin] = field(default_factory=dict)
     evaluators: dict[str, Evaluator] = field(default_factory=dict)
@@ -77,6 +80,24 @@ class Parts:
     export: Exporter | None = None
     decode: Callable[[str], Any] | None = None
     bindings: Bindings = field(default_factory=Bindings)
+    trains_weights: bool = False
+
+    @property
+    def graph_space(self) -> SearchSpace:
+        """The search space, for a part that builds models from its graph.
+
+        Raises:
+            ConfigError: It has no graph.
+        """
+        from rankitect.graph import SearchSpace
+
+        if not isinstance(self.space, SearchSpace):
+            name, task = self.names.get("space", "?"), self.names.get("task", "?")
+            raise ConfigError(
+                f"space={name} has no graph, and task={task} with the configured evaluators builds models from one. "
+                "Choose a space with a graph, or a task with a model of its own whose settings are searched."
+            )
+        return self.space
 
     def stages_for(self, architecture: Any) -> dict[str, Stage]:
         """The stages of the recipe for one architecture, whose choices may decide some of their settings.
@@ -127,6 +148,8 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
     """
     plugins = resolved.plugins
     parts = Parts(resolved.config, folder, say, {section: plugin.name for section, plugin in plugins.items()})
+    method = plugins["controller"].target
+    parts.trains_weights = offers(method, TrainsInPrepare) and method.trains
     parts.task = _make(plugins["task"], parts)
     _make_space(resolved, parts)
     _refuse_lacking(resolved, parts)
@@ -143,7 +166,6 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
         if section in plugins:
             parts.evaluators[section.rpartition(".")[2]] = _make(plugins[section], parts)
     parts.decode = _decoder(parts.space)
-    method = plugins["controller"].target
     if measuring and not (offers(method, WrapsEvaluators) and method.wraps_evaluators):
         return parts
     parts.controller = _make(plugins["controller"], parts)

@@ -16,7 +16,7 @@ __all__ = [
     "HasRegistry",
     "OwesUpfront",
     "Records",
-    "Registry",
+    "RegisteredModels",
 ]
 
 
@@ -65,7 +65,7 @@ class Records(Protocol):
         ...
 
 
-class Registry(Protocol):
+class RegisteredModels(Protocol):
     """Registered production models of a task."""
 
     def baselines(self) -> list[Baseline]:
@@ -81,6 +81,6 @@ class HasRegistry(Protocol):
     """A task that compares with registered production models."""
 
     @property
-    def registered(self) -> Registry:
+    def registered(self) -> RegisteredModels:
         """The models."""
         ...

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from rankitect.contracts.evaluator import StopRequested
 from rankitect.contracts.records import JSON, Spent
+
+if TYPE_CHECKING:
+    from rankitect.graph import Architecture, SearchSpace
 
 __all__ = ["EndsRecipe", "HasObjective", "Shortens", "Stage", "StageContext"]
 
@@ -102,6 +105,10 @@ class HasObjective(Protocol):
 
     def objective(self, split: str) -> Any:
         """Batches and loss on a split of the data; see `rankitect.training.text.TextObjective` for language models."""
+        ...
+
+    def training_spent(self, space: SearchSpace, architecture: Architecture, amount: int) -> Spent:
+        """What training an architecture with this loss costs; see `rankitect.contracts.task.ChargesTraining`."""
         ...
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BoundsCosts",
+    "ChargesTraining",
     "HasBackbone",
     "HasContrasts",
     "HasFeatures",
@@ -122,6 +123,20 @@ class TellsCosts(Protocol):
 
     def costs(self, architecture: Architecture) -> dict[str, Metric]:
         """All costs of an architecture by name."""
+        ...
+
+
+class ChargesTraining(Protocol):
+    """A task that tells what training on its data costs."""
+
+    def training_spent(self, space: SearchSpace, architecture: Architecture, amount: int) -> Spent:
+        """What training an architecture costs: the data, the FLOPs, and the forward passes of a teacher.
+
+        Args:
+            space: The space of the architecture: the one that is searched, or its base.
+            architecture: What is trained.
+            amount: How much data it is trained on, in the task's unit.
+        """
         ...
 
 

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rankitect.contracts import Measurement, MetricSpec, SharesWeights, Spent
+from rankitect.contracts import Measurement, MetricSpec, SharesWeights
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from rankitect.contracts import Evaluator, TrialContext
+    from rankitect.contracts import Evaluator, Spent, TrialContext
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.models.supernet import Supernet
 
@@ -98,6 +98,12 @@ class FinalLayerTuned:
                 loss, tokens = self._task.train_loss(model, step)
                 optimizer.step(loss, step, tokens)
                 used += int(peers().total(tokens))
-                context.spent = Spent.training(used, self._task.unit)
-            found = self._inner.measure(architecture, context)
-        return replace(found, spent=found.spent + Spent.training(used, self._task.unit))
+                context.spent = self._spent(supernet, architecture, used)
+            measured = self._inner.measure(architecture, context)
+        return replace(measured, spent=measured.spent + self._spent(supernet, architecture, used))
+
+    def _spent(self, supernet: Supernet, architecture: Architecture, amount: int) -> Spent:
+        """Charged as training of the whole model, although the backward pass ends at the last layer: an upper bound."""
+        from rankitect.training.spending import training_spent
+
+        return training_spent(self._task, self._task.unit, supernet.space, architecture, amount)

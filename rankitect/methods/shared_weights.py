@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CoTraining",
     "Paired",
-    "Trained",
+    "TrainingState",
     "likeness",
     "require_shared",
     "samples_per_update",
@@ -123,7 +124,7 @@ class CoTraining:
         batch: int | None = None,
         table_lr: float | None = None,
     ) -> None:
-        self.supernet = supernet
+        self.supernet, self._task = supernet, task
         self._loss = _loss_of(task, batch)
         self._tables = _held(task, supernet, table_lr)
         weights = self._tables.dense_parameters() if self._tables else dict(supernet.weights.named_parameters())
@@ -134,15 +135,23 @@ class CoTraining:
         if self._tables is not None:
             self._tables.release()
 
-    def step(self, architecture: Architecture, step: int) -> tuple[float, int]:
-        """One step on one architecture; the loss before it, and the tokens used."""
+    def step(self, architecture: Architecture, step: int) -> tuple[float, Spent]:
+        """One step on one architecture; the loss before it, and what the step cost."""
         self._optimizer.begin(step)
-        loss, tokens = self._loss(self.supernet.activate(architecture), step)
-        return self._optimizer.step(loss, step, tokens).loss, int(peers().total(tokens))
+        loss, amount = self._loss(self.supernet.activate(architecture), step)
+        report = self._optimizer.step(loss, step, amount)
+        return report.loss, self._spent(architecture, amount)
+
+    def _spent(self, architecture: Architecture, amount: int) -> Spent:
+        """What a step cost in all processes that train together, of which each has a part of the batch."""
+        from rankitect.training.spending import training_spent
+
+        task, whole = self._task, int(peers().total(amount))
+        return training_spent(task, task.unit, self.supernet.space, architecture, whole)
 
     def step_together(
         self, architectures: Sequence[Architecture], step: int, distil: float = 0.0
-    ) -> tuple[list[float], int]:
+    ) -> tuple[list[float], Spent]:
         """One step on several architectures, all on the same batch.
 
         With `distil`, the first teaches the others in place: that share of their loss is the distance of their outputs
@@ -154,26 +163,29 @@ class CoTraining:
             distil: Weight of the distance in the loss of all but the first, in [0, 1].
 
         Returns:
-            The loss of each before the step, without distillation, and the tokens used by all.
+            The loss of each before the step, without distillation, and what the step cost. In-place distillation adds
+            nothing: the first architecture is trained in any case, and its outputs are at hand.
         """
         import torch
 
         self._optimizer.begin(step)
-        losses, total, used = [], torch.zeros(()), 0
+        losses, total, used, spent = [], torch.zeros(()), 0, Spent()
         teacher: torch.Tensor | None = None
         for architecture in architectures:
-            heard: list[torch.Tensor] = []
+            # The task's loss hides the outputs that distillation compares; a hook on the model records them.
+            outputs: list[torch.Tensor] = []
             model = self.supernet.activate(architecture)
-            model.register_forward_hook(lambda module, inputs, output, heard=heard: heard.append(output))
-            loss, tokens = self._loss(model, step)
-            losses.append(peers().mean(float(loss.detach()), tokens)[0])
+            model.register_forward_hook(lambda module, inputs, output, outputs=outputs: outputs.append(output))
+            loss, amount = self._loss(model, step)
+            losses.append(peers().mean(float(loss.detach()), amount)[0])
             if teacher is not None and distil:
-                loss = (1 - distil) * loss + distil * likeness(heard[-1], teacher)
+                loss = (1 - distil) * loss + distil * likeness(outputs[-1], teacher)
             elif distil:
-                teacher = heard[-1].detach()
-            total, used = total + loss / len(architectures), used + tokens
+                teacher = outputs[-1].detach()
+            total, used = total + loss / len(architectures), used + amount
+            spent += self._spent(architecture, amount)
         self._optimizer.step(total, step, used)
-        return losses, int(peers().total(used))
+        return losses, spent
 
     def save(
         self,
@@ -193,11 +205,11 @@ class CoTraining:
         from rankitect.training.checkpoint import save_state
 
         whole = self._optimizer.whole
-        found = {f"weight/{n}": whole(f"weights.{n}", w) for n, w in self.supernet.weights.named_parameters()}
+        saved = {f"weight/{n}": whole(f"weights.{n}", w) for n, w in self.supernet.weights.named_parameters()}
         if not final:
-            found.update({f"state/{name}": t for name, t in self._optimizer.state().items()})
-        found.update({f"more/{name}": t for name, t in (tensors or {}).items()})
-        save_state(path, found, {"halvings": self._optimizer.halvings, **(info or {})})
+            saved.update({f"state/{name}": t for name, t in self._optimizer.state().items()})
+        saved.update({f"more/{name}": t for name, t in (tensors or {}).items()})
+        save_state(path, saved, {"halvings": self._optimizer.halvings, **(info or {})})
 
     def load(self, path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Go on from a file that `save` wrote; its `info` and `tensors`.
@@ -232,8 +244,11 @@ class Paired:
         steps: Length of the schedule.
     """
 
-    def __init__(self, supernet: Supernet, architecture: Architecture, task: Any, lr: float, steps: int) -> None:
-        self._task, self.model = task, supernet.extract(architecture)
+    def __init__(
+        self, supernet: Supernet, architecture: Architecture, task: SharesWeights, lr: float, steps: int
+    ) -> None:
+        self._task, self._space, self._architecture = task, supernet.space, architecture
+        self.model = supernet.extract(architecture)
         self._tables = _held(task, self.model)
         weights = self._tables.dense_parameters() if self._tables else dict(self.model.named_parameters())
         self._optimizer = _optimizer(weights, lr, steps, self._tables)
@@ -248,16 +263,19 @@ class Paired:
         """How often its rate was halved."""
         return self._optimizer.halvings
 
-    def step(self, step: int) -> tuple[float, int]:
-        """One step; the loss before it, and the tokens used."""
+    def step(self, step: int) -> tuple[float, Spent]:
+        """One step; the loss before it, and what the step cost."""
+        from rankitect.training.spending import training_spent
+
         self._optimizer.begin(step)
-        loss, tokens = self._task.train_loss(self.model, step)
-        return self._optimizer.step(loss, step, tokens).loss, int(peers().total(tokens))
+        loss, amount = self._task.train_loss(self.model, step)
+        report, whole = self._optimizer.step(loss, step, amount), int(peers().total(amount))
+        return report.loss, training_spent(self._task, self._task.unit, self._space, self._architecture, whole)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Weights and optimiser state, for a checkpoint."""
-        found = {f"baseline/{n}": self._optimizer.whole(n, w) for n, w in self.model.named_parameters()}
-        return found | {f"baseline_state/{n}": t for n, t in self._optimizer.state().items()}
+        weights = {f"baseline/{n}": self._optimizer.whole(n, w) for n, w in self.model.named_parameters()}
+        return weights | {f"baseline_state/{n}": t for n, t in self._optimizer.state().items()}
 
     def load(self, tensors: Mapping[str, torch.Tensor], halvings: int) -> None:
         """Go on from what `tensors` gave."""
@@ -285,36 +303,42 @@ def likeness(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits.flatten(0, -2), teacher.detach().flatten(0, -2).softmax(-1))
 
 
-class Trained:
+@dataclass
+class TrainingState:
     """How far a training of shared weights has come.
 
     Attributes:
         step: Steps done.
-        tokens: Tokens (or examples) used.
+        spent: What they cost.
     """
 
-    def __init__(self, step: int = 0, tokens: int = 0) -> None:
-        self.step, self.tokens = step, tokens
+    step: int = 0
+    spent: Spent = field(default_factory=Spent)
 
     @classmethod
-    def from_info(cls, info: Mapping[str, Any]) -> Trained:
-        """From the `info` of a checkpoint."""
-        return cls(int(info["step"]), int(info["tokens"]))
+    def from_info(cls, info: Mapping[str, Any], unit: Unit) -> TrainingState:
+        """The state in the `info` of a checkpoint; one of an earlier version knows the amount of data alone.
+
+        Args:
+            info: What `to_info` gave.
+            unit: What the data are counted in.
+        """
+        spent = Spent.from_dict(info["spent"]) if "spent" in info else Spent.training(int(info["tokens"]), unit)
+        return cls(int(info["step"]), spent)
 
     def to_info(self) -> dict[str, Any]:
-        """For the `info` of a checkpoint."""
-        return {"step": self.step, "tokens": self.tokens}
+        """The state for the `info` of a checkpoint."""
+        return {"step": self.step, "spent": self.spent.to_dict()}
 
 
 def train_steps(
     session: Session,
     name: str,
-    state: Trained,
+    state: TrainingState,
     steps: int,
-    one: Callable[[int], tuple[float, int]],
-    save: Callable[[Trained], None],
+    one: Callable[[int], tuple[float, Spent]],
+    save: Callable[[TrainingState], None],
     *,
-    unit: Unit,
     share: float = 1.0,
     every: int = 20,
 ) -> None:
@@ -325,19 +349,18 @@ def train_steps(
         name: Of the charge and of scalars.
         state: How far it has come; changed in place.
         steps: Where it ends.
-        one: From a step's number to its loss and tokens.
+        one: From a step's number to its loss and what it cost.
         save: Writes a checkpoint.
-        unit: What the data are counted in.
         share: Of a limited budget, what may be used; the rest is for trials.
         every: Steps between checkpoints, at least: writing them takes at most a tenth of the time.
     """
     saved, took = time.monotonic(), 0.0
     while state.step < steps and session.remaining() > 1 - share:
-        loss, used = one(state.step)
-        state.step, state.tokens = state.step + 1, state.tokens + used
+        loss, spent = one(state.step)
+        state.step, state.spent = state.step + 1, state.spent + spent
         session.scalar(f"{name}/loss", loss, state.step)
         session.progress(state.step, steps, f"loss {loss:.4f}")
-        session.charge(name, Spent.training(state.tokens, unit))
+        session.charge(name, state.spent)
         if state.step % every == 0 or state.step == steps or session.should_stop():
             now = time.monotonic()
             due = peers().agree(now - saved >= 9 * took)[0]  # all save at once: each may hold a part of the tables

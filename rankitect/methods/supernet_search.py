@@ -12,11 +12,11 @@ from rankitect.contracts import SharesWeights, require
 from rankitect.errors import SpaceError
 from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.methods.evolving import EvolutionConfig, EvolvingSearch
-from rankitect.methods.shared_weights import CoTraining, Trained, train_steps, training_defaults
+from rankitect.methods.shared_weights import CoTraining, TrainingState, train_steps, training_defaults
 from rankitect.methods.staged import shared_sizes
 
 if TYPE_CHECKING:
-    from rankitect.contracts import Session
+    from rankitect.contracts import Session, Spent
     from rankitect.graph import Architecture
     from rankitect.methods.objectives import Objectives
 
@@ -162,9 +162,9 @@ class SupernetSearch(EvolvingSearch):
                 table_lr=table_lr,
             )
             paths = Paths(self.bounded, c, self.seed, self._steps)
-            state = Trained()
+            state = TrainingState()
             if path.exists():
-                state = Trained.from_info(weights.load(path)[0])
+                state = TrainingState.from_info(weights.load(path)[0], task.unit)
             train_steps(
                 session,
                 "supernet",
@@ -172,16 +172,15 @@ class SupernetSearch(EvolvingSearch):
                 self._steps,
                 lambda step: self._step(weights, paths, step),
                 lambda state: self._save(weights, state, session),
-                unit=task.unit,
                 share=c.share,
                 every=c.checkpoint_every,
             )
             weights.close()
         task.adopt(supernet)
 
-    def _step(self, weights: CoTraining, paths: Paths, step: int) -> tuple[float, int]:
-        losses, used = weights.step_together(paths.at(step), step, self._training.distil)
-        return losses[-1], used
+    def _step(self, weights: CoTraining, paths: Paths, step: int) -> tuple[float, Spent]:
+        losses, spent = weights.step_together(paths.at(step), step, self._training.distil)
+        return losses[-1], spent
 
-    def _save(self, weights: CoTraining, state: Trained, session: Session) -> None:
+    def _save(self, weights: CoTraining, state: TrainingState, session: Session) -> None:
         weights.save(session.state_dir / STATE, state.step >= self._steps, state.to_info())

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from rankitect.data.tokens import SplitTokens
     from rankitect.data.windows import TextWindows
 
-__all__ = ["Quality", "next_token_loss", "perplexity_interval", "text_quality"]
+__all__ = ["TextQuality", "next_token_loss", "perplexity_interval", "text_quality"]
 
 _EVALUATED_TOKENS = 1024  # in one forward: 200 MB of logits for a vocabulary of 49152
 
 
 @dataclass(frozen=True, eq=False)
-class Quality:
+class TextQuality:
     """How well a model predicts a split, over non-overlapping windows; nothing outside its window is seen by a token.
 
     Attributes:
@@ -72,7 +72,7 @@ class Quality:
         """Confidence interval of the perplexity over documents; see `perplexity_interval`."""
         return perplexity_interval(self.window_nats, documents=self.window_documents, confidence=confidence)
 
-    def ratio_to(self, other: Quality, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
+    def ratio_to(self, other: TextQuality, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
         """This perplexity divided by the other's on the same windows, and the paired interval of the ratio.
 
         Raises:
@@ -140,7 +140,7 @@ def text_quality(
     count: int | None = None,
     batch: int | None = None,
     check: Callable[[], None] | None = None,
-) -> Quality:
+) -> TextQuality:
     """Perplexity and bits per byte of a model on a split.
 
     Args:
@@ -180,11 +180,11 @@ def text_quality(
     return _summary(tokens, context, chosen, np.concatenate(nats))
 
 
-def _summary(tokens: SplitTokens, context: int, chosen: NDArray[np.int64], nats: NDArray[np.float64]) -> Quality:
+def _summary(tokens: SplitTokens, context: int, chosen: NDArray[np.int64], nats: NDArray[np.float64]) -> TextQuality:
     first = chosen * context + 1
     size = sum(tokens.bytes_between(int(start), int(start) + context) for start in first)
     mean, count = float(nats.mean()), len(chosen) * context
-    return Quality(
+    return TextQuality(
         split=tokens.name,
         context=context,
         nats=mean,

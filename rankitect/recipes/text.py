@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 from rankitect.contracts import JSON, Spent
 from rankitect.contracts.capability import offers
 from rankitect.errors import ConfigError
-from rankitect.recipes.flops import training_flops
 
 if TYPE_CHECKING:
     from torch import nn
@@ -125,7 +124,9 @@ class TextStage:
         from rankitect.training.text import train_on_text
 
         def progress(done: int, total: int, report: StepReport) -> None:
-            context.spent = self._spent(context.architecture, done * self.config.batch * self.config.context)
+            context.spent = self.training_spent(
+                self._task.space, context.architecture, done * self.config.batch * self.config.context
+            )
             context.progress(done, total, f"loss {report.loss:.3f}")
 
         result = train_on_text(
@@ -137,14 +138,24 @@ class TextStage:
             checkpoint=context.checkpoint,
             provenance=self.provenance(),
         )
-        context.spent = self._spent(context.architecture, result.tokens)
+        context.spent = self.training_spent(self._task.space, context.architecture, result.tokens)
         context.check()
         return model
 
-    def _spent(self, architecture: Architecture, tokens: int) -> Spent:
-        task, teacher = self._task, self._task.reference if self.needs_backbone else None
+    def training_spent(self, space: SearchSpace, architecture: Architecture, amount: int) -> Spent:
+        """What training an architecture on so many tokens costs, with the forward passes of a teacher.
+
+        Args:
+            space: The space of the architecture.
+            architecture: What is trained.
+            amount: Training tokens.
+        """
+        from rankitect.training.spending import training_flops
+
+        task, size = self._task, {"B": 1, "T": self.config.context, "P": 0}
+        teacher = task.space.cost(task.reference, "flops", "", **size) if self.needs_backbone else 0.0
         return Spent(
-            train_tokens=tokens,
-            teacher_tokens=tokens if self.needs_backbone else 0,
-            train_flops=training_flops(task.space, architecture, tokens, self.config.context, teacher),
+            train_tokens=amount,
+            teacher_tokens=amount if self.needs_backbone else 0,
+            train_flops=training_flops(space.cost(architecture, "flops", "", **size), amount, size["T"], teacher),
         )

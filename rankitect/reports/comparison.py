@@ -15,7 +15,7 @@ from rankitect.reports.roles import Roles
 from rankitect.reports.run import Run
 from rankitect.study.summary import CandidateSummary, MetricSummary
 
-__all__ = ["Comparison", "How", "Point", "best_of", "compare", "families", "points_of", "standing"]
+__all__ = ["Comparison", "How", "ModelPoint", "best_of", "compare", "families", "points_of", "standing"]
 
 # Costs closer than half a percentage point of the reference count as equal; pruning to whole channels is not finer.
 _SAME_COST = 0.005
@@ -24,7 +24,7 @@ How: TypeAlias = Literal["measured", "interpolated", "costlier", "cheaper", "bes
 
 
 @dataclass(frozen=True)
-class Point:
+class ModelPoint:
     """A model in the plane of cost and quality.
 
     Attributes:
@@ -69,7 +69,7 @@ class Comparison:
         mixture: Fingerprints of the baselines that the reference is made of, each with its share.
     """
 
-    point: Point
+    point: ModelPoint
     reference: float
     against: str
     how: How
@@ -106,7 +106,7 @@ def standing(comparison: Comparison) -> tuple[bool, bool, float]:
     return comparison.won, comparison.how != "costlier", comparison.gain
 
 
-def points_of(run: Run, roles: Roles) -> list[Point]:
+def points_of(run: Run, roles: Roles) -> list[ModelPoint]:
     """Every baseline and candidate that has both a cost and a quality, baselines first."""
     points = []
     for baseline in run.summary.baselines:
@@ -114,15 +114,15 @@ def points_of(run: Run, roles: Roles) -> list[Point]:
         family = "" if kind == "reference" else baseline.family.replace("_", " ")
         label = baseline.name.replace("_", " ")
         points += _placed(
-            Point(label, kind, 0.0, 0.0, family, fingerprint=baseline.fingerprint), baseline.metrics, roles
+            ModelPoint(label, kind, 0.0, 0.0, family, fingerprint=baseline.fingerprint), baseline.metrics, roles
         )
     for one in run.summary.pareto:
-        point = Point(f"candidate {one.rank}", "candidate", 0.0, 0.0, fingerprint=one.fingerprint, rank=one.rank)
+        point = ModelPoint(f"candidate {one.rank}", "candidate", 0.0, 0.0, fingerprint=one.fingerprint, rank=one.rank)
         points += _placed(point, one.metrics, roles)
     return points
 
 
-def _placed(point: Point, metrics: Mapping[str, MetricSummary], roles: Roles) -> list[Point]:
+def _placed(point: ModelPoint, metrics: Mapping[str, MetricSummary], roles: Roles) -> list[ModelPoint]:
     """The point at its cost and quality; nothing where one of these was not measured."""
     cost, quality = roles.cost_of(metrics), metrics.get(roles.quality.name)
     if cost is None or quality is None:
@@ -131,16 +131,16 @@ def _placed(point: Point, metrics: Mapping[str, MetricSummary], roles: Roles) ->
     return [replace(point, cost=cost, quality=quality.value, ci95=ci95, n=quality.n)]
 
 
-def families(points: Sequence[Point]) -> dict[str, list[Point]]:
+def families(points: Sequence[ModelPoint]) -> dict[str, list[ModelPoint]]:
     """Baselines by recipe ("uniform width 60%" and "uniform width 75%" are one), from cheap to costly."""
-    grouped: dict[str, list[Point]] = {}
+    grouped: dict[str, list[ModelPoint]] = {}
     for point in points:
         if point.kind == "baseline":
             grouped.setdefault(point.family or point.label, []).append(point)
     return {name: sorted(members, key=lambda p: p.cost) for name, members in grouped.items()}
 
 
-def compare(points: Sequence[Point], roles: Roles, evidence: Evidence | None = None) -> list[Comparison]:
+def compare(points: Sequence[ModelPoint], roles: Roles, evidence: Evidence | None = None) -> list[Comparison]:
     """Compare each candidate with the best baseline of its cost; paired over examples where that was measured.
 
     Between two baselines of one recipe the quality is interpolated along cost, in the logarithm where all are positive:
@@ -168,14 +168,16 @@ def compare(points: Sequence[Point], roles: Roles, evidence: Evidence | None = N
     return [_over_rows(c, roles, evidence) for c in comparisons]
 
 
-def _curves(grouped: Mapping[str, Sequence[Point]], reference: Sequence[Point]) -> dict[str, list[Point]]:
+def _curves(
+    grouped: Mapping[str, Sequence[ModelPoint]], reference: Sequence[ModelPoint]
+) -> dict[str, list[ModelPoint]]:
     """The models of each recipe from cheap to costly, with the reference at the upper end."""
     if not grouped:
         return {r.label: [r] for r in reference}
     return {name: [*members, *(r for r in reference if r.cost > members[-1].cost)] for name, members in grouped.items()}
 
 
-def _best_curve(point: Point, curves: Mapping[str, Sequence[Point]], roles: Roles) -> Comparison | None:
+def _best_curve(point: ModelPoint, curves: Mapping[str, Sequence[ModelPoint]], roles: Roles) -> Comparison | None:
     """A candidate against the recipe that is hardest to beat; None where it can be compared with none."""
     each = [c for c in (_against(point, name, curve, roles) for name, curve in curves.items()) if c is not None]
     # A reference at the same cost says more than one of another cost.
@@ -194,14 +196,14 @@ def _over_rows(comparison: Comparison, roles: Roles, evidence: Evidence | None) 
     return replace(comparison, paired=(-paired.high, -paired.low), separated=paired.separated)
 
 
-def _against_models(point: Point, models: Sequence[Point], roles: Roles) -> Comparison:
+def _against_models(point: ModelPoint, models: Sequence[ModelPoint], roles: Roles) -> Comparison:
     """A candidate against models of different recipes: the best of all, whatever it costs."""
     best = min(models, key=lambda p: -roles.sign * p.quality)
     how: How = "best of all" if point.cost <= best.cost * (1 + _SAME_COST) else "best of all, cheaper"
     return _with(point, best, how, roles)
 
 
-def _against(point: Point, name: str, curve: Sequence[Point], roles: Roles) -> Comparison | None:
+def _against(point: ModelPoint, name: str, curve: Sequence[ModelPoint], roles: Roles) -> Comparison | None:
     tolerance = _SAME_COST * (1.0 if roles.unit == "share" else max(p.cost for p in curve))
     near = [p for p in curve if abs(p.cost - point.cost) <= tolerance]
     if near:
@@ -226,7 +228,7 @@ def _against(point: Point, name: str, curve: Sequence[Point], roles: Roles) -> C
     return beside if beside.gain <= 0 else None
 
 
-def _with(point: Point, model: Point, how: How, roles: Roles) -> Comparison:
+def _with(point: ModelPoint, model: ModelPoint, how: How, roles: Roles) -> Comparison:
     """A candidate with one model as it was measured."""
     return _comparison(point, model.quality, model.label, how, model.ci95, roles, ((model.fingerprint, 1.0),))
 
@@ -238,7 +240,7 @@ def _between(low: float, high: float, share: float) -> float:
 
 
 def _comparison(
-    point: Point,
+    point: ModelPoint,
     reference: float,
     against: str,
     how: How,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rankitect.reports.cards import JSON
 from rankitect.reports.case import Case, case_of
-from rankitect.reports.comparison import Comparison, Point, compare, points_of
+from rankitect.reports.comparison import Comparison, ModelPoint, compare, points_of
 from rankitect.reports.reproduction import reproduction_of
 from rankitect.reports.roles import Roles, roles_of
 from rankitect.reports.run import Run
@@ -30,7 +30,7 @@ class Material:
 
     run: Run
     roles: Roles | None
-    points: list[Point]
+    points: list[ModelPoint]
     comparisons: list[Comparison]
     case: Case | str
     reproduction: Mapping[str, JSON]

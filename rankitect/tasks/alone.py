@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rankitect.contracts import Spent, Task
-
 if TYPE_CHECKING:
-    from rankitect.contracts import TrialContext
+    from rankitect.contracts import Spent, Task, TrialContext
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.models.supernet import Standalone
     from rankitect.training.settings import OptimizerConfig
@@ -42,6 +40,7 @@ def train_alone(
     """
     from rankitect.models.supernet import build
     from rankitect.training.loop import TrainConfig, train
+    from rankitect.training.spending import training_spent
 
     used = 0
 
@@ -49,7 +48,7 @@ def train_alone(
         nonlocal used
         amount = len(batch)  # type: ignore[arg-type]  # what the contract of `Task.batch_at` promises
         used += amount
-        context.spent = Spent.training(used, task.unit)
+        context.spent = training_spent(task, task.unit, space, architecture, used)
         return amount
 
     model = build(space, architecture, context.seed)
@@ -63,4 +62,4 @@ def train_alone(
         should_stop=context.should_stop,
     )
     context.check()
-    return model, Spent.training(result.tokens, task.unit)
+    return model, training_spent(task, task.unit, space, architecture, result.tokens)

@@ -66,7 +66,7 @@ class TaskBase(SharedWeights):
     @property
     def space(self) -> SearchSpace:
         """The search space."""
-        return self._parts.space
+        return self._parts.graph_space
 
     @cached_property
     def reference(self) -> Architecture:
@@ -113,6 +113,13 @@ class TaskBase(SharedWeights):
         """The loss that architectures are chosen by, on data that no weight is trained on."""
         batch = self.batch_at(self.search_split, step)
         return self.loss(forward, batch), len(batch)
+
+    def training_spent(self, space: SearchSpace, architecture: Architecture, amount: int) -> Spent:
+        """What training an architecture on an amount of data costs; an example's FLOPs are those of `symbols`."""
+        from rankitect.training.spending import training_flops
+
+        flops = training_flops(space.cost(architecture, "flops", "", **self.symbols), amount)
+        return Spent.training(amount, self.unit) + Spent(train_flops=flops)
 
     def briefly_trained(self, architecture: Architecture, context: TrialContext) -> tuple[nn.Module, Spent]:
         """A model after `brief_steps` from scratch, and what that cost."""

@@ -53,7 +53,7 @@ def exporter(parts: Parts, latency: Latencies | None) -> Exporter:
     """
 
     def export(trial: Trial, folder: Path) -> dict[str, str]:
-        return {**drawn(parts.space, trial.architecture, folder), **_program(parts, latency, trial, folder)}
+        return {**drawn(parts.graph_space, trial.architecture, folder), **_program(parts, latency, trial, folder)}
 
     return export
 

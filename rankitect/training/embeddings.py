@@ -43,8 +43,8 @@ from rankitect.training.table_stores import (
     FusedStore,
     RowWiseAdagrad,
     Rule,
-    Store,
     TableConfig,
+    TableStore,
     TorchStore,
     fused_width,
 )
@@ -52,7 +52,7 @@ from rankitect.training.table_stores import (
 __all__ = ["RowWiseAdagrad", "TableConfig", "TableStorage", "table_memory", "torchrec_installed"]
 
 
-class HoldsTables(Protocol):
+class HasLookupTables(Protocol):
     """A model with tables: a supernet, a standalone model, or one's own."""
 
     def lookup_tables(self) -> Mapping[str, tuple[ParameterHolder, str]]:
@@ -103,7 +103,7 @@ class TableStorage:
     >>> loss.backward()  # the tables have taken their step  # doctest: +SKIP
     """
 
-    def __init__(self, model: HoldsTables, config: TableConfig | None = None) -> None:
+    def __init__(self, model: HasLookupTables, config: TableConfig | None = None) -> None:
         self.model, self.config = model, config or TableConfig()
         config = self.config
         tables = dict(model.lookup_tables())
@@ -116,7 +116,7 @@ class TableStorage:
             )
         self.backends = {name: self._choose(owner.get_parameter(key)) for name, (owner, key) in tables.items()}
         check_memory(self._needs(tables), "Training the embedding tables")
-        self._stores: dict[str, Store] = {}
+        self._stores: dict[str, TableStore] = {}
         fused = FusedStore if peers().world == 1 else DividedStore
         for name, (owner, key) in tables.items():
             kind = fused if self.backends[name] == "torchrec" else TorchStore

@@ -20,8 +20,16 @@ from rankitect.models.plan import ParameterHolder
 from rankitect.training.parallel import peers
 
 __all__ = [
-    "DIVIDED_ROWS", "FUSED_RULES", "DividedStore", "FusedStore", "RowWiseAdagrad", "Rule", "Store", "TableConfig",
-    "TorchStore", "fused_width",
+    "DIVIDED_ROWS",
+    "FUSED_RULES",
+    "DividedStore",
+    "FusedStore",
+    "RowWiseAdagrad",
+    "Rule",
+    "TableConfig",
+    "TableStore",
+    "TorchStore",
+    "fused_width",
 ]  # fmt: skip
 
 Backend = Literal["auto", "torchrec", "torch"]
@@ -101,7 +109,7 @@ def fused_width(width: int) -> int:
     return -(-width // FUSED_WIDTH) * FUSED_WIDTH
 
 
-class Store(ABC):
+class TableStore(ABC):
     """A table in one backend's hands (a `RowStore`)."""
 
     def __init__(self, owner: ParameterHolder, name: str) -> None:
@@ -159,7 +167,7 @@ class Store(ABC):
         del self.owner.stores[self.name]
 
 
-class TorchStore(Store):
+class TorchStore(TableStore):
     """Sparse gradients, applied when they are there."""
 
     def __init__(self, owner: ParameterHolder, name: str, config: TableConfig) -> None:
@@ -181,7 +189,7 @@ class TorchStore(Store):
         self._hook = table[0].register_post_accumulate_grad_hook(self._apply)
 
     def trained(self, rows: Tensor, bags: Tensor | None) -> Tensor:
-        """See `Store`."""
+        """See `TableStore`."""
         if bags is None:
             return F.embedding(rows, self.table, sparse=True)
         return F.embedding_bag(rows, self.table, bags, mode="sum", sparse=True)
@@ -193,12 +201,12 @@ class TorchStore(Store):
         table.grad = None
 
     def set_lr(self, lr: float) -> None:
-        """See `Store`."""
+        """See `TableStore`."""
         for group in self._optimizer.param_groups:
             group["lr"] = lr
 
     def state(self) -> dict[str, Tensor]:
-        """See `Store`."""
+        """See `TableStore`."""
         found = dict(self._optimizer.state[self.table])
         if isinstance(self._optimizer, torch.optim.Adagrad):
             found.pop("step")  # counts for a decay of the rate only, of which there is none
@@ -207,7 +215,7 @@ class TorchStore(Store):
         }
 
     def load(self, name: str, value: Tensor) -> None:
-        """See `Store`."""
+        """See `TableStore`."""
         found = self._optimizer.state[self.table]
         if isinstance(found[name], Tensor):
             found[name].copy_(value)
@@ -215,12 +223,12 @@ class TorchStore(Store):
             found[name] = int(value)
 
     def release(self) -> None:
-        """See `Store`."""
+        """See `TableStore`."""
         self._hook.remove()
         super().release()
 
 
-class FusedStore(Store):
+class FusedStore(TableStore):
     """A torchrec collection of one table, updated by the kernel that computes its gradient."""
 
     def __init__(self, owner: ParameterHolder, name: str, config: TableConfig) -> None:
@@ -254,7 +262,7 @@ class FusedStore(Store):
         self._kernel: Any = self._collection._emb_modules[0]
 
     def trained(self, rows: Tensor, bags: Tensor | None) -> Tensor:
-        """See `Store`."""
+        """See `TableStore`."""
         if bags is not None:
             found: Tensor = self._kernel(rows, torch.cat([bags, bags.new_tensor([len(rows)])]), None)
             return found
@@ -263,11 +271,11 @@ class FusedStore(Store):
         return self._kernel(rows.flatten(), self._each, None).view(*rows.shape, -1)
 
     def set_lr(self, lr: float) -> None:
-        """See `Store`."""
+        """See `TableStore`."""
         self._kernel._emb_module.set_learning_rate(lr)
 
     def state(self) -> dict[str, Tensor]:
-        """See `Store`."""
+        """See `TableStore`."""
         states = self._kernel._emb_module.split_optimizer_states()
         if not states:
             return {}
@@ -275,11 +283,11 @@ class FusedStore(Store):
         return {"sum": found if found.ndim == 1 else found[:, : self._width]}
 
     def load(self, name: str, value: Tensor) -> None:
-        """See `Store`."""
+        """See `TableStore`."""
         self.state()[name].copy_(value)
 
     def release(self) -> None:
-        """See `Store`."""
+        """See `TableStore`."""
         self.owner.register_parameter(self.name, nn.Parameter(self.table.detach().clone(), self.table.requires_grad))
         super().release()
 
@@ -325,25 +333,25 @@ class DividedStore(FusedStore):
 
     @property
     def shape(self) -> torch.Size:
-        """See `Store`."""
+        """See `TableStore`."""
         return self._shape
 
     def whole(self, held: Tensor) -> Tensor:
-        """See `Store`."""
+        """See `TableStore`."""
         return peers().whole(held, self._shape[0])
 
     def part(self, whole: Tensor) -> Tensor:
-        """See `Store`."""
+        """See `TableStore`."""
         return whole[peers().block(self._shape[0])]
 
     def read(self, rows: Tensor, bags: Tensor | None) -> Tensor:
-        """See `Store`."""
+        """See `TableStore`."""
         # In inference mode the kernel is not found: on a CPU, it is registered as one that has a gradient only.
         with torch.inference_mode(False), torch.no_grad():
             return self.trained(rows.clone(), None if bags is None else bags.clone())
 
     def trained(self, rows: Tensor, bags: Tensor | None) -> Tensor:
-        """See `Store`."""
+        """See `TableStore`."""
         from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
         flat = rows.flatten().contiguous()
@@ -356,10 +364,10 @@ class DividedStore(FusedStore):
         return found if bags is not None else found.view(*rows.shape, -1)
 
     def release(self) -> None:
-        """See `Store`."""
+        """See `TableStore`."""
         whole, trained = self.whole(self.table.detach()), self.table.requires_grad
         self.owner.register_parameter(self.name, nn.Parameter(whole, trained))
-        Store.release(self)
+        TableStore.release(self)
         del self._collection, self._kernel
         # They are rings of objects that hold the connections to the other processes. Of a connection that is there when
         # Python ends, a thread may let go of a tensor too late, which aborts the process.

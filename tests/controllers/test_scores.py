@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rankitect.contracts import Spent
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.graph import Architecture
 from rankitect.models.backbone import largest
@@ -142,11 +143,11 @@ def test_a_checkpoint_gives_the_same_scores_again(tmp_path: Path) -> None:
     weights = scores.draw(0.6, 0.01, 1.0, np.random.default_rng(0))
     sum((w.square().sum() for w in weights.values()), torch.zeros(())).backward()
     scores.move(weights, 0.1)
-    scores.tokens = 99
+    scores.spent = Spent(train_tokens=99, train_flops=7)
     scores.save(tmp_path / "state" / "dnas.safetensors")
-    again = Scores.load(SPACE, COST, WHOLE, tmp_path / "state" / "dnas.safetensors")
+    again = Scores.load(SPACE, COST, WHOLE, tmp_path / "state" / "dnas.safetensors", "tokens")
     assert again is not None
-    assert (again.step, again.tokens) == (1, 99)
+    assert (again.step, again.spent) == (1, scores.spent)
     one, two = (s.draw(0.7, 0.01, 1.0, np.random.default_rng(5)) for s in (scores, again))
     assert all(torch.equal(one[p], two[p]) for p in one)
-    assert Scores.load(SPACE, COST, WHOLE, tmp_path / "nothing") is None
+    assert Scores.load(SPACE, COST, WHOLE, tmp_path / "nothing", "tokens") is None

@@ -141,3 +141,13 @@ def test_a_stop_ends_a_healing(parts: Any, tmp_path: Path) -> None:
     stopping = context(tmp_path, seed=11, should_stop=lambda: next(calls, None) is None)
     with pytest.raises(StopRequested):
         parts.evaluators["final"].measure(smaller(parts), stopping)
+
+
+def test_a_search_is_charged_as_a_stage_of_its_recipe_is(parts: Any) -> None:
+    task, architecture = parts.task, smaller(parts)
+    stage = parts.stages["heal"]
+    spent = task.training_spent(parts.space, architecture, 4096)
+    assert spent == stage.training_spent(parts.space, architecture, 4096)
+    assert spent.teacher_tokens == spent.train_tokens == 4096
+    forward = parts.space.cost(task.reference, "flops", B=1, T=task.context, P=0)
+    assert task.upfront.train_flops == int(3 * forward) * task.upfront.train_tokens // task.context

@@ -15,7 +15,7 @@ from rankitect.errors import RankitectError
 from rankitect.graph.picture import PictureEdge, PictureNode
 from rankitect.methods.objectives import hypervolume
 from rankitect.production.evidence import Evidence
-from rankitect.reports.comparison import Point, compare
+from rankitect.reports.comparison import ModelPoint, compare
 from rankitect.reports.figures.architecture import dropped_layers, grids_of
 from rankitect.reports.figures.graph_layout import arrange
 from rankitect.reports.figures.graph_picture import draw_graph
@@ -43,12 +43,12 @@ def roles(quality: str, cost: str, unit: str) -> Roles:
 
 
 ROLES = roles("perplexity", "block_flops", "share")
-LINE = [Point("u 50%", "baseline", 0.5, 40.0, "u"), Point("u 75%", "baseline", 0.75, 24.0, "u"),
-        Point("backbone", "reference", 1.0, 19.0)]  # fmt: skip
+LINE = [ModelPoint("u 50%", "baseline", 0.5, 40.0, "u"), ModelPoint("u 75%", "baseline", 0.75, 24.0, "u"),
+        ModelPoint("backbone", "reference", 1.0, 19.0)]  # fmt: skip
 
 
 def against(cost: float, quality: float) -> tuple[str, float, float]:
-    found = compare([*LINE, Point("c", "candidate", cost, quality, rank=1)], ROLES)[0]
+    found = compare([*LINE, ModelPoint("c", "candidate", cost, quality, rank=1)], ROLES)[0]
     return found.how, found.reference, found.gain
 
 
@@ -68,17 +68,18 @@ def test_backbone_is_the_upper_end_of_every_recipe() -> None:
 
 def test_nothing_is_extrapolated_below_the_cheapest_baseline() -> None:
     assert against(0.4, 39.0) == ("costlier", 40.0, pytest.approx(0.025))
-    assert compare([*LINE, Point("c", "candidate", 0.4, 41.0, rank=1)], ROLES) == []
-    assert compare([*LINE, Point("c", "candidate", 1.2, 18.0, rank=1)], ROLES) == []
+    assert compare([*LINE, ModelPoint("c", "candidate", 0.4, 41.0, rank=1)], ROLES) == []
+    assert compare([*LINE, ModelPoint("c", "candidate", 1.2, 18.0, rank=1)], ROLES) == []
     assert against(1.2, 19.5)[0] == "cheaper"
 
 
 def test_among_models_of_different_recipes_the_best_of_all_is_the_rival() -> None:
-    models = [Point("lr", "baseline", 4, 0.86, "lr"), Point("dcnv2", "baseline", 200, 0.79, "dcnv2")]
+    models = [ModelPoint("lr", "baseline", 4, 0.86, "lr"), ModelPoint("dcnv2", "baseline", 200, 0.79, "dcnv2")]
 
     def held(cost: float, quality: float) -> tuple[str, str, bool]:
         (found,) = compare(
-            [*models, Point("c", "candidate", cost, quality, rank=1)], roles("normalized_entropy", "flops", "FLOPs")
+            [*models, ModelPoint("c", "candidate", cost, quality, rank=1)],
+            roles("normalized_entropy", "flops", "FLOPs"),
         )
         return found.how, found.against, found.won
 
@@ -97,7 +98,7 @@ def test_a_small_gain_on_every_example_is_clear_although_examples_differ_much(co
     models = {"a": cheap.tolist(), "b": dear.tolist(), "c": own.tolist()}
     wide = (5.0, 60.0)
     points = [
-        Point(name, kind, x, float(np.exp(np.mean(models[name]))), "u", wide, 40, name, rank=1)  # type: ignore[arg-type]
+        ModelPoint(name, kind, x, float(np.exp(np.mean(models[name]))), "u", wide, 40, name, rank=1)  # type: ignore[arg-type]
         for name, kind, x in [("a", "baseline", 0.5), ("b", "baseline", 0.75), ("c", "candidate", cost)]
     ]
     rows = Evidence("perplexity", {k: np.array([v], np.float32) for k, v in models.items()}, clusters=np.arange(40))
@@ -111,7 +112,7 @@ def test_a_small_gain_on_every_example_is_clear_although_examples_differ_much(co
 
 
 def test_the_strongest_recipe_is_the_reference() -> None:
-    points = [*LINE, Point("d 75%", "baseline", 0.75, 22.0, "d"), Point("c", "candidate", 0.75, 21.0, rank=1)]
+    points = [*LINE, ModelPoint("d 75%", "baseline", 0.75, 22.0, "d"), ModelPoint("c", "candidate", 0.75, 21.0, rank=1)]
     assert compare(points, ROLES)[0].reference == 22.0
 
 

@@ -15,7 +15,7 @@ from rankitect.production.evidence import Evidence, Slicing
 from rankitect.production.settings import GateConfig
 from rankitect.reports.cards import Card, Status
 from rankitect.reports.case import Case
-from rankitect.reports.comparison import Point, compare
+from rankitect.reports.comparison import ModelPoint, compare
 from rankitect.reports.material import Material
 from rankitect.reports.roles import Roles
 from rankitect.reports.run import Run, load_run
@@ -165,8 +165,8 @@ def test_the_gain_over_a_baseline_has_the_interval_of_the_change_turned_round(ru
     one = case(run, rows)
     assert one.change is not None
     points = [
-        Point("live", "reference", 200.0, 0.9, fingerprint=THEIRS),
-        Point("candidate 1", "candidate", 200.0, 0.8, fingerprint=OURS, rank=1),
+        ModelPoint("live", "reference", 200.0, 0.9, fingerprint=THEIRS),
+        ModelPoint("candidate 1", "candidate", 200.0, 0.8, fingerprint=OURS, rank=1),
     ]
     (found,) = compare(points, ROLES, rows)
     assert found.paired == (-one.change.high, -one.change.low)

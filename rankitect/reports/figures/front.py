@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from rankitect.reports.cards import JSON, Figure
-from rankitect.reports.comparison import Point, families
+from rankitect.reports.comparison import ModelPoint, families
 from rankitect.reports.figures.svg import AxisScale, Canvas, Frame
 from rankitect.reports.numbers import as_value, compact
 from rankitect.reports.roles import Roles
@@ -21,7 +21,7 @@ _LOG_FROM = 2.5
 _MARKS = ("square", "triangle", "cross", "ring")
 
 
-def front_figure(points: Sequence[Point], roles: Roles, trials: Sequence[tuple[float, float]] = ()) -> Figure:
+def front_figure(points: Sequence[ModelPoint], roles: Roles, trials: Sequence[tuple[float, float]] = ()) -> Figure:
     """Draw candidates and baselines in the plane of cost and quality.
 
     Args:
@@ -52,7 +52,7 @@ def front_figure(points: Sequence[Point], roles: Roles, trials: Sequence[tuple[f
 
 
 def _draw(
-    points: Sequence[Point], roles: Roles, trials: Sequence[tuple[float, float]], width: int, height: int
+    points: Sequence[ModelPoint], roles: Roles, trials: Sequence[tuple[float, float]], width: int, height: int
 ) -> Markup:
     narrow = width < 500
     canvas = Canvas(width, height, f"{roles.quality_label} over {roles.cost_label}")
@@ -83,7 +83,7 @@ def _draw(
     return canvas.render()
 
 
-def _candidates(frame: Frame, candidates: Sequence[Point], roles: Roles, narrow: bool) -> None:
+def _candidates(frame: Frame, candidates: Sequence[ModelPoint], roles: Roles, narrow: bool) -> None:
     kept = [candidates[i] for i in nondominated([(p.cost, -roles.sign * p.quality) for p in candidates])]
     frame.canvas.path([(frame.x(p.cost), frame.y(p.quality)) for p in kept], "line candidate")
     radius = 8 if narrow else 10
@@ -104,7 +104,7 @@ def _candidates(frame: Frame, candidates: Sequence[Point], roles: Roles, narrow:
 
 
 def _frame(
-    canvas: Canvas, points: Sequence[Point], across: tuple[float, float], down: tuple[float, float], roles: Roles
+    canvas: Canvas, points: Sequence[ModelPoint], across: tuple[float, float], down: tuple[float, float], roles: Roles
 ) -> Frame:
     costs = [p.cost for p in points]
     values = [p.quality for p in points] + [end for p in points if p.ci95 for end in p.ci95]
@@ -120,7 +120,9 @@ def _frame(
     return Frame(canvas, AxisScale(left, max(costs) + side, *across), AxisScale(low, high, *down, log=log))
 
 
-def _legend(canvas: Canvas, groups: dict[str, list[Point]], points: Sequence[Point], trials: bool, width: int) -> int:
+def _legend(
+    canvas: Canvas, groups: dict[str, list[ModelPoint]], points: Sequence[ModelPoint], trials: bool, width: int
+) -> int:
     """Draw the legend in rows at the top; returns how many rows it took."""
     entries = [("circle", "candidate", "candidates of this search")] if any(p.rank for p in points) else []
     entries += [("diamond", "reference", p.label) for p in points if p.kind == "reference"]
@@ -138,7 +140,7 @@ def _legend(canvas: Canvas, groups: dict[str, list[Point]], points: Sequence[Poi
     return row + 1
 
 
-def _interval(frame: Frame, point: Point, css: str) -> None:
+def _interval(frame: Frame, point: ModelPoint, css: str) -> None:
     if point.ci95 is None:
         return
     x, low, high = frame.x(point.cost), *(frame.y(end) for end in point.ci95)
@@ -162,7 +164,7 @@ def _mark(canvas: Canvas, shape: str, x: float, y: float, css: str, tip: str) ->
     canvas.add("polygon", title=tip, points=ring, class_=css, **more)
 
 
-def _tip(point: Point, roles: Roles) -> str:
+def _tip(point: ModelPoint, roles: Roles) -> str:
     text = f"{point.label}: {roles.quality.name} {as_value(point.quality, roles.quality.unit)}"
     if point.ci95:
         text += f" [{compact(point.ci95[0])}, {compact(point.ci95[1])}]"

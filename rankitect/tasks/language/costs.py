@@ -34,11 +34,11 @@ class LanguageCosts:
         """The backbone."""
         from rankitect.models.backbone import largest
 
-        return largest(self._parts.space)
+        return largest(self._parts.graph_space)
 
     @property
     def _readings(self) -> Costs:
-        return language_costs(self._parts.space, self.reference, self._context)
+        return language_costs(self._parts.graph_space, self.reference, self._context)
 
     def limits(self) -> dict[str, tuple[float, float]]:
         """The configuration's constraints as bounds; latencies are learned for theirs."""
@@ -62,7 +62,7 @@ class LanguageCosts:
             return None
         if device.context > self._longest:
             raise ConfigError(f"device.context is {device.context}; the backbone was made for at most {self._longest}.")
-        space = self._parts.space
+        space = self._parts.graph_space
         latency = device.latency(space, seed=self._parts.config.seed, say=self._parts.say)
         space.learned.update({name: partial(latency.tables, name) for name in latency.workloads})
         return latency

@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.errors import ConfigError, RankitectError
 from rankitect.tasks.language.settings import SCRATCH
+from rankitect.tasks.shared_weights import SharedWeights
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
     from rankitect.contracts import Spent
     from rankitect.data.tokenizer import Tokenizer
     from rankitect.data.windows import TextWindows
+    from rankitect.graph import Architecture, SearchSpace
     from rankitect.models.backbone import Backbone
     from rankitect.models.checkpoints import DecoderCheckpoint
     from rankitect.models.importance import Statistics
+    from rankitect.models.supernet import Standalone, Supernet
     from rankitect.tasks.language.settings import LanguageConfig
     from rankitect.training.distill import Distillation
     from rankitect.training.settings import DistilConfig
 
-__all__ = ["Pretrained", "open_checkpoint"]
+__all__ = ["Pretrained", "PrunedBackbone", "open_checkpoint"]
 
 _CALIBRATION_BATCH = 1024
 """Tokens of a calibration batch."""
@@ -148,7 +151,7 @@ class Pretrained:
                 "this needs a pretrained backbone, and task.backbone is none: choose one, or a method that trains its "
                 "own weights (controller=one_shot), or train one model (python -m rankitect.train)."
             )
-        return Supernet(self._parts.space, tensors=space_tensors(self.checkpoint))
+        return Supernet(self._parts.graph_space, tensors=space_tensors(self.checkpoint))
 
     def _calibration(self) -> tuple[int, int, int]:
         """Windows of a batch, batches, and how many of these also with gradients."""
@@ -164,19 +167,23 @@ class Pretrained:
     def calibration_spent(self) -> Spent:
         """What calibration costs, also where its result was kept from another run."""
         from rankitect.contracts import Spent
+        from rankitect.models.backbone import largest
+        from rankitect.training.spending import training_flops
 
         if not self.checkpoint.tensors:
             return Spent()
-        batch, count, sloped = self._calibration()
-        size = batch * self._config.context
-        return Spent(train_tokens=sloped * size, eval_tokens=count * size)
+        (batch, count, sloped), context, space = self._calibration(), self._config.context, self._parts.graph_space
+        forward = space.cost(largest(space), "flops", B=1, T=context, P=0)
+        trained = sloped * batch * context
+        flops = training_flops(forward, trained, context)
+        return Spent(train_tokens=trained, eval_tokens=count * batch * context, train_flops=flops)
 
     def _gather(self) -> Statistics:
         from rankitect.metrics.losses import sampled_cross_entropy
         from rankitect.models.backbone import largest
         from rankitect.models.importance import gather
 
-        whole, (batch, count, sloped) = largest(self._parts.space), self._calibration()
+        whole, (batch, count, sloped) = largest(self._parts.graph_space), self._calibration()
         statistics = gather(self._plain, whole, self._data.batches("train", batch=batch, steps=count))
         if sloped:
             loss = sampled_cross_entropy(self._parts.config.seed)
@@ -194,7 +201,7 @@ class Pretrained:
         statistics = self.statistics
         orders = rank(self.checkpoint.config, self._plain, statistics, self._config.criterion)
         gram = statistics.gram if self._config.refit else None
-        backbone = Backbone(self.checkpoint, self._parts.space, orders, gram, statistics.influence)
+        backbone = Backbone(self.checkpoint, self._parts.graph_space, orders, gram, statistics.influence)
         del self._plain  # half a gigabyte; its fingerprint was taken for the statistics
         return backbone
 
@@ -209,3 +216,82 @@ class Pretrained:
 
         teacher, seed = self.backbone.supernet.activate(self.backbone.largest), self._parts.config.seed
         return Distillation(teacher, self._data, config, seed=seed, fingerprint=self.teacher_fingerprint, split=split)
+
+
+class PrunedBackbone(SharedWeights):
+    """Base of a task whose candidates are pruned from a pretrained model: what it tells of that model.
+
+    Attributes:
+        config: Names the model.
+        checkpoint: The model as it was read.
+    """
+
+    config: LanguageConfig
+    checkpoint: DecoderCheckpoint
+    _pretrained: Pretrained
+    _parts: Parts
+
+    @property
+    def statistics(self) -> Statistics:
+        """Calibration statistics of the backbone."""
+        return self._pretrained.statistics
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone as a supernet: sorted by importance, with refits."""
+        return self._pretrained.backbone
+
+    @property
+    def upfront(self) -> Spent:
+        """What every method owes before it starts: calibration."""
+        return self._pretrained.calibration_spent
+
+    def supernet(self, space: SearchSpace) -> Supernet:
+        """A copy of the backbone's weights for a search to train; fresh weights where there is none."""
+        from rankitect.models.supernet import Supernet
+
+        if self.backbone_name is None:
+            return Supernet(space, self._parts.config.seed)
+        return self.backbone.supernet.copy()
+
+    @property
+    def inherited(self) -> Supernet:
+        """The weights that candidates inherit: those that a search has trained, else the backbone's."""
+        return self._adopted or self.backbone.supernet
+
+    def initial(self, architecture: Architecture, seed: int) -> Standalone:
+        """The model of an architecture as a recipe begins with it: inherited, or fresh where there is no backbone.
+
+        Args:
+            architecture: The architecture.
+            seed: Of fresh weights.
+        """
+        from rankitect.models.supernet import build
+
+        if self.backbone_name is None and self._adopted is None:
+            return build(self.space, architecture, seed)
+        return self.inherited.extract(architecture)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the backbone, and of all its pruned versions."""
+        return self.checkpoint.tokenizer
+
+    @property
+    def backbone_name(self) -> str | None:
+        """The pretrained model to inherit from and to learn from."""
+        return None if self.config.backbone == SCRATCH else self.config.backbone
+
+    @property
+    def backbone_fingerprint(self) -> str:
+        """SHA-256 of the backbone's weights."""
+        return self._pretrained.teacher_fingerprint
+
+    def distillation(self, config: DistilConfig, split: str = "train") -> Distillation:
+        """Batches and loss of a distillation from the backbone.
+
+        Args:
+            config: Its settings.
+            split: Of the text.
+        """
+        return self._pretrained.distillation(config, split)

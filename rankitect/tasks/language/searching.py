@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from rankitect.config.parts import Parts
     from rankitect.contracts import Spent
-    from rankitect.graph import SearchSpace
+    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.recipes.text import TextTask
     from rankitect.tasks.language.pretrained import Pretrained
-    from rankitect.tasks.language.task import Language
     from rankitect.training.text import TextObjective
 
 __all__ = ["SEARCH_ORDER", "Searching", "expected_rises"]
@@ -31,12 +31,13 @@ class Searching:
     that of healing where there is no such stage.
 
     Args:
-        task: The task.
+        task: Gives the text and, for a distillation, the teacher.
+        pretrained: The backbone.
         parts: The study's; the recipe is made after the task.
     """
 
-    def __init__(self, task: Language, parts: Parts) -> None:
-        self._task, self._parts = task, parts
+    def __init__(self, task: TextTask, pretrained: Pretrained, parts: Parts) -> None:
+        self._task, self._pretrained, self._parts = task, pretrained, parts
 
     @cached_property
     def _stage(self) -> HasObjective:
@@ -62,6 +63,10 @@ class Searching:
         batch = objective.batch_at(step, self._parts.config.seed + SEARCH_ORDER)
         return objective.loss(model, batch), len(batch)
 
+    def training_spent(self, space: SearchSpace, architecture: Architecture, amount: int) -> Spent:
+        """What training an architecture on so many tokens costs, as the stage itself is charged for it."""
+        return self._stage.training_spent(space, architecture, amount)
+
     def measured_rises(self, path: str, values: Sequence[Any], whole: dict[str, Any]) -> torch.Tensor:
         """The loss with one value of the backbone changed, over that of the backbone, for each value.
 
@@ -73,7 +78,7 @@ class Searching:
         import torch
 
         objective = self.objective("train")
-        batch, space, supernet = objective.batch_at(0), self._parts.space, self._task.backbone.supernet
+        batch, space, supernet = objective.batch_at(0), self._parts.graph_space, self._pretrained.backbone.supernet
         rises = []
         with torch.inference_mode():
             for value in values:
@@ -97,10 +102,13 @@ def expected_rises(
     from rankitect.models.backbone import largest
     from rankitect.tasks.language.prior import second_order
 
-    rises, measured = second_order(pretrained.backbone, pretrained.statistics), 0
-    whole = dict(largest(space).choices)
+    rises, spent = second_order(pretrained.backbone, pretrained.statistics), Spent()
+    backbone = largest(space)
     for path, choice in space.choices.items() if rises else ():
         if path not in rises and len(choice.values) > 1:
-            rises[path] = searching.measured_rises(path, choice.values, whole)
-            measured += len(choice.values)
-    return rises, Spent(eval_tokens=measured * len(searching.objective("train").batch_at(0)) if measured else 0)
+            rises[path] = searching.measured_rises(path, choice.values, dict(backbone.choices))
+            # Every value sees the same batch, which a teacher sees once. Nothing is trained: there are no such FLOPs.
+            batch = len(searching.objective("train").batch_at(0))
+            teacher = searching.training_spent(space, backbone, batch).teacher_tokens
+            spent += Spent(eval_tokens=len(choice.values) * batch, teacher_tokens=teacher)
+    return rises, spent

@@ -10,8 +10,8 @@ from rankitect.contracts import MetricSpec, Unit
 from rankitect.errors import ConfigError
 from rankitect.tasks.costed import CostedTask
 from rankitect.tasks.costs import LANGUAGE_COSTS, bounded, check_constraints
-from rankitect.tasks.language.settings import SCRATCH, LanguageConfig
-from rankitect.tasks.shared_weights import SharedWeights
+from rankitect.tasks.language.pretrained import PrunedBackbone
+from rankitect.tasks.language.settings import LanguageConfig
 
 if TYPE_CHECKING:
     import torch
@@ -19,23 +19,17 @@ if TYPE_CHECKING:
 
     from rankitect.config.parts import Parts
     from rankitect.contracts import Baseline, Exporter, Latencies, Spent
-    from rankitect.data.tokenizer import Tokenizer
     from rankitect.graph import Architecture, SearchSpace
-    from rankitect.metrics.language import Quality
-    from rankitect.models.backbone import Backbone
-    from rankitect.models.importance import Statistics
-    from rankitect.models.supernet import Standalone, Supernet
+    from rankitect.metrics.language import TextQuality
     from rankitect.production.registry import Entry
     from rankitect.tasks.language.contrasts import Contrast
     from rankitect.tasks.language.costs import LanguageCosts
     from rankitect.tasks.registered import Registered
-    from rankitect.training.distill import Distillation
-    from rankitect.training.settings import DistilConfig
 
 __all__ = ["Language"]
 
 
-class Language(CostedTask, SharedWeights):
+class Language(CostedTask, PrunedBackbone):
     """Next-token prediction, with a backbone to inherit from and to distil from.
 
     Attributes:
@@ -68,7 +62,7 @@ class Language(CostedTask, SharedWeights):
         self.data = open_windows(self.checkpoint.tokenizer, config, parts.config.seed)
         self._pretrained = Pretrained(self.checkpoint, config, self.data, parts)
         self._costs = LanguageCosts(config.context, longest, parts)
-        self.searching = Searching(self, parts)
+        self.searching = Searching(self, self._pretrained, parts)
 
     @classmethod
     def from_config(cls, config: LanguageConfig, parts: Parts) -> Language:
@@ -84,8 +78,7 @@ class Language(CostedTask, SharedWeights):
     @property
     def space(self) -> SearchSpace:
         """The search space (made after the task)."""
-        space: SearchSpace = self._parts.space
-        return space
+        return self._parts.graph_space
 
     def batch_at(self, split: str, step: int) -> torch.Tensor:
         """The batch of a step, as large as those of the recipe: token ids [B, T + 1] int64."""
@@ -100,7 +93,7 @@ class Language(CostedTask, SharedWeights):
 
     def quality(
         self, model: nn.Module, split: str, *, sample: int | None = None, check: Callable[[], None] | None = None
-    ) -> Quality:
+    ) -> TextQuality:
         """Perplexity and bits per byte on a split; `sample` counts windows, by default as configured."""
         from rankitect.metrics.language import text_quality
 
@@ -111,48 +104,6 @@ class Language(CostedTask, SharedWeights):
         """Perplexity; on the test split bits per byte as well."""
         perplexity = MetricSpec("perplexity", "", "min", "quality")
         return [perplexity, MetricSpec("bits_per_byte", "bit/byte", "min", "quality")][: 2 if split == "test" else 1]
-
-    # --- the backbone -----------------------------------------------------------------------------------------------
-    @property
-    def statistics(self) -> Statistics:
-        """Calibration statistics of the backbone."""
-        return self._pretrained.statistics
-
-    @property
-    def backbone(self) -> Backbone:
-        """The backbone as a supernet: sorted by importance, with refits."""
-        return self._pretrained.backbone
-
-    @property
-    def upfront(self) -> Spent:
-        """What every method owes before it starts: calibration."""
-        return self._pretrained.calibration_spent
-
-    def supernet(self, space: SearchSpace) -> Supernet:
-        """A copy of the backbone's weights for a search to train; fresh weights where there is none."""
-        from rankitect.models.supernet import Supernet
-
-        if self.backbone_name is None:
-            return Supernet(space, self._parts.config.seed)
-        return self.backbone.supernet.copy()
-
-    @property
-    def inherited(self) -> Supernet:
-        """The weights that candidates inherit: those that a search has trained, else the backbone's."""
-        return self._adopted or self.backbone.supernet
-
-    def initial(self, architecture: Architecture, seed: int) -> Standalone:
-        """The model of an architecture as a recipe begins with it: inherited, or fresh where there is no backbone.
-
-        Args:
-            architecture: The architecture.
-            seed: Of fresh weights.
-        """
-        from rankitect.models.supernet import build
-
-        if self.backbone_name is None and self._adopted is None:
-            return build(self.space, architecture, seed)
-        return self.inherited.extract(architecture)
 
     # --- costs ------------------------------------------------------------------------------------------------------
     @property
@@ -170,30 +121,6 @@ class Language(CostedTask, SharedWeights):
         self._costs.learn_latency(check, progress)
 
     # --- what a search trains on and starts from --------------------------------------------------------------------
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Of the backbone, and of all its pruned versions."""
-        return self.checkpoint.tokenizer
-
-    @property
-    def backbone_name(self) -> str | None:
-        """The pretrained model to inherit from and to learn from."""
-        return None if self.config.backbone == SCRATCH else self.config.backbone
-
-    @property
-    def backbone_fingerprint(self) -> str:
-        """SHA-256 of the backbone's weights."""
-        return self._pretrained.teacher_fingerprint
-
-    def distillation(self, config: DistilConfig, split: str = "train") -> Distillation:
-        """Batches and loss of a distillation from the backbone.
-
-        Args:
-            config: Its settings.
-            split: Of the text.
-        """
-        return self._pretrained.distillation(config, split)
-
     def search_loss(self, forward: Callable[[torch.Tensor], torch.Tensor], step: int) -> tuple[torch.Tensor, int]:
         """The loss that architectures are chosen by, on text that the weights do not see, and its tokens."""
         return self.searching.search_loss(forward, step)
@@ -201,6 +128,10 @@ class Language(CostedTask, SharedWeights):
     def train_loss(self, model: nn.Module, step: int) -> tuple[torch.Tensor, int]:
         """The loss that shared weights are trained on, on training text, and its tokens."""
         return self.searching.train_loss(model, step)
+
+    def training_spent(self, space: SearchSpace, architecture: Architecture, amount: int) -> Spent:
+        """What training an architecture on so many tokens costs, with the forward passes of a teacher."""
+        return self.searching.training_spent(space, architecture, amount)
 
     def prior(self) -> tuple[dict[str, torch.Tensor], Spent]:
         """For each choice, how much the loss is expected to rise at each value with all else kept, nats a token; and
@@ -227,7 +158,7 @@ class Language(CostedTask, SharedWeights):
     def check(self, parts: Parts) -> None:
         """Raise what can be known only now: constraints that no architecture meets."""
         _ = self.latency  # makes latencies costs of the space
-        check_constraints(parts.space, self.limits(), parts.config.constraints, "the backbone")
+        check_constraints(parts.graph_space, self.limits(), parts.config.constraints, "the backbone")
 
     def baselines(self, parts: Parts) -> list[Baseline]:
         """The backbone, and its uniformly pruned versions."""

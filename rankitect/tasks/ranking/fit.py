@@ -22,7 +22,7 @@ from rankitect.errors import TrainingError
 from rankitect.metrics.ranking import logits_of, ranking_loss, ranking_quality, weighted_loss
 from rankitect.metrics.ranking_metrics import RankingMetrics
 from rankitect.training.checkpoint import load_state, save_state
-from rankitect.training.embeddings import HoldsTables, TableConfig, TableStorage
+from rankitect.training.embeddings import HasLookupTables, TableConfig, TableStorage
 from rankitect.training.loop import TrainConfig, train
 from rankitect.training.optimizer import OptimizerConfig, StepReport
 from rankitect.training.parallel import peers
@@ -205,7 +205,7 @@ def _held_tables(model: nn.Module, config: FitConfig) -> TableStorage | None:
     """Storage of embedding tables; a module of the user's own without `lookup_tables()` is trained as a whole."""
     if config.tables is None or not hasattr(model, "lookup_tables"):
         return None
-    return TableStorage(cast("HoldsTables", model), config.tables)
+    return TableStorage(cast("HasLookupTables", model), config.tables)
 
 
 def refit(

@@ -11,6 +11,7 @@ from rankitect.tasks.costed import CostedTask
 from rankitect.tasks.costs import RANKING_COSTS, bounded
 from rankitect.tasks.ranking.settings import RankingConfig
 from rankitect.tasks.shared_weights import SharedWeights
+from rankitect.training.spending import training_flops
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from rankitect.tasks.ranking.fit import FitConfig, FitResult
     from rankitect.tasks.ranking.models import NamedModel
     from rankitect.tasks.registered import Registered
-    from rankitect.training.embeddings import HoldsTables, TableStorage
+    from rankitect.training.embeddings import HasLookupTables, TableStorage
 
 __all__ = ["Ranking"]
 
@@ -66,7 +67,7 @@ class Ranking(CostedTask, SharedWeights):
         self.data = RankingBatches(table, batch=config.batch, seed=parts.config.seed)
         self._known = KnownRankers(config, self.features, parts)
         self._costs = RankingCosts(config.reference, self._known, self.data, self.features, parts)
-        self._training = RankingTraining(config, self.data, self._known, parts)
+        self._training = RankingTraining(config, self.data, self._known, self._costs, parts)
 
     @classmethod
     def from_config(cls, config: RankingConfig, parts: Parts) -> Ranking:
@@ -101,10 +102,9 @@ class Ranking(CostedTask, SharedWeights):
 
     # --- spaces and costs -------------------------------------------------------------------------------------------
     @property
-    def space(self) -> SearchSpace:
+    def space(self) -> ChoiceSpace:
         """The search space (made after the task)."""
-        space: SearchSpace = self._parts.space
-        return space
+        return self._parts.space
 
     @property
     def models(self) -> Mapping[str, NamedModel]:
@@ -137,7 +137,11 @@ class Ranking(CostedTask, SharedWeights):
         model, result = self._training.alone(architecture, context, self.config.short_epochs)
         if result is None:
             return model, Spent()
-        return model, Spent(train_examples=result.examples, eval_examples=result.evaluated)
+        return model, self.spent_alone(architecture, result.examples) + Spent(eval_examples=result.evaluated)
+
+    def spent_alone(self, architecture: Architecture, examples: int) -> Spent:
+        """What training one model on so many rows costs, registered modules included."""
+        return self._training.spent_alone(architecture, examples)
 
     def shared_training(self, screened: bool) -> SharedTraining:
         """The training of shared weights, for a method that takes its gradients from them or to screen candidates."""
@@ -149,7 +153,12 @@ class Ranking(CostedTask, SharedWeights):
 
         return Supernet(space, self._parts.config.seed)
 
-    def hold_tables(self, model: HoldsTables, lr: float | None = None) -> TableStorage | None:
+    def training_spent(self, space: SearchSpace, architecture: Architecture, amount: int) -> Spent:
+        """What training an architecture as a part of shared weights costs."""
+        flops = training_flops(space.cost(architecture, "flops", B=1), amount)
+        return Spent(train_examples=amount, train_flops=flops)
+
+    def hold_tables(self, model: HasLookupTables, lr: float | None = None) -> TableStorage | None:
         """Tables of shared weights, trained as those of a single model are but at another rate, `lr` or the task's."""
         return self._training.hold_tables(model, lr)
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from rankitect.contracts import SharedTraining, Spent
 from rankitect.errors import ConfigError
+from rankitect.training.spending import training_flops
 
 if TYPE_CHECKING:
     import torch
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from rankitect.contracts import TrialContext
     from rankitect.data.ranking.batches import RankingBatches
     from rankitect.graph import Architecture
+    from rankitect.tasks.ranking.costs import RankingCosts
     from rankitect.tasks.ranking.fit import FitConfig, FitResult
     from rankitect.tasks.ranking.known import KnownRankers
     from rankitect.tasks.ranking.settings import RankingConfig
-    from rankitect.training.embeddings import HoldsTables, TableStorage
+    from rankitect.training.embeddings import HasLookupTables, TableStorage
 
 __all__ = ["SEARCH_ORDER", "RankingTraining"]
 
@@ -37,11 +39,14 @@ class RankingTraining:
         config: The settings.
         data: The rows.
         known: Rankers with settings of their own.
+        costs: FLOPs of a model, for the ledger.
         parts: The study's, whose bindings say which settings choices decide.
     """
 
-    def __init__(self, config: RankingConfig, data: RankingBatches, known: KnownRankers, parts: Parts) -> None:
-        self._config, self._data, self._known, self._parts = config, data, known, parts
+    def __init__(
+        self, config: RankingConfig, data: RankingBatches, known: KnownRankers, costs: RankingCosts, parts: Parts
+    ) -> None:
+        self._config, self._data, self._known, self._costs, self._parts = config, data, known, costs, parts
 
     def fit_config(self, architecture: Architecture, seed: int, epochs: float | None = None) -> FitConfig:
         """How one model is trained: as all are, but for settings that its choices decide, and for a known ranker with
@@ -102,10 +107,10 @@ class RankingTraining:
         model, ready = self._known.standalone(architecture, context.seed)
         if ready:
             return model, None
-        config = self.fit_config(architecture, context.seed, epochs)
+        config, flops = self.fit_config(architecture, context.seed, epochs), self._flops(architecture)
 
         def progress(done: int, total: int, note: str) -> None:
-            context.spent = Spent(train_examples=done * config.batch)
+            context.spent = _spent(flops, done * config.batch)
             context.progress(done, total, note)
 
         # Online training keeps no checkpoint: its progressive validation is one undisturbed pass.
@@ -115,6 +120,14 @@ class RankingTraining:
         )
         context.check()
         return model, result
+
+    def spent_alone(self, architecture: Architecture, examples: int) -> Spent:
+        """What training one model costs: of the searched space, a known ranker, or a registered module."""
+        return _spent(self._flops(architecture), examples)
+
+    def _flops(self, architecture: Architecture) -> float:
+        """Of one example; those of a registered module are counted by running it."""
+        return self._costs.metrics(architecture)["flops"].value
 
     def shared(self, screened: bool) -> SharedTraining:
         """The training of shared weights: for a method that takes its gradients from them, or to screen candidates."""
@@ -126,7 +139,7 @@ class RankingTraining:
     def _steps(self, batch: int) -> int:
         return max(1, round(self._config.shared_epochs * self._data.steps("train", batch)))
 
-    def hold_tables(self, model: HoldsTables, lr: float | None = None) -> TableStorage | None:
+    def hold_tables(self, model: HasLookupTables, lr: float | None = None) -> TableStorage | None:
         """Tables of shared weights, trained as those of a single model are but at another rate, `lr` or the task's."""
         from rankitect.training.embeddings import TableStorage
 
@@ -151,3 +164,8 @@ class RankingTraining:
 
         batch = self._data.batch_at("validation", step, batch=self._config.shared_batch)
         return ranking_loss(forward, batch), len(batch)
+
+
+def _spent(flops: float, examples: int) -> Spent:
+    """What training on so many examples costs, at so many FLOPs for the forward pass of one."""
+    return Spent(train_examples=examples, train_flops=training_flops(flops, examples))
