@@ -31,7 +31,7 @@ from rankitect.contracts.task import HasPrior, HasSearchLoss
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError, TrainingError
 from rankitect.methods.bounded_space import BoundedSpace, limits_of, main_cost
-from rankitect.methods.shared_weights import CoTraining, require_shared, samples_per_update, training_defaults
+from rankitect.methods.shared_weights import CoTraining, samples_per_update, training_defaults
 from rankitect.training.spending import training_spent
 
 if TYPE_CHECKING:
@@ -129,15 +129,19 @@ class DNAS:
         return (Searchable,)
 
     @classmethod
+    def by_graph_alone(cls, config: Config) -> bool:
+        """Always: it learns by shared weights."""
+        return True
+
+    @classmethod
     def from_config(cls, config: Config, parts: Parts) -> DNAS:
         """Made from its section of the configuration.
 
         Raises:
-            ConfigError: Some choices shape no graph, or a target is outside of the constraints.
+            ConfigError: A target is outside of the constraints.
             SpaceError: The cost is unknown.
         """
         task = parts.require(Searchable, "controller")
-        require_shared(parts)
         cost = config.cost or main_cost(task)
         bounded = BoundedSpace.of(parts, shared=True)
         Scores(bounded.graph_space, cost, task.reference)  # refuses an unknown cost before any work

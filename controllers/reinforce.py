@@ -30,7 +30,6 @@ from rankitect.methods.shared_weights import (
     Paired,
     TrainingState,
     samples_per_update,
-    shares_all,
     train_steps,
     training_defaults,
 )
@@ -132,7 +131,7 @@ class Reinforce(StagedSearch):
         """Train policy and supernet together, or go on from the last checkpoint."""
         super().prepare(session)
         self._policy = self._new_policy()
-        if self._config.co_training and offers(self._task, SharesWeights) and shares_all(self.bounded.space):
+        if self._config.co_training and offers(self._task, SharesWeights) and self.bounded.space.graph_only:
             self._co_train(session)
         self._memory = []  # what the evaluator measures is another scale
 

@@ -17,7 +17,6 @@ from pydantic import Field
 from rankitect.contracts import Proposal, SharesWeights
 from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.methods.objectives import Objectives
-from rankitect.methods.shared_weights import require_shared
 from rankitect.methods.staged import measured_by
 from rankitect.methods.supernet_search import SupernetConfig, SupernetSearch
 
@@ -48,14 +47,17 @@ class Sampled(SupernetSearch):
         return () if config.warmup is None else (SharesWeights,)
 
     @classmethod
+    def by_graph_alone(cls, config: Config) -> bool:
+        """Where a supernet is trained beforehand."""
+        return config.warmup is not None
+
+    @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Sampled:
         """Made from its section of the configuration.
 
         Raises:
-            ConfigError: The evaluator is not configured, or some choices shape no graph and weights are to be shared.
+            ConfigError: The evaluator is not configured.
         """
-        if config.warmup is not None:
-            require_shared(parts)
         by = measured_by(config.by, parts)
         steps = math.ceil((config.warmup or 0.0) * config.length(parts.task))
         made = cls(

@@ -15,7 +15,6 @@ from pydantic import Field
 from rankitect.contracts import SharesWeights
 from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.methods.objectives import Objectives
-from rankitect.methods.shared_weights import require_shared
 from rankitect.methods.staged import measured_by
 from rankitect.methods.supernet_search import SupernetConfig, SupernetSearch
 
@@ -42,13 +41,17 @@ class SiGeo(SupernetSearch):
         return (SharesWeights,)
 
     @classmethod
+    def by_graph_alone(cls, config: Config) -> bool:
+        """Always: its scores are of shared weights."""
+        return True
+
+    @classmethod
     def from_config(cls, config: Config, parts: Parts) -> SiGeo:
         """Made from its section of the configuration.
 
         Raises:
-            ConfigError: The evaluator that the search asks is not configured, or some choices shape no graph.
+            ConfigError: The evaluator that the search asks is not configured.
         """
-        require_shared(parts)
         by = measured_by(config.by, parts)
         steps = math.ceil(config.warmup * config.length(parts.task))
         return cls(

@@ -21,7 +21,6 @@ from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError
 from rankitect.methods.bounded_space import BoundedSpace, within
 from rankitect.methods.objectives import hypervolume_subset
-from rankitect.methods.shared_weights import require_shared
 from rankitect.models.families import axes
 from rankitect.space.names import nearest
 from rankitect.space.repeats import longest_row
@@ -38,7 +37,7 @@ SHARES, STEP = (0.3, 0.96), 0.01
 
 
 class Deployable(LearnsLatency, TellsCosts, BoundsCosts, HasReference, Protocol):
-    """A task with latencies, costs, bounds on them, and a reference for costs."""
+    """A task with latencies, costs, bounds on them and a reference for costs, such as task=language."""
 
 
 class Staged(Bayesian):
@@ -77,11 +76,16 @@ class Staged(Bayesian):
         return latency
 
     @classmethod
+    def by_graph_alone(cls, config: Config) -> bool:
+        """Always: what it knows beforehand, latencies and second-order estimates, is of graphs."""
+        return True
+
+    @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Staged:  # type: ignore[override]
         """Made from its section of the configuration.
 
         Raises:
-            ConfigError: There is no device, a budget is of no latency, some choices shape no graph, or what
+            ConfigError: There is no device, a budget is of no latency, or what
                 `Bayesian` refuses.
         """
         if parts.device is None:
@@ -94,7 +98,6 @@ class Staged(Bayesian):
                 )
             if most <= 0:
                 raise ConfigError(f"controller.budget.{name} is {most:g}; it must be more than 0 ms.")
-        require_shared(parts)
         made = super().from_config(config, parts)
         assert isinstance(made, Staged)
         made._budget = dict(config.budget)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.contracts import InheritsWeights, Measurement, Metric, MetricSpec, SharesWeights, Spent, offers, require
 from rankitect.contracts.task import HasSearchLoss
+from rankitect.errors import ConfigError
 from rankitect.evaluators.costs import cost_specs_of, costs_of
 from rankitect.graph import SearchSpace
 
@@ -62,7 +63,12 @@ class Proxy:
         Raises:
             ConfigError: The score needs models, and the space has no graph to build them from.
         """
-        return cls(config, parts.space if config.score in COUNTED else parts.graph_space, parts.task)
+        if config.score not in COUNTED and not isinstance(parts.space, SearchSpace):
+            raise ConfigError(
+                f"The proxy score '{config.score}' is that of a model's graph, and space={parts.names['space']} has "
+                "none. Measure with another evaluator, or leave this one out: evaluator.proxy=null."
+            )
+        return cls(config, parts.space, parts.task)
 
     @property
     def name(self) -> str:

@@ -112,12 +112,29 @@ def _of_run(given: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
     chosen = candidate_of(summary.pareto, given.get("candidate", "1"), run)
     short = chosen.fingerprint[:8]
     place = run / "candidates" / f"{chosen.rank:02d}-{short}"
+    _refuse_settings(place, f"candidate {chosen.rank} ({short}) of {run}")
     fields: dict[str, Any] = {"architecture": chosen.architecture, "task": summary.task}
     if (place / "space.json").is_file():
         fields["space"] = place / "space.json"
     if (place / "features.json").is_file():
         fields["features"] = _json(place / "features.json")
     return f"candidate {chosen.rank} ({short}) of {run}", fields
+
+
+def _refuse_settings(candidate: Path, shown: str) -> None:
+    """Refuse a candidate whose architecture is settings of a training, and not the model that was trained.
+
+    A search trains baselines as it trains its candidates: the settings would be lost, and another model compared with.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    if (candidate / "model.json").is_file():
+        raise ConfigError(
+            f"{shown} is no architecture but settings of a training, which a search cannot give to one baseline alone. "
+            "Register the trained model: module=<a function that builds it> "
+            f"weights={candidate / 'weights.safetensors'}."
+        )
 
 
 def _of_files(given: Mapping[str, str], config_dir: str | None) -> tuple[str, dict[str, Any]]:
@@ -141,6 +158,7 @@ def _of_files(given: Mapping[str, str], config_dir: str | None) -> tuple[str, di
     shown = f"module {fields['module']}"
     if "architecture" in given:
         path = Path(given["architecture"])
+        _refuse_settings(path.parent, f"architecture={path}")
         fields["architecture"] = _architecture(path, fields.get("space"), spaces)
         shown = f"the architecture of {path}"
     return shown, fields

@@ -205,10 +205,8 @@ class Bindings:
 
 
 def _nearest(choice: Choice, usual: Any) -> ChoiceValue:
-    if isinstance(usual, list):
-        usual = tuple(usual)
-    if isinstance(usual, bool | str | tuple) or not choice.ordered or usual is None:
-        return next((v for v in choice.values if v == usual), choice.values[0])
+    if not choice.ordered or isinstance(usual, bool) or not isinstance(usual, int | float):
+        return next((v for v in choice.values if choice.setting(v) == usual), choice.values[0])
     numbers = [v for v in choice.values if isinstance(v, int | float)]
     return min(numbers, key=lambda number: abs(number - usual))
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rankitect.config.alternatives import controllers_for
+from rankitect.config.alternatives import controllers_for, refuse_settings
 from rankitect.config.bindings import Bindings
 from rankitect.config.choices import declared_choices
 from rankitect.contracts import BoundsCosts, FromConfig, TrainsInPrepare, WrapsEvaluators, offers, require
@@ -130,7 +130,7 @@ class Parts:
         if section == "space":
             instead = "Leave task= out to take the space's own."
         elif section == "controller":
-            instead = f"Controllers that work with it: {', '.join(controllers_for(self.task)) or 'none'}."
+            instead = f"Controllers that work with it: {', '.join(controllers_for(self.task, self.space)) or 'none'}."
         return require(self.task, capability, who, called=self.names.get("task", ""), instead=instead)
 
 
@@ -180,7 +180,8 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
 
 
 def _refuse_lacking(resolved: Resolved, parts: Parts) -> None:
-    """Refuse a task that lacks what an evaluator, the controller or the constraints need, before anything is trained.
+    """Refuse a task or space that lacks what an evaluator, the controller or the constraints need, before anything is
+    trained.
 
     Raises:
         ConfigError: It does.
@@ -190,6 +191,7 @@ def _refuse_lacking(resolved: Resolved, parts: Parts) -> None:
         if plugin is not None and offers(plugin.target, NeedsCapabilities):
             for capability in plugin.target.needs(plugin.config):
                 parts.require(capability, section)
+    refuse_settings(resolved.plugins["controller"], parts.task, parts.space, parts.names["space"])
     if parts.config.constraints:
         require(
             parts.task, BoundsCosts, f"constraints ({', '.join(parts.config.constraints)})",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-__all__ = ["DecodesArchitectures", "Estimates", "FromConfig", "NamesCosts", "NamesModels", "Preloads"]
+__all__ = ["ComparesGraphs", "DecodesArchitectures", "Estimates", "FromConfig", "NamesCosts", "NamesModels", "Preloads"]
 
 
 class FromConfig(Protocol):
@@ -56,6 +56,20 @@ class NamesCosts(Protocol):
 
     bounded_costs: ClassVar[Mapping[str, str]]
     """What each cost is, by its name."""
+
+
+class ComparesGraphs(Protocol):
+    """A controller class that says when it tells architectures apart by nothing but their graphs."""
+
+    @classmethod
+    def by_graph_alone(cls, config: Any) -> bool:
+        """Whether it does as configured, by weights that architectures share for example. It is then blind to settings,
+        the choices that shape no graph, and a space with settings is refused.
+
+        Args:
+            config: An instance of the class's own `Config`.
+        """
+        ...
 
 
 class DecodesArchitectures(Protocol):

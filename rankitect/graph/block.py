@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, dataclass_transform
 
 from rankitect.errors import SpaceError
 from rankitect.graph.types import TensorType
+from rankitect.graph.wires import Wire
 from rankitect.space.expr import Expr, ExprLike, as_expr
 
 if TYPE_CHECKING:
     import torch
-
-    from rankitect.graph.graph import Wire
 
 __all__ = ["Block", "Call", "Elementwise", "Param", "Params"]
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rankitect.errors import SpaceError
-from rankitect.graph.block import Block
+from rankitect.graph.block import Block, Sum
 from rankitect.graph.dag import Dag
-from rankitect.graph.nodes import Edge, Node, Wire
+from rankitect.graph.nodes import Node
 from rankitect.graph.types import TensorType, parse_ports, unify
+from rankitect.graph.wires import Edge, Wire
 from rankitect.graph.wiring import check_fields, resolve_inputs
 from rankitect.space.declaring import Choices
 from rankitect.space.expr import Expr
@@ -62,6 +63,10 @@ class Builder(Choices, Dag):
         outputs, sizes = unify(where, ports, [w.type for w in resolved], block.fields())
         owner = self._owner(where, weights)
         return self.add(label, block, tuple(w.edge for w in resolved), outputs, sizes, owner)
+
+    def add_up(self, *wires: Wire) -> Wire:
+        """The sum of wires (what `a + b` gives)."""
+        return Sum()(*wires, name="add")
 
     def add(
         self,

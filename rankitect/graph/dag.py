@@ -9,8 +9,9 @@ import networkx as nx
 
 from rankitect.errors import SpaceError
 from rankitect.graph.block import Input
-from rankitect.graph.nodes import Edge, Node
+from rankitect.graph.nodes import Node
 from rankitect.graph.types import TensorType
+from rankitect.graph.wires import Edge
 
 __all__ = ["Dag"]
 

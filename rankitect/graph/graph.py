@@ -10,9 +10,10 @@ from typing import Any, TypeAlias
 from rankitect.errors import SpaceError
 from rankitect.graph.block import Block, Input, Zero
 from rankitect.graph.builder import Builder
-from rankitect.graph.nodes import ONE, Edge, Node, Wire
+from rankitect.graph.nodes import Node
 from rankitect.graph.switching import one_type, switch, zeros
 from rankitect.graph.types import TensorType
+from rankitect.graph.wires import ONE, Edge, Wire
 from rankitect.space.choices import Choice
 from rankitect.space.declaring import Rule
 from rankitect.space.expr import Expr, ExprLike, as_expr

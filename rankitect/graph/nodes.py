@@ -1,44 +1,16 @@
-"""What a graph is made of: nodes, the edges between them, and the wires that an author holds."""
+"""The nodes of a graph: blocks in their places."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from math import prod
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-import numpy as np
-
-from rankitect.errors import SpaceError
-from rankitect.graph.block import Block, Param, Sum
+from rankitect.graph.block import Block, Param
 from rankitect.graph.types import TensorType
-from rankitect.space.choices import Choice
-from rankitect.space.expr import Expr, as_expr
-from rankitect.space.tables import MAX_TABLE, Assignments, joint_grid
+from rankitect.graph.wires import Edge
+from rankitect.space.expr import Expr
 
-if TYPE_CHECKING:
-    from rankitect.graph.builder import Builder
-
-__all__ = ["ONE", "Edge", "Node", "Wire"]
-
-ONE = as_expr(1)
-
-
-@dataclass(frozen=True)
-class Edge:
-    """One input of a node.
-
-    Args:
-        source: Path of the node it comes from.
-        gate: 1 where the input is used.
-        mixes: Whether a relaxed model weighs the input by its gate (false where the source has been weighed already).
-        index: Which output of the source.
-    """
-
-    source: str
-    gate: Expr = ONE
-    mixes: bool = False
-    index: int = 0
+__all__ = ["Node"]
 
 
 @dataclass(frozen=True)
@@ -54,59 +26,3 @@ class Node:
     sizes: Mapping[str, Expr]
     flops: Expr
     cache: Expr
-
-
-@dataclass(frozen=True)
-class Wire:
-    """An output of a node, to be put into other blocks. `a + b` adds two wires.
-
-    Attributes:
-        graph: The graph.
-        edge: Where it comes from, and when it is there.
-        type: What it carries.
-        optional: Whether it may be left out (where a choice leaves nothing, blocks with any number of inputs skip it).
-    """
-
-    graph: Builder
-    edge: Edge
-    type: TensorType
-    optional: bool = False
-
-    def __add__(self, other: Wire) -> Wire:
-        return Sum()(self, other, name="add")
-
-    def when(self, gate: Expr) -> Wire:
-        """The wire where `gate` is 1, and nothing elsewhere: put it into a block that takes any number of wires.
-
-        Args:
-            gate: 0 or 1 by the choices, for example `kind.is_("deep")`.
-
-        Raises:
-            SpaceError: The gate is never 1, or is no condition.
-        """
-        check_condition(self.graph.choices, gate)
-        return self.always().gated(gate)
-
-    def gated(self, gate: Expr) -> Wire:
-        """The wire with one more condition, which is taken as it is."""
-        return replace(self, edge=replace(self.edge, gate=self.edge.gate * gate, mixes=True))
-
-    def always(self) -> Wire:
-        """The wire with zeros where it would be left out (the source gives them)."""
-        return replace(self, edge=replace(self.edge, gate=ONE), optional=False) if self.optional else self
-
-    def __str__(self) -> str:
-        return f"{self.edge.source}{self.type}"
-
-
-def check_condition(choices: Mapping[str, Choice], gate: Expr) -> None:
-    """Raise where an expression is no condition that some architecture meets; pass where it has too many choices."""
-    if gate == 0:
-        raise SpaceError("a wire that is there when 0 holds is never there")
-    paths = sorted(gate.paths)
-    sizes = [len(choices[p].values) for p in paths if p in choices]
-    if len(sizes) < len(paths) or prod(sizes) > MAX_TABLE:
-        return
-    values = np.asarray(as_expr(gate).evaluate(Assignments(choices, joint_grid(choices, paths), {})))
-    if not ((values == 0) | (values == 1)).all():
-        raise SpaceError(f"a wire is there when a condition holds, 0 or 1, not when {gate}: ask `is_(value)` or `ge`")

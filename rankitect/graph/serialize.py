@@ -13,13 +13,14 @@ from rankitect.graph.graph import Edge, Graph, Node
 from rankitect.graph.types import TensorType, parse_ports, unify
 from rankitect.space.choice_space import choices_data, restore_choices
 from rankitect.space.expr import Expr
+from rankitect.space.expr_data import data_of, expr_of
 
 __all__ = ["graph_data", "restored_graph"]
 
 
 def _value_data(value: Any) -> Any:
     if isinstance(value, Expr):
-        return {"expr": value.to_data()}
+        return {"expr": data_of(value)}
     if isinstance(value, TensorType):
         return {"type": _type_data(value)}
     if isinstance(value, tuple):
@@ -36,24 +37,24 @@ def _value_from(data: Any) -> Any:
         return data
     ((kind, inner),) = data.items()
     if kind == "expr":
-        return Expr.from_data(inner)
+        return expr_of(inner)
     return _type_from(inner) if kind == "type" else tuple(_value_from(v) for v in inner)
 
 
 def _type_data(kind: TensorType) -> dict[str, Any]:
-    return {"dims": [d.to_data() for d in kind.dims], "dtype": kind.dtype}
+    return {"dims": [data_of(d) for d in kind.dims], "dtype": kind.dtype}
 
 
 def _type_from(data: dict[str, Any]) -> TensorType:
-    return TensorType(tuple(Expr.from_data(d) for d in data["dims"]), data["dtype"])
+    return TensorType(tuple(expr_of(d) for d in data["dims"]), data["dtype"])
 
 
 def _edge_data(edge: Edge) -> dict[str, Any]:
-    return {"from": edge.source, "gate": edge.gate.to_data(), "mixes": edge.mixes, "index": edge.index}
+    return {"from": edge.source, "gate": data_of(edge.gate), "mixes": edge.mixes, "index": edge.index}
 
 
 def _edge_from(data: dict[str, Any]) -> Edge:
-    return Edge(data["from"], Expr.from_data(data["gate"]), data["mixes"], data["index"])
+    return Edge(data["from"], expr_of(data["gate"]), data["mixes"], data["index"])
 
 
 def _block_data(block: Block) -> dict[str, Any]:

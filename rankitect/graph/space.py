@@ -58,6 +58,11 @@ class SearchSpace(ChoiceSpace):
         """The choices that nothing in the graph depends on."""
         return self.live.settings
 
+    @property
+    def graph_only(self) -> bool:
+        """Whether there are no settings."""
+        return not self.settings
+
     def with_settings(self, declared: Choices, values: Mapping[str, Any]) -> SearchSpace:
         """See `ChoiceSpace.with_settings`; the base is extended, too."""
         extended = SearchSpace(self.graph.with_settings(declared), self.version, self.defaults)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rankitect.errors import SpaceError
 from rankitect.graph.block import Sum, Zeros
-from rankitect.graph.nodes import ONE, Edge, Wire
+from rankitect.graph.builder import Builder
 from rankitect.graph.types import TensorType
+from rankitect.graph.wires import ONE, Edge, Wire
 from rankitect.space.expr import Expr
-
-if TYPE_CHECKING:
-    from rankitect.graph.builder import Builder
 
 __all__ = ["one_type", "switch", "zeros"]
 

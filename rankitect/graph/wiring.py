@@ -5,19 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rankitect.errors import SpaceError
 from rankitect.graph.block import Block
-from rankitect.graph.nodes import Wire
 from rankitect.graph.types import Ports
+from rankitect.graph.wires import Attaches, Wire
 from rankitect.space.expr import Expr
 from rankitect.space.tables import MAX_TABLE, Assignments, joint_grid
-
-if TYPE_CHECKING:
-    from rankitect.graph.builder import Builder
 
 __all__ = ["check_fields", "resolve_inputs"]
 
@@ -42,7 +38,7 @@ def check_fields(where: str, block: Block) -> None:
             )
 
 
-def resolve_inputs(graph: Builder, where: str, ports: Ports, wires: Sequence[Wire]) -> list[Wire]:
+def resolve_inputs(graph: Attaches, where: str, ports: Ports, wires: Sequence[Wire]) -> list[Wire]:
     """The wires as a block gets them: zeros for an optional wire where the port cannot do without.
 
     Args:
@@ -83,7 +79,7 @@ def _paths(wires: Sequence[Wire]) -> str:
     return ", ".join(repr(p) for p in sorted({p for w in wires for p in w.edge.gate.paths}))
 
 
-def _one_is_there(graph: Builder, wires: Sequence[Wire]) -> bool:
+def _one_is_there(graph: Attaches, wires: Sequence[Wire]) -> bool:
     """Whether every choice leaves at least one of the wires; False where there are too many choices to tell."""
     groups: dict[frozenset[str], list[Wire]] = {}
     for wire in wires:

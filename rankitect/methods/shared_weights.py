@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.contracts import SharedTraining, SharesWeights, Spent, offers, require
 from rankitect.contracts.task import HoldsTables, TunesSharedTraining
-from rankitect.errors import ConfigError
-from rankitect.graph import SearchSpace
 from rankitect.training.parallel import peers
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from rankitect.config.parts import Parts
     from rankitect.contracts import Session, Unit
-    from rankitect.graph import Architecture, ChoiceSpace
+    from rankitect.graph import Architecture
     from rankitect.models.supernet import Supernet
     from rankitect.training.embeddings import TableStorage
     from rankitect.training.optimizer import GuardedOptimizer
@@ -31,9 +28,7 @@ __all__ = [
     "Paired",
     "TrainingState",
     "likeness",
-    "require_shared",
     "samples_per_update",
-    "shares_all",
     "train_steps",
     "training_defaults",
 ]
@@ -43,25 +38,6 @@ WARMUP = 4
 
 USUAL = SharedTraining(40, 1.5e-4)
 """The training of shared weights on a task that has no numbers of its own."""
-
-
-def shares_all(space: ChoiceSpace) -> bool:
-    """Whether weights that architectures share can tell all of them apart: whether every choice shapes the graph."""
-    return isinstance(space, SearchSpace) and not space.settings
-
-
-def require_shared(parts: Parts) -> None:
-    """Refuse a space that a search with shared weights cannot search.
-
-    Raises:
-        ConfigError: Some choices shape no graph: names them.
-    """
-    if not shares_all(parts.space):
-        raise ConfigError(
-            f"controller={parts.names.get('controller', 'this')} compares architectures by weights that they share, on "
-            f"which settings such as '{parts.space.settings[0]}' have no effect. Take a controller that measures each "
-            "architecture by itself, or leave these choices out."
-        )
 
 
 def training_defaults(task: object, screened: bool = False) -> SharedTraining:

@@ -18,6 +18,7 @@ from rankitect.space.costs import Costed
 from rankitect.space.declaring import Choices, Rule, setting_liveness
 from rankitect.space.distribution import Distribution, Size
 from rankitect.space.expr import Expr
+from rankitect.space.expr_data import data_of, expr_of
 from rankitect.space.features import feature_names, features
 from rankitect.space.kinds import restored_choice
 
@@ -79,6 +80,11 @@ class ChoiceSpace(Costed):
     def settings(self) -> tuple[str, ...]:
         """The choices that shape no graph: here all, as far as they leave anything open."""
         return tuple(path for path, choice in self.choices.items() if len(choice.values) > 1)
+
+    @property
+    def graph_only(self) -> bool:
+        """Whether every choice shapes a graph, so that weights which architectures share tell all of them apart."""
+        return False
 
     def with_settings(self, declared: Choices, values: Mapping[str, Any]) -> ChoiceSpace:
         """This space with further choices, which shape no graph: settings of the task or a recipe.
@@ -195,11 +201,11 @@ class ChoiceSpace(Costed):
 
 def choices_data(declared: Choices) -> dict[str, Any]:
     """Declared choices and rules as plain JSON data."""
-    conditions = {path: condition.to_data() for path, condition in declared.conditions.items()}
+    conditions = {path: data_of(condition) for path, condition in declared.conditions.items()}
     return {
         "name": declared.name,
         "choices": [c.declaration() for c in declared.choices.values()],
-        "rules": [{"condition": r.condition.to_data(), "text": r.text} for r in declared.rules],
+        "rules": [{"condition": data_of(r.condition), "text": r.text} for r in declared.rules],
         **({"settings": conditions} if conditions else {}),
     }
 
@@ -208,5 +214,5 @@ def restore_choices(declared: Choices, data: Mapping[str, Any]) -> None:
     """Declare what `choices_data` has written."""
     restored: list[Choice] = [restored_choice(item) for item in data["choices"]]
     declared.choices.update({choice.path: choice for choice in restored})
-    declared.rules.extend(Rule(Expr.from_data(r["condition"]), r["text"]) for r in data["rules"])
-    declared.conditions.update({p: Expr.from_data(c) for p, c in data.get("settings", {}).items()})
+    declared.rules.extend(Rule(expr_of(r["condition"]), r["text"]) for r in data["rules"])
+    declared.conditions.update({p: expr_of(c) for p, c in data.get("settings", {}).items()})

@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from rankitect.errors import SpaceError
-from rankitect.space.atoms import Has, Is, Monomial, Value, Var
-from rankitect.space.expr import Expr, ExprLike, as_expr
+from rankitect.space.atoms import Has, Is, Value, Var
+from rankitect.space.expr import Expr, ExprLike, Monomial, as_expr
 
 __all__ = ["MAX_SUBSETS", "Choice", "ChoiceValue", "Kind"]
 
@@ -206,10 +206,6 @@ class Choice(Expr):
     __radd__ = __add__
     __eq__ = Expr.__eq__
     __hash__ = Expr.__hash__
-
-    def to_data(self) -> Any:
-        """As an expression (a choice as a declaration is `declaration`)."""
-        return self.as_number().to_data()
 
     def declaration(self) -> dict[str, Any]:
         """Plain JSON data from which the choice can be made again."""

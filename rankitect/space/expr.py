@@ -8,15 +8,19 @@ gated cost an ordinary product.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from rankitect.errors import SpaceError
-from rankitect.space.atoms import Atom, Has, Is, Monomial, Number, Op, Part, Sym, Var, is_boolean, times
+from rankitect.space.atoms import Has, Is, Number, Part, Sym, Var
+from rankitect.space.functions import applied
 from rankitect.space.products import Products
 
 __all__ = [
@@ -24,12 +28,8 @@ __all__ = [
     "Env",
     "Expr",
     "ExprLike",
-    "Has",
-    "Is",
+    "Monomial",
     "Op",
-    "Part",
-    "Sym",
-    "Var",
     "all_of",
     "any_of",
     "as_expr",
@@ -54,25 +54,76 @@ class Env(Protocol):
         """The value of an atom that is no function: a number or an array."""
 
 
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "floordiv": lambda a, b: np.where(b == 0, 0, a // np.where(b == 0, 1, b)),  # by a choice of 0: nothing
-    "mod": lambda a, b: np.where(b == 0, 0, a % np.where(b == 0, 1, b)),
-    "min": np.minimum,
-    "max": np.maximum,
-    "eq": lambda a, b: (a == b) * 1,
-    "le": lambda a, b: (a <= b) * 1,
-    "any": lambda *args: np.any(np.stack(np.broadcast_arrays(*args)) != 0, axis=0) * 1,
-}
-_PLAIN: dict[str, Callable[..., int]] = {
-    "floordiv": lambda a, b: a // b if b else 0,
-    "mod": lambda a, b: a % b if b else 0,
-    "min": min,
-    "max": max,
-    "eq": lambda a, b: int(a == b),
-    "le": lambda a, b: int(a <= b),
-    "any": lambda *args: int(any(args)),
-}
-"""The same for plain numbers, of one architecture: many times as fast as on arrays without axes."""
+MAX_KEY = 500
+"""Letters of a function's name."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """A function of expressions that is no polynomial: floordiv, mod, min, max, eq, le, any."""
+
+    fn: str
+    args: tuple[Expr, ...]
+
+    @classmethod
+    def of(cls, fn: str, args: tuple[Expr, ...]) -> Op:
+        """The one object of this function: equal ones are found equal without a walk through all that is in them."""
+        return _KNOWN.setdefault((fn, args), cls(fn, args))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Made once: functions of functions would be walked through at every look into a table."""
+        return hash((self.fn, self.args))
+
+    @cached_property
+    def key(self) -> str:
+        """What it sorts by and is shown as."""
+        infix = {"floordiv": "//", "mod": "%", "eq": "==", "le": "<="}
+        if self.fn in infix:
+            left, right = (f"({a})" if len(a.terms) > 1 else str(a) for a in self.args)
+            return _short(f"({left} {infix[self.fn]} {right})")
+        return _short(f"{self.fn}({', '.join(map(str, self.args))})")
+
+
+_KNOWN: WeakValueDictionary[tuple[str, tuple[Expr, ...]], Op] = WeakValueDictionary()
+
+
+def _short(text: str) -> str:
+    """The text, or its start and a digest where it is long: functions of functions would grow without bound."""
+    return text if len(text) <= MAX_KEY else f"{text[:40]}...#{hashlib.sha256(text.encode()).hexdigest()[:16]})"
+
+
+Atom: TypeAlias = Sym | Var | Is | Has | Part | Op
+Monomial: TypeAlias = tuple[tuple[Atom, int], ...]
+
+_BOOLEAN_OPS = {"eq", "le", "any"}
+
+
+def is_boolean(atom: Atom) -> bool:
+    """Whether it is a condition, 0 or 1."""
+    return isinstance(atom, Is | Has) or (isinstance(atom, Op) and atom.fn in _BOOLEAN_OPS)
+
+
+def times(left: Monomial, right: Monomial) -> tuple[Number, Monomial] | None:
+    """The product of two monomials as (coefficient, monomial), or None where it is 0."""
+    powers: dict[Atom, int] = dict(left)
+    for atom, power in right:
+        powers[atom] = 1 if is_boolean(atom) else powers.get(atom, 0) + power
+    factor: Number = 1
+    chosen = {a.path: a.value for a in powers if isinstance(a, Is)}
+    if chosen:
+        for atom in list(powers):
+            if isinstance(atom, Is) and chosen[atom.path] != atom.value:
+                return None  # one choice cannot have two values
+            if isinstance(atom, Var) and atom.path in chosen:
+                value = chosen[atom.path]
+                factor *= int(value) ** powers.pop(atom)
+    if factor == 0:
+        return None
+    return factor, tuple(sorted(powers.items(), key=lambda item: item[0].key))
 
 
 class Expr:
@@ -103,7 +154,7 @@ class Expr:
         return self.terms.get(()) if len(self.terms) == 1 else None
 
     @cached_property
-    def _products(self) -> Products:
+    def _products(self) -> Products[Atom]:
         return Products(self.terms)
 
     @cached_property
@@ -268,71 +319,18 @@ class Expr:
         if not isinstance(atom, Op):
             return env.value(atom)
         if atom not in env.known:  # functions of functions: each once, not once for each way to it
-            args = [arg.evaluate(env) for arg in atom.args]
-            plain = all(isinstance(arg, int) for arg in args)
-            result = (_PLAIN if plain else _FUNCTIONS)[atom.fn](*args)
-            env.known[atom] = (
-                result.item() if isinstance(result, np.generic | np.ndarray) and result.ndim == 0 else result
-            )
+            env.known[atom] = applied(atom.fn, [arg.evaluate(env) for arg in atom.args])
         return env.known[atom]
-
-    # --- data -------------------------------------------------------------------------------------------------------
-    def to_data(self) -> Any:
-        """Plain JSON data: a number, or a list of [coefficient, [[atom, power], ...]]."""
-        if self.constant is not None:
-            c = self.constant
-            return c if isinstance(c, int) else str(c)
-        terms = sorted(self.terms.items(), key=lambda t: [a.key for a, _ in t[0]])
-        return [[c if isinstance(c, int) else str(c), [[_atom_data(a), n] for a, n in m]] for m, c in terms]
-
-    @staticmethod
-    def from_data(data: Any) -> Expr:
-        """The inverse of `to_data`."""
-        if not isinstance(data, list):
-            return as_expr(_number(data))
-        return Expr(
-            {tuple(sorted(((_atom_from(a), n) for a, n in m), key=lambda i: i[0].key)): _number(c) for c, m in data}
-        )
 
 
 ExprLike: TypeAlias = "Expr | int"
-
-
-def _number(data: int | str) -> Number:
-    return data if isinstance(data, int) else Fraction(data)
-
-
-def _atom_data(atom: Atom) -> list[Any]:
-    if isinstance(atom, Sym):
-        return ["sym", atom.name]
-    if isinstance(atom, Var):
-        return ["var", atom.path]
-    if isinstance(atom, Is):
-        return ["is", atom.path, atom.value]
-    if isinstance(atom, Has):
-        return ["has", atom.path, atom.member]
-    if isinstance(atom, Part):
-        return ["part", atom.path, atom.member]
-    return ["op", atom.fn, *(a.to_data() for a in atom.args)]
-
-
-def _atom_from(data: Sequence[Any]) -> Atom:
-    kind, *rest = data
-    if kind == "op":
-        if rest[0] not in _FUNCTIONS:
-            raise SpaceError(f"unknown function {rest[0]!r} in a stored expression; known: {sorted(_FUNCTIONS)}")
-        return Op.of(rest[0], tuple(Expr.from_data(a) for a in rest[1:]))
-    kinds: dict[str, Callable[..., Atom]] = {"sym": Sym, "var": Var, "is": Is, "has": Has, "part": Part}
-    if kind not in kinds:
-        raise SpaceError(f"unknown atom {kind!r} in a stored expression; known: {sorted(kinds)} and 'op'")
-    return kinds[kind](*rest)
 
 
 def _op(fn: str, *args: Expr) -> Expr:
     args = tuple(as_expr(a) for a in args)
     constants = [a.constant for a in args]
     if None not in constants:
-        return as_expr(int(_FUNCTIONS[fn](*(int(c) for c in constants if c is not None))))
+        return as_expr(applied(fn, [int(c) for c in constants if c is not None]))
     if fn == "eq" and args[0] == args[1]:
         return as_expr(1)
     return Expr({((Op.of(fn, args), 1),): 1})

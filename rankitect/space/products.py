@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from rankitect.space.atoms import Atom, Monomial, Number
+from rankitect.space.atoms import Number
 
 __all__ = ["Products"]
 
@@ -15,18 +15,21 @@ MAX_ENTRIES = 1 << 20
 """Factors at a time, over all architectures; with more, a walk from term to term needs less memory and is as fast."""
 
 
-class Products:
-    """The terms of an expression.
+A = TypeVar("A", bound=Hashable)
+
+
+class Products(Generic[A]):
+    """The terms of an expression, whatever its atoms are.
 
     Args:
-        terms: Coefficients by monomial.
+        terms: Coefficients by monomial, which is a tuple of (atom, power).
 
     Attributes:
         atoms: What the terms are products of.
     """
 
-    def __init__(self, terms: Mapping[Monomial, Number]) -> None:
-        self.atoms: list[Atom] = list(dict.fromkeys(atom for monomial in terms for atom, _ in monomial))
+    def __init__(self, terms: Mapping[tuple[tuple[A, int], ...], Number]) -> None:
+        self.atoms: list[A] = list(dict.fromkeys(atom for monomial in terms for atom, _ in monomial))
         place = {atom: i for i, atom in enumerate(self.atoms)}
         one = len(self.atoms)
         rows = [[place[atom] for atom, power in monomial for _ in range(power)] for monomial in terms]

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from rankitect.errors import SpaceError
-from rankitect.space.atoms import Atom, Is, Monomial, Number, Op, Part, Sym, Var
+from rankitect.space.atoms import Is, Number, Part, Sym, Var
 from rankitect.space.choices import Choice
-from rankitect.space.expr import Expr, as_expr
+from rankitect.space.expr import Atom, Expr, Monomial, Op, as_expr
 
 __all__ = ["Assignments", "Table", "Tables", "joint_grid", "tabulate", "upper_bound"]
 

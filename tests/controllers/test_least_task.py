@@ -10,6 +10,7 @@ import rankitect
 from rankitect.config.alternatives import controllers_for
 from rankitect.config.compose import configs_folder
 from rankitect.errors import ConfigError
+from tests.controllers.least import space
 
 KEYS = {
     "random": ["controller.bands=2"],
@@ -42,7 +43,7 @@ def search(folder: Path, controller: str, *keys: str) -> rankitect.Result:
 
 def test_every_controller_is_tried_here() -> None:
     assert {path.stem for path in (configs_folder() / "controller").glob("*.yaml")} == {*KEYS, *LACKING}
-    assert set(controllers_for(3)) == set(KEYS)
+    assert set(controllers_for(3, space())) == set(KEYS)
 
 
 @pytest.mark.parametrize("controller", KEYS)

@@ -7,6 +7,7 @@ import json
 import pytest
 
 import rankitect
+from rankitect.config.resolve import resolve
 from rankitect.controllers.staged import skips_in_a_row
 from rankitect.errors import ConfigError, DeployError
 from rankitect.graph import Architecture
@@ -78,6 +79,12 @@ def test_other_methods_search_against_latency(tmp_path):
     shares = [p["metrics"]["prefill_ms"]["value"] / whole for p in summary["pareto"]]
     assert shares
     assert all(0.39 <= share <= 0.81 for share in shares)
+
+
+def test_it_brings_a_device_and_evaluators_and_another_device_may_be_chosen():
+    brought, chosen = (resolve(["controller=staged", *more]).plugins for more in ([], ["device=analytic"]))
+    assert (brought["device"].name, chosen["device"].name) == ("host", "analytic")
+    assert brought["evaluator.screen"].name == chosen["evaluator.screen"].name == "briefly_healed"
 
 
 def test_a_latency_without_a_device_is_refused(tmp_path):

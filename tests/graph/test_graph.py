@@ -15,6 +15,7 @@ from rankitect.errors import SpaceError
 from rankitect.graph import B, Choice, Expr, Graph, SearchSpace, Sum, T, Zero, all_of, any_of, as_expr, log_range, sym
 from rankitect.models.relaxed import RelaxedSupernet, one_hot
 from rankitect.models.supernet import Supernet, build
+from rankitect.space.expr_data import data_of, expr_of
 from rankitect.space.tables import Assignments
 
 
@@ -222,7 +223,7 @@ def expressions() -> st.SearchStrategy[tuple[Expr, Any]]:
 @given(pair=expressions(), t=st.integers(1, 9))
 def test_expressions_say_what_python_says(pair: tuple[Expr, Any], t: int) -> None:
     expr, function = pair
-    again = Expr.from_data(expr.to_data())
+    again = expr_of(data_of(expr))
     assert again == expr
     assert hash(again) == hash(expr)
     for i, a in enumerate(A.values):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import rankitect
+from rankitect.baseline import main
 from rankitect.config.parts import Parts, build
 from rankitect.config.resolve import resolve
 from rankitect.errors import ConfigError
@@ -59,12 +60,37 @@ def test_every_method_that_measures_searches_architecture_and_settings_at_once(t
         assert {"lr", "batch", "block0.dense.width"} <= set(choices)
 
 
-@pytest.mark.parametrize("given", [SETTINGS, BOTH])
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (SETTINGS, r"space=settings \(ChoiceSpace\) is not: it has no graph"),
+        (BOTH, r"space=ranking_blocks \(SearchSpace\) is not: 'lr' decides a setting"),
+    ],
+)
 @pytest.mark.parametrize("controller", ["one_shot", "sigeo", "dnas", "sampled"])
-def test_methods_that_share_weights_say_why_they_cannot(tmp_path: Path, controller: str, given: list[str]) -> None:
+def test_methods_that_share_weights_say_why_they_cannot_and_which_can(
+    tmp_path: Path, controller: str, given: list[str], why: str
+) -> None:
     more = ["controller.warmup=0.5"] if controller == "sampled" else []
-    with pytest.raises(ConfigError, match=f"controller={controller} compares architectures by weights that they share"):
+    said = f"controller={controller} needs a space whose every choice shapes its graph, which {why}. "
+    with pytest.raises(ConfigError, match=said + f"Controllers that work with it: {', '.join(sorted(BY_MEASUREMENT))}"):
         parts(tmp_path, *given, f"controller={controller}", *more)
+
+
+@pytest.mark.parametrize("space", ["settings", "ranking_blocks"])
+@pytest.mark.parametrize("device", [[], ["device=analytic"]])
+def test_the_staged_search_asks_for_a_task_with_latencies(tmp_path: Path, space: str, device: list[str]) -> None:
+    said = r"such as task=language \(Deployable\), which task=ranking \(Ranking\) is not: it has no latency"
+    with pytest.raises(ConfigError, match=said):
+        parts(tmp_path, f"space={space}", *SMALL, "controller=staged", *device)
+
+
+def test_a_proxy_asks_for_a_graph(tmp_path: Path) -> None:
+    proxy = ["evaluator.screen.name=proxy", "evaluator.screen.target=rankitect.evaluators.proxies.Proxy"]
+    with pytest.raises(
+        ConfigError, match="proxy score 'sigeo' is that of a model's graph, and space=settings has none"
+    ):
+        parts(tmp_path, *SETTINGS, "controller=random", *proxy)
 
 
 def test_settings_train_one_model_in_different_ways(tmp_path: Path) -> None:
@@ -100,10 +126,18 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_candidate_without_a_graph_is_loaded_as_any_other(tmp_path: Path) -> None:
+def test_a_candidate_without_a_graph_is_loaded_as_any_other_and_is_no_baseline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     study(tmp_path / "run", *SETTINGS, "controller=random")
     (candidate,) = (tmp_path / "run" / "candidates").iterdir()
     assert {"architecture.json", "model.json", "weights.safetensors"} <= set(os.listdir(candidate))
+    registry = f"registry={tmp_path / 'baselines'}"
+    assert main(["add", "live", f"run={tmp_path / 'run'}", registry]) == 2
+    assert "is no architecture but settings of a training" in capsys.readouterr().err
+    assert main(["add", "live", "task=ranking", f"architecture={candidate / 'architecture.json'}", registry]) == 2
+    assert "architecture.json is no architecture but settings of a training" in capsys.readouterr().err
+    assert not (tmp_path / "baselines").exists()
     model, features = load_ranker(candidate)
     numeric, ids = torch.zeros(2, len(features.numeric)), torch.zeros(2, sum(features.slots), dtype=torch.int64)
     assert np.isfinite(model(numeric, ids).detach().numpy()).all()
