@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.errors import ConfigError, RankitectError
+from rankitect.errors import ConfigError, DiskError, RankitectError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,8 @@ __all__ = ["compare_methods", "compare_scores", "main"]
 CONTROLLERS = ("random", "evolution", "bayesian", "reinforce", "one_shot", "dnas", "sigeo")
 COLD = ("zico", "grad_norm", "snip", "synflow", "nwot", "params", "flops")
 WARM = (0.0, 0.1, 0.2, 0.4, 1.0)
+_FEWEST = 3
+"""Architectures that a rank correlation needs."""
 
 
 def _search(folder: Path, overrides: Sequence[str], baselines: bool = False) -> Any:
@@ -65,17 +67,18 @@ def compare_methods(
         One line a method.
 
     Raises:
-        RankitectError: A search refuses its configuration.
+        ConfigError: A method or a seed is missing, or a method's configuration is refused; nothing has run then.
+        RankitectError: A search cannot be run with what the user gave.
     """
     from rankitect.reports.figures.methods import draw_progress, draw_trade_off
     from rankitect.reports.method_comparison import methods_table, read_run
 
+    _check(controllers, seeds, overrides)
     runs, objectives = [], None
     for seed in seeds:
         for controller in controllers:
             place = folder / f"{controller}-{seed}"
-            mine = _of(controller, overrides, controllers)
-            keys = [f"controller={controller}", f"seed={seed}", *mine]
+            keys = _keys(controller, seed, overrides, controllers)
             result = _search(place, keys, baselines=_measures_baselines(place, seed))
             objectives = objectives or _objectives(result.summary)
             runs.append(read_run(place, controller, seed, objectives))
@@ -87,6 +90,22 @@ def compare_methods(
     if len(objectives) == 2:
         draw_trade_off(runs, objectives, folder / "trade_off.svg")
     return table
+
+
+def _check(controllers: Sequence[str], seeds: Sequence[int], overrides: Sequence[str]) -> None:
+    """Refuse what no search could be run with, before the first of many begins."""
+    from rankitect.config import resolve
+
+    for option, given in (("--controllers", controllers), ("--seeds", seeds)):
+        if not given:
+            raise ConfigError(f"{option} is empty: give one or more, with commas between.")
+    for controller in controllers:
+        resolve(_keys(controller, seeds[0], overrides, controllers))
+
+
+def _keys(controller: str, seed: int, overrides: Sequence[str], controllers: Sequence[str]) -> list[str]:
+    """The overrides of one search."""
+    return [f"controller={controller}", f"seed={seed}", *_of(controller, overrides, controllers)]
 
 
 def _measures_baselines(place: Path, seed: int) -> bool:
@@ -124,15 +143,21 @@ def compare_scores(folder: Path, count: int, seed: int, overrides: Sequence[str]
 
     Args:
         folder: For the run folders and what is written.
-        count: Architectures, at least 3.
+        count: Number of architectures, at least 3.
         seed: Decides the architectures.
         overrides: Of every search.
 
     Returns:
         One line a score.
+
+    Raises:
+        ConfigError: There are too few architectures.
+        RankitectError: A search cannot be run with what the user gave.
     """
     import pandas as pd
 
+    if count < _FEWEST:
+        raise ConfigError(f"--correlation is {count}: a rank correlation needs at least {_FEWEST} architectures.")
     from rankitect.reports.method_comparison import correlation, values
 
     base = ["controller=sampled", f"controller.samples={count}", f"seed={seed}", *overrides]
@@ -181,11 +206,14 @@ def _write(table: pd.DataFrame, path: Path) -> None:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' should be whole numbers with commas between") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns its exit code: 0, 2 for wrong input, 130 after Ctrl-C.
+    """The command. Returns its exit code: 0, 2 for wrong input, 3 for a disk that cannot be written, 130 after Ctrl-C.
 
     Args:
         arguments: The command line without the program's name; `sys.argv` by default.
@@ -203,13 +231,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     try:
         if options.correlation:
-            compare_scores(options.output_dir, options.correlation, options.seeds[0], options.overrides)
+            compare_scores(options.output_dir, options.correlation, (options.seeds or [0])[0], options.overrides)
         else:
             chosen = [name for name in options.controllers.split(",") if name]
             compare_methods(options.output_dir, chosen, options.seeds, options.overrides)
     except RankitectError as error:
         print(f"Error: {error}", file=sys.stderr)
-        return 2
+        return 3 if isinstance(error, DiskError) else 2
     except KeyboardInterrupt:
         print("\nStopped. To go on, repeat the command.", file=sys.stderr)
         return 130

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rankitect.command_line import pairs
 from rankitect.data.files import write_atomically
 from rankitect.errors import ConfigError, RankitectError, RunFolderError
+from rankitect.study.trials_table import TRIALS, WRITE_AGAIN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,9 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RankitectError as error:
         return _wrong(str(error))
     form = given.get("to", "")
-    if "run" not in given or form not in FORMATS:
-        return _wrong(f"give run=FOLDER and to={'|'.join(FORMATS)}.")
+    if "run" not in given:
+        return _wrong("run=FOLDER is missing: the folder that a search printed as its run folder.")
+    if form not in FORMATS:
+        said = f"is '{form}', which is no format" if form else "is missing"
+        return _wrong(f"to= {said}: {', '.join(FORMATS)}.")
     folder = Path(given["run"])
+    if not folder.is_dir():
+        return _wrong(f"run={folder} is no folder: give the one that a search printed as its run folder.")
     out = Path(given.get("out", folder / FORMATS[form]))
     try:
         to_optuna(folder, out) if form == "optuna" else to_table(folder, out, form)
@@ -70,7 +76,7 @@ def _table(folder: Path) -> pd.DataFrame:
     """The trials with their choices in columns of their own; choices that are lists (of wires) as JSON."""
     import pandas as pd
 
-    path = folder / "trials.csv"
+    path = folder / TRIALS
     if not path.is_file():
         why = "is no run folder: give the one that a search printed as its run folder."
         if (folder / "study.db").is_file():
@@ -87,9 +93,13 @@ def _table(folder: Path) -> pd.DataFrame:
         for name in trials.columns:
             if name == "duplicate_of" or str(name).endswith(".n"):
                 trials[name] = trials[name].astype("Int64")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunFolderError(f"{path} is damaged ({error}). Repeat the search's command to write it again.") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise RunFolderError(_damaged(path, error)) from error
     return pd.concat([trials, pd.DataFrame(columns, index=trials.index)], axis=1)
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path} is damaged ({error}). {WRITE_AGAIN}"
 
 
 def _column(values: Sequence[Any]) -> pd.Series[Any]:
@@ -155,6 +165,8 @@ def to_optuna(folder: Path, out: Path) -> None:
         write_atomically(out, lambda part: _write_studies(part, folder.resolve().name, table, objectives))
     except SQLAlchemyError as error:
         raise ConfigError(f"{out} cannot be written: {str(error).splitlines()[0]}.") from error
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise RunFolderError(_damaged(folder / TRIALS, error)) from error
 
 
 def _write_studies(path: Path, name: str, table: pd.DataFrame, objectives: Sequence[ObjectiveSummary]) -> None:

@@ -116,7 +116,7 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["folder=x"]) == 2
     said = capsys.readouterr().err
     assert "is no run folder" in said
-    assert "optuna|parquet|csv" in said
+    assert "to= is 'excel', which is no format: optuna, parquet, csv." in said
 
 
 def test_what_a_search_has_not_written_yet_is_named(
@@ -143,3 +143,16 @@ def test_what_a_search_has_not_written_yet_is_named(
     (copied / "trials.csv").unlink()
     assert main([f"run={copied}", "to=csv"]) == 2
     assert "has no trials.csv yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("column", "cell"), [("started", "yesterday"), ("loss", "much"), ("architecture", "nan")])
+def test_a_damaged_cell_is_an_error_and_no_traceback(
+    run: Path, column: str, cell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("optuna")
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    table = pd.read_csv(copy / "trials.csv", dtype=str)
+    table.loc[1, column] = cell
+    table.to_csv(copy / "trials.csv", index=False)
+    assert main([f"run={copy}", "to=optuna"]) == 2
+    assert "trials.csv is damaged" in capsys.readouterr().err

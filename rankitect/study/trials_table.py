@@ -127,10 +127,10 @@ def read_trials(path: Path) -> tuple[Trial, ...]:
         if text and not text.endswith("\n"):
             raise RunFolderError(f"{path} is cut off: its last line has no end. {WRITE_AGAIN}")
         metrics = _metrics(header)
-        return tuple(_trial(row, metrics) for row in reader)
+        return tuple(_read_row(row, metrics, place) for place, row in enumerate(reader, 1))
     except (UnicodeDecodeError, csv.Error) as error:
         raise RunFolderError(f"{path} cannot be read as comma-separated text ({error}). {WRITE_AGAIN}") from error
-    except (KeyError, TypeError, ValueError) as error:  # a mistake in a cell; SpaceError is one of them
+    except ValueError as error:  # a mistake in a row
         if isinstance(error, RunFolderError):
             raise
         raise RunFolderError(f"{path} is damaged ({error}). {WRITE_AGAIN}") from error
@@ -141,6 +141,16 @@ def _metrics(header: Sequence[str]) -> list[str]:
     known = {*_ABOUT, *_SPENT, *_AFTER}
     beside = {f"{name}{end}" for name in header for end in (_REPEATS, _LOW, _HIGH)}
     return [name for name in header if name not in known and name not in beside]
+
+
+def _read_row(row: Mapping[str, str], metrics: Sequence[str], place: int) -> Trial:
+    """The trial of one row; says which row it is that cannot be read."""
+    try:
+        return _trial(row, metrics)
+    except KeyError as error:
+        raise ValueError(f"it has no column {error}") from error
+    except (TypeError, ValueError) as error:  # SpaceError is one of them
+        raise ValueError(f"row {place}: {error}") from error
 
 
 def _trial(row: Mapping[str, str], metrics: Sequence[str]) -> Trial:

@@ -130,3 +130,28 @@ def test_scores_are_compared_over_the_same_architectures(folder: Path, monkeypat
     table = pd.read_csv(folder / "scores" / "scores.csv")
     assert list(table["n"]) == [3] * len(table)
     assert {"supernet", "sigeo 40", "nwot", "flops", "training with another seed"} <= set(table["score"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--controllers", "random,nothing"], "Unknown controller 'nothing'."),
+        (["--controllers", "random,evolution", "evolution:controller.populaton=4"], "'controller.populaton'"),
+        (["--controllers", ""], "--controllers is empty"),
+        (["--seeds", ""], "--seeds is empty"),
+        (["--correlation", "2"], "--correlation is 2: a rank correlation needs at least 3 architectures."),
+    ],
+)
+def test_no_search_begins_where_one_of_them_cannot(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare.main([*options, "--output-dir", str(tmp_path / "compare")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "compare").exists()
+
+
+def test_seeds_that_are_no_numbers_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        compare.main(["--seeds", "0,x"])
+    assert stop.value.code == 2
+    assert "'0,x' should be whole numbers with commas between" in capsys.readouterr().err
