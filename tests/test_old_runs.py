@@ -14,6 +14,7 @@ import pytest
 
 from rankitect.export import main as export
 from rankitect.graph import Architecture
+from rankitect.report import main as report
 from rankitect.reports import write_report
 from rankitect.study.store import Store
 from rankitect.study.summary import read_summary
@@ -50,3 +51,24 @@ def test_its_report_is_written_with_a_production_comparison(run: Path) -> None:
 
 def test_it_is_exported(run: Path, tmp_path: Path) -> None:
     assert export([f"run={run}", "to=parquet", f"out={tmp_path / 'x.parquet'}"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("summary.json", "ledger", {"coin": "rows", "stages": {"trials": None}}),
+        ("summary.json", "baselines", {"dlrm": 1}),
+        ("examples.json", "models", {"0" * 64: True}),
+        ("examples.json", "clusters", 3),
+        ("examples.json", "more_seeds", []),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_its_file(
+    run: Path, file: str, key: str, value: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run / file
+    if not path.exists():
+        pytest.skip("this run has no such file")
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    assert report([f"run={run}"]) == 2
+    assert str(path) in capsys.readouterr().err

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -41,8 +41,8 @@ class Encoder(Protocol):
     def fingerprint(self) -> str:
         """SHA-256 of whatever decides the ids."""
 
-    def encode(self, text: str) -> NDArray[np.int32]:
-        """Token ids of a text, [n]."""
+    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Token ids of each text, [n]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,7 @@ def tokenize(
 
     Args:
         source: the documents; read once to find the key, and once more when the entry has to be made.
-        tokenizer: see `Encoder`; `encode_batch` is used where it exists.
+        tokenizer: see `Encoder`.
         seed: of the division into splits.
         shares: share of the bytes of each split.
         cache: folder of the entries; by default `tokens` in `cache_root()`.
@@ -225,11 +225,8 @@ def _write(
 
 def _encoded(source: Iterable[Document], tokenizer: Encoder) -> Iterator[tuple[Document, NDArray[np.int32]]]:
     documents = iter(source)
-    encode_batch = getattr(tokenizer, "encode_batch", None)
     while group := list(islice(documents, _GROUP)):
-        texts = [document.text for document in group]
-        encoded = encode_batch(texts) if encode_batch is not None else [tokenizer.encode(text) for text in texts]
-        for document, ids in zip(group, encoded, strict=True):
+        for document, ids in zip(group, tokenizer.encode_batch([d.text for d in group]), strict=True):
             yield document, np.asarray(ids)
 
 

@@ -253,12 +253,12 @@ def _text(path: Path) -> Evidence:
         more = examples.get("more_seeds", {})
         losses = {str(k): np.asarray([v, *more.get(k, [])], np.float32) for k, v in examples["models"].items()}
         clusters = np.asarray(examples["clusters"], np.int64)
-        if any(v.shape[1] != len(clusters) for v in losses.values()):
+        if clusters.ndim != 1 or any(v.ndim != 2 or v.shape[1] != len(clusters) for v in losses.values()):
             raise ValueError("a model has another number of windows")
         facts = path.with_name(FACTS)
         known = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
         return Evidence(str(examples["metric"]), losses, clusters=clusters, facts=known)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunFolderError(
             f"{path} is damaged ({error}). Repeat the search's command: it writes the file again."
         ) from error

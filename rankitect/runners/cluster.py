@@ -126,7 +126,12 @@ class Cluster:
         self._running[work] = (job, None)
 
     def wait(self) -> list[JobResult]:
-        """The results of the tasks that end within a moment."""
+        """The results of the tasks that end within a moment.
+
+        Raises:
+            StopRequested: The user asked to stop.
+            ConfigError: A worker cannot make the parts that measure.
+        """
         if self._stop():
             raise StopRequested
         ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_MOMENT)

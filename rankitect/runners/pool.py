@@ -86,7 +86,12 @@ class Pool:
         self._running[self._pool.schedule(run_job, args=arguments)] = (job, time.monotonic())
 
     def wait(self) -> list[JobResult]:
-        """The results of the trials that end within a moment."""
+        """The results of the trials that end within a moment.
+
+        Raises:
+            StopRequested: The user asked to stop.
+            ConfigError: A process cannot make the parts that measure.
+        """
         if self._stop():
             raise StopRequested
         ended, _ = wait_for(list(self._running), timeout=_MOMENT, return_when=FIRST_COMPLETED)

@@ -28,9 +28,12 @@ class WordTokenizer:
     def __init__(self, fingerprint="words", bad=False):
         self.fingerprint, self.bad, self.calls = fingerprint, bad, 0
 
-    def encode(self, text):
-        self.calls += 1
-        return np.array([100_000 if self.bad else 70_000 + len(word) for word in text.split()], dtype=np.int32)
+    def encode_batch(self, texts):
+        self.calls += len(texts)
+        return [
+            np.array([100_000 if self.bad else 70_000 + len(word) for word in text.split()], dtype=np.int32)
+            for text in texts
+        ]
 
 
 @pytest.fixture

@@ -42,12 +42,12 @@ class Problems:
     Attributes:
         rows: Number of rows.
         bad: True for bad rows, [rows].
-        found: The column, what is wrong, and the kind of trouble to count by, for each bad row.
+        troubles: The column, what is wrong, and the kind of trouble to count by, for each bad row.
     """
 
     rows: int
     bad: NDArray[np.bool_] = field(init=False)
-    found: dict[int, tuple[str, str, str]] = field(default_factory=dict)
+    troubles: dict[int, tuple[str, str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.bad = np.zeros(self.rows, dtype=np.bool_)
@@ -59,7 +59,7 @@ class Problems:
             if isinstance(value, bytes):
                 value = value.decode("utf-8", "backslashreplace")
             shown = "missing" if value is None else repr(value)[: _SHOWN + 2]
-            self.found[row] = (column, f"{shown}, {wanted} expected", f"{column}: {kind}")
+            self.troubles[row] = (column, f"{shown}, {wanted} expected", f"{column}: {kind}")
         self.bad |= where
 
 

@@ -60,7 +60,11 @@ class RankingSplit:
         return self.rows
 
     def steps(self, batch: int) -> int:
-        """Batches of an epoch; the last may be smaller."""
+        """Number of batches of an epoch; the last may be smaller.
+
+        Raises:
+            DataError: A batch would have no rows.
+        """
         if batch < 1:
             raise DataError(f"A batch needs at least one row; found {batch}.")
         return -(-self.rows // batch)
@@ -106,6 +110,10 @@ class RankingSplit:
             seed: Seed of the order; None reads in the order of the rows.
             epoch: Number of the pass.
             start_step: Where to begin, to go on after an interruption.
+
+        Raises:
+            DataError: A batch would have no rows.
+            Exception: What reading raised in the thread.
         """
         steps = self.steps(batch)
         ready: queue.Queue[RankingBatch | BaseException | None] = queue.Queue(_AHEAD)

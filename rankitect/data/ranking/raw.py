@@ -186,13 +186,13 @@ def _judge(piece: Piece, problems: Problems, settings: DataSettings) -> dict[str
     """Counts bad rows by kind; the first one is an error where they are not to be skipped."""
     bad = [
         *piece.bad,
-        *(BadRow(int(piece.lines[row]), *trouble) for row, trouble in problems.found.items()),
+        *(BadRow(int(piece.lines[row]), *trouble) for row, trouble in problems.troubles.items()),
     ]
     if bad and settings.bad_rows == "error":
         first = min(bad, key=lambda row: row.line)
         where = f", column {first.column!r}" if first.column else ""
         raise DataError(
-            f"{piece.file}, row {first.line}{where}: found {first.found}. Mend the file, or let bad rows be left out "
+            f"{piece.file}, row {first.line}{where}: found {first.trouble}. Mend the file, or let bad rows be left out "
             "and counted: task.data.bad_rows=skip."
         )
     return dict(Counter(row.kind for row in bad))

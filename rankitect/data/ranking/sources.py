@@ -31,13 +31,13 @@ class BadRow:
     Attributes:
         line: Its row in the file, counted from 1, with a header where there is one.
         column: Where the trouble is; empty for the whole row.
-        found: What is wrong with it, for a message.
+        trouble: What is wrong with it, for a message.
         kind: The same without the row's own values, to count by.
     """
 
     line: int
     column: str
-    found: str
+    trouble: str
     kind: str
 
 

@@ -34,7 +34,11 @@ class KeyCounter:
     _size: int = 0
 
     def add(self, keys: Keys, counts: NDArray[np.int64]) -> None:
-        """Adds counts of keys, each at most once; counts of 0 are left out."""
+        """Adds counts of keys, each at most once; counts of 0 are left out.
+
+        Raises:
+            DataError: There are far more different keys than the limit.
+        """
         seen = counts > 0
         if not seen.all():
             keys, counts = keys[seen], counts[seen]
@@ -68,9 +72,9 @@ class KeyCounter:
         self._keys = keys[starts]
         self._counts = np.add.reduceat(counts, starts) if len(keys) else counts
 
-    def _overflow(self, found: str) -> DataError:
+    def _overflow(self, excess: str) -> DataError:
         return DataError(
-            f"Feature {self.name!r}: the vocabulary overflows its {self.limit:,} rows: {found}. Raise its min_count, "
+            f"Feature {self.name!r}: the vocabulary overflows its {self.limit:,} rows: {excess}. Raise its min_count, "
             "give it encoding=hash with the rows to share, or raise its rows (or task.data.max_rows)."
         )
 
