@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,15 @@ def test_its_trials_are_read(run: Path) -> None:
     assert len(trials) == len((run / "trials.csv").read_text().splitlines()) - 1
     assert all(t.ok for t in trials)
     assert {t.architecture.fingerprint for t in trials} >= {p.fingerprint for p in read_summary(run).pareto}
+
+
+def test_what_it_has_spent_is_counted_alike_when_it_is_resumed(run: Path) -> None:
+    stages = read_summary(run).ledger.stages
+    with Store(run / "study.db", Architecture.from_json) as store:  # brings the file's format up to date
+        totals = store.charges.totals()
+    assert {name: replace(spent, seconds=0.0) for name, spent in totals.items()} == {
+        name: replace(spent, seconds=0.0) for name, spent in stages.items()
+    }
 
 
 def test_its_report_is_written_with_a_production_comparison(run: Path) -> None:

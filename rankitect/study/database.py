@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rankitect.contracts import Spent
 from rankitect.errors import RunFolderError
+from rankitect.study.earlier import counted_rows
 
 __all__ = ["SPENDING", "connect", "explain_damage", "spending_columns", "transaction"]
 
@@ -125,10 +126,10 @@ def _ensure_schema(path: Path, connection: sqlite3.Connection, readonly: bool) -
             f"{' and '.join(_READABLE)}. Use the version that wrote it, or choose another output_dir=."
         )
     if not readonly:
-        _add_columns(connection)
+        _add_columns(path, connection)
 
 
-def _add_columns(connection: sqlite3.Connection) -> None:
+def _add_columns(path: Path, connection: sqlite3.Connection) -> None:
     """Bring the table of charges of an earlier format up to date."""
     present = spending_columns(connection)
     missing = [name for name in SPENDING if name not in present]
@@ -136,6 +137,11 @@ def _add_columns(connection: sqlite3.Connection) -> None:
         with transaction(connection):
             for name in missing:
                 connection.execute(f"ALTER TABLE charges ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0")
+            if counted_rows(path.parent):
+                connection.execute(
+                    "UPDATE charges SET train_examples = train_tokens, eval_examples = eval_tokens, train_tokens = 0, "
+                    "eval_tokens = 0"
+                )
             connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(_VERSION),))
 
 

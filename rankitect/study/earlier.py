@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rankitect.contracts import Role
 
-__all__ = ["up_to_date"]
+__all__ = ["counted_rows", "up_to_date"]
 
 _COST_WORDS = (
     "flops",
@@ -23,6 +25,7 @@ _COST_WORDS = (
     "rows",
 )
 _QUALITY_WORDS = ("perplexity", "bits_per_byte", "entropy", "log_loss", "auc", "accuracy")
+_ROWS = "rows"
 _EXAMPLES = {"train_tokens": "train_examples", "eval_tokens": "eval_examples"}
 
 
@@ -53,10 +56,18 @@ def up_to_date(data: Mapping[str, Any]) -> dict[str, Any]:
     return data
 
 
+def counted_rows(folder: Path) -> bool:
+    """Whether the study of a run folder counted the examples of a ranker as tokens, as its summary says."""
+    try:
+        return json.loads((folder / "summary.json").read_bytes())["ledger"].get("coin") == _ROWS
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # none yet, or one that is damaged: it is written again
+
+
 def _ledger(ledger: Mapping[str, Any]) -> dict[str, Any]:
     """A ledger without `coin`; where that was rows, its amounts have the names of examples."""
     amounts = {name: value for name, value in ledger.items() if name != "coin"}
-    if ledger.get("coin") != "rows":
+    if ledger.get("coin") != _ROWS:
         return amounts
     stages = amounts.get("stages")
     if isinstance(stages, dict):
