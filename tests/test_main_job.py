@@ -236,7 +236,7 @@ BAD: list[tuple[list[str], Callable[[Path], None], str]] = [
     (["output_dir=notes"], some_notes, "is not a run folder"),
     (["recipe.heal.tokens=0"], nothing, "'recipe.heal.tokens' on the command line is 0"),
     (["space.name=../elsewhere"], nothing, "'space.name' on the command line is '../elsewhere'"),
-    (["space=ranking_engineered", "task=language"], nothing, "do not go together"),
+    (["space=ranking_engineered", "task=language"], nothing, "(HasFeatures), which task=language"),
 ]
 
 
