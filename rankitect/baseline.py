@@ -74,6 +74,8 @@ def _act(action: str, names: Sequence[str], given: Mapping[str, str], config_dir
     from rankitect.production.registry import Registry
 
     registry = Registry(Path(given.get("registry", "baselines")))
+    if registry.folder.exists() and not registry.folder.is_dir():
+        raise ConfigError(f"registry={registry.folder} is a file: give a folder, which is made where there is none.")
     if action == "list":
         return _list(registry)
     if len(names) != 1:

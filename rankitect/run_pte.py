@@ -9,8 +9,9 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
-from rankitect.errors import RankitectError
+from rankitect.errors import AssetError, RankitectError
 
 __all__ = ["main"]
 
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: argparse.Namespace) -> None:
+    if not Path(given.folder).is_dir():  # told before torch is imported, which takes seconds
+        raise AssetError(f"{given.folder} is no folder: give the folder of an exported program, with its program.json.")
     from rankitect.deploy.artifact import load
 
     deployed = load(given.folder, verify=not given.no_verify)

@@ -218,7 +218,9 @@ def _recipe_keys(raw: Mapping[str, Any], composed: Composed) -> list[str]:
     """Dotted paths of all keys of a recipe's stages, as far as they can be known, to suggest one of them."""
     keys: list[str] = []
     for name, section in raw["recipe"].items():
-        with suppress(ConfigError, KeyError, TypeError):
+        if not isinstance(section, Mapping) or not isinstance(section.get("stage"), str):
+            continue
+        with suppress(ConfigError):
             part = stage_section(name, section, composed)
             target = load_target(part["target"], raw["allowed_packages"], f"recipe.{name}")
             keys += [f"recipe.{name}.{key}" for key in _known_keys(config_model(target))]

@@ -84,6 +84,7 @@ def test_a_program_of_another_runtime_is_refused(exported, tmp_path, capsys):
     with pytest.raises(DeployError, match=r"exported for ExecuTorch 0\.9\.0"):
         load(tmp_path)
     assert main([str(tmp_path)]) == 2
+    assert main([str(tmp_path / "none")]) == 2
     assert "exported for ExecuTorch" in capsys.readouterr().err
 
 

@@ -277,3 +277,9 @@ def test_a_baseline_that_is_added_while_a_search_runs_is_its_reference_from_then
     assert "against live v1" in launch["finding"]
     (table,) = (t for t in launch["tables"] if t["caption"] == "Registered production models")
     assert table["rows"][0]["Note"] == "since noon"
+
+
+def test_a_file_is_no_registry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["list", f"registry={tmp_path / 'file'}"]) == 2
+    assert f"registry={tmp_path / 'file'} is a file" in capsys.readouterr().err

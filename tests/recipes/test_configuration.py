@@ -86,6 +86,7 @@ def test_a_users_folder_can_add_a_stage_and_a_recipe(folder: Path) -> None:
             ["recipe.heal.tokens=0"],
             "'recipe.heal.tokens' on the command line is 0: should be greater than or equal to 1.",
         ),
+        (["recipe.heal.stage=3"], "'recipe.heal.stage' on the command line is 3: should be a valid string."),
         (["recipe.heal.lr=9"], "'recipe.heal.lr' on the command line is 9: should be less than or equal to 1."),
         (["recipe.heal.lr=fast"], "'recipe.heal.lr' on the command line is 'fast': should be a valid number"),
         (["recipe.heal.lr=.inf"], "'recipe.heal.lr' on the command line is '.inf': should be a valid number"),

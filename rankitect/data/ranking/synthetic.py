@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from rankitect.data.files import write_atomically
 from rankitect.data.ranking.formats import AVAZU
@@ -253,8 +254,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = SyntheticSettings(rows=args.rows, ids=args.ids, seed=args.seed)
         write = {"criteo": write_criteo, "avazu": write_avazu}[args.layout]
         write_atomically(args.file, lambda part: _to(part, settings, write))
-    except (ValueError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = first["msg"].removeprefix("Input ")
+        print(f"Error: --{first['loc'][0]} is {first['input']}: {said}.", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"Error: {args.file} cannot be written: {error.strerror}.", file=sys.stderr)
         return 2
     return 0
 

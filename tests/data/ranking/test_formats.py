@@ -102,12 +102,17 @@ def test_avazu(tmp_path: Path) -> None:
     assert set(data.split("train").ids[:, -1].tolist()) == {3}  # 21 October 2014 was a Tuesday
 
 
-def test_written_logs_are_read_back(tmp_path: Path) -> None:
+def test_written_logs_are_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "avazu.csv"
     assert main([str(file), "--layout", "avazu", "--rows", "700", "--ids", "50"]) == 0
     data = open_ranking(DataSettings(format="avazu", path=str(file)), cache=tmp_path / "cache")
     assert sum(split.rows for split in data.splits.values()) == 700
-    assert main([str(tmp_path / "none" / "log.tsv")]) == 2
+    capsys.readouterr()
+    missing = tmp_path / "none" / "log.tsv"
+    assert main([str(missing)]) == 2
+    assert capsys.readouterr().err == f"Error: {missing} cannot be written: No such file or directory.\n"
+    assert main([str(file), "--rows", "3"]) == 2
+    assert capsys.readouterr().err == "Error: --rows is 3: should be greater than or equal to 100.\n"
 
 
 RATINGS = [(u, m, 1 + (u * m) % 5, 1_000_000 + 7919 * ((u * 31 + m) % 97)) for u in range(1, 7) for m in range(1, 11)]
