@@ -40,7 +40,8 @@ EXTRA = 8
 
 @dataclass(frozen=True)
 class _Sizes:
-    """What a block may be made of; see `ranking_blocks`. `channels` are those of all fields beside the vectors."""
+    """The options of each block, with the names of `ranking_blocks`; and how many channels the tables' fields have in
+    all, by which the linear layer of `flat` starts as if it stood beside them."""
 
     widths: Sequence[int]
     counts: Sequence[int]
@@ -85,7 +86,7 @@ def ranking_blocks(
     towers: Sequence[int] = (1, 2, 4),
     eps: float = NORM_EPS,
 ) -> SearchSpace:
-    """The space.
+    """The space of rankers in `blocks` blocks, with the known rankers that it holds as its points.
 
     Args:
         features: The data's features.
@@ -101,7 +102,7 @@ def ranking_blocks(
         field_ops: Operators of fields, from `FIELD_OPS`.
         most: Inputs of an operator that takes any number.
         wide: Whether the logit has a weight for each id ("yes", "no").
-        towers: How often the whole may stand there, all of one architecture.
+        towers: How many copies of the whole ranker there may be: one architecture, and weights of its own for each.
         eps: Added to the variances of layer norms; see `NORM_EPS`.
 
     Raises:
@@ -198,6 +199,7 @@ def _vector(
     )  # fmt: skip
 
     picked = g.pick("from", vectors, most=sizes.most)
+    # Operators of two vectors choose each by itself; where none of them is offered, there is no such choice.
     binary = {"gate", "sum", "cross"} & set(sizes.dense_ops)
     one, other = (g.pick(side, vectors, most=1) if binary else [] for side in ("left", "right"))
 
@@ -222,6 +224,7 @@ def _vector(
         return sizes.norm()(Linear(width)(Gate()(opened, value), name="linear"), name="norm")
 
     def total(*xs: Wire) -> Wire:
+        # One weight serves inputs of all widths, so it has the rows of the widest.
         longest = max(int(vectors[0].type[-1].constant or 0), *sizes.widths)
         return sizes.norm()(TiedLinear(width, longest)(*one, *other, name="linear"), name="norm")
 
@@ -278,6 +281,7 @@ def _points(space: SearchSpace, features: Features, blocks: int) -> dict[str, Ar
     Their layers are those of the space, with its norms, and their sizes its first that are enough.
     """
     last, fields = blocks - 1, len(features.categorical)
+    # In the choices of one block. `from` counts from the raw features, 0: the vector or fields of block i are i + 1.
     flat = {"dense.op": "flat", "dense.from": (0,), "fields.op": "zero", "fields.from": (0,)}
     head = {"dense.op": "linear", "dense.from": (1,), "fields.op": "identity", "fields.from": (0,)}
     cross = {**head, "dense.op": "cross", "dense.left": (1,)}

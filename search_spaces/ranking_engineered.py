@@ -64,7 +64,7 @@ def ranking_engineered(
     head: int = 8,
     towers: Sequence[int] = (1, 2, 4, 8),
 ) -> SearchSpace:
-    """The space.
+    """The space of rankers that combine known interactions, with the named models of `POINTS` as its points.
 
     Args:
         features: The data's features.
@@ -81,7 +81,7 @@ def ranking_engineered(
         attention_layers: Depths of the self-attention.
         heads: Numbers of attention heads, one choice for all layers.
         head: Size of a head.
-        towers: How often the whole may stand there, all of one architecture.
+        towers: How many copies of the whole ranker there may be: one architecture, and weights of its own for each.
 
     Raises:
         SpaceError: There is no categorical feature.

@@ -1,7 +1,8 @@
-"""`settings`: no graph, only the choices of the configuration: how a model that stands is trained.
+"""`settings`: how one fixed model is trained. The space has no graph, only the choices of the configuration.
 
-What is searched is under `choices`, and what each choice decides is bound to it (`rankitect.config.bindings`). The
-model is the task's: of rankers, `task.model`.
+The configuration declares the choices under `choices`, and says which setting each of them decides by writing
+`{choice: <name>}` in the place of its value (`rankitect.config.bindings`). The task says which model is trained: for
+rankers that is `task.model`.
 """
 
 from __future__ import annotations

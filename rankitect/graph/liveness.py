@@ -44,7 +44,7 @@ def _uses(node: Node) -> dict[str, list[Expr]]:
     shape = frozenset[str]().union(
         *(size.paths for size in node.sizes.values()), *(d.paths for o in node.outputs for d in o.dims)
     )
-    add(shape, as_expr(1))
+    add(shape, as_expr(1))  # whenever the node takes part
     for param in node.params.values():
         add(frozenset[str]().union(*(dim.paths for dim in param.shape)), param.gate)
     for cost in (node.flops, node.cache):
@@ -80,10 +80,14 @@ def liveness(graph: Graph) -> Liveness:
     for node in nodes:
         for edge in node.inputs:
             consumers.setdefault(edge.source, []).append((node.path, edge))
+    # A node takes part where one that uses it does, over an edge whose gate is open. From the end backwards, all users
+    # of a node are known before it.
     live: dict[str, Expr] = {}
     for node in reversed(nodes):
         uses = consumers.get(node.path, [])
         live[node.path] = any_of((live[to] if to is not None else as_expr(1)) * edge.gate for to, edge in uses)
+    # A weight exists where any node that shares it takes part. A choice has an effect where a node takes part whose
+    # shape, weights, cost or inputs it decides.
     weights: dict[tuple[str, str], list[Expr]] = {}
     choices: dict[str, list[Expr]] = {path: [] for path in graph.choices}
     for node in nodes:
@@ -101,6 +105,7 @@ def liveness(graph: Graph) -> Liveness:
             f"choice {unused[0]!r} is declared but decides nothing in the graph; one that the task or a recipe reads "
             "is declared inside `with g.settings()`"
         )
+    # A setting has its effect through whoever reads it, which the graph cannot see; blocks may read it, too.
     settings = setting_liveness(graph.conditions, read)
     decided = {p: any_of([read[p], settings[p]]) if p in settings else read[p] for p in graph.choices}
     return Liveness(live, {k: any_of(v) for k, v in weights.items()}, decided, tuple(unread))

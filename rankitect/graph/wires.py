@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +12,7 @@ from rankitect.errors import SpaceError
 from rankitect.graph.types import TensorType
 from rankitect.space.choices import Choice
 from rankitect.space.expr import Expr, as_expr
-from rankitect.space.tables import MAX_TABLE, Assignments, joint_grid
+from rankitect.space.tables import joint_values
 
 __all__ = ["ONE", "Attaches", "Edge", "Wire"]
 
@@ -97,10 +96,12 @@ def check_condition(choices: Mapping[str, Choice], gate: Expr) -> None:
     """Raise where an expression is no condition that some architecture meets; pass where it has too many choices."""
     if gate == 0:
         raise SpaceError("a wire that is there when 0 holds is never there")
-    paths = sorted(gate.paths)
-    sizes = [len(choices[p].values) for p in paths if p in choices]
-    if len(sizes) < len(paths) or prod(sizes) > MAX_TABLE:
+    values = joint_values(as_expr(gate), choices)
+    if values is None:
         return
-    values = np.asarray(as_expr(gate).evaluate(Assignments(choices, joint_grid(choices, paths), {})))
-    if not ((values == 0) | (values == 1)).all():
+    if not np.isin(values, (0, 1)).all():
         raise SpaceError(f"a wire is there when a condition holds, 0 or 1, not when {gate}: ask `is_(value)` or `ge`")
+    if not values.any():
+        raise SpaceError(
+            f"a wire is there when {gate} holds, which no values of {', '.join(sorted(gate.paths))} make true"
+        )

@@ -48,6 +48,7 @@ class Elimination:
             weights = step.log_weights[where]
             if not step.given:
                 weights = np.repeat(weights[:, None], n, axis=1)
+            # The largest of log-weights plus Gumbel noise is distributed as the weights say (the Gumbel-max trick).
             gumbel = rng.gumbel(size=weights.shape)
             drawn[step.path] = np.argmax(weights + gumbel, axis=0)
         return drawn
@@ -82,7 +83,7 @@ class _Pool:
         self.entries[path] = float(np.prod([float(self.sizes[q]) for q in self.scopes[path]]))
 
     def cheapest(self) -> str:
-        """The choice whose elimination makes the smallest table."""
+        """The choice whose elimination makes the smallest table: greedy, as the best order is hard to find."""
         return min(self.scopes, key=lambda p: (self.entries[p], self.order[p]))
 
     def joint(self, path: str) -> np.ndarray:
@@ -98,6 +99,7 @@ class _Pool:
         gone, rest = self.holding.pop(path), self.scopes.pop(path)[1:]
         for key in gone:
             del self.tables[key]
+        # A number that no table has had: `holding` must not mistake it for one that has gone.
         new = max(self.tables, default=0) + len(gone) + 1
         if rest:
             self.tables[new] = Table(tuple(rest), message)
@@ -131,7 +133,7 @@ def eliminate(
         joint = pool.joint(path)
         top = joint.max(axis=0)
         message = top if best else _log_sum(joint, top)
-        if not message.ndim:
+        if not message.ndim:  # nothing was tied to this choice any more: a factor of the whole sum
             total += float(message)
         if keep_steps:
             steps.append(_Step(path, tuple(scope[1:]), joint))
@@ -140,6 +142,7 @@ def eliminate(
 
 
 def _log_sum(joint: np.ndarray, top: np.ndarray) -> np.ndarray:
+    # Logarithms of sums relative to the largest term, which neither overflow nor vanish; -inf - -inf would be no number.
     safe = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore"):
         summed: np.ndarray = np.log(np.exp(joint - safe).sum(axis=0)) + safe

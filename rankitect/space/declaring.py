@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
+import numpy as np
+
 from rankitect.errors import SpaceError
 from rankitect.space.choices import Choice, ChoiceValue
 from rankitect.space.expr import Expr, as_expr
 from rankitect.space.kinds import choice_of
 from rankitect.space.scales import Scale
 from rankitect.space.simplex import Simplex
+from rankitect.space.tables import joint_values
 
 __all__ = ["Choices", "Rule", "setting_liveness"]
 
@@ -70,7 +73,8 @@ class Choices:
             when: Only of a setting: 1 where it has an effect, for example `optimizer.is_("sgd")`. Default: always.
 
         Raises:
-            SpaceError: The path is taken, or the values are unusable.
+            SpaceError: The path is taken, the values are unusable, or `when` is no condition on choices that were
+                declared before.
         """
         return self._declare(name, lambda path: choice_of(path, values), when)
 
@@ -112,7 +116,11 @@ class Choices:
         Args:
             condition: 1 where the rule is met, for example `(heads % kv).eq(0)`.
             text: How to say it in errors. Default: the expression.
+
+        Raises:
+            SpaceError: It is no condition, or never holds.
         """
+        self._check_condition(f"rule {text or condition}", condition)
         if condition == 0:
             raise SpaceError(f"rule {text or condition} can never hold")
         if not self._replay and condition != 1:
@@ -132,6 +140,11 @@ class Choices:
         extended.conditions = {**self.conditions, **others}
         return extended
 
+    def _check_condition(self, what: str, condition: Expr) -> None:
+        values = joint_values(as_expr(condition), self.choices)
+        if values is not None and not np.isin(values, (0, 1)).all():
+            raise SpaceError(f"{what} must be a condition, 1 or 0, not {condition}: ask `is_(value)`, `eq` or `ge`")
+
     def _declare(self, name: str, make: Callable[[str], AnyChoice], when: Expr | None = None) -> AnyChoice:
         path = ".".join([*self._scope, name])
         if path in self.choices:
@@ -145,6 +158,8 @@ class Choices:
             raise SpaceError(f"choice {path!r}: `when` is for settings; when a choice of the graph counts is derived")
         if when is not None and (unknown := when.paths - self.choices.keys()):
             raise SpaceError(f"choice {path!r}: its `when` asks for {min(unknown)!r}, which is not declared before it")
+        if when is not None:
+            self._check_condition(f"choice {path!r}: `when`", when)
         self.choices[path] = choice
         if self._settings:
             self.conditions[path] = as_expr(1) if when is None else when

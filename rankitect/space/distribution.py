@@ -18,8 +18,9 @@ from rankitect.space.tables import Assignments, Table
 
 __all__ = ["Distribution", "Size"]
 
-MANY = 10**15
-"""Counts above this are approximate (they are computed in float64)."""
+MANY = 10**12
+"""Counts above this are approximate: they are the exponentials of float64 logarithms, which are off by one from about
+10**13 on."""
 MAX_GATE, MAX_RULE = 1 << 20, 1 << 18
 """Entries of the factor of a choice and of a rule; a rule over more joint values is left to rejection."""
 

@@ -111,14 +111,14 @@ def times(left: Monomial, right: Monomial) -> tuple[Number, Monomial] | None:
     """The product of two monomials as (coefficient, monomial), or None where it is 0."""
     powers: dict[Atom, int] = dict(left)
     for atom, power in right:
-        powers[atom] = 1 if is_boolean(atom) else powers.get(atom, 0) + power
+        powers[atom] = 1 if is_boolean(atom) else powers.get(atom, 0) + power  # 0 and 1 are their own squares
     factor: Number = 1
     chosen = {a.path: a.value for a in powers if isinstance(a, Is)}
     if chosen:
         for atom in list(powers):
             if isinstance(atom, Is) and chosen[atom.path] != atom.value:
                 return None  # one choice cannot have two values
-            if isinstance(atom, Var) and atom.path in chosen:
+            if isinstance(atom, Var) and atom.path in chosen:  # under this condition the choice is a known number
                 value = chosen[atom.path]
                 factor *= int(value) ** powers.pop(atom)
     if factor == 0:
@@ -256,6 +256,7 @@ class Expr:
         return _op("floordiv", self, other)
 
     def _divided(self, other: Expr) -> Expr | None:
+        """The quotient by an expression of one term; None where a term is no multiple of it."""
         ((divisor, scale),) = other.terms.items()
         terms: dict[Monomial, Number] = {}
         for monomial, coefficient in self.terms.items():
@@ -372,6 +373,7 @@ def any_of(conditions: Iterable[Expr]) -> Expr:
     unique = [c for c in dict.fromkeys(conditions) if c != 0]
     if any(c == 1 for c in unique):
         return as_expr(1)
+    # Inclusion and exclusion, one condition at a time: a or b is a + b - ab. Terms may double with each condition.
     result = as_expr(0)
     for condition in unique:
         result = result + condition - result * condition

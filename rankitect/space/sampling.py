@@ -74,6 +74,7 @@ def sample_columns(
             kept = kept & (cost >= low) & (cost <= high)
             at = low if tilt.get(kind, 0.0) > 0 else high  # where the weight is largest, so that it is at most 1
             weight -= tilt.get(kind, 0.0) * (cost - at)
+        # Thinning by exp(-tilt . (cost - at)) undoes the tilt of the proposals: what is left is uniform.
         kept &= np.log(rng.random(BATCH)) <= weight
         drawn += BATCH
         if kept.any():

@@ -22,7 +22,7 @@ from rankitect.space.atoms import Is, Number, Part, Sym, Var
 from rankitect.space.choices import Choice
 from rankitect.space.expr import Atom, Expr, Monomial, Op, as_expr
 
-__all__ = ["Assignments", "Table", "Tables", "joint_grid", "tabulate", "upper_bound"]
+__all__ = ["Assignments", "Table", "Tables", "joint_grid", "joint_values", "tabulate", "upper_bound"]
 
 MAX_TABLE = 1 << 17
 """Entries of one table; a term over more joint values stays an expression."""
@@ -137,6 +137,7 @@ class Tables:
         """
         total = np.full(n, float(self.constant))
         for table in self.tables:
+            # One look-up in the flattened table, at the row-major index of the chosen values.
             flat: np.ndarray | int = 0
             for path, size in zip(table.paths, table.values.shape, strict=True):
                 flat = flat * size + columns[path]
@@ -209,6 +210,8 @@ class _Loosen:
         return self.terms
 
     def _term(self, monomial: Monomial, coefficient: Number) -> _Loose:
+        # Factors without a choice in common are independent: the expectation of their product is that of each,
+        # multiplied. Those that share a choice are multiplied out first, and tabulated as one.
         wide = [(a, n) for a, n in monomial if isinstance(a, Op) and a.fn == "any"]
         groups: list[tuple[frozenset[str], Expr]] = [(frozenset(), Expr({(): coefficient}))]
         for item in monomial:
@@ -250,6 +253,7 @@ def tabulate(expr: Expr, choices: Mapping[str, Choice], symbols: Mapping[str, in
     for monomial, coefficient in expr.terms.items():
         single = Expr({monomial: coefficient})
         groups.setdefault(single.paths, {})[monomial] = coefficient
+    # From the largest group down, each goes into one that has all of its choices: few look-ups, and no larger tables.
     merged: dict[frozenset[str], dict[Any, Any]] = {}
     for paths in sorted(groups, key=len, reverse=True):
         host = next((p for p in merged if paths <= p), None)
@@ -270,6 +274,17 @@ def tabulate(expr: Expr, choices: Mapping[str, Choice], symbols: Mapping[str, in
     return Tables(constant, tuple(tables), rest, dict(symbols), _Loosen(rest, choices, symbols))
 
 
+def joint_values(expr: Expr, choices: Mapping[str, Choice]) -> np.ndarray | None:
+    """The values of an expression over the joint values of its choices, one axis each in order of their paths.
+
+    None where these are too many to list, or a choice of the expression is not among `choices`.
+    """
+    names = sorted(expr.paths)
+    if not expr.paths <= choices.keys() or _domain(choices, names) > MAX_TABLE:
+        return None
+    return np.asarray(expr.evaluate(Assignments(choices, joint_grid(choices, names), {})))
+
+
 def upper_bound(expr: Expr, choices: Mapping[str, Choice], rules: Sequence[Expr] = ()) -> int:
     """The largest value of an expression over the joint values of its choices that break no rule about just those.
 
@@ -286,6 +301,7 @@ def upper_bound(expr: Expr, choices: Mapping[str, Choice], rules: Sequence[Expr]
     batch = Assignments(choices, joint_grid(choices, names), {})
     values = np.broadcast_to(np.asarray(expr.evaluate(batch)), [len(choices[p].values) for p in names])
     feasible = np.ones(values.shape, dtype=bool)
+    # Rules about other choices as well may allow any of these values, so they bound nothing.
     for rule in rules:
         if rule.paths and rule.paths <= expr.paths:
             feasible = feasible & (np.asarray(rule.evaluate(batch)) != 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import subprocess
 import sys
 from collections import Counter
@@ -216,3 +217,51 @@ def test_the_room_needs_neither_torch_nor_a_graph() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.replace("'", '"')) == []
+
+
+@given(members=st.integers(2, 5), total=st.integers(1, 9), least=st.integers(0, 2))
+def test_a_simplex_has_every_way_to_share_once_and_its_moves_lead_back(members: int, total: int, least: int) -> None:
+    declared = Choices("mixture")
+    if total < least * members:
+        with pytest.raises(SpaceError, match="cannot be shared out"):
+            declared.simplex("mix", members, total, least)
+        return
+    mix = declared.simplex("mix", members, total, least)
+    free = total - least * members
+    assert len(set(mix.values)) == len(mix.values) == math.comb(free + members - 1, members - 1)
+    assert ChoiceSpace(declared).size().distinct == len(mix.values)
+    for value in mix.values:
+        assert sum(value) == total
+        assert min(value) >= least
+        assert all(value in mix.neighbours(other) for other in mix.neighbours(value))
+
+
+def test_large_sizes_are_exact_or_rounded_to_what_is_known() -> None:
+    for count in (24, 25, 29, 31):
+        declared = Choices("many")
+        for i in range(count):
+            declared.choice(f"c{i}", [1, 2, 3])
+        distinct = ChoiceSpace(declared).size().distinct
+        assert distinct == (3**count if 3**count < 10**12 else int(float(f"{3**count:.6g}")))
+
+
+def test_a_rule_on_the_value_of_a_mixture_survives_json() -> None:
+    declared = Choices("mixture")
+    mix = declared.simplex("mix", ["web", "code"], 4)
+    declared.require(~mix.is_((3, 1)), "not three to one")
+    space = ChoiceSpace(declared)
+    assert space.size().distinct == 4
+    assert ChoiceSpace.from_json(space.to_json()).to_json() == space.to_json()
+
+
+def test_what_is_no_condition_is_no_rule_and_no_when() -> None:
+    declared = Choices("training")
+    batch, flag = declared.choice("batch", [32, 64]), declared.flag("flag")
+    for wrong in (batch, batch % 3):
+        with pytest.raises(SpaceError, match="choice 'lr': `when` must be a condition, 1 or 0, not"):
+            declared.choice("lr", [0.1, 0.2], when=wrong)
+    with pytest.raises(SpaceError, match=r"rule 2\*batch must be a condition, 1 or 0"):
+        declared.require(batch * 2)
+    with pytest.raises(SpaceError, match="choice 'flag' is categorical"):
+        declared.choice("lr", [0.1, 0.2], when=flag)
+    assert "lr" not in declared.choices
