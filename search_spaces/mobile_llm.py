@@ -75,7 +75,9 @@ def mobile_llm(
     norm_eps: float = 1e-5,
     tied: bool = True,
 ) -> SearchSpace:
-    """A space of decoders of up to `layers` layers. Its defaults hold MobileLLM-125M and 350M and their layer-sharing variants (`POINTS`).
+    """A space of decoders of up to `layers` layers.
+
+    Its defaults hold MobileLLM-125M and 350M and their layer-sharing variants (`POINTS`).
 
     Args:
         vocab: Tokens.

@@ -224,7 +224,7 @@ def _vector(
         return sizes.norm()(Linear(width)(Gate()(opened, value), name="linear"), name="norm")
 
     def total(*xs: Wire) -> Wire:
-        # One weight serves inputs of all widths, so it has the rows of the widest.
+        # One weight serves inputs of all widths, and is as large as the widest needs.
         longest = max(int(vectors[0].type[-1].constant or 0), *sizes.widths)
         return sizes.norm()(TiedLinear(width, longest)(*one, *other, name="linear"), name="norm")
 

@@ -142,7 +142,7 @@ def eliminate(
 
 
 def _log_sum(joint: np.ndarray, top: np.ndarray) -> np.ndarray:
-    # Logarithms of sums relative to the largest term, which neither overflow nor vanish; -inf - -inf would be no number.
+    # Relative to the largest term, sums neither overflow nor vanish; where all are -inf, nothing is subtracted.
     safe = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore"):
         summed: np.ndarray = np.log(np.exp(joint - safe).sum(axis=0)) + safe
