@@ -97,7 +97,8 @@ def test_the_report_page_is_written(tmp_path: Path) -> None:
         ("controller=gird", "Unknown controller 'gird'"),
         ("space.sise=2", "Did you mean 'space.size'"),
         ("seed=x", "'seed' on the command line is 'x'"),
-        ("constraints.block_flops=[0.95,1.0]", "leaves no architecture"),
+        ("confirm.candidates=0", "wants its candidates confirmed"),  # a space's own check
+        ("constraints.block_flops=[0.95,1.0]", "constraints (block_flops) needs a task that knows the bounds"),
         ("evaluator.objectives=[speed]", "which the final evaluator does not measure. It measures: loss, cost."),
         (
             "report.gates.quality.metric=speed",
