@@ -103,18 +103,18 @@ def main() -> None:
     out = Path(options.get("out", "smoke-numbers.json"))
     spaces = options.get("spaces", ",".join(SPACES)).split(",")
     controllers = options.get("controllers", ",".join(CONTROLLERS)).split(",")
-    found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
-    pairs = [(s, c) for c in controllers for s in spaces if f"{s} {c}" not in found]
+    results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    pairs = [(s, c) for c in controllers for s in spaces if f"{s} {c}" not in results]
     with ThreadPoolExecutor(int(options.get("workers", 2))) as pool:
         for (space, controller), result in zip(pairs, pool.map(lambda pair: run(*pair), pairs), strict=True):
-            found[f"{space} {controller}"] = result
-            out.write_text(json.dumps(found, indent=1))
+            results[f"{space} {controller}"] = result
+            out.write_text(json.dumps(results, indent=1))
             print(space, controller, "failed" if "exit code" in result else f"{len(result['trials']) - 1} trials")
     if "against" in options:
         before = json.loads(Path(options["against"]).read_text())
-        found = {key: value for key, value in found.items() if key in before}
-        lines = list(differences({k: _in_examples(before[k]) for k in found}, found))
-        print("\n".join(lines) if lines else f"{len(found)} smoke runs: every number is the same")
+        results = {key: value for key, value in results.items() if key in before}
+        lines = list(differences({k: _in_examples(before[k]) for k in results}, results))
+        print("\n".join(lines) if lines else f"{len(results)} smoke runs: every number is the same")
         sys.exit(bool(lines))
 
 

@@ -36,8 +36,6 @@ __all__ = ["Trained", "main", "train"]
 
 LARGEST = "largest"
 """Name of the architecture that costs are relative to: the backbone where there is one."""
-_BEGUN = "state"
-"""Folder of the stages' states: once it is there, results depend on the configuration."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def _train(
     out(shown(asked.data).rstrip())
     out(f"\nConfiguration hash: {digest}\nRun folder: {path}\nTo resume: {command}\n")
     force = asked.resolved.config.resume == "force"
-    with RunFolder(path, asked.data, force=force, begun=_BEGUN) as folder:
+    with RunFolder(path, asked.data, force=force) as folder:
         if (summary := read_trained(path)) is not None and folder.resumed and not force:
             return Trained(path, summary)
         log = logging.getLogger("rankitect")

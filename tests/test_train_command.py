@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 import rankitect
+from rankitect.errors import RunFolderError
+from rankitect.report import main as report
 from rankitect.train import main, train
 from tests.tasks.language.tiny import own_cache
 
@@ -196,6 +198,17 @@ def test_a_known_ranker_is_trained_as_the_task_says(tmp_path: Path) -> None:
     assert trained.summary.spent.train_examples > 0
     assert (tmp_path / "run" / trained.summary.artifacts["weights"]).exists()
     assert list((tmp_path / "run" / "state").iterdir()) == []
+
+
+def test_a_search_leaves_the_folder_of_a_training_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    rankitect.train(["space=settings", *SMOKE], model="lr", output_dir=run, quiet=True)
+    before = (run / "config.yaml").read_bytes(), (run / "summary.json").read_bytes()
+    with pytest.raises(RunFolderError, match="belongs to another configuration"):
+        rankitect.search(["space=settings", *SMOKE], output_dir=run, quiet=True)
+    assert ((run / "config.yaml").read_bytes(), (run / "summary.json").read_bytes()) == before
+    assert report([f"run={run}"]) == 2
+    assert "summary.json is the summary of a training, not of a search" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ of a plug-in belong to the plug-in, in its own `Config`. Nothing here runs a sea
 The way in is `resolve`.
 """
 
-from rankitect.config.resolve import Plugin, Resolved, resolve
+from rankitect.config.plugins import Plugin
+from rankitect.config.resolve import Resolved, resolve
 
 __all__ = ["Plugin", "Resolved", "resolve"]

@@ -9,15 +9,39 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, create_model
 
+from rankitect.config.bindings import with_bindings
 from rankitect.errors import ConfigError
 
-__all__ = ["config_model", "load_target"]
+__all__ = ["Plugin", "config_model", "load_target"]
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plug-in with its checked keys.
+
+    Attributes:
+        name: Name for reports.
+        target: The class or function.
+        config: Its keys, as its own `Config`; those that a choice decides have their defaults.
+        bindings: Dotted keys that a choice decides, with its path.
+    """
+
+    name: str
+    target: Callable[..., Any]
+    config: BaseModel
+    bindings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Its keys as plain data."""
+        return with_bindings(self.config.model_dump(mode="json"), self.bindings)
 
 
 def load_target(target: str, allowed: Sequence[str], key: str) -> Callable[..., Any]:

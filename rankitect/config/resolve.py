@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +18,19 @@ from rankitect.config.bindings import (
     requirement,
     sections_of,
     settings_of,
-    with_bindings,
     without_bindings,
 )
 from rankitect.config.compose import Composed, compose
-from rankitect.config.plugins import config_model, load_target
+from rankitect.config.plugins import Plugin, config_model, load_target
 from rankitect.config.schema import SearchConfig
 from rankitect.config.stages import misplaced_stages, stage_section, without_stage
 from rankitect.errors import ConfigError, closest
 
-__all__ = ["Plugin", "Resolved", "checked", "resolve", "restored"]
+__all__ = ["Resolved", "checked", "resolve", "restored"]
 
 _RENAMED = {"heal": "recipe.heal"}
 """Sections of earlier versions, and where their keys are now."""
 _SECTIONS = ("space", "task", "controller", "evaluator.final", "evaluator.screen", "evaluator.proxy", "device")
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """A plug-in with its checked keys.
-
-    Attributes:
-        name: Name for reports.
-        target: The class or function.
-        config: Its keys, as its own `Config`; those that a choice decides have their defaults.
-        bindings: Dotted keys that a choice decides, with its path.
-    """
-
-    name: str
-    target: Callable[..., Any]
-    config: BaseModel
-    bindings: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """Its keys as plain data."""
-        return with_bindings(self.config.model_dump(mode="json"), self.bindings)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from rankitect.contracts.stage import EndsRecipe
 from rankitect.errors import ConfigError, closest
 
 if TYPE_CHECKING:
-    from rankitect.config.resolve import Plugin
+    from rankitect.config.plugins import Plugin
 
 __all__ = ["misplaced_stages", "stage_section", "without_stage"]
 

@@ -37,6 +37,10 @@ _WITHOUT_EFFECT = (
 )
 
 
+_BEGUN = ("study.db", "state")
+"""What is in the folder of a search, and of a training, once results depend on its configuration."""
+
+
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values by dotted path; an empty mapping is a value."""
     flat: dict[str, Any] = {}
@@ -93,16 +97,14 @@ class RunFolder:
         path: The folder; created if it does not exist.
         config: The resolved configuration as plain data.
         force: Go on in a folder of another configuration, which is kept as `config.previous.yaml`.
-        begun: Name of what is in the folder once results depend on its configuration.
 
     Raises:
         RunFolderError: The folder is not a run folder, cannot be written, is in use by another process, or belongs to
             another configuration (the message has the difference).
     """
 
-    def __init__(self, path: Path, config: Mapping[str, Any], *, force: bool = False, begun: str = "study.db") -> None:
-        self.path, self._begun = path, begun
-        self.config = config
+    def __init__(self, path: Path, config: Mapping[str, Any], *, force: bool = False) -> None:
+        self.path, self.config = path, config
         self._handler: logging.Handler | None = None
         self.resumed = False
         try:
@@ -128,8 +130,8 @@ class RunFolder:
             raise
 
     def _own(self, force: bool) -> None:
-        # Before the first trial is recorded nothing depends on the configuration, so a mistake in it may be corrected.
-        if self.config_path.exists() and (self.path / self._begun).exists():
+        # Before anything is measured or trained nothing depends on the configuration: a mistake in it may be corrected.
+        if self.config_path.exists() and any((self.path / name).exists() for name in _BEGUN):
             old = self._read_config()
             lines = difference(old, self.config)
             self.resumed = True

@@ -236,6 +236,11 @@ def read_summary(folder: Path) -> Summary:
         raise RunFolderError(f"{path} cannot be read ({error.strerror}).") from None
     except ValueError as error:  # no JSON, or no text
         raise RunFolderError(f"{path} is half-written or damaged ({error}). {_AGAIN}") from None
+    if isinstance(data, dict) and "kind" in data:
+        raise RunFolderError(
+            f"{path} is the summary of a {data['kind']}, not of a search: only a search has a report, an export and "
+            "candidates."
+        )
     if not isinstance(data, dict) or "schema" not in data:
         raise RunFolderError(f'{path} is not a search\'s summary: it must be an object with "schema": {_SCHEMA}.')
     if data["schema"] != _SCHEMA:
