@@ -61,9 +61,10 @@ class Inherited:
             ConfigError: The task has no quality, or nobody has weights for its candidates.
         """
         task = parts.require(Screenable, "evaluator.screen")
-        # A backbone has weights by its nature, and it takes long to read: it is not asked for them here.
-        if not parts.trains_weights and not offers(task, HasBackbone) and task.inherited is None:
-            parts.require(TrainsBriefly, "evaluator.screen")
+        # The weights of a backbone are there, and calibrating them takes long: they are not asked for before any trial.
+        pretrained = offers(task, HasBackbone) and task.backbone_name is not None
+        if not parts.trains_weights and not pretrained and task.inherited is None:
+            _trains_briefly(task, f"evaluator.screen={parts.names.get('evaluator.screen', 'inherited')}")
         return cls(config, task, parts.space)
 
     @property
@@ -91,8 +92,12 @@ class Inherited:
         supernet = self._task.inherited
         if supernet is not None:
             return supernet.activate(architecture), Spent()
-        alone = require(
-            self._task, TrainsBriefly, f"{self.name}, where no search has trained shared weights,",
-            instead="Use a controller that trains them, or evaluator.screen=null.",
-        )  # fmt: skip
-        return alone.briefly_trained(architecture, context)
+        return _trains_briefly(self._task, self.name).briefly_trained(architecture, context)
+
+
+def _trains_briefly(task: object, who: str) -> TrainsBriefly:
+    """What stands in for weights to inherit."""
+    return require(
+        task, TrainsBriefly, f"{who}, where no search trains shared weights,",
+        instead="Take a controller that trains them (one_shot, sigeo, dnas), or evaluator.screen=null.",
+    )  # fmt: skip

@@ -292,6 +292,11 @@ class HasBackbone(Protocol):
     """A task with a pretrained model to prune."""
 
     @property
+    def backbone_name(self) -> str | None:
+        """Where the model is from; None where the task has the sizes of one only, and models start from scratch."""
+        ...
+
+    @property
     def checkpoint(self) -> Any:
         """The pretrained model as it was read."""
         ...

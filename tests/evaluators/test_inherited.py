@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import rankitect
 from rankitect.config.parts import Parts
 from rankitect.contracts import MetricSpec, Spent
 from rankitect.errors import ConfigError
@@ -43,7 +44,7 @@ def screened(task: Any, folder: Path, *, trains: bool = False) -> Inherited:
 
 
 def test_a_task_without_weights_and_without_short_trainings_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"evaluator.screen=inherited needs .*\(TrainsBriefly\).*no briefly_trained"):
+    with pytest.raises(ConfigError, match=r"evaluator.screen=inherited, .*\(TrainsBriefly\).*no briefly_trained"):
         screened(Measured(), tmp_path)
 
 
@@ -60,3 +61,10 @@ def test_a_space_without_a_graph_is_refused_where_models_are_built_from_one(tmp_
     parts = Parts(None, tmp_path, names=names, space=space)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="space=settings has no graph, and task=own"):
         _ = parts.graph_space
+
+
+def test_language_models_from_scratch_are_not_screened_where_no_search_trains_weights(tmp_path: Path) -> None:
+    keys = ["task=scratch", "space=mobile_llm", "controller=random", "preset=smoke", f"output_dir={tmp_path / 'run'}"]
+    with pytest.raises(ConfigError, match=r"evaluator.screen=inherited, .*\(TrainsBriefly\).*evaluator.screen=null"):
+        rankitect.search(keys, quiet=True)
+    assert not (tmp_path / "run" / "study.db").exists(), "nothing was begun"

@@ -255,8 +255,10 @@ class PrunedBackbone(SharedWeights):
         return self.backbone.supernet.copy()
 
     @property
-    def inherited(self) -> Supernet:
-        """The weights that candidates inherit: those that a search has trained, else the backbone's."""
+    def inherited(self) -> Supernet | None:
+        """The weights that candidates inherit: of a search or else of a backbone; None without either."""
+        if self._adopted is None and self.backbone_name is None:
+            return None
         return self._adopted or self.backbone.supernet
 
     def initial(self, architecture: Architecture, seed: int) -> Standalone:
@@ -268,9 +270,8 @@ class PrunedBackbone(SharedWeights):
         """
         from rankitect.models.supernet import build
 
-        if self.backbone_name is None and self._adopted is None:
-            return build(self.space, architecture, seed)
-        return self.inherited.extract(architecture)
+        inherited = self.inherited
+        return build(self.space, architecture, seed) if inherited is None else inherited.extract(architecture)
 
     @property
     def tokenizer(self) -> Tokenizer:
