@@ -65,7 +65,7 @@ class Bayesian(StagedSearch):
     ) -> None:
         super().__init__(config.samples, config.finalists, by, objectives, seed)
         self._config, self.bounded, self._task = config, bounded, task
-        self._starts: dict[Architecture, dict[str, Any]] = {made: {} for made in bounded.points()}
+        self._starts: dict[Architecture, dict[str, Any]] = {point: {} for point in bounded.points()}
         self._told_costs: dict[str, dict[str, float]] = {}
         self._fitted: Fitted = {}
         self._promising: list[Architecture] = []
@@ -99,8 +99,8 @@ class Bayesian(StagedSearch):
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
         """A known or random architecture at first, then one of large acquisition value."""
         if index < min(len(self._starts), self._config.initial):
-            made, tags = list(self._starts.items())[index]
-            return made, dict(tags)
+            architecture, tags = list(self._starts.items())[index]
+            return architecture, dict(tags)
         done = [t for t in self.told if t.ok]
         if index < self._config.initial or len(done) < 2:
             return self._random(rng)
@@ -112,6 +112,8 @@ class Bayesian(StagedSearch):
             self.bounded.space, self._costs, self.objectives, done, self.pending, c.outcomes, c.draws, draws,
             self._fitted, self._hints,
         )  # fmt: skip
+        # Three searches of the acquisition, each from where the last one ended: wide draws, children of good
+        # architectures, and climbs by single changes. All are screened by the closed form, which costs little.
         good = [done[i].architecture for i in ranking(self.objectives.table(done))[: max(c.starts, len(done) // 4)]]
         best = self._best(acquisition, [*self._drawn(rng, c.pool), *self._promising], {})
         for _ in range(c.rounds):
@@ -125,13 +127,14 @@ class Bayesian(StagedSearch):
                 break
         if not best:
             return self._random(rng)
+        # The noisy acquisition is dear: only the few best by the closed form are compared with it.
         values = acquisition.values(list(best))
-        made = list(best)[int(values.argmax())]
-        return made, {"acquisition": float(values.max())}
+        chosen = list(best)[int(values.argmax())]
+        return chosen, {"acquisition": float(values.max())}
 
     def _random(self, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
-        made = self.bounded.sample(rng, self.known)
-        return None if made is None else (made, {})
+        drawn = self.bounded.sample(rng, self.known)
+        return None if drawn is None else (drawn, {})
 
     def _costs(self, architecture: Architecture) -> dict[str, float]:
         """The metrics that need no measurement."""
@@ -194,17 +197,21 @@ class Bayesian(StagedSearch):
     ) -> dict[Architecture, float]:
         """The new architectures of largest acquisition value among candidates and the best so far, best first.
 
-        What takes long for each (fingerprints, rules) is asked only of those that the models find good.
+        Fingerprints and rules take long, so they are computed only for candidates that the models rank high.
         """
         if not candidates:
             return best
         values = acquisition.screened(candidates)
-        found: dict[Architecture, float] = {}
+        taken: dict[Architecture, float] = {}
         for i in np.argsort(-values, kind="stable"):
-            made = candidates[i]
-            if made.fingerprint not in self.known and made not in best and all(r(made) for r in self.bounded.rules):
-                found[made] = float(values[i])
-            if len(found) == self._config.starts:
+            candidate = candidates[i]
+            if (
+                candidate.fingerprint not in self.known
+                and candidate not in best
+                and all(r(candidate) for r in self.bounded.rules)
+            ):
+                taken[candidate] = float(values[i])
+            if len(taken) == self._config.starts:
                 break
-        merged = {**best, **found}
+        merged = {**best, **taken}
         return dict(sorted(merged.items(), key=lambda pair: (-pair[1], pair[0].fingerprint))[: self._config.starts])

@@ -30,7 +30,7 @@ MARGIN = 0.1
 """How far beyond the front's ends the reference point is, in the front's ranges."""
 _EXTENSIONS = "TORCH_EXTENSIONS_DIR"
 _compiled: list[bool] = []
-"""Not empty when this process has the kernel: what others compile then is of no concern to it."""
+"""Not empty once this process has loaded the kernel; it need not wait for processes that compile it then."""
 
 
 class Acquisition:
@@ -83,6 +83,7 @@ class Acquisition:
         self._scales: dict[str, tuple[float, float]] = {}
         self._hints = {name: hint for name, hint in (hints or {}).items() if name in self._names}
         x, fitted = self._readings(self._tried), {} if fitted is None else fitted
+        # All processes share one matrix; each reads the plain columns and, last, the column of its own hint.
         plain = list(range(x.shape[1] - len(self._hints)))
         models, values = [], []
         with _quiet(seed):
@@ -91,25 +92,26 @@ class Acquisition:
                 hinted = name in self._hints
                 columns = [*plain, len(plain) + list(self._hints).index(name)] if hinted else plain
                 y = y * signs.get(name, 1.0)
-                made, shift, scale = process(name, x, y, self._logged[name], fitted, columns, hinted)
+                model, shift, scale = process(name, x, y, self._logged[name], fitted, columns, hinted)
+                # Objectives were turned so that more is better: the scale of those to be minimised is negative.
                 self._scales[name] = shift * signs.get(name, 1.0), scale * signs.get(name, 1.0)
-                models.append(made)
+                models.append(model)
                 values.append(self._standard(name, [m.metrics[name].value for m in measurements]))
         self._models, self._values = models, torch.stack(values, dim=1)
         self._bounds = list(self._made_bounds(outcomes))
         self._screen()
 
     def _modelled(self, name: str, values: Sequence[float]) -> Tensor:
-        found = np.asarray(values, dtype=np.float64)
-        return torch.from_numpy(np.log(np.maximum(found, 1e-300)) if self._logged[name] else found)
+        numbers = np.asarray(values, dtype=np.float64)
+        return torch.from_numpy(np.log(np.maximum(numbers, 1e-300)) if self._logged[name] else numbers)
 
     def _standard(self, name: str, values: Sequence[float]) -> Tensor:
-        """As the models see them: standardised, and objectives to be maximised."""
+        """Values as the models see them: standardised, with objectives turned so that more is better."""
         shift, scale = self._scales[name]
         return (self._modelled(name, values) - shift) / scale
 
     def _readings(self, architectures: Sequence[Architecture]) -> Tensor:
-        """What processes see: readings, then a column for each hint; float64 [n, columns]."""
+        """What the processes see: readings of the space, then a column for each hint; float64 [n, columns]."""
         guessed = [hint(architectures) for hint in self._hints.values()]
         return torch.from_numpy(np.column_stack([readings(self._space, architectures), *guessed]))
 
@@ -120,24 +122,25 @@ class Acquisition:
         for name, ends in outcomes.items():
             for end, sign in zip(ends, (-1.0, 1.0), strict=True):
                 if end is not None:
+                    # A negative scale swaps the two ends of a range.
                     sign = sign if self._scales[name][1] > 0 else -sign
                     yield self._names.index(name), sign, sign * float(self._standard(name, [end]))
 
     def _foreseen(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Means and variances of all metrics; float64 [n, metrics] each."""
-        found = [model.posterior(x[:, None]) for model in self._models]
-        return torch.cat([p.mean[:, 0] for p in found], 1), torch.cat([p.variance[:, 0] for p in found], 1)
+        posteriors = [model.posterior(x[:, None]) for model in self._models]
+        return torch.cat([p.mean[:, 0] for p in posteriors], 1), torch.cat([p.variance[:, 0] for p in posteriors], 1)
 
     def _allowed(self, mean: Tensor, variance: Tensor) -> Tensor:
         """Logarithm of the probability that all outcomes are within their ranges, taken as independent; [n]."""
-        found = torch.zeros(len(mean), dtype=mean.dtype)
+        log_chance = torch.zeros(len(mean), dtype=mean.dtype)
         for at, sign, limit in self._bounds:
             z = (limit - sign * mean[:, at]) / variance[:, at].clamp_min(1e-18).sqrt()
-            found = found + torch.special.log_ndtr(z)
-        return found
+            log_chance = log_chance + torch.special.log_ndtr(z)
+        return log_chance
 
     def _screen(self) -> None:
-        """The closed form beyond the front of what is expected of the measured architectures."""
+        """Prepare the closed form: expected improvement beyond the front of the measured architectures' means."""
         from botorch.acquisition.analytic import LogExpectedImprovement
         from botorch.acquisition.multi_objective.analytic import ExpectedHypervolumeImprovement
         from botorch.models import ModelListGP
@@ -146,6 +149,7 @@ class Acquisition:
         with torch.no_grad(), _quiet(self._seed):
             mean, variance = self._foreseen(self._readings([*self._tried, *self._pending]))
             self._keep = _plausible(mean, variance, len(self._tried), self._objectives)
+            # The closed form wants a front without noise: the means of what is more likely allowed than not.
             reached = mean[self._allowed(mean, variance) >= float(np.log(0.5)), : self._objectives]
             self._closed: Any = None
             if not len(reached):
@@ -159,9 +163,9 @@ class Acquisition:
 
     @property
     def _reference(self) -> Tensor:
-        """A little worse than the ends of the measured front, [objectives].
+        """A point a little worse than the ends of the measured front, [objectives].
 
-        Not than the worst measurement: that would pay for ever worse and cheaper models, of which nobody wants one.
+        A reference at the worst measurement would pay for ever worse and cheaper models, which nobody wants.
         """
         from botorch.utils.multi_objective.hypervolume import infer_reference_point
         from botorch.utils.multi_objective.pareto import is_non_dominated
@@ -172,7 +176,7 @@ class Acquisition:
     def screened(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """The logarithm of the closed form for each architecture, float64 [n]; higher is better.
 
-        Where nothing that was measured is allowed, that of the probability of being allowed.
+        Where no measured architecture is allowed, the logarithm of the probability of being allowed.
         """
         x = self._readings(architectures)
         with torch.no_grad(), _quiet(self._seed):
@@ -182,8 +186,8 @@ class Acquisition:
         allowed = self._allowed(*self._foreseen(x)) if self._bounds else torch.zeros(len(x), dtype=x.dtype)
         if self._closed is None:
             return allowed
-        found = self._closed(x[:, None])
-        return allowed + (found if self._objectives == 1 else found.clamp_min(1e-300).log())
+        improvement = self._closed(x[:, None])
+        return allowed + (improvement if self._objectives == 1 else improvement.clamp_min(1e-300).log())
 
     def values(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """The logarithm of the noisy expected improvement for each architecture, float64 [n]; higher is better."""
@@ -212,6 +216,7 @@ class Acquisition:
 
         x = self._encoded([a for a, keep in zip(self._tried, self._keep, strict=True) if keep])
         width = x.shape[1] - len(self._known)
+        # A metric that is known without a measurement is read from its column instead of being predicted.
         parts = [
             GenericDeterministicModel(partial(_column, at=width + self._known.index(name)), num_outputs=1)
             if name in self._known
@@ -236,9 +241,11 @@ class Acquisition:
 
 
 def _plausible(mean: Tensor, variance: Tensor, tried: int, objectives: int) -> list[bool]:
-    """Which of the tried architectures may be on the front: what is better than they look is not beaten by what others
-    are expected to be. The noisy improvement integrates over these alone, which BoTorch's own pruning takes seconds to
-    find once hundreds were tried."""
+    """Which of the tried architectures may be on the front: those that no other is expected to beat, even
+    supposing that they are two standard deviations better than they look.
+
+    The noisy improvement integrates over these alone. BoTorch's own pruning takes seconds to find them among hundreds.
+    """
     best = mean[:tried, :objectives] + 2 * variance[:tried, :objectives].sqrt()
     worse = (mean[None, :tried, :objectives] > best[:, None]).all(-1)
     return [not bool(beaten) for beaten in worse.any(1)]
@@ -256,7 +263,7 @@ def _beyond(y: Tensor, at: int, sign: float, limit: float) -> Tensor:
 
 @contextmanager
 def _quiet(seed: int) -> Iterator[None]:
-    """Without warnings of jitter and the like, which nobody could act on; with a state of draws of its own."""
+    """Silence warnings of jitter and the like, which nobody could act on, and keep torch's random state as it was."""
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
@@ -267,8 +274,9 @@ def _quiet(seed: int) -> Iterator[None]:
 def _kernel_folder() -> Iterator[None]:
     """Where BoTorch compiles a kernel at its first use: in a folder of ours, one process at a time.
 
-    A process that is killed while it compiles leaves torch's lock file, for which every later one would wait forever.
-    Who holds the operating system's lock knows that nobody compiles: a lock file that is there then is such a leftover.
+    A process that is killed while it compiles leaves torch's lock file behind, and every later process would wait for
+    it forever. Whoever holds the operating system's lock knows that nobody is compiling, so that any lock file it sees
+    is such a leftover.
     """
     folder = cache_root() / "torch_extensions"
     folder.mkdir(parents=True, exist_ok=True)

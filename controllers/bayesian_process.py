@@ -87,9 +87,9 @@ def process(
     known = fitted.get(name)
     if known is None or known[:2] != (some, logged):
         shift, scale = float(y[:some].mean()), float(y[:some].std(unbiased=False)) or 1.0
-        made = _model(x[:some], (y[:some] - shift) / scale, columns, hinted)
-        _fit(made)
-        known = fitted[name] = (some, logged, made.state_dict(), shift, scale)
+        model = _model(x[:some], (y[:some] - shift) / scale, columns, hinted)
+        _fit(model)
+        known = fitted[name] = (some, logged, model.state_dict(), shift, scale)
     _, _, parameters, shift, scale = known
     whole = _model(x, (y - shift) / scale, columns, hinted)
     whole.load_state_dict(parameters)

@@ -107,20 +107,15 @@ class DNAS:
         targets: list[float],
         least: float = 0.0,
     ) -> None:
-        self._config, self._bounded, self._space, self._task, self._seed = (
-            config,
-            bounded,
-            bounded.graph_space,
-            task,
-            seed,
-        )
+        self._config, self._bounded, self._task, self._seed = config, bounded, task, seed
+        self._space = bounded.graph_space
         steps, lr, *_ = training_defaults(task)
         self._weight_steps = samples_per_update(task) if config.weight_steps is None else config.weight_steps
         self._steps = -(-steps // self._weight_steps) if config.steps is None else config.steps
         self._weight_lr = lr if config.weight_lr is None else config.weight_lr
         self._cost = config.cost or main_cost(task)
         self._targets, self._least = sorted(targets, reverse=True), least
-        self._found: list[tuple[float, Architecture]] = []
+        self._front: list[tuple[float, Architecture]] = []
         self._asked = 0
 
     @classmethod
@@ -178,22 +173,23 @@ class DNAS:
             weights.close()
             self._task.adopt(supernet)
         for target in self._targets:
-            made = scores.discretise(target, np.random.default_rng([self._seed, 1]), self._least)
-            alone, *larger = self._bounded.scaled(self._bounded.lift(made))
-            # Of a small one also the largest that closed choices make of it within the constraints.
+            discrete = scores.discretise(target, np.random.default_rng([self._seed, 1]), self._least)
+            alone, *larger = self._bounded.scaled(self._bounded.lift(discrete))
+            # The search may move in a small base space: the largest size of each result is measured as well.
             for variant in (alone, *larger[-1:]):
-                if variant not in [a for _, a in self._found]:
-                    self._found.append((target, variant))
+                if variant not in [a for _, a in self._front]:
+                    self._front.append((target, variant))
 
     def _search(self, scores: Scores, weights: CoTraining | None, supernet: Supernet, session: Session) -> None:
         from rankitect.models.relaxed import RelaxedSupernet
 
         c, relaxed = self._config, RelaxedSupernet(supernet)
         low, high = self._targets[-1], self._targets[0]
-        bad = 0
+        bad = 0  # steps in a row whose loss was not finite
         while scores.step < self._steps and session.remaining() > 1 - c.share:
             part = scores.step / max(self._steps - 1, 1)
             scale = _anneal(c.scale, part)
+            # One generator for each step, so that a resumed search draws what an undisturbed one would have drawn.
             rng = np.random.default_rng([self._seed, scores.step])
             if weights is not None:
                 drawn = scores.sample(float(rng.uniform(low, high)), scale, rng, self._weight_steps)
@@ -223,13 +219,11 @@ class DNAS:
     def _score_step(
         self, scores: Scores, relaxed: RelaxedSupernet, drawn: dict[str, torch.Tensor]
     ) -> tuple[float, Spent]:
-        """Learn from one batch that no weight is trained on; the loss and what it cost. The shared weights stay as they
-        are.
+        """Learn from one batch that no weight is trained on; the loss and what the step cost.
 
-        The relaxed supernet computes every value of every choice. The step is charged for the reference, the largest
-        architecture, as if its weights were trained as well.
+        The relaxed supernet computes every value of every choice: it is charged as training of the reference is.
         """
-        relaxed.freeze(True)
+        relaxed.freeze(True)  # gradients of the mixture's weights alone are wanted, which saves those of the model
         try:
             loss, used = self._task.search_loss(lambda *x: relaxed(drawn, *x), scores.step)
             loss.backward()
@@ -251,23 +245,23 @@ class DNAS:
 
     def ask(self, n: int) -> list[Proposal]:
         """The discretised architectures, from the largest target to the smallest."""
-        chosen = self._found[self._asked : self._asked + n]
+        chosen = self._front[self._asked : self._asked + n]
         self._asked += len(chosen)
         return [Proposal(a, "final", {"target": target}) for target, a in chosen]
 
     def waits(self) -> bool:
-        """Never: what is measured was found beforehand."""
+        """False: `prepare` has chosen what is measured."""
         return False
 
     def reopen(self, trials: list[Trial]) -> None:
-        """Goes on behind what was asked for."""
+        """Count what an earlier process asked for, and continue after it."""
         self._asked += len(trials)
 
     def tell(self, trials: list[Trial]) -> None:
         """Nothing: the search ended before the first measurement."""
 
     def recover(self, trials: list[Trial]) -> None:
-        """Goes through the history again."""
+        """Replay the history."""
         replay(self, trials)
 
 

@@ -69,7 +69,7 @@ class Scores:
         return {p: s - self.multiplier(p) * self._rises[p] if p in self._rises else s for p, s in self._free.items()}
 
     def multiplier(self, path: str) -> float:
-        """By how much measured gradients say that a choice's prior is to be scaled: a mean that starts at 1."""
+        """The factor by which measured gradients scale a choice's prior: a running mean that starts at 1."""
         gathered, weight = self._evidence[path].tolist()
         return float(np.clip((PRIOR_STEPS + gathered) / (PRIOR_STEPS + weight), 1 / MOST, MOST))
 
@@ -84,15 +84,15 @@ class Scores:
             SpaceError: Too few of many draws met the rules.
         """
         chances = {p: c.numpy() / float(c.sum()) for p, c in self.chances(target, scale).items()}
-        found: list[Architecture] = []
+        sampled: list[Architecture] = []
         for _ in range(1000 * count):
             values = {p: c.values[rng.choice(len(c.values), p=chances[p])] for p, c in self.space.choices.items()}
             try:
-                found.append(self.space.architecture(values))
+                sampled.append(self.space.architecture(values))
             except SpaceError:
                 continue
-            if len(found) == count:
-                return found
+            if len(sampled) == count:
+                return sampled
         raise SpaceError(
             f"no feasible architecture in 1,000 draws at {target:.0%}: the rules forbid nearly everything likely"
         )
@@ -106,14 +106,14 @@ class Scores:
         """
         import torch
 
-        found = {}
+        weights = {}
         for path, chance in self.chances(target, scale).items():
             noise = torch.from_numpy(rng.gumbel(size=len(chance)))
             logits = chance.clamp_min(1e-12).log() + noise
             soft = (logits / temperature).softmax(0).float()
             hard = torch.zeros_like(soft).scatter_(0, logits.argmax(0, keepdim=True), 1.0)
-            found[path] = (hard if path in self._rises else soft).requires_grad_(True)
-        return found
+            weights[path] = (hard if path in self._rises else soft).requires_grad_(True)
+        return weights
 
     def move(self, weights: Mapping[str, torch.Tensor], lr: float) -> None:
         """Learn from the gradients that `weights` have.
@@ -141,22 +141,25 @@ class Scores:
     def discretise(self, target: float, rng: np.random.Generator, least: float = 0.0) -> Architecture:
         """The architecture of the best total score whose cost is at most the target and near it, and at least `least`.
 
-        Takes the best value of each choice at a price, with the lowest price that meets the target; then spends what is
-        left on the best single changes. Where a rule forbids the result, the best of many feasible draws is taken.
+        The best value of each choice at a price of cost is taken, at the lowest price that meets the target; what is
+        left of the target is then spent on the best single changes. Where a rule forbids the result, the best of many
+        feasible draws is taken.
 
         Raises:
             SpaceError: No feasible architecture meets the target.
         """
+        # Bisection for the lowest price of cost at which the best values together cost at most the target. A price
+        # slightly below 0 breaks ties between equal scores in favour of the larger value.
         low, high = -1e-3, 1.0
         start = self.chances(target, SHARP)
-        while (made := self._harden(high, start)) is not None and self._target.of(made) > target and high < 1e6:
+        while (hardened := self._harden(high, start)) is not None and self._target.of(hardened) > target and high < 1e6:
             high *= 4
         best: Architecture | None = None
         for _ in range(2 * BISECTIONS):
             middle = (low + high) / 2
-            made = self._harden(middle, start)
-            if made is not None and self._target.of(made) <= target:
-                best, high = made, middle
+            hardened = self._harden(middle, start)
+            if hardened is not None and self._target.of(hardened) <= target:
+                best, high = hardened, middle
             else:
                 low = middle
         if best is None:
@@ -167,6 +170,7 @@ class Scores:
     def _harden(self, mu: float, start: Mapping[str, torch.Tensor]) -> Architecture | None:
         import torch
 
+        # Marginal costs depend on what the other choices are, and the values picked depend on marginal costs: iterate.
         current = start
         for _ in range(3):
             self._target.remember(current)
@@ -190,10 +194,11 @@ class Scores:
         current, score, cost = architecture, self._score(architecture), self._target.of(architecture)
         while target - cost > SPARE:
             better = []
-            others = list(self.space.neighbours(current))
+            others = list(self.space.neighbours(current))  # architectures that differ in one choice
             for other, total in zip(others, self._target.of_many(others), strict=True):
                 gain, price = self._score(other) - score, total - cost
                 if gain > 0 and cost + price <= target:
+                    # The most gain for its cost comes first; fingerprints order equals the same way in every run.
                     better.append((gain / max(price, 1e-6), other.fingerprint, other))
             if not better:
                 break
@@ -220,29 +225,20 @@ class Scores:
     def load(cls, space: SearchSpace, cost: str, reference: Architecture, path: Path, unit: Unit) -> Scores | None:
         """Read a checkpoint; None where there is none.
 
-        Args:
-            space: As for a new one.
-            cost: As for a new one.
-            reference: As for a new one.
-            path: The file.
-            unit: What data are counted in: a checkpoint of an earlier version knows their amount alone.
+        The unit is for checkpoints of earlier versions, which hold an amount of data alone.
         """
         from safetensors import safe_open
 
         if not path.exists():
             return None
-        made = cls(space, cost, reference)
+        scores = cls(space, cost, reference)
         with safe_open(path, framework="pt") as file:
             state = json.loads(file.metadata()["state"])
-            parts = {
-                "free": made._free,
-                "rise": made._rises,
-                "evidence": made._evidence,
-                "marginal": made._target.marginal,
-            }
+            marginal = scores._target.marginal
+            parts = {"free": scores._free, "rise": scores._rises, "evidence": scores._evidence, "marginal": marginal}
             for key in file.keys():  # noqa: SIM118 - no mapping
                 part, _, choice = key.partition("|")
                 parts[part][choice] = file.get_tensor(key)
-        made.step = state["step"]
-        made.spent = Spent.from_dict(state["spent"]) if "spent" in state else Spent.training(state["tokens"], unit)
-        return made
+        scores.step = state["step"]
+        scores.spent = Spent.from_dict(state["spent"]) if "spent" in state else Spent.training(state["tokens"], unit)
+        return scores

@@ -76,12 +76,13 @@ class Random:
         return cls(config, cost, parts.space, limits, parts.config.seed, objectives)
 
     def prepare(self, session: Session) -> None:
-        """Nothing to prepare but to know what is left of the budget."""
+        """Keep the session, which knows what is left of the budget."""
         self._session = session
 
     def _draws(self) -> int:
-        """Architectures that are drawn."""
+        """How many architectures are drawn."""
         c = self._config
+        # Decided once: a clock that passes the limit between two questions must not change the answer.
         self._low = self._low or (self._screen and running_low(self._session))
         return c.bands if not self._screen else 0 if self._low else c.samples * c.bands
 
@@ -96,14 +97,18 @@ class Random:
         by = "screen" if self._screen else "final"
         proposals: list[Proposal] = []
         while len(proposals) < n and self._asked < draws:
-            if (made := self._draw(self._asked)) is not None:
-                proposals.append(Proposal(made, by, {"band": self._asked % c.bands, "index": self._asked}))
+            if (architecture := self._draw(self._asked)) is not None:
+                proposals.append(Proposal(architecture, by, {"band": self._asked % c.bands, "index": self._asked}))
             self._asked += 1
         if proposals or not self._screen:
             return proposals
-        left = [(band, made) for band, (_, made) in sorted(self._best.items()) if made not in self._finals][:n]
-        self._finals |= {made for _, made in left}
-        return [Proposal(made, "final", {"band": band}) for band, made in left]
+        left = [
+            (band, architecture)
+            for band, (_, architecture) in sorted(self._best.items())
+            if architecture not in self._finals
+        ][:n]
+        self._finals |= {architecture for _, architecture in left}
+        return [Proposal(architecture, "final", {"band": band}) for band, architecture in left]
 
     def tell(self, trials: list[Trial]) -> None:
         """Keeps the best screened architecture of each band."""
@@ -119,12 +124,12 @@ class Random:
                     self._best[band] = (value, trial.architecture)
 
     def recover(self, trials: list[Trial]) -> None:
-        """Goes on behind the last draw, and with the bands whose best was not measured in full."""
+        """Continue after the last draw, and with the bands whose best was not yet measured in full."""
         self.reopen(trials)
         self.tell(trials)
 
     def reopen(self, trials: list[Trial]) -> None:
-        """Is told what was asked for before."""
+        """Count what an earlier process asked for."""
         for trial in trials:
             if "index" in trial.tags:
                 self._asked = max(self._asked, int(trial.tags["index"]) + 1)
@@ -136,10 +141,10 @@ class Random:
         """A new architecture in the band of a draw, a function of seed and index; None where the band is used up."""
         turn, band = divmod(index, self._config.bands)
         if band not in self._used_up:
-            made = self._bounded(band).nth((self._seed, band), turn, self._seen)
-            if made is not None:
-                self._seen.add(made.fingerprint)
-                return made
+            architecture = self._bounded(band).nth((self._seed, band), turn, self._seen)
+            if architecture is not None:
+                self._seen.add(architecture.fingerprint)
+                return architecture
             self._used_up.add(band)
             logging.getLogger("rankitect").info(
                 "part %d of %d of %s holds no more architectures", band + 1, self._config.bands, self._cost

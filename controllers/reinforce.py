@@ -1,11 +1,11 @@
-"""Search by policy gradient (REINFORCE) with rewards used more than once, and a baseline trained beside.
+"""Search by policy gradient (REINFORCE), with rewards that are used more than once and a baseline trained beside.
 
-Where the task offers weights that can be shared, policy and supernet are trained together in `prepare`: each step draws
-an architecture, takes its loss on a batch that no weight has seen as its reward, and only then trains on that batch;
-after a few such steps the policy learns. On data that drift, batches differ more than architectures do. So a fixed
-baseline model is trained on the same batches, and the reward is by how much the architecture was better than the
-baseline on that very batch (Rankitect, arXiv 2311.08430; the details are ours, see `paired_reward`).
-`paired_baseline: false` shows what that brings.
+Where the task offers weights to share, policy and supernet are trained together in `prepare`: each step draws an
+architecture, takes its loss on a batch that no weight has seen as its reward, and only then trains on that batch; after
+a few such steps the policy learns. On data that drift, batches differ more than architectures do. A fixed baseline
+model is therefore trained on the same batches, and the reward is how much better the architecture was than the baseline
+on that batch (Rankitect, arXiv 2311.08430; the details are ours, see `reinforce_training`). `paired_baseline: false`
+shows how much the baseline contributes.
 
 Rewards are reused off-policy with clipped importance weights. Costs are no part of the reward: each draw is for a cost
 target, which the policy meets in expectation (`rankitect.methods.cost_target`). After `prepare`, the policy goes on
@@ -15,19 +15,18 @@ learning from what the screening evaluator measures, and the best are measured i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
 from rankitect.contracts import SharesWeights, Spent, offers, require
+from rankitect.controllers.reinforce_training import RewardedTraining
 from rankitect.errors import SpaceError
 from rankitect.methods.bounded_space import TRIES, BoundedSpace, main_cost, reference_of
 from rankitect.methods.objectives import Objectives
 from rankitect.methods.shared_weights import (
-    CoTraining,
-    Paired,
     TrainingState,
     samples_per_update,
     train_steps,
@@ -41,32 +40,9 @@ if TYPE_CHECKING:
     from rankitect.controllers.reinforce_policy import Policy, Record
     from rankitect.graph import Architecture
 
-__all__ = ["Reinforce", "paired_reward"]
+__all__ = ["Reinforce"]
 
 STATE = "reinforce.safetensors"
-WINDOW, ENOUGH = 64, 16
-"""Steps back from which it is judged how far the baseline's loss tells the architecture's; the least number of them."""
-
-
-def paired_reward(loss: float, beside: float, history: Sequence[Sequence[float]]) -> float:
-    """By how much an architecture was better than the baseline, what the batch did to both taken out.
-
-    The baseline's loss is its usual loss and what the batch added. An architecture feels the batch less or more than
-    the baseline does, so that part counts with the coefficient of least variance, as a control variate's (Greensmith et
-    al., JMLR 5, 2004): the covariance of the two losses over the variance of the baseline's, of late. With a
-    coefficient of 1 it is the plain difference, which can be noisier than the loss alone.
-
-    Args:
-        loss: The architecture's on this batch.
-        beside: The baseline's on this batch.
-        history: Rows of the steps before: target, loss, loss of the baseline, ...
-    """
-    late = np.asarray([row[1:3] for row in history[-WINDOW:]])
-    if len(late) < ENOUGH:
-        return beside - loss
-    usual, spread = float(late[:, 1].mean()), np.cov(late.T)
-    felt = min(max(float(spread[0, 1] / spread[1, 1]), 0.0), 1.0) if spread[1, 1] > 0 else 1.0
-    return usual - loss + felt * (beside - usual)
 
 
 class Reinforce(StagedSearch):
@@ -133,7 +109,7 @@ class Reinforce(StagedSearch):
         self._policy = self._new_policy()
         if self._config.co_training and offers(self._task, SharesWeights) and self.bounded.space.graph_only:
             self._co_train(session)
-        self._memory = []  # what the evaluator measures is another scale
+        self._memory = []  # the evaluator's rewards are on another scale than losses of training
 
     def _new_policy(self) -> Policy:
         from rankitect.controllers.reinforce_policy import Policy
@@ -144,6 +120,7 @@ class Reinforce(StagedSearch):
             name = self._config.cost or main_cost(self._task)
             cost = CostTarget(space, name, reference_of(self._task, space), quick=True)
             rng = np.random.default_rng([self.seed, 2])
+            # Targets are drawn between the cheapest and the dearest architecture within the constraints.
             self._range = tuple(cost.of(self.bounded.extreme(name, most, rng)) for most in (False, True))  # type: ignore[assignment]
             if self._range[0] >= self._range[1]:  # no choice changes the cost
                 self._targeted, cost = False, None
@@ -159,78 +136,60 @@ class Reinforce(StagedSearch):
         steps, lr = (steps if c.steps is None else c.steps), c.weight_lr or lr
         episodes = min(c.episodes or samples_per_update(task), max(steps, 1))
         supernet = task.supernet(self.bounded.graph_space)
-        history: list[list[float]] = []
         if steps:
             updates = -(-steps // episodes)
-            weights = CoTraining(supernet, task, lr, updates * episodes)
-            baseline = None
-            if c.paired_baseline:
-                # What the space knows by name costs less than its largest architecture, and learns as steadily.
-                fixed = next(iter(self.bounded.points()), None) or self.bounded.extreme(
-                    "flops", True, np.random.default_rng(0)
-                )
-                baseline = Paired(supernet, fixed, task, lr, updates * episodes)
+            baseline = self._baseline() if c.paired_baseline else None
+            training = RewardedTraining(supernet, task, lr, updates * episodes, baseline)
             state = TrainingState()
             if path.exists():
-                info, tensors = weights.load(path)
+                info, tensors = training.load(path)
                 state = TrainingState.from_info(info, task.unit)
                 self._policy.logits = {p: tensors[f"policy/{p}"] for p in self._policy.logits}
                 self._memory = [Record.from_data(self.bounded.space, row) for row in info["memory"]]
-                history = info["history"]
-                if baseline is not None:
-                    baseline.load(tensors, info["baseline_halvings"])
 
             def save(state: TrainingState) -> None:
-                more = {f"policy/{p}": x for p, x in self._policy.logits.items()}
-                more |= baseline.tensors() if baseline is not None else {}
-                info = {
-                    **state.to_info(),
-                    "memory": [r.to_data() for r in self._memory],
-                    "history": history,
-                    "baseline_halvings": baseline.halvings if baseline is not None else 0,
-                }
-                weights.save(path, state.step >= updates, info, more)
+                info = {**state.to_info(), "memory": [record.to_data() for record in self._memory]}
+                policy = {f"policy/{p}": logits for p, logits in self._policy.logits.items()}
+                training.save(path, state.step >= updates, info, policy)
 
             train_steps(
-                session, "reinforce", state, updates,
-                lambda update: self._update(weights, baseline, update, episodes, history),
+                session, "reinforce", state, updates, lambda update: self._update(training, update, episodes),
                 save, share=c.share, every=-(-c.checkpoint_every // episodes),
             )  # fmt: skip
-            weights.close()
-            if baseline is not None:
-                baseline.close()
+            training.close()
         task.adopt(supernet)
 
-    def _update(
-        self, weights: CoTraining, baseline: Paired | None, update: int, episodes: int, history: list[list[float]]
-    ) -> tuple[float, Spent]:
-        """Draw some, reward each by the loss before its step, learn from all. History: target, loss, and where there is
-        a baseline its loss and the reward."""
+    def _baseline(self) -> Architecture:
+        """An architecture that the space knows by name, where it knows any: it costs less than the largest one and
+        learns as steadily."""
+        named = next(iter(self.bounded.points()), None)
+        return named or self.bounded.extreme("flops", True, np.random.default_rng(0))
+
+    def _update(self, training: RewardedTraining, update: int, episodes: int) -> tuple[float, Spent]:
+        """Draw some architectures, reward each with its loss before its step, and let the policy learn from all.
+
+        Returns:
+            The last loss, and what all steps cost.
+        """
         from rankitect.controllers.reinforce_policy import Record
 
         rng = np.random.default_rng([self.seed, 5, update])
-        drawn, new, spent, loss = self._draws(rng, episodes), [], Spent(), math.nan
-        for i, (architecture, target, price, chance) in enumerate(drawn):
-            step = update * episodes + i
-            loss, cost = weights.step(architecture, step)
+        new, spent, loss = [], Spent(), math.nan
+        for i, (architecture, target, price, chance) in enumerate(self._draws(rng, episodes)):
+            loss, reward, cost = training.step(architecture, target, update * episodes + i)
             spent += cost
-            row, reward = [target if target is not None else 0.0, loss], -loss
-            if baseline is not None:
-                beside, cost = baseline.step(step)
-                spent += cost
-                reward = paired_reward(loss, beside, history)
-                row += [beside, reward]
             if math.isfinite(reward):
-                history.append(row)
                 new.append(Record(self.bounded.lower(architecture), target, price, reward, chance))
         if new:
             self._learn_from(new, rng)
         return loss, spent
 
     def _learn_from(self, new: list[Record], rng: np.random.Generator) -> None:
-        """A step on new records and some of memory."""
+        """One step of the policy on new records and on some that are remembered."""
         from rankitect.controllers.reinforce_policy import advantages
 
+        # A measured reward is dear and a step of the policy is cheap: each new one brings back several earlier ones,
+        # which importance weights in `Policy.learn` correct for having been drawn by an earlier policy.
         old = self._memory
         count = min(self._config.reuse * len(new), len(old))
         again = [old[i] for i in rng.choice(len(old), count, replace=False)] if count else []
@@ -243,8 +202,15 @@ class Reinforce(StagedSearch):
     def _draws(
         self, rng: np.random.Generator, count: int, known: set[str] | frozenset[str] = frozenset()
     ) -> list[tuple[Architecture, float | None, float, float]]:
-        """Architectures within the constraints from the policy at one cost target, each with that and its price, and
-        its log probability; none of them `known`.
+        """Draw architectures within the constraints from the policy, all at one random cost target.
+
+        Args:
+            rng: Decides target and draws.
+            count: How many.
+            known: Fingerprints of architectures that are not to be drawn again.
+
+        Returns:
+            Each architecture with the target, the price of cost that meets it, and its log probability.
 
         Raises:
             SpaceError: There is nothing new.
@@ -252,22 +218,23 @@ class Reinforce(StagedSearch):
         target = float(rng.uniform(*self._range)) if self._targeted else None
         price = self._policy.price(target)
         chances = self._policy.chances(price)
-        found = []
+        draws = []
         for _ in range(count):
-            made = self._drawn(chances, rng, known) or self.bounded.sample(rng, known)
-            if made is None:
+            architecture = self._drawn(chances, rng, known) or self.bounded.sample(rng, known)
+            if architecture is None:
                 raise SpaceError("nothing new within the constraints")
-            found.append((made, target, price, self._policy.log_chance(self.bounded.lower(made), chances)))
-        return found
+            chance = self._policy.log_chance(self.bounded.lower(architecture), chances)
+            draws.append((architecture, target, price, chance))
+        return draws
 
     def _drawn(
         self, chances: Mapping[str, np.ndarray], rng: np.random.Generator, known: set[str] | frozenset[str]
     ) -> Architecture | None:
-        """A draw that is new and allowed; None where the policy is too sure of what is known."""
+        """A draw that is new and allowed; None where the policy draws little but known architectures."""
         space = self.bounded.space
         columns = space.canonical(self._policy.draw(chances, rng, TRIES))
         keys = [row.tobytes() for row in np.stack(list(columns.values()), axis=1)]
-        # A policy that is sure draws the same again and again.
+        # A policy that has converged draws the same rows again and again; refused ones are not checked again.
         if not (new := [i for i, key in enumerate(keys) if key not in self._refused]):
             return None
         for i in np.asarray(new)[self.bounded.inside({p: c[new] for p, c in columns.items()})]:
@@ -278,24 +245,24 @@ class Reinforce(StagedSearch):
         return None
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
-        """A draw of the policy."""
+        """An architecture that the policy draws."""
         try:
-            ((made, target, price, chance),) = self._draws(rng, 1, self.known)
+            ((architecture, target, price, chance),) = self._draws(rng, 1, self.known)
         except SpaceError:
             return None
-        return made, {"target": target, "price": price, "chance": chance}
+        return architecture, {"target": target, "price": price, "chance": chance}
 
     def learn(self, trials: list[Trial]) -> None:
-        """A step of the policy on new measurements and some earlier ones."""
+        """One step of the policy on new measurements and on some earlier ones."""
         from rankitect.controllers.reinforce_policy import Record
 
         new = []
         for trial in trials:
             if trial.ok and trial.measurement is not None:
                 cost = self.objectives.costs(trial.measurement)[0]
-                reward = -math.log(cost) if cost > 0 else -cost
-                made = self.bounded.lower(trial.architecture)
+                reward = -math.log(cost) if cost > 0 else -cost  # a ratio of losses counts the same at any level
+                architecture = self.bounded.lower(trial.architecture)
                 tags = trial.tags
-                new.append(Record(made, tags["target"], tags["price"], reward, tags["chance"]))
+                new.append(Record(architecture, tags["target"], tags["price"], reward, tags["chance"]))
         if new:
             self._learn_from(new, np.random.default_rng([self.seed, 6, len(self.told)]))

@@ -60,12 +60,13 @@ def advantages(records: Sequence[Record], memory: Sequence[Record]) -> np.ndarra
     """
     rewards = np.asarray([r.reward for r in memory])
     targets = np.asarray([0.0 if r.target is None else r.target for r in memory])
+    # A line through fewer rewards, or through one target alone, would fit their noise.
     sloped = len(memory) >= 4 and float(np.ptp(targets)) > 1e-9
     line = np.polyfit(targets, rewards, 1) if sloped else np.asarray([0.0, rewards.mean()])
     spread = float((rewards - np.polyval(line, targets)).std())
     at = np.asarray([0.0 if r.target is None else r.target for r in records])
-    found: np.ndarray = (np.asarray([r.reward for r in records]) - np.polyval(line, at)) / max(spread, 1e-12)
-    return np.clip(found, -3.0, 3.0)
+    standardised: np.ndarray = (np.asarray([r.reward for r in records]) - np.polyval(line, at)) / max(spread, 1e-12)
+    return np.clip(standardised, -3.0, 3.0)
 
 
 class Policy:
@@ -106,7 +107,8 @@ class Policy:
 
     def draw(self, chances: Mapping[str, np.ndarray], rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
         """Positions of values for every choice, [n] each; rules are not checked."""
-        ends = np.ones((len(chances), max(map(len, chances.values()), default=1)))  # of each value's part of [0, 1)
+        # Inverse transform sampling for all choices at once: each value owns a part of [0, 1), here by its upper end.
+        ends = np.ones((len(chances), max(map(len, chances.values()), default=1)))
         for row, chance in zip(ends, chances.values(), strict=True):
             np.cumsum(chance[:-1], out=row[: len(chance) - 1])
         drawn = (ends[:, :, None] <= rng.random((len(chances), 1, n))).sum(1)
@@ -137,6 +139,7 @@ class Policy:
         weights, priced = [], self._priced()
         for record, score in zip(records, scores, strict=True):
             chances = priced(record.price)
+            # The policy has moved since the draw: weigh by the ratio of probabilities, clipped against large variance.
             ratio = self.log_chance(record.architecture, chances) - record.chance
             weights.append(min(self._clip, math.exp(min(ratio, 50.0))))
             for path, value in record.architecture.choices.items():

@@ -60,7 +60,7 @@ class Sampled(SupernetSearch):
         """
         by = measured_by(config.by, parts)
         steps = math.ceil((config.warmup or 0.0) * config.length(parts.task))
-        made = cls(
+        controller = cls(
             config,
             steps,
             by,
@@ -69,8 +69,8 @@ class Sampled(SupernetSearch):
             parts.task,
             parts.config.seed,
         )
-        made.count, made._shared, made._trial_seed = 0, config.warmup is not None, config.trial_seed
-        return made
+        controller.count, controller._shared, controller._trial_seed = 0, config.warmup is not None, config.trial_seed
+        return controller
 
     _shared: bool
     _trial_seed: int | None
@@ -86,5 +86,5 @@ class Sampled(SupernetSearch):
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
         """The architecture of an index, whatever was told."""
-        made = self.bounded.nth((self.seed,), index, self.known)
-        return None if made is None else (made, {"index": index})
+        drawn = self.bounded.nth((self.seed,), index, self.known)
+        return None if drawn is None else (drawn, {"index": index})

@@ -98,12 +98,12 @@ class Staged(Bayesian):
                 )
             if most <= 0:
                 raise ConfigError(f"controller.budget.{name} is {most:g}; it must be more than 0 ms.")
-        made = super().from_config(config, parts)
-        assert isinstance(made, Staged)
-        made._budget = dict(config.budget)
+        controller = super().from_config(config, parts)
+        assert isinstance(controller, Staged)
+        controller._budget = dict(config.budget)
         if config.most_skips is not None:
-            made.bounded.rules.append(lambda a: skips_in_a_row(a) <= (config.most_skips or 0))
-        return made
+            controller.bounded.rules.append(lambda a: skips_in_a_row(a) <= (config.most_skips or 0))
+        return controller
 
     def prepare(self, session: Session) -> None:
         """Stage 1, and the first architectures."""
@@ -128,6 +128,7 @@ class Staged(Bayesian):
         contrasts = self._contrasts() if self._config.contrasts else {}  # type: ignore[attr-defined]
         count = max(self._config.initial - len(contrasts), 2)
         self._promising = self._suggested(self.bounded, prior)
+        # Evenly spaced over the suggestions, which are ordered by size.
         places = np.linspace(0, len(self._promising) - 1, min(count, len(self._promising)))
         suggested = [self._promising[round(i)] for i in places]
         self._hints = self._guesses(prior)
@@ -136,8 +137,8 @@ class Staged(Bayesian):
     def _guesses(self, prior: Mapping[str, Any]) -> dict[str, Callable[[Sequence[Architecture]], np.ndarray]]:
         """Rough values of the objectives: the rise of the loss by second-order estimates, and predicted latencies.
 
-        Some dozens of healed models cannot tell what each choice of each layer does; what they have to tell then is how
-        the truth differs from these.
+        Some dozens of healed models cannot reveal what each choice of each layer does. With these guesses they only
+        have to reveal how the truth differs from the guesses.
         """
         space = self.bounded.space
         rises = {p: dict(zip(space.choices[p].values, r.tolist(), strict=True)) for p, r in prior.items()}
@@ -148,8 +149,8 @@ class Staged(Bayesian):
         def latency(name: str) -> Callable[[Sequence[Architecture]], np.ndarray]:
             return lambda architectures: np.log(space.cost(architectures, name))
 
-        found = {name: latency(name) for name in self._latency.workloads}
-        return {self.objectives.declared[0].name: rise, **found} if rises else found
+        latencies = {name: latency(name) for name in self._latency.workloads}
+        return {self.objectives.declared[0].name: rise, **latencies} if rises else latencies
 
     def _contrasts(self) -> dict[Architecture, dict[str, Any]]:
         """Architectures that answer questions of design, with what each stands for, where the constraints allow it.
@@ -159,20 +160,20 @@ class Staged(Bayesian):
         task, name = self._task, next(iter(self._latency.workloads))
         if not offers(task, HasContrasts):
             return {}
-        found: dict[Architecture, dict[str, Any]] = {}
+        architectures: dict[Architecture, dict[str, Any]] = {}
         for contrast in task.contrasts(name):
             if all(within(self.bounded.space, a, self.bounded.limits) for a in contrast.sides.values()):
                 for side, architecture in contrast.sides.items():
-                    tags = found.setdefault(architecture, {"contrasts": []})
+                    tags = architectures.setdefault(architecture, {"contrasts": []})
                     tags["contrasts"].append([contrast.question, side])
-        return found
+        return architectures
 
     def eligible(self, trial: Trial) -> bool:
-        """What was measured to show the worth of a rule keeps it."""
+        """Only what keeps every rule: some architectures are measured to show the worth of a rule that they break."""
         return self.bounded.allowed(trial.architecture)
 
     def select(self, trials: list[Trial]) -> list[Trial]:
-        """Finalists along the whole front, those of small cost first: a device may get any of them."""
+        """Finalists along the whole front, those of small cost first: any of them may go onto a device."""
         done = list({t.architecture.fingerprint: t for t in trials if t.ok}.values())
         costs = self.objectives.table(done)
         if not done or costs.shape[1] != 2:
@@ -186,13 +187,13 @@ class Staged(Bayesian):
     def _suggested(self, bounded: BoundedSpace, prior: dict[str, Any]) -> list[Architecture]:
         """What the estimates suggest at every size, from small to large; none of it breaks a rule or a constraint.
 
-        Some are measured first. All of them are candidates later: changing one choice at a time, a search of hundreds
-        of choices does not come upon what is best by these estimates at a size between two that were measured.
+        Some are measured first, and all of them are candidates later: a search that changes a few of hundreds of
+        choices at a time would not reach what these estimates consider best at a size between two measured ones.
         """
         scores = Scores(bounded.graph_space, next(iter(self._latency.workloads)), self._deployable.reference, prior)
         rng = np.random.default_rng([self.seed, 10**6])
-        made = (scores.discretise(float(share), rng) for share in np.arange(*SHARES, STEP))
-        return [a for a in dict.fromkeys(made) if bounded.allowed(a)]
+        suggestions = (scores.discretise(float(share), rng) for share in np.arange(*SHARES, STEP))
+        return [a for a in dict.fromkeys(suggestions) if bounded.allowed(a)]
 
 
 def skips_in_a_row(architecture: Architecture) -> int:

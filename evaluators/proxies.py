@@ -92,8 +92,8 @@ class Proxy:
             value, spent = float(self._space.cost(architecture, score)), Spent()
         else:
             value, spent = self._score(architecture, context)
-        found = {n: m for n, m in costs_of(self._task, self._space, architecture).items() if n != score}
-        return Measurement({score: Metric(value, ""), **found}, spent)
+        costs = {n: m for n, m in costs_of(self._task, self._space, architecture).items() if n != score}
+        return Measurement({score: Metric(value, ""), **costs}, spent)
 
     @property
     def _graph_space(self) -> SearchSpace:
@@ -118,8 +118,7 @@ class Proxy:
             context.check()
             loss, tokens = task.search_loss(model, step)
             used.append(int(tokens))
-            found: Tensor = loss
-            return found
+            return loss
 
         c = self._config
         if c.score in ("synflow", "nwot"):

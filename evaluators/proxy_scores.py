@@ -68,8 +68,8 @@ def gather_gradients(model: nn.Module, losses: Iterable[Callable[[nn.Module], Te
     for loss_of in losses:
         with torch.enable_grad():
             loss = loss_of(model)
-            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-        grads = dict(zip(map(id, parameters.values()), found, strict=True))
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        grads = dict(zip(map(id, parameters.values()), gradients, strict=True))
         values.append(float(loss.detach()))
         for module, owned in modules.items():
             parts = [g.detach().to_dense().flatten() if (g := grads[id(p)]) is not None else _zeros(p) for p in owned]
@@ -177,8 +177,8 @@ def synflow(model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
     ones = tuple(torch.ones_like(x, dtype=torch.float64) if x.is_floating_point() else x for x in inputs)
     with torch.enable_grad(), _WithoutNorms():
         output = torch.func.functional_call(model, weights, ones)
-        found = torch.autograd.grad(output.sum(), list(weights.values()), allow_unused=True)
-    return sum(float((g * w).detach().sum()) for g, w in zip(found, weights.values(), strict=True) if g is not None)
+        gradients = torch.autograd.grad(output.sum(), list(weights.values()), allow_unused=True)
+    return sum(float((g * w).detach().sum()) for g, w in zip(gradients, weights.values(), strict=True) if g is not None)
 
 
 class _Switches(TorchFunctionMode):

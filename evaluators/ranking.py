@@ -95,18 +95,18 @@ class Trained:
 
 
 def _notes(result: FitResult | None, test: RankingQuality) -> dict[str, object]:
-    found: dict[str, object] = {
+    notes: dict[str, object] = {
         "base_rate": test.base_rate,
         "reliability": [[round(v, 6) for v in (b.predicted, b.observed, b.weight)] for b in test.reliability],
     }
     if result is None:
-        return found
-    found |= {
+        return notes
+    notes |= {
         "steps": result.steps,
         "best_step": result.best_step,
         "validation": {str(step): round(value, 6) for step, value in result.entropies.items()},
     }
     if result.progressive is not None:
-        found["progressive"] = result.progressive.whole.normalized_entropy
-        found["progressive_parts"] = [round(p.normalized_entropy, 6) for p in result.progressive.parts if p.rows]
-    return found
+        notes["progressive"] = result.progressive.whole.normalized_entropy
+        notes["progressive_parts"] = [round(p.normalized_entropy, 6) for p in result.progressive.parts if p.rows]
+    return notes

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["BoundedSpace", "largest_by", "limits_of", "main_cost", "reference_of", "within"]
 
 TRIES = 64
-"""Draws after which a place counts as used up."""
+"""Draws after which nothing new is expected."""
 CHUNK = 128
 """Draws that are made at once: a hundred within bounds cost hardly more than one."""
 
@@ -80,7 +80,7 @@ class BoundedSpace:
         if base is not None:
             try:
                 base.sample(0, **limits)
-            except SpaceError:
+            except SpaceError:  # nothing of the base is within the constraints: search the whole space
                 base = None
         return cls(parts.space, limits) if base is None else cls(base, limits, parts.space)
 
@@ -162,7 +162,7 @@ class BoundedSpace:
         if self._chunk[0] != place:
             try:
                 self._chunk = place, self.space.sample_many(CHUNK, np.random.default_rng(place), **self.limits)
-            except SpaceError:  # too few for so many at once
+            except SpaceError:  # too few architectures are within the bounds for so many draws at once
                 self._chunk = place, []
         for drawn in map(self.lift, self._chunk[1][at : at + 1]):
             if drawn.fingerprint not in known and self.allowed(drawn):
@@ -223,6 +223,7 @@ class BoundedSpace:
             return np.where(self.inside(columns), sign * np.asarray(space.cost(columns, kind, scope)), -np.inf)
 
         drawn = space.encode(space.sample_many(TRIES, rng, **self.limits))
+        # Coordinate ascent from the best of many draws. Costs of a whole neighbourhood are one vectorised evaluation.
         best = _row(drawn, int(value(drawn).argmax()))
         reached = float(value(_columns([best]))[0])
         while True:
@@ -231,7 +232,8 @@ class BoundedSpace:
             better = [(values[at], p, i) for at, (p, i) in enumerate(changes) if values[at] > reached]
             if not better:
                 return space.decode(_columns([best]))[0]
-            # The best value of each choice that has a better one; then the most helpful one, two, four … together.
+            # Take the best value of each choice that has a better one, and try the most helpful 1, 2, 4, … of these
+            # changes at once: constraints and rules may forbid all together, and one at a time takes many rounds.
             by_choice = {p: i for _, p, i in sorted(better, key=lambda change: change[0])}
             ordered = [p for _, p, _ in sorted(better, key=lambda change: -change[0])]
             helpful = list(dict.fromkeys(ordered))

@@ -51,7 +51,6 @@ class CostTarget:
     """
 
     def __init__(self, space: ChoiceSpace, cost: str, reference: Architecture, quick: bool | None = None) -> None:
-
         scope, _, kind = cost.rpartition(":")
         self.name, self._space = cost, space
         self._tables = space.cost_tables(kind, scope)
@@ -76,8 +75,8 @@ class CostTarget:
     def of_many(self, architectures: Sequence[Architecture]) -> list[float]:
         """The costs of many, relative to the reference."""
         columns = self._space.encode(architectures)
-        found = self._tables.evaluate(self._space.choices, columns, len(architectures))
-        return [float(cost) / self.whole for cost in found]
+        costs = self._tables.evaluate(self._space.choices, columns, len(architectures))
+        return [float(cost) / self.whole for cost in costs]
 
     def expected(self, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The expected cost of independent choices, relative to the reference."""
@@ -122,6 +121,7 @@ class CostTarget:
 
         if self._quick:
             return _crossing(cost, spread, target)
+        # Bracket the price, then bisect: the expected cost falls as its price rises.
         low, high = -1e-3, 1.0
         while excess(high) > 0 and high < HIGHEST:
             high *= 4
@@ -175,21 +175,22 @@ def _crossing(cost: Callable[[float], float], spread: Callable[[], float], targe
         target: The cost that is wanted.
     """
     low, high, mu = -math.inf, math.inf, 0.0
-    found, rate, best = cost(mu), math.nan, (math.inf, mu)
+    reached, rate, best = cost(mu), math.nan, (math.inf, mu)
     for step in range(BISECTIONS):
-        best = min(best, (abs(found - target), mu))
+        best = min(best, (abs(reached - target), mu))
         if best[0] < CLOSE:
             break
-        low, high = (mu, high) if found > target else (low, mu)
+        low, high = (mu, high) if reached > target else (low, mu)
         if step == 0:
-            rate = spread() / max(found, TINY)
-        ahead = mu + math.log(max(found, TINY) / max(target, TINY)) / max(rate, TINY)
+            rate = spread() / max(reached, TINY)
+        ahead = mu + math.log(max(reached, TINY) / max(target, TINY)) / max(rate, TINY)
+        # A secant step out of the bracket is replaced by a bisection, which always converges.
         if not low < ahead < high and math.isfinite(low) and math.isfinite(high):
             ahead = (low + high) / 2
         ahead = min(max(ahead, LOWEST), HIGHEST)
         if ahead == mu:
             break  # no price reaches the target
-        before, found = found, cost(ahead)
-        rate = math.log(max(before, TINY) / max(found, TINY)) / (ahead - mu)
+        before, reached = reached, cost(ahead)
+        rate = math.log(max(before, TINY) / max(reached, TINY)) / (ahead - mu)
         mu = ahead
-    return min(best, (abs(found - target), mu))[1]
+    return min(best, (abs(reached - target), mu))[1]

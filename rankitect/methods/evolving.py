@@ -30,12 +30,12 @@ class EvolutionConfig(StagedConfig):
 class EvolvingSearch(StagedSearch):
     """Regularised evolution (Real et al., arXiv 1802.01548) over the first stage of a search.
 
-    The first `population` architectures are those that the space knows by name (`SearchSpace.points`), as far as they
-    are within the constraints, and then uniform draws. Afterwards each child has the best of a tournament among the
-    youngest `population` as its parent: the oldest die, however good, so that no lucky measurement lives forever. With
-    several objectives the best is, in turns, that of the lowest front, the loneliest on it (non-dominated sorting with
-    crowding, NSGA-II, Deb et al. 2002), and that of the best quality: the ends of a front are lonely, and at its cheap
-    end there are models that predict nothing.
+    The first `population` architectures are those within the constraints that the space knows by name
+    (`SearchSpace.points`), followed by uniform draws. Afterwards the parent of each child is the winner of a tournament
+    among the youngest `population`: the oldest die, however good, so that no lucky measurement lives forever. With
+    several objectives the winner is, in turns, the loneliest member of the lowest front (non-dominated sorting with
+    crowding, NSGA-II, Deb et al. 2002) and the member of best quality. Crowding alone would favour the ends of a front,
+    and at its cheap end there are models that predict nothing.
 
     Args:
         config: Sizes.
@@ -59,13 +59,13 @@ class EvolvingSearch(StagedSearch):
         alive = self.told[-self.config.population :]
         if index >= self.config.population and (parents := [t for t in alive if t.ok]):
             costs = self.objectives.table(parents)
-            order = ranking(costs if index % 2 else costs[:, :1])
+            order = ranking(costs if index % 2 else costs[:, :1])  # in turns by the front, and by quality alone
             for _ in range(self.config.population):
                 child = self._child([parents[i].architecture for i in order], rng)
                 if child is not None:
                     return child
-        made = self.bounded.sample(rng, self.known)
-        return None if made is None else (made, {"parent": None})
+        drawn = self.bounded.sample(rng, self.known)
+        return None if drawn is None else (drawn, {"parent": None})
 
     def _child(
         self, ordered: list[Architecture], rng: np.random.Generator

@@ -44,10 +44,10 @@ class Objectives:
 
     def specs(self, measurement: Measurement) -> list[MetricSpec]:
         """The metrics of a measurement that count, quality first."""
-        found = [spec for spec in self.declared if spec.name in measurement.metrics]
-        if found[:1] != list(self.declared[:1]):
-            found.insert(0, self.stand_in)
-        return found
+        counting = [spec for spec in self.declared if spec.name in measurement.metrics]
+        if counting[:1] != list(self.declared[:1]):
+            counting.insert(0, self.stand_in)
+        return counting
 
     def costs(self, measurement: Measurement) -> list[float]:
         """The values that count, each to be minimised, quality first."""
@@ -102,14 +102,14 @@ def crowding(costs: np.ndarray) -> np.ndarray:
     Returns:
         float64 [n]; larger is lonelier.
     """
-    found = np.zeros(len(costs))
+    distances = np.zeros(len(costs))
     for column in costs.T:
         order = np.argsort(column, kind="stable")
         low, high = column[order[0]], column[order[-1]]
-        found[order[[0, -1]]] = np.inf
+        distances[order[[0, -1]]] = np.inf
         if low < high < np.inf:
-            found[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / (high - low)
-    return found
+            distances[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / (high - low)
+    return distances
 
 
 def ranking(costs: np.ndarray) -> np.ndarray:

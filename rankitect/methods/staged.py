@@ -70,11 +70,11 @@ def shared_sizes(config: StagedConfig, task: object) -> tuple[int, int]:
 
 
 RESERVE = 0.4
-"""Of a limited budget, the share that is kept for measurements in full: without them nothing was found."""
+"""Share of a limited budget that is kept for measurements in full: without them a search has no result."""
 SCALED = 2
-"""Finalists of which every scale is measured, where there are scales."""
+"""How many of the best finalists are also measured at every larger scale, where the space has scales."""
 APART = 0.25
-"""Share of choices in which finalists for quality differ, at least."""
+"""Least share of choices in which two finalists for quality differ."""
 
 
 def running_low(session: Session | None) -> bool:
@@ -87,11 +87,11 @@ def finalists(
 ) -> list[Trial]:
     """The trials worth measuring in full.
 
-    With one objective, the best. With a second, half of them are for the trade-off, and half for the quality that is
-    reached at all: the range of the second over the trials is cut into `count / 2` equal parts, each of which gives
-    its best in the first; then come the next best in the first that are no close relatives of those chosen: a cheap
-    measurement that errs, errs alike on relatives. Of trials that are equal in the first to the last digit only the
-    cheapest counts: they are one function, in which some choice has no effect.
+    With one objective these are the best. With two, half of the places are for the trade-off and half for the best
+    quality. For the first half, the range of the second objective is cut into `count / 2` equal parts, each of which
+    gives its best in the first objective. The second half goes to the next best in the first objective that are not
+    close relatives of those chosen, since a cheap measurement errs alike on relatives. Of trials that agree in the
+    first objective to the last digit only the cheapest counts: they are one function, in which some choice is idle.
 
     Args:
         trials: Finished trials.
@@ -106,6 +106,7 @@ def finalists(
     if not done or not count:
         return []
     costs = objectives.table(done)
+    # Drop all but the cheapest of trials with equal quality: sorted by cost, an equal neighbour comes right after it.
     cheapest = sorted(range(len(done)), key=lambda i: tuple(costs[i]))
     kept = sorted(i for n, i in enumerate(cheapest) if not n or costs[i, 0] != costs[cheapest[n - 1], 0])
     done, costs = [done[i] for i in kept], costs[kept]
@@ -113,6 +114,7 @@ def finalists(
     known = [i for i in order if done[i].architecture in always][: count // 3]
     if costs.shape[1] == 1:
         return [done[i] for i in _apart(done, known, order, count)]
+    # Equal bands of the second objective, and the best in the first of each band that holds any trial.
     second = costs[:, 1]
     span = max(float(second.max() - second.min()), 1e-12)
     bands = (count - len(known) + 1) // 2
@@ -123,19 +125,19 @@ def finalists(
 
 
 def _apart(trials: list[Trial], chosen: list[int], order: list[int], count: int) -> list[int]:
-    """More positions in an order, those first that are far from all chosen ones."""
-    found = list(chosen)
+    """Chosen positions, filled up to `count` in an order: first with those far from all chosen, then with any."""
+    apart = list(chosen)
     for far in (True, False):
         for i in order:
-            if len(found) < count and i not in found:
-                near = min((_distance(trials[i].architecture, trials[k].architecture) for k in found), default=1.0)
+            if len(apart) < count and i not in apart:
+                near = min((_distance(trials[i].architecture, trials[k].architecture) for k in apart), default=1.0)
                 if near >= APART or not far:
-                    found.append(i)
-    return found
+                    apart.append(i)
+    return apart
 
 
 def _distance(one: Architecture, other: Architecture) -> float:
-    """Share of the choices that have an effect in either which differ."""
+    """Share of choices that differ, among those that have an effect in either architecture."""
     paths = one.choices.keys() | other.choices.keys()
     return sum(one.get(path) != other.get(path) for path in paths) / max(1, len(paths))
 
@@ -179,7 +181,7 @@ class StagedSearch:
         return self.samples + (self.count if self.by != "final" else 0)
 
     def prepare(self, session: Session) -> None:
-        """Nothing to prepare but to know what is left of the budget."""
+        """Keep the session, which knows what is left of the budget."""
         self._session = session
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
@@ -191,21 +193,23 @@ class StagedSearch:
         out: list[Proposal] = []
         most = self._most()
         while len(out) < n and self._asked < most and not self._used_up:
-            made = self.propose(self._asked, np.random.default_rng([self.seed, self._asked]))
-            if made is None:
+            proposed = self.propose(self._asked, np.random.default_rng([self.seed, self._asked]))
+            if proposed is None:
                 self._used_up = True
                 logging.getLogger("rankitect").info("nothing new within the constraints after %d draws", self._asked)
                 break
-            out.append(Proposal(made[0], self.by, made[1]))
-            self._note(made[0])
+            out.append(Proposal(proposed[0], self.by, proposed[1]))
+            self._note(proposed[0])
         if out or self.by == "final":
             return out
+        # The second stage: finalists are chosen once, when all results of the first are there (see `waits`).
         measured = {trial.architecture for trial in self.finals} | self._reopened
         if self._chosen is None:
             best = self.select([t for t in self.told if self.eligible(t)])
             self._first = {trial.architecture for trial in best}
             self._chosen = [(trial.architecture, trial.number) for trial in best if trial.architecture not in measured]
         if self._asked_finals >= len(self._chosen) and not self._scaled:
+            # All finalists are measured: the best of them are tried at the larger scales of the space, too.
             self._scaled = True
             good = [trial for trial in self.finals if trial.ok and trial.architecture in self._first]
             known = measured | self._first
@@ -227,7 +231,7 @@ class StagedSearch:
         return 0 if self._low else self.samples
 
     def waits(self) -> bool:
-        """Before finalists are chosen, and before they are scaled up, all results must be there."""
+        """Whether all results must be there first: before finalists are chosen, and before they are scaled up."""
         if self._asked < self._most() and not self._used_up:
             return False
         if self._chosen is None or self._asked_finals >= len(self._chosen):
@@ -235,7 +239,7 @@ class StagedSearch:
         return False
 
     def reopen(self, trials: list[Trial]) -> None:
-        """Is told what was asked for, and not told, when an earlier process ended."""
+        """Count what an earlier process asked for whose results are still to come."""
         for trial in trials:
             if trial.evaluator == self.by:
                 self._note(trial.architecture)
@@ -259,7 +263,7 @@ class StagedSearch:
         self.pending.append(architecture)
 
     def tell(self, trials: list[Trial]) -> None:
-        """Remembers the results of the first stage."""
+        """Remember the results of the first stage, and learn from them."""
         searched = [trial for trial in trials if trial.evaluator == self.by]
         if searched:
             self.told += searched
@@ -273,7 +277,7 @@ class StagedSearch:
         """A hook: what else a method does with the results of one `ask` of the first stage."""
 
     def recover(self, trials: list[Trial]) -> None:
-        """Is told again what was measured; nothing is proposed anew."""
+        """Replay what was measured, one `ask` after another; nothing is proposed anew."""
         batches: dict[int, list[Trial]] = {}
         for trial in trials:
             batches.setdefault(trial.batch, []).append(trial)

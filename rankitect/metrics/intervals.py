@@ -88,9 +88,9 @@ def mean_estimate(
     mean = float(np.dot(w, x)) / total if total > 0 else 0.0
     groups, count = None, int(np.count_nonzero(w))
     if clusters is not None:
-        found, codes = np.unique(np.asarray(clusters)[w > 0], return_inverse=True)
-        if len(found) > 1:
-            groups, count = codes, len(found)
+        labels, codes = np.unique(np.asarray(clusters)[w > 0], return_inverse=True)
+        if len(labels) > 1:
+            groups, count = codes, len(labels)
     value = mean if value is None else value
     if count < 2:
         return Estimate(value, math.inf, 0.0)

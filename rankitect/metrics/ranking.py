@@ -159,11 +159,14 @@ def require_classes(batches: RankingBatches, split: str) -> None:
         DataError: when it has not, is empty, or holds a label outside of [0, 1].
     """
     batches.steps(split)
-    found, metrics = batches.table.split(split), RankingMetrics(f"{batches.table.name}, {split} split", exact_rows=0)
-    for start in range(0, found.rows, 1 << 20):
+    source, metrics = (
+        batches.table.split(split),
+        RankingMetrics(f"{batches.table.name}, {split} split", exact_rows=0),
+    )
+    for start in range(0, source.rows, 1 << 20):
         part = slice(start, start + (1 << 20))
-        weights = None if found.weights is None else found.weights[part]
-        metrics.update(np.zeros(len(found.labels[part])), found.labels[part], weights)
+        weights = None if source.weights is None else source.weights[part]
+        metrics.update(np.zeros(len(source.labels[part])), source.labels[part], weights)
     metrics.require()
 
 
@@ -203,15 +206,18 @@ def ranking_quality(
     import torch
 
     batches.steps(split, batch)  # refuses an empty split
-    found = batches.table.split(split)
-    wanted = found.rows if rows is None else min(rows, found.rows)
+    source = batches.table.split(split)
+    wanted = source.rows if rows is None else min(rows, source.rows)
     metrics = RankingMetrics(f"{batches.table.name}, {split} split")
     losses: list[NDArray[np.float64]] = []
     seen: list[_Facts] = []
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), closing(read_ahead(found, batch, None if wanted == found.rows else 0)) as reader:
+        with (
+            torch.inference_mode(),
+            closing(read_ahead(source, batch, None if wanted == source.rows else 0)) as reader,
+        ):
             for each in reader:
                 if check is not None:
                     check()

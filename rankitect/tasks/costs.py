@@ -106,11 +106,13 @@ class Costs:
 
     def metrics(self, architecture: Architecture) -> dict[str, Metric]:
         """All costs of an architecture."""
-        found = {}
+        metrics = {}
         for name, reading in self.readings.items():
             value = self.value(architecture, name)
-            found[name] = Metric(value / self.value(self.reference, name) if reading.relative else value, reading.unit)
-        return found
+            metrics[name] = Metric(
+                value / self.value(self.reference, name) if reading.relative else value, reading.unit
+            )
+        return metrics
 
     def limits(self, constraints: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
         """Constraints relative to the reference, as the bounds that `SearchSpace.sample` takes.
@@ -118,11 +120,11 @@ class Costs:
         Raises:
             ConfigError: A constraint names no cost.
         """
-        found = {}
+        bounds = {}
         for name, (low, high) in constraints.items():
             if name in self.space.learned:
                 whole = float(self.space.cost(self.reference, name))
-                found[name] = (low * whole, high * whole)
+                bounds[name] = (low * whole, high * whole)
                 continue
             allowed = bounded(self.readings)
             if name not in allowed:
@@ -133,8 +135,8 @@ class Costs:
                     f"Allowed: {', '.join([*allowed, *self.space.learned])}.{hint}"
                 )
             whole = self.value(self.reference, name)
-            found[self.readings[name].key] = (low * whole, high * whole)
-        return found
+            bounds[self.readings[name].key] = (low * whole, high * whole)
+        return bounds
 
 
 def bounded(readings: Mapping[str, CostReading]) -> dict[str, str]:

@@ -58,18 +58,18 @@ class Registered:
             return []
         for damage in self._registry.read()[1]:
             self._refuse(str(damage.path), f"a baseline is left out: {damage.reason}")
-        found = []
+        entries = []
         for entry in self._registry.live(self._task):
-            if (made := self._architecture(entry)) is None:
+            if (architecture := self._architecture(entry)) is None:
                 continue
             try:
-                self._known[made.fingerprint] = entry  # `fits` may ask for its space
-                self._fits(entry, made)
+                self._known[architecture.fingerprint] = entry  # `fits` may ask for its space
+                self._fits(entry, architecture)
             except (RankitectError, OSError, ValueError) as error:
                 self._refuse(entry.label, f"baseline {entry.label} does not fit this search and is left out: {error}")
                 continue
-            found.append((entry, made))
-        return found
+            entries.append((entry, architecture))
+        return entries
 
     def left_out(self) -> dict[str, str]:
         """What should be compared with now and cannot be, and why."""
@@ -84,18 +84,18 @@ class Registered:
         """All registered models of the task; those that are to be compared with now have `live`."""
         from rankitect.contracts import Baseline
 
-        live = {entry.label: made for entry, made in self.live()}
+        live = {entry.label: architecture for entry, architecture in self.live()}
         if self._registry is None:
             return []
         kept = ("version", "added", "retired", "note")
-        found = []
+        baselines = []
         for entry in self._registry.entries():
             if entry.task != self._task or entry.label in self._refused:
                 continue
-            if (made := live.get(entry.label) or self._architecture(entry)) is not None:
+            if (architecture := live.get(entry.label) or self._architecture(entry)) is not None:
                 about = {**{key: getattr(entry, key) for key in kept}, "live": entry.label in live}
-                found.append(Baseline(entry.label, made, about))
-        return found
+                baselines.append(Baseline(entry.label, architecture, about))
+        return baselines
 
     def _architecture(self, entry: Entry) -> Architecture | None:
         """The architecture of an entry; None where it holds none, which older versions let in."""
@@ -146,16 +146,16 @@ class Registered:
         assert self._registry is not None
         make = load_target(str(entry.module), self._allowed, f"baseline {entry.label}")
         torch.manual_seed(seed)
-        made = make(features)
-        if not isinstance(made, torch.nn.Module):
-            raise ConfigError(f"{entry.module} gives {type(made).__name__}, not a torch module.")
+        module = make(features)
+        if not isinstance(module, torch.nn.Module):
+            raise ConfigError(f"{entry.module} gives {type(module).__name__}, not a torch module.")
         if entry.weights is not None:
             try:
-                made.load_state_dict(load_file(self._registry.path(entry, entry.weights)))
+                module.load_state_dict(load_file(self._registry.path(entry, entry.weights)))
             except (OSError, RuntimeError, ValueError, SafetensorError) as error:
                 first = str(error).splitlines()[0]
                 raise ConfigError(f"{entry.weights} holds no weights of {entry.module}: {first}") from error
-        return made
+        return module
 
 
 def module_costs(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> dict[str, float]:

@@ -39,9 +39,9 @@ def received(shared: Mapping[str, bytes], space: SearchSpace, make: Callable[[Se
     """
     from safetensors.torch import load
 
-    made = make(space.base if shared[_BASE] and space.base is not None else space)
-    made.load_state_dict(load(shared[_WEIGHTS]))
-    return made
+    supernet = make(space.base if shared[_BASE] and space.base is not None else space)
+    supernet.load_state_dict(load(shared[_WEIGHTS]))
+    return supernet
 
 
 class SharedWeights:

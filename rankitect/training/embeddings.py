@@ -124,10 +124,12 @@ class TableStorage:
             owner.stores[key] = self._stores[name]
 
     def _choose(self, table: nn.Parameter) -> str:
+        # fbgemm pads columns to a multiple of four. Row-wise Adagrad takes a mean over columns: padding changes it.
         whole = table.shape[1] == fused_width(table.shape[1]) or self.config.optimizer != "rowwise_adagrad"
         fused = self.config.optimizer in FUSED_RULES and whole and table.device.type == "cpu"
         if peers().world > 1:
-            least = max(DIVIDED_ROWS, peers().world ** 2)  # so many give every process a row
+            # Blocks are of equal size, rounded up: with fewer than world ** 2 rows the last process may get none.
+            least = max(DIVIDED_ROWS, peers().world ** 2)
             wanted = self.config.backend == "torchrec" and table.shape[0] >= least
         else:
             wanted = self.config.backend != "torch" and torchrec_installed()
@@ -135,15 +137,15 @@ class TableStorage:
 
     def _needs(self, tables: Mapping[str, tuple[ParameterHolder, str]]) -> dict[str, int]:
         """Bytes to allocate: accumulators, and for a moment a copy of the table that is being taken over."""
-        found = {}
+        needed = {}
         for name, (owner, key) in tables.items():
             rows, width = owner.get_parameter(key).shape
             copy = 0
             if self.backends[name] == "torchrec":
                 rows, width = -(-rows // peers().world), fused_width(width)
                 copy = rows * width * FLOAT_BYTES
-            found[name] = copy + state_bytes(rows, width, self.config.optimizer)
-        return found
+            needed[name] = copy + state_bytes(rows, width, self.config.optimizer)
+        return needed
 
     def dense_parameters(self) -> dict[str, nn.Parameter]:
         """All other parameters of the model, for the dense optimiser."""
@@ -156,7 +158,7 @@ class TableStorage:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Lookups inside do not change the tables, whoever goes backward through them, and when."""
+        """Lookups made inside do not change the tables, even if a backward pass goes through them later."""
         before = {name: store.frozen for name, store in self._stores.items()}
         for store in self._stores.values():
             store.frozen = True
@@ -194,6 +196,7 @@ class TableStorage:
         Raises:
             TrainingError: It is of other tables or another optimiser.
         """
+        # Checked as a whole before anything is loaded: a refused state leaves the tables as they were.
         mine = {f"{key}/{name}": value for name, s in self._stores.items() for key, value in s.state().items()}
         parts = {key: self.part(key.partition("/")[2], value) for key, value in state.items()}
         if mine.keys() != parts.keys() or any(mine[k].shape != parts[k].shape for k in mine):

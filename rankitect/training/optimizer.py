@@ -176,15 +176,15 @@ class GuardedOptimizer:
 
     def state(self) -> dict[str, Tensor]:
         """Running means and step counts, as `<moment>/<parameter>`; live tensors, to be saved at once."""
-        found = {
+        state = {
             f"{moment}/{name}": value
             for name, parameter in self.parameters.items()
             for moment, value in self._optimizer.state.get(parameter, {}).items()
             if isinstance(value, Tensor)
         }
         if self._tables is not None:
-            found |= {f"{_OF_TABLES}{key}": value for key, value in self._tables.state().items()}
-        return found
+            state |= {f"{_OF_TABLES}{key}": value for key, value in self._tables.state().items()}
+        return state
 
     def load_state(self, state: Mapping[str, Tensor], halvings: int) -> None:
         """Goes on from what `state` gave and from so many halvings.

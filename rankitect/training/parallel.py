@@ -43,10 +43,10 @@ class Group:
         import torch
         import torch.distributed as dist
 
-        found = torch.tensor(numbers, dtype=torch.float64)
+        sums = torch.tensor(numbers, dtype=torch.float64)
         if self.world > 1:
-            dist.all_reduce(found)
-        return [float(x) for x in found]
+            dist.all_reduce(sums)
+        return [float(x) for x in sums]
 
     def mean(self, value: float, size: float) -> tuple[float, float]:
         """The mean of the values of all processes by their sizes, and this one's share of the size."""
@@ -64,8 +64,8 @@ class Group:
 
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         dist.all_reduce(flat)
-        for tensor, found in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-            tensor.copy_(found.view_as(tensor))
+        for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
 
     def rows(self, grad: Tensor) -> Tensor:
         """The sum of sparse gradients [rows, width] over all processes."""
@@ -86,22 +86,22 @@ class Group:
         dist.all_gather(all_indices, indices)
         dist.all_gather(all_values, values)
         kept = [slice(0, int(count)) for count in counts]
-        found = torch.sparse_coo_tensor(
+        gradient = torch.sparse_coo_tensor(
             torch.cat([i[k] for i, k in zip(all_indices, kept, strict=True)])[None],
             torch.cat([v[k] for v, k in zip(all_values, kept, strict=True)]),
             grad.shape,
         )
-        return found.coalesce()
+        return gradient.coalesce()
 
     def longest(self, count: int) -> int:
         """The largest of the counts of all processes."""
         import torch
         import torch.distributed as dist
 
-        found = torch.tensor(count)
+        longest = torch.tensor(count)
         if self.world > 1:
-            dist.all_reduce(found, dist.ReduceOp.MAX)
-        return int(found)
+            dist.all_reduce(longest, dist.ReduceOp.MAX)
+        return int(longest)
 
     def block(self, rows: int, rank: int | None = None) -> slice:
         """A process's rows (this one's by default) of a table that is divided: blocks of one size, but for the last."""
@@ -112,11 +112,11 @@ class Group:
         """A divided table [rows, ...] from the blocks of all processes."""
         import torch.distributed as dist
 
-        found = block.new_empty(rows, *block.shape[1:])
-        found[self.block(rows)] = block
+        whole = block.new_empty(rows, *block.shape[1:])
+        whole[self.block(rows)] = block
         for rank in range(self.world):  # gathering them at once would take the memory twice
-            dist.broadcast(found[self.block(rows, rank)], rank)
-        return found
+            dist.broadcast(whole[self.block(rows, rank)], rank)
+        return whole
 
     def agree(self, *numbers: float) -> list[float]:
         """What the first process says, everywhere."""

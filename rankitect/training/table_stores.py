@@ -73,8 +73,8 @@ class TableConfig:
             "torchrec has no Adam on a CPU: choose backend=torch, or another optimizer": self.backend == "torchrec"
             and self.optimizer == "adam",
         }
-        for problem, found in problems.items():
-            if found:
+        for problem, holds in problems.items():
+            if holds:
                 raise TrainingError(f"Embedding tables: {problem}.")
 
 
@@ -97,7 +97,7 @@ class RowWiseAdagrad(torch.optim.Optimizer):
                 state = self.state[table]
                 if not state:
                     state["sum"] = table.new_zeros(table.shape[0])
-                grad = table.grad.coalesce()
+                grad = table.grad.coalesce()  # a row that was looked up several times gets one summed gradient
                 rows, values = grad.indices()[0], grad.values()
                 state["sum"].index_add_(0, rows, values.square().mean(1))
                 scale = -group["lr"] / (state["sum"][rows].sqrt() + group["eps"])
@@ -168,7 +168,7 @@ class TableStore(ABC):
 
 
 class TorchStore(TableStore):
-    """Sparse gradients, applied when they are there."""
+    """Torch's sparse gradients, applied as soon as the backward pass has computed them."""
 
     def __init__(self, owner: ParameterHolder, name: str, config: TableConfig) -> None:
         super().__init__(owner, name)
@@ -186,6 +186,7 @@ class TorchStore(TableStore):
             self._optimizer = torch.optim.SparseAdam(table, lr=config.lr, betas=config.betas, eps=config.eps)
             moments = {name: torch.zeros_like(table[0].detach()) for name in ("exp_avg", "exp_avg_sq")}
             self._optimizer.state[table[0]].update({"step": 0, **moments})
+        # The hook runs within the backward pass, so that a step is taken exactly when a fused kernel would take it.
         self._hook = table[0].register_post_accumulate_grad_hook(self._apply)
 
     def trained(self, rows: Tensor, bags: Tensor | None) -> Tensor:
@@ -195,7 +196,7 @@ class TorchStore(TableStore):
         return F.embedding_bag(rows, self.table, bags, mode="sum", sparse=True)
 
     def _apply(self, table: Tensor) -> None:
-        if table.grad is not None:
+        if table.grad is not None:  # the processes that train together hold equal copies, and apply equal sums
             table.grad = peers().rows(table.grad)
         self._optimizer.step()
         table.grad = None
@@ -207,20 +208,20 @@ class TorchStore(TableStore):
 
     def state(self) -> dict[str, Tensor]:
         """See `TableStore`."""
-        found = dict(self._optimizer.state[self.table])
+        state = dict(self._optimizer.state[self.table])
         if isinstance(self._optimizer, torch.optim.Adagrad):
-            found.pop("step")  # counts for a decay of the rate only, of which there is none
+            state.pop("step")  # counts for a decay of the rate only, of which there is none
         return {
-            name: value if isinstance(value, Tensor) else torch.tensor(float(value)) for name, value in found.items()
+            name: value if isinstance(value, Tensor) else torch.tensor(float(value)) for name, value in state.items()
         }
 
     def load(self, name: str, value: Tensor) -> None:
         """See `TableStore`."""
-        found = self._optimizer.state[self.table]
-        if isinstance(found[name], Tensor):
-            found[name].copy_(value)
+        state = self._optimizer.state[self.table]
+        if isinstance(state[name], Tensor):
+            state[name].copy_(value)
         else:
-            found[name] = int(value)
+            state[name] = int(value)
 
     def release(self) -> None:
         """See `TableStore`."""
@@ -242,6 +243,7 @@ class FusedStore(TableStore):
         self._make(table, config)
         held = dict(self._collection.named_parameters())[f"embedding_bags.{name}.weight"].detach()
         trained = self.table.requires_grad
+        # The model's parameter becomes a view into the kernel's table, without the columns that pad its width.
         held.zero_()
         held[:, : self._width].copy_(self.part(self.table.detach()))
         owner.register_parameter(name, nn.Parameter(held[:, : self._width], trained))
@@ -264,8 +266,9 @@ class FusedStore(TableStore):
     def trained(self, rows: Tensor, bags: Tensor | None) -> Tensor:
         """See `TableStore`."""
         if bags is not None:
-            found: Tensor = self._kernel(rows, torch.cat([bags, bags.new_tensor([len(rows)])]), None)
-            return found
+            vectors: Tensor = self._kernel(rows, torch.cat([bags, bags.new_tensor([len(rows)])]), None)
+            return vectors
+        # The kernel sums bags of rows; single rows are bags of one, whose offsets count up.
         if len(self._each) != rows.numel() + 1:
             self._each = torch.arange(rows.numel() + 1)
         return self._kernel(rows.flatten(), self._each, None).view(*rows.shape, -1)
@@ -279,8 +282,8 @@ class FusedStore(TableStore):
         states = self._kernel._emb_module.split_optimizer_states()
         if not states:
             return {}
-        found = states[0][0]
-        return {"sum": found if found.ndim == 1 else found[:, : self._width]}
+        accumulator = states[0][0]
+        return {"sum": accumulator if accumulator.ndim == 1 else accumulator[:, : self._width]}
 
     def load(self, name: str, value: Tensor) -> None:
         """See `TableStore`."""
@@ -359,9 +362,9 @@ class DividedStore(FusedStore):
         count = len(lengths)
         # gloo gathers gradients of one size: parts of a batch differ by a row, which empty bags make up for.
         lengths = F.pad(lengths, (0, peers().longest(count) - count))
-        found: Tensor = self._collection(KeyedJaggedTensor(["rows"], flat, lengths=lengths)).values()
-        found = found[:count, : self._width]
-        return found if bags is not None else found.view(*rows.shape, -1)
+        vectors: Tensor = self._collection(KeyedJaggedTensor(["rows"], flat, lengths=lengths)).values()
+        vectors = vectors[:count, : self._width]
+        return vectors if bags is not None else vectors.view(*rows.shape, -1)
 
     def release(self) -> None:
         """See `TableStore`."""

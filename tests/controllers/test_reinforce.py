@@ -13,8 +13,9 @@ import torch
 from safetensors import safe_open
 
 from rankitect.contracts import StopRequested
-from rankitect.controllers.reinforce import STATE, Reinforce, paired_reward
+from rankitect.controllers.reinforce import STATE, Reinforce
 from rankitect.controllers.reinforce_policy import Policy, Record, advantages
+from rankitect.controllers.reinforce_training import paired_reward
 from rankitect.methods.cost_target import CostTarget
 from tests.controllers import planted
 from tests.controllers.planted import COST, QUALITY, SPACE, Regression, Task

@@ -113,12 +113,12 @@ class Progressive:
     def loss(self, model: nn.Module, batch: RankingBatch) -> Tensor:
         """The training loss; notes the predictions that it is made of."""
         logits = logits_of(model, batch)
-        found = logits.detach().float()
-        if bool(torch.isfinite(found).all()):  # else the step is skipped as well
+        predicted = logits.detach().float()
+        if bool(torch.isfinite(predicted).all()):  # else the step is skipped as well
             weights = None if batch.weight is None else batch.weight.numpy()
             part = self.parts[min(self._step * len(self.parts) // self._steps, len(self.parts) - 1)]
             for metrics in (self.whole, part):
-                metrics.update(found.numpy(), batch.label.numpy(), weights, row=batch.row)
+                metrics.update(predicted.numpy(), batch.label.numpy(), weights, row=batch.row)
         self._step += 1
         return weighted_loss(logits, batch)
 

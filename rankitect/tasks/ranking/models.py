@@ -67,15 +67,15 @@ def production_models(
     """
     from rankitect.config.plugins import load_target
 
-    make, found = load_target(target, allowed, "task.zoo"), {}
+    make, models = load_target(target, allowed, "task.zoo"), {}
     for name, keys in wanted.items():
         training = {key: dict(keys[key]) for key in TRAINING if keys.get(key)}
         try:
             space, architecture = make(name, features, **{k: v for k, v in keys.items() if k not in TRAINING})
-            found[name] = NamedModel(space, architecture, training)
+            models[name] = NamedModel(space, architecture, training)
         except TypeError as error:
             raise ConfigError(f"task.models.{name}: {target} does not take these sizes: {error}.") from error
-    return found
+    return models
 
 
 def save_ranker(

@@ -89,11 +89,11 @@ def slicings_of(data: RankingData, slices: Sequence[str] | None = None) -> list[
     names = [f.name for f in data.features.categorical]
     firsts = np.cumsum([0, *data.features.slots])[:-1]
     train, test = data.split("train"), data.split("test")
-    found = []
+    slicings = []
     if USERS in known and USERS not in names and (slices is None or USERS in slices):
         assert train.groups is not None
         assert test.groups is not None
-        found.append(_by_users(train.groups, test.groups))
+        slicings.append(_by_users(train.groups, test.groups))
     for feature, first in zip(data.features.categorical, firsts, strict=True):
         if feature.slots > 1 or (slices is not None and feature.name not in slices):
             continue
@@ -101,12 +101,12 @@ def slicings_of(data: RankingData, slices: Sequence[str] | None = None) -> list[
         texts = data.values.get(feature.name)
         if texts:
             parts = [NEVER, "missing", *(str(text) for text in texts)]
-            found.append(slicing_of(feature.name, np.minimum(ids, len(parts) - 1), parts, PARTS))
+            slicings.append(slicing_of(feature.name, np.minimum(ids, len(parts) - 1), parts, PARTS))
         else:
             counts = np.bincount(np.asarray(train.ids[:, first]), minlength=feature.rows)
             counts[UNKNOWN_ID] = 0
-            found.append(_by_counts(feature.name, counts[ids]))
-    return [slicing for slicing in found if slicing is not None]
+            slicings.append(_by_counts(feature.name, counts[ids]))
+    return [slicing for slicing in slicings if slicing is not None]
 
 
 def _by_users(train: NDArray[np.int64], test: NDArray[np.int64]) -> Slicing | None:
