@@ -109,6 +109,11 @@ class KnownRankers:
         fixed = self.models[self._config.model]
         return fixed.space, fixed.architecture
 
+    def is_module(self, architecture: Architecture) -> bool:
+        """Whether an architecture stands for a registered module, which no graph describes."""
+        entry = self.registered.entry(architecture)
+        return entry is not None and entry.module is not None
+
     def standalone(self, architecture: Architecture, seed: int) -> tuple[nn.Module, bool]:
         """A model of an architecture or a registered module, and whether it comes with its own weights."""
         from rankitect.models.supernet import build

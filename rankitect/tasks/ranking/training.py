@@ -76,7 +76,9 @@ class RankingTraining:
         )
 
     def _of_model(self, architecture: Architecture) -> RankingConfig:
-        """The settings with those that a known ranker has of its own."""
+        """The settings with those that a known ranker has of its own; a registered module has none."""
+        if self._known.is_module(architecture):
+            return self._config
         sections: dict[str, Any] = {"optimizer": self._config.optimizer, "tables": self._config.tables}
         _, graph_choices = self._known.model_of(architecture)
         for name, model in self._known.models.items():
