@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from rankitect.contracts import BoundsCosts, HasReference, Spent, TellsCosts, offers, require
-from rankitect.contracts.task import HasContrasts, HasPrior, LearnsLatency
+from rankitect.contracts.task import HasBackbone, HasContrasts, HasPrior, LearnsLatency
 from rankitect.controllers.bayesian import Bayesian
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError
@@ -85,11 +85,20 @@ class Staged(Bayesian):
         """Made from its section of the configuration.
 
         Raises:
-            ConfigError: There is no device, a budget is of no latency, or what
+            ConfigError: There is no device or no backbone, a budget is of no latency, or what
                 `Bayesian` refuses.
         """
         if parts.device is None:
             raise ConfigError("controller=staged searches against a device's latency: add device=host (or analytic).")
+        if offers(parts.task, HasBackbone) and parts.task.backbone_name is None:
+            from rankitect.config.alternatives import controllers_for
+
+            works = ", ".join(name for name in controllers_for(parts.task, parts.space) if name != "staged") or "none"
+            raise ConfigError(
+                f"controller=staged chooses by what a pretrained model foretells (HasPrior, HasContrasts), and "
+                f"task={parts.names.get('task', '?')} has none: task.backbone is none. Controllers that work with it: "
+                f"{works}."
+            )
         names = list(parts.device.workloads)
         for name, most in config.budget.items():
             if name not in names:

@@ -75,7 +75,13 @@ def checked(composed: Composed) -> Resolved:
     """
     preset = composed.choices.get("preset")
     raw = {**composed.data, "preset": None if preset in (None, "None", "null") else preset}
-    raw["recipe"] = {name: stage for name, stage in (raw.get("recipe") or {}).items() if stage is not None}
+    recipe = raw.get("recipe") or {}
+    if not isinstance(recipe, Mapping):
+        raise ConfigError(
+            f"'recipe' {composed.came_from('recipe')} is {recipe!r}: it must be a mapping of names to stages, such as "
+            "heal: {stage: distil}."
+        )
+    raw["recipe"] = {name: stage for name, stage in recipe.items() if stage is not None}
     try:
         config = SearchConfig.model_validate(raw)
     except ValidationError as error:
@@ -214,7 +220,7 @@ def _explain(
         if problem["type"] == "extra_forbidden":
             lines += _renamed(path, problem["input"], composed) or [_unknown_key(path, composed, known)]
         elif problem["type"] in ("missing", "model_type") and problem["loc"][:1] == ("recipe",):
-            lines.append(without_stage(path, composed))
+            lines.append(without_stage(path, problem["input"], composed))
         elif problem["type"] == "missing":
             lines.append(f"'{path}' is missing. Give it on the command line: {path}=...")
         else:

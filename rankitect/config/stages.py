@@ -30,9 +30,9 @@ def stage_section(name: str, section: Mapping[str, Any], composed: Composed) -> 
     """
     kind, files = section["stage"], composed.files.get("stage", {})
     if kind not in files:
-        guess = closest(kind, files)
+        guess = closest(str(kind), files)
         raise ConfigError(
-            f"'recipe.{name}.stage' {composed.came_from(f'recipe.{name}.stage')} is '{kind}', which is no stage."
+            f"'recipe.{name}.stage' {composed.came_from(f'recipe.{name}.stage')} is {kind!r}, which is no stage."
             f"{f' Did you mean {chr(39)}{guess}{chr(39)}?' if guess else ''} Stages: {', '.join(sorted(files))}."
         )
     if "target" in section:
@@ -55,16 +55,17 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def without_stage(path: str, composed: Composed) -> str:
+def without_stage(path: str, value: object, composed: Composed) -> str:
     """The message for a section of a recipe that does not say which stage it is, such as one with a misspelt name."""
     _, name, *_ = path.split(".")
     named = {key.split(".")[1] for key in composed.origins if key.startswith("recipe.") and key.count(".") >= 1}
     guess = closest(name, named - {name})
     hint = f" Did you mean 'recipe.{guess}'?" if guess else ""
     stages = ", ".join(sorted(composed.files.get("stage", {})))
+    said = "" if isinstance(value, Mapping) else f"is {value!r}, which "
     return (
-        f"'recipe.{name}' {composed.came_from(f'recipe.{name}')} does not say which stage it is.{hint} A stage of its "
-        f"own needs recipe.{name}.stage=, one of {stages}."
+        f"'recipe.{name}' {composed.came_from(f'recipe.{name}')} {said}does not say which stage it is.{hint} "
+        f"A stage of its own needs recipe.{name}.stage=, one of {stages}."
     )
 
 

@@ -244,14 +244,18 @@ def _restore(path: Path, identity: Mapping[str, JSON], model: nn.Module, optimiz
     tensors, info = load_state(path)
     if different := _differences(info.get("identity"), identity):
         raise TrainingError(f"{path} was written by training with {different}: delete it, or choose another folder.")
-    with torch.no_grad():
-        for name, tensor in model_tensors(model).items():
-            tensor.copy_(optimizer.part(name, tensors[f"model/{name}"]))
     states = {
         name.removeprefix("optimizer/"): value for name, value in tensors.items() if name.startswith("optimizer/")
     }
-    optimizer.load_state(states, info["halvings"])
-    return _Run(**info["run"])
+    # The identity is that of this training, so that what does not fit below can only be damage.
+    try:
+        with torch.no_grad():
+            for name, tensor in model_tensors(model).items():
+                tensor.copy_(optimizer.part(name, tensors[f"model/{name}"]))
+        optimizer.load_state(states, info["halvings"])
+        return _Run(**info["run"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise TrainingError(f"{path} is a damaged training state ({error}): delete it.") from error
 
 
 def _differences(saved: object, identity: Mapping[str, JSON]) -> str:

@@ -76,6 +76,9 @@ def test_a_users_folder_can_add_a_stage_and_a_recipe(folder: Path) -> None:
             ["recipe.heel.tokens=5"],
             "'recipe.heel' on the command line does not say which stage it is. Did you mean 'recipe.heal'?",
         ),
+        (["recipe.heal.stage=5"], "'recipe.heal.stage' on the command line is 5: should be a valid string."),
+        (["recipe.heal.stage=null"], "'recipe.heal.stage' on the command line is null: should be a valid string."),
+        (["recipe.more=3"], "'recipe.more' on the command line is 3, which does not say which stage it is."),
         (["recipe.more=3"], "A stage of its own needs recipe.more.stage=, one of distil, export, train."),
         (
             ["recipe.heal.token=5"],
@@ -126,6 +129,7 @@ def test_all_mistakes_of_a_recipe_are_listed_at_once() -> None:
         ("recipe", "# @package _global_\nheal: {tokens: 5}\n", "recipe/mine.yaml:2: it is 'recipe.heal.tokens' now."),
         ("preset", "# @package _global_\nheal:\n  lr: 5\n", "preset/mine.yaml:3: it is 'recipe.heal.lr' now."),
         ("recipe", "a: {stage: train\n", "recipe/mine.yaml:2 cannot be read: "),
+        ("recipe", "- train\n", "is ['train']: it must be a mapping of names to stages"),
     ],
 )
 def test_a_mistake_in_a_users_file_names_file_and_line(folder: Path, group: str, content: str, text: str) -> None:

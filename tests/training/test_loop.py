@@ -106,6 +106,13 @@ def test_foreign_or_damaged_checkpoint_is_refused(tmp_path):
     other_data = {"data": "b", "loss": "cross-entropy"}
     with pytest.raises(TrainingError, match='data null and not "b", loss null and not "cross-entropy"'):
         train(network(), loss_fn, batch_at, CONFIG, checkpoint=file, provenance=other_data)
+    tensors, info = load_state(file)
+    save_state(file, {name: tensor.new_zeros(7) for name, tensor in tensors.items()}, info | {"run": {}})
+    with pytest.raises(TrainingError, match="is a damaged training state"):
+        train(network(), loss_fn, batch_at, CONFIG, checkpoint=file)
+    save_state(file, {name: tensor for name, tensor in tensors.items() if "optimizer" in name}, info)
+    with pytest.raises(TrainingError, match="is a damaged training state"):
+        train(network(), loss_fn, batch_at, CONFIG, checkpoint=file)
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(TrainingError, match="is damaged"):
         train(network(), loss_fn, batch_at, CONFIG, checkpoint=file)

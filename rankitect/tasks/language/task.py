@@ -135,7 +135,11 @@ class Language(CostedTask, PrunedBackbone):
 
     def prior(self) -> tuple[dict[str, torch.Tensor], Spent]:
         """For each choice, how much the loss is expected to rise at each value with all else kept, nats a token; and
-        what finding that out has cost beyond calibration."""
+        what finding that out has cost beyond calibration. Without a backbone nothing can be foretold."""
+        from rankitect.contracts import Spent
+
+        if self.backbone_name is None:
+            return {}, Spent()
         from rankitect.tasks.language.searching import expected_rises
 
         return expected_rises(self._pretrained, self.searching, self.space)
