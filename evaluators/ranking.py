@@ -30,7 +30,11 @@ def _refitted(
     config = task.fit_config(architecture, context.seed)
     model, _ = task.standalone(architecture, context.seed)
     epochs = result.best_step / task.data.steps("train", config.batch)
-    rows, _ = refit(model, task.data, config, epochs, progress=context.progress, should_stop=context.should_stop)
+    checkpoint = None if context.state is None else context.state / "refit.safetensors"
+    rows, _ = refit(
+        model, task.data, config, epochs,
+        progress=context.progress, should_stop=context.should_stop, checkpoint=checkpoint,
+    )  # fmt: skip
     context.check()
     return model, rows
 

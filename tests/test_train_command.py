@@ -190,6 +190,24 @@ def test_repeating_a_finished_training_changes_nothing(tmp_path: Path, capsys: p
     assert equal(weights(tmp_path / "run"), before[1])
 
 
+@pytest.mark.slow
+def test_a_recipe_that_ends_with_export_leaves_a_program_that_generates_as_the_model_does(tmp_path: Path) -> None:
+    pytest.importorskip("executorch")
+    from rankitect.deploy.artifact import load
+    from rankitect.models.candidate import load_candidate
+
+    done = train([*SMOKE, "recipe=heal_export", "model=uniform width 75%"], output_dir=tmp_path / "run", quiet=True)
+    place = tmp_path / "run" / "model"
+    assert done.summary.artifacts["program"] == "model/model.pte"
+    assert done.summary.artifacts["weights"] == "model/weights.safetensors"
+    prompt = list(b"def main")
+    wanted, model = list(prompt), load_candidate(place).model
+    with torch.no_grad():
+        for _ in range(8):
+            wanted.append(int(model(torch.tensor([wanted]))[0, -1].argmax()))
+    assert load(place).generator.greedy(prompt, 8) == wanted[len(prompt) :]
+
+
 def test_a_known_ranker_is_trained_as_the_task_says(tmp_path: Path) -> None:
     trained = rankitect.train(
         ["space=ranking_engineered", *SMOKE, "task.refit=false"], model="lr", output_dir=tmp_path / "run", quiet=True

@@ -216,6 +216,7 @@ def refit(
     *,
     progress: Callable[[int, int, str], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    checkpoint: Path | None = None,
 ) -> tuple[int, bool]:
     """Trains a fresh ranker on training and validation rows, for as many epochs as early stopping found best.
 
@@ -228,11 +229,13 @@ def refit(
         epochs: Passes over both splits.
         progress: As for `fit`.
         should_stop: As for `fit`.
+        checkpoint: File of the state, of its own; training goes on from it where it is there.
 
     Returns:
         Rows trained on, and whether training came to its end.
     """
     whole = data.with_validation()
+    epoch = whole.steps("train", config.batch)
     tables = _held_tables(model, config)
     try:
         result = train(
@@ -240,14 +243,16 @@ def refit(
             ranking_loss,
             lambda step: _mine(whole.batch_at("train", step, batch=config.batch, seed=config.seed)),
             TrainConfig(
-                steps=max(1, round(epochs * whole.steps("train", config.batch))),
+                steps=max(1, round(epochs * epoch)),
                 optimizer=config.optimizer,
                 seed=config.seed,
+                checkpoint_every=max(1, round(config.evaluate_every * epoch)),
             ),
             size=len,
             tables=tables,
             progress=None if progress is None else lambda done, total, report: progress(done, total, "refit"),
             should_stop=should_stop,
+            checkpoint=checkpoint,
         )
     finally:
         whole.close()

@@ -59,6 +59,18 @@ def test_a_refit_learns_from_every_row_of_both_splits():
     assert refit(Factorized(0), data, config, 2.0, should_stop=lambda: True) == (0, False)
 
 
+@pytest.mark.parametrize("tables", [None, TableConfig()])
+def test_a_refit_that_was_stopped_goes_on_and_ends_as_an_undisturbed_one(tmp_path, tables):
+    data, file = RankingBatches(table(3000)), tmp_path / "refit.safetensors"
+    config = FitConfig(batch=100, optimizer=FAST, tables=tables)
+    undisturbed, resumed, polls, looks = Factorized(0), Factorized(0), iter(range(100)), []
+    refit(undisturbed, data, config, 2.0)
+    assert refit(Factorized(0), data, config, 2.0, should_stop=lambda: next(polls) >= 20, checkpoint=file)[1] is False
+    done = refit(resumed, data, config, 2.0, progress=lambda step, *_: looks.append(step), checkpoint=file)
+    assert (done, looks[0]) == ((5400, True), 21)
+    assert all(torch.equal(a, b) for a, b in zip(undisturbed.parameters(), resumed.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("kind", ["adamw", "adagrad", "sgd"])
 def test_every_optimizer_learns(kind):
     lr = {"adamw": 0.05, "adagrad": 0.2, "sgd": 5.0}[kind]
