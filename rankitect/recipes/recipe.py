@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -173,8 +174,10 @@ class Recipe:
 
         from rankitect.training.distill import weights_fingerprint
 
-        # The last digits of a sum depend on torch and on how many threads share it out.
-        machine: list[JSON] = [str(torch.__version__), torch.get_num_threads()]
+        # The last digits of a sum depend on torch, on the processor's instructions, and on how many threads share it
+        # out. A cache may lie in a home folder that machines of several kinds see.
+        instructions = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+        machine: list[JSON] = [str(torch.__version__), instructions, torch.get_num_threads()]
         origin: list[JSON] = [_FORMAT, *machine, space, architecture.fingerprint, weights_fingerprint(model), seed]
         key = _hash(origin)
         keys = []

@@ -138,6 +138,14 @@ def test_what_differs_in_settings_data_seed_architecture_or_space_is_not_shared(
     assert len(stage.computed) == 6
 
 
+def test_outputs_of_a_processor_with_other_instructions_are_not_shared(
+    store: StageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run({"a": Pull(1.0)}, store)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
+    assert run({"a": Pull(1.0)}, store).reused == Spent()
+
+
 def test_other_inherited_weights_are_not_shared(store: StageStore) -> None:
     run({"a": Pull(1.0)}, store)
     stage, adopted = Pull(1.0), model()
