@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from rankitect.config.parts import Parts
     from rankitect.contracts import Session, Trial
-    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.graph import Architecture
     from rankitect.models.relaxed import RelaxedSupernet
     from rankitect.models.supernet import Supernet
 
@@ -140,7 +140,7 @@ class DNAS:
         cost = config.cost or main_cost(task)
         bounded = BoundedSpace.of(parts, shared=True)
         Scores(bounded.graph_space, cost, task.reference)  # refuses an unknown cost before any work
-        low, high = _share_range(cost, task, bounded.graph_space)
+        low, high = _share_range(cost, task, bounded)
         step = (high - low) / config.points
         targets = config.targets or [round(low + (i + 0.5) * step, 4) for i in range(config.points)]
         if outside := [t for t in targets if not low - 1e-9 <= t <= high + 1e-9]:
@@ -265,13 +265,14 @@ class DNAS:
         replay(self, trials)
 
 
-def _share_range(cost: str, task: Searchable, space: SearchSpace) -> tuple[float, float]:
-    """The allowed cost, relative to the reference."""
-    bounds = limits_of(task).get(cost)
-    if bounds is None:
-        return 0.0, 1.0
+def _share_range(cost: str, task: Searchable, bounded: BoundedSpace) -> tuple[float, float]:
+    """The allowed cost, relative to the reference; down to the cheapest architecture where nothing bounds it."""
+    space, bounds = bounded.graph_space, limits_of(task).get(cost)
     scope, _, kind = cost.rpartition(":")
     whole = float(space.cost(task.reference, kind, scope))
+    if bounds is None:
+        cheapest = bounded.extreme(cost, False, np.random.default_rng(0))
+        return float(space.cost(cheapest, kind, scope)) / whole, 1.0
     return bounds[0] / whole, min(bounds[1] / whole, 1.0)
 
 

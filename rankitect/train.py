@@ -86,6 +86,8 @@ def _train(
     from rankitect.study.trained import read_trained
 
     asked = resolve_training(overrides, Path(config_dir) if config_dir else None)
+    if asked.model is not None and asked.model.endswith(".json") and not Path(asked.model).is_file():
+        raise ConfigError(f"model={asked.model}: there is no such file.")
     digest, names = config_hash(asked.data), _names(asked)
     path = Path(asked.resolved.config.output_dir or f"runs/{names['space']}-train-{digest[:8]}")
     command = command_line("rankitect.train", overrides, config_dir)
@@ -191,8 +193,10 @@ def _from_file(path: Path, parts: Parts) -> ArchitectureLike:
     try:
         architecture: Any = parts.decode(path.read_text(encoding="utf-8"))
         checked: ArchitectureLike = space.validate(architecture) if isinstance(space, ChoiceSpace) else architecture
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"model={path} cannot be read: {error}.") from error
+    except OSError as error:
+        raise ConfigError(f"model={path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"model={path} is not a text in UTF-8.") from None
     except RankitectError as error:
         raise type(error)(f"model={path}: {error}") from error
     return checked

@@ -240,7 +240,7 @@ def test_a_search_leaves_the_folder_of_a_training_alone(tmp_path: Path, capsys: 
         (["evaluator.screen.tokens=3"], "'evaluator.screen.tokens' on the command line: rankitect.train"),
         (["model=mobilellm-125n"], "model=mobilellm-125n is neither a file nor a model that this space and task know."),
         (["model=backbon"], "Did you mean 'backbone'?"),
-        (["model=none.json"], "model=none.json cannot be read"),
+        (["model=none.json"], "model=none.json: there is no such file."),
         (["model=3"], "'model' is 3: it must be a file, or the name of a model."),
         (["recipe=pretrain", "heal.tokens=3"], "'heal.tokens' on the command line: it is 'recipe.heal.tokens' now."),
         (

@@ -169,3 +169,13 @@ def test_the_controller_needs_no_more_than_a_supernet_and_a_loss(tmp_path: Path)
     controller.prepare(session)  # type: ignore[arg-type]
     assert [p.architecture for p in controller.ask(5)] == [best]
     assert controller.ask(5) == []
+
+
+@pytest.mark.slow
+def test_without_constraints_targets_reach_down_to_the_cheapest_architecture(tmp_path: Path) -> None:
+    from rankitect.search import search
+
+    words = ["space=ranking_blocks", "controller=dnas", "preset=smoke", "constraints=null", "runner.progress=false"]
+    result = search(words, report={"page": False}, output_dir=str(tmp_path / "run"), quiet=True)
+    assert result.ended == "finished"
+    assert result.summary.pareto
