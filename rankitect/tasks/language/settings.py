@@ -17,7 +17,7 @@ class ShapeConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layers: int = Field(default=30, ge=1, description="layers")
+    layers: int = Field(default=30, ge=1, description="number of decoder layers")
     width: int = Field(default=576, ge=1, description="residual width")
     heads: int = Field(default=9, ge=1, description="query heads of a layer; a multiple of kv_heads")
     kv_heads: int = Field(default=3, ge=1, description="key/value heads of a layer")
