@@ -24,7 +24,7 @@ def main() -> None:
     }
     rows = []
     for name, space in spaces.items():
-        columns = sample_columns(space, many, np.random.default_rng(0))
+        columns = sample_columns(space, space.distribution, many, np.random.default_rng(0))
         some = space.decode({path: column[: many // 20] for path, column in columns.items()})
         jobs = {
             "parameters": lambda s=space, c=columns: s.cost(c, "params"),
