@@ -23,8 +23,8 @@ from rankitect.data.files import write_atomically
 from rankitect.data.windows import TextWindows
 from rankitect.metrics.losses import SparseTargets, cross_entropy, kl_divergence, sparse_kl_divergence, top_targets
 from rankitect.training.loop import step_seed
-from rankitect.training.parallel import peers
 from rankitect.training.settings import DistilConfig
+from rankitect.training.text import windows_of_step
 
 __all__ = ["DistillBatch", "Distillation", "TeacherTargets", "weights_fingerprint"]
 
@@ -213,16 +213,8 @@ class Distillation:
 
     def batch_at(self, step: int, seed: int | None = None) -> DistillBatch:
         """The batch of a step, a pure function of step and seed (by default the distillation's own)."""
-        config = self.config
-        windows = self.task.window_indices(
-            self.split,
-            step,
-            batch=config.batch,
-            context=config.context,
-            seed=self.seed if seed is None else seed,
-        )
-        windows = windows[peers().shard(len(windows))]
-        ids = torch.from_numpy(self.tokens.read(windows, config.context))
+        windows = windows_of_step(self.task, self.config, self.split, step, self.seed if seed is None else seed)
+        ids = torch.from_numpy(self.tokens.read(windows, self.config.context))
         if self.targets is not None:
             return DistillBatch(ids, self.targets.at(windows))
         with torch.inference_mode():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from rankitect.training.optimizer import StepReport
 from rankitect.training.parallel import peers
 from rankitect.training.settings import TextTraining
 
-__all__ = ["NextToken", "TextObjective", "TokenBatch", "train_on_text"]
+__all__ = ["NextToken", "TextObjective", "TokenBatch", "train_on_text", "windows_of_step"]
 
 CHECKPOINT_SECONDS = 60.0
 """Least seconds between two checkpoints: the state of a language model is three times its weights."""
@@ -64,6 +65,20 @@ class TokenBatch:
         return self.ids.shape[0] * (self.ids.shape[1] - 1)
 
 
+def windows_of_step(task: TextWindows, config: TextTraining, split: str, step: int, seed: int) -> np.ndarray:
+    """Numbers of the windows that this process trains on in a step, int64 [n]; all of the batch where it is alone.
+
+    Args:
+        task: Gives the order of the windows.
+        config: Windows of a batch, and tokens of a window.
+        split: Of the text.
+        step: Decides the batch.
+        seed: Of the order.
+    """
+    windows = task.window_indices(split, step, batch=config.batch, context=config.context, seed=seed)
+    return windows[peers().shard(len(windows))]
+
+
 class NextToken:
     """Cross-entropy with the text's own next tokens.
 
@@ -83,16 +98,8 @@ class NextToken:
 
     def batch_at(self, step: int, seed: int | None = None) -> TokenBatch:
         """The batch of a step, a pure function of step and seed (by default the objective's own)."""
-        config = self.config
-        windows = self.task.window_indices(
-            self.split,
-            step,
-            batch=config.batch,
-            context=config.context,
-            seed=self.seed if seed is None else seed,
-        )
-        windows = windows[peers().shard(len(windows))]
-        return TokenBatch(torch.from_numpy(self._tokens.read(windows, config.context)))
+        windows = windows_of_step(self.task, self.config, self.split, step, self.seed if seed is None else seed)
+        return TokenBatch(torch.from_numpy(self._tokens.read(windows, self.config.context)))
 
     def loss(self, model: Callable[[Tensor], Tensor], batch: TokenBatch) -> Tensor:
         """Mean negative log-likelihood, nats a token."""
