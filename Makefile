@@ -20,7 +20,7 @@ KEY := $(shell { cat requirements/*.txt; $(PYTHON) -c 'import sys; print(sys.ver
 STAMP := $(VENV)/.installed-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv search smoke soak test test-fast test-long lint types imports docs format bench wheel doctor clean
+.PHONY: help venv search smoke soak fuzz test test-fast test-long lint types imports docs format bench wheel doctor clean
 
 help:  ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -57,6 +57,11 @@ test-long: $(STAMP)  ## every identity on 10,000 architectures; about an hour
 
 soak: $(STAMP)  ## faults at random instants, 200 rounds (SOAK=50 for fewer), with a table of what survived
 	SOAK=$${SOAK:-200} OMP_NUM_THREADS=1 $(PY) -m pytest tests/test_soak.py -q -s
+
+FUZZ ?= 10000
+
+fuzz: $(STAMP)  ## 10,000 damaged inputs over every reader (FUZZ=n for other numbers, FUZZ_SEED=n for others), with a table
+	FUZZ_CASES=$(FUZZ) FUZZ_TABLE=build/fuzz.md OMP_NUM_THREADS=1 $(PY) -m pytest tests/fuzz -n $(WORKERS) --dist worksteal -q
 
 lint: $(STAMP)  ## style
 	$(PY) -m ruff check .
