@@ -16,6 +16,8 @@ __all__ = [
     "SpaceError",
     "TrainingError",
     "closest",
+    "safe",
+    "short",
 ]
 
 
@@ -54,6 +56,24 @@ class DiskError(RankitectError):
 
 class DeployError(RankitectError):
     """A model cannot be exported to the mobile runtime, or a device cannot run it."""
+
+
+def safe(text: str) -> str:
+    """A text as it may be printed: characters that are none, such as those that begin an escape sequence of a terminal
+    or turn the direction of writing, are spelt as in Python (`\\x1b`). Line ends stay.
+    """
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def short(text: str, most: int) -> str:
+    """A text of at most so many characters: of a longer one the beginning and the end, as a message ends with what to
+    do, and a path with its file."""
+    if len(text) <= most:
+        return text
+    end = (most - 3) // 3
+    return f"{text[: most - 3 - end]} … {text[len(text) - end :]}"
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
