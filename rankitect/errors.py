@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "closest",
     "safe",
     "short",
+    "shown",
 ]
 
 
@@ -74,6 +76,33 @@ def short(text: str, most: int) -> str:
         return text
     end = (most - 3) // 3
     return f"{text[: most - 3 - end]} … {text[len(text) - end :]}"
+
+
+class _Shown(reprlib.Repr):
+    """As Python writes values, but short, whatever they hold."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxlong, self.maxother = 3, most, min(most, 40), most
+
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:  # Python refuses to write integers of thousands of digits
+            return f"an integer of {x.bit_length():,} bits"
+
+
+def shown(value: object, most: int = 80) -> str:
+    """A value that came from outside, for a message: shortened, and without characters that a terminal would act on.
+
+    Args:
+        value: Anything.
+        most: Characters, about.
+
+    >>> shown([1.5, None]), shown(10**5000)
+    ('[1.5, None]', 'an integer of 16,610 bits')
+    """
+    return short(safe(_Shown(most).repr(value)), most)
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

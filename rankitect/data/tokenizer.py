@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankitect.data.chat import PLAIN, ChatFormat, TemplateChat
 from rankitect.data.files import write_atomically
-from rankitect.errors import AssetError, DataError
+from rankitect.data.guard import guarded
+from rankitect.data.members import listing, member
+from rankitect.documents import parse_json, read_json, read_text
+from rankitect.errors import AssetError, DataError, shown
 
 if TYPE_CHECKING:
     import tokenizers
@@ -24,6 +26,10 @@ __all__ = ["BPETokenizer", "ByteTokenizer", "Tokenizer", "byte_level_bpe", "load
 
 SPECIAL_ROLES = ("bos", "eos", "unk", "pad")
 """The special tokens that a model's files may name."""
+
+_TOKENIZER, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
+_MOST_IDS = 2**31
+"""Token ids are kept as int32."""
 
 _DIGITS_APART = ("smollm", "starcoder", "refact")
 _PRE_TOKENIZERS = ("gpt-2", *_DIGITS_APART)
@@ -73,19 +79,6 @@ class Tokenizer(ABC):
         """
         return self.encode_batch([text])[0]
 
-    def encode_markup(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """As `encode_batch`, of texts that a chat template has written: special tokens in them stand for themselves.
-
-        Raises:
-            DataError: A text has characters that no encoding can hold.
-        """
-        return self.encode_batch(texts)
-
-    @property
-    def chat(self) -> ChatFormat:
-        """How a conversation becomes text: by the model's template, or plainly where it has none."""
-        return PLAIN
-
 
 class ByteTokenizer(Tokenizer):
     """Every UTF-8 byte is a token, ids 0 to 255. Needs no files; used by tiny models.
@@ -122,9 +115,7 @@ class ByteTokenizer(Tokenizer):
 
     def save(self, folder: Path) -> None:
         """Write the files of the byte-level BPE without merges that gives the same ids."""
-        alphabet = _byte_alphabet()
-        same = byte_level_bpe([alphabet[byte] for byte in range(256)], [], pre="gpt-2", source="byte tokenizer")
-        same.save(folder)
+        _bytes_as_bpe().save(folder)
 
 
 class BPETokenizer(Tokenizer):
@@ -135,6 +126,7 @@ class BPETokenizer(Tokenizer):
         backend: tokenizers.Tokenizer,
         special_ids: Mapping[str, int] | None = None,
         chat_template: str | None = None,
+        source: str = "the tokenizer",
     ) -> None:
         """Wrap a backend.
 
@@ -142,12 +134,13 @@ class BPETokenizer(Tokenizer):
             backend: The tokenizer; it is set to read special tokens in text as plain text, never to truncate or pad.
             special_ids: Token id by role, see `Tokenizer.special_ids`.
             chat_template: A Jinja template, kept only to be saved again.
+            source: The file that it comes from, for errors.
         """
         backend.encode_special_tokens = True
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
-        self._chat_template = chat_template
+        self._chat_template, self._source = chat_template, source
         self.special_ids: Mapping[str, int] = dict(special_ids or {})
 
     @cached_property
@@ -165,40 +158,21 @@ class BPETokenizer(Tokenizer):
 
         Raises:
             DataError: A text has lone surrogates.
+            AssetError: The tokenizer cannot encode a text: it has no token for a character, or a table of it is broken.
         """
-        try:
-            encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        except (TypeError, UnicodeError):
-            for text in texts:
-                _utf8(text)  # says which character is at fault
-            raise
+        with guarded(f"{self._source} cannot encode a text"):
+            try:
+                encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            except (TypeError, UnicodeError):
+                for text in texts:
+                    _utf8(text)  # says which character is at fault
+                raise
         return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
-
-    def encode_markup(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """See `Tokenizer.encode_markup`. No begin token is added: a template writes it where it belongs."""
-        encodings = self._reading_markup.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
-
-    @cached_property
-    def _reading_markup(self) -> tokenizers.Tokenizer:
-        from tokenizers import Tokenizer as Backend
-
-        backend = Backend.from_str(self._backend.to_str())
-        backend.encode_special_tokens = False
-        return backend
-
-    @cached_property
-    def chat(self) -> ChatFormat:
-        """See `Tokenizer.chat`."""
-        if not self._chat_template:
-            return PLAIN
-        tokens = {f"{role}_token": self._backend.id_to_token(number) or "" for role, number in self.special_ids.items()}
-        added = self._backend.get_added_tokens_decoder().values()
-        return TemplateChat(self._chat_template, tokens, frozenset(str(t.content) for t in added if t.special))
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
         """The text of token ids, special tokens included."""
-        return str(self._backend.decode([int(i) for i in ids], skip_special_tokens=False))
+        with guarded(f"{self._source} cannot decode tokens"):
+            return str(self._backend.decode([int(i) for i in ids], skip_special_tokens=False))
 
     def to_json(self) -> str:
         """The tokenizer.json text, keys sorted."""
@@ -211,10 +185,8 @@ class BPETokenizer(Tokenizer):
             config[f"{role}_token"] = self._backend.id_to_token(token_id)
         if self._chat_template:
             config["chat_template"] = self._chat_template
-        _write_text(
-            folder / "tokenizer.json", json.dumps(json.loads(self._backend.to_str()), indent=1, ensure_ascii=False)
-        )
-        _write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False))
+        _write_text(folder / _TOKENIZER, json.dumps(json.loads(self._backend.to_str()), indent=1, ensure_ascii=False))
+        _write_text(folder / _SETTINGS, json.dumps(config, indent=2, ensure_ascii=False))
 
 
 def byte_level_bpe(
@@ -224,6 +196,7 @@ def byte_level_bpe(
     pre: str,
     source: str,
     control_ids: Sequence[int] = (),
+    added_ids: Sequence[int] = (),
     special_ids: Mapping[str, int] | None = None,
     chat_template: str | None = None,
 ) -> BPETokenizer:
@@ -236,6 +209,7 @@ def byte_level_bpe(
             "starcoder", "refact").
         source: The file, for errors.
         control_ids: Ids of special tokens.
+        added_ids: Ids of tokens that text is searched for before it is cut.
         special_ids: Token id by role, see `Tokenizer.special_ids`.
         chat_template: Kept to be saved again.
 
@@ -246,7 +220,9 @@ def byte_level_bpe(
     from tokenizers import Tokenizer as Backend
 
     if pre not in _PRE_TOKENIZERS:
-        raise AssetError(f"{source}: pre-tokenizer {pre!r} is not supported. Supported: {', '.join(_PRE_TOKENIZERS)}.")
+        raise AssetError(
+            f"{source}: pre-tokenizer {shown(pre)} is not supported. Supported: {', '.join(_PRE_TOKENIZERS)}."
+        )
     vocab = {token: i for i, token in enumerate(tokens)}
     if len(vocab) != len(tokens):
         raise AssetError(f"{source}: the token table names {len(tokens) - len(vocab)} tokens twice.")
@@ -255,68 +231,92 @@ def byte_level_bpe(
         (pair for pair in pairs if len(pair) != 2 or any(part not in vocab for part in (*pair, "".join(pair)))), None
     )
     if bad is not None:
-        raise AssetError(f"{source}: the merge {' '.join(bad)!r} is not made of two tokens of the token table.")
-    wrong = [i for i in (*control_ids, *(special_ids or {}).values()) if not 0 <= i < len(tokens)]
+        raise AssetError(f"{source}: the merge {shown(' '.join(bad))} is not made of two tokens of the token table.")
+    wrong = [i for i in (*control_ids, *added_ids, *(special_ids or {}).values()) if not 0 <= i < len(tokens)]
     if wrong:
         raise AssetError(f"{source}: special token id {wrong[0]} is outside the token table of {len(tokens)} tokens.")
-    backend = Backend(models.BPE(vocab=vocab, merges=[(pair[0], pair[1]) for pair in pairs]))
+    with guarded(f"{source}: its tables make no tokenizer"):
+        backend = Backend(models.BPE(vocab=vocab, merges=[(pair[0], pair[1]) for pair in pairs]))
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True)
     digits = [pre_tokenizers.Digits(individual_digits=True)] if pre in _DIGITS_APART else []
     backend.pre_tokenizer = pre_tokenizers.Sequence([*digits, byte_level])
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(tokens[i], special=True, normalized=False) for i in control_ids])
-    return BPETokenizer(backend, special_ids, chat_template)
+    backend.add_tokens([AddedToken(tokens[i], special=False, normalized=False) for i in added_ids])
+    return BPETokenizer(backend, special_ids, chat_template, source)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a Hugging Face folder (``tokenizer.json``, and ``tokenizer_config.json`` if there is one).
 
     Raises:
-        AssetError: There is no tokenizer.json, or a file cannot be read.
+        AssetError: There is no tokenizer.json, a file cannot be read, or token ids are not what a file says.
     """
     from tokenizers import Tokenizer as Backend
 
-    file = folder / "tokenizer.json"
-    if not file.is_file():
+    file = member(folder, _TOKENIZER)
+    if file is None:
         raise AssetError(
-            f"{folder} has no tokenizer.json. Save the tokenizer in this format "
-            "(transformers: AutoTokenizer.from_pretrained(...).save_pretrained(folder))."
+            f"{folder} has no {_TOKENIZER}. Save the tokenizer in this format (transformers: "
+            f"AutoTokenizer.from_pretrained(...).save_pretrained(folder)). {listing(folder)}"
         )
-    try:
-        backend = Backend.from_file(str(file))
-    except Exception as error:  # the library raises bare Exception for anything it cannot parse
-        raise AssetError(
-            f"{file} cannot be read as a tokenizer ({error}). Copy it again from where it came."
-        ) from error
-    settings = _read_settings(folder / "tokenizer_config.json")
+    text = read_text(file, AssetError)
+    stated = parse_json(text, dict[str, Any], file, AssetError)
+    with guarded(f"{file} cannot be read as a tokenizer. Copy it again from where it came"):
+        backend = Backend.from_str(text)
+    _check_ids(backend, stated, file)
+    config = member(folder, _SETTINGS)
+    settings = {} if config is None else read_json(config, dict[str, Any], AssetError)
+    if _is_byte_tokenizer(backend):
+        return ByteTokenizer()
     template = settings.get("chat_template")
     special: dict[str, int] = {}
     for role in SPECIAL_ROLES:
         given = settings.get(f"{role}_token")
-        text = given.get("content") if isinstance(given, dict) else given
-        token_id = backend.token_to_id(text) if isinstance(text, str) else None
+        token = given.get("content") if isinstance(given, dict) else given
+        token_id = backend.token_to_id(token) if isinstance(token, str) else None
         if token_id is not None:
             special[role] = token_id
-    if _is_byte_tokenizer(backend):
-        return ByteTokenizer()
-    return BPETokenizer(backend, special, template if isinstance(template, str) else None)
+    return BPETokenizer(backend, special, template if isinstance(template, str) else None, str(file))
+
+
+def _check_ids(backend: tokenizers.Tokenizer, stated: Mapping[str, Any], file: Path) -> None:
+    """Check that every token has an id of its own, and added tokens those that their file gives them.
+
+    The library numbers added tokens anew, whatever the file says; a model was trained with what the file says.
+
+    Raises:
+        AssetError: There are no tokens, or an id is wrong; or the tokenizer cannot even be asked.
+    """
+    with guarded(f"{file} cannot be read as a tokenizer. Copy it again from where it came"):
+        vocab = backend.get_vocab(with_added_tokens=True)
+        added = [(token["content"], token["id"]) for token in stated.get("added_tokens") or []]
+    if not vocab:
+        raise AssetError(f"{file} has no tokens.")
+    largest = max(vocab.values())
+    if largest >= _MOST_IDS:
+        raise AssetError(f"{file} has a token of id {largest}; ids must be below {_MOST_IDS}.")
+    if len(set(vocab.values())) < len(vocab):
+        raise AssetError(f"{file} gives {len(vocab) - len(set(vocab.values()))} ids to more than one token each.")
+    for token, token_id in added:
+        if vocab.get(token) != token_id:
+            raise AssetError(
+                f"{file} says that {shown(token)} has id {shown(token_id)}, which is not the next one; the library "
+                f"would give it {vocab.get(token)}."
+            )
 
 
 def _is_byte_tokenizer(backend: tokenizers.Tokenizer) -> bool:
     """True for what `ByteTokenizer.save` wrote, so that a saved one comes back as itself, fingerprint included."""
-    if backend.get_vocab_size(with_added_tokens=True) != 256 or backend.normalizer is not None:
+    if backend.get_vocab_size(with_added_tokens=True) != 256:
         return False
-    return backend.get_vocab() == {char: byte for byte, char in _byte_alphabet().items()}
+    return BPETokenizer(backend).to_json() == _bytes_as_bpe().to_json()
 
 
-def _read_settings(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AssetError(f"{file} cannot be read as JSON ({error}). Copy it again from where it came.") from error
-    return settings if isinstance(settings, dict) else {}
+def _bytes_as_bpe() -> BPETokenizer:
+    """The byte-level BPE without merges that gives the same ids as `ByteTokenizer`."""
+    alphabet = _byte_alphabet()
+    return byte_level_bpe([alphabet[byte] for byte in range(256)], [], pre="gpt-2", source="byte tokenizer")
 
 
 def _byte_alphabet() -> dict[int, str]:

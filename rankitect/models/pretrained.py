@@ -16,7 +16,7 @@ from rankitect.models.families import DecoderConfig, Family, Weight, axes, famil
 from rankitect.models.families.family import Key
 from rankitect.models.supernet import Standalone
 
-__all__ = ["Orders", "file_tensors", "space_tensors"]
+__all__ = ["Orders", "check_prunable", "file_tensors", "space_tensors"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,19 @@ class Orders:
         return by_layer.get(layer)
 
 
+def check_prunable(checkpoint: DecoderCheckpoint) -> None:
+    """Check that a pretrained model can be pruned.
+
+    Raises:
+        SpaceError: It has an output table of its own (the space ties it to the embedding).
+    """
+    if not checkpoint.config.tied_embeddings:
+        raise SpaceError(
+            f"{checkpoint.source}: its output table is not tied to the embedding. Models with an output table of their "
+            "own can be trained from scratch (task.backbone=none task.shape.tied=false), but not pruned."
+        )
+
+
 def space_tensors(checkpoint: DecoderCheckpoint, orders: Orders | None = None) -> dict[Key, torch.Tensor]:
     """A checkpoint's weights under the names and shapes of a space made from it, sorted. They share no memory with it.
 
@@ -95,13 +108,10 @@ def space_tensors(checkpoint: DecoderCheckpoint, orders: Orders | None = None) -
         orders: Of its units, heads and channels; None to leave everything where it is.
 
     Raises:
-        SpaceError: The checkpoint has an output table of its own (the space ties it to the embedding).
+        SpaceError: The checkpoint cannot be pruned.
     """
+    check_prunable(checkpoint)
     config, orders = checkpoint.config, orders or Orders()
-    if not config.tied_embeddings:
-        raise SpaceError(
-            f"{checkpoint.source}: its output table is not tied to the embedding; tied models are supported"
-        )
     family = family_of(config)
     tensors: dict[Key, torch.Tensor] = {}
     for number, weight in _in_order_of_registration(family, config):

@@ -101,10 +101,7 @@ def _counted(evidence: Evidence, fingerprint: str) -> Evidence:
     kept = evidence.weights > 0
     clusters = None if evidence.clusters is None else evidence.clusters[kept]
     losses = {fingerprint: evidence.losses[fingerprint][:, kept]}
-    predicted = {name: values[:, kept] for name, values in evidence.predicted.items() if name == fingerprint}
-    return Evidence(
-        evidence.metric, losses, evidence.labels[kept], evidence.weights[kept], clusters, predicted=predicted
-    )
+    return Evidence(evidence.metric, losses, evidence.labels[kept], evidence.weights[kept], clusters)
 
 
 def _weights(evidence: Evidence) -> NDArray[np.float64]:

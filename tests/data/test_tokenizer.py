@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,6 +143,81 @@ def test_contradicting_tables_are_refused(change: dict[str, object], message: st
     given_tables: dict[str, object] = {"tokens": ["a", "b"], "merges": [], "pre": "gpt-2", "source": "f.gguf"} | change
     with pytest.raises(AssetError, match=message):
         byte_level_bpe(**given_tables)  # type: ignore[arg-type]
+
+
+# Files from elsewhere
+
+
+def changed(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A folder with the byte tokenizer's file, changed."""
+    ByteTokenizer().save(folder)
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    change(content)
+    file.write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def added(token: str, token_id: int) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": token_id, "content": token, "special": True, **flags}
+
+
+def charsmap(data: bytes) -> dict[str, str]:
+    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(data).decode()}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.update(normalizer=charsmap(b"")), "cannot be read as a tokenizer.* .*Precompiled"),
+        (lambda t: t["model"].update(vocab={}, merges=[]), "has no tokens"),
+        (lambda t: t["model"]["vocab"].update(x=255), "gives 1 ids to more than one token each"),
+        (lambda t: t["model"]["vocab"].update(x=2**32 - 1), "has a token of id 4294967295; ids must be below"),
+        (lambda t: t.update(added_tokens=[added("<x>", 9)]), "says that '<x>' has id 9, .* would give it 256"),
+        (lambda t: t.update(added_tokens="x"), "cannot be read as a tokenizer"),
+        (lambda t: t.update(model=None), "cannot be read as a tokenizer"),
+        (lambda t: t.update(pre_tokenizer={"type": "Split", "pattern": {"Regex": "("}}), "cannot be read as a tok"),
+    ],
+)
+def test_broken_tokenizer_files_are_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    with pytest.raises(AssetError, match=message) as caught:
+        load_tokenizer(changed(tmp_path, change))
+    assert len(str(caught.value)) <= 500
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.update(normalizer=charsmap(b"\x08\0\0\0" + b"\xff" * 8 + b"x\0")),
+        lambda t: t.update(model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "?"}),
+        lambda t: t.update(model={"type": "Unigram", "vocab": [["a", -1.0]], "unk_id": None}),
+    ],
+    ids=["a panic in Rust", "no word for the unknown", "no piece for the unknown"],
+)
+def test_a_text_that_a_tokenizer_cannot_encode_is_an_error_that_names_it(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    tokenizer = load_tokenizer(changed(tmp_path, change))
+    with pytest.raises(AssetError, match=r"tokenizer\.json cannot encode a text"):
+        tokenizer.encode_batch(["an é"])
+
+
+def test_a_tokenizer_of_256_bytes_that_adds_a_blank_is_not_taken_for_the_byte_tokenizer(tmp_path: Path) -> None:
+    def add_prefix(content: dict[str, Any]) -> None:
+        for part in content["pre_tokenizer"]["pretokenizers"]:
+            part["add_prefix_space"] = True
+
+    assert load_tokenizer(changed(tmp_path, lambda content: None)).encode("a").tolist() == [97]
+    assert load_tokenizer(changed(tmp_path, add_prefix)).encode("a").tolist() == [32, 97]
+
+
+def test_tokens_that_text_is_searched_for_stay_whole(alphabet: list[str]) -> None:
+    tokenizer = byte_level_bpe([*alphabet, "<tab>"], [], pre="gpt-2", source="test", added_ids=[256])
+    assert tokenizer.encode("a<tab>b").tolist() == [97, 256, 98]
+    assert tokenizer.decode([97, 256, 98]) == "a<tab>b"
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +13,6 @@ from numpy.typing import NDArray
 
 from rankitect.data.ranking.schema import TableSchema
 from rankitect.data.ranking.sources import BadRow, Piece, check_columns
-from rankitect.data.storage import DataFile
-from rankitect.data.streams import TextStream, open_text_stream
 from rankitect.errors import DataError
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class DelimitedSource:
 
     name: str
     schema: TableSchema
-    files: Sequence[DataFile]
+    files: Sequence[Path]
     dialect: Dialect
     header: tuple[str, ...] | None = None
     skip_first: bool = False
@@ -77,13 +76,13 @@ class DelimitedSource:
                 )
 
 
-def read_header(file: DataFile, dialect: Dialect) -> tuple[str, ...]:
+def read_header(file: Path, dialect: Dialect) -> tuple[str, ...]:
     """The names in a file's first row.
 
     Raises:
         DataError: If there is none, or a name is there twice.
     """
-    with open_text_stream(file) as stream:
+    with _opened(file) as stream:
         start = _read(stream, 1 << 20, file, 1)
     line = _decoded(start.removeprefix(_BOM).split(b"\n", 1)[0].rstrip(b"\r"), file)
     names = next(csv.reader([line], delimiter=dialect.delimiter), [])
@@ -96,7 +95,7 @@ def read_header(file: DataFile, dialect: Dialect) -> tuple[str, ...]:
     return tuple(names)
 
 
-def read_blocks(file: DataFile, size: int, quote: str | None, *, skip: bool) -> Iterator[tuple[int, bytes]]:
+def read_blocks(file: Path, size: int, quote: str | None, *, skip: bool) -> Iterator[tuple[int, bytes]]:
     """Blocks of whole rows with the number of the first, from 1.
 
     Args:
@@ -109,7 +108,7 @@ def read_blocks(file: DataFile, size: int, quote: str | None, *, skip: bool) -> 
         DataError: If the file cannot be read to its end.
     """
     line, rest, begun, mark = 1, b"", False, b'"' if quote is None else quote.encode()
-    with open_text_stream(file) as stream:
+    with _opened(file) as stream:
         while True:
             read = _read(stream, size, file, line)
             if not begun:
@@ -198,16 +197,26 @@ def _whole(column: Any) -> pa.Array:
     return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 
-def _read(stream: TextStream, size: int, file: DataFile, line: int) -> bytes:
+def _opened(file: Path) -> Any:
+    import pyarrow as pa
+
     try:
-        return stream.read(size)
+        return pa.input_stream(str(file), compression="detect", buffer_size=1 << 20)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{file} cannot be opened: {error}.") from error
+
+
+def _read(stream: Any, size: int, file: Path, line: int) -> bytes:
+    try:
+        read: bytes = stream.read(size)
     except OSError as error:
         raise DataError(
             f"{file} cannot be read beyond row {line}: {error}. The file may be truncated; fetch or pack it again."
         ) from error
+    return read
 
 
-def _decoded(line: bytes, file: DataFile) -> str:
+def _decoded(line: bytes, file: Path) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:

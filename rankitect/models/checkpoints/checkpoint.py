@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rankitect.data.tokenizer import ByteTokenizer, Tokenizer
-from rankitect.errors import AssetError
+from rankitect.errors import AssetError, safe, short
 from rankitect.models.families import DecoderConfig, family_of
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DecoderCheckpoint", "check_tensors", "random_checkpoint", "tensor_shapes"]
+__all__ = ["DecoderCheckpoint", "check_layers", "check_tensors", "random_checkpoint", "tensor_shapes"]
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,14 @@ def check_tensors(config: DecoderConfig, tensors: Mapping[str, torch.Tensor], wh
     Raises:
         AssetError: A tensor is missing, unexpected, of another shape, or holds a value that is not a finite number.
     """
-    if config.n_layers > len(tensors):  # before a table of a nonsense number of layers is made
-        raise AssetError(
-            f"{where}: its configuration announces {config.n_layers} layers, it holds {len(tensors)} tensors."
-        )
+    check_layers(config, len(tensors), where)
     family = family_of(config)
     shapes = family.tensor_shapes(config)
     missing = [name for name in shapes if name not in tensors]
-    if missing:
-        raise AssetError(f"{where}: {_count(missing, 'tensor')} of {len(shapes)} missing: {_some(missing)}.")
     extra = sorted(name for name in tensors if name not in shapes)
+    if missing:
+        instead = f" It holds instead: {_some(extra)}." if extra else ""
+        raise AssetError(f"{where}: {_count(missing, 'tensor')} of {len(shapes)} missing: {_some(missing)}.{instead}")
     if extra:
         raise AssetError(
             f"{where}: {_count(extra, 'tensor')} that a plain {family.title} model does not have: {_some(extra)}. "
@@ -83,6 +81,18 @@ def check_tensors(config: DecoderConfig, tensors: Mapping[str, torch.Tensor], wh
             suspicious = not np.isfinite(values.sum())
         if suspicious and not np.isfinite(values).all():
             raise AssetError(f"{where}: {name} holds values that are not finite numbers (NaN or infinity).")
+
+
+def check_layers(config: DecoderConfig, n_tensors: int, where: str) -> None:
+    """Check that there are as many tensors as layers, before a table of a nonsense number of layers is made.
+
+    Raises:
+        AssetError: There are fewer.
+    """
+    if config.n_layers > n_tensors:
+        raise AssetError(
+            f"{where}: its configuration announces {config.n_layers} layers, it holds {n_tensors} tensors."
+        )
 
 
 def random_checkpoint(config: DecoderConfig, seed: int) -> DecoderCheckpoint:
@@ -124,4 +134,5 @@ def _count(names: list[str], noun: str) -> str:
 
 
 def _some(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(short(safe(name), 60) for name in names[:most]) + more

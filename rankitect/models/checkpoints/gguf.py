@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from rankitect.data.tokenizer import BPETokenizer, byte_level_bpe
-from rankitect.errors import AssetError
-from rankitect.models.checkpoints.checkpoint import DecoderCheckpoint, check_tensors
+from rankitect.errors import AssetError, shown
+from rankitect.models.checkpoints.checkpoint import DecoderCheckpoint, check_layers, check_tensors
+from rankitect.models.checkpoints.gguf_config import Metadata, family_in, read_sizes
 from rankitect.models.checkpoints.gguf_file import GGUFFile, TensorEntry
-from rankitect.models.families import FAMILIES, HEAD, DecoderConfig, Family
+from rankitect.models.checkpoints.gguf_parts import open_parts, tensors_of
+from rankitect.models.families import HEAD, DecoderConfig, Family
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["load_gguf"]
 
-_CONTROL = 3
-"""The token type of special tokens."""
+_FACTORS = "rope_freqs.weight"
+"""The tensor by which llama.cpp divides RoPE's frequencies."""
+_CONTROL, _USER_DEFINED, _TOKEN_TYPES = 3, 4, range(1, 7)
+"""The token types of special tokens, and of tokens that text is searched for before it is cut; all there are."""
 
 
 def load_gguf(path: Path, source: str | None = None) -> DecoderCheckpoint:
@@ -37,106 +39,26 @@ def load_gguf(path: Path, source: str | None = None) -> DecoderCheckpoint:
         AssetError: The file is no GGUF, is truncated, holds another architecture or an unsupported variant, or its
             tensors do not fit.
     """
-    file = GGUFFile(path)
-    metadata = _Metadata(file)
-    family = _family(metadata)
-    config = _config(family, metadata, file.tensors)
-    tensors = dict(_tensor(file, entry, family, config) for entry in file.tensors.values())
+    parts = open_parts(path)
+    metadata, stored = Metadata(parts[0].path, parts[0].metadata), tensors_of(parts)
+    family = family_in(metadata)
+    embedding, head = family.embedding.gguf, family.head.gguf
+    if embedding not in stored:
+        raise AssetError(f"{path}: the tensor {embedding!r} is missing.")
+    config = read_sizes(family, metadata, stored[embedding][1].shape[0], tied=head not in stored)
+    if _FACTORS in stored:
+        _check_factors(*stored.pop(_FACTORS))
+    check_layers(config, len(stored), str(path))
+    tensors = dict(_tensor(file, entry, family, config) for file, entry in stored.values())
     check_tensors(config, tensors, str(path))
     tokenizer = _tokenizer(metadata, config.vocab)
     return DecoderCheckpoint(config, tensors, tokenizer, source or str(path))
 
 
-class _Metadata:
-    """Typed access to a file's keys, with errors that name file, key and what was found."""
-
-    def __init__(self, file: GGUFFile) -> None:
-        self.path = file.path
-        self.values = file.metadata
-
-    def get(self, key: str, kind: type, default: Any = None) -> Any:
-        """The value of a key.
-
-        Raises:
-            AssetError: The key is missing and has no default, or its value is of another type.
-        """
-        value = self.values.get(key, default)
-        if value is None:
-            raise AssetError(f"{self.path}: the key {key!r} is missing from the GGUF metadata.")
-        if not isinstance(value, kind):
-            held = "a list" if isinstance(value, list) else repr(value)
-            raise AssetError(
-                f"{self.path}: the key {key!r} holds {held}; supported is one value of type {kind.__name__}."
-            )
-        return value
-
-
-def _family(metadata: _Metadata) -> Family:
-    architecture = metadata.get("general.architecture", str)
-    by_architecture = {family.gguf.architecture: family for family in FAMILIES.values()}
-    if architecture not in by_architecture:
-        supported = ", ".join(map(repr, by_architecture))
-        raise AssetError(f"{metadata.path} holds a model of architecture {architecture!r}. Supported: {supported}.")
-    return by_architecture[architecture]
-
-
-def _config(family: Family, metadata: _Metadata, tensors: dict[str, TensorEntry]) -> DecoderConfig:
-    path, prefix = metadata.path, family.gguf.architecture
-
-    def get(key: str, kind: type, default: Any = None) -> Any:
-        return metadata.get(f"{prefix}.{key}", kind, default)
-
-    _refuse_variants(family, metadata, tensors)
-    if family.embedding.gguf not in tensors:
-        raise AssetError(f"{path}: the tensor {family.embedding.gguf!r} is missing.")
-    width, heads = get("embedding_length", int), get("attention.head_count", int)
-    head_dim = get("attention.key_length", int, width // max(heads, 1))
-    if get("attention.value_length", int, head_dim) != head_dim:
-        raise AssetError(f"{path}: keys and values of different width are not supported.")
-    if get("rope.dimension_count", int, head_dim) != head_dim:
-        raise AssetError(f"{path}: RoPE on a part of the head is not supported, only on all {head_dim} dimensions.")
-    return _checked(
-        path,
-        vocab=tensors[family.embedding.gguf].shape[0],
-        d_model=width,
-        n_layers=get("block_count", int),
-        n_heads=heads,
-        n_kv_heads=get("attention.head_count_kv", int, heads),
-        head_dim=head_dim,
-        ffn=get("feed_forward_length", int),
-        rope_base=_shortest(get("rope.freq_base", float, 10_000.0)),
-        norm_eps=_shortest(get("attention.layer_norm_rms_epsilon", float)),
-        tied_embeddings=family.head.gguf not in tensors,
-        context=get("context_length", int),
-        family=family.name,
-    )
-
-
-def _refuse_variants(family: Family, metadata: _Metadata, tensors: dict[str, TensorEntry]) -> None:
-    """Refuse what would compute something else than the family's blocks do."""
-    path, prefix = metadata.path, family.gguf.architecture
-    if metadata.get(f"{prefix}.expert_count", int, 0):
-        raise AssetError(f"{path}: mixtures of experts are not supported, only dense {family.title} models.")
-    scaling = metadata.get(f"{prefix}.rope.scaling.type", str, "none")
-    if scaling != "none" or "rope_freqs.weight" in tensors:
-        raise AssetError(
-            f"{path}: scaled RoPE ({scaling if scaling != 'none' else 'rope_freqs'}) is not supported, only plain RoPE."
-        )
-    if metadata.get(f"{prefix}.attention.sliding_window", int, 0):
-        raise AssetError(f"{path}: a backbone with sliding-window attention is not supported, only full attention.")
-
-
-def _checked(path: Path, **sizes: Any) -> DecoderConfig:
-    """The config of these sizes; what is wrong with them is said with the file's name."""
-    try:
-        return DecoderConfig(**sizes)
-    except AssetError as error:
-        raise AssetError(f"{path}: {error}") from error
-
-
-def _shortest(value: float) -> float:
-    """The decimal number that was meant by a value stored as float32 (1e-05, not 9.99999974e-06)."""
-    return float(str(np.float32(value)))
+def _check_factors(file: GGUFFile, entry: TensorEntry) -> None:
+    """Refuse factors that change RoPE's frequencies; those of 1 change nothing."""
+    if not (file.values(entry) == 1).all():
+        raise AssetError(f"{file.path}: scaled RoPE (the tensor {_FACTORS}) is not supported, only plain RoPE.")
 
 
 def _tensor(file: GGUFFile, entry: TensorEntry, family: Family, config: DecoderConfig) -> tuple[str, torch.Tensor]:
@@ -159,18 +81,22 @@ def _tensor(file: GGUFFile, entry: TensorEntry, family: Family, config: DecoderC
     return family.huggingface_name(weight, number), values
 
 
-def _tokenizer(metadata: _Metadata, vocab: int) -> BPETokenizer:
+def _tokenizer(metadata: Metadata, vocab: int) -> BPETokenizer:
     path = metadata.path
     kind = metadata.get("tokenizer.ggml.model", str)
     if kind != "gpt2":
         raise AssetError(
-            f"{path}: its tokenizer is of kind {kind!r}. Supported: 'gpt2' (byte-level BPE). Use the model's Hugging "
-            "Face folder, whose tokenizer.json may be of any kind."
+            f"{path}: its tokenizer is of kind {shown(kind)}. Supported: 'gpt2' (byte-level BPE). Use the model's "
+            "Hugging Face folder, whose tokenizer.json may be of any kind."
         )
-    tokens = metadata.get("tokenizer.ggml.tokens", list)
+    tokens, merges = (metadata.all(f"tokenizer.ggml.{key}", str) for key in ("tokens", "merges"))
+    if not tokens or merges is None:
+        raise AssetError(f"{path}: the GGUF metadata holds no tokenizer.ggml.tokens, or no tokenizer.ggml.merges.")
     if len(tokens) > vocab:
         raise AssetError(f"{path}: the tokenizer has {len(tokens)} tokens, but the embedding has only {vocab} rows.")
-    types = metadata.get("tokenizer.ggml.token_type", list, [1] * len(tokens))
+    types = metadata.all("tokenizer.ggml.token_type", int) or [1] * len(tokens)
+    if len(types) != len(tokens) or not set(types) <= set(_TOKEN_TYPES):
+        raise AssetError(f"{path}: tokenizer.ggml.token_type must hold a type from 1 to 6 for each token.")
     roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
     special = {
         role: metadata.get(f"tokenizer.ggml.{key}_token_id", int)
@@ -179,10 +105,11 @@ def _tokenizer(metadata: _Metadata, vocab: int) -> BPETokenizer:
     }
     return byte_level_bpe(
         tokens,
-        metadata.get("tokenizer.ggml.merges", list),
+        merges,
         pre=metadata.get("tokenizer.ggml.pre", str, "gpt-2"),
         source=str(path),
         control_ids=[i for i, token_type in enumerate(types) if token_type == _CONTROL],
+        added_ids=[i for i, token_type in enumerate(types) if token_type == _USER_DEFINED],
         special_ids=special,
         chat_template=metadata.get("tokenizer.chat_template", str, "") or None,
     )

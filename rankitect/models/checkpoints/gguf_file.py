@@ -17,17 +17,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankitect.errors import AssetError
+from rankitect.data.guard import guarded
+from rankitect.errors import AssetError, shown
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
 
-__all__ = ["GGUFFile", "TensorEntry"]
+__all__ = ["GGUFFile", "TensorEntry", "is_gguf"]
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_KEY_BYTES, _TENSOR_BYTES = 13, 32
+"""The fewest bytes of a key with its value, and of a line of the tensor table."""
 _VALUES_AT_ONCE = 1 << 20  # dequantization makes several temporary copies of what it is given
 
 
@@ -50,8 +53,25 @@ class TensorEntry:
     n_bytes: int
 
 
+_Header = tuple[str, tuple[int, ...], int, int]
+"""A line of the tensor table: name, shape, kind, and the offset from where the data begin."""
+
+
+def _aligned(place: int, alignment: int) -> int:
+    return -(-place // alignment) * alignment
+
+
 class _DamagedError(Exception):
     """The tables contradict themselves or the file's length; the message says how."""
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a regular file begins as GGUF does, whatever its name; False for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
 
 
 class GGUFFile:
@@ -100,16 +120,14 @@ class GGUFFile:
         stored = np.frombuffer(self._bytes, dtype=np.uint8, count=entry.n_bytes, offset=entry.start).reshape(rows, -1)
         values = np.empty((rows, entry.shape[-1]), dtype=np.float32)
         step = max(1, _VALUES_AT_ONCE // entry.shape[-1])
+        refused = f"{self.path}: {entry.name} is stored as {entry.kind.name}, which cannot be read back"
         for first in range(0, rows, step):
             some = stored[first : first + step]
-            try:  # as one long row: a row holds whole blocks, and the package goes through rows in small groups
-                with np.errstate(over="ignore", invalid="ignore"):  # check_tensors reports what is not finite
-                    row = gguf.dequantize(some.reshape(1, -1), entry.kind)
+            # as one long row: a row holds whole blocks, and the package goes through rows in small groups.
+            # What is not finite is reported by check_tensors.
+            with guarded(refused), np.errstate(over="ignore", invalid="ignore"):
+                row = gguf.dequantize(some.reshape(1, -1), entry.kind)
                 values[first : first + step] = row.reshape(len(some), -1)
-            except NotImplementedError as error:
-                raise AssetError(
-                    f"{self.path}: {entry.name} is stored as {entry.kind.name}, which cannot be read back ({error})."
-                ) from error
         return values.reshape(entry.shape)
 
     def _read_tables(self, cursor: _Cursor) -> None:
@@ -118,29 +136,46 @@ class GGUFFile:
             order = " (or it was written for big-endian machines)" if version & 0xFFFF == 0 else ""
             raise AssetError(f"{self.path} is of GGUF version {version}{order}. Supported: 2 and 3, little-endian.")
         n_tensors, n_keys = cursor.scalar("Q"), cursor.scalar("Q")
-        for _ in range(n_keys):
+        for _ in range(cursor.fitting(n_keys, _KEY_BYTES)):
             key = cursor.string()
+            if key in self.metadata:
+                raise _DamagedError(f"it has the key {shown(key)} twice")
             self.metadata[key] = cursor.value(cursor.scalar("I"))
-        entries = [self._tensor_header(cursor) for _ in range(cursor.fitting(n_tensors, 24))]
+        headers = [self._tensor_header(cursor) for _ in range(cursor.fitting(n_tensors, _TENSOR_BYTES))]
         alignment = self.metadata.get("general.alignment", 32)
-        if not isinstance(alignment, int) or alignment < 1:
-            raise _DamagedError(f"its tensors are aligned to {alignment!r} bytes")
-        start = -(-cursor.place // alignment) * alignment
-        for name, shape, kind, offset in entries:
+        if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
+            raise _DamagedError(f"its tensors are aligned to {shown(alignment)} bytes, which is no power of 2")
+        self._place(headers, _aligned(cursor.place, alignment), alignment)
+
+    def _place(self, headers: list[_Header], start: int, alignment: int) -> None:
+        """Fill the tensor table, given where the data begin.
+
+        Each tensor begins where the one before it ends, rounded up to the alignment, as llama.cpp asks for. So tensors
+        do not overlap, and one whose size is not that of its shape and kind does not go unnoticed.
+        """
+        place = start
+        for name, shape, kind, offset in headers:
             entry = self._entry(name, shape, kind, start + offset)
             if name in self.tensors:
-                raise _DamagedError(f"it lists the tensor {name!r} twice")
-            if entry.start + entry.n_bytes > len(self._bytes):
-                end = entry.start + entry.n_bytes
-                raise _DamagedError(f"the tensor {name!r} ends at byte {end:,}, the file at {len(self._bytes):,}")
-            self.tensors[name] = entry
+                raise _DamagedError(f"it lists the tensor {shown(name)} twice")
+            if entry.start != place:
+                raise _DamagedError(
+                    f"the tensor {shown(name)} begins at byte {entry.start:,}, where tensors that follow one another "
+                    f"without gap or overlap put it at {place:,}"
+                )
+            end = entry.start + entry.n_bytes
+            if end > len(self._bytes):
+                raise _DamagedError(f"the tensor {shown(name)} ends at byte {end:,}, the file at {len(self._bytes):,}")
+            self.tensors[name], place = entry, _aligned(end, alignment)
+        if place < len(self._bytes):
+            raise _DamagedError(f"its last tensor ends at byte {place:,}, the file at {len(self._bytes):,}")
 
     @staticmethod
-    def _tensor_header(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
+    def _tensor_header(cursor: _Cursor) -> _Header:
         name = cursor.string()
         n_dims = cursor.scalar("I")
         if not 1 <= n_dims <= 4:
-            raise _DamagedError(f"the tensor {name!r} has {n_dims} dimensions")
+            raise _DamagedError(f"the tensor {shown(name)} has {n_dims} dimensions")
         fastest_first = [cursor.scalar("Q") for _ in range(n_dims)]
         return name, tuple(reversed(fastest_first)), cursor.scalar("I"), cursor.scalar("Q")
 
@@ -151,10 +186,10 @@ class GGUFFile:
             storage = gguf.GGMLQuantizationType(kind)
             block, block_bytes = gguf.GGML_QUANT_SIZES[storage]
         except (ValueError, KeyError) as error:
-            known = ", ".join(sorted(known.name for known in gguf.GGML_QUANT_SIZES))
-            raise AssetError(f"{self.path}: {name} is stored as unknown type {kind}. Known: {known}.") from error
+            known = "F32, F16, BF16 and the quantizations of llama.cpp"
+            raise AssetError(f"{self.path}: {shown(name)} is stored as unknown type {kind}. Known: {known}.") from error
         if min(shape) < 1 or shape[-1] % block:
-            raise _DamagedError(f"the tensor {name!r} of shape {shape} is not made of blocks of {block} values")
+            raise _DamagedError(f"the tensor {shown(name)} of shape {shape} is not made of blocks of {block} values")
         return TensorEntry(name, shape, storage, start, math.prod(shape) // block * block_bytes)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 from rankitect.data.assets import ASSETS, asset_path
-from rankitect.errors import AssetError
+from rankitect.errors import AssetError, safe, shown
 from rankitect.models.checkpoints.checkpoint import DecoderCheckpoint
 from rankitect.models.checkpoints.gguf import load_gguf
+from rankitect.models.checkpoints.gguf_file import is_gguf
 from rankitect.models.checkpoints.huggingface import load_huggingface
 
 __all__ = ["load_checkpoint"]
@@ -17,8 +19,8 @@ def load_checkpoint(path_or_name: str | Path) -> DecoderCheckpoint:
     """Load a pretrained model of a supported family.
 
     Args:
-        path_or_name: The name of an asset ("smollm2-135m", fetched on first use), a ``.gguf`` file, or a Hugging Face
-            folder with config.json, safetensors and tokenizer.json.
+        path_or_name: The name of an asset ("smollm2-135m", fetched on first use), a GGUF file (of several parts,
+            any), or a Hugging Face folder with config.json, safetensors and tokenizer.json.
 
     Raises:
         AssetError: There is no such asset, file or folder, or it is damaged or of an unsupported kind.
@@ -29,12 +31,26 @@ def load_checkpoint(path_or_name: str | Path) -> DecoderCheckpoint:
         return load_gguf(
             asset_path(name), source=f"{name} ({ASSETS[name].requirement}, sha256 {ASSETS[name].sha256[:12]})"
         )
-    path = Path(path_or_name).expanduser()
-    if path.is_dir():
-        return load_huggingface(path)
-    if path.is_file() and path.suffix == ".gguf":
-        return load_gguf(path)
     allowed = f"an asset ({', '.join(sorted(models))}), a .gguf file, or a Hugging Face folder with config.json"
-    if path.exists():
-        raise AssetError(f"{path} is not a checkpoint that can be loaded. Give {allowed}.")
-    raise AssetError(f"There is no checkpoint {name!r}: no asset, file or folder has this name. Give {allowed}.")
+    try:
+        path = Path(path_or_name).expanduser()
+        mode = path.stat().st_mode
+    except (OSError, RuntimeError, ValueError) as error:  # nothing there, no such user, or a name that no file can have
+        why = "no asset, file or folder has this name"
+        if not isinstance(error, FileNotFoundError):
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise AssetError(f"There is no checkpoint {shown(name)}: {safe(why)}. Give {allowed}.") from error
+    if stat.S_ISDIR(mode):
+        return load_huggingface(path)
+    if stat.S_ISREG(mode) and (path.suffix.lower() == ".gguf" or is_gguf(path)):
+        return load_gguf(path)
+    raise AssetError(f"{path} is not a checkpoint that can be loaded{_instead(path)}. Give {allowed}.")
+
+
+def _instead(path: Path) -> str:
+    """What a file is that people take for a checkpoint, for the message that refuses it."""
+    if path.suffix in (".bin", ".pt", ".pth", ".ckpt"):
+        return ": pickled weights are not read, because loading them can run code"
+    if path.suffix == ".safetensors" or path.name == "config.json":
+        return ": it is one file of a folder, which is loaded as a whole"
+    return ""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from rankitect.errors import AssetError
+from rankitect.errors import AssetError, shown
 from rankitect.models.families import axes
+from rankitect.models.families.values import LIMITS
 
 __all__ = ["HEAD", "VOCAB", "DecoderConfig"]
 
@@ -57,10 +58,11 @@ class DecoderConfig:
         Raises:
             AssetError: A number is not allowed; the sentence names it.
         """
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name not in ("tied_embeddings", "family") and not value > 0:
-                raise AssetError(f"model config: {field.name} is {value}, it must be positive.")
+        given = vars(self)
+        for name, limit in LIMITS.items():
+            limit.check(given[name], f"model config: {name}")
+        if not isinstance(self.family, str):
+            raise AssetError(f"model config: family is {shown(self.family)}; it must be a name.")
         if self.n_heads % self.n_kv_heads:
             raise AssetError(
                 f"model config: n_heads is {self.n_heads}, it must be a multiple of n_kv_heads, {self.n_kv_heads}."
@@ -102,4 +104,4 @@ class DecoderConfig:
         try:
             return cls(**data)
         except TypeError as error:
-            raise AssetError(f"these are not the sizes of a decoder ({error})") from error
+            raise AssetError(f"these are not the sizes of a decoder ({shown(str(error))[1:-1]})") from error

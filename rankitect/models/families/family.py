@@ -10,6 +10,13 @@ from typing import Any
 
 from rankitect.models.families import axes
 from rankitect.models.families.config import HEAD, DecoderConfig
+from rankitect.models.families.keys import (
+    GGUF_NEUTRAL,
+    GGUF_SIZES,
+    HUGGINGFACE_IGNORED,
+    HUGGINGFACE_NEUTRAL,
+    HUGGINGFACE_SIZES,
+)
 
 __all__ = ["Family", "GGUFFormat", "HuggingFaceFormat", "Key", "Weight"]
 
@@ -57,29 +64,33 @@ class Weight:
 
 @dataclass(frozen=True)
 class HuggingFaceFormat:
-    """How a family is written as a folder for `transformers`.
+    """How a family is written as a folder for `transformers`: what each key of config.json may be.
 
     Attributes:
         model_type: The value of `model_type` in config.json.
         architecture: The class that loads it.
-        required: Keys of config.json that the class reads and that change what it computes, each with the one value
-            that the family's blocks compute. Any other value is refused; the keys are also written.
-        rope_base: RoPE's base where config.json does not state it.
-        norm_eps: RMSNorm's epsilon where config.json does not state it.
-        tied_embeddings: Whether the output table is the embedding where config.json does not say.
-        context: Longest sequence, tokens, where config.json does not state it.
+        required: Keys of config.json that the class reads and that change what it computes, each with the values that
+            mean what the family's blocks compute; the first is written, and any other is refused.
+        explicit: Of these, the keys that config.json must state, because the class has another default.
+        defaults: By name in `DecoderConfig`, what holds where config.json states nothing: the class's own defaults.
+        sizes: The key of config.json for each number of a `DecoderConfig`.
+        neutral: Keys that the family does not know, with the values that change nothing.
+        ignored: Keys that change nothing at any value.
         written: More keys to write, which do not change what a trained model computes.
+        base: The prefix of all weights but the output table's; files of the model without its output leave it out.
         layer: The prefix of a layer's weights, with its number to be filled in.
     """
 
     model_type: str
     architecture: str
-    rope_base: float
-    norm_eps: float
-    tied_embeddings: bool
-    context: int
-    required: Mapping[str, Any] = field(default_factory=dict)
+    required: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    explicit: frozenset[str] = frozenset()
+    defaults: Mapping[str, float | bool] = field(default_factory=dict)
+    sizes: Mapping[str, str] = field(default_factory=lambda: HUGGINGFACE_SIZES)
+    neutral: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: HUGGINGFACE_NEUTRAL)
+    ignored: frozenset[str] = HUGGINGFACE_IGNORED
     written: Mapping[str, Any] = field(default_factory=dict)
+    base: str = "model."
     layer: str = "model.layers.{}."
 
 
@@ -91,11 +102,17 @@ class GGUFFormat:
         architecture: The value of `general.architecture`, which is also the prefix of the keys of the sizes.
         rotates_neighbours: Whether RoPE pairs neighbouring rows of a head, as llama.cpp does for some families, and not
             element i with element i + head_dim / 2; the rows of rotated weights are then stored in another order.
+        defaults: By name in `DecoderConfig`, what holds where the file states nothing.
+        sizes: The key, without the architecture, for each number of a `DecoderConfig`.
+        neutral: Other keys under the architecture's name, with the values that change nothing.
         layer: The prefix of a layer's weights, with its number to be filled in.
     """
 
     architecture: str
     rotates_neighbours: bool
+    defaults: Mapping[str, float | bool] = field(default_factory=lambda: {"rope_base": 10_000.0})
+    sizes: Mapping[str, str] = field(default_factory=lambda: GGUF_SIZES)
+    neutral: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: GGUF_NEUTRAL)
     layer: str = "blk.{}."
 
 

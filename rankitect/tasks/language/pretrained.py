@@ -36,9 +36,10 @@ def open_checkpoint(config: LanguageConfig, parts: Parts) -> DecoderCheckpoint:
     """The pretrained model that a configuration names.
 
     Raises:
-        RankitectError: It cannot be read or fetched; names `task.backbone`.
+        RankitectError: It cannot be read or fetched, or cannot be pruned; names `task.backbone`.
     """
     from rankitect.models.checkpoints import load_checkpoint
+    from rankitect.models.pretrained import check_prunable
 
     if config.backbone == SCRATCH:
         return _no_weights(config)
@@ -46,7 +47,9 @@ def open_checkpoint(config: LanguageConfig, parts: Parts) -> DecoderCheckpoint:
         return _tiny_backbone(parts.config.seed)
     parts.say(f"Backbone: {config.backbone}")
     try:
-        return load_checkpoint(config.backbone)
+        checkpoint = load_checkpoint(config.backbone)
+        check_prunable(checkpoint)
+        return checkpoint
     except RankitectError as error:
         raise type(error)(f"task.backbone={config.backbone}: {error}") from error
 

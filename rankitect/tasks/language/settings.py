@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rankitect.models.families.values import NORM_EPS, ROPE_BASE
+
 __all__ = ["SCRATCH", "LanguageConfig", "ShapeConfig"]
 
 SCRATCH = "none"
@@ -25,8 +27,12 @@ class ShapeConfig(BaseModel):
     ffn: int = Field(default=1536, ge=1, description="feed-forward width")
     vocab: int = Field(default=32000, ge=1, description="rows of the embedding; at least the tokenizer's tokens")
     tied: bool = Field(default=True, description="score tokens by the embedding's table; false: by the head's own")
-    rope_base: float = Field(default=10000.0, gt=0, description="base of the rotary positions")
-    norm_eps: float = Field(default=1e-5, gt=0, description="added to the mean square in norms")
+    rope_base: float = Field(
+        default=10000.0, ge=ROPE_BASE.low, le=ROPE_BASE.high, description="base of the rotary positions"
+    )
+    norm_eps: float = Field(
+        default=1e-5, ge=NORM_EPS.low, le=NORM_EPS.high, description="added to the mean square in norms"
+    )
     context: int = Field(default=2048, ge=8, description="longest sequence")
 
     @model_validator(mode="after")
@@ -49,11 +55,8 @@ class LanguageConfig(BaseModel):
     tokenizer: str = Field(
         "bytes", description="where backbone is none: bytes, or the asset, file or folder whose tokenizer is used"
     )
-    text: str = Field(
-        "pydoc-topics", description="pydoc-topics, or a file, folder, glob or URI of text, JSONL or parquet"
-    )
-    field: str = Field("text", description="field or column of the text, or of chat messages, in JSONL and parquet")
-    text_limit: int | None = Field(None, ge=1, description="bytes of text to read, the first documents; null: all")
+    text: str = Field("pydoc-topics", description="pydoc-topics, or a file or folder of text, JSONL or parquet")
+    field: str = Field("text", description="field or column of the text in JSONL and parquet")
     context: int = Field(256, ge=8, description="tokens of a window in quality and costs")
     split_seed: int = Field(0, ge=0, description="seed of the split of documents")
     criterion: Literal["energy", "magnitude", "fisher", "taylor"] = Field(

@@ -1,0 +1,87 @@
+"""Fuzzer of tokenizer.json: a real tokenizer, damaged; confirmed by byte-pair encoding written down here."""
+
+from __future__ import annotations
+
+import base64
+import json
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from rankitect.data.tokenizer import Tokenizer, load_tokenizer
+from tests.fuzz import mutate
+from tests.fuzz.harness import Fuzz
+
+TEXTS = ["the tea in the tin", "a net, ten ants", "", "tt", "né 漢 the", "the" * 40]
+NORMALIZERS = [
+    None,
+    {"type": "Lowercase"},
+    {"type": "Sequence", "normalizers": []},
+    {"type": "Replace", "pattern": {"String": "t"}, "content": ""},
+    {"type": "Precompiled", "precompiled_charsmap": ""},
+    {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(b"\x08\0\0\0" + b"\xff" * 8 + b"x\0").decode()},
+]
+
+
+@cache
+def trained() -> dict[str, Any]:
+    """A small tokenizer.json as the library writes it: characters and merges of them."""
+    from tokenizers import AddedToken, models, trainers
+    from tokenizers import Tokenizer as Backend
+
+    backend = Backend(models.BPE(unk_token="?"))
+    trainer = trainers.BpeTrainer(vocab_size=40, special_tokens=["?"], show_progress=False)
+    backend.train_from_iterator(["the tea in the tin, a net, ten ants, then the ant"] * 4, trainer)
+    backend.add_special_tokens([AddedToken("<|end|>", normalized=False)])
+    return dict(json.loads(backend.to_str()))
+
+
+class TestTokenizerJson(Fuzz):
+    """tokenizer.json."""
+
+    cases = 300
+
+    def make(self, random: Random) -> bytes:
+        whole = trained()
+        if random.random() < 0.25:
+            whole = {**whole, "normalizer": random.choice(NORMALIZERS)}
+        if random.random() < 0.2:
+            kinds = [{"type": "WordLevel", "vocab": {"the": 0, "tea": 1}, "unk_token": "?"}]
+            kinds += [{"type": "Unigram", "vocab": [["t", -1.0], ["he", -2.0]], "unk_id": unk} for unk in (None, 0, 9)]
+            whole = {**whole, "model": random.choice(kinds)}
+        return mutate.json_text(random, whole)
+
+    def read(self, data: bytes, folder: Path) -> tuple[Tokenizer, list[list[int]]]:
+        (folder / "tokenizer.json").write_bytes(data)
+        tokenizer = load_tokenizer(folder)
+        return tokenizer, [ids.tolist() for ids in tokenizer.encode_batch(TEXTS)]
+
+    def confirm(self, data: bytes, value: tuple[Tokenizer, list[list[int]]]) -> None:
+        tokenizer, encoded = value
+        stated = json.loads(data.decode("utf-8-sig"))
+        model, added = stated["model"], {t["content"]: t["id"] for t in stated.get("added_tokens") or []}
+        vocab = model["vocab"]
+        vocab = vocab if isinstance(vocab, dict) else {token: i for i, (token, _) in enumerate(vocab)}
+        known = {**vocab, **added}
+        assert tokenizer.vocab_size == max(known.values()) + 1
+        assert all(0 <= i < tokenizer.vocab_size and i in known.values() for ids in encoded for i in ids)
+        original = {**trained(), "model": {**trained()["model"], "vocab": vocab, "merges": model.get("merges")}}
+        plain = {**original, "added_tokens": stated.get("added_tokens")}
+        if all(stated.get(key) == part for key, part in plain.items() if key not in ("truncation", "padding")):
+            merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+            expected = [reference(text, vocab, merges) for text in TEXTS]
+            assert encoded == expected
+
+
+def reference(text: str, vocab: dict[str, int], merges: list[tuple[str, ...]]) -> list[int]:
+    """Byte-pair encoding: the earliest merge of all that apply, the leftmost first, until none applies."""
+    rank = {pair: number for number, pair in enumerate(merges)}
+    parts = [char if char in vocab else None for char in text]
+    while True:
+        pairs = [(rank.get((a, b), len(rank)), i) for i, (a, b) in enumerate(pairwise(parts))]
+        best, at = min(pairs, default=(len(rank), 0))
+        if best == len(rank):
+            return [vocab["?"] if part is None else vocab[part] for part in parts]
+        parts[at : at + 2] = [f"{parts[at]}{parts[at + 1]}"]
