@@ -34,14 +34,16 @@ def load_statistics(path: Path) -> Statistics | None:
     statistics = Statistics()
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["about"])
+            about = json.loads((file.metadata() or {})["about"])
+            statistics.influence, statistics.tokens = about["influence"], about["tokens"]
             for key in file.keys():  # noqa: SIM118 - no mapping
                 if key == "residual":
                     statistics.residual = file.get_tensor(key)
                     continue
                 name, owner, weight = key.split("|")
+                if name not in FIELDS:
+                    return None
                 getattr(statistics, name)[owner, weight] = file.get_tensor(key)
-    except (SafetensorError, OSError, KeyError, ValueError):
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError):
         return None
-    statistics.influence, statistics.tokens = about["influence"], about["tokens"]
     return statistics

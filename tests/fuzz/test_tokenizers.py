@@ -39,7 +39,7 @@ def trained() -> dict[str, Any]:
 
 
 class TestTokenizerJson(Fuzz):
-    """tokenizer.json."""
+    """Tokenizers of Hugging Face folders."""
 
     cases = 300
 

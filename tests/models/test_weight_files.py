@@ -208,6 +208,11 @@ def test_paths_that_no_file_can_have_are_no_checkpoints(path: str) -> None:
     assert len(str(caught.value)) <= 500
 
 
+def test_the_name_of_a_model_of_the_hub_is_told_from_a_path() -> None:
+    with pytest.raises(AssetError, match="models of the Hugging Face hub are not fetched"):
+        load_checkpoint("HuggingFaceTB/SmolLM2-135M")
+
+
 def test_a_model_that_cannot_be_pruned_is_refused_when_it_is_opened() -> None:
     with pytest.raises(SpaceError, match=r"not tied to the embedding.*task\.shape\.tied=false\), but not pruned"):
         check_prunable(lively(UNTIED))

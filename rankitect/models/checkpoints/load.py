@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from rankitect.models.checkpoints.gguf_file import is_gguf
 from rankitect.models.checkpoints.huggingface import load_huggingface
 
 __all__ = ["load_checkpoint"]
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+"""Names as `HuggingFaceTB/SmolLM2-135M`; paths may look like it, too."""
 
 
 def load_checkpoint(path_or_name: str | Path) -> DecoderCheckpoint:
@@ -37,6 +41,8 @@ def load_checkpoint(path_or_name: str | Path) -> DecoderCheckpoint:
         mode = path.stat().st_mode
     except (OSError, RuntimeError, ValueError) as error:  # nothing there, no such user, or a name that no file can have
         why = "no asset, file or folder has this name"
+        if _HUB_NAME.fullmatch(name):
+            why += ", and models of the Hugging Face hub are not fetched (hf download NAME --local-dir FOLDER)"
         if not isinstance(error, FileNotFoundError):
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise AssetError(f"There is no checkpoint {shown(name)}: {safe(why)}. Give {allowed}.") from error
