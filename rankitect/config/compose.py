@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rankitect.config.presets import fitting_presets
 from rankitect.errors import ConfigError, closest
 
 __all__ = ["Composed", "compose", "configs_folder", "groups", "quoted"]
@@ -91,6 +92,8 @@ def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> Compo
     if extra_folder is not None:
         prepared.append(f"hydra.searchpath=[{quoted('file://' + str(folders[1]))}]")
     data, choices = _compose(folders[0], prepared)
+    if presets := list(fitting_presets(data, choices, known)):
+        data, choices = _compose(folders[0], [*prepared, *presets])
     return Composed(data, choices, dict(_origins(folders, known, choices)), frozenset(given), known)
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from rankitect.data.text import Document
+from rankitect.data.document import Document
 from rankitect.errors import DataError
 
 __all__ = ["SHARES", "SPLITS", "assign_splits"]
@@ -73,12 +73,13 @@ def _read(documents: Iterable[Document]) -> tuple[dict[str, int], dict[str, str]
             raise DataError(f"Two documents have the same id {document.id!r}: ids must be unique within a source.")
         data = document.text.encode()
         sizes[document.id], parents[document.id] = len(data), document.id
-        for part in (document.id.encode(), data):
+        for part in (document.id.encode(), data, *([b"markup"] if document.markup else [])):
             content.update(len(part).to_bytes(8, "little") + part)
         shared: Counter[str] = Counter()
-        for paragraph in [document.text, *_PARAGRAPH.split(document.text)]:
+        text = document.text if document.own is None else document.own
+        for paragraph in [text, *_PARAGRAPH.split(text)]:
             normal = " ".join(paragraph.split()).encode()
-            whole = paragraph is document.text
+            whole = paragraph is text
             if len(normal) < _SHORT and not whole:
                 continue
             first = owner.setdefault(hashlib.blake2b(normal, digest_size=12).digest(), document.id)

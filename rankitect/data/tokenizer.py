@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankitect.data.chat import PLAIN, ChatFormat, TemplateChat
 from rankitect.data.files import write_atomically
 from rankitect.data.guard import guarded
 from rankitect.data.members import listing, member
@@ -78,6 +79,19 @@ class Tokenizer(ABC):
             DataError: The text has characters that no encoding can hold (lone surrogates).
         """
         return self.encode_batch([text])[0]
+
+    def encode_markup(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """As `encode_batch`, of texts that a chat template has written: special tokens in them stand for themselves.
+
+        Raises:
+            DataError: A text has characters that no encoding can hold.
+        """
+        return self.encode_batch(texts)
+
+    @property
+    def chat(self) -> ChatFormat:
+        """How a conversation becomes text: by the model's template, or plainly where it has none."""
+        return PLAIN
 
 
 class ByteTokenizer(Tokenizer):
@@ -168,6 +182,28 @@ class BPETokenizer(Tokenizer):
                     _utf8(text)  # says which character is at fault
                 raise
         return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    def encode_markup(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """See `Tokenizer.encode_markup`. No begin token is added: a template writes it where it belongs."""
+        encodings = self._reading_markup.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    @cached_property
+    def _reading_markup(self) -> tokenizers.Tokenizer:
+        from tokenizers import Tokenizer as Backend
+
+        backend = Backend.from_str(self._backend.to_str())
+        backend.encode_special_tokens = False
+        return backend
+
+    @cached_property
+    def chat(self) -> ChatFormat:
+        """See `Tokenizer.chat`."""
+        if not self._chat_template:
+            return PLAIN
+        tokens = {f"{role}_token": self._backend.id_to_token(number) or "" for role, number in self.special_ids.items()}
+        added = self._backend.get_added_tokens_decoder().values()
+        return TemplateChat(self._chat_template, tokens, frozenset(str(t.content) for t in added if t.special))
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
         """The text of token ids, special tokens included."""

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankitect.data.assets import cache_root
+from rankitect.data.document import Document, TextSource
 from rankitect.data.splits import SHARES, assign_splits
-from rankitect.data.text import Document, TextSource
 from rankitect.errors import DataError
 
 __all__ = ["Encoder", "SplitTokens", "TokenizedText", "tokenize"]
@@ -43,6 +43,9 @@ class Encoder(Protocol):
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Token ids of each text, [n]."""
+
+    def encode_markup(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """The same for texts in which special tokens stand for themselves; asked for such documents only."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,8 +229,11 @@ def _write(
 def _encoded(source: Iterable[Document], tokenizer: Encoder) -> Iterator[tuple[Document, NDArray[np.int32]]]:
     documents = iter(source)
     while group := list(islice(documents, _GROUP)):
-        for document, ids in zip(group, tokenizer.encode_batch([d.text for d in group]), strict=True):
-            yield document, np.asarray(ids)
+        marked = [document for document in group if document.markup]
+        plain = iter(tokenizer.encode_batch([document.text for document in group if not document.markup]))
+        with_markup = iter(tokenizer.encode_markup([document.text for document in marked]) if marked else ())
+        for document in group:
+            yield document, np.asarray(next(with_markup if document.markup else plain))
 
 
 def _publish(work: Path, folder: Path) -> None:

@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankitect.data.text import DEFAULT_TEXT, TextSource, open_text
-from rankitect.data.tokens import Encoder, SplitTokens, TokenizedText, tokenize
+from rankitect.data.tokens import SplitTokens, TokenizedText, tokenize
 from rankitect.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from rankitect.data.tokenizer import Tokenizer
 
 __all__ = ["TextWindows"]
 
@@ -41,13 +43,14 @@ class TextWindows:
     @classmethod
     def open(
         cls,
-        tokenizer: Encoder,
+        tokenizer: Tokenizer,
         text: str | Path | TextSource = DEFAULT_TEXT,
         *,
         context: int = 256,
         seed: int = 0,
         split_seed: int = 0,
         field: str = "text",
+        limit: int | None = None,
         cache: Path | None = None,
     ) -> TextWindows:
         """Reads, splits and tokenises a text (from the cache where that was done) and checks that it is long enough.
@@ -59,14 +62,16 @@ class TextWindows:
             seed: of the order of training windows.
             split_seed: of the division into splits; kept apart from `seed`, so that runs with several seeds are judged
                 on the same held-out text.
-            field: JSON field or parquet column with the text.
+            field: JSON field or parquet column with the text, or with messages, which the tokenizer's template renders.
+            limit: bytes of text to read, the first documents; None for all.
             cache: folder of tokenised texts.
 
         Raises:
             DataError: for a text that cannot be read, or that leaves a split without a single window.
         """
-        source = open_text(text, field=field) if isinstance(text, str | Path) else text
-        windows = cls(tokenize(source, tokenizer, seed=split_seed, cache=cache), context=context, seed=seed)
+        if isinstance(text, str | Path):
+            text = open_text(text, field=field, chat=tokenizer.chat, limit=limit)
+        windows = cls(tokenize(text, tokenizer, seed=split_seed, cache=cache), context=context, seed=seed)
         for split in windows.text.splits:
             windows.require(split)
         return windows

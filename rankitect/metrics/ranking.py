@@ -17,7 +17,7 @@ from rankitect.contracts import Metric, MetricSpec
 from rankitect.data.ranking.batches import read_ahead
 from rankitect.errors import DataError, TrainingError
 from rankitect.metrics.intervals import Estimate
-from rankitect.metrics.ranking_metrics import Bin, RankingMetrics, entropy_difference, entropy_estimate
+from rankitect.metrics.ranking_metrics import Bin, RankingMetrics, entropy_difference, entropy_estimate, sigmoid
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,6 +55,7 @@ class RankingQuality:
         base_rate: share of clicks.
         reliability: predicted against observed, from low to high predictions.
         losses: log-loss of each row, nats, [N]; for intervals, paired with another model's.
+        predictions: probability of a click of each row, [N].
         labels: of each row, [N].
         weights: of each row, [N]; None where all count the same.
         groups: user (or other cluster) of each row, [N]; None where there is none.
@@ -70,6 +71,7 @@ class RankingQuality:
     base_rate: float
     reliability: list[Bin]
     losses: NDArray[np.float32]
+    predictions: NDArray[np.float32]
     labels: NDArray[np.float32]
     weights: NDArray[np.float32] | None
     groups: NDArray[np.int64] | None
@@ -224,7 +226,7 @@ def ranking_quality(
                 weights = None if each.weight is None else each.weight.numpy()
                 logits = logits_of(model, each).float().numpy()
                 losses.append(metrics.update(logits, each.label.numpy(), weights, row=each.row))
-                seen.append(_Facts(each.label, each.weight, each.group))
+                seen.append(_Facts(logits, each.label, each.weight, each.group))
                 if metrics.rows >= wanted:
                     break
     finally:
@@ -233,8 +235,9 @@ def ranking_quality(
 
 
 class _Facts(NamedTuple):
-    """What intervals need of a batch."""
+    """What intervals need of a batch, and the logits."""
 
+    logits: NDArray[np.float32]
     label: Tensor
     weight: Tensor | None
     group: Tensor | None
@@ -257,6 +260,7 @@ def _summary(
         base_rate=metrics.base_rate,
         reliability=metrics.reliability(),
         losses=np.concatenate(losses).astype(np.float32),
+        predictions=sigmoid(np.concatenate([b.logits for b in seen])).astype(np.float32),
         labels=np.concatenate([b.label.numpy() for b in seen]),
         weights=np.concatenate(weights) if weights else None,
         groups=np.concatenate(groups) if groups else None,

@@ -101,7 +101,10 @@ def _counted(evidence: Evidence, fingerprint: str) -> Evidence:
     kept = evidence.weights > 0
     clusters = None if evidence.clusters is None else evidence.clusters[kept]
     losses = {fingerprint: evidence.losses[fingerprint][:, kept]}
-    return Evidence(evidence.metric, losses, evidence.labels[kept], evidence.weights[kept], clusters)
+    predicted = {name: values[:, kept] for name, values in evidence.predicted.items() if name == fingerprint}
+    return Evidence(
+        evidence.metric, losses, evidence.labels[kept], evidence.weights[kept], clusters, predicted=predicted
+    )
 
 
 def _weights(evidence: Evidence) -> NDArray[np.float64]:

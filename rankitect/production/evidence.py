@@ -62,7 +62,7 @@ class Evidence:
     Attributes:
         metric: "normalized_entropy", of clicks; or "perplexity", of windows of text.
         losses: Nats of each training seed's model on each row, [S, N], by fingerprint of the architecture.
-        labels: 0 or 1, [N]; None with text.
+        labels: From 0 to 1, [N]; None with text.
         weights: [N], or None where all rows count the same.
         clusters: Number of the user or document of each row, [N], or None.
         days: Days since 1970 (UTC) of each row, [N], or None.
@@ -71,6 +71,7 @@ class Evidence:
             the rows are called (`examples`, `clusters`), and what a model of such data must not be used for (`limits`,
             `privacy`).
         before: Examples and clicks of each cluster before the test data, in the order of its number, [C, 2], or None.
+        predicted: Predicted probabilities, as `losses`, of models that were judged by labels between 0 and 1.
     """
 
     metric: str
@@ -82,6 +83,7 @@ class Evidence:
     slicings: Sequence[Slicing] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     before: NDArray[np.int64] | None = None
+    predicted: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = _TEXT if self.labels is None else _CLICKS
@@ -108,13 +110,16 @@ class Evidence:
         return str(self.facts["clusters"])
 
     def predictions(self, fingerprint: str) -> NDArray[np.float64]:
-        """Predicted click probabilities, [S, N]: a log-loss and its label give the prediction back.
+        """Predicted click probabilities, [S, N]: a log-loss and its label give the prediction back, if that is 0 or 1;
+        for other labels, by which two predictions have the same loss, they are kept.
 
         Raises:
             ValueError: The rows are text.
         """
         if self.labels is None:
             raise ValueError("windows of text have no predicted probability")
+        if fingerprint in self.predicted:
+            return self.predicted[fingerprint].astype(np.float64)
         right = np.exp(-self.losses[fingerprint].astype(np.float64))
         wrong = -np.expm1(-self.losses[fingerprint].astype(np.float64))
         return np.where(self.labels > 0.5, right, wrong)
@@ -205,12 +210,13 @@ def _clicks(folder: Path) -> Evidence:
         raise RunFolderError(
             f"{folder / ROWS} is damaged ({error}). Repeat the search's command: it writes the file again."
         ) from error
-    losses = _losses(folder, rows)
-    return Evidence(metric, losses, slicings=slicings, facts=facts, before=arrays.get("before"), **known)
+    losses, predicted = _losses(folder, rows)
+    before = arrays.get("before")
+    return Evidence(metric, losses, slicings=slicings, facts=facts, before=before, predicted=predicted, **known)
 
 
-def read_losses(path: Path) -> NDArray[np.float32]:
-    """A model's loss on each test row, [N], as its trial keeps it.
+def read_losses(path: Path) -> dict[str, NDArray[np.float32]]:
+    """A model's `losses` on each test row, [N], as its trial keeps them, and its `predictions` where labels are soft.
 
     Raises:
         RunFolderError: The file is damaged.
@@ -219,7 +225,8 @@ def read_losses(path: Path) -> NDArray[np.float32]:
     from safetensors.numpy import load_file
 
     try:
-        return load_file(path)["losses"]
+        arrays = load_file(path)
+        return {"losses": arrays["losses"], **arrays}
     except (OSError, KeyError, SafetensorError) as error:
         raise RunFolderError(
             f"{path} is damaged ({error}). Repeat the search's command: it measures these rows again, or goes on "
@@ -227,18 +234,26 @@ def read_losses(path: Path) -> NDArray[np.float32]:
         ) from error
 
 
-def _losses(folder: Path, rows: int) -> dict[str, NDArray[np.float32]]:
-    """Losses of all seeds by fingerprint, from the trials that keep them."""
+def _losses(folder: Path, rows: int) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+    """Losses and predictions of all seeds by fingerprint, from the trials that keep them."""
     prints = {str(t["fingerprint"])[:8]: str(t["fingerprint"]) for t in _known(folder)}
-    by_model: dict[str, list[NDArray[np.float32]]] = {}
+    by_model: dict[str, list[dict[str, NDArray[np.float32]]]] = {}
     for path in sorted((folder / "trials").glob(f"*/{LOSSES}")):
         fingerprint = prints.get(path.parent.name.rpartition("-")[2])
         if fingerprint is None:
             continue
         values = read_losses(path)
-        if len(values) == rows:
+        if len(values["losses"]) == rows:
             by_model.setdefault(fingerprint, []).append(values)
-    return {fingerprint: np.stack(values) for fingerprint, values in by_model.items()}
+
+    def stacked(name: str) -> dict[str, NDArray[np.float32]]:
+        return {
+            fingerprint: np.stack([values[name] for values in seeds])
+            for fingerprint, seeds in by_model.items()
+            if all(name in values for values in seeds)
+        }
+
+    return stacked("losses"), stacked("predictions")
 
 
 def _known(folder: Path) -> list[dict[str, Any]]:

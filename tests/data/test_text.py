@@ -106,10 +106,10 @@ def test_bad_parquet_columns_are_named(tmp_path):
 
 
 def test_missing_or_empty_places_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"No text at .*give an existing file or folder, or 'pydoc-topics'"):
+    with pytest.raises(DataError, match=r"no file or folder .*an existing one with task\.text, or 'pydoc-topics'"):
         open_text(tmp_path / "nothing.txt")
-    with pytest.raises(DataError, match="no text files in this folder"):
-        list(open_text(tmp_path))
+    with pytest.raises(DataError, match=r"has no file that ends with \.txt"):
+        open_text(tmp_path)
 
 
 @given(sizes=st.lists(st.integers(min_value=20, max_value=400), min_size=60, max_size=80), seed=st.integers(0, 1000))

@@ -99,3 +99,17 @@ def test_the_ratio_of_few_clicks_stays_above_zero() -> None:
     assert found.value - 2 * found.error < 0 < low < found.value < high
     for bucket in calibration(few, OURS).buckets:
         assert bucket.ratio is None or 0 <= bucket.ratio[1] <= bucket.ratio[0] <= bucket.ratio[2]
+
+
+def test_probabilities_as_labels_are_compared_with_the_predictions_that_were_kept() -> None:
+    """Of a label between 0 and 1 two predictions have the same loss: the loss alone says nothing of the calibration."""
+    logits, _ = clicks()
+    soft = sigmoid(logits).astype(np.float32)
+    losses = {"m": log_losses(logits, soft)[None].astype(np.float32)}
+    rows = Evidence("normalized_entropy", losses, soft, predicted={"m": soft[None]})
+    exact = calibration(rows, "m")
+    assert exact.ratio.value == pytest.approx(1, abs=1e-6)
+    assert exact.expected_error == pytest.approx(0, abs=1e-6)
+    assert all(bucket.predicted == pytest.approx(bucket.observed) for bucket in exact.buckets)
+    weighted = dataclasses.replace(rows, weights=np.where(np.arange(len(soft)) % 2, 0, 1).astype(np.float32))
+    assert calibration(weighted, "m").ratio.value == pytest.approx(1, abs=1e-6)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankitect.data.ranking.keys import Keys, hash_values
-from rankitect.data.ranking.schema import Label, Timestamp
+from rankitect.data.ranking.schema import Timestamp
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,7 +20,6 @@ __all__ = [
     "Codes",
     "Problems",
     "as_index",
-    "as_labels",
     "as_numbers",
     "as_times",
     "as_values",
@@ -112,18 +111,6 @@ def as_numbers(values: pa.Array, column: str, problems: Problems, *, missing: bo
     if not missing:
         problems.mark(np.isnan(result), column, values, "missing", "a number")
     return result
-
-
-def as_labels(values: pa.Array, label: Label, problems: Problems) -> NDArray[np.uint8]:
-    """0 and 1, [rows]."""
-    numbers = as_numbers(values, label.name, problems, missing=False)
-    if label.at_least is not None:
-        return (numbers >= label.at_least).astype(np.uint8)
-    wrong = (numbers != 0) & (numbers != 1)
-    if wrong.any():
-        wanted = "0 or 1 (for ratings and counts set table.label.at_least)"
-        problems.mark(wrong, label.name, values, "label not 0 or 1", wanted)
-    return (numbers == 1).astype(np.uint8)
 
 
 def as_times(values: pa.Array, timestamp: Timestamp, problems: Problems) -> NDArray[np.int64]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 
 from rankitect.data.ranking.schema import TableSchema
 from rankitect.data.ranking.sources import BadRow, Piece, check_columns
+from rankitect.data.storage import DataFile
+from rankitect.data.streams import TextStream, open_text_stream
 from rankitect.errors import DataError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class DelimitedSource:
 
     name: str
     schema: TableSchema
-    files: Sequence[Path]
+    files: Sequence[DataFile]
     dialect: Dialect
     header: tuple[str, ...] | None = None
     skip_first: bool = False
@@ -76,13 +77,13 @@ class DelimitedSource:
                 )
 
 
-def read_header(file: Path, dialect: Dialect) -> tuple[str, ...]:
+def read_header(file: DataFile, dialect: Dialect) -> tuple[str, ...]:
     """The names in a file's first row.
 
     Raises:
         DataError: If there is none, or a name is there twice.
     """
-    with _opened(file) as stream:
+    with open_text_stream(file) as stream:
         start = _read(stream, 1 << 20, file, 1)
     line = _decoded(start.removeprefix(_BOM).split(b"\n", 1)[0].rstrip(b"\r"), file)
     names = next(csv.reader([line], delimiter=dialect.delimiter), [])
@@ -95,7 +96,7 @@ def read_header(file: Path, dialect: Dialect) -> tuple[str, ...]:
     return tuple(names)
 
 
-def read_blocks(file: Path, size: int, quote: str | None, *, skip: bool) -> Iterator[tuple[int, bytes]]:
+def read_blocks(file: DataFile, size: int, quote: str | None, *, skip: bool) -> Iterator[tuple[int, bytes]]:
     """Blocks of whole rows with the number of the first, from 1.
 
     Args:
@@ -108,7 +109,7 @@ def read_blocks(file: Path, size: int, quote: str | None, *, skip: bool) -> Iter
         DataError: If the file cannot be read to its end.
     """
     line, rest, begun, mark = 1, b"", False, b'"' if quote is None else quote.encode()
-    with _opened(file) as stream:
+    with open_text_stream(file) as stream:
         while True:
             read = _read(stream, size, file, line)
             if not begun:
@@ -197,26 +198,16 @@ def _whole(column: Any) -> pa.Array:
     return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 
-def _opened(file: Path) -> Any:
-    import pyarrow as pa
-
+def _read(stream: TextStream, size: int, file: DataFile, line: int) -> bytes:
     try:
-        return pa.input_stream(str(file), compression="detect", buffer_size=1 << 20)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file} cannot be opened: {error}.") from error
-
-
-def _read(stream: Any, size: int, file: Path, line: int) -> bytes:
-    try:
-        read: bytes = stream.read(size)
+        return stream.read(size)
     except OSError as error:
         raise DataError(
             f"{file} cannot be read beyond row {line}: {error}. The file may be truncated; fetch or pack it again."
         ) from error
-    return read
 
 
-def _decoded(line: bytes, file: Path) -> str:
+def _decoded(line: bytes, file: DataFile) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -156,7 +156,7 @@ def encode(
     facts = {}
     for split, name in enumerate(SPLITS):
         rows, positive = clicks[split]
-        _check_labels(name, schema, int(rows), int(positive))
+        _check_labels(name, schema, int(rows), float(positive))
         shares = {
             feature.name: round(float(unknown[split, first] / rows), 6)
             for feature, first in zip(plan.features.categorical, firsts, strict=True)
@@ -289,7 +289,7 @@ def _create(folder: Path, split: str, rows: int, kinds: dict[str, tuple[type, tu
     return files
 
 
-def _check_labels(split: str, schema: TableSchema, rows: int, positive: int) -> None:
+def _check_labels(split: str, schema: TableSchema, rows: int, positive: float) -> None:
     if positive in (0, rows):
         assert schema.label is not None
         raise DataError(

@@ -17,6 +17,7 @@ from rankitect.data.assets import asset_path
 from rankitect.data.ranking.delimited import DelimitedSource, Dialect
 from rankitect.data.ranking.schema import Categorical, Label, MultiHot, Numeric, TableSchema, Timestamp
 from rankitect.data.ranking.sources import Piece, Source
+from rankitect.data.storage import local_path
 from rankitect.errors import DataError
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def open_movielens(path: str | None) -> Source:
     if path is None:
         names = ("ml-100k-ratings", "ml-100k-items", "ml-100k-users")
         return MovieLensSource(_PACKED, tuple(asset_path(name) for name in names))
-    folder = Path(path).expanduser()
+    folder = local_path(path, "task.data.path")
     for layout in _LAYOUTS:
         wanted = [folder / name for name in (layout.ratings, layout.items, layout.users) if name]
         if wanted[0].is_file():

@@ -24,6 +24,7 @@ from rankitect.data.assets import cache_root
 from rankitect.data.files import folder_lock
 from rankitect.data.ranking.dataset import RankingData
 from rankitect.data.ranking.encoding import count, encode
+from rankitect.data.ranking.parts import partitions_of
 from rankitect.data.ranking.pool import RowProgress, in_order, worker_count
 from rankitect.data.ranking.raw import RawShard, build
 from rankitect.data.ranking.readers import open_source, with_defaults
@@ -45,6 +46,7 @@ def open_ranking(
     *,
     cache: Path | None = None,
     progress: Callable[[str], None] | None = None,
+    filesystem: Any = None,
 ) -> RankingData:
     """Opens a table, encoded; the first time it is read and encoded, which the cache keeps.
 
@@ -52,6 +54,7 @@ def open_ranking(
         settings: What to read and how; by default MovieLens-100K.
         cache: Folder of the encoded tables; by default `ranking` in `rankitect.data.assets.cache_root()`.
         progress: Receives a line of text every few seconds; by default lines go to this module's logger.
+        filesystem: A `pyarrow.fs.FileSystem` that holds `settings.path`; None for this machine, or a URI.
 
     Raises:
         DataError: If the data cannot be read or used, with file, row and column where known.
@@ -59,7 +62,7 @@ def open_ranking(
     """
     settings = settings or DataSettings()
     root = cache or cache_root() / "ranking"
-    source = open_source(settings)
+    source = open_source(settings, filesystem)
     schema = with_defaults(source.schema, settings)
     try:
         described = _described(source, schema, settings, root)
@@ -92,6 +95,9 @@ def _described(source: Source, schema: TableSchema, settings: DataSettings, root
         "shares": settings.shares,
         "out_of_order": settings.out_of_order,
         "bad": [settings.bad_rows, settings.bad_share],
+        "limit": settings.limit,
+        "reader": settings.format,
+        "partitions": partitions_of(source),
     }
     if about["split"] in ("user", "hash"):
         about["split_seed"] = settings.split_seed

@@ -17,13 +17,13 @@ from rankitect.data.ranking.columns import (
     Codes,
     Problems,
     as_index,
-    as_labels,
     as_numbers,
     as_times,
     single_codes,
     split_codes,
 )
 from rankitect.data.ranking.keys import Keys
+from rankitect.data.ranking.labels import as_labels
 from rankitect.data.ranking.schema import Categorical, DataSettings, MultiHot, TableSchema
 from rankitect.data.ranking.sources import BadRow, Piece
 from rankitect.errors import DataError
@@ -43,7 +43,7 @@ class RawShard:
     Attributes:
         numeric: After each feature's transform but not normalised, NaN where missing, [N, rows] float32.
         codes: Codes of each categorical feature, in the schema's order: categorical, multi-hot, calendar.
-        labels: [rows] uint8.
+        labels: 0 and 1, [rows] uint8; probabilities, float32, where the schema says so.
         times: Microseconds, [rows] int64; None without timestamps.
         groups: Keys, [rows] uint64; None without a group column.
         weights: [rows] float32; None without.
@@ -53,7 +53,7 @@ class RawShard:
 
     numeric: NDArray[np.float32]
     codes: Sequence[Codes]
-    labels: NDArray[np.uint8]
+    labels: NDArray[Any]
     times: NDArray[np.int64] | None
     groups: Keys | None
     weights: NDArray[np.float32] | None

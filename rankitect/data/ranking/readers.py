@@ -2,82 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-
-from rankitect.data.ranking.delimited import DelimitedSource, Dialect
+from rankitect.data.ranking.delimited import BLOCK_BYTES, DelimitedSource, Dialect
 from rankitect.data.ranking.formats import AVAZU, CRITEO, CRITEO_COLUMNS
+from rankitect.data.ranking.jsonl import JsonLinesSource
+from rankitect.data.ranking.parquet import ParquetSource
+from rankitect.data.ranking.parts import FirstRows, Part, PartitionedSource, without_columns
 from rankitect.data.ranking.schema import Categorical, DataSettings, TableSchema
-from rankitect.data.ranking.sources import Piece, Source, check_columns, list_files
+from rankitect.data.ranking.sources import Source, needed
+from rankitect.data.ranking.sparse import SparseSource
+from rankitect.data.storage import DataFile, list_files
+from rankitect.data.streams import PACKED, open_text_stream
 from rankitect.errors import DataError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+__all__ = ["open_source", "with_defaults"]
 
-__all__ = ["ParquetSource", "open_source", "with_defaults"]
-
-_TEXT = (".csv", ".tsv", ".txt", ".gz", ".bz2", ".zst")
-_ROWS = 131_072  # of a Parquet file at a time; part of what cached tables are named by
-
-
-@dataclass(frozen=True)
-class ParquetSource:
-    """Parquet files, one after the other.
-
-    Attributes:
-        name: Name for reports.
-        schema: What the columns are for.
-        files: The files.
-        rows: Rows of a piece.
-    """
-
-    name: str
-    schema: TableSchema
-    files: Sequence[Path]
-    rows: int = _ROWS
-
-    def pieces(self) -> Iterator[Callable[[], Piece]]:
-        """See `Source`."""
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        for file in self.files:
-            try:
-                table = parquet.ParquetFile(file)
-                wanted = check_columns(self.schema, table.schema_arrow.names, str(file))
-                first = 1
-                for batch in table.iter_batches(self.rows, columns=wanted, use_threads=False):
-                    yield lambda batch=batch, file=file, first=first: self._piece(batch, str(file), first)  # type: ignore[misc]
-                    first += batch.num_rows
-            except (OSError, pa.ArrowException) as error:
-                raise DataError(f"{file} cannot be read as Parquet: {error}.") from error
-
-    def _piece(self, batch: pa.RecordBatch, file: str, first: int) -> Piece:
-        columns = {name: self._with_missing(batch.column(name)) for name in batch.schema.names}
-        return Piece(columns, file, np.arange(first, first + batch.num_rows))
-
-    def _with_missing(self, values: pa.Array) -> pa.Array:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
-            values = pc.cast(values, pa.string())
-        if not pa.types.is_string(values.type):
-            return values
-        gone = pc.is_in(values, value_set=pa.array(self.schema.missing, pa.string()))
-        return pc.if_else(gone, pa.scalar(None, pa.string()), values)
+_PATH = "task.data.path"
+_LEAST_BYTES, _ROW_BYTES = 1 << 20, 1 << 10
+"""What is read of text at a time where a limit is given: so much for each of its rows."""
+_ENDINGS = {
+    "jsonl": (".jsonl", ".ndjson", ".json", *PACKED),
+    "libsvm": (".libsvm", ".svm", ".svmlight", ".txt", *PACKED),
+    "libffm": (".libffm", ".ffm", ".txt", *PACKED),
+    "parquet": (".parquet", ".pq"),
+}
+_TEXT = (".csv", ".tsv", ".txt", *PACKED)
+"""Endings of the files of a folder that are read, by format; of delimited text otherwise."""
 
 
-def open_source(settings: DataSettings) -> Source:
+def open_source(settings: DataSettings, filesystem: Any = None) -> Source:
     """The source that the settings name.
+
+    Args:
+        settings: What to read.
+        filesystem: A `pyarrow.fs.FileSystem` in which `settings.path` lies; None for this machine or a URI.
 
     Raises:
         DataError: If there is no such file, or it does not have the columns.
     """
+    source = _whole_source(settings, filesystem)
+    return source if settings.limit is None else FirstRows(source, settings.limit)
+
+
+def _whole_source(settings: DataSettings, filesystem: Any) -> Source:
     if settings.format == "synthetic":
         from rankitect.data.ranking.synthetic import SyntheticSource
 
@@ -87,17 +56,52 @@ def open_source(settings: DataSettings) -> Source:
 
         return open_movielens(settings.path)
     assert settings.path is not None
+    listed = list_files(settings.path, _ENDINGS.get(settings.format, _TEXT), _PATH, filesystem)
+    files = [each.file for each in listed]
+    folder = str(files[0]).removesuffix(listed[0].inside).rstrip("/")
+    name = files[0].name.split(".")[0] if len(files) == 1 else folder.rpartition("/")[2]
+    schema = {"criteo": CRITEO, "avazu": AVAZU}.get(settings.format, settings.table)
+    named = {column for each in listed for column in each.partition} & set(needed(schema))
+    if not named:
+        return _source(name, schema, files, settings)
+    parts = []
+    for each in listed:
+        partition = {column: value for column, value in each.partition.items() if column in named}
+        inner = without_columns(schema, partition)
+        parts.append(Part(_source(name, inner, [each.file], settings), partition))
+    return PartitionedSource(name, schema, parts)
+
+
+def _source(name: str, schema: TableSchema, files: Sequence[DataFile], settings: DataSettings) -> Source:
+    """The reader of a format."""
+    size = BLOCK_BYTES
+    if settings.limit is not None:
+        size = min(size, max(_LEAST_BYTES, _ROW_BYTES * settings.limit))
     if settings.format == "parquet":
-        files = list_files(settings.path, (".parquet", ".pq"))
-        return ParquetSource(_stem(files), settings.table, files)
-    files = list_files(settings.path, _TEXT)
+        return ParquetSource(name, schema, files, limit=settings.limit)
+    if settings.format == "jsonl":
+        return JsonLinesSource(name, schema, files, size)
+    if settings.format in ("libsvm", "libffm"):
+        return SparseSource(name, schema, files, settings.format == "libffm", size)
     if settings.format == "criteo":
-        return DelimitedSource("criteo", CRITEO, files, Dialect("\t", None), CRITEO_COLUMNS)
+        return DelimitedSource("criteo", schema, files, Dialect("\t", None), CRITEO_COLUMNS, block_bytes=size)
     if settings.format == "avazu":
-        return DelimitedSource("avazu", AVAZU, files, Dialect(",", None))
+        return DelimitedSource("avazu", schema, files, Dialect(",", None), block_bytes=size)
     delimiter = settings.delimiter or {"csv": ",", "tsv": "\t"}[settings.format]
-    dialect = Dialect(delimiter, '"', settings.table.missing)
-    return DelimitedSource(_stem(files), settings.table, files, dialect)
+    dialect = Dialect(delimiter, '"', schema.missing)
+    header = settings.table.columns or None
+    if header is not None:
+        _refuse_header(files, header, delimiter)
+    return DelimitedSource(name, schema, files, dialect, header, block_bytes=size)
+
+
+def _refuse_header(files: Sequence[DataFile], columns: Sequence[str], delimiter: str) -> None:
+    """Raise where a file that is said to have no header begins with these very names."""
+    for file in files:
+        with open_text_stream(file) as stream:
+            first = stream.head.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode("utf-8", "replace")
+        if [value.strip(' "\r') for value in first.split(delimiter)] == list(columns):
+            raise DataError(f"{file}: its first row names the columns, so leave table.columns out.")
 
 
 def with_defaults(schema: TableSchema, settings: DataSettings) -> TableSchema:
@@ -119,7 +123,3 @@ def with_defaults(schema: TableSchema, settings: DataSettings) -> TableSchema:
             "multi_hot": tuple(complete(column) for column in schema.multi_hot),
         }
     )
-
-
-def _stem(files: Sequence[Path]) -> str:
-    return files[0].name.split(".")[0] if len(files) == 1 else files[0].parent.name

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
     "SPLITS",
@@ -21,13 +22,29 @@ __all__ = [
 SPLITS = ("train", "validation", "test")
 
 Encoding = Literal["vocabulary", "hash", "index"]
-Format = Literal["movielens", "criteo", "avazu", "csv", "tsv", "parquet", "synthetic"]
+Format = Literal["movielens", "criteo", "avazu", "csv", "tsv", "jsonl", "parquet", "libsvm", "libffm", "synthetic"]
+TABLES = ("csv", "tsv", "jsonl", "parquet", "libsvm", "libffm")
+"""Formats whose columns are the user's own, so that `table` says what they are for."""
 Splitting = Literal["auto", "time", "user_time", "user", "hash", "file"]
 
 
 def _named(value: Any) -> Any:
     """A column's bare name stands for the column with everything else by default."""
     return {"name": value} if isinstance(value, str) else value
+
+
+def _words(values: Any) -> Any:
+    """Values of a column as the texts that stand in a file."""
+    if not isinstance(values, list | tuple):
+        return values
+    if any(isinstance(value, bool) for value in values):
+        raise ValueError(
+            "write 'yes', 'no', 'on', 'off', 'true' and 'false' in quotes: YAML reads them as truth values"
+        )
+    return [str(value) if isinstance(value, int | float) else value for value in values]
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 
 
 class _Strict(BaseModel):
@@ -51,6 +68,22 @@ class Label(_Strict):
     at_least: float | None = Field(
         default=None, description="values from here on are 1, lower ones 0; null: the column holds 0 and 1"
     )
+    positive: Words | None = Field(default=None, min_length=1, description="values that mean 1, such as [click]")
+    negative: Words | Literal["others"] | None = Field(
+        default=None, min_length=1, description="values that mean 0, such as [no_click]; others: all but `positive`"
+    )
+    soft: bool = Field(default=False, description="the column holds probabilities from 0 to 1")
+
+    @model_validator(mode="after")
+    def _one_reading(self) -> Self:
+        if (self.positive is None) != (self.negative is None):
+            raise ValueError("`positive` and `negative` go together (negative: others stands for all other values)")
+        if (self.at_least is not None) + (self.positive is not None) + self.soft > 1:
+            raise ValueError("give one of `at_least`, `positive` with `negative`, and `soft`")
+        both = sorted({*(self.positive or ())} & {*(() if self.negative == "others" else self.negative or ())})
+        if both:
+            raise ValueError(f"{both[0]!r} cannot be both positive and negative")
+        return self
 
 
 class Numeric(_Column):
@@ -118,6 +151,9 @@ TimestampColumn = Annotated[Timestamp, BeforeValidator(_named)]
 class TableSchema(_Strict):
     """What each column is for; columns that are not named are not read."""
 
+    columns: tuple[str, ...] = Field(
+        default=(), description="names of all columns of csv and tsv files that have no header, in their order"
+    )
     label: LabelColumn | None = Field(default=None, description="the column to predict")
     numeric: tuple[NumericColumn, ...] = Field(default=(), description="columns of numbers")
     categorical: tuple[CategoricalColumn, ...] = Field(default=(), description="columns with one value a row")
@@ -133,6 +169,14 @@ class TableSchema(_Strict):
     missing: tuple[str, ...] = Field(
         default=("", "null", "NULL", "nan", "NaN", "\\N"), description="texts that stand for a missing value"
     )
+
+    @field_validator("columns")
+    @classmethod
+    def _named_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            twice = next(name for name, count in Counter(names).items() if count > 1)
+            raise ValueError(f"column {twice!r} is named twice")
+        return names
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -179,10 +223,13 @@ class SyntheticSettings(_Strict):
 class DataSettings(_Strict):
     """A ranking task's data: `task.data`."""
 
-    format: Format = Field(default="movielens", description="of the file; with csv, tsv and parquet give `table`")
+    format: Format = Field(default="movielens", description="of the files; with one of your own columns give `table`")
     path: str | None = Field(
-        default=None, min_length=1, description="file or folder; movielens without one fetches MovieLens-100K"
+        default=None,
+        min_length=1,
+        description="file, folder, glob or URI (s3://, gs://, …); movielens without one fetches MovieLens-100K",
     )
+    limit: int | None = Field(default=None, ge=1, description="rows to read, the first ones; null: all")
     table: TableSchema = Field(
         default=TableSchema(), description="what the columns are for; known for movielens, criteo, avazu, synthetic"
     )
@@ -213,24 +260,24 @@ class DataSettings(_Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.format in ("csv", "tsv", "parquet"):
+        if self.format in TABLES:
             if self.table.label is None:
                 raise ValueError(f"format {self.format} needs table.label, the column to predict")
             if not (self.table.numeric or self.table.categorical or self.table.multi_hot or self.table.calendar):
                 raise ValueError(f"format {self.format} needs features: table.numeric, table.categorical, …")
         elif not self.table.is_empty:
             raise ValueError(
-                f"the columns of format {self.format} are known: leave `table` out, or use csv, tsv or parquet"
+                f"the columns of format {self.format} are known: leave `table` out, or use {', '.join(TABLES)}"
             )
+        if self.table.columns and self.format not in ("csv", "tsv"):
+            raise ValueError(f"table.columns names the columns of csv and tsv files; {self.format} names its own")
+        if self.path is not None and self.format == "synthetic":
+            raise ValueError("format synthetic makes its rows and reads no path: name the format of what lies there")
         if self.path is None and self.format not in ("movielens", "synthetic"):
             raise ValueError(f"format {self.format} needs a path")
-        if (
-            self.split in ("time", "user_time")
-            and self.format in ("csv", "tsv", "parquet")
-            and not self.table.timestamp
-        ):
+        if self.split in ("time", "user_time") and self.format in TABLES and not self.table.timestamp:
             raise ValueError(f"split {self.split} needs table.timestamp")
-        if self.split in ("user", "user_time") and self.format in ("csv", "tsv", "parquet") and not self.table.group:
+        if self.split in ("user", "user_time") and self.format in TABLES and not self.table.group:
             raise ValueError(f"split {self.split} needs table.group, the column of the user")
         if min(self.shares) <= 0:
             raise ValueError("every share of `shares` (train, validation, test) must be above 0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +17,25 @@ from numpy.typing import NDArray
 
 from rankitect.data.files import file_sha256, write_atomically
 from rankitect.data.ranking.schema import TableSchema
-from rankitect.errors import DataError
+from rankitect.data.storage import DataFile, StoredFile, modified_ns, size_of
+from rankitect.errors import DataError, safe, short
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["BadRow", "Piece", "Source", "check_columns", "content_hash", "list_files"]
+__all__ = [
+    "BadRow",
+    "Piece",
+    "Source",
+    "UnreadableRow",
+    "check_columns",
+    "content_hash",
+    "needed",
+    "with_missing",
+]
+
+_LIKE = 2_000
+"""Names among which a similar one is looked for: it takes time for each."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,22 @@ class BadRow:
     column: str
     trouble: str
     kind: str
+
+
+class UnreadableRow(Exception):
+    """A row cannot be taken apart; raised and caught by readers that go row by row.
+
+    Attributes:
+        column: As in `BadRow`, as are `trouble` and `kind`.
+    """
+
+    def __init__(self, column: str, trouble: str, kind: str) -> None:
+        super().__init__(trouble)
+        self.column, self.trouble, self.kind = column, trouble, kind
+
+    def bad_row(self, line: int) -> BadRow:
+        """The row in a report of bad rows."""
+        return BadRow(line, self.column, self.trouble, f"{self.column}: {self.kind}" if self.column else self.kind)
 
 
 @dataclass(frozen=True)
@@ -72,28 +102,19 @@ class Source(Protocol):
         """What its columns are for."""
 
     @property
-    def files(self) -> Sequence[Path]:
+    def files(self) -> Sequence[DataFile]:
         """The files that decide its content."""
 
     def pieces(self) -> Iterator[Callable[[], Piece]]:
         """Reads of the pieces, in order: always cut the same way. A read may be run in any thread, or never."""
 
 
-def list_files(path: str, endings: Sequence[str]) -> list[Path]:
-    """The file itself, or the files of a folder with one of the endings, in the order of their names.
-
-    Raises:
-        DataError: If there is none.
-    """
-    place = Path(path).expanduser()
-    if place.is_file():
-        return [place]
-    if not place.is_dir():
-        raise DataError(f"There is no file or folder {place}: give the data's place with task.data.path.")
-    files = sorted(file for file in place.iterdir() if file.is_file() and file.name.lower().endswith(tuple(endings)))
-    if not files:
-        raise DataError(f"The folder {place} has no file that ends with {', '.join(endings)}.")
-    return files
+def needed(schema: TableSchema) -> list[str]:
+    """The columns that a schema reads, each once."""
+    names = [c.source for c in (*schema.numeric, *schema.categorical, *schema.multi_hot)]
+    names += [column.name for column in (schema.label, schema.timestamp) if column is not None]
+    names += [name for name in (schema.group, schema.weight) if name is not None]
+    return list(dict.fromkeys(names))
 
 
 def check_columns(schema: TableSchema, present: Sequence[str], file: str) -> list[str]:
@@ -102,21 +123,39 @@ def check_columns(schema: TableSchema, present: Sequence[str], file: str) -> lis
     Raises:
         DataError: If the file lacks one.
     """
-    wanted = [c.source for c in (*schema.numeric, *schema.categorical, *schema.multi_hot)]
-    wanted += [column.name for column in (schema.label, schema.timestamp) if column is not None]
-    wanted += [name for name in (schema.group, schema.weight) if name is not None]
-    for name in wanted:
-        if name not in present:
-            like = difflib.get_close_matches(name, present, n=1)
-            hint = f" Did you mean {like[0]!r}?" if like else ""
-            names = (name if name.isprintable() else repr(name) for name in present[:60])  # it may be no text at all
-            shown = ", ".join(names) + (", …" if len(present) > 60 else "")
-            raise DataError(f"{file} has no column {name!r}.{hint} Its columns: {shown}.")
-    return list(dict.fromkeys(wanted))
+    wanted, known = needed(schema), frozenset(present)
+    lacking = [name for name in wanted if name not in known]
+    if lacking:
+        name, few = lacking[0], list(itertools.islice(present, _LIKE))
+        like = difflib.get_close_matches(name, few, n=1)
+        hint = f" Did you mean {short(repr(like[0]), 60)}?" if like else ""
+        if len(lacking) == len(wanted) > 1:
+            hint = " If it has no header, name all its columns in table.columns."
+        names = (name if name.isprintable() else repr(name) for name in few)  # it may be no text at all
+        listed = ", ".join(names)
+        raise DataError(
+            f"{short(safe(file), 120)} has no column {short(repr(name), 60)}.{hint} Its columns: {short(listed, 150)}."
+        )
+    return wanted
 
 
-def content_hash(files: Iterable[Path], memory: Path) -> str:
+def with_missing(values: pa.Array, missing: Sequence[str]) -> pa.Array:
+    """A column in which the texts that stand for a missing value are missing; one that is no text as it is."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
+        values = pc.cast(values, pa.string())
+    if not (pa.types.is_string(values.type) or pa.types.is_binary(values.type)):
+        return values
+    gone = pc.is_in(values, value_set=pa.array(missing, pa.string()).cast(values.type))
+    return pc.if_else(gone, pa.scalar(None, values.type), values)
+
+
+def content_hash(files: Iterable[DataFile], memory: Path) -> str:
     """SHA-256 over the files' names and contents. A file is read again only when its size or time has changed.
+
+    A file of an object store counts by its path, size and time: to hash it would be to fetch all of it.
 
     Args:
         files: The files, in their order.
@@ -124,9 +163,12 @@ def content_hash(files: Iterable[Path], memory: Path) -> str:
     """
     total = hashlib.sha256()
     for file in files:
-        state = file.stat()
+        known: dict[str, object] = {"size": size_of(file), "time": modified_ns(file)}
+        if isinstance(file, StoredFile):
+            total.update(f"{file}\n{json.dumps(known)}\n".encode())
+            continue
         path = str(file.resolve())
-        known = {"path": path, "size": state.st_size, "time": state.st_mtime_ns}
+        known["path"] = path
         note = memory / f"{hashlib.sha256(path.encode()).hexdigest()[:24]}.json"
         noted: dict[str, object] = {}
         if note.is_file():

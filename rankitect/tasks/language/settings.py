@@ -55,8 +55,11 @@ class LanguageConfig(BaseModel):
     tokenizer: str = Field(
         "bytes", description="where backbone is none: bytes, or the asset, file or folder whose tokenizer is used"
     )
-    text: str = Field("pydoc-topics", description="pydoc-topics, or a file or folder of text, JSONL or parquet")
-    field: str = Field("text", description="field or column of the text in JSONL and parquet")
+    text: str = Field(
+        "pydoc-topics", description="pydoc-topics, or a file, folder, glob or URI of text, JSONL or parquet"
+    )
+    field: str = Field("text", description="field or column of the text, or of chat messages, in JSONL and parquet")
+    text_limit: int | None = Field(None, ge=1, description="bytes of text to read, the first documents; null: all")
     context: int = Field(256, ge=8, description="tokens of a window in quality and costs")
     split_seed: int = Field(0, ge=0, description="seed of the split of documents")
     criterion: Literal["energy", "magnitude", "fisher", "taylor"] = Field(

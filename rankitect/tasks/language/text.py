@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rankitect.errors import DataError
+from rankitect.errors import DataError, safe, short
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
@@ -37,11 +37,12 @@ def open_windows(tokenizer: Tokenizer, config: LanguageConfig, seed: int) -> Tex
             seed=seed,
             split_seed=config.split_seed,
             field=config.field,
+            limit=config.text_limit,
         )
         for split in ("train", "search", "test"):
             data.require(split, 1, config.context)
     except DataError as error:
-        raise DataError(f"task.text={config.text}: {error}") from error
+        raise DataError(f"task.text={short(safe(config.text), 80)}: {error}") from error
     return data
 
 

@@ -161,7 +161,10 @@ def save_losses(folder: Path, quality: RankingQuality) -> str:
     """Keep a model's loss on each row, for paired intervals; the file's name."""
     from safetensors.numpy import save_file
 
-    write_atomically(folder / LOSSES, lambda part: save_file({"losses": quality.losses}, part))
+    arrays = {"losses": quality.losses}
+    if ((quality.labels != 0) & (quality.labels != 1)).any():  # a loss alone does not give the prediction back
+        arrays["predictions"] = quality.predictions
+    write_atomically(folder / LOSSES, lambda part: save_file(arrays, part))
     return LOSSES
 
 

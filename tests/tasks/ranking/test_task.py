@@ -176,3 +176,29 @@ def test_damaged_losses_are_measured_again_or_left_out(tmp_path: Path, parts: An
     found = load_evidence(tmp_path)
     assert found is not None
     assert set(found.losses) == {known["dlrm"].architecture.fingerprint}
+
+
+def test_probabilities_as_labels_are_learnt_from_and_predictions_are_kept_for_them(tmp_path: Path) -> None:
+    soft = np.random.default_rng(0).random(400).round(3)
+    (tmp_path / "log.csv").write_text("y,x\n" + "".join(f"{value},{i % 7}\n" for i, value in enumerate(soft)))
+    table = "task.data.table={label: {name: y, soft: true}, numeric: [x], categorical: [x]}"
+    given = [f"task.data.path={tmp_path / 'log.csv'}", "task.data.format=csv", "task.data.split=file", table]
+    with own_cache(tmp_path / "cache"):
+        task = ranking_parts(tmp_path / "run", *given).task
+    known = task.models["dlrm"]
+    model = build(known.space, known.architecture, 0)
+    test = task.quality(model, "test")
+    batch = next(task.data.table.split("test").batches(1000))
+    assert batch.label.numpy() == pytest.approx(soft[360:])
+    p = torch.sigmoid(model(batch.numeric, batch.ids)).detach().numpy().reshape(-1)
+    loss = -(soft[360:] * np.log(p) + (1 - soft[360:]) * np.log(1 - p)).mean()
+    assert test.log_loss == pytest.approx(loss, rel=1e-5)
+    folder = tmp_path / "trials" / f"000000-{known.architecture.fingerprint[:8]}"
+    folder.mkdir(parents=True)
+    save_losses(folder, test)
+    save_rows(tmp_path / "rows.safetensors", task.data.table.split("test").labels)
+    summary = {"pareto": [{"fingerprint": known.architecture.fingerprint}], "baselines": []}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    rows = load_evidence(tmp_path)
+    assert rows is not None
+    assert rows.predictions(known.architecture.fingerprint)[0] == pytest.approx(p, abs=1e-6)
