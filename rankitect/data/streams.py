@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import lzma
 import zipfile
-import zlib
 from pathlib import PurePosixPath
 from typing import Any, Self
 
@@ -63,7 +62,6 @@ _FREE = 256 << 20
 _RATIO = 400
 """Bytes that may come out of each byte, beyond the first `_FREE`: text of a log gives 3 to 30, and deflate cannot
 give more than 1,032."""
-_BROKEN = (EOFError, lzma.LZMAError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, ValueError)
 
 
 def unpacked_name(name: str) -> str:
@@ -103,7 +101,9 @@ class TextStream:
             while left > 0 and (part := self._stream.read(left)):
                 parts.append(part)
                 left -= len(part)
-        except _BROKEN as error:
+        except OSError:
+            raise
+        except Exception as error:  # each of the libraries has errors of its own
             raise OSError(" ".join(str(error).split()) or "it ends too early") from error
         data = b"".join(parts)
         self._given += len(data)
@@ -241,9 +241,9 @@ def _only_member(raw: Any, file: DataFile) -> tuple[Any, zipfile.ZipFile]:
         if members[0].flag_bits & 1:
             raise DataError(f"{_name(file)} is an encrypted zip archive: unpack it first.")
         return archive.open(members[0]), archive
-    except _BROKEN as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:  # `zipfile` raises whatever comes of a damaged directory
         raise OSError(str(error)) from error
 
 

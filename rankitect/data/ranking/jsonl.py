@@ -91,7 +91,7 @@ def _object(line: bytes) -> Mapping[str, Any]:
         UnreadableRow: It is none.
     """
     try:
-        value = json.loads(line, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_unique)
+        value = json.loads(line, parse_int=str, parse_float=str, parse_constant=_constant, object_pairs_hook=_unique)
     except UnicodeDecodeError as error:
         raise UnreadableRow("", f"a byte that is not UTF-8: {_shown(line)}", "not UTF-8") from error
     except (ValueError, RecursionError) as error:
@@ -100,6 +100,11 @@ def _object(line: bytes) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise UnreadableRow("", f"no JSON object: {_shown(line)}", "no JSON object")
     return value
+
+
+def _constant(name: str) -> str | None:
+    """NaN, which Python and others write for a missing number, and the infinities, which are no numbers."""
+    return None if name == "NaN" else name
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
