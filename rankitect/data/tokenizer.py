@@ -174,9 +174,12 @@ class BPETokenizer(Tokenizer):
             DataError: A text has lone surrogates.
             AssetError: The tokenizer cannot encode a text: it has no token for a character, or a table of it is broken.
         """
+        return self._encoded(self._backend, texts)
+
+    def _encoded(self, backend: tokenizers.Tokenizer, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         with guarded(f"{self._source} cannot encode a text"):
             try:
-                encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+                encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
             except (TypeError, UnicodeError):
                 for text in texts:
                     _utf8(text)  # says which character is at fault
@@ -185,8 +188,7 @@ class BPETokenizer(Tokenizer):
 
     def encode_markup(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """See `Tokenizer.encode_markup`. No begin token is added: a template writes it where it belongs."""
-        encodings = self._reading_markup.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
+        return self._encoded(self._reading_markup, texts)
 
     @cached_property
     def _reading_markup(self) -> tokenizers.Tokenizer:
