@@ -223,6 +223,10 @@ def test_a_field_that_a_family_does_not_compute_is_refused(another_family: Decod
     (tmp_path / "config.json").write_text(json.dumps({**written, "sliding_window": 4096}))
     with pytest.raises(AssetError, match=r"sliding_window is 4096\. Supported: None\."):
         load_checkpoint(tmp_path)
+    del written["sliding_window"]  # a Mistral of transformers has a window of 4096 then
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    with pytest.raises(AssetError, match=r"sliding_window is missing; a Mistral must state it\. Supported: None\."):
+        load_checkpoint(tmp_path)
 
 
 def test_a_family_that_is_not_supported_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

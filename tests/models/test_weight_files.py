@@ -208,6 +208,14 @@ def test_paths_that_no_file_can_have_are_no_checkpoints(path: str) -> None:
     assert len(str(caught.value)) <= 500
 
 
+def test_a_token_without_a_row_in_the_embedding_is_refused(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    content["model"]["vocab"]["extra"] = 256
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(AssetError, match="the tokenizer has 257 tokens, but the embedding has only 256 rows"):
+        load_checkpoint(folder)
+
+
 def test_the_name_of_a_model_of_the_hub_is_told_from_a_path() -> None:
     with pytest.raises(AssetError, match="models of the Hugging Face hub are not fetched"):
         load_checkpoint("HuggingFaceTB/SmolLM2-135M")

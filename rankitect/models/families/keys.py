@@ -45,6 +45,7 @@ _BOOKKEEPING = """
     experts_implementation transformers.js_config unsloth_fixed unsloth_version is_llama_config
     use_cache pretraining_tp is_decoder torchscript use_bfloat16 tf_legacy_loss tie_last_hidden_states
     output_hidden_states output_attentions return_dict max_sequence_length
+    model_max_length tokenizer_model_max_length tokenizer_padding_side gradient_checkpointing
     initializer_range attention_dropout hidden_dropout attn_pdrop resid_pdrop embd_pdrop
     finetuning_task task_specific_params id2label label2id num_labels problem_type
     tokenizer_class prefix bos_token_id eos_token_id pad_token_id sep_token_id unk_token_id decoder_start_token_id
