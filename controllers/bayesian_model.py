@@ -157,21 +157,10 @@ class Acquisition:
             if self._objectives == 1:
                 self._closed = LogExpectedImprovement(self._models[0], best_f=reached.max())
             else:
-                parts = FastNondominatedPartitioning(ref_point=self._reference, Y=reached)
+                reference = _reference_point(self._values[:, : self._objectives])
+                parts = FastNondominatedPartitioning(ref_point=reference, Y=reached)
                 model = ModelListGP(*self._models[: self._objectives])
-                self._closed = ExpectedHypervolumeImprovement(model, self._reference.tolist(), parts)
-
-    @property
-    def _reference(self) -> Tensor:
-        """A point a little worse than the ends of the measured front, [objectives].
-
-        A reference at the worst measurement would pay for ever worse and cheaper models, which nobody wants.
-        """
-        from botorch.utils.multi_objective.hypervolume import infer_reference_point
-        from botorch.utils.multi_objective.pareto import is_non_dominated
-
-        aimed = self._values[:, : self._objectives]
-        return infer_reference_point(aimed[is_non_dominated(aimed)], scale=MARGIN)
+                self._closed = ExpectedHypervolumeImprovement(model, reference.tolist(), parts)
 
     def screened(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """The logarithm of the closed form for each architecture, float64 [n]; higher is better.
@@ -234,10 +223,25 @@ class Acquisition:
             objective = GenericMCObjective(lambda y, X=None: y[..., 0])
             return qLogNoisyExpectedImprovement(model, objective=objective, prune_baseline=False, **common)
         chosen = IdentityMCMultiOutputObjective(outcomes=list(range(self._objectives)), num_outcomes=len(self._names))
+        reference = _reference_point(self._values[:, : self._objectives])
         with _kernel_folder():
             return qLogNoisyExpectedHypervolumeImprovement(
-                model, ref_point=self._reference, objective=chosen, prune_baseline=False, **common
+                model, ref_point=reference, objective=chosen, prune_baseline=False, **common
             )
+
+
+def _reference_point(values: Tensor) -> Tensor:
+    """A point a little worse than the ends of the measured front, [objectives].
+
+    A reference at the worst measurement would pay for ever worse and cheaper models, which nobody wants.
+
+    Args:
+        values: Of the measured architectures, higher is better [n, objectives].
+    """
+    from botorch.utils.multi_objective.hypervolume import infer_reference_point
+    from botorch.utils.multi_objective.pareto import is_non_dominated
+
+    return infer_reference_point(values[is_non_dominated(values)], scale=MARGIN)
 
 
 def _plausible(mean: Tensor, variance: Tensor, tried: int, objectives: int) -> list[bool]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import numpy as np
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from rankitect.config.parts import Parts
     from rankitect.contracts import Session, Trial
-    from rankitect.graph import Architecture
+    from rankitect.graph import Architecture, ChoiceSpace
     from rankitect.models.relaxed import RelaxedSupernet
     from rankitect.models.supernet import Supernet
 
@@ -129,6 +130,11 @@ class DNAS:
         return True
 
     @classmethod
+    def trains_weights(cls, config: Config, space: ChoiceSpace) -> bool:
+        """Not where the shared weights are kept as they are."""
+        return config.weight_lr != 0 and config.steps != 0
+
+    @classmethod
     def from_config(cls, config: Config, parts: Parts) -> DNAS:
         """Made from its section of the configuration.
 
@@ -210,11 +216,11 @@ class DNAS:
             session.progress(scores.step, self._steps, f"loss {value:.3f} at {target:.0%}")
             session.charge("dnas", scores.spent)
             if scores.step % c.checkpoint_every == 0 or scores.step == self._steps or session.should_stop():
-                self._save(scores, weights, session)
+                _save(session.state_dir, scores, weights, final=scores.step == self._steps)
                 session.check()
         if scores.step < self._steps:
             session.logger.info("The search stops after %d steps: its share of the budget is spent.", scores.step)
-            self._save(scores, weights, session)
+            _save(session.state_dir, scores, weights, final=scores.step == self._steps)
 
     def _score_step(
         self, scores: Scores, relaxed: RelaxedSupernet, drawn: dict[str, torch.Tensor]
@@ -232,16 +238,6 @@ class DNAS:
         scores.move(drawn, self._config.lr)
         task = self._task
         return float(loss.detach()), training_spent(task, task.unit, self._space, task.reference, used)
-
-    def _save(self, scores: Scores, weights: CoTraining | None, session: Session) -> None:
-        """A checkpoint: the scores name the step, so weights of that step are there before them."""
-        folder = session.state_dir
-        if weights is not None:
-            weights.save(folder / _weights_file(scores.step), final=scores.step == self._steps)
-        scores.save(folder / STATE)
-        for old in folder.glob("weights-*.safetensors"):
-            if old.name != _weights_file(scores.step):
-                old.unlink()
 
     def ask(self, n: int) -> list[Proposal]:
         """The discretised architectures, from the largest target to the smallest."""
@@ -274,6 +270,16 @@ def _share_range(cost: str, task: Searchable, bounded: BoundedSpace) -> tuple[fl
         cheapest = bounded.extreme(cost, False, np.random.default_rng(0))
         return float(space.cost(cheapest, kind, scope)) / whole, 1.0
     return bounds[0] / whole, min(bounds[1] / whole, 1.0)
+
+
+def _save(folder: Path, scores: Scores, weights: CoTraining | None, final: bool) -> None:
+    """A checkpoint: the scores name the step, so weights of that step are there before them."""
+    if weights is not None:
+        weights.save(folder / _weights_file(scores.step), final=final)
+    scores.save(folder / STATE)
+    for old in folder.glob("weights-*.safetensors"):
+        if old.name != _weights_file(scores.step):
+            old.unlink()
 
 
 def _weights_file(step: int) -> str:

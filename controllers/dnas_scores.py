@@ -118,9 +118,7 @@ class Scores:
     def move(self, weights: Mapping[str, torch.Tensor], lr: float) -> None:
         """Learn from the gradients that `weights` have.
 
-        Free scores take a step of mirror descent. For a choice with a prior, the slope toward each larger value u than
-        the drawn v estimates 2 m (E(u) - E(v)): the loss is quadratic in what was left out, and the refits of nested
-        sizes leave residuals that are orthogonal to what the larger size adds. A regression gives one estimate of m.
+        Free scores take a step of mirror descent; a choice with a prior gets one more estimate of its multiplier.
         """
         for path, weight in weights.items():
             if weight.grad is None or not bool(weight.grad.isfinite().all()):
@@ -129,12 +127,8 @@ class Scores:
             if path not in self._rises:
                 self._free[path] -= lr * (slope - slope.mean())
                 continue
-            drawn, rises = int(weight.argmax()), self._rises[path]
-            foretold = 2 * (rises - rises[drawn])
-            foretold = foretold.where(foretold < 0, foretold.new_zeros(()))
-            strength = float(foretold.square().sum())
-            if strength > 0:
-                measured = float(((slope - slope[drawn]) * foretold).sum()) / strength
+            measured = _multiplier(slope, self._rises[path], int(weight.argmax()))
+            if measured is not None:
                 self._evidence[path] += slope.new_tensor([min(max(measured, 0.0), OUTLIER), 1.0])
         self.step += 1
 
@@ -242,3 +236,15 @@ class Scores:
         scores.step = state["step"]
         scores.spent = Spent.from_dict(state["spent"]) if "spent" in state else Spent.training(state["tokens"], unit)
         return scores
+
+
+def _multiplier(slope: torch.Tensor, rises: torch.Tensor, drawn: int) -> float | None:
+    """One estimate of m, by regression; None where no value is larger than the drawn one.
+
+    The slope toward each larger value u than the drawn v estimates 2 m (E(u) - E(v)): the loss is quadratic in what was
+    left out, and the refits of nested sizes leave residuals that are orthogonal to what the larger size adds.
+    """
+    foretold = 2 * (rises - rises[drawn])
+    foretold = foretold.where(foretold < 0, foretold.new_zeros(()))
+    strength = float(foretold.square().sum())
+    return float(((slope - slope[drawn]) * foretold).sum()) / strength if strength > 0 else None

@@ -15,7 +15,6 @@ learning from what the screening evaluator measures, and the best are measured i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +23,8 @@ from pydantic import Field
 from rankitect.contracts import SharesWeights, Spent, offers, require
 from rankitect.controllers.reinforce_training import RewardedTraining
 from rankitect.errors import SpaceError
-from rankitect.methods.bounded_space import TRIES, BoundedSpace, main_cost, reference_of
+from rankitect.graph import SearchSpace
+from rankitect.methods.bounded_space import BoundedSpace, main_cost, reference_of
 from rankitect.methods.objectives import Objectives
 from rankitect.methods.shared_weights import (
     TrainingState,
@@ -37,8 +37,9 @@ from rankitect.methods.staged import StagedConfig, StagedSearch, measured_by, sh
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
     from rankitect.contracts import Session, Trial
-    from rankitect.controllers.reinforce_policy import Policy, Record
-    from rankitect.graph import Architecture
+    from rankitect.controllers.reinforce_draws import Draws
+    from rankitect.controllers.reinforce_policy import Record
+    from rankitect.graph import Architecture, ChoiceSpace
 
 __all__ = ["Reinforce"]
 
@@ -88,8 +89,11 @@ class Reinforce(StagedSearch):
         super().__init__(*shared_sizes(config, task), by, objectives, seed)
         self._config, self.bounded, self._task, self._targeted = config, bounded, task, targeted
         self._memory: list[Record] = []
-        self._refused: set[bytes] = set()  # rows of draws that are known or not allowed
-        self._range = (0.0, 1.0)
+
+    @classmethod
+    def trains_weights(cls, config: Config, space: ChoiceSpace) -> bool:
+        """Where policy and supernet are trained together, which they are not on settings: these share all weights."""
+        return config.co_training and isinstance(space, SearchSpace) and space.graph_only
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Reinforce:
@@ -106,25 +110,26 @@ class Reinforce(StagedSearch):
     def prepare(self, session: Session) -> None:
         """Train policy and supernet together, or go on from the last checkpoint."""
         super().prepare(session)
-        self._policy = self._new_policy()
+        self._draws = self._new_draws()
         if self._config.co_training and offers(self._task, SharesWeights) and self.bounded.space.graph_only:
             self._co_train(session)
         self._memory = []  # the evaluator's rewards are on another scale than losses of training
 
-    def _new_policy(self) -> Policy:
+    def _new_draws(self) -> Draws:
+        from rankitect.controllers.reinforce_draws import Draws
         from rankitect.controllers.reinforce_policy import Policy
         from rankitect.methods.cost_target import CostTarget
 
-        space, cost = self.bounded.space, None
+        space = self.bounded.space
         if self._targeted:
             name = self._config.cost or main_cost(self._task)
             cost = CostTarget(space, name, reference_of(self._task, space), quick=True)
             rng = np.random.default_rng([self.seed, 2])
             # Targets are drawn between the cheapest and the dearest architecture within the constraints.
-            self._range = tuple(cost.of(self.bounded.extreme(name, most, rng)) for most in (False, True))  # type: ignore[assignment]
-            if self._range[0] >= self._range[1]:  # no choice changes the cost
-                self._targeted, cost = False, None
-        return Policy(space, cost, self._config.clip)
+            low, high = (cost.of(self.bounded.extreme(name, most, rng)) for most in (False, True))
+            if low < high:
+                return Draws(Policy(space, cost, self._config.clip), self.bounded, (low, high))
+        return Draws(Policy(space, None, self._config.clip), self.bounded)  # no choice changes the cost
 
     # --- learning from losses, in prepare ---------------------------------------------------------------------------
     def _co_train(self, session: Session) -> None:
@@ -144,12 +149,12 @@ class Reinforce(StagedSearch):
             if path.exists():
                 info, tensors = training.load(path)
                 state = TrainingState.from_info(info, task.unit)
-                self._policy.logits = {p: tensors[f"policy/{p}"] for p in self._policy.logits}
+                self._draws.policy.logits = {p: tensors[f"policy/{p}"] for p in self._draws.policy.logits}
                 self._memory = [Record.from_data(self.bounded.space, row) for row in info["memory"]]
 
             def save(state: TrainingState) -> None:
                 info = {**state.to_info(), "memory": [record.to_data() for record in self._memory]}
-                policy = {f"policy/{p}": logits for p, logits in self._policy.logits.items()}
+                policy = {f"policy/{p}": logits for p, logits in self._draws.policy.logits.items()}
                 training.save(path, state.step >= updates, info, policy)
 
             train_steps(
@@ -175,7 +180,7 @@ class Reinforce(StagedSearch):
 
         rng = np.random.default_rng([self.seed, 5, update])
         new, spent, loss = [], Spent(), math.nan
-        for i, (architecture, target, price, chance) in enumerate(self._draws(rng, episodes)):
+        for i, (architecture, target, price, chance) in enumerate(self._draws.new(rng, episodes)):
             loss, reward, cost = training.step(architecture, target, update * episodes + i)
             spent += cost
             if math.isfinite(reward):
@@ -196,58 +201,13 @@ class Reinforce(StagedSearch):
         self._memory = [*old, *new][-self._config.memory :]
         if len(self._memory) >= 2:
             records = [*new, *again]
-            self._policy.learn(records, advantages(records, self._memory), self._config.lr)
+            self._draws.policy.learn(records, advantages(records, self._memory), self._config.lr)
 
     # --- learning from measurements ---------------------------------------------------------------------------------
-    def _draws(
-        self, rng: np.random.Generator, count: int, known: set[str] | frozenset[str] = frozenset()
-    ) -> list[tuple[Architecture, float | None, float, float]]:
-        """Draw architectures within the constraints from the policy, all at one random cost target.
-
-        Args:
-            rng: Decides target and draws.
-            count: How many.
-            known: Fingerprints of architectures that are not to be drawn again.
-
-        Returns:
-            Each architecture with the target, the price of cost that meets it, and its log probability.
-
-        Raises:
-            SpaceError: There is nothing new.
-        """
-        target = float(rng.uniform(*self._range)) if self._targeted else None
-        price = self._policy.price(target)
-        chances = self._policy.chances(price)
-        draws = []
-        for _ in range(count):
-            architecture = self._drawn(chances, rng, known) or self.bounded.sample(rng, known)
-            if architecture is None:
-                raise SpaceError("nothing new within the constraints")
-            chance = self._policy.log_chance(self.bounded.lower(architecture), chances)
-            draws.append((architecture, target, price, chance))
-        return draws
-
-    def _drawn(
-        self, chances: Mapping[str, np.ndarray], rng: np.random.Generator, known: set[str] | frozenset[str]
-    ) -> Architecture | None:
-        """A draw that is new and allowed; None where the policy draws little but known architectures."""
-        space = self.bounded.space
-        columns = space.canonical(self._policy.draw(chances, rng, TRIES))
-        keys = [row.tobytes() for row in np.stack(list(columns.values()), axis=1)]
-        # A policy that has converged draws the same rows again and again; refused ones are not checked again.
-        if not (new := [i for i, key in enumerate(keys) if key not in self._refused]):
-            return None
-        for i in np.asarray(new)[self.bounded.inside({p: c[new] for p, c in columns.items()})]:
-            drawn = self.bounded.lift(space.decode({p: c[i : i + 1] for p, c in columns.items()})[0])
-            if drawn.fingerprint not in known and all(rule(drawn) for rule in self.bounded.rules):
-                return drawn
-            self._refused.add(keys[i])
-        return None
-
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
         """An architecture that the policy draws."""
         try:
-            ((architecture, target, price, chance),) = self._draws(rng, 1, self.known)
+            ((architecture, target, price, chance),) = self._draws.new(rng, 1, self.known)
         except SpaceError:
             return None
         return architecture, {"target": target, "price": price, "chance": chance}

@@ -27,6 +27,8 @@ __all__ = ["SCORES", "Proxy"]
 Score = Literal["sigeo", "zico", "grad_norm", "snip", "synflow", "nwot", "params", "flops"]
 SCORES: tuple[Score, ...] = ("sigeo", "zico", "grad_norm", "snip", "synflow", "nwot", "params", "flops")
 COUNTED = ("params", "flops")
+COMPARED = ("sigeo", "zico")
+"""Scores of how gradients vary from batch to batch."""
 JITTER = 1e-3
 
 
@@ -61,8 +63,14 @@ class Proxy:
         """Made from its section of the configuration.
 
         Raises:
-            ConfigError: The score needs models, and the space has no graph to build them from.
+            ConfigError: The score needs models, and the space has no graph to build them from, or it compares batches
+                and there is one.
         """
+        if config.score in COMPARED and config.batches < 2:
+            raise ConfigError(
+                f"evaluator.proxy.batches={config.batches}: the score '{config.score}' compares the gradients of "
+                "batches and needs 2 or more."
+            )
         if config.score not in COUNTED and not isinstance(parts.space, SearchSpace):
             raise ConfigError(
                 f"The proxy score '{config.score}' is that of a model's graph, and space={parts.names['space']} has "

@@ -1,7 +1,8 @@
 """Scores of a model from a few batches, without training it: zero-cost proxies and SiGeo. Higher is better.
 
 Formulas as published; what public code does otherwise is not copied. A module is whatever holds weights together (a
-layer's weight and bias). Gradients are those of the task's own loss.
+layer's weight and bias). Gradients are those of the task's own loss. A module that gets no gradient is left out of
+every score: it says nothing of the model, and a logarithm of nothing would outweigh all modules that do.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ __all__ = [
     "zico",
 ]
 
+_DEAD = "A proxy compares gradients; no weight of this model gets one from the loss, so that it has no score."
 _TINY = 1e-12
 _FLOOR = 1e-10
 _NORMS = (F.layer_norm, F.rms_norm, F.batch_norm, F.group_norm)
@@ -42,8 +44,8 @@ class Gradients:
     """Gradients of T batches at the same weights.
 
     Attributes:
-        by_module: For each module, [T, n] float32 over its n weights.
-        weights: For each module, [n].
+        by_module: For each module that gets a gradient, [T, n] float32 over its n weights.
+        weights: For each of these, [n].
         losses: Loss of each batch, [T] float64.
     """
 
@@ -56,8 +58,12 @@ def gather_gradients(model: nn.Module, losses: Iterable[Callable[[nn.Module], Te
     """The gradients of some losses, weights left as they are.
 
     Args:
-        model: Every parameter that wants a gradient counts; one that a loss does not depend on has gradient 0.
+        model: Every parameter that wants a gradient counts. Where the losses do not depend on one, its gradient is 0;
+            where they depend on none of a module, the module is left out.
         losses: From the model to a scalar, one a batch.
+
+    Raises:
+        TrainingError: No weight gets a gradient, or a loss or a gradient is not finite.
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     rows: dict[str, list[Tensor]] = {}
@@ -68,16 +74,24 @@ def gather_gradients(model: nn.Module, losses: Iterable[Callable[[nn.Module], Te
     for loss_of in losses:
         with torch.enable_grad():
             loss = loss_of(model)
+            if not loss.requires_grad:
+                raise TrainingError(_DEAD)
             gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         grads = dict(zip(map(id, parameters.values()), gradients, strict=True))
         values.append(float(loss.detach()))
         for module, owned in modules.items():
             parts = [g.detach().to_dense().flatten() if (g := grads[id(p)]) is not None else _zeros(p) for p in owned]
             rows.setdefault(module, []).append(torch.cat(parts))
-    weights = {m: torch.cat([p.detach().flatten() for p in owned]) for m, owned in modules.items()}
-    return Gradients(
-        {m: torch.stack(many) for m, many in rows.items()}, weights, torch.tensor(values, dtype=torch.float64)
-    )
+    by_module = {m: torch.stack(many) for m, many in rows.items()}
+    alive = {m: g for m, g in by_module.items() if g.count_nonzero()}
+    if not alive:
+        raise TrainingError(_DEAD)
+    if not all(math.isfinite(value) for value in values) or not all(g.isfinite().all() for g in alive.values()):
+        raise TrainingError(
+            "A proxy compares finite gradients; the loss of this model or its gradients are not finite."
+        )
+    weights = {m: torch.cat([p.detach().flatten() for p in modules[m]]) for m in alive}
+    return Gradients(alive, weights, torch.tensor(values, dtype=torch.float64))
 
 
 def _zeros(parameter: nn.Parameter) -> Tensor:
@@ -97,15 +111,24 @@ def snip(grads: Gradients) -> float:
 def zico(grads: Gradients) -> float:
     """Sum over modules of log sum over weights of mean |gradient| / standard deviation (arXiv 2301.11300).
 
-    Mean and (population) deviation are over batches; weights whose gradient does not vary are left out.
+    Mean and (population) deviation are over batches; weights whose gradient does not vary are left out, and modules of
+    which none does.
+
+    Raises:
+        TrainingError: No gradient varies, as with a single batch.
     """
-    total = 0.0
+    terms = []
     for g in grads.by_module.values():
         g = g.double()
         spread = g.std(0, correction=0)
         varying = spread > 0
-        total += math.log(float((g.abs().mean(0)[varying] / spread[varying]).sum()) + _TINY)
-    return total
+        if varying.any():
+            terms.append(math.log(float((g.abs().mean(0)[varying] / spread[varying]).sum()) + _TINY))
+    if not terms:
+        raise TrainingError(
+            "ZiCo compares the gradients of several batches; no gradient of this model varies with them."
+        )
+    return sum(terms)
 
 
 def fisher_rao(grads: Gradients) -> float:
@@ -129,7 +152,11 @@ class _Captured(Exception):
 
 
 def capture_inputs(model: nn.Module, loss_of: Callable[[nn.Module], Any]) -> tuple[Tensor, ...]:
-    """The tensors that a loss gives its model."""
+    """The tensors that a loss gives its model.
+
+    Raises:
+        TrainingError: The loss does not call it.
+    """
     heard: list[tuple[Tensor, ...]] = []
 
     def listen(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -143,6 +170,8 @@ def capture_inputs(model: nn.Module, loss_of: Callable[[nn.Module], Any]) -> tup
         pass
     finally:
         handle.remove()
+    if not heard:
+        raise TrainingError("A proxy of a model's units needs a loss that calls the model; this one does not.")
     return heard[0]
 
 
@@ -172,13 +201,27 @@ def synflow(model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
     Args:
         model: Left as it is.
         inputs: Of one batch; ids stay as they are.
+
+    Raises:
+        TrainingError: The output depends on no weight, or the sum is too large for float64.
     """
     weights = {n: p.detach().double().abs().requires_grad_(True) for n, p in model.named_parameters()}
     ones = tuple(torch.ones_like(x, dtype=torch.float64) if x.is_floating_point() else x for x in inputs)
     with torch.enable_grad(), _WithoutNorms():
         output = torch.func.functional_call(model, weights, ones)
+        if not output.requires_grad:
+            raise TrainingError(_DEAD)
         gradients = torch.autograd.grad(output.sum(), list(weights.values()), allow_unused=True)
-    return sum(float((g * w).detach().sum()) for g, w in zip(gradients, weights.values(), strict=True) if g is not None)
+    flows = [float((g * w).detach().sum()) for g, w in zip(gradients, weights.values(), strict=True) if g is not None]
+    if not any(flows):
+        raise TrainingError(_DEAD)
+    return _finite("SynFlow", sum(flows))
+
+
+def _finite(score: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise TrainingError(f"{score} of this model is {value}, which compares with nothing.")
+    return value
 
 
 class _Switches(TorchFunctionMode):
@@ -210,7 +253,7 @@ def nwot(model: nn.Module, inputs: tuple[Tensor, ...], jitter: float = 0.0) -> f
             the model has no such unit and tells none apart.
 
     Raises:
-        TrainingError: The model has no such unit, and there is no jitter.
+        TrainingError: The model has no such unit or cannot tell two examples apart, and there is no jitter.
     """
     switches = _Switches(len(inputs[0]))
     with torch.no_grad(), switches:
@@ -218,4 +261,4 @@ def nwot(model: nn.Module, inputs: tuple[Tensor, ...], jitter: float = 0.0) -> f
     if not jitter and not float(switches.kernel.abs().sum()):
         raise TrainingError("NWOT counts ReLU, SiLU and GELU units; this model has none.")
     kernel = switches.kernel + jitter * torch.eye(switches.rows, dtype=torch.float64)
-    return float(torch.linalg.slogdet(kernel).logabsdet)
+    return _finite("NWOT", float(torch.linalg.slogdet(kernel).logabsdet))

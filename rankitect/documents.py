@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rankitect.errors import ConfigError, RankitectError, short
+from rankitect.errors import ConfigError, RankitectError, safe, short
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -158,7 +158,7 @@ def problem_of(error: ValidationError) -> str:
     where = ".".join(str(key) for key in first["loc"])
     there = "" if first["type"] == "missing" else f", not {_named(first['input'])}"
     wanted = first["msg"].removeprefix("Value error, ")
-    return f"{short(where, 80)}{': ' if where else ''}{short(wanted, 160)}{there}"
+    return f"{short(safe(where), 80)}{': ' if where else ''}{short(wanted, 160)}{there}"
 
 
 def _told(work: Callable[[], T], called: object, error: type[RankitectError], advice: str) -> T:

@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from rankitect.study.stopping import StopSignal
     from rankitect.study.trained import TrainedSummary
 
-__all__ = ["Trained", "main", "train"]
+__all__ = ["TrainingRun", "main", "train"]
 
 LARGEST = "largest"
 """Name of the architecture that costs are relative to: the backbone where there is one."""
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingRun:
     """What a training gives.
 
     Attributes:
@@ -53,7 +53,7 @@ class Trained:
 
 def train(
     overrides: Sequence[str] | None = None, *, config_dir: str | Path | None = None, quiet: bool = False, **keys: Any
-) -> Trained:
+) -> TrainingRun:
     """Train one model, or resume that, exactly as the command does.
 
     >>> trained = train(["task=scratch"], model="mobilellm-125m", recipe="pretrain")  # doctest: +SKIP
@@ -80,7 +80,7 @@ def _train(
     out: Callable[[str], None],
     *,
     quiet: bool = False,
-) -> Trained:
+) -> TrainingRun:
     from rankitect.config.training import resolve_training
     from rankitect.study.folder import RunFolder, config_hash
     from rankitect.study.trained import read_trained
@@ -96,13 +96,13 @@ def _train(
     force = asked.resolved.config.resume == "force"
     with RunFolder(path, asked.data, force=force) as folder:
         if (summary := read_trained(path)) is not None and folder.resumed and not force:
-            return Trained(path, summary)
+            return TrainingRun(path, summary)
         log = logging.getLogger("rankitect")
         folder.open_log(log)
         if folder.resumed:
             out("Resuming from the last checkpoint.")
         try:
-            return Trained(path, _run(asked, folder, command, stop, quiet=quiet))
+            return TrainingRun(path, _run(asked, folder, command, stop, quiet=quiet))
         except RankitectError as error:
             log.error("%s", error)
             raise
@@ -255,7 +255,7 @@ def _keys_help(overrides: Sequence[str], config_dir: Path | None) -> str:
     return f"{model}\n\n{help_text(chosen, config_dir)}"
 
 
-def _tell(trained: Trained, command: str) -> int:
+def _tell(trained: TrainingRun, command: str) -> int:
     """Say how the training ended and where the model is."""
     from rankitect.study.stopping import INTERRUPTED
 

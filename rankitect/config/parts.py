@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rankitect.config.alternatives import controllers_for, refuse_settings
 from rankitect.config.bindings import Bindings
 from rankitect.config.choices import declared_choices
-from rankitect.contracts import BoundsCosts, FromConfig, TrainsInPrepare, WrapsEvaluators, offers, require
+from rankitect.contracts import (
+    BoundsCosts,
+    FromConfig,
+    TrainsAsConfigured,
+    TrainsInPrepare,
+    WrapsEvaluators,
+    offers,
+    require,
+)
 from rankitect.contracts.hooks import ChecksParts, Exports, HasBaselines
 from rankitect.contracts.plugin import DecodesArchitectures
 from rankitect.contracts.requirement import NeedsCapabilities
@@ -149,9 +157,9 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
     plugins = resolved.plugins
     parts = Parts(resolved.config, folder, say, {section: plugin.name for section, plugin in plugins.items()})
     method = plugins["controller"].target
-    parts.trains_weights = offers(method, TrainsInPrepare) and method.trains
     parts.task = _make(plugins["task"], parts)
     _make_space(resolved, parts)
+    parts.trains_weights = _trains(plugins["controller"], parts.space)
     _refuse_lacking(resolved, parts)
     if "device" in plugins:
         parts.device = _make(plugins["device"], parts)
@@ -177,6 +185,14 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
         if parts.export is None and offers(hook, Exports):
             parts.export = hook.exporter(parts)
     return parts
+
+
+def _trains(controller: Plugin, space: ChoiceSpace) -> bool:
+    """Whether a controller trains weights, as configured, for candidates to inherit."""
+    method = controller.target
+    if offers(method, TrainsAsConfigured):
+        return method.trains_weights(controller.config, space)
+    return offers(method, TrainsInPrepare) and method.trains
 
 
 def _refuse_lacking(resolved: Resolved, parts: Parts) -> None:

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from rankitect.contracts.records import Proposal, Spent, Trial
 
-__all__ = ["AsksAhead", "Controller", "ExpectsTrials", "Session", "TrainsInPrepare", "WrapsEvaluators", "replay"]
+if TYPE_CHECKING:
+    from rankitect.space.choice_space import ChoiceSpace
+
+__all__ = [
+    "AsksAhead",
+    "Controller",
+    "ExpectsTrials",
+    "Session",
+    "TrainsAsConfigured",
+    "TrainsInPrepare",
+    "WrapsEvaluators",
+    "replay",
+]
 
 
 class Session(Protocol):
@@ -79,7 +91,8 @@ class Controller(Protocol):
     """A search method. It never measures by itself what an evaluator can measure.
 
     What only some controllers can do is a Protocol of its own, which a controller has by having its members:
-    `AsksAhead`, `ExpectsTrials`, `TrainsInPrepare` and `WrapsEvaluators`. The study asks with `contracts.offers`.
+    `AsksAhead`, `ExpectsTrials`, `TrainsInPrepare`, `TrainsAsConfigured` and `WrapsEvaluators`. The study asks with
+    `contracts.offers`.
 
     The order of calls, in a fresh run and in a resumed one: `prepare`, `recover` (resumed only), then `ask` and `tell`
     in turn until `ask` returns an empty list or the budget ends. Proposals must be a function of the seed and of the
@@ -134,6 +147,20 @@ class TrainsInPrepare(Protocol):
 
     trains: ClassVar[bool]
     """True in a class whose `prepare` trains."""
+
+
+class TrainsAsConfigured(Protocol):
+    """A class of `TrainsInPrepare` whose configuration may leave the training out."""
+
+    @classmethod
+    def trains_weights(cls, config: Any, space: ChoiceSpace) -> bool:
+        """Whether candidates will have weights that it has trained.
+
+        Args:
+            config: An instance of the class's own `Config`.
+            space: What is searched.
+        """
+        ...
 
 
 class WrapsEvaluators(Protocol):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from rankitect.contracts.records import Metric, MetricSpec
     from rankitect.graph import Architecture, SearchSpace
-    from rankitect.space.tables import Tables
+    from rankitect.space.tables import TabulatedExpr
 
 __all__ = ["Device", "ExportsPrograms", "ExportsRankers", "Interval", "Latencies"]
 
@@ -73,7 +73,7 @@ class Latencies(Protocol):
         """The predicted latencies of an architecture under every workload."""
         ...
 
-    def tables(self, name: str) -> Tables:
+    def tables(self, name: str) -> TabulatedExpr:
         """A workload's latency as a cost of the space."""
         ...
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rankitect.data.tokenizer import Tokenizer
     from rankitect.deploy.android import Android
     from rankitect.deploy.host import Host
-    from rankitect.deploy.latency import Latency, PartTimer, Predicted
+    from rankitect.deploy.latency import Latency, Predicted
+    from rankitect.deploy.layer_learning import PartTimer
     from rankitect.deploy.timing import Timing
     from rankitect.graph import SearchSpace
     from rankitect.models.supernet import Standalone

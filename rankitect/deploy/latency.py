@@ -8,47 +8,30 @@ stands around them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankitect.contracts import Metric, MetricSpec
-from rankitect.deploy.latency_model import LatencyModel, space_filling
+from rankitect.deploy.latency_model import NORMAL, LatencyModel
+from rankitect.deploy.layer_learning import LayerLearning, LearnedLayers, PartTimer
 from rankitect.deploy.layers import Layer, Place, SpaceLayers
-from rankitect.deploy.parts import Part, Workload, parts_of
-from rankitect.errors import DeployError
+from rankitect.deploy.parts import Workload, parts_of
 from rankitect.models.plan import make_plan
 from rankitect.space.expr import as_expr
 from rankitect.space.repeats import LAYERS, repeats
-from rankitect.space.tables import Table, Tables, joint_grid
+from rankitect.space.tables import JointTable, TabulatedExpr, joint_grid
 
 if TYPE_CHECKING:
-    from rankitect.deploy.timing import Timing
     from rankitect.graph import Architecture, SearchSpace
 
-__all__ = ["Latency", "PartTimer", "Predicted"]
+__all__ = ["Latency", "Predicted"]
 
-FIRST, STEP = 12, 6
-"""Layers measured before the first model, and between two models."""
-
-
-class PartTimer(Protocol):
-    """What times the parts of a model: a device's processor, or a formula."""
-
-    name: str
-    estimate: bool
-    """Whether it computes times instead of measuring them."""
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        """What times depend on beside the part, such as the processor and the runtime's version."""
-        ...
-
-    def part(self, part: Part) -> Timing:
-        """Time one part, or give the time that was measured earlier."""
-        ...
+COMPOSED: Mapping[str, float] = {"prefill": 0.021, "decode": 0.05}
+"""Deviation of a whole program from the sum of its parts, relative to it, by what is called: 1.7% and 4.0% are the mean
+absolute errors of predictions in docs/results/latency.md, and those of a normal distribution are 0.8 deviations."""
 
 
 @dataclass(frozen=True)
@@ -64,27 +47,6 @@ class Predicted:
     ms: float
     low: float
     high: float
-
-
-@dataclass
-class _Learned:
-    """What is known of one workload.
-
-    Attributes:
-        model: Predicts layers.
-        weights: Of the readings in the prior, [5].
-        measured: Milliseconds of the layers that were timed.
-        error: Cross-validated error of the model, percent.
-        around: Milliseconds of what stands around the layers, by the choices that it has.
-        known: Mean and standard deviation of every layer that was asked for, milliseconds.
-    """
-
-    model: LatencyModel
-    weights: NDArray[np.float64]
-    measured: dict[Layer, float]
-    error: float
-    around: dict[Layer, float] = field(default_factory=dict)
-    known: dict[Layer, tuple[float, float]] = field(default_factory=dict)
 
 
 class Latency:
@@ -112,11 +74,15 @@ class Latency:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.device, self.space, self.workloads = device, space, dict(workloads)
-        self.measurements, self.target, self._seed = measurements, target, seed
         self._say = say
         self._layers = SpaceLayers(space, seed)
-        self._learned: dict[str, _Learned] = {}
-        self.excluded: list[str] = []
+        self._learning = LayerLearning(device, self._layers, measurements, target, seed, say)
+        self._learned: dict[str, LearnedLayers] = {}
+
+    @property
+    def excluded(self) -> list[str]:
+        """What could not be measured, or not well, as sentences."""
+        return self._learning.excluded
 
     @property
     def specs(self) -> list[MetricSpec]:
@@ -149,52 +115,11 @@ class Latency:
             progress: Told measurements made, measurements at most, and a note; by default each is said.
         """
         if name not in self._learned:
-            self._learned[name] = self._learn(name, check, progress or self._tell)
+            self._learned[name] = self._learning.learn(name, self.workloads[name], check, progress or self._tell)
         return self._learned[name].model
 
     def _tell(self, done: int, most: int, note: str) -> None:
         self._say(f"{note}, {done} of at most {most}")
-
-    def _learn(self, name: str, check: Callable[[], None], progress: Callable[[int, int, str], None]) -> _Learned:
-        workload, layers = self.workloads[name], list(self._layers.places)
-        places = [self._layers.places[layer] for layer in layers]
-        table, readings = self._layers.features(layers, places, workload), self._layers.readings(places, workload)
-        times: dict[int, float] = {}
-        failed: set[int] = set()
-
-        def measure(rows: Sequence[int]) -> None:
-            for row in rows:
-                check()
-                try:
-                    timing = self.device.part(self._layers.part(layers[row], workload))
-                except DeployError as error:
-                    failed.add(row)
-                    self.excluded.append(f"{name}, layer {dict(layers[row].choices)}: {error}")
-                    if len(failed) > len(times) + 3:  # not one layer's fault: the device cannot run this space
-                        raise
-                    continue
-                if not timing.trusted:
-                    self.excluded.append(f"{name}, layer {dict(layers[row].choices)}: did not settle, or machine busy")
-                times[row] = timing.p50
-                progress(len(times), self.measurements, f"{name}: a layer took {timing.p50:.3g} ms")
-
-        most = min(self.measurements, len(layers))
-        measure(space_filling(table, min(FIRST, most), self._seed))
-        # Measure where the model is least certain, a few layers at a time, until it is good enough.
-        while True:
-            rows = sorted(times)
-            y = np.asarray([times[r] for r in rows])
-            weights = _law(readings[rows], y)
-            prior = readings @ weights
-            model = LatencyModel({**self.device.identity, "workload": str(workload)})
-            model.fit(table[rows], y, prior[rows])
-            error = model.cross_validated()
-            rest = [r for r in range(len(layers)) if r not in times and r not in failed]
-            if error <= self.target or len(times) >= most or not rest:
-                break
-            measure([rest[i] for i in model.choose(table[rest], prior[rest], min(STEP, most - len(times)))])
-        self._say(f"{name}: {len(times)} of {len(layers)} layers measured, cross-validated error {error:.1f}%")
-        return _Learned(model, weights, {layers[r]: times[r] for r in rows}, error)
 
     def measured(self, name: str) -> int:
         """How many layers were measured for a workload."""
@@ -207,16 +132,23 @@ class Latency:
         return self._learned[name].error
 
     def predict(self, architecture: Architecture, name: str) -> Predicted:
-        """The latency of an architecture under a workload."""
+        """The latency of an architecture under a workload, and the interval of a measurement of its whole program.
+
+        The interval holds the errors of the layers that are predicted, those of the ones that were measured, and the
+        difference between a program and the sum of its parts.
+        """
         numbered = self._layers.of(architecture)
         known = self.of_layers(name, {layer: (architecture, i) for i, layer in numbered.items()})
-        total = self.around(name, architecture) + sum(known[layer][0] for layer in numbered.values())
+        parts = [self._around(name, architecture), *(known[layer] for layer in numbered.values())]
+        total = sum(ms for ms, _ in parts)
         # Equal layers err alike, so standard deviations add up, not variances.
-        spread = 1.96 * sum(known[layer][1] for layer in numbered.values())
-        return Predicted(total, max(0.0, total - spread), total + spread)
+        composed = 0.0 if self.device.estimate else COMPOSED[self.workloads[name].mode] * total
+        spread = NORMAL * float(np.hypot(sum(std for _, std in parts), composed))
+        calls = self._learned[name].call * len(numbered)
+        return Predicted(total, max(0.0, total - calls - spread), total + spread)
 
     def of_layers(self, name: str, places: Mapping[Layer, Place]) -> Mapping[Layer, tuple[float, float]]:
-        """Milliseconds of layers under a workload with their standard deviations, which are 0 for measured layers.
+        """Milliseconds of layers under a workload with their standard deviations: as measured, or else as predicted.
 
         Args:
             name: The workload.
@@ -230,22 +162,26 @@ class Latency:
             prior = self._layers.readings(where, workload) @ learned.weights
             predicted = learned.model.predict(self._layers.features(new, where, workload), prior)
             learned.known |= {
-                layer: (learned.measured.get(layer, float(m)), 0.0 if layer in learned.measured else float(s))
+                layer: learned.measured.get(layer, (float(m), float(s)))
                 for layer, m, s in zip(new, predicted.mean, predicted.std, strict=True)
             }
         return learned.known
 
     def around(self, name: str, architecture: Architecture) -> float:
         """Milliseconds of what stands around the layers, measured once for each choice that it has."""
+        return self._around(name, architecture)[0]
+
+    def _around(self, name: str, architecture: Architecture) -> tuple[float, float]:
         self.learn(name)
         around = self._learned[name].around
         shared = Layer(tuple(sorted(self._layers.outside(architecture).items())))
         if shared not in around:
             part = parts_of(make_plan(self.space, architecture), self.workloads[name])[-1]
-            around[shared] = self.device.part(part).p50
+            timing = self.device.part(part)
+            around[shared] = timing.p50, self._learning.deviation(timing)
         return around[shared]
 
-    def tables(self, name: str) -> Tables:
+    def tables(self, name: str) -> TabulatedExpr:
         """A workload's latency as a cost of the space: a table for each layer over its choices.
 
         So it bounds draws and changes, and its expectation is exact under independent choices and differentiable in
@@ -265,11 +201,11 @@ class Latency:
             alike = tuple((p.replace(f"{LAYERS}.{i}.", ""), repr(choices[p].values)) for p in paths)
             if alike not in grids:
                 grids[alike] = self._grid(name, i, paths)
-            tables.append(Table(paths, grids[alike]))
+            tables.append(JointTable(paths, grids[alike]))
         rest = [self.around(name, a) for a in self._joint(shared)]
         if len(rest) > 1:
-            tables.append(Table(shared, np.reshape(rest, [len(choices[p].values) for p in shared])))
-        return Tables(rest[0] if len(rest) == 1 else 0.0, tuple(tables), as_expr(0), self.space.defaults)
+            tables.append(JointTable(shared, np.reshape(rest, [len(choices[p].values) for p in shared])))
+        return TabulatedExpr(rest[0] if len(rest) == 1 else 0.0, tuple(tables), as_expr(0), self.space.defaults)
 
     def _grid(self, name: str, i: int, paths: Sequence[str]) -> NDArray[np.float64]:
         """Milliseconds of a layer for all joint values of choices; 0 where it does not run."""
@@ -288,22 +224,3 @@ class Latency:
             p: np.broadcast_to(grid[p], shape).reshape(-1) if p in grid else np.zeros(count, int) for p in choices
         }
         return self.space.decode(self.space.canonical(columns))
-
-
-def _law(readings: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The weights of a linear law of latency, fitted so that relative errors are least.
-
-    Args:
-        readings: Of the measured layers, a constant last, [layers, 5].
-        times: Their latencies, ms, [layers].
-
-    Returns:
-        Weights [5], none negative: more work never takes less time.
-    """
-    from scipy.optimize import nnls
-
-    scale = np.maximum(readings.max(0), 1e-12)
-    weights, _ = nnls(readings / scale / times[:, None], np.ones(len(times)))
-    if not (readings / scale @ weights > 0).all():  # a prior of zero would have no ratio to a measured time
-        weights[-1] += float(times.min())
-    return np.asarray(weights / scale)

@@ -2,7 +2,9 @@
 
 Works on any table of features and latencies. Measurements on real devices have outliers (a phone that throttles, a
 machine that was busy); one fit finds them, a second leaves them out. On the Raspberry Pi table of HAT
-(arXiv 2005.14187) that halves the error.
+(arXiv 2005.14187) that halves the error. A new measurement may be an outlier as well, so all rows, those that were left
+out too, count in the width of the intervals: it is that which, in units of the process's own deviation, would have held
+95% of the rows, each predicted from the others (the jackknife+, arXiv 1905.02928).
 """
 
 from __future__ import annotations
@@ -29,6 +31,11 @@ OUTLYING = 3.0
 """Residuals of so many robust standard deviations are outliers."""
 TRIMMED_FROM = 20
 """With fewer rows nothing is left out: a wrong fit and a wrong row cannot be told apart."""
+COVERED = 0.95
+NORMAL = 1.96
+"""Standard deviations to each side that hold 95% of a normal distribution."""
+ENOUGH_ROWS = 39
+"""Rows from which on the 95% quantile of their errors is one of them, and not an extrapolation."""
 NOISE = 0.003
 """Deviation, relative to the latency, that a prediction's interval holds at least."""
 
@@ -39,7 +46,7 @@ class Prediction:
 
     Attributes:
         mean: [n].
-        std: Standard deviation of a new measurement [n].
+        std: Standard deviation of a new measurement [n]: of a normal distribution with the same 95% interval.
     """
 
     mean: Array
@@ -48,12 +55,12 @@ class Prediction:
     @property
     def low(self) -> Array:
         """Lower end of the 95% interval, at least 0."""
-        return np.maximum(self.mean - 1.96 * self.std, 0.0)
+        return np.maximum(self.mean - NORMAL * self.std, 0.0)
 
     @property
     def high(self) -> Array:
         """Upper end of the 95% interval."""
-        return self.mean + 1.96 * self.std
+        return self.mean + NORMAL * self.std
 
 
 @dataclass
@@ -70,6 +77,7 @@ class LatencyModel:
     _prior: Array | None = None
     _process: Any = None
     _kept: NDArray[np.bool_] | None = None
+    _widening: float = 1.0
 
     def fit(self, features: Array, latency: Array, prior: Array | None = None) -> LatencyModel:
         """Learn from measurements.
@@ -101,7 +109,23 @@ class LatencyModel:
             if not kept.all() and kept.sum() >= FEWEST:
                 self._process = _fitted(self._scaled(x)[kept], target[kept])
         self._kept = kept
+        self._widening = self._calibrated(self._scaled(x), target, kept)
         return self
+
+    def _calibrated(self, x: Array, target: Array, kept: NDArray[np.bool_]) -> float:
+        """By what the deviations of the process are multiplied so that 95% of the rows lie inside of their intervals.
+
+        Args:
+            x: Scaled features of the rows that were learned from [n, d].
+            target: What was learned of them [n].
+            kept: Which of them the last fit has seen [n].
+        """
+        errors = np.empty(len(x))  # in standard deviations
+        errors[kept] = _left_out(self._process, x[kept], target[kept])
+        if not kept.all():
+            mean, std = _posterior(self._process, x[~kept])
+            errors[~kept] = (target[~kept] - mean) / std
+        return _half_width(np.abs(errors)) / NORMAL
 
     @property
     def outliers(self) -> list[int]:
@@ -123,7 +147,7 @@ class LatencyModel:
         mean, std = _posterior(self._process, self._scaled(x))
         value = factor * (self._center + self._scale * mean)
         spread = np.abs(factor) * self._scale * std
-        return Prediction(np.maximum(value, 1e-9), np.hypot(spread, NOISE * value))
+        return Prediction(np.maximum(value, 1e-9), np.hypot(self._widening * spread, NOISE * value))
 
     def cross_validated(self, folds: int = 5, seed: int = 0) -> float:
         """Mean absolute percentage error of rows that were left out, percent; outliers count."""
@@ -287,3 +311,33 @@ def _posterior(process: Any, x: Array) -> tuple[Array, Array]:
     with _settled(), torch.no_grad():
         posterior = process.posterior(torch.as_tensor(x), observation_noise=True)
         return posterior.mean[..., 0].numpy().ravel(), posterior.variance[..., 0].sqrt().numpy().ravel()
+
+
+def _left_out(process: Any, x: Array, y: Array) -> Array:
+    """The error of each row predicted from all others, in standard deviations of that prediction.
+
+    In closed form (Rasmussen and Williams, Gaussian Processes for Machine Learning, equations 5.10 to 5.12), with the
+    parameters of the kernel that were fitted to all rows.
+    """
+    import torch
+
+    with _settled(), torch.no_grad():
+        rows = torch.as_tensor(x)
+        covariance = process.covar_module(rows).to_dense() + process.likelihood.noise * torch.eye(len(rows))
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+        errors = inverse @ (torch.as_tensor(y) - process.mean_module(rows)) / inverse.diagonal().sqrt()
+        return np.asarray(errors.numpy())
+
+
+def _half_width(errors: Array) -> float:
+    """How many deviations to each side hold 95% of new rows.
+
+    Args:
+        errors: Absolute errors of rows that were predicted from others, in deviations [n].
+    """
+    n = len(errors)
+    if n >= ENOUGH_ROWS:
+        return float(np.sort(errors)[int(np.ceil(COVERED * (n + 1))) - 1])
+    from scipy.stats import t
+
+    return float(t.ppf((1 + COVERED) / 2, n - 1) * np.sqrt((1 + 1 / n) * np.mean(errors**2)))

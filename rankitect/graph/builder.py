@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from rankitect.errors import SpaceError
 from rankitect.graph.block import Block, Sum
 from rankitect.graph.dag import Dag
+from rankitect.graph.facts import facts_of, ports_of
 from rankitect.graph.nodes import Node
-from rankitect.graph.types import TensorType, parse_ports, unify
+from rankitect.graph.types import TensorType, unify
 from rankitect.graph.wires import Edge, Wire
 from rankitect.graph.wiring import check_fields, resolve_inputs
 from rankitect.space.declaring import Choices
 from rankitect.space.expr import Expr
-from rankitect.space.names import nearest
+from rankitect.space.names import check_name, nearest
 
 __all__ = ["Builder"]
 
@@ -33,6 +34,7 @@ class Builder(Choices, Dag):
     @contextmanager
     def inside(self, scope: str) -> Iterator[None]:
         """Prefix the names declared within with `scope`."""
+        check_name("a scope", scope)
         self._node_scope.append(scope)
         try:
             with super().inside(scope):
@@ -55,9 +57,10 @@ class Builder(Choices, Dag):
         self, block: Block, wires: Sequence[Wire], *, name: str | None = None, weights: str | None = None
     ) -> Wire:
         """Put a block on wires (what calling the block does)."""
-        ports = parse_ports(block.ports)
-        label = name or block.label.lower()
+        label = name if name is not None else block.label.lower()
+        check_name(f"a {block.label}", label)
         where = f"{self.path(label)} ({block.label})"
+        ports = ports_of(where, block)
         check_fields(where, block)
         resolved = resolve_inputs(self, where, ports, wires)
         outputs, sizes = unify(where, ports, [w.type for w in resolved], block.fields())
@@ -90,16 +93,16 @@ class Builder(Choices, Dag):
         Raises:
             SpaceError: The name is taken, or the weights are of another shape.
         """
-        types = self.types(edges)
-        params = block.params(*types)
+        check_name(f"a {block.label}", name)
         path = self.path(name)
+        params, flops, cache = facts_of(f"{path} ({block.label})", block, self.types(edges))
         if path in self.dag:
             if params:
                 raise SpaceError(f"there is already a node {path!r}: give this {block.label} a name of its own")
             name = next(f"{name}_{n}" for n in range(2, 1 << 30) if self.path(f"{name}_{n}") not in self.dag)
             path = self.path(name)
         owner = owner or ".".join([*self._replicas, *self._scope, name])
-        self.restore(Node(path, block, edges, outputs, owner, params, sizes, block.flops(*types), block.cache(*types)))
+        self.restore(Node(path, block, edges, outputs, owner, params, sizes, flops, cache))
         return Wire(self, Edge(path), outputs[0])
 
     def _owner(self, where: str, weights: str | None) -> str | None:

@@ -17,9 +17,14 @@ from rankitect.graph.wires import ONE, Edge, Wire
 from rankitect.space.choices import Choice
 from rankitect.space.declaring import Rule
 from rankitect.space.expr import Expr, ExprLike, as_expr
+from rankitect.space.names import check_name, shown
 from rankitect.space.repeats import RUNS
+from rankitect.space.whole import check_whole
 
 __all__ = ["Candidate", "Edge", "Graph", "Node", "Rule", "Wire"]
+
+MAX_DEPTH, MAX_RUNS = 10_000, 64
+"""Layers of a stack, and how often one of them runs."""
 
 Candidate: TypeAlias = Block | Callable[..., Wire]
 """What `oneof` chooses among."""
@@ -133,12 +138,19 @@ class Graph(Builder):
             x: The input.
             runs: How often each layer may run: 0 drops it, 2 runs it twice in a row with the same weights (MobileLLM's
                 immediate block-wise sharing, arXiv 2402.14905). More than one value makes a choice `name.i.runs`.
+
+        Raises:
+            SpaceError: The depth or a number of runs is none, or a layer changes the type.
         """
+        check_name("a stack of layers", name)
         if isinstance(depth, Choice):
             depth.as_number()
-        if any(not isinstance(k, int) or k < 0 for k in runs) or not runs:
-            raise SpaceError(f"at {self.path(name)}: runs must be whole numbers from 0, not {list(runs)}")
+        if not isinstance(runs, list | tuple | range) or not runs:
+            raise SpaceError(f"at {self.path(name)}: runs must be a list of whole numbers from 0, not {shown(runs)}")
+        for often in runs:
+            check_whole(f"at {self.path(name)}: each of runs", often, 0, MAX_RUNS)
         most = max(int(v) for v in depth.values) if isinstance(depth, Choice) else depth  # type: ignore[arg-type]
+        check_whole(f"at {self.path(name)}: the largest depth", most, 0, MAX_DEPTH)
         for i in range(most):
             with self.inside(f"{name}.{i}"):
                 kept = ONE

@@ -6,16 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rankitect.documents import as_kind, parse_json
 from rankitect.errors import SpaceError
 from rankitect.graph.cost import COSTS, cost_expression
 from rankitect.graph.graph import Graph
 from rankitect.graph.liveness import Liveness, liveness
-from rankitect.graph.serialize import graph_data, restored_graph
-from rankitect.space.architecture import Architecture
-from rankitect.space.choice_space import SCHEMA, ChoiceSpace
+from rankitect.graph.restoring import StoredSpace, restored_graph
+from rankitect.graph.serialize import graph_data
+from rankitect.graph.sizes import check_sizes
+from rankitect.space.choice_space import ChoiceSpace
 from rankitect.space.declaring import Choices
 from rankitect.space.distribution import Size
 from rankitect.space.expr import Expr
+from rankitect.space.stored import SCHEMA
 
 __all__ = ["SearchSpace", "Size"]
 
@@ -35,7 +38,8 @@ class SearchSpace(ChoiceSpace):
             these choices by full measurements.
 
     Raises:
-        SpaceError: The graph has no output, a choice decides nothing, or no architecture is feasible.
+        SpaceError: The graph has no output, a choice decides nothing, a size can be negative, or no architecture is
+            feasible.
     """
 
     def __init__(self, graph: Graph, version: str = "1", defaults: Mapping[str, int] | None = None) -> None:
@@ -43,6 +47,7 @@ class SearchSpace(ChoiceSpace):
         self.live: Liveness = liveness(graph)
         self.base: SearchSpace | None = None
         super().__init__(graph, version, {"B": 1, "T": 1, "P": 0, **(defaults or {})}, self.live.choices)
+        check_sizes(graph, self.live)
 
     @property
     def cost_names(self) -> list[str]:
@@ -96,16 +101,14 @@ class SearchSpace(ChoiceSpace):
         Raises:
             SpaceError: The text is no space, or names a block from elsewhere.
         """
-        try:
-            data = json.loads(text)
-            if data.get("schema") != SCHEMA:
-                raise SpaceError(f"space of schema {data.get('schema')!r}; this version reads {SCHEMA}")
-            space = cls(restored_graph(data, allowed_packages), data["version"], data["defaults"])
-            space.closed.update(data.get("closed", {}))
-            if data.get("base") is not None:
-                space.base = cls.from_json(json.dumps(data["base"]), allowed_packages)
-            for name, item in data.get("points", {}).items():
-                space.points[name] = space.validate(Architecture.from_json(json.dumps(item)))
-            return space
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise SpaceError(f"not a space in JSON: {type(error).__name__}: {error}") from None
+        return cls._restored(parse_json(text, StoredSpace, "a space in JSON", SpaceError), allowed_packages)
+
+    @classmethod
+    def _restored(cls, stored: StoredSpace, allowed_packages: Sequence[str]) -> SearchSpace:
+        space = cls(restored_graph(stored, allowed_packages), stored.version, stored.defaults)
+        space.closed.update(stored.closed)
+        if stored.base is not None:
+            base = as_kind(stored.base, StoredSpace, "the base of a space in JSON", SpaceError)
+            space.base = cls._restored(base, allowed_packages)
+        space.restore_points(stored)
+        return space

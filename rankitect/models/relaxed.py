@@ -7,7 +7,7 @@ than j, applied once to what the dimension counts: the prefix property makes the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +16,10 @@ from torch import nn
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, Edge, Expr, SearchSpace
+from rankitect.models.identities import Listen, check_relaxed
 from rankitect.models.plan import LinearReading, ParameterHolder, Step, bounds, looked_up, relaxed_plan, run_plan
 from rankitect.models.supernet import Supernet
-from rankitect.space.tables import Assignments, Tables, joint_grid, tabulate
+from rankitect.space.tables import Assignments, TabulatedExpr, joint_grid, tabulate
 
 __all__ = ["Mixture", "RelaxedSupernet", "one_hot"]
 
@@ -41,10 +42,10 @@ class _Masks:
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
         self.bound = bounds(space)
-        self._tables: dict[Expr, Tables] = {}
+        self._tables: dict[Expr, TabulatedExpr] = {}
         self._reach: dict[Expr, tuple[tuple[str, ...], torch.Tensor]] = {}
 
-    def tables(self, expr: Expr) -> Tables:
+    def tables(self, expr: Expr) -> TabulatedExpr:
         if expr not in self._tables:
             self._tables[expr] = tabulate(expr, self.space.choices, self.space.defaults)
         return self._tables[expr]
@@ -159,6 +160,9 @@ class RelaxedSupernet(nn.Module):
 
     Args:
         supernet: The weights, which stay the supernet's own.
+
+    Raises:
+        SpaceError: A block of the user's gives another result when it is relaxed.
     """
 
     def __init__(self, supernet: Supernet) -> None:
@@ -167,6 +171,8 @@ class RelaxedSupernet(nn.Module):
         self.space = supernet.space
         self._plan = relaxed_plan(self.space)
         self._masks = _Masks(self.space)
+        if supernet.checkable:
+            check_relaxed(self.space, supernet.trace, self._trace)
 
     def freeze(self, frozen: bool) -> None:
         """Whether the supernet's weights want no gradients."""
@@ -186,17 +192,31 @@ class RelaxedSupernet(nn.Module):
 
     def forward(self, weights: Weights, *inputs: torch.Tensor) -> Any:
         """The outputs under a mixture of all choices, differentiable in weights and parameters."""
+        return self._run(weights, inputs, None)
+
+    def _trace(self, architecture: Architecture, inputs: Sequence[torch.Tensor], listen: Listen) -> None:
+        self._run(one_hot(self.space, architecture), inputs, listen)
+
+    def _run(self, weights: Weights, inputs: Sequence[torch.Tensor], listen: Listen | None) -> Any:
         mixture = self.mixture(weights)
         tree = self._supernet[0].weights
         owners = {s.weights: tree.owner(s.weights) for s in self._plan.steps if s.shapes}
 
         def params(step: Step) -> _RelaxedParams:
+            if listen is not None:
+                listen(step, None)
             return _RelaxedParams(step, owners.get(step.weights, tree), mixture)
 
         def mix(edge: Edge, x: torch.Tensor) -> torch.Tensor:
             return x * mixture.mean(edge.gate) if edge.mixes and edge.gate.constant is None else x
 
-        return run_plan(self._plan, inputs, params, mix, _mask_outputs)
+        def masked(step: Step, p: _RelaxedParams, outputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            kept = _mask_outputs(step, p, outputs)
+            if listen is not None:
+                listen(step, kept)
+            return kept
+
+        return run_plan(self._plan, inputs, params, mix, masked)
 
     def expected_cost(self, weights: Weights, kind: str, scope: str = "", **symbols: int) -> torch.Tensor:
         """The expected cost under independent choices: exact, and differentiable in the weights."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,12 +13,15 @@ from torch import nn
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, Param, SearchSpace
 from rankitect.graph.cost import FLOAT_BYTES
+from rankitect.graph.facts import STARTS
 from rankitect.models.copying import Piece, copied
+from rankitect.models.identities import Listen, check_shared
 from rankitect.models.memory import check_memory
 from rankitect.models.plan import (
     ParameterHolder,
     Plan,
     SlicedParams,
+    Step,
     WeightTree,
     cut,
     find_owner,
@@ -44,7 +47,7 @@ def _initialise(tensor: torch.Tensor, param: Param, summed: int, generator: torc
     elif param.init in ("normal", "fan_in"):
         tensor.normal_(0.0, 0.02 if param.init == "normal" else max(1, summed) ** -0.5, generator=generator)
     else:
-        raise SpaceError(f"unknown start {param.init!r} of a weight; allowed: fan_in, normal, ones, zeros")
+        raise SpaceError(f"unknown start {param.init!r} of a weight; allowed: {', '.join(STARTS)}")
 
 
 def _start(space: SearchSpace, shapes: Mapping[Key, tuple[int, ...]], seed: int) -> dict[Key, torch.Tensor]:
@@ -124,7 +127,8 @@ class Supernet(nn.Module):
         tensors: Weights to use instead, by (owner, name); every weight must be there in its largest shape.
 
     Raises:
-        SpaceError: A given weight is missing, unknown or of another shape, or all do not fit into memory.
+        SpaceError: A given weight is missing, unknown or of another shape, all do not fit into memory, or a block of
+            the user's does not keep what every block must.
     """
 
     def __init__(self, space: SearchSpace, seed: int = 0, tensors: Mapping[Key, torch.Tensor] | None = None) -> None:
@@ -135,6 +139,28 @@ class Supernet(nn.Module):
             _check(tensors, shapes)
         self.weights = WeightTree(tensors if tensors is not None else _start(space, shapes, seed))
         self._plans: dict[Architecture, Plan] = {}
+        if self.checkable:
+            check_shared(space, self.trace)
+
+    @property
+    def checkable(self) -> bool:
+        """Whether blocks can be tried on its weights: in float32, on the processor, where they are."""
+        return all(p.dtype == torch.float32 and p.device.type == "cpu" for p in self.weights.parameters())
+
+    def trace(self, architecture: Architecture, inputs: Sequence[torch.Tensor], listen: Listen) -> None:
+        """Run an architecture, and tell every step before it runs and after it has."""
+        plan = self.plan(architecture)
+        owners = {s.weights: self.weights.owner(s.weights) for s in plan.steps if s.shapes}
+
+        def params(step: Step) -> SlicedParams:
+            listen(step, None)
+            return SlicedParams(step, owners.get(step.weights, self.weights))
+
+        def after(step: Step, p: Any, outputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            listen(step, outputs)
+            return outputs
+
+        run_plan(plan, inputs, params, after=after)
 
     def copy(self) -> Supernet:
         """A supernet with weights of its own and the same refits."""

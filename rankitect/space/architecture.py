@@ -10,10 +10,14 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from rankitect.documents import as_kind, parse_json
 from rankitect.errors import SpaceError
 from rankitect.space.choices import ChoiceValue
+from rankitect.space.stored import StoredArchitecture
 
 __all__ = ["Architecture"]
+
+FORM = "an architecture in JSON (space, version, choices)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +60,21 @@ class Architecture:
         Raises:
             SpaceError: The text is no architecture.
         """
-        try:
-            data = json.loads(text)
-            values = {p: tuple(v) if isinstance(v, list) else v for p, v in data["choices"].items()}
-            return cls(str(data["space"]), str(data["version"]), values)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise SpaceError(f"not an architecture in JSON (space, version, choices): {text[:80]!r}: {error}") from None
+        return cls._restored(parse_json(text, StoredArchitecture, FORM, SpaceError))
+
+    @classmethod
+    def from_data(cls, data: Any) -> Architecture:
+        """The inverse of `to_data`.
+
+        Raises:
+            SpaceError: The data is no architecture.
+        """
+        return cls._restored(as_kind(data, StoredArchitecture, FORM, SpaceError))
+
+    @classmethod
+    def _restored(cls, stored: StoredArchitecture) -> Architecture:
+        values = {p: tuple(v) if isinstance(v, list) else v for p, v in stored.choices.items()}
+        return cls(stored.space, stored.version, values)
 
     def __getitem__(self, path: str) -> ChoiceValue:
         return self.choices[path]
@@ -80,7 +93,7 @@ class Architecture:
         return self.to_data()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        restored = Architecture.from_json(json.dumps(state))
+        restored = Architecture.from_data(state)
         self.__dict__.update(restored.__dict__)
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import TypeAlias
 
-__all__ = ["Has", "Is", "Number", "Part", "Sym", "Value", "Var"]
+__all__ = ["Has", "Is", "MemberParts", "Number", "Sym", "Value", "Var"]
 
 Number: TypeAlias = int | Fraction
 Value: TypeAlias = int | float | bool | str
@@ -67,7 +67,7 @@ class Has:
 
 
 @dataclass(frozen=True)
-class Part:
+class MemberParts:
     """How many parts of a simplex choice's total a member has."""
 
     path: str

@@ -10,21 +10,26 @@ from typing import Any
 
 import numpy as np
 
+from rankitect.documents import parse_json
 from rankitect.errors import SpaceError
 from rankitect.space import moves, sampling
 from rankitect.space.architecture import Architecture
-from rankitect.space.choices import Choice, ChoiceValue
+from rankitect.space.choices import ChoiceValue
 from rankitect.space.costs import Costed
-from rankitect.space.declaring import Choices, Rule, setting_liveness
+from rankitect.space.declaring import Choices, setting_liveness
 from rankitect.space.distribution import Distribution, Size
 from rankitect.space.expr import Expr
 from rankitect.space.expr_data import data_of, expr_of
 from rankitect.space.features import feature_names, features
 from rankitect.space.kinds import restored_choice
+from rankitect.space.names import check_name, shown
+from rankitect.space.stored import SCHEMA, StoredChoices
+from rankitect.space.whole import check_whole, generator
 
 __all__ = ["ChoiceSpace", "choices_data", "restore_choices"]
 
-SCHEMA = 1
+MAX_DRAWS = 10_000_000
+"""Architectures that one call draws."""
 
 
 class ChoiceSpace(Costed):
@@ -59,6 +64,9 @@ class ChoiceSpace(Costed):
         defaults: Mapping[str, int] | None = None,
         live: Mapping[str, Expr] | None = None,
     ) -> None:
+        check_name("a version", version)
+        for name, value in (defaults or {}).items():
+            check_whole(f"dimension {name!r}", value)
         conditions = setting_liveness(declared.conditions, {}) if live is None else live
         super().__init__(declared.name, version, declared.choices, declared.rules, conditions, defaults or {})
         self.declared = declared
@@ -67,7 +75,9 @@ class ChoiceSpace(Costed):
         self.distribution = Distribution(self)
         if self.distribution.uniform is not None and self.distribution.uniform.log_total == -math.inf:
             rules = "; ".join(r.text for r in self.rules)
-            raise SpaceError(f"space {self.name!r} has no feasible architecture: its rules exclude each other: {rules}")
+            raise SpaceError(
+                f"space {self.name!r} has no feasible architecture: its rules exclude each other: {rules[:200]}"
+            )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {len(self.choices)} choices)"
@@ -126,13 +136,20 @@ class ChoiceSpace(Costed):
                 to all of them, and a key such as "layers:flops" bounds a part of the graph.
 
         Raises:
-            SpaceError: Nothing in the range was found: says what the space offers.
+            SpaceError: The seed or a bound is none, or nothing in the range was found: says what the space offers.
         """
         return self.sample_many(1, rng, **ranges)[0]
 
     def sample_many(self, n: int, rng: np.random.Generator | int | None = None, **ranges: Any) -> list[Architecture]:
-        """`n` architectures, drawn independently; see `sample`."""
-        columns = sampling.sample_columns(self, self.distribution, n, np.random.default_rng(rng), **ranges)
+        """`n` architectures, drawn independently; see `sample`.
+
+        Raises:
+            SpaceError: As `sample`, or `n` is no whole number from 0.
+        """
+        check_whole("the number of architectures to draw", n, 0, MAX_DRAWS)
+        if not n:
+            return []
+        columns = sampling.sample_columns(self, self.distribution, n, generator(rng), **ranges)
         architectures = self.decode(columns)
         self._valid.update({a.fingerprint: a for a in architectures})
         return architectures if self.choices else architectures * n
@@ -147,13 +164,13 @@ class ChoiceSpace(Costed):
         Raises:
             SpaceError: None was found.
         """
-        return moves.mutate(self, architecture, np.random.default_rng(rng), tries)
+        return moves.mutate(self, architecture, generator(rng), tries)
 
     def crossover(
         self, mother: Architecture, father: Architecture, rng: np.random.Generator | int | None = None
     ) -> Architecture:
         """A feasible architecture that takes each choice from one of two; the mother if none is feasible."""
-        return moves.crossover(self, mother, father, np.random.default_rng(rng))
+        return moves.crossover(self, mother, father, generator(rng))
 
     def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
         """All feasible architectures that differ in the value of one live choice; of a simplex in one shifted part."""
@@ -185,18 +202,24 @@ class ChoiceSpace(Costed):
         Raises:
             SpaceError: The text is no space.
         """
-        try:
-            data = json.loads(text)
-            if data.get("schema") != SCHEMA:
-                raise SpaceError(f"space of schema {data.get('schema')!r}; this version reads {SCHEMA}")
-            declared = Choices(data["name"])
-            restore_choices(declared, data)
-            space = cls(declared, data["version"])
-            for name, item in data["points"].items():
-                space.points[name] = space.validate(Architecture.from_json(json.dumps(item)))
-            return space
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise SpaceError(f"not a space in JSON: {type(error).__name__}: {error}") from None
+        stored = parse_json(text, StoredChoices, "a space in JSON", SpaceError)
+        declared = Choices(stored.name)
+        restore_choices(declared, stored)
+        if always := declared.choices.keys() - declared.conditions.keys():
+            raise SpaceError(f"a space without a graph has only settings, and {min(always)!r} is none")
+        space = cls(declared, stored.version)
+        space.restore_points(stored)
+        return space
+
+    def restore_points(self, stored: StoredChoices) -> None:
+        """Take over the points of a stored space.
+
+        Raises:
+            SpaceError: One is no architecture of this space.
+        """
+        for name, point in stored.points.items():
+            check_name("a point", name)
+            self.points[name] = self.validate(Architecture.from_data(point.model_dump()))
 
 
 def choices_data(declared: Choices) -> dict[str, Any]:
@@ -210,9 +233,26 @@ def choices_data(declared: Choices) -> dict[str, Any]:
     }
 
 
-def restore_choices(declared: Choices, data: Mapping[str, Any]) -> None:
-    """Declare what `choices_data` has written."""
-    restored: list[Choice] = [restored_choice(item) for item in data["choices"]]
-    declared.choices.update({choice.path: choice for choice in restored})
-    declared.rules.extend(Rule(expr_of(r["condition"]), r["text"]) for r in data["rules"])
-    declared.conditions.update({p: expr_of(c) for p, c in data.get("settings", {}).items()})
+def restore_choices(declared: Choices, stored: StoredChoices) -> None:
+    """Declare what `choices_data` has written.
+
+    Raises:
+        SpaceError: A choice is declared twice, or an expression is none of these choices.
+    """
+    for item in stored.choices:
+        data = item.model_dump(exclude_unset=True)
+        choice = restored_choice(data)
+        if choice.path in declared.choices:
+            raise SpaceError(f"choice {choice.path!r} is declared twice")
+        if choice.declaration() != data:
+            raise SpaceError(f"choice {choice.path!r} of kind {choice.kind!r} is not declared as {shown(data)}")
+        declared.choices[choice.path] = choice
+    for rule in stored.rules:
+        condition = expr_of(rule.condition, declared.choices)
+        if condition.constant is not None:
+            raise SpaceError(f"rule {shown(rule.text)} depends on no choice")
+        declared.require(condition, rule.text)
+    later = list(stored.settings)
+    for path, condition in stored.settings.items():
+        declared.restore_condition(path, expr_of(condition, declared.choices), later)
+        later.remove(path)

@@ -6,26 +6,25 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import combinations
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from rankitect.errors import SpaceError
 from rankitect.space.atoms import Has, Is, Value, Var
 from rankitect.space.expr import Expr, ExprLike, Monomial, as_expr
+from rankitect.space.names import check_name, shown
+from rankitect.space.values import HOLDS, MAX_VALUES, Kind, check_value, kind_of, listed_values
+from rankitect.space.whole import check_whole
 
-__all__ = ["MAX_SUBSETS", "Choice", "ChoiceValue", "Kind"]
+__all__ = ["Choice", "ChoiceValue", "Kind"]
 
-Kind: TypeAlias = Literal["categorical", "ordinal", "real", "subset", "simplex"]
 ChoiceValue: TypeAlias = Value | tuple[int, ...]
 
 _NO_NUMBER: dict[str, str] = {
     "real": "no whole number: it can decide a setting, but no size; compare it with `le(value)` or `ge(value)`",
     "simplex": "no number: ask `part(member)`",
 }
-
-MAX_SUBSETS = 4096
-"""A subset choice lists its values up to this many; larger ones must bound the number of members."""
 
 
 class Choice(Expr):
@@ -41,27 +40,26 @@ class Choice(Expr):
         kind: Derived from the values where not given.
 
     Raises:
-        SpaceError: There is no value, a value appears twice, or values of different kinds are mixed.
+        SpaceError: There is no value, a value appears twice or is no number, string or boolean (or not finite, or too
+            large), values of different kinds are mixed, or the values are not of the given kind.
     """
 
     def __init__(self, path: str, values: Sequence[ChoiceValue], kind: Kind | None = None) -> None:
+        check_name("a choice", path)
         self.path = path
-        self.values: tuple[ChoiceValue, ...] = tuple(v.item() if isinstance(v, np.generic) else v for v in values)
+        self.values: tuple[ChoiceValue, ...] = listed_values(path, values)
         if not self.values:
             raise SpaceError(f"choice {path!r} has no values to choose from")
-        if any(not isinstance(v, int | float | str | tuple) for v in self.values):
-            raise SpaceError(
-                f"choice {path!r} must choose among numbers, strings and booleans, not {list(self.values)}"
-            )
+        for value in self.values:
+            check_value(path, value)
         if len(set(self.values)) != len(self.values):
-            raise SpaceError(f"choice {path!r} lists a value twice: {list(self.values)}")
-        if kind is None:
-            numbers = [isinstance(v, int | float) and not isinstance(v, bool) for v in self.values]
-            if any(numbers) and not all(numbers):
-                raise SpaceError(f"choice {path!r} mixes numbers with other values: {list(self.values)}")
-            whole = all(numbers) and all(isinstance(v, int) for v in self.values)
-            kind = "ordinal" if whole else "categorical"
-        self.kind: Kind = kind
+            raise SpaceError(f"choice {path!r} lists a value twice: {shown(list(self.values))}")
+        own = kind_of(path, self.values)
+        if kind is not None and kind not in HOLDS[own]:
+            raise SpaceError(f"choice {path!r} cannot be of kind {shown(kind)} with the values {shown(self.values)}")
+        self.kind: Kind = kind or own
+        if self.kind == "subset" and any(tuple(sorted(set(v))) != v for v in self.values if isinstance(v, tuple)):
+            raise SpaceError(f"choice {path!r}: a subset lists its members once and in order: {shown(self.values)}")
         terms: dict[Monomial, Any] = {((Var(path), 1),): 1}
         if len(self.values) == 1 and self.kind == "ordinal":
             terms = {(): self.values[0]}
@@ -74,13 +72,18 @@ class Choice(Expr):
         Raises:
             SpaceError: The bounds are impossible, or there are more than 4,096 subsets.
         """
+        check_whole(f"choice {path!r}: the number of members", members, 1, MAX_VALUES)
+        check_whole(f"choice {path!r}: `least`", least, 0)
+        if most is not None:
+            check_whole(f"choice {path!r}: `most`", most, 0)
         most = members if most is None else min(most, members)  # a pool that grows starts small
-        if not 0 <= least <= most <= members:
+        if not least <= most:
             raise SpaceError(f"choice {path!r}: cannot pick {least} to {most} of {members}")
         count = sum(math.comb(members, k) for k in range(least, most + 1))
-        if count > MAX_SUBSETS:
+        if count > MAX_VALUES:
+            many = f"{count:,}" if count < 10**12 else f"over {10**12:,}"
             raise SpaceError(
-                f"choice {path!r} would have {count:,} subsets of {members}, more than {MAX_SUBSETS:,}: give `most`"
+                f"choice {path!r} would have {many} subsets of {members}, more than {MAX_VALUES:,}: give `most`"
             )
         sizes = range(least, most + 1)
         return cls(path, [c for k in sizes for c in combinations(range(members), k)], kind="subset")
@@ -105,14 +108,14 @@ class Choice(Expr):
         if position is not None and isinstance(value, bool) != isinstance(self.values[position], bool):
             position = None
         if position is None:
-            raise SpaceError(f"choice {self.path!r} cannot be {value!r}; allowed: {self.allowed}")
+            raise SpaceError(f"choice {self.path!r} cannot be {shown(value)}; allowed: {self.allowed}")
         return position
 
     @property
     def allowed(self) -> str:
         """The values, for a message."""
-        shown = list(map(repr, self.values[:12])) + (["'...'"] if len(self.values) > 12 else [])
-        return ", ".join(shown)
+        first = ", ".join(shown(value, 40) for value in self.values[:12])
+        return f"{first}, '...'" if len(self.values) > 12 else first
 
     def positions(self, values: Sequence[ChoiceValue | None]) -> np.ndarray:
         """The positions of many values, int64; 0 for None (a choice without effect).
@@ -139,9 +142,15 @@ class Choice(Expr):
         return as_expr(1) - sum((self.is_(v) for v in self.values[:-1]), start=as_expr(0))
 
     def has(self, member: int) -> Expr:
-        """1 where this subset holds `member`, otherwise 0."""
+        """1 where this subset holds `member`, otherwise 0.
+
+        Raises:
+            SpaceError: The choice is no subset, or no subset holds it.
+        """
         if self.kind != "subset":
             raise SpaceError(f"choice {self.path!r} is not a subset: ask `is_(value)`")
+        if not any(member in v for v in self.values if isinstance(v, tuple)):
+            raise SpaceError(f"choice {self.path!r}: none of its subsets holds {shown(member)}")
         always = all(member in v for v in self.values if isinstance(v, tuple))
         return as_expr(1) if always else Expr({((Has(self.path, member), 1),): 1})
 
@@ -154,6 +163,14 @@ class Choice(Expr):
     def ordered(self) -> bool:
         """Whether its values are numbers, of which some are nearer to each other than others."""
         return self.kind in ("ordinal", "real")
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest magnitude of its numbers, or of the parts of a mixture."""
+        return max(
+            (abs(float(n)) for v in self.values for n in (v if isinstance(v, tuple) else (v,)) if isinstance(n, int)),
+            default=1.0,
+        )
 
     @cached_property
     def scaled(self) -> tuple[float, ...]:
@@ -191,7 +208,7 @@ class Choice(Expr):
         """
         if not self.numeric:
             raise SpaceError(
-                f"choice {self.path!r} is {self.kind} ({', '.join(map(repr, self.values[:6]))}) and is "
+                f"choice {self.path!r} is {self.kind} ({', '.join(shown(v, 30) for v in self.values[:6])}) and is "
                 + _NO_NUMBER.get(self.kind, "no number: ask `is_(value)` or `has(member)`")
             )
         return Expr(self.terms)

@@ -11,10 +11,14 @@ from rankitect.errors import SpaceError
 from rankitect.space.architecture import Architecture
 from rankitect.space.encoding import Encoding, rows
 from rankitect.space.expr import Expr
-from rankitect.space.names import nearest
-from rankitect.space.tables import Assignments, Tables, tabulate
+from rankitect.space.names import nearest, shown
+from rankitect.space.tables import Assignments, TabulatedExpr, tabulate
+from rankitect.space.whole import check_whole
 
 __all__ = ["Costed"]
+
+MAX_DIMENSION = 1 << 40
+"""The largest value of a free dimension, such as a batch or a number of tokens."""
 
 
 class Costed(Encoding):
@@ -27,7 +31,7 @@ class Costed(Encoding):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.learned: dict[str, Callable[[], Tables]] = {}
+        self.learned: dict[str, Callable[[], TabulatedExpr]] = {}
         self._recent: tuple[Any, dict[str, np.ndarray], Assignments] | None = None
 
     @property
@@ -39,19 +43,30 @@ class Costed(Encoding):
         """A cost of `cost_names` that is not learned, as an expression of choices and free dimensions."""
         raise KeyError(kind)
 
-    def cost_tables(self, kind: str, scope: str = "", **symbols: int) -> Tables:
+    def cost_tables(self, kind: str, scope: str = "", **symbols: int) -> TabulatedExpr:
         """One cost, compiled. See `cost` for the arguments.
 
         Raises:
-            SpaceError: The cost is unknown.
+            SpaceError: The cost or a dimension is unknown, or a dimension is no whole number from 0.
         """
         if kind in self.learned and not scope:
             return self._kept(("learned", kind), self.learned[kind])
         if kind not in self.cost_names or kind in self.learned:
             raise SpaceError(f"unknown cost {kind!r}{nearest(kind, self.cost_names)}")
+        for name, value in symbols.items():
+            if type(value) is not int:
+                check_whole(f"dimension {shown(name)}", value, 0, MAX_DIMENSION)
         values = {**self.defaults, **symbols}
         key = ("cost", kind, scope, tuple(sorted(values.items())))
-        return self._kept(key, lambda: tabulate(self.cost_expression(kind, scope), self.choices, values))
+        return self._kept(key, lambda: self._tabulated_cost(kind, scope, values))
+
+    def _tabulated_cost(self, kind: str, scope: str, symbols: Mapping[str, int]) -> TabulatedExpr:
+        expression = self.cost_expression(kind, scope)
+        for name, value in symbols.items():
+            if name not in self.defaults and name not in expression.symbols:
+                raise SpaceError(f"unknown dimension {shown(name)}{nearest(name, self.defaults)}")
+            check_whole(f"dimension {name!r}", value, 0, MAX_DIMENSION)
+        return tabulate(expression, self.choices, symbols)
 
     def cost(
         self,

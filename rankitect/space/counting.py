@@ -16,7 +16,7 @@ import numpy as np
 
 from rankitect.errors import SpaceError
 from rankitect.space.choices import Choice
-from rankitect.space.tables import MAX_TABLE, Table
+from rankitect.space.tables import MAX_TABLE, JointTable
 
 __all__ = ["Elimination", "eliminate"]
 
@@ -54,7 +54,7 @@ class Elimination:
         return drawn
 
 
-def _spread(table: Table, paths: Sequence[str], sizes: Mapping[str, int]) -> np.ndarray:
+def _spread(table: JointTable, paths: Sequence[str], sizes: Mapping[str, int]) -> np.ndarray:
     """A table with its axes in the order of `paths`, 1 where it lacks one."""
     order = sorted(range(len(table.paths)), key=lambda k: paths.index(table.paths[k]))
     shape = [sizes[p] if p in table.paths else 1 for p in paths]
@@ -64,7 +64,7 @@ def _spread(table: Table, paths: Sequence[str], sizes: Mapping[str, int]) -> np.
 class _Pool:
     """The tables left, and for each choice which of them hold it: an elimination changes only its neighbours."""
 
-    def __init__(self, choices: Mapping[str, Choice], factors: Sequence[Table]) -> None:
+    def __init__(self, choices: Mapping[str, Choice], factors: Sequence[JointTable]) -> None:
         self.sizes = {p: len(c.values) for p, c in choices.items()}
         self.order = {p: i for i, p in enumerate(choices)}
         self.tables = dict(enumerate(factors))
@@ -102,14 +102,14 @@ class _Pool:
         # A number that no table has had: `holding` must not mistake it for one that has gone.
         new = max(self.tables, default=0) + len(gone) + 1
         if rest:
-            self.tables[new] = Table(tuple(rest), message)
+            self.tables[new] = JointTable(tuple(rest), message)
         for p in rest:
             self.holding[p] = (self.holding[p] - gone) | {new}
             self._measure(p)
 
 
 def eliminate(
-    choices: Mapping[str, Choice], factors: Sequence[Table], keep_steps: bool = True, best: bool = False
+    choices: Mapping[str, Choice], factors: Sequence[JointTable], keep_steps: bool = True, best: bool = False
 ) -> Elimination:
     """Sum the product of exp(factor) over all joint values, or find the largest product.
 

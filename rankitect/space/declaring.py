@@ -10,11 +10,12 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from rankitect.errors import SpaceError
+from rankitect.errors import SpaceError, short
 from rankitect.space.choices import Choice, ChoiceValue
 from rankitect.space.expr import Expr, as_expr
 from rankitect.space.kinds import choice_of
-from rankitect.space.scales import Scale
+from rankitect.space.names import check_name, shown
+from rankitect.space.scales import NumberScale
 from rankitect.space.simplex import Simplex
 from rankitect.space.tables import joint_values
 
@@ -47,6 +48,7 @@ class Choices:
     """
 
     def __init__(self, name: str) -> None:
+        check_name("a space", name)
         self.name = name
         self.choices: dict[str, Choice] = {}
         self.rules: list[Rule] = []
@@ -57,14 +59,19 @@ class Choices:
 
     @contextmanager
     def inside(self, scope: str) -> Iterator[None]:
-        """Prefix the names declared within with `scope`."""
+        """Prefix the names declared within with `scope`.
+
+        Raises:
+            SpaceError: It is no name.
+        """
+        check_name("a scope", scope)
         self._scope.append(scope)
         try:
             yield
         finally:
             self._scope.pop()
 
-    def choice(self, name: str, values: Sequence[ChoiceValue] | Scale, when: Expr | None = None) -> Choice:
+    def choice(self, name: str, values: Sequence[ChoiceValue] | NumberScale, when: Expr | None = None) -> Choice:
         """A named set of values, in the present scope. To share a choice, pass the object on.
 
         Args:
@@ -120,11 +127,29 @@ class Choices:
         Raises:
             SpaceError: It is no condition, or never holds.
         """
-        self._check_condition(f"rule {text or condition}", condition)
-        if condition == 0:
-            raise SpaceError(f"rule {text or condition} can never hold")
+        self._check_condition(f"rule {short(text or str(condition), 200)}", condition)
+        if as_expr(condition) == 0:
+            raise SpaceError(f"rule {short(text or str(condition), 200)} can never hold")
         if not self._replay and condition != 1:
             self.rules.append(Rule(condition, text or str(condition)))
+
+    def restore_condition(self, path: str, condition: Expr, later: Sequence[str]) -> None:
+        """Take over when a setting of a stored space has an effect.
+
+        Args:
+            path: The setting.
+            condition: 1 where it has an effect.
+            later: The settings whose conditions are not known yet, itself included.
+
+        Raises:
+            SpaceError: There is no such choice, or its condition is none, or one on a later setting.
+        """
+        if path not in self.choices:
+            raise SpaceError(f"there is no choice {shown(path)}, but a condition for it")
+        if unknown := condition.paths & frozenset(later):
+            raise SpaceError(f"choice {path!r}: its `when` asks for {min(unknown)!r}, which is not declared before it")
+        self._check_condition(f"choice {path!r}: `when`", condition)
+        self.conditions[path] = condition
 
     def with_settings(self, other: Choices) -> Self:
         """A copy with what another has declared, as settings.
@@ -143,9 +168,12 @@ class Choices:
     def _check_condition(self, what: str, condition: Expr) -> None:
         values = joint_values(as_expr(condition), self.choices)
         if values is not None and not np.isin(values, (0, 1)).all():
-            raise SpaceError(f"{what} must be a condition, 1 or 0, not {condition}: ask `is_(value)`, `eq` or `ge`")
+            raise SpaceError(
+                f"{what} must be a condition, 1 or 0, not {short(str(condition), 100)}: ask `is_(value)`, `eq` or `ge`"
+            )
 
     def _declare(self, name: str, make: Callable[[str], AnyChoice], when: Expr | None = None) -> AnyChoice:
+        check_name("a choice", name)
         path = ".".join([*self._scope, name])
         if path in self.choices:
             if self._replay:
@@ -154,6 +182,10 @@ class Choices:
                 f"choice {path!r} is declared twice: to share a choice, pass the object that the first call gave"
             )
         choice = make(path)
+        if when is not None and not isinstance(when, Expr):
+            raise SpaceError(
+                f"choice {path!r}: `when` must be a condition such as `other.is_(value)`, not {shown(when)}"
+            )
         if not self._settings and when is not None:
             raise SpaceError(f"choice {path!r}: `when` is for settings; when a choice of the graph counts is derived")
         if when is not None and (unknown := when.paths - self.choices.keys()):

@@ -14,7 +14,7 @@ from rankitect.space.counting import Elimination, eliminate
 from rankitect.space.declaring import Rule
 from rankitect.space.encoding import Encoding
 from rankitect.space.expr import Expr
-from rankitect.space.tables import Assignments, Table
+from rankitect.space.tables import Assignments, JointTable
 
 __all__ = ["Distribution", "Size"]
 
@@ -49,7 +49,7 @@ class Distribution:
         self._order = {path: i for i, path in enumerate(encoding.choices)}
 
     @cached_property
-    def factors(self) -> list[Table] | None:
+    def factors(self) -> list[JointTable] | None:
         """Log-factors whose product allows each distinct model exactly once; None where a gate is too large a table.
 
         Rules that tie too many choices together are left to rejection.
@@ -67,7 +67,7 @@ class Distribution:
             shape = [len(choice.values) if p == path else 1 for p in paths]
             first = (np.arange(len(choice.values)) == 0).reshape(shape)
             with np.errstate(divide="ignore"):
-                factors.append(Table(paths, np.log((live | first).astype(float))))
+                factors.append(JointTable(paths, np.log((live | first).astype(float))))
         factors.extend(self._rule_factor(rule.condition) for rule in self._tabulated_rules)
         return factors
 
@@ -100,14 +100,14 @@ class Distribution:
         """The choices that a rule depends on: those that it asks for, and those that decide whether these are live."""
         return self._sorted(rule.paths.union(*(self._encoding.live_choices[p].paths for p in rule.paths)))
 
-    def _rule_factor(self, rule: Expr) -> Table:
+    def _rule_factor(self, rule: Expr) -> JointTable:
         encoding, paths = self._encoding, self._rule_scope(rule)
         shape = [len(encoding.choices[p].values) for p in paths]
         grid = dict(zip(paths, (g.reshape(-1) for g in np.indices(shape)), strict=True))
         n = math.prod(shape)
         live = {p: np.broadcast_to(self._evaluated(encoding.live_choices[p], grid) != 0, n) for p in rule.paths}
         with np.errstate(divide="ignore"):
-            return Table(paths, np.log(encoding.holds(rule, grid, live, n).astype(float)).reshape(shape))
+            return JointTable(paths, np.log(encoding.holds(rule, grid, live, n).astype(float)).reshape(shape))
 
     def _evaluated(self, expr: Expr, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.asarray(expr.evaluate(Assignments(self._encoding.choices, columns, self._encoding.defaults)))

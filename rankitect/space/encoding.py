@@ -14,7 +14,7 @@ from rankitect.space.choices import Choice
 from rankitect.space.declaring import Rule
 from rankitect.space.expr import Expr
 from rankitect.space.names import nearest
-from rankitect.space.tables import Assignments, Tables, tabulate
+from rankitect.space.tables import Assignments, TabulatedExpr, tabulate
 
 __all__ = ["Encoding", "rows"]
 
@@ -56,7 +56,7 @@ class Encoding:
         self.closed: dict[str, Any] = {}
         # Architectures that it made itself, by fingerprint: they need no check, and have their choices in its order.
         self._valid: WeakValueDictionary[str, Architecture] = WeakValueDictionary()
-        self._compiled: dict[Any, Tables] = {}
+        self._compiled: dict[Any, TabulatedExpr] = {}
 
     # --- one architecture -------------------------------------------------------------------------------------------
     def architecture(self, choices: Mapping[str, Any] | None = None, **by_name: Any) -> Architecture:
@@ -144,11 +144,11 @@ class Encoding:
         result: np.ndarray = met | ~in_force
         return result
 
-    def gate(self, path: str) -> Tables:
+    def gate(self, path: str) -> TabulatedExpr:
         """When a choice has an effect, compiled."""
         return self._kept(("live", path), lambda: tabulate(self.live_choices[path], self.choices, self.defaults))
 
-    def _kept(self, key: Any, make: Callable[[], Tables]) -> Tables:
+    def _kept(self, key: Any, make: Callable[[], TabulatedExpr]) -> TabulatedExpr:
         if key not in self._compiled:
             self._compiled[key] = make()
         return self._compiled[key]

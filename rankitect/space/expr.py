@@ -19,11 +19,14 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from rankitect.errors import SpaceError
-from rankitect.space.atoms import Has, Is, Number, Part, Sym, Var
+from rankitect.space.atoms import Has, Is, MemberParts, Number, Sym, Var
 from rankitect.space.functions import applied
+from rankitect.space.names import shown
 from rankitect.space.products import Products
+from rankitect.space.whole import check_whole
 
 __all__ = [
+    "MAX_POWER",
     "Atom",
     "Env",
     "Expr",
@@ -39,6 +42,12 @@ __all__ = [
 
 MAX_EXPANDED_TERMS = 32
 """A disjunction with more terms than this stays an opaque atom: expanding it further costs exponential space."""
+
+MAX_PRODUCT = 1 << 17
+"""Terms that a product of two sums may have before equal ones are put together."""
+
+MAX_POWER = 64
+"""The highest power of an atom that an author or a file may write."""
 
 MANY_TERMS = 8
 """Terms from which on an expression is evaluated as arrays."""
@@ -96,7 +105,7 @@ def _short(text: str) -> str:
     return text if len(text) <= MAX_KEY else f"{text[:40]}...#{hashlib.sha256(text.encode()).hexdigest()[:16]})"
 
 
-Atom: TypeAlias = Sym | Var | Is | Has | Part | Op
+Atom: TypeAlias = Sym | Var | Is | Has | MemberParts | Op
 Monomial: TypeAlias = tuple[tuple[Atom, int], ...]
 
 _BOOLEAN_OPS = {"eq", "le", "any"}
@@ -172,7 +181,7 @@ class Expr:
     @cached_property
     def paths(self) -> frozenset[str]:
         """The choices it depends on."""
-        return frozenset(a.path for a in self.atoms if isinstance(a, Var | Is | Has | Part))
+        return frozenset(a.path for a in self.atoms if isinstance(a, Var | Is | Has | MemberParts))
 
     @cached_property
     def symbols(self) -> frozenset[str]:
@@ -182,13 +191,13 @@ class Expr:
     def __str__(self) -> str:
         if not self.terms:
             return "0"
-        shown = []
+        parts = []
         for monomial, coefficient in sorted(self.terms.items(), key=lambda t: (-len(t[0]), [a.key for a, _ in t[0]])):
             factors = [a.key if n == 1 else f"{a.key}**{n}" for a, n in monomial]
             if coefficient != 1 or not factors:
                 factors.insert(0, str(coefficient))
-            shown.append("*".join(factors))
-        return " + ".join(shown).replace("+ -1*", "- ").replace("+ -", "- ")
+            parts.append("*".join(factors))
+        return " + ".join(parts).replace("+ -1*", "- ").replace("+ -", "- ")
 
     __repr__ = __str__
 
@@ -215,6 +224,11 @@ class Expr:
 
     def __mul__(self, other: ExprLike) -> Expr:
         other = as_expr(other)
+        if len(self.terms) * len(other.terms) > MAX_PRODUCT:
+            raise SpaceError(
+                f"a product of sums of {len(self.terms):,} and {len(other.terms):,} terms is too large: "
+                f"{shown(str(self))}"
+            )
         terms: dict[Monomial, Number] = {}
         for m1, c1 in self.terms.items():
             for m2, c2 in other.terms.items():
@@ -237,6 +251,7 @@ class Expr:
         return as_expr(other) - self
 
     def __pow__(self, power: int) -> Expr:
+        check_whole("a power", power, 0, MAX_POWER)
         result = as_expr(1)
         for _ in range(power):
             result = result * self
@@ -347,7 +362,7 @@ def as_expr(value: ExprLike | Fraction | np.integer[Any]) -> Expr:
         return value.as_number()
     if isinstance(value, bool | int | Fraction | np.integer):
         return Expr({(): value if isinstance(value, Fraction) else int(value)})
-    raise SpaceError(f"{value!r} is not a whole number, a choice or an expression of them")
+    raise SpaceError(f"{shown(value)} is not a whole number, a choice or an expression of them")
 
 
 def minimum(left: ExprLike, right: ExprLike) -> Expr:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rankitect.errors import SpaceError
+from rankitect.space.names import shown
 
 __all__ = ["applied", "check_function"]
 
@@ -40,11 +41,13 @@ def applied(function: str, values: Sequence[Any]) -> Any:
     return result.item() if isinstance(result, np.generic | np.ndarray) and result.ndim == 0 else result
 
 
-def check_function(name: str) -> None:
-    """Refuse a name that is none, in a file for example.
+def check_function(name: Any, arguments: int) -> None:
+    """Refuse a function that is none, in a file for example.
 
     Raises:
-        SpaceError: There is no such function.
+        SpaceError: There is no such function, or it takes another number of arguments.
     """
-    if name not in _FUNCTIONS:
-        raise SpaceError(f"unknown function {name!r} in a stored expression; known: {sorted(_FUNCTIONS)}")
+    if not isinstance(name, str) or name not in _FUNCTIONS:
+        raise SpaceError(f"unknown function {shown(name)} in a stored expression; known: {sorted(_FUNCTIONS)}")
+    if arguments < 1 or (name != "any" and arguments != 2):
+        raise SpaceError(f"function {name!r} in a stored expression has {arguments} arguments")

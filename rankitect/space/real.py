@@ -12,7 +12,9 @@ import numpy as np
 from rankitect.errors import SpaceError
 from rankitect.space.choices import Choice, ChoiceValue
 from rankitect.space.expr import Expr, ExprLike, as_expr
-from rankitect.space.scales import Scale
+from rankitect.space.names import shown
+from rankitect.space.scales import NumberScale
+from rankitect.space.values import listed_values
 
 __all__ = ["Real"]
 
@@ -24,22 +26,21 @@ class Real(Choice):
 
     Args:
         path: The name, unique in a space.
-        values: The numbers, in any order, or a `Scale`.
+        values: The numbers, in any order, or a `NumberScale`.
 
     Attributes:
         log: Whether the distance of two values is that of their logarithms.
 
     Raises:
-        SpaceError: A number is not finite or appears twice.
+        SpaceError: A number is not finite or appears twice, or one on a logarithmic scale is not positive.
     """
 
-    def __init__(self, path: str, values: Sequence[ChoiceValue] | Scale) -> None:
-        self.log = isinstance(values, Scale) and values.log
-        given = values.values if isinstance(values, Scale) else values
-        numbers = [float(v) for v in given]  # type: ignore[arg-type]
-        if not all(map(math.isfinite, numbers)):
-            raise SpaceError(f"choice {path!r} must choose among finite numbers, not {numbers}")
-        super().__init__(path, numbers, kind="real")
+    def __init__(self, path: str, values: Sequence[ChoiceValue] | NumberScale) -> None:
+        self.log = isinstance(values, NumberScale) and values.log
+        given = listed_values(path, values.values if isinstance(values, NumberScale) else values)
+        super().__init__(path, [_real(path, v) for v in given], kind="real")
+        if self.log and min(self._numbers) <= 0:
+            raise SpaceError(f"choice {path!r}: a logarithmic scale has positive numbers, not {min(self._numbers)}")
 
     def le(self, other: ExprLike | float) -> Expr:
         """1 where this is at most a number."""
@@ -87,3 +88,13 @@ class Real(Choice):
     def declaration(self) -> dict[str, Any]:
         """Plain JSON data from which the choice can be made again."""
         return {**super().declaration(), "log": self.log}
+
+
+def _real(path: str, value: Any) -> float:
+    """A number as a float; what is no number, or too large for one, is refused."""
+    try:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise TypeError
+        return float(value)
+    except (TypeError, OverflowError):
+        raise SpaceError(f"choice {path!r} must choose among finite numbers, not {shown(value)}") from None

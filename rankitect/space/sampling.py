@@ -13,8 +13,8 @@ from rankitect.errors import SpaceError
 from rankitect.space.costs import Costed
 from rankitect.space.counting import Elimination, eliminate
 from rankitect.space.distribution import Distribution
-from rankitect.space.names import nearest
-from rankitect.space.tables import Table, Tables
+from rankitect.space.names import nearest, shown
+from rankitect.space.tables import JointTable, TabulatedExpr
 
 __all__ = ["sample_columns"]
 
@@ -59,6 +59,7 @@ def sample_columns(
     bounds, tables = _bounded(space, scope, ranges)
     spans = {k: _span(space, distribution, t) for k, t in tables.items()}
     _check_spans(space, bounds, spans)
+    bounds = {k: _ends(b, spans[k]) for k, b in bounds.items()}
     parts: list[Columns] = []
     count, drawn, seen = 0, 0, {k: [math.inf, -math.inf] for k in bounds}
     tilt: dict[str, float] = {}
@@ -72,8 +73,9 @@ def sample_columns(
             if kept.any():
                 seen[kind] = [min(seen[kind][0], cost[kept].min()), max(seen[kind][1], cost[kept].max())]
             kept = kept & (cost >= low) & (cost <= high)
-            at = low if tilt.get(kind, 0.0) > 0 else high  # where the weight is largest, so that it is at most 1
-            weight -= tilt.get(kind, 0.0) * (cost - at)
+            if slope := tilt.get(kind, 0.0):
+                at = low if slope > 0 else high  # where the weight is largest, so that it is at most 1
+                weight -= slope * (cost - at)
         # Thinning by exp(-tilt . (cost - at)) undoes the tilt of the proposals: what is left is uniform.
         kept &= np.log(rng.random(BATCH)) <= weight
         drawn += BATCH
@@ -98,20 +100,37 @@ def sample_columns(
 
 def _bounded(
     space: Costed, scope: str, ranges: Mapping[str, Any]
-) -> tuple[dict[str, tuple[float, float]], dict[str, Tables]]:
+) -> tuple[dict[str, tuple[float, float]], dict[str, TabulatedExpr]]:
     """The bounds among the arguments of a draw, and the costs that they are of, compiled."""
     names = space.cost_names
-    bounds = {k: v for k, v in ranges.items() if k.rpartition(":")[2] in names}
-    symbols = {k: int(v) for k, v in ranges.items() if k in space.defaults}
+    bounds = {k: _range(k, v) for k, v in ranges.items() if k.rpartition(":")[2] in names}
+    symbols = {k: v for k, v in ranges.items() if k in space.defaults}
     if unknown := [k for k in ranges if k not in bounds and k not in symbols]:
         known = [*names, *space.defaults]
         nothing = f": space {space.name!r} has no costs"
-        raise SpaceError(f"cannot bound {unknown[0]!r}{nearest(unknown[0], known) if known else nothing}")
+        raise SpaceError(f"cannot bound {shown(unknown[0])}{nearest(unknown[0], known) if known else nothing}")
     tables = {}
     for key in bounds:
         part, _, kind = key.rpartition(":")
         tables[key] = space.cost_tables(kind, part or scope, **symbols)
     return bounds, tables
+
+
+def _range(cost: str, bounds: Any) -> tuple[float, float]:
+    """The lower and the upper bound of a cost."""
+    try:
+        low, high = (float(end) for end in bounds if isinstance(end, int | float | np.number))
+        if math.isnan(low) or math.isnan(high):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise SpaceError(f"{cost} is bounded by two numbers (lowest, highest), not {shown(bounds)}") from None
+    return low, high
+
+
+def _ends(bounds: tuple[float, float], span: tuple[float, float] | None) -> tuple[float, float]:
+    """Bounds of which neither is infinite where the span of the cost is known."""
+    low, high = bounds
+    return (low, high) if span is None else (low if low > -math.inf else span[0], high if high < math.inf else span[1])
 
 
 def _check_spans(
@@ -140,13 +159,13 @@ def _propose(
     return space.canonical(plain)
 
 
-def _span(space: Costed, distribution: Distribution, tables: Tables) -> tuple[float, float] | None:
+def _span(space: Costed, distribution: Distribution, tables: TabulatedExpr) -> tuple[float, float] | None:
     """The least and the largest cost of all architectures; None where they tie too many choices together to tell."""
     if distribution.factors is None or tables.rest.terms:
         return None
     ends = []
     for sign in (-1.0, 1.0):
-        signed = [Table(t.paths, sign * t.values) for t in tables.tables]
+        signed = [JointTable(t.paths, sign * t.values) for t in tables.tables]
         try:
             best = eliminate(space.choices, [*distribution.factors, *signed], keep_steps=False, best=True)
         except SpaceError:
@@ -157,8 +176,8 @@ def _span(space: Costed, distribution: Distribution, tables: Tables) -> tuple[fl
 
 def _tilt(
     space: Costed,
-    factors: Sequence[Table],
-    tables: Mapping[str, Tables],
+    factors: Sequence[JointTable],
+    tables: Mapping[str, TabulatedExpr],
     bounds: Mapping[str, tuple[float, float]],
     spans: Mapping[str, tuple[float, float] | None],
     rng: np.random.Generator,
@@ -175,7 +194,7 @@ def _tilt(
 
     def run(tilt: np.ndarray, keep: bool = False) -> Elimination:
         extra = [
-            Table(t.paths, t.values * (tilt[i] / widths[i])) for i, k in enumerate(kinds) for t in tables[k].tables
+            JointTable(t.paths, t.values * (tilt[i] / widths[i])) for i, k in enumerate(kinds) for t in tables[k].tables
         ]
         return eliminate(space.choices, [*factors, *extra], keep_steps=keep)
 
@@ -196,7 +215,7 @@ def _tilt(
 
 def _newton(
     space: Costed,
-    tables: Mapping[str, Tables],
+    tables: Mapping[str, TabulatedExpr],
     run: Callable[..., Elimination],
     aims: np.ndarray,
     widths: np.ndarray,

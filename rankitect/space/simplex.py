@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import combinations, combinations_with_replacement, pairwise
 from typing import Any
 
 from rankitect.errors import SpaceError
-from rankitect.space.atoms import Part
-from rankitect.space.choices import MAX_SUBSETS, Choice, ChoiceValue
+from rankitect.space.atoms import MemberParts
+from rankitect.space.choices import Choice, ChoiceValue
 from rankitect.space.expr import Expr, as_expr
-from rankitect.space.names import nearest
+from rankitect.space.names import check_name, nearest, shown
+from rankitect.space.values import MAX_VALUES, listed_values
+from rankitect.space.whole import check_whole
 
 __all__ = ["Simplex"]
+
+MAX_MEMBERS, MAX_PARTS = 512, 1_000_000
+"""Members of a simplex, and parts that are shared out."""
 
 
 class Simplex(Choice):
@@ -37,18 +44,19 @@ class Simplex(Choice):
 
     def __init__(self, path: str, members: int | Sequence[str], total: int, least: int = 0) -> None:
         self.named = not isinstance(members, int)
-        self.members = tuple(map(str, range(members))) if isinstance(members, int) else tuple(members)
+        self.members = _members(path, members)
+        check_whole(f"choice {path!r}: `total`", total, 1, MAX_PARTS)
+        check_whole(f"choice {path!r}: `least`", least, 0, MAX_PARTS)
         self.total, self.least = total, least
         count, free = len(self.members), total - least * len(self.members)
-        if count < 2 or len(set(self.members)) != count:
-            raise SpaceError(f"choice {path!r}: a simplex needs at least two different members, not {members!r}")
-        if total < 1 or least < 0 or free < 0:
+        if free < 0:
             raise SpaceError(f"choice {path!r}: {total} parts cannot be shared out among {count} members, {least} each")
         ways = math.comb(free + count - 1, count - 1)
-        if ways > MAX_SUBSETS:
+        if ways > MAX_VALUES:
+            many = f"{ways:,}" if ways < 10**12 else f"over {10**12:,}"
             raise SpaceError(
-                f"choice {path!r} would have {ways:,} ways to share {total} parts out among {count} members, more than "
-                f"{MAX_SUBSETS:,}: give a smaller `total` or a larger `least`"
+                f"choice {path!r} would have {many} ways to share {total} parts out among {count} members, more than "
+                f"{MAX_VALUES:,}: give a smaller `total` or a larger `least`"
             )
         values = [tuple(part + least for part in parts) for parts in _compositions(free, count)]
         values.sort(key=lambda parts: (sum(part * part for part in parts), [-part for part in parts]))
@@ -62,18 +70,17 @@ class Simplex(Choice):
         """
         if isinstance(member, str) and member in self.members:
             member = self.members.index(member)
-        if not isinstance(member, int) or not 0 <= member < len(self.members):
-            raise SpaceError(f"choice {self.path!r} has no member {member!r}{nearest(str(member), self.members)}")
+        if not isinstance(member, int) or isinstance(member, bool) or not 0 <= member < len(self.members):
+            raise SpaceError(f"choice {self.path!r} has no member {shown(member)}{nearest(str(member), self.members)}")
         if len(self.values) == 1:
             return as_expr(self.least)  # then all members have as much
-        return Expr({((Part(self.path, member), 1),): 1})
+        return Expr({((MemberParts(self.path, member), 1),): 1})
 
     @property
     def allowed(self) -> str:
         """What a value must be, for a message."""
-        return (
-            f"{len(self.members)} whole numbers from {self.least} that sum to {self.total} ({', '.join(self.members)})"
-        )
+        members = shown(", ".join(self.members), 200)[1:-1]
+        return f"{len(self.members)} whole numbers from {self.least} that sum to {self.total} ({members})"
 
     def neighbours(self, value: ChoiceValue) -> list[ChoiceValue]:
         """The values in which one part went from one member to another."""
@@ -97,11 +104,28 @@ class Simplex(Choice):
         return {"path": self.path, "kind": self.kind, "members": members, "total": self.total, "least": self.least}
 
 
+def _members(path: str, members: Any) -> tuple[str, ...]:
+    """The names of members, or their numbers."""
+    if isinstance(members, int):
+        check_whole(f"choice {path!r}: the number of members", members, 2, MAX_MEMBERS)
+        return tuple(map(str, range(members)))
+    names = listed_values(path, members)
+    for name in names:
+        check_name(f"a member of choice {path!r}", name)
+    if not 2 <= len(names) <= MAX_MEMBERS or len(set(names)) != len(names):
+        raise SpaceError(
+            f"choice {path!r}: a simplex needs 2 to {MAX_MEMBERS} different members, not {shown(list(names))}"
+        )
+    return names
+
+
 def _compositions(total: int, count: int) -> Iterator[tuple[int, ...]]:
     """All tuples of `count` whole numbers from 0 that sum to `total`."""
-    if count == 1:
-        yield (total,)
+    if total < count:  # each unit goes to a member
+        for owners in combinations_with_replacement(range(count), total):
+            held = Counter(owners)
+            yield tuple(held[member] for member in range(count))
         return
-    for first in range(total + 1):
-        for rest in _compositions(total - first, count - 1):
-            yield (first, *rest)
+    for bars in combinations(range(total + count - 1), count - 1):  # units in a row, cut by bars between the members
+        ends = (-1, *bars, total + count - 1)
+        yield tuple(end - start - 1 for start, end in pairwise(ends))

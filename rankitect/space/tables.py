@@ -11,6 +11,7 @@ expectation is that of independent conditions, "any" being 1 - prod(1 - p): exac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from rankitect.errors import SpaceError
-from rankitect.space.atoms import Is, Number, Part, Sym, Var
+from rankitect.space.atoms import Is, MemberParts, Number, Sym, Var
 from rankitect.space.choices import Choice
 from rankitect.space.expr import Atom, Expr, Monomial, Op, as_expr
+from rankitect.space.names import shown
 
-__all__ = ["Assignments", "Table", "Tables", "joint_grid", "joint_values", "tabulate", "upper_bound"]
+__all__ = ["Assignments", "JointTable", "TabulatedExpr", "joint_grid", "joint_values", "tabulate", "upper_bound"]
 
 MAX_TABLE = 1 << 17
 """Entries of one table; a term over more joint values stays an expression."""
@@ -72,14 +74,14 @@ class Assignments:
                 return chosen
             if isinstance(atom, Is):
                 return int(column == choice.position(atom.value))
-            if isinstance(atom, Part):
+            if isinstance(atom, MemberParts):
                 return chosen[atom.member] if isinstance(chosen, tuple) else 0
             return int(isinstance(chosen, tuple) and atom.member in chosen)
         if isinstance(atom, Var):
             return np.asarray(choice.values, dtype=np.int64)[column]
         if isinstance(atom, Is):
             return (column == choice.position(atom.value)).astype(np.int64)
-        if isinstance(atom, Part):
+        if isinstance(atom, MemberParts):
             return np.asarray([v[atom.member] for v in choice.values if isinstance(v, tuple)], dtype=np.int64)[column]
         member = np.asarray([isinstance(v, tuple) and atom.member in v for v in choice.values], dtype=np.int64)
         return member[column]
@@ -102,7 +104,7 @@ def _domain(choices: Mapping[str, Choice], paths: frozenset[str] | Sequence[str]
 
 
 @dataclass(frozen=True)
-class Table:
+class JointTable:
     """Values over the joint choices `paths`, one axis each."""
 
     paths: tuple[str, ...]
@@ -110,11 +112,11 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Tables:
+class TabulatedExpr:
     """An expression as a constant, tables, and what was too large to tabulate."""
 
     constant: float
-    tables: tuple[Table, ...]
+    tables: tuple[JointTable, ...]
     rest: Expr
     symbols: Mapping[str, int]
     loose: Callable[[], tuple[_Loose, ...]] = tuple
@@ -192,8 +194,8 @@ class Tables:
 class _Loose:
     """A term over too many choices: factors without a choice in common, and conditions, each the "any" of others."""
 
-    factors: tuple[Tables, ...]
-    conditions: tuple[tuple[Tables, ...], ...]
+    factors: tuple[TabulatedExpr, ...]
+    conditions: tuple[tuple[TabulatedExpr, ...], ...]
 
 
 class _Loosen:
@@ -202,7 +204,7 @@ class _Loosen:
     def __init__(self, rest: Expr, choices: Mapping[str, Choice], symbols: Mapping[str, int]) -> None:
         self.rest, self.choices, self.symbols = rest, choices, symbols
         self.terms: tuple[_Loose, ...] | None = None
-        self.known: dict[Op, tuple[Tables, ...]] = {}
+        self.known: dict[Op, tuple[TabulatedExpr, ...]] = {}
 
     def __call__(self) -> tuple[_Loose, ...]:
         if self.terms is None:
@@ -230,25 +232,57 @@ class _Loosen:
             )
         return _Loose(factors, tuple(self._conditions(a) for a, _ in wide if isinstance(a, Op)))
 
-    def _conditions(self, any_: Op) -> tuple[Tables, ...]:
+    def _conditions(self, any_: Op) -> tuple[TabulatedExpr, ...]:
         if any_ not in self.known:
             self.known[any_] = tuple(self._tabulate(arg) for arg in any_.args)
         return self.known[any_]
 
-    def _tabulate(self, expr: Expr) -> Tables:
+    def _tabulate(self, expr: Expr) -> TabulatedExpr:
         tables = tabulate(expr, self.choices, self.symbols)
         if isinstance(tables.loose, _Loosen):
             tables.loose.known = self.known
         return tables
 
 
-def tabulate(expr: Expr, choices: Mapping[str, Choice], symbols: Mapping[str, int] | None = None) -> Tables:
+def _check_magnitude(expr: Expr, choices: Mapping[str, Choice], symbols: Mapping[str, int]) -> None:
+    """Refuse an expression whose values int64, in which it is evaluated, might not hold."""
+    try:
+        most = _magnitude(expr, choices, symbols)
+    except OverflowError:
+        most = math.inf
+    if most >= 2.0**62:
+        raise SpaceError(f"a size or cost of these choices can be {most:.0e}, too large: {shown(str(expr)[:80])}")
+
+
+def _magnitude(expr: Expr, choices: Mapping[str, Choice], symbols: Mapping[str, int]) -> float:
+    """At least as large as the expression's terms are together, whatever is chosen."""
+
+    def atom(a: Atom) -> float:
+        if isinstance(a, Var | MemberParts):
+            return choices[a.path].largest
+        if isinstance(a, Sym):
+            return abs(float(symbols.get(a.name, 1)))
+        if isinstance(a, Op) and a.fn in ("floordiv", "mod", "min", "max"):
+            return max(_magnitude(arg, choices, symbols) for arg in a.args)
+        return 1.0
+
+    total = 0.0
+    for monomial, coefficient in expr.terms.items():
+        term = abs(float(coefficient))
+        for a, power in monomial:
+            term *= atom(a) ** power if power != 1 else atom(a)
+        total += term
+    return total
+
+
+def tabulate(expr: Expr, choices: Mapping[str, Choice], symbols: Mapping[str, int] | None = None) -> TabulatedExpr:
     """Compile an expression. Free dimensions get their values from `symbols`.
 
     Raises:
-        SpaceError: A free dimension has no value.
+        SpaceError: A free dimension has no value, or the values can be too large for int64.
     """
     symbols = symbols or {}
+    _check_magnitude(expr, choices, symbols)
     groups: dict[frozenset[str], dict[Any, Any]] = {}
     for monomial, coefficient in expr.terms.items():
         single = Expr({monomial: coefficient})
@@ -270,8 +304,8 @@ def tabulate(expr: Expr, choices: Mapping[str, Choice], symbols: Mapping[str, in
             names = tuple(sorted(paths, key=order.__getitem__))
             shape = [len(choices[p].values) for p in names]
             values = part.evaluate(Assignments(choices, joint_grid(choices, names), symbols))
-            tables.append(Table(names, np.broadcast_to(np.asarray(values, dtype=np.float64), shape).copy()))
-    return Tables(constant, tuple(tables), rest, dict(symbols), _Loosen(rest, choices, symbols))
+            tables.append(JointTable(names, np.broadcast_to(np.asarray(values, dtype=np.float64), shape).copy()))
+    return TabulatedExpr(constant, tuple(tables), rest, dict(symbols), _Loosen(rest, choices, symbols))
 
 
 def joint_values(expr: Expr, choices: Mapping[str, Choice]) -> np.ndarray | None:
@@ -282,6 +316,7 @@ def joint_values(expr: Expr, choices: Mapping[str, Choice]) -> np.ndarray | None
     names = sorted(expr.paths)
     if not expr.paths <= choices.keys() or _domain(choices, names) > MAX_TABLE:
         return None
+    _check_magnitude(expr, choices, {})
     return np.asarray(expr.evaluate(Assignments(choices, joint_grid(choices, names), {})))
 
 
@@ -297,6 +332,7 @@ def upper_bound(expr: Expr, choices: Mapping[str, Choice], rules: Sequence[Expr]
         raise SpaceError(f"{expr} depends on the free dimension {', '.join(expr.symbols)} and has no bound")
     if _domain(choices, expr.paths) > MAX_TABLE * 16:
         raise SpaceError(f"{expr} depends on too many joint values ({_domain(choices, expr.paths):,}) to be bounded")
+    _check_magnitude(expr, choices, {})
     names = sorted(expr.paths)
     batch = Assignments(choices, joint_grid(choices, names), {})
     values = np.broadcast_to(np.asarray(expr.evaluate(batch)), [len(choices[p].values) for p in names])

@@ -141,8 +141,8 @@ def test_a_co_training_that_was_stopped_goes_on_to_the_same_policy(tmp_path: Pat
     assert len(history(tmp_path / "cut")) == 4
     again = controller(Regression(), steps=6, targeted=True, samples=12)
     again.prepare(planted.session(tmp_path / "cut"))
-    for path, logits in whole._policy.logits.items():
-        assert torch.equal(logits, again._policy.logits[path])
+    for path, logits in whole._draws.policy.logits.items():
+        assert torch.equal(logits, again._draws.policy.logits[path])
     assert np.array_equal(history(tmp_path / "whole"), history(tmp_path / "cut"))
     trials = planted.run(whole)
     again.recover(trials[:8])

@@ -86,13 +86,8 @@ def test_a_block_may_ask_for_sizes_that_the_architecture_decides() -> None:
         wanted = (x @ weight.T).mean(-1)
         torch.testing.assert_close(supernet.activate(architecture)(x), wanted)
         torch.testing.assert_close(RelaxedSupernet(supernet)(one_hot(supernet.space, architecture), x), wanted)
-    wrong = Supernet(space("B"))
-    for run in (
-        lambda: wrong.activate(wrong.space.sample(0))(x),
-        lambda: RelaxedSupernet(wrong)(one_hot(wrong.space, wrong.space.sample(0)), x),
-    ):
-        with pytest.raises(SpaceError, match="at mean: 'B' is no size that the architecture decides: ask a tensor"):
-            run()
+    with pytest.raises(SpaceError, match="at mean: 'B' is no size that the architecture decides: ask a tensor"):
+        Supernet(space("B"))
 
 
 def test_zeros_stand_where_nothing_else_is_left() -> None:

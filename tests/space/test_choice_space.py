@@ -131,7 +131,7 @@ def test_a_space_survives_json() -> None:
     assert again.to_json() == SPACE.to_json()
     assert again.sample_many(20, 1) == SPACE.sample_many(20, 1)
     assert list(again.choices) == list(SPACE.choices)
-    with pytest.raises(SpaceError, match="not a space in JSON"):
+    with pytest.raises(SpaceError, match="a space in JSON is not of the form"):
         ChoiceSpace.from_json('{"schema": 1}')
 
 
@@ -160,18 +160,18 @@ def test_costs_of_a_space_without_a_graph_are_those_that_it_was_given() -> None:
 @pytest.mark.parametrize(
     ("declare", "text"),
     [
-        (lambda d: d.choice("lr", [0.1, float("nan")]), "choice 'lr' must choose among finite numbers, not [0.1, nan]"),
+        (lambda d: d.choice("lr", [0.1, float("nan")]), "choice 'lr' must choose among finite numbers, not nan"),
         (lambda d: d.choice("lr", [0.1, "a"]), None),
         (lambda d: d.choice("lr", [0.1, 1, 1.0]), "choice 'lr' lists a value twice: [0.1, 1.0, 1.0]"),
         (lambda d: log_range(0, 1, 3), "a logarithmic range needs low > 0, not 0"),
         (lambda d: linear_range(1, 1, 3), "a range needs finite numbers low < high, not 1 and 1"),
-        (lambda d: linear_range(0, 1, 1), "a range needs at least 2 values, not 1"),
+        (lambda d: linear_range(0, 1, 1), "the number of values in a range must be a whole number from 2"),
         (lambda d: d.choice("lr", log_range(1, 2, 3)) * 2, "choice 'lr' is real (1.0, 1.41421, 2.0) and is no whole"),
         (
             lambda d: d.choice("lr", log_range(1, 2, 3)).le(d.choice("b", [1])),
             "choice 'lr' is real and can be compared",
         ),
-        (lambda d: d.simplex("mix", 1, 3), "choice 'mix': a simplex needs at least two different members, not 1"),
+        (lambda d: d.simplex("mix", 1, 3), "choice 'mix': the number of members must be a whole number from 2"),
         (
             lambda d: d.simplex("mix", 3, 2, least=1),
             "choice 'mix': 2 parts cannot be shared out among 3 members, 1 each",
