@@ -95,8 +95,8 @@ class TextStream:
             OSError: The file is damaged or ends too early.
             DataError: It unpacks into far more than any text does.
         """
-        parts, left = [self._ahead[:size]], size - len(self._ahead)
-        self._ahead = self._ahead[size:]
+        parts = [self._ahead[:size]] if self._ahead else []
+        left, self._ahead = size - len(self._ahead), self._ahead[size:]
         try:
             while left > 0 and (part := self._stream.read(left)):
                 parts.append(part)
@@ -105,7 +105,7 @@ class TextStream:
             raise
         except Exception as error:  # each of the libraries has errors of its own
             raise OSError(" ".join(str(error).split()) or "it ends too early") from error
-        data = b"".join(parts)
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
         self._given += len(data)
         if self._most is not None and self._given > self._most:
             raise DataError(

@@ -22,6 +22,9 @@ _PIECES = 40
 """Into how many pieces a file of text is cut, about."""
 _PIECE_BYTES = 8192
 _BLOCK = 1 << 20
+_ENDLESS = 16
+"""Pieces that a line may be as long as without being cut itself."""
+_LONGEST_LINE = 1 << 30
 
 
 def supported_endings() -> tuple[str, ...]:
@@ -50,7 +53,8 @@ class TextFile:
         path: the file; one that is packed (gz, bz2, xz, zst, zip, lz4) is unpacked while it is read.
         whole: whether to keep it as one document.
         piece_bytes: the least size of a piece, in bytes, which ends at the next blank line (or, where none comes, at
-            the end of the line with which it has twice the size). None makes about forty pieces, of 8 kB at most.
+            the end of the line with which it has twice the size; lines without end are cut between words). None makes
+            about forty pieces, of 8 kB at most.
     """
 
     path: DataFile
@@ -80,7 +84,7 @@ class TextFile:
         wanted = self.piece_bytes or min(_PIECE_BYTES, self.size(_PIECES * _PIECE_BYTES) // _PIECES)
         lines: list[str] = []
         size = piece = 0
-        for _, line in _utf8_lines(self.path):
+        for line in (part for _, whole in _utf8_lines(self.path) for part in _cut(whole, wanted)):
             lines.append(line)
             size += len(line.encode())
             if size >= wanted and (not line.strip() or size >= 2 * wanted):
@@ -246,8 +250,20 @@ def _lines(file: DataFile) -> Iterator[bytes]:
                 yield b"".join([*rest, line, b"\n"])
                 rest = []
             rest.append(tail)
+            if sum(map(len, rest)) > _LONGEST_LINE:
+                raise DataError(f"{_shown(file)}: a line goes on for more than {_LONGEST_LINE:,} bytes.")
         if last := b"".join(rest):
             yield last
+
+
+def _cut(line: str, wanted: int) -> Iterator[str]:
+    """A line that is as long as many pieces (some corpora are a single line) in parts of twice their size."""
+    start, step = 0, 2 * wanted
+    while step and len(line) > _ENDLESS * wanted and len(line) - start > 2 * step:
+        stop = line.find(" ", start + step, start + 2 * step) + 1 or start + step
+        yield line[start:stop]
+        start = stop
+    yield line[start:]
 
 
 def _utf8_lines(file: DataFile) -> Iterator[tuple[int, str]]:

@@ -51,6 +51,17 @@ def test_a_folder_with_one_long_file_is_cut_as_the_bare_file(tmp_path: Path) -> 
     assert list(open_text(folder)) == list(open_text(tmp_path / "book.txt"))
 
 
+@pytest.mark.parametrize("between", [" ", ""])
+def test_a_text_of_one_line_is_cut_between_words(between: str, tmp_path: Path) -> None:
+    text = between.join(f"word{i:05d}" for i in range(20_000))
+    (tmp_path / "one.txt").write_text(text)
+    pieces = list(open_text(tmp_path / "one.txt"))
+    assert "".join(piece.text for piece in pieces) == text
+    assert 10 < len(pieces) < 50
+    assert not between or all(piece.text.startswith("word") for piece in pieces)
+    assert set(assign_splits(pieces)[0].values()) == set(SHARES)
+
+
 def test_a_file_that_would_be_most_of_a_folder_is_cut_and_short_ones_are_not(tmp_path: Path) -> None:
     (tmp_path / "license.txt").write_text("free\n" * 500)
     (tmp_path / "book.txt").write_text(BOOK)

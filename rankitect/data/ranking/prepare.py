@@ -32,12 +32,13 @@ from rankitect.data.ranking.schema import DataSettings, TableSchema
 from rankitect.data.ranking.sources import Piece, Source, content_hash
 from rankitect.data.ranking.splitting import assign, split_kind
 from rankitect.data.ranking.store import complete, open_stored, publish
-from rankitect.errors import DataError
+from rankitect.errors import DataError, safe, short
 
 __all__ = ["open_ranking"]
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 2  # part of every fingerprint: raise it when the meaning of the files or the way they are made changes
+_HASHED = 256 << 20  # bytes of files that are read for their hash where only a part of them is wanted
 _ROWS_TO_JUDGE = 200_000  # before the share of bad rows may end a run early
 
 
@@ -88,7 +89,7 @@ def _described(source: Source, schema: TableSchema, settings: DataSettings, root
     about: dict[str, Any] = {
         "format": _FORMAT,
         "name": source.name,
-        "content": content_hash(source.files, root / "sources"),
+        "content": content_hash(source.files, root / "sources", _HASHED if settings.limit else None),
         "schema": schema.model_dump(mode="json"),
         "delimiter": settings.delimiter,
         "split": split_kind(settings, schema),
@@ -153,7 +154,10 @@ def _read(
             _judge(bad, progress.rows, settings, source.name)
     progress.end()
     if not progress.rows:
-        raise DataError(f"{source.name}: there is no usable row in {', '.join(str(file) for file in source.files)}.")
+        first, more = short(safe(str(source.files[0])), 160), len(source.files) - 1
+        raise DataError(
+            f"{source.name}: there is no usable row in {first}{f' and {more} other files' if more else ''}."
+        )
     return shards, outlines
 
 

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -152,7 +152,7 @@ def with_missing(values: pa.Array, missing: Sequence[str]) -> pa.Array:
     return pc.if_else(gone, pa.scalar(None, values.type), values)
 
 
-def content_hash(files: Iterable[DataFile], memory: Path) -> str:
+def content_hash(files: Sequence[DataFile], memory: Path, most: int | None = None) -> str:
     """SHA-256 over the files' names and contents. A file is read again only when its size or time has changed.
 
     A file of an object store counts by its path, size and time: to hash it would be to fetch all of it.
@@ -160,12 +160,15 @@ def content_hash(files: Iterable[DataFile], memory: Path) -> str:
     Args:
         files: The files, in their order.
         memory: A folder where the hashes are kept.
+        most: Bytes of all files beyond which they count by name, size and time; None where all are to be read anyway.
     """
     total = hashlib.sha256()
+    hashed = most is None or sum(map(size_of, files)) <= most
     for file in files:
         known: dict[str, object] = {"size": size_of(file), "time": modified_ns(file)}
-        if isinstance(file, StoredFile):
-            total.update(f"{file}\n{json.dumps(known)}\n".encode())
+        if isinstance(file, StoredFile) or not hashed:
+            name = str(file) if isinstance(file, StoredFile) else file.name
+            total.update(f"{name}\n{json.dumps(known)}\n".encode())
             continue
         path = str(file.resolve())
         known["path"] = path

@@ -16,6 +16,7 @@ from pyarrow import fs
 
 from rankitect.data import streams
 from rankitect.data.ranking import DataSettings, open_ranking
+from rankitect.data.ranking.sources import content_hash
 from rankitect.errors import DataError
 from tests.data.ranking.own import ROWS, as_csv, as_parquet, assert_same, opened, put, zipped
 
@@ -223,3 +224,14 @@ def test_a_table_in_a_store_is_read_as_one_on_the_disk(tmp_path: Path) -> None:
     broken = zipped(("a.csv", CSV)).replace(b"u3", b"u4")
     with pytest.raises(DataError, match=r"b.csv cannot be unpacked"):
         opened(tmp_path / "cache", str(put(tmp_path / "store" / "b.csv", broken[:-40]).name), filesystem=store)
+
+
+def test_a_large_file_of_which_little_is_wanted_is_known_without_reading_it(tmp_path: Path) -> None:
+    file = put(tmp_path / "log.csv", b"y,x\n1,2\n")
+    known, whole = content_hash([file], tmp_path, 4), content_hash([file], tmp_path)
+    assert content_hash([file], tmp_path, 100) == whole, "a small one is read"
+    stat = file.stat()
+    file.write_bytes(b"y,x\n1,3\n")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert content_hash([file], tmp_path) != whole
+    assert content_hash([file], tmp_path, 4) != known
