@@ -16,9 +16,20 @@ from typing import Any
 
 from rankitect.errors import DataError, safe, short
 
-__all__ = ["DataFile", "Listed", "StoredFile", "list_files", "local_path", "modified_ns", "open_raw", "size_of"]
+__all__ = [
+    "DataFile",
+    "Listed",
+    "StoredFile",
+    "list_files",
+    "local_path",
+    "modified_ns",
+    "open_raw",
+    "problem_of_place",
+    "size_of",
+]
 
 _URI = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
+_SECRET = re.compile(r"(^|&)[^=]*(key|secret|token|password|sas|sig)[^=]*=", re.IGNORECASE)
 _WILD = re.compile(r"[*?\[]")
 _PARTITION = re.compile(r"^([^=]+)=(.*)$", re.DOTALL)
 _NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -105,6 +116,24 @@ def list_files(
     return sorted(files.values(), key=lambda listed: PurePosixPath(listed.inside).parts)
 
 
+def problem_of_place(path: str) -> str | None:
+    """What is wrong with a path or URI that can be seen without looking for it; None if nothing is."""
+    if "\0" in path:
+        return "a path cannot hold the character NUL"
+    uri = _URI.match(path)
+    if uri is None:
+        return None
+    place, _, query = path[uri.end() :].partition("?")
+    user = place.split("/")[0].rpartition("@")[0]
+    # A user alone is none: before the @ of an Azure URI stands a container, and HDFS has users without passwords.
+    if ":" in user or (user and uri[1].lower().startswith("s3")) or _SECRET.search(query):
+        return (
+            "the URI holds credentials, which would be copied into logs and run folders: give them in the environment, "
+            "as the store's own tools read them (AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS, …)"
+        )
+    return None
+
+
 def local_path(path: str, key: str) -> Path:
     """A path of this machine, with `~` resolved, that can be looked at; there need be nothing.
 
@@ -184,11 +213,6 @@ class _Place:
             return cls(name, key, filesystem, False, base.rstrip("/"), pattern, advice, deep)
         assert uri is not None
         base, pattern = _fixed(path)
-        if urllib.parse.urlsplit(base).username is not None:
-            raise DataError(
-                f"{key} holds credentials, which would be copied into logs and run folders: give them in the "
-                "environment, as the store's own tools read them (AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS, …)."
-            )
         try:
             opened, inside = fs.FileSystem.from_uri(base)
         except (OSError, ValueError, ImportError, NotImplementedError) as error:
@@ -318,10 +342,10 @@ def _named(path: str, key: str) -> str:
     """A path as messages show it.
 
     Raises:
-        DataError: It holds NUL, before which a system would cut it off.
+        DataError: It cannot be one.
     """
-    if "\0" in path:
-        raise DataError(f"{key} is '{_short(path)}': a path cannot hold the character NUL.")
+    if (problem := problem_of_place(path)) is not None:
+        raise DataError(f"{key}: {problem}.")
     return _short(path)
 
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from rankitect.data.storage import problem_of_place
+
 __all__ = [
     "SPLITS",
     "Categorical",
@@ -260,6 +262,9 @@ class DataSettings(_Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        # Here and not beside the field, as a message shows a field's value, which may hold a password.
+        if self.path is not None and (problem := problem_of_place(self.path)) is not None:
+            raise ValueError(f"path: {problem}")
         if self.format in TABLES:
             if self.table.label is None:
                 raise ValueError(f"format {self.format} needs table.label, the column to predict")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rankitect.data.storage import problem_of_place
 from rankitect.models.families.values import NORM_EPS, ROPE_BASE
 
 __all__ = ["SCRATCH", "LanguageConfig", "ShapeConfig"]
@@ -76,3 +77,10 @@ class LanguageConfig(BaseModel):
         "and 0.5 that feed-forward widths reach",
     )
     depth_baselines: bool = Field(False, description="also measure depth pruning at these sizes")
+
+    @model_validator(mode="after")
+    def _placed(self) -> Self:
+        # Not beside the field, as a message shows a field's value, which may hold a password.
+        if (problem := problem_of_place(self.text)) is not None:
+            raise ValueError(f"text: {problem}")
+        return self
