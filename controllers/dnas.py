@@ -28,7 +28,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.contracts import HasReference, Proposal, SharesWeights, Spent, offers, replay
-from rankitect.contracts.task import HasPrior, HasSearchLoss
+from rankitect.contracts.task import HasPrior, HasProduction, HasSearchLoss
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError, TrainingError
 from rankitect.methods.bounded_space import BoundedSpace, limits_of, main_cost
@@ -78,7 +78,10 @@ class DNAS:
         )
         points: int = Field(6, ge=1, description="cost targets, spread evenly over what the constraints allow")
         targets: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(
-            None, min_length=1, description="cost targets of one's own, of the largest architecture's"
+            None,
+            min_length=1,
+            description="cost targets of one's own, of the production model's where there is one, else of the largest "
+            "architecture's",
         )
         cost: str | None = Field(
             None, description="the cost: a kind, or scope:kind; null: the first that is constrained"
@@ -148,11 +151,13 @@ class DNAS:
         Scores(bounded.graph_space, cost, task.reference)  # refuses an unknown cost before any work
         low, high = _share_range(cost, task, bounded)
         step = (high - low) / config.points
-        targets = config.targets or [round(low + (i + 0.5) * step, 4) for i in range(config.points)]
+        unit = _production_share(cost, task, bounded)
+        own = [round(target * unit, 12) for target in config.targets or ()]
+        targets = own or [round(low + (i + 0.5) * step, 4) for i in range(config.points)]
         if outside := [t for t in targets if not low - 1e-9 <= t <= high + 1e-9]:
             raise ConfigError(
-                f"controller.targets: {outside[0]:g} is outside of the constraints, which allow {low:g} to {high:g} of "
-                f"{cost}."
+                f"controller.targets: {outside[0] / unit:g} is outside of the constraints, which allow "
+                f"{low / unit:g} to {high / unit:g} of {cost}."
             )
         return cls(config, bounded, task, parts.config.seed, targets, low)
 
@@ -280,6 +285,13 @@ def _save(folder: Path, scores: Scores, weights: CoTraining | None, final: bool)
     for old in folder.glob("weights-*.safetensors"):
         if old.name != _weights_file(scores.step):
             old.unlink()
+
+
+def _production_share(cost: str, task: Searchable, bounded: BoundedSpace) -> float:
+    """What the production model costs, relative to the reference; 1 where there is none."""
+    known = task.production_cost(cost) if offers(task, HasProduction) else None
+    scope, _, kind = cost.rpartition(":")
+    return known / float(bounded.graph_space.cost(task.reference, kind, scope)) if known else 1.0
 
 
 def _weights_file(step: int) -> str:

@@ -78,6 +78,8 @@ class Trained:
         from rankitect.tasks.ranking.models import save_losses, save_ranker
 
         task, folder = self._task, context.folder
+        if (logged := task.logged(architecture, "test")) is not None:
+            return self._of_log(architecture, logged, context)
         model, result = task.trained(architecture, context)
         validation = ranking_quality(model, task.data, "validation", check=context.check)
         trained = 0 if result is None else result.examples
@@ -96,6 +98,20 @@ class Trained:
         if trained:
             spent += task.spent_alone(architecture, trained)
         return Measurement(metrics, spent, artifacts, _notes(result, test))
+
+    def _of_log(self, architecture: Architecture, test: RankingQuality, context: TrialContext) -> Measurement:
+        """What production answered when the rows were logged: nothing is trained, and no cost is known."""
+        from rankitect.tasks.ranking.models import save_losses
+
+        validation = self._task.logged(architecture, "validation")
+        assert validation is not None
+        artifacts = {"losses": context.artifact(context.folder / save_losses(context.folder, test))}
+        costs = [spec.name for spec in self._task.cost_specs]
+        return Measurement(
+            {**validation.metrics, **test.metrics},
+            artifacts=artifacts,
+            notes={**_notes(None, test), "not_known": costs},
+        )
 
 
 def _notes(result: FitResult | None, test: RankingQuality) -> dict[str, object]:

@@ -1,7 +1,8 @@
 """The command `python -m rankitect.baseline`: the production models that searches compare with.
 
     python -m rankitect.baseline add dlrm run=runs/my-run candidate=2 note="live since May"
-    python -m rankitect.baseline add legacy task=criteo module=my_models.legacy weights=legacy.safetensors
+    python -m rankitect.baseline add legacy task=criteo task.data.path=train.txt module=my_models.legacy \\
+        weights=legacy.safetensors
     python -m rankitect.baseline list
     python -m rankitect.baseline retire legacy
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,11 @@ _KEYS = {
     "architecture": "file with an architecture (architecture.json)",
     "space": "file with the architecture's space (space.json), where it is not the searched one",
     "features": "file with a ranker's features (features.json)",
-    "module": "dotted path of a function (features) -> torch module",
+    "task.…": "the task's keys as the search has them (task.data.path=clicks.csv), to try a module on real rows",
+    "module": "dotted path of a function (features) -> torch module, called as module(numeric [B, N], ids [B, S]); it "
+    "gives a logit a row",
     "weights": "safetensors file with the module's weights; without, it is trained like candidates",
+    "allowed_packages": "packages that the task may come from, as the search has them",
     "note": "for people",
     "registry": "the registry's folder, baselines by default",
 }
@@ -60,8 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config-dir", metavar="FOLDER", help="your own configurations, where the task is one of them")
     options = parser.parse_intermixed_args(arguments)
     try:
-        names, given = split_words(options.words, _KEYS)
-        return _act(options.action, names, given, options.config_dir)
+        of_task = [word for word in options.words if word.startswith("task.")]
+        names, given = split_words([word for word in options.words if word not in of_task], _KEYS)
+        return _act(options.action, names, given, of_task, options.config_dir)
     except RankitectError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
@@ -70,7 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _act(action: str, names: Sequence[str], given: Mapping[str, str], config_dir: str | None) -> int:
+def _act(
+    action: str, names: Sequence[str], given: Mapping[str, str], of_task: Sequence[str], config_dir: str | None
+) -> int:
     from rankitect.production.registry import Registry
 
     registry = Registry(Path(given.get("registry", "baselines")))
@@ -83,7 +90,13 @@ def _act(action: str, names: Sequence[str], given: Mapping[str, str], config_dir
     if action == "retire":
         print(f"{registry.retire(names[0]).label} is retired.")
         return 0
+    if of_task and "module" not in given:
+        raise ConfigError(f"'{of_task[0]}' says what data a module= is tried on, and there is none. Leave it out.")
     shown, fields = _of_run(given) if "run" in given else _of_files(given, config_dir)
+    if fields.get("module") is not None and fields.get("architecture") is None:
+        more = [f"allowed_packages={given['allowed_packages']}"] if "allowed_packages" in given else []
+        fields["features"] = _tried(fields, [*more, *of_task], config_dir) or fields.get("features")
+        shown += ", tried on real rows" if fields["features"] else ""
     entry = registry.add(names[0], note=given.get("note", ""), **fields)
     print(f"{entry.label} is registered in {registry.folder} for task {entry.task}: {shown}.")
     return 0
@@ -141,6 +154,8 @@ def _refuse_settings(candidate: Path, shown: str) -> None:
 
 def _of_files(given: Mapping[str, str], config_dir: str | None) -> tuple[str, dict[str, Any]]:
     """A model that no run holds: in words, and what is to be registered."""
+    from rankitect.production.registry import check_weights
+
     if "candidate" in given:
         raise ConfigError("candidate= needs run=: the run folder whose candidate it is.")
     if "task" not in given:
@@ -157,6 +172,8 @@ def _of_files(given: Mapping[str, str], config_dir: str | None) -> tuple[str, di
             fields[key] = _there(Path(given[key]))
     if "features" in given:
         fields["features"] = _features(Path(given["features"]))
+    if "weights" in fields:
+        check_weights(fields["weights"], fields["module"])
     shown = f"module {fields['module']}"
     if "architecture" in given:
         path = Path(given["architecture"])
@@ -166,23 +183,46 @@ def _of_files(given: Mapping[str, str], config_dir: str | None) -> tuple[str, di
     return shown, fields
 
 
-def _configured(group: str, config_dir: str | None) -> list[str]:
-    """Names of the tasks or spaces that a search can be configured with."""
+def _tried(fields: Mapping[str, Any], of_task: Sequence[str], config_dir: str | None) -> dict[str, Any] | None:
+    """The features that a module was made for, once it has run on real data; None for a task without such models.
+
+    Raises:
+        BaselineError: It does not run.
+        ConfigError: The task's data are not given.
+    """
+    from rankitect.config import resolve
+    from rankitect.config.parts import make_task
+    from rankitect.contracts import offers
+    from rankitect.contracts.hooks import TriesModules
+
+    target = str(fields["module"])
+    option = _configured("task", config_dir).get(fields["task"], fields["task"])
+    resolved = resolve([f"task={option}", *of_task], Path(config_dir) if config_dir else None)
+    if not offers(resolved.plugins["task"].target, TriesModules):
+        return None
+    task = make_task(resolved, Path(), lambda text: print(text, file=sys.stderr))
+    assert offers(task, TriesModules)
+    # Whoever names a module on the command line trusts its package, as with sections of reports.
+    return dict(task.try_module(target, fields.get("weights"), [target.partition(".")[0]]))
+
+
+def _configured(group: str, config_dir: str | None) -> dict[str, str]:
+    """Names of the tasks or spaces that a search can be configured with, and the options that choose them."""
     import yaml  # type: ignore[import-untyped]
 
     from rankitect.config.compose import configs_folder, groups
 
-    names = []
+    names: dict[str, str] = {}
     for option, path in groups([configs_folder(), *([Path(config_dir)] if config_dir else [])])[group].items():
         try:
             part = yaml.safe_load(path.read_text(encoding="utf-8"))
-            names.append(str(part.get(group, part).get("name", option)))
+            names.setdefault(str(part.get(group, part).get("name", option)), option)
         except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
             raise ConfigError(f"{path} cannot be read as a configuration ({error}).") from error
     return names
 
 
-def _architecture(path: Path, space: Path | None, known: Sequence[str]) -> dict[str, Any]:
+def _architecture(path: Path, space: Path | None, known: Collection[str]) -> dict[str, Any]:
     """The architecture in a file, of a space that is known or given."""
     from rankitect.errors import SpaceError
     from rankitect.graph import Architecture

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "AssetError",
+    "BaselineError",
     "ConfigError",
     "DataError",
     "DeployError",
@@ -33,6 +34,10 @@ class SpaceError(RankitectError):
 
 class ConfigError(RankitectError):
     """A configuration key or value that is not allowed."""
+
+
+class BaselineError(ConfigError):
+    """A production model that cannot be run: it raises, gives something else than it must, or may not be imported."""
 
 
 class AssetError(RankitectError):

@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 _KEYS = {
     "run": "the run folder",
-    "baseline": "name of the production model; by default report.baseline, the reference model, or the best one",
+    "baseline": "name of the production model; by default report.baseline, else as docs/production.md says",
     "candidate": "rank or fingerprint of the candidate; by default the one with the best verdict",
     "sections": "classes of sections of your own, with commas between: my_package.my_module.MySection",
 }

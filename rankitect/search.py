@@ -176,6 +176,7 @@ def _study(
     outputs = OutputOptions(
         Labels(plugins["space"].name, plugins["task"].name, plugins["controller"].name, command),
         export=parts.export,
+        export_baseline=parts.export_baseline,
         registry=registry,
         keep_all=config.report.keep_all,
         tensorboard=config.report.tensorboard,

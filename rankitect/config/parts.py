@@ -26,7 +26,7 @@ from rankitect.contracts import (
     offers,
     require,
 )
-from rankitect.contracts.hooks import ChecksParts, Exports, HasBaselines
+from rankitect.contracts.hooks import ChecksParts, Exports, ExportsBaselines, HasBaselines
 from rankitect.contracts.plugin import DecodesArchitectures
 from rankitect.contracts.requirement import NeedsCapabilities
 from rankitect.contracts.task import ReadsChoices
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from rankitect.graph import SearchSpace
     from rankitect.space.choice_space import ChoiceSpace
 
-__all__ = ["Parts", "build"]
+__all__ = ["Parts", "build", "make_task"]
 
 C = TypeVar("C")
 _EVALUATORS = ("evaluator.screen", "evaluator.proxy", "evaluator.final")
@@ -68,6 +68,7 @@ class Parts:
         device: Where latency is measured; None where it is not.
         baselines: Models to compare with.
         export: Writes more files for each candidate.
+        export_baseline: Writes the program of a baseline, where there is a device to time it on.
         decode: Makes an architecture from its JSON.
         bindings: Settings that the space's choices decide.
         trains_weights: Whether the controller trains weights for candidates to inherit before any is measured.
@@ -86,6 +87,7 @@ class Parts:
     device: Device | None = None
     baselines: list[Baseline] = field(default_factory=list)
     export: Exporter | None = None
+    export_baseline: Exporter | None = None
     decode: Callable[[str], Any] | None = None
     bindings: Bindings = field(default_factory=Bindings)
     trains_weights: bool = False
@@ -184,6 +186,8 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
             parts.baselines = list(hook.baselines(parts))
         if parts.export is None and offers(hook, Exports):
             parts.export = hook.exporter(parts)
+        if parts.device is not None and offers(hook, ExportsBaselines):
+            parts.export_baseline = hook.baseline_exporter(parts)
     return parts
 
 
@@ -193,6 +197,21 @@ def _trains(controller: Plugin, space: ChoiceSpace) -> bool:
     if offers(method, TrainsAsConfigured):
         return method.trains_weights(controller.config, space)
     return offers(method, TrainsInPrepare) and method.trains
+
+
+def make_task(resolved: Resolved, folder: Path, say: Callable[[str], None] = print) -> object:
+    """The task of a configuration alone, for what needs its data and no search.
+
+    Args:
+        resolved: The checked configuration.
+        folder: Where a search would run; nothing is written there.
+        say: Shows a sentence to the user.
+
+    Raises:
+        RankitectError: It cannot be made from what the user gave.
+    """
+    names = {section: plugin.name for section, plugin in resolved.plugins.items()}
+    return _make(resolved.plugins["task"], Parts(resolved.config, folder, say, names))
 
 
 def _refuse_lacking(resolved: Resolved, parts: Parts) -> None:

@@ -131,7 +131,8 @@ class ReportConfig(_Strict):
     baseline: str | None = Field(
         default=None,
         min_length=1,
-        description="name of the production model; null: the backbone, else the best baseline",
+        description="name of the production model; null: the newest registered one, the logged scores of production, "
+        "the backbone, or the best baseline by validation",
     )
     registry: str | None = Field(
         default="baselines", min_length=1, description="folder of registered production models (rankitect.baseline)"
@@ -155,7 +156,8 @@ class SearchConfig(_Strict):
     device: PluginConfig | None = Field(default=None, description="where latency is measured; null: nowhere")
     constraints: dict[str, Range] = Field(
         default_factory=dict,
-        description="allowed range of a cost, relative to the backbone, by its name; null takes one away, or all",
+        description="allowed range of a cost by its name, relative to the backbone, or to a ranking task's production "
+        "model; null takes one away, or all",
     )
     choices: dict[str, ChoiceConfig] = Field(
         default_factory=dict, description="choices that shape no graph, by name; settings are bound to them"

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rankitect.contracts.evaluator import Exporter
     from rankitect.contracts.records import Baseline, Spent
 
 __all__ = [
     "ChecksParts",
     "Exports",
+    "ExportsBaselines",
     "HasBaselines",
     "HasRegistry",
     "OwesUpfront",
     "Records",
     "RegisteredModels",
+    "TriesModules",
 ]
 
 
@@ -57,6 +61,14 @@ class Exports(Protocol):
         ...
 
 
+class ExportsBaselines(Protocol):
+    """A task that exports baselines as candidates are exported, so that their latencies can be compared."""
+
+    def baseline_exporter(self, parts: Any) -> Exporter:
+        """What writes the program of a trial that measured a baseline, and its latency, into a folder."""
+        ...
+
+
 class Records(Protocol):
     """A task that leaves facts of its data in the run folder, for reports."""
 
@@ -83,4 +95,24 @@ class HasRegistry(Protocol):
     @property
     def registered(self) -> RegisteredModels:
         """The models."""
+        ...
+
+
+class TriesModules(Protocol):
+    """A task that compares with modules of somebody else's, and can see whether one runs."""
+
+    def try_module(self, target: str, weights: Path | None, allowed: Sequence[str]) -> Mapping[str, Any]:
+        """Make a module and call it on real data.
+
+        Args:
+            target: Dotted path of a function (features) -> module.
+            weights: Safetensors file with its weights; None where it is to be trained.
+            allowed: Packages that it may come from.
+
+        Returns:
+            The features that it was made for, as plain data.
+
+        Raises:
+            BaselineError: It cannot be made or run, or gives something else than it must.
+        """
         ...

@@ -204,7 +204,8 @@ class Measurement:
         artifacts: Files by a short name ("weights", "onnx"), as paths relative to the run folder, with "/".
         notes: Anything else worth keeping; must survive JSON. "examples" makes reports compare models pairwise on the
             same examples: {"metric", "values", "clusters"}, where the metric is the exponential of the values' mean,
-            and examples of one cluster (a document) are alike.
+            and examples of one cluster (a document) are alike. "not_known" lists promised metrics that a baseline
+            cannot have, such as the costs of logged scores.
         reused: The part of `spent` that was not computed again, because its result was stored before: it is charged, so
             that methods stay comparable, and not paid.
     """
@@ -277,12 +278,14 @@ class Baseline:
         registered: What the registry of production models says of it, if it is from there.
         reference: Whether costs are shown as a share of its, and pictures compare with it, as with the backbone that
             all others are pruned from.
+        logged: Whether it is what production answered when the data were logged: nobody knows its costs.
     """
 
     name: str
     architecture: Any
     registered: Mapping[str, Any] | None = None
     reference: bool = False
+    logged: bool = False
 
 
 @dataclass(frozen=True)

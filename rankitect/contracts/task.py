@@ -25,6 +25,7 @@ __all__ = [
     "HasContrasts",
     "HasFeatures",
     "HasPrior",
+    "HasProduction",
     "HasReference",
     "HasSearchLoss",
     "HoldsTables",
@@ -96,6 +97,18 @@ class Task(Protocol):
 
 
 # --- costs ------------------------------------------------------------------------------------------------------------
+class HasProduction(Protocol):
+    """A task whose constraints are relative to a production model, where there is one."""
+
+    def production_cost(self, name: str) -> float | None:
+        """A cost of that model; None where there is none, or it is not known.
+
+        Args:
+            name: The cost, as constraints name it.
+        """
+        ...
+
+
 class HasReference(Protocol):
     """A task that knows the architecture that relative costs are of."""
 

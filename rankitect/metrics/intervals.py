@@ -15,6 +15,9 @@ from numpy.typing import ArrayLike
 
 __all__ = ["Estimate", "around", "mean_estimate", "seeded_estimate"]
 
+_FEWEST = 2.0
+"""Degrees of freedom from which on an interval is worth showing: those of three seeds."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -32,6 +35,15 @@ class Estimate:
     error: float
     freedom: float
     ratio: bool = False
+
+    @property
+    def vague(self) -> bool:
+        """Whether the error rests on two measurements (seeds, users) for the most part: its interval says nothing.
+
+        >>> Estimate(1.0, 0.1, 1.0).vague, Estimate(1.0, 0.1, 2.0).vague
+        (True, False)
+        """
+        return self.error > 0 and self.freedom < _FEWEST
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Student's t interval; all that the quantity can be where the error is unknown.

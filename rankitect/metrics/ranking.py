@@ -32,6 +32,7 @@ __all__ = [
     "ranking_loss",
     "ranking_quality",
     "require_classes",
+    "summarised",
     "weighted_loss",
 ]
 
@@ -246,9 +247,43 @@ class _Facts(NamedTuple):
 def _summary(
     split: str, metrics: RankingMetrics, losses: list[NDArray[np.float64]], seen: list[_Facts]
 ) -> RankingQuality:
-    metrics.require()
     weights = [b.weight.numpy() for b in seen if b.weight is not None]
     groups = [b.group.numpy() for b in seen if b.group is not None]
+    return summarised(
+        split,
+        metrics,
+        np.concatenate([b.logits for b in seen]),
+        np.concatenate(losses),
+        np.concatenate([b.label.numpy() for b in seen]),
+        np.concatenate(weights) if weights else None,
+        np.concatenate(groups) if groups else None,
+    )
+
+
+def summarised(
+    split: str,
+    metrics: RankingMetrics,
+    logits: NDArray[np.floating],
+    losses: NDArray[np.float64],
+    labels: NDArray[np.float32],
+    weights: NDArray[np.float32] | None,
+    groups: NDArray[np.int64] | None,
+) -> RankingQuality:
+    """The quality of what was measured row by row.
+
+    Args:
+        split: The split.
+        metrics: What was seen of all rows.
+        logits: Of each row, [N].
+        losses: Of each row, nats, [N].
+        labels: Of each row, [N].
+        weights: Of each row, [N], or None.
+        groups: User of each row, [N], or None.
+
+    Raises:
+        DataError: The rows are none, or of one class.
+    """
+    metrics.require()
     return RankingQuality(
         split=split,
         rows=metrics.rows,
@@ -259,9 +294,9 @@ def _summary(
         calibration=metrics.calibration,
         base_rate=metrics.base_rate,
         reliability=metrics.reliability(),
-        losses=np.concatenate(losses).astype(np.float32),
-        predictions=sigmoid(np.concatenate([b.logits for b in seen])).astype(np.float32),
-        labels=np.concatenate([b.label.numpy() for b in seen]),
-        weights=np.concatenate(weights) if weights else None,
-        groups=np.concatenate(groups) if groups else None,
+        losses=losses.astype(np.float32),
+        predictions=sigmoid(logits).astype(np.float32),
+        labels=labels,
+        weights=weights,
+        groups=groups,
     )

@@ -12,7 +12,7 @@ from rankitect.metrics.intervals import Estimate, mean_estimate, seeded_estimate
 from rankitect.metrics.ranking_metrics import log_losses, sigmoid
 from rankitect.production.evidence import Evidence
 
-__all__ = ["Agreement", "Bucket", "Calibration", "agreement", "calibration", "calibration_ratio"]
+__all__ = ["Agreement", "Bucket", "Calibration", "agreement", "calibration", "calibration_ratio", "platt"]
 
 BUCKETS = 10
 PAIRS = 200_000
@@ -27,13 +27,13 @@ class Bucket:
     Attributes:
         predicted: Mean predicted probability.
         observed: Share of clicks.
-        ratio: Predicted over observed clicks, with its 95% interval; None where there is no click.
+        ratio: Predicted over observed clicks, with its error; None where there is no click.
         rows: How many.
     """
 
     predicted: float
     observed: float
-    ratio: tuple[float, float, float] | None
+    ratio: Estimate | None
     rows: int
 
 
@@ -78,7 +78,7 @@ def calibration(evidence: Evidence, fingerprint: str) -> Calibration:
     weight = [float(w[code == i].sum()) for i in range(BUCKETS) if (code == i).any()]
     gap = float(np.average([abs(b.predicted - b.observed) for b in buckets], weights=weight))
     z = np.log(np.clip(p, _EDGE, 1 - _EDGE)) - np.log1p(-np.clip(p, _EDGE, 1 - _EDGE))
-    slope, intercept = _platt(z, y, w)
+    slope, intercept = platt(z, y, w)
     rate = float(np.average(y, weights=w))
     base = -(rate * math.log(rate) + (1 - rate) * math.log1p(-rate))
     entropies = [float(np.average(log_losses(x, y), weights=w)) / base for x in (z, slope * z + intercept)]
@@ -131,13 +131,12 @@ def _bucket(
     clusters = None if evidence.clusters is None else evidence.clusters[rows]
     ratio = None
     if float(np.dot(w[rows], y[rows])) > 0:  # without a click there is nothing to divide by
-        estimate = _ratio(p[rows], y[rows], w[rows], clusters)
-        ratio = (estimate.value, *estimate.interval())
+        ratio = _ratio(p[rows], y[rows], w[rows], clusters)
     predicted, observed = (float(np.average(x[rows], weights=w[rows])) for x in (p, y))
     return Bucket(predicted, observed, ratio, int(rows.sum()))
 
 
-def _platt(z: NDArray[np.float64], y: NDArray[np.float64], w: NDArray[np.float64]) -> tuple[float, float]:
+def platt(z: NDArray[np.float64], y: NDArray[np.float64], w: NDArray[np.float64]) -> tuple[float, float]:
     """Slope and intercept that minimise the log-loss of slope * z + intercept, which is convex (Platt 1999)."""
     from scipy.optimize import minimize
 

@@ -43,6 +43,7 @@ class Change:
         rows: Rows.
         clusters: Clusters of rows that are alike; None where each row stands alone.
         seeds: Training seeds of the candidate and of production.
+        vague: Whether the interval rests on two seeds or two clusters: it is then not worth showing.
     """
 
     value: float
@@ -54,6 +55,7 @@ class Change:
     rows: int
     clusters: int | None
     seeds: tuple[int, int]
+    vague: bool = False
 
     @property
     def separated(self) -> bool:
@@ -115,6 +117,7 @@ def change(
         rows=len(influence),
         clusters=None if clusters is None else len(np.unique(clusters)),
         seeds=(len(runs[0]), min(len(run) for run in runs[1:])),
+        vague=whole.vague,
     )
 
 

@@ -19,6 +19,7 @@ class Outcome(StrEnum):
     OPEN = "OPEN"
     FAIL = "FAIL"
     MISSING = "MISSING"
+    NA = "NA"
 
 
 class Verdict(StrEnum):
@@ -37,11 +38,13 @@ class Observed:
         value: The value.
         low: Lower end; the value itself where it is exact.
         high: Upper end.
+        vague: Whether the ends rest on two measurements only: they then say nothing that is worth showing.
     """
 
     value: float
     low: float
     high: float
+    vague: bool = False
 
     @classmethod
     def exact(cls, value: float) -> Observed:
@@ -57,9 +60,9 @@ class GateResult:
         name: The gate's.
         gate: Its configuration.
         outcome: PASS: the whole interval is within the bounds; FAIL: all of it is outside; OPEN: neither; MISSING:
-            there is nothing to look at.
+            there is nothing to look at; NA: it is of something that this search does not measure, and decides nothing.
         observed: What it looked at.
-        reason: Why it is missing, and what to do.
+        reason: Why it is missing or undecided, and what to do.
     """
 
     name: str
@@ -93,13 +96,15 @@ def judge(
             outcome = Outcome.FAIL
         else:
             outcome = Outcome.OPEN
-        results.append(GateResult(name, gate, outcome, measured))
+        few = "two training seeds say too little (confirm.seeds=3)"
+        reason = few if outcome is Outcome.OPEN and measured.vague else ""
+        results.append(GateResult(name, gate, outcome, measured, reason))
     return results
 
 
 def verdict_of(results: list[GateResult]) -> Verdict:
-    """Ship when all required gates pass, reject when one fails, hold otherwise."""
-    outcomes = [r.outcome for r in results if r.gate.required]
+    """Ship when all required gates that apply pass, reject when one fails, hold otherwise."""
+    outcomes = [r.outcome for r in results if r.gate.required and r.outcome is not Outcome.NA]
     if Outcome.FAIL in outcomes:
         return Verdict.REJECT
     return Verdict.SHIP if outcomes and all(o is Outcome.PASS for o in outcomes) else Verdict.HOLD

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rankitect.data.files import file_sha256, folder_lock, write_atomically
 from rankitect.errors import ConfigError, RunFolderError
 
-__all__ = ["Damage", "Entry", "Registry"]
+__all__ = ["Damage", "Entry", "Registry", "check_weights"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _VERSION = re.compile(r"v(\d+)\.json")
@@ -170,7 +170,7 @@ class Registry:
         if architecture is not None:
             Architecture.from_json(json.dumps(architecture))
         if weights is not None:
-            _check_weights(weights, module)
+            check_weights(weights, module)
         place = self.folder / name
         place.mkdir(parents=True, exist_ok=True)
         with folder_lock(self.folder):
@@ -230,7 +230,16 @@ class Registry:
         write_atomically(self.file(entry), lambda part: part.write_text(text, encoding="utf-8"))
 
 
-def _check_weights(path: Path, module: str | None) -> None:
+def check_weights(path: Path, module: str | None) -> None:
+    """Refuse a file that cannot be the weights of a baseline.
+
+    Args:
+        path: The file.
+        module: The function that makes the module.
+
+    Raises:
+        ConfigError: There is no module, or the file is no whole safetensors file or holds nothing.
+    """
     from safetensors import SafetensorError, safe_open
 
     if module is None:

@@ -10,9 +10,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["SPECIAL_METRICS", "ExperimentConfig", "GateConfig", "gates_header", "gates_problem"]
+__all__ = ["LATENCY", "SPECIAL_METRICS", "ExperimentConfig", "GateConfig", "gates_header", "gates_problem"]
 
-SPECIAL_METRICS = ("quality", "cost", "calibration", "worst_slice")
+LATENCY = "latency"
+"""The metric of a gate on the latency that changes most, of those that were measured of both models."""
+SPECIAL_METRICS = ("quality", "cost", "calibration", "worst_slice", LATENCY)
 """What a gate may name beside the metrics of the final evaluator."""
 _HEADER = re.compile(r"^# Gates, as registered\. Hash: ([0-9a-f]{64})$", re.MULTILINE)
 
@@ -59,7 +61,8 @@ class GateConfig(BaseModel):
     metric: str = Field(
         min_length=1,
         description="`quality` or `cost` (the objectives), any other metric of the final evaluator, `calibration` "
-        "(predicted over observed clicks) or `worst_slice` (change of the quality in the worst slice)",
+        "(predicted over observed clicks), `worst_slice` (change of the quality in the worst slice) or `latency` (the "
+        "latency that changes most, of exported programs or predicted)",
     )
     of: Literal["change", "value"] = Field(
         default="change", description="change: relative to production, 0.01 is 1% more; value: the candidate's own"
@@ -67,6 +70,9 @@ class GateConfig(BaseModel):
     at_most: float | None = Field(default=None, description="largest value that passes")
     at_least: float | None = Field(default=None, description="smallest value that passes")
     required: bool = Field(default=True, description="false: shown, but it decides nothing")
+    if_measured: bool = Field(
+        default=False, description="true: in a search that does not measure the metric the gate decides nothing"
+    )
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
@@ -74,8 +80,8 @@ class GateConfig(BaseModel):
             raise ValueError("a gate needs `at_most` or `at_least`")
         if self.at_most is not None and self.at_least is not None and self.at_least > self.at_most:
             raise ValueError(f"`at_least` {self.at_least:g} is above `at_most` {self.at_most:g}")
-        if self.metric == "worst_slice" and self.of != "change":
-            raise ValueError("`worst_slice` is a change: leave `of` out")
+        if self.metric in ("worst_slice", LATENCY) and self.of != "change":
+            raise ValueError(f"`{self.metric}` is a change: leave `of` out")
         return self
 
     def bound_text(self, signed: bool) -> str:

@@ -29,8 +29,9 @@ def write_report(
 
     Args:
         folder: The run folder of a search.
-        baseline: Name of the production model; by default `report.baseline`, the reference model (the backbone of
-            pruned models), or the best baseline.
+        baseline: Name of the production model; by default `report.baseline`, the newest registered model, the logged
+            scores of production, the reference model (the backbone of pruned models), or the best baseline by
+            validation.
         candidate: Rank or beginning of the fingerprint; by default the candidate with the best verdict.
         sections: Sections of your own (`rankitect.reports.section.Section`), beside those that every report has.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
@@ -127,6 +128,7 @@ class Card:
         tables: Tables, in order.
         figures: Figures, in order.
         code: A text to be shown as it is (a command, a configuration), with its title.
+        facts: What the texts were rendered from.
     """
 
     id: str
@@ -139,6 +141,7 @@ class Card:
     tables: tuple[Table, ...] = ()
     figures: tuple[Figure, ...] = ()
     code: tuple[tuple[str, str], ...] = field(default=())
+    facts: Mapping[str, JSON] = field(default_factory=dict)
 
     def as_json(self) -> JSON:
         """The card as data, without its drawings."""
@@ -152,6 +155,7 @@ class Card:
             "tables": [{"caption": table.caption, "rows": table.as_json()} for table in self.tables],
             "figures": [{"caption": figure.caption, "data": finite(figure.data)} for figure in self.figures],
             "texts": dict(self.code),
+            "facts": dict(self.facts),
         }
 
 

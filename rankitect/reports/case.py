@@ -8,20 +8,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rankitect.errors import RunFolderError
-from rankitect.metrics.intervals import around
 from rankitect.production.calibration import calibration_ratio
 from rankitect.production.change import Change, SliceChange, change, changes_by_slice
+from rankitect.production.doubts import Doubt
 from rankitect.production.evidence import Evidence
 from rankitect.production.gates import GateResult, Observed, Outcome, Verdict, judge, verdict_of
-from rankitect.production.settings import GateConfig
+from rankitect.production.settings import LATENCY, SPECIAL_METRICS, GateConfig
 from rankitect.reports.comparison import Comparison
+from rankitect.reports.doubts import doubts_of
+from rankitect.reports.latencies import LatencyChange, latency_changes, measured_latencies
+from rankitect.reports.rivals import Rival, Standing, production_of, relative_change, rivals_of, times
 from rankitect.reports.roles import Roles
 from rankitect.reports.run import Run
-from rankitect.study.summary import BaselineSummary, CandidateSummary, MetricSummary, candidate_of
+from rankitect.study.summary import BaselineSummary, CandidateSummary, candidate_of
 
 __all__ = ["Case", "case_of"]
-
-_NAMED = "named in the configuration or on the command line"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Case:
         production: The live model.
         evidence: Rows of the test data; None where the run has none of both models.
         gates: The conditions, by name.
-        chosen: How the two were chosen.
+        standing: Why it is the production model.
     """
 
     run: Run
@@ -44,7 +45,7 @@ class Case:
     production: BaselineSummary
     evidence: Evidence | None
     gates: Mapping[str, GateConfig]
-    chosen: str
+    standing: Standing
 
     @property
     def prints(self) -> tuple[str, str]:
@@ -80,44 +81,85 @@ class Case:
     def results(self) -> list[GateResult]:
         """What came of each gate."""
         observed, missing = self._observed()
-        results = judge(self.gates, observed, missing)
-        if self.change is None or min(self.change.seeds) > 1:
-            return results
-        # Without a second seed nobody knows how far a retrained model would differ: that is no pass.
+        results = [self._applied(result) for result in judge(self.gates, observed, missing)]
+        return [replace(r, outcome=Outcome.OPEN, reason=why) if (why := self._unsure(r)) else r for r in results]
+
+    def _applied(self, result: GateResult) -> GateResult:
+        """A gate on something that the search does not measure decides nothing, where it is meant so."""
+        metric = result.gate.metric
+        known = self._timed if metric == LATENCY else metric in (*SPECIAL_METRICS, *self.candidate.metrics)
+        idle = result.outcome is Outcome.MISSING and result.gate.if_measured and not known
+        reason = "none is measured (device=host)" if metric == LATENCY else "this search does not measure it"
+        return replace(result, outcome=Outcome.NA, reason=reason) if idle else result
+
+    @cached_property
+    def latencies(self) -> list[LatencyChange]:
+        """The latencies that are known of both models."""
+        return latency_changes(self.run, self.candidate, self.production)
+
+    @property
+    def _timed(self) -> bool:
+        """Whether a latency of the candidate is known."""
+        predicted = any(name.endswith("_ms") and m.role == "cost" for name, m in self.candidate.metrics.items())
+        return predicted or bool(measured_latencies(self.run, self.candidate))
+
+    def _unsure(self, result: GateResult) -> str:
+        """Why a gate that its numbers would pass is not passed; "" where it is, or was not passed anyway."""
+        if result.outcome is not Outcome.PASS:
+            return ""
+        if result.gate.metric == LATENCY and not all(latency.trusted for latency in self.latencies):
+            return "a timing did not settle or met a busy machine: repeat it on a quiet one"
+        if any(doubt.severe for doubt in self.doubts) and not self.is_cost(result.gate.metric):
+            return "the data are in doubt: see Warnings"
+        # Without a second seed nobody knows how far a retrained model would differ.
         unsure = {"quality", "worst_slice", self.roles.quality.name}
-        reason = "one training seed: what another would give is not known (confirm.seeds)"
-        return [
-            replace(r, outcome=Outcome.OPEN, reason=reason)
-            if r.outcome is Outcome.PASS and r.gate.of == "change" and r.gate.metric in unsure
-            else r
-            for r in results
-        ]
+        single = self.change is not None and min(self.change.seeds) < 2
+        if single and result.gate.of == "change" and result.gate.metric in unsure:
+            return "one training seed: what another would give is not known (confirm.seeds)"
+        return ""
+
+    def is_cost(self, metric: str) -> bool:
+        """Whether a gate's metric is a cost, which no doubt about the data touches."""
+        known = self.candidate.metrics.get(metric)
+        return metric in ("cost", LATENCY) or (known is not None and known.role == "cost")
+
+    @cached_property
+    def doubts(self) -> list[Doubt]:
+        """What is doubtful about the data, the severe first."""
+        return doubts_of(self.run, self.roles, self.evidence or self.run.evidence, self.candidate, self.production)
 
     @cached_property
     def verdict(self) -> Verdict:
         """What is advised."""
         verdict = verdict_of(self.results)
-        # Unless somebody named it, nobody knows whether the live model is the one that was compared.
-        doubt = self.run.summary.left_out and self.chosen != _NAMED
-        return Verdict.HOLD if doubt and verdict is Verdict.SHIP else verdict
+        doubtful = self.unknown or any(doubt.severe for doubt in self.doubts)
+        return Verdict.HOLD if doubtful and verdict is Verdict.SHIP else verdict
 
     def relative(self, name: str) -> Observed | None:
         """The relative change of a metric without rows; None where one of both has none."""
-        ours, theirs = self.candidate.metrics.get(name), self.production.metrics.get(name)
-        if ours is None or theirs is None or not theirs.value:
-            return None
-        value = ours.value / theirs.value - 1
-        if ours.ci95 is None and theirs.ci95 is None:
-            return Observed.exact(value)
-        # Unpaired: relative errors of independent values add up as squares.
-        return _times(value, math.hypot(_half(ours), _half(theirs)))
+        return relative_change(self.candidate.metrics, self.production.metrics, name)
+
+    @cached_property
+    def rivals(self) -> list[Rival]:
+        """The production model, the registered live model and the best baseline, with the change over each."""
+        production, evidence = (self.production, self.standing), self.evidence or self.run.evidence
+        return rivals_of(self.candidate, production, self.run.summary.baselines, self.roles, evidence)
+
+    @property
+    def unknown(self) -> list[str]:
+        """Models that may be what is live and that nobody could compare with; none where somebody named what is."""
+        if self.standing is Standing.NAMED:
+            return []
+        lost = [r.name for r in self.rivals if Standing.LIVE in r.standings and r.change is None]
+        return [*self.run.summary.left_out, *lost]
 
     def _observed(self) -> tuple[dict[tuple[str, str], Observed], dict[str, str]]:
         """What the gates look at, by metric and "change" or "value"; and why what else they may name is missing."""
         observed: dict[tuple[str, str], Observed] = {}
         for name, metric in self.candidate.metrics.items():
             low, high = metric.ci95 or (metric.value, metric.value)
-            observed[name, "value"] = Observed(metric.value, low, high)
+            vague = metric.ci95 is not None and metric.interval is None
+            observed[name, "value"] = Observed(metric.value, low, high, vague)
             if (relative := self.relative(name)) is not None:
                 observed[name, "change"] = relative
         observed |= self._paired()
@@ -126,54 +168,46 @@ class Case:
                 if objective is not None and (objective.name, of) in observed:
                     observed[role, of] = observed[objective.name, of]
         tested = [s.change for s in self.slices if s.change is not None]
-        if tested:
-            ends = max(c.value for c in tested), max(c.low for c in tested), max(c.high for c in tested)
-            observed["worst_slice", "change"] = Observed(*ends)
+        for name, changes in (("worst_slice", tested), (LATENCY, [latency.change for latency in self.latencies])):
+            if changes:
+                ends = max(c.value for c in changes), max(c.low for c in changes), max(c.high for c in changes)
+                observed[name, "change"] = Observed(*ends, any(c.vague for c in changes))
         return observed, self._missing()
 
     def _paired(self) -> dict[tuple[str, str], Observed]:
         """What the rows of the test data say; nothing where the run has none."""
         if self.evidence is None or self.change is None:
             return {}
-        whole = Observed(self.change.value, self.change.low, self.change.high)
+        whole = Observed(self.change.value, self.change.low, self.change.high, self.change.vague)
         observed = {(self.evidence.metric, "change"): whole}
         if self.evidence.labels is not None:
             # The same rows give log-loss and normalized entropy the same relative change, and no other metric.
             observed["log_loss", "change"] = whole
             ours, theirs = (calibration_ratio(self.evidence, f) for f in self.prints)
-            observed["calibration", "value"] = Observed(ours.value, *ours.interval())
+            observed["calibration", "value"] = Observed(ours.value, *ours.interval(), ours.vague)
             # As if independent: wider than it is, as both are of the same rows.
             error = 1.96 * math.hypot(ours.error / ours.value, theirs.error / theirs.value)
-            observed["calibration", "change"] = _times(ours.value / theirs.value - 1, error)
+            observed["calibration", "change"] = times(ours.value / theirs.value - 1, error, ours.vague or theirs.vague)
         return {key: value for key, value in observed.items() if key[0] in (*self.candidate.metrics, "calibration")}
 
     def _missing(self) -> dict[str, str]:
         no_rows = "the run has no rows of both models: repeat the search's command (log.txt says where they were lost)"
-        known = sorted({*self.candidate.metrics, *self.production.metrics})
+        production = self.names[1]
+        known = sorted({*self.candidate.metrics} & {*self.production.metrics})
         reasons = {
             "calibration": no_rows if self.evidence is None else f"{self.evidence.examples} have none",
             "worst_slice": no_rows if self.evidence is None else "the rows have no slices with enough rows",
             "cost": "the search has no objective that is a cost: name the metric in the gate",
+            LATENCY: f"that of {production} is not known" if self._timed else "none is measured (device=host)",
         }
+        if self.roles.cost is not None:
+            del reasons["cost"]
         for gate in self.gates.values():
-            reasons.setdefault(
-                gate.metric,
-                f"no such metric was measured of both models; there are: {', '.join(known)}",
-            )
+            unknown = f"no such metric was measured of both models; there are: {', '.join(known)}"
+            if self.production.logged and self.is_cost(gate.metric):
+                unknown = f"not known: {production} has no costs (of: value bounds the candidate's own)"
+            reasons.setdefault(gate.metric, unknown)
         return reasons
-
-
-def _times(change: float, error: float) -> Observed:
-    """A relative change whose ratio has this relative 95% error, on the logarithmic scale: it stays above -100%."""
-    low, high = sorted(end - 1 for end in around(1 + change, error))
-    return Observed(change, low, high)
-
-
-def _half(metric: MetricSummary) -> float:
-    """Half of the 95% interval, relative to the value."""
-    if metric.ci95 is None or not metric.value:
-        return 0.0
-    return abs((metric.ci95[1] - metric.ci95[0]) / 2 / metric.value)
 
 
 def case_of(
@@ -190,7 +224,7 @@ def case_of(
         roles: What is quality and what is cost.
         comparisons: Candidates against the baselines at equal cost.
         baseline: Name of the production model; by default `report.baseline`, then the newest one of the registry, then
-            the reference model, then the best baseline.
+            the logged scores of production, then the reference model, then the best baseline by validation.
         candidate: Rank or the beginning of a fingerprint; by default the candidate with the best verdict, the
             production model itself apart.
 
@@ -198,15 +232,17 @@ def case_of(
         RunFolderError: There is no such candidate or baseline.
     """
     settings = run.settings  # whatever else is missing, a damaged configuration is said
-    if roles is None or not run.summary.pareto:
+    if roles is None:
+        return "the summary names no objective: there is nothing to compare by."
+    if not run.summary.pareto:
         given = f" (asked for candidate {candidate})" if candidate else ""
         return f"the search has no candidate yet{given}: let it finish a trial, then write the report again."
     quality = roles.quality.name
     models = [b for b in run.summary.baselines if quality in b.metrics]
     if not models:
-        return "no baseline was measured: search with runner.baselines=true, or add one (python -m rankitect.baseline)."
+        return no_baseline(run, quality)
     try:
-        production, how = _production(models, roles, baseline or settings.baseline)
+        production, how = production_of(models, roles, baseline or settings.baseline)
     except RunFolderError as error:
         if baseline is not None:
             raise
@@ -226,7 +262,7 @@ def case_of(
     return min(cases, key=lambda c: (order.index(c.verdict), -gains.get(c.candidate.rank, -math.inf), c.candidate.rank))
 
 
-def _case(run: Run, roles: Roles, candidate: CandidateSummary, production: BaselineSummary, how: str) -> Case:
+def _case(run: Run, roles: Roles, candidate: CandidateSummary, production: BaselineSummary, how: Standing) -> Case:
     """One candidate and the production model, with the rows of the test data where the run has those of both."""
     gates = {name: gate for name, gate in run.settings.gates.items() if gate is not None}
     evidence = run.evidence
@@ -234,23 +270,12 @@ def _case(run: Run, roles: Roles, candidate: CandidateSummary, production: Basel
     return Case(run, roles, candidate, production, evidence if both else None, gates, how)
 
 
-def _production(models: Sequence[BaselineSummary], roles: Roles, name: str | None) -> tuple[BaselineSummary, str]:
-    """The model to replace, and how it was chosen."""
-    if name is not None:
-        # A model that somebody registered under the name of a known one is what is meant by it.
-        same = [b for b in models if b.registered is not None and b.name.rpartition(" v")[0] == name]
-        same = same or [b for b in models if name in (b.name, b.name.replace("_", " "))]
-        if not same:
-            raise RunFolderError(
-                f"There is no baseline '{name}' in this run: {', '.join(b.name for b in models)}. Add one with python "
-                "-m rankitect.baseline add, and repeat the search's command to have it measured."
-            )
-        return same[-1], _NAMED
-    live = [b for b in models if b.registered is not None and b.registered.live]
-    if live:
-        newest = max(live, key=lambda b: b.registered.added if b.registered else "")
-        return newest, "the newest registered production model (rankitect.baseline)"
-    if roles.reference is not None and roles.reference in models:
-        return roles.reference, f"the {roles.reference.name}; no baseline is named as production (report.baseline)"
-    best = min(models, key=lambda b: -roles.sign * b.metrics[roles.quality.name].value)
-    return best, "the best baseline on the test data; none is named as production (report.baseline)"
+def no_baseline(run: Run, quality: str) -> str:
+    """Why no baseline has the quality, and what to do about it."""
+    if run.summary.baselines:
+        return f"no baseline has a value of {quality}: see the candidates' table."
+    if run.summary.left_out:
+        return f"no baseline could be measured ({', '.join(run.summary.left_out)}): log.txt says why."
+    if not run.baselines_wanted:
+        return "no baseline was measured: search with runner.baselines=true, or add one (python -m rankitect.baseline)."
+    return "the task names no baseline: add one (python -m rankitect.baseline add)."

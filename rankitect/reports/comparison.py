@@ -37,6 +37,7 @@ class ModelPoint:
         n: The number of repeats or examples that the quality is a mean of.
         fingerprint: Of its architecture.
         rank: Of a candidate, from 1.
+        selection: The metric that the search went by (`Roles.selection`); not a number where unmeasured.
     """
 
     label: str
@@ -48,6 +49,7 @@ class ModelPoint:
     n: int | None = None
     fingerprint: str = ""
     rank: int = 0
+    selection: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,9 @@ def _placed(point: ModelPoint, metrics: Mapping[str, MetricSummary], roles: Role
     cost, quality = roles.cost_of(metrics), metrics.get(roles.quality.name)
     if cost is None or quality is None:
         return []
-    ci95 = possible(roles.quality.name, quality.ci95)
-    return [replace(point, cost=cost, quality=quality.value, ci95=ci95, n=quality.n)]
+    ci95 = possible(roles.quality.name, quality.interval)
+    went_by = metrics[roles.selection].value if roles.selection in metrics else math.nan
+    return [replace(point, cost=cost, quality=quality.value, ci95=ci95, n=quality.n, selection=went_by)]
 
 
 def families(points: Sequence[ModelPoint]) -> dict[str, list[ModelPoint]]:
@@ -193,12 +196,15 @@ def _over_rows(comparison: Comparison, roles: Roles, evidence: Evidence | None) 
     if any(name not in evidence.losses for name in names):
         return comparison
     paired = change(evidence, comparison.point.fingerprint, dict(comparison.mixture))
+    if paired.vague:
+        return replace(comparison, separated=None)
     return replace(comparison, paired=(-paired.high, -paired.low), separated=paired.separated)
 
 
 def _against_models(point: ModelPoint, models: Sequence[ModelPoint], roles: Roles) -> Comparison:
-    """A candidate against models of different recipes: the best of all, whatever it costs."""
-    best = min(models, key=lambda p: -roles.sign * p.quality)
+    """A candidate against models of different recipes: the best by what the search went by, whatever it costs."""
+    known = not any(math.isnan(p.selection) for p in models)
+    best = min(models, key=lambda p: -roles.sign * (p.selection if known else p.quality))
     how: How = "best of all" if point.cost <= best.cost * (1 + _SAME_COST) else "best of all, cheaper"
     return _with(point, best, how, roles)
 

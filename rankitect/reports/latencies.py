@@ -1,16 +1,28 @@
-"""The latencies of exported programs, as `latency.json` in the candidates' folders has them."""
+"""The latencies of exported programs, candidates' and baselines', as `latency.json` in their folders has them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from rankitect.production.gates import Observed
+from rankitect.reports.rivals import relative_change
 from rankitect.reports.run import Run
-from rankitect.study.summary import CandidateSummary
+from rankitect.study.summary import BaselineSummary, CandidateSummary
 
-__all__ = ["ProgramLatencies", "ProgramLatency", "latencies_of", "measured_latencies", "read_json"]
+__all__ = [
+    "LatencyChange",
+    "ProgramLatencies",
+    "ProgramLatency",
+    "latencies_of",
+    "latency_changes",
+    "measured_latencies",
+    "read_json",
+]
 
 _T = TypeVar("_T")
 
@@ -66,6 +78,44 @@ def latencies_of(run: Run) -> list[tuple[CandidateSummary, ProgramLatencies]]:
     return [(candidate, latencies) for candidate, latencies in each if latencies is not None]
 
 
-def measured_latencies(run: Run, candidate: CandidateSummary) -> dict[str, ProgramLatency]:
-    """The latencies of a candidate's exported program, by name; empty where none was measured."""
-    return next((one.latencies for other, one in latencies_of(run) if other.fingerprint == candidate.fingerprint), {})
+def measured_latencies(run: Run, model: CandidateSummary | BaselineSummary) -> dict[str, ProgramLatency]:
+    """The latencies of a model's exported program, by name; empty where none was measured."""
+    read = read_json(run.folder / model.folder / "latency.json", TypeAdapter(ProgramLatencies))
+    return {} if read is None else read.latencies
+
+
+@dataclass(frozen=True)
+class LatencyChange:
+    """How a latency differs between two models.
+
+    Attributes:
+        name: The latency.
+        change: Relative.
+        measured: Whether it is of exported programs; else it is predicted.
+        trusted: Whether both measurements settled on a quiet machine.
+    """
+
+    name: str
+    change: Observed
+    measured: bool
+    trusted: bool
+
+
+def latency_changes(run: Run, candidate: CandidateSummary, production: BaselineSummary) -> list[LatencyChange]:
+    """Every latency that is known of both: measured on exported programs, or else predicted."""
+    ours, theirs = (measured_latencies(run, model) for model in (candidate, production))
+    changes = {name: _measured(name, ours[name], theirs[name]) for name in ours if name in theirs}
+    for name, change in _predicted(candidate, production).items():
+        changes.setdefault(name, LatencyChange(name, change, measured=False, trusted=True))
+    return list(changes.values())
+
+
+def _measured(name: str, ours: ProgramLatency, theirs: ProgramLatency) -> LatencyChange:
+    change = Observed.exact(ours.measured.p50 / theirs.measured.p50 - 1)
+    return LatencyChange(name, change, measured=True, trusted=ours.trusted and theirs.trusted)
+
+
+def _predicted(candidate: CandidateSummary, production: BaselineSummary) -> Mapping[str, Observed]:
+    names = [name for name, metric in candidate.metrics.items() if name.endswith("_ms") and metric.role == "cost"]
+    changes = {name: relative_change(candidate.metrics, production.metrics, name) for name in names}
+    return {name: change for name, change in changes.items() if change is not None}

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
+from rankitect.production.doubts import Doubt
+from rankitect.production.evidence import Evidence
 from rankitect.reports.cards import JSON
 from rankitect.reports.case import Case, case_of
+from rankitect.reports.common import Common, common_of
 from rankitect.reports.comparison import Comparison, ModelPoint, compare, points_of
+from rankitect.reports.doubts import doubts_of
 from rankitect.reports.reproduction import reproduction_of
 from rankitect.reports.roles import Roles, roles_of
 from rankitect.reports.run import Run
@@ -34,6 +39,24 @@ class Material:
     comparisons: list[Comparison]
     case: Case | str
     reproduction: Mapping[str, JSON]
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """The rows of the test data, where the run keeps them."""
+        own = None if isinstance(self.case, str) else self.case.evidence
+        return own or self.run.evidence
+
+    @cached_property
+    def doubts(self) -> list[Doubt]:
+        """What is doubtful about the data, the severe first."""
+        if isinstance(self.case, Case):
+            return self.case.doubts
+        return doubts_of(self.run, self.roles, self.evidence)
+
+    @cached_property
+    def common(self) -> Common:
+        """The facts that several sections speak about."""
+        return common_of(self.run, self.roles, self.points, self.comparisons, self.case, self.doubts)
 
 
 def material_of(run: Run, baseline: str | None = None, candidate: str | None = None) -> Material:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 __all__ = [
     "FILTERS",
@@ -20,6 +21,7 @@ __all__ = [
     "plural",
     "possible",
     "readable_name",
+    "shown_interval",
     "signed_percent",
     "unsigned_percent",
 ]
@@ -178,9 +180,17 @@ def unsigned_percent(share: float) -> str:
     return signed_percent(abs(share)).lstrip("+")
 
 
+def shown_interval(change: Mapping[str, Any]) -> str:
+    """The interval of a relative change (`low`, `high`), within a sentence; or that none is worth showing (`vague`)."""
+    if change["vague"]:
+        return "two training seeds: no interval"
+    return f"95% interval {percent_range(change['low'], change['high'])}"
+
+
 FILTERS: dict[str, Callable[..., str]] = {
     "compact": compact,
     "duration": as_duration,
+    "interval": shown_interval,
     "lower_name": lower_name,
     "percent": as_percent,
     "plural": plural,

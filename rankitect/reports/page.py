@@ -38,12 +38,14 @@ class Content:
         tiles: The numbers at its head.
         reproduction: What all of it was made of.
         compared: Fingerprint of the candidate and name of the production model, where there is a comparison.
+        common: The facts that several sections share.
     """
 
     cards: list[Card]
     tiles: list[Tile]
     reproduction: Mapping[str, JSON]
     compared: dict[str, JSON]
+    common: Mapping[str, JSON]
 
 
 def content_of(
@@ -68,7 +70,7 @@ def content_of(
         names = {"candidate": case.prints[0], "baseline": case.production.name}
     names["asked"] = {"candidate": candidate, "baseline": baseline}  # what `verified` asks for again
     cards = [card for section in sections(more) if (card := section.card(material)) is not None]
-    return Content(cards, tiles_of(material), material.reproduction, names)
+    return Content(cards, tiles_of(material), material.reproduction, names, material.common.as_json())
 
 
 def verified(folder: Path, report: Mapping[str, Any], more: Sequence[Section] = ()) -> list[ReportCheck]:
@@ -175,6 +177,7 @@ def _data(run: Run, content: Content) -> dict[str, JSON]:
         "controller": summary.controller,
         "seed": summary.seed,
         "tiles": [{"name": t.name, "value": t.value, "note": t.note} for t in content.tiles],
+        "facts": dict(content.common),
         "cards": [card.as_json() for card in content.cards],
         "compared": content.compared,
         "reproduction": dict(content.reproduction),

@@ -26,6 +26,7 @@ class Roles:
         reference: The baseline that costs are a share of and that pictures compare with; None where there is none.
         scale: What a cost is divided by to be shown: the reference's cost where shares are shown, else 1.
         unit: The unit of the costs shown; "share" where they are shares of the reference.
+        selected: The metric that the search went by, where the quality is its twin on held-out data; "" else.
     """
 
     quality: ObjectiveSummary
@@ -33,6 +34,12 @@ class Roles:
     reference: BaselineSummary | None
     scale: float
     unit: str
+    selected: str = ""
+
+    @property
+    def selection(self) -> str:
+        """The metric by which a model is chosen among several, so that the quality stays untouched by the choice."""
+        return self.selected or self.quality.name
 
     @property
     def quality_label(self) -> str:
@@ -97,7 +104,8 @@ def roles_of(run: Run) -> Roles | None:
     quality = next((o for o in objectives if o.role == "quality"), objectives[0])
     cost = next((o for o in objectives if o.role == "cost" and o is not quality), None)
     reference = _reference(run.summary.baselines, cost)
-    return Roles(quality, cost, reference, *_scale(cost, reference))
+    went_by = run.summary.objectives[objectives.index(quality)].name
+    return Roles(quality, cost, reference, *_scale(cost, reference), "" if went_by == quality.name else went_by)
 
 
 def _scale(cost: ObjectiveSummary | None, reference: BaselineSummary | None) -> tuple[float, str]:

@@ -60,7 +60,7 @@ def change_cells(part: SliceChange) -> tuple[Cell, ...]:
     if part.change is not None:
         change = part.change
         tone = ("good" if change.value < 0 else "bad") if significant(part) else ""
-        note = percent_range(change.low, change.high)
+        note = "two seeds or users: no interval" if change.vague else percent_range(change.low, change.high)
         cells = (
             Cell(signed_percent(change.value), change.value, note=note, tone=tone),
             Cell(f"{change.p_value:.3f}", change.p_value),

@@ -67,6 +67,15 @@ class Run:
             raise RunFolderError(f"{path} is damaged ({one_line(error)}). Put back what the search wrote.") from error
 
     @cached_property
+    def baselines_wanted(self) -> bool:
+        """Whether the search was to measure baselines (`runner.baselines`)."""
+        try:
+            runner = (yaml.safe_load(self.config) or {}).get("runner") or {}
+            return bool(runner.get("baselines", True))
+        except (yaml.YAMLError, AttributeError):
+            return True
+
+    @cached_property
     def evidence(self) -> Evidence | None:
         """The rows of the test data and the models' losses on them; None where the run keeps none."""
         return load_evidence(self.folder)

@@ -1,9 +1,11 @@
 """A section of a report: facts computed in typed code, and the sentences about them in a template.
 
 The template of the section `drift` is `drift.j2`, beside the file of its class. It has four blocks, one for each text
-of the card: `title`, `reason` (of the status), `finding` (which may repeat `{{ reason }}`), and `how_to_read`. Numbers
-reach it unformatted; the filters that format them are those of `rankitect.reports.numbers`. A template writes plain
-text: what is rendered from it is escaped once, as HTML or as Markdown, where the page is put together.
+of the card: `title`, `reason` (of the status), `finding` (which may repeat `{{ reason }}`), and `how_to_read`. It sees
+the facts as report.json keeps them and nothing else (`texts_of` renders a card's sentences from there again); numbers
+are unformatted, and the filters that format them are those of `rankitect.reports.numbers`. What several sections speak
+about is one fact for all of them: `common` (`rankitect.reports.material.Common`). A template writes plain text: what is
+rendered from it is escaped once, as HTML or as Markdown, where the page is put together.
 """
 
 from __future__ import annotations
@@ -14,18 +16,20 @@ from dataclasses import dataclass, field
 from functools import cache
 from inspect import getfile
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from rankitect.reports.cards import Card, Figure, Status, Table
+from rankitect.reports.cards import JSON, Card, Figure, Status, Table
+from rankitect.reports.facts import plain
 from rankitect.reports.numbers import FILTERS
 
 if TYPE_CHECKING:
     from rankitect.reports.case import Case
+    from rankitect.reports.common import Common
     from rankitect.reports.material import Material
 
-__all__ = ["Facts", "ProductionSection", "Section"]
+__all__ = ["Facts", "ProductionSection", "Section", "partial"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Facts:
 
     Attributes:
         status: Its verdict.
-        words: What the template speaks about, by the name that it has there.
+        words: What the template speaks about, by the name that it has there: numbers, texts, records, lists of these.
         tables: Tables, in order.
         figures: Figures, in order.
         code: Texts to be shown as they are, each with its title.
@@ -64,11 +68,14 @@ class Section(ABC):
         id: Stable name: the anchor in the page, the key in report.json, and the name of the template.
         short: The name in the navigation.
         order: Its place; sections are sorted by it, and numbers are left free between any two.
+        judges_quality: Whether it says something of a model's quality, which no card may call right while the data are
+            in doubt (`rankitect.reports.doubts`).
     """
 
     id: ClassVar[str]
     short: ClassVar[str]
     order: ClassVar[int]
+    judges_quality: ClassVar[bool] = False
 
     @abstractmethod
     def facts(self, material: Material) -> Facts | None:
@@ -79,21 +86,37 @@ class Section(ABC):
         facts = self.facts(material)
         if facts is None:
             return None
-        words: dict[str, object] = {"missing": "", **facts.words}
-        # The reason comes first: the finding may repeat it.
-        words["reason"] = _rendered(self, "reason", words)
-        texts = {block: _rendered(self, block, words) for block in ("title", "reason", "finding")}
-        # There is nothing to read where something is missing.
-        texts["how_to_read"] = "" if words["missing"] else _rendered(self, "how_to_read", words)
+        doubted = self.judges_quality and facts.status is Status.PASS and bool(material.common.doubts)
+        words = {"missing": "", **facts.words, "doubted": doubted}
+        data = {name: plain(value) for name, value in words.items()}
         return Card(
             id=self.id,
             short=self.short,
-            status=facts.status,
+            status=Status.WARN if doubted else facts.status,
             tables=facts.tables,
             figures=facts.figures,
             code=facts.code,
-            **texts,
+            facts=data,
+            **self.texts_of(data, material.common.as_json()),
         )
+
+    def texts_of(self, facts: Mapping[str, JSON], common: Mapping[str, JSON]) -> dict[str, str]:
+        """The sentences of a card, by `title`, `reason`, `finding` and `how_to_read`.
+
+        Args:
+            facts: Its facts, as report.json has them.
+            common: The facts that all sections share, as report.json has them.
+        """
+        words: dict[str, object] = {**facts, "common": common}
+        # The reason comes first: the finding may repeat it.
+        reason = _rendered(self, "reason", words)
+        if facts["doubted"]:
+            reason = f"the data are in doubt, see Warnings; else: {reason}"
+        words["reason"] = reason
+        texts = {block: _rendered(self, block, words) for block in ("title", "finding")}
+        # There is nothing to read where something is missing.
+        how = "" if facts["missing"] else _rendered(self, "how_to_read", words)
+        return {**texts, "reason": reason, "how_to_read": how}
 
 
 class ProductionSection(Section):
@@ -110,11 +133,30 @@ class ProductionSection(Section):
         """Compute what the section says of one pair."""
 
 
+class _Environment(Environment):
+    """What templates are rendered in: `fact.clear` is the entry of that name before any method of mappings."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """The entry or attribute of a value."""
+        return self.getitem(obj, attribute) if isinstance(obj, dict) else super().getattr(obj, attribute)
+
+
 @cache
 def _templates(folder: Path) -> Environment:
-    environment = Environment(loader=FileSystemLoader(folder), undefined=StrictUndefined, autoescape=False)
+    environment = _Environment(loader=FileSystemLoader(folder), undefined=StrictUndefined, autoescape=False)
     environment.filters |= FILTERS
     return environment
+
+
+def partial(name: str, common: Common) -> str:
+    """A sentence that several sections and the head of the page share, rendered from the common facts.
+
+    Args:
+        name: Of its template in `sections`.
+        common: The facts.
+    """
+    page = _templates(Path(__file__).parent / "sections").get_template(f"{name}.j2")
+    return " ".join(page.render(common=common.as_json()).split())
 
 
 def _rendered(section: Section, block: str, words: Mapping[str, object]) -> str:

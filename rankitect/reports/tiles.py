@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rankitect.reports.comparison import Comparison, How, standing
+from rankitect.reports.comparison import How, standing
 from rankitect.reports.material import Material
 from rankitect.reports.numbers import as_value, compact, plural, readable_name, signed_percent
 from rankitect.reports.roles import Roles
+from rankitect.reports.section import partial
 from rankitect.study.summary import LedgerSummary
 
 __all__ = ["Tile", "tiles_of"]
@@ -40,7 +41,7 @@ def tiles_of(material: Material) -> list[Tile]:
 def _tiles(material: Material) -> Iterator[Tile]:
     run, roles = material.run, material.roles
     if roles:
-        yield _gain(material.comparisons, roles)
+        yield _gain(material, roles)
         costs = [p.cost for p in material.points if p.kind == "candidate"]
         span = roles.cost_phrase(min(costs), max(costs)) if costs else "best in the objectives"
         yield Tile("Pareto candidates", str(len(run.summary.pareto)), span)
@@ -55,10 +56,10 @@ def _tiles(material: Material) -> Iterator[Tile]:
         yield Tile("Spent", as_value(ledger.seconds, "s"), data)
 
 
-def _gain(comparisons: Sequence[Comparison], roles: Roles) -> Tile:
-    if not comparisons:
-        return Tile("Best gain", "–", "no baseline to compare with")
-    top = max(comparisons, key=standing)
+def _gain(material: Material, roles: Roles) -> Tile:
+    if material.common.incomparable:
+        return Tile("Best gain", "–", partial("incomparable", material.common))
+    top = max(material.comparisons, key=standing)
     against = "" if top.how in ("measured", "interpolated") else f" against {top.against}"
     metric = readable_name(roles.quality.name).lower()
     note = f"{metric}, candidate {top.point.rank} at {roles.cost_text(top.point.cost)}{against}"

@@ -39,7 +39,7 @@ def gated(gates: Mapping[str, GateConfig | None], metrics: Sequence[MetricSpec])
     """
     known = [*SPECIAL_METRICS, *(metric.name for metric in metrics)]
     for name, gate in gates.items():
-        if gate is not None and gate.metric not in known:
+        if gate is not None and gate.metric not in known and not gate.if_measured:
             raise ConfigError(
                 f"report.gates.{name}.metric is '{gate.metric}', which is not measured. Allowed: {', '.join(known)}."
             )
@@ -68,7 +68,8 @@ def named(baseline: str | None, baselines: Sequence[Baseline]) -> None:
 
 def problem(measurement: Measurement, promised: Sequence[MetricSpec]) -> str | None:
     """Why a measurement is no result, or None."""
-    missing = [metric.name for metric in promised if metric.name not in measurement.metrics]
+    known = {*measurement.metrics, *measurement.notes.get("not_known", ())}
+    missing = [metric.name for metric in promised if metric.name not in known]
     if missing:
         return f"the evaluator promised {', '.join(missing)} but did not measure it"
     if not_finite := measurement.not_finite():

@@ -21,6 +21,7 @@ from rankitect.contracts import (
 )
 from rankitect.contracts.hooks import OwesUpfront
 from rankitect.contracts.task import SendsWeights
+from rankitect.errors import BaselineError, short
 from rankitect.study.confirming import CONFIRM, wanted
 from rankitect.study.dispatch import Dispatch
 from rankitect.study.ledger import Ledger, stage_of
@@ -82,6 +83,7 @@ class Execution:
     def run(self, controller: Controller, baselines: Sequence[Baseline]) -> tuple[str, Summary]:
         """Measure the baselines, search, confirm; returns how it ended and what summary.json holds."""
         self._outputs.references = {b.name for b in baselines if b.reference}
+        self._outputs.logged = {b.name for b in baselines if b.logged}
         self._hooks.progress.start()
         try:
             self._recover_killed()
@@ -96,6 +98,7 @@ class Execution:
     def _until_stopped(self, controller: Controller, baselines: Sequence[Baseline]) -> str:
         try:
             self._measure_baselines([*baselines, *self._registered()])
+            self._require_production()
             ended = self._search(controller)
             if ended != "failures":
                 self._confirm()
@@ -120,6 +123,22 @@ class Execution:
     def _registered(self) -> list[Baseline]:
         """Production models that are to be measured: those that are registered at this moment."""
         return [b for b in self._registry.baselines() if b.registered is None or b.registered.get("live")]
+
+    def _require_production(self) -> None:
+        """A search that would be compared with a model which cannot be measured ends before it has spent anything.
+
+        Raises:
+            BaselineError: A registered model failed.
+        """
+        live = {b.name for b in self._registered() if b.registered is not None}
+        done = {trial.baseline for trial in self._store.baselines if trial.ok}
+        for trial in self._store.baselines:
+            if trial.state == "FAILED" and trial.baseline in live - done:
+                name = str(trial.baseline).rpartition(" v")[0]
+                raise BaselineError(
+                    f"The production model {trial.baseline} could not be measured: {short(str(trial.cause), 250)}. "
+                    f"Mend it and register it anew, or take it out: python -m rankitect.baseline retire {name}."
+                )
 
     def _measure_baselines(self, baselines: Sequence[Baseline]) -> None:
         known = {(trial.baseline, trial.architecture.fingerprint) for trial in self._store.baselines}

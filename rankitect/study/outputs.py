@@ -16,6 +16,7 @@ from rankitect.data.files import write_whole
 from rankitect.study.files import copy_or_link
 from rankitect.study.pareto import MeasuredCandidate, baselines, candidates, pareto_front
 from rankitect.study.summary import (
+    COMPARED,
     BaselineSummary,
     CandidateSummary,
     LedgerSummary,
@@ -65,6 +66,7 @@ class OutputOptions:
     Attributes:
         labels: Names for the summary.
         export: Writes more files for each candidate.
+        export_baseline: Writes the program of a baseline, to time it beside those of candidates.
         registry: Registered production models.
         keep_all: Keep the artifacts of trials that other candidates dominate.
         tensorboard: Write TensorBoard scalars.
@@ -72,6 +74,7 @@ class OutputOptions:
 
     labels: Labels
     export: Exporter | None = None
+    export_baseline: Exporter | None = None
     registry: ProductionModels = field(default_factory=ProductionModels)
     keep_all: bool = False
     tensorboard: bool = True
@@ -90,6 +93,7 @@ class Outputs:
 
     Attributes:
         references: Names of the baselines that costs are shown as a share of.
+        logged: Names of the baselines that are logged scores.
     """
 
     def __init__(
@@ -104,8 +108,10 @@ class Outputs:
         self.folder, self.store, self.labels, self.final = folder, store, options.labels, final
         self.objectives = list(objectives)
         self.references: Collection[str] = ()
+        self.logged: Collection[str] = ()
         self._roles = {spec.name: spec.role for spec in metrics}
         self._export, self._registry, self._keep_all = options.export, options.registry, options.keep_all
+        self._export_baseline = options.export_baseline
 
     def front(self) -> list[MeasuredCandidate]:
         """The Pareto front of the candidates measured so far."""
@@ -116,6 +122,7 @@ class Outputs:
         front = self.front()
         if with_candidates:
             artifacts = self._write_candidates(front)
+            self._write_compared()
             self.drop_dominated(front)
             self._write_examples()
             self._write_contrasts()
@@ -138,6 +145,7 @@ class Outputs:
                     metrics=self._metrics(c.metrics),
                     registered=self._registered(name),
                     reference=name in self.references,
+                    logged=name in self.logged,
                 )
                 for name, c in baselines(self.store.trials, self.final)
             ],
@@ -245,6 +253,21 @@ class Outputs:
         os.replace(fresh, place)
         shutil.rmtree(old, ignore_errors=True)
         return written
+
+    def _write_compared(self) -> None:
+        """The programs of baselines, timed as those of candidates are; each once, as it takes minutes."""
+        if self._export_baseline is None:
+            return
+        for name, baseline in baselines(self.store.trials, self.final):
+            folder = self.folder.path / COMPARED / baseline.trial.architecture.fingerprint[:8]
+            if folder.exists():
+                continue
+            fresh = folder.with_name(f".{folder.name}.new")
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+            if not self._export_baseline(baseline.trial, fresh):
+                logging.getLogger("rankitect").info("%s has no program to time", name)
+            os.replace(fresh, folder)
 
     def _take(self, artifact: str, path: str, folder: Path) -> dict[str, str]:
         source = self.folder.path / path

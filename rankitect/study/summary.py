@@ -21,6 +21,8 @@ from rankitect.errors import RunFolderError
 from rankitect.study.earlier import up_to_date
 
 __all__ = [
+    "COMPARED",
+    "FEWEST_SEEDS",
     "BaselineSummary",
     "CandidateSummary",
     "LedgerSummary",
@@ -50,7 +52,12 @@ _AGAIN = "Repeat the search's command: it writes the summary again from study.db
 _SCHEMA = 1
 _PREFIX = 6
 """Digits of a fingerprint that can be no rank of a front."""
-_SIZE = re.compile(r"[\s_@:(-]*\d+(\.\d+)?\s*%?\)?$")
+_SIZE = re.compile(r"([\s_@:(-]+\d+(\.\d+)?\s*%?|\d+(\.\d+)?\s*%)\)?$")
+"""A size at the end of a name, set apart from it or a percentage: the digit of "dcnv2" is none."""
+COMPARED = "compared"
+"""The folder, in a run folder, of what is exported of baselines to time them beside candidates."""
+FEWEST_SEEDS = 3
+"""Measurements from which on an interval over them is shown: that of two spans 18 times their difference."""
 
 
 class _Model(BaseModel):
@@ -66,6 +73,11 @@ class MetricSummary(_Model):
     role: Role
     n: int | None = None
     ci95: tuple[float, float] | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The interval, where it says something: none of two measurements."""
+        return None if self.n is not None and self.n < FEWEST_SEEDS else self.ci95
 
 
 class ObjectiveSummary(_Model):
@@ -93,7 +105,7 @@ class BaselineSummary(_Model):
     """A model that the candidates are compared with.
 
     `reference` marks the one that costs are a share of and that pictures compare with, such as the backbone of pruned
-    models.
+    models; `logged` marks what production answered when the rows were logged, which has neither weights nor costs.
     """
 
     name: str
@@ -101,6 +113,12 @@ class BaselineSummary(_Model):
     metrics: dict[str, MetricSummary]
     registered: RegisteredSummary | None = None
     reference: bool = False
+    logged: bool = False
+
+    @property
+    def folder(self) -> str:
+        """Path of what was exported of it, relative to the run folder."""
+        return f"{COMPARED}/{self.fingerprint[:8]}"
 
     @property
     def family(self) -> str:

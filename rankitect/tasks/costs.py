@@ -114,16 +114,22 @@ class Costs:
             )
         return metrics
 
-    def limits(self, constraints: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    def limits(
+        self, constraints: Mapping[str, tuple[float, float]], instead: Mapping[str, float] | None = None
+    ) -> dict[str, tuple[float, float]]:
         """Constraints relative to the reference, as the bounds that `SearchSpace.sample` takes.
+
+        Args:
+            constraints: Shares of a cost, by its name.
+            instead: Costs of another model that shares are of, where they are known.
 
         Raises:
             ConfigError: A constraint names no cost.
         """
-        bounds = {}
+        bounds, other = {}, instead or {}
         for name, (low, high) in constraints.items():
             if name in self.space.learned:
-                whole = float(self.space.cost(self.reference, name))
+                whole = other.get(name) or float(self.space.cost(self.reference, name))
                 bounds[name] = (low * whole, high * whole)
                 continue
             allowed = bounded(self.readings)
@@ -134,7 +140,7 @@ class Costs:
                     f"constraints: there is no cost {name!r}.{f' Did you mean {guess!r}?' if guess else ''} "
                     f"Allowed: {', '.join([*allowed, *self.space.learned])}.{hint}"
                 )
-            whole = self.value(self.reference, name)
+            whole = other.get(name) or self.value(self.reference, name)
             bounds[self.readings[name].key] = (low * whole, high * whole)
         return bounds
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rankitect.contracts import Exporter, Latencies, Trial
     from rankitect.graph import Architecture, SearchSpace
 
-__all__ = ["drawn", "exporter", "programmed"]
+__all__ = ["drawn", "exporter", "program_exporter", "programmed"]
 
 
 def drawn(space: SearchSpace, architecture: Architecture, folder: Path) -> dict[str, str]:
@@ -56,6 +56,11 @@ def exporter(parts: Parts, latency: Latencies | None) -> Exporter:
         return {**drawn(parts.graph_space, trial.architecture, folder), **_program(parts, latency, trial, folder)}
 
     return export
+
+
+def program_exporter(parts: Parts, latency: Latencies | None) -> Exporter:
+    """The same without the drawing, for baselines. Arguments are those of `exporter`."""
+    return partial(_program, parts, latency)
 
 
 def _program(parts: Parts, latency: Latencies | None, trial: Trial, folder: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.errors import ConfigError, RankitectError, SpaceError
+from rankitect.errors import BaselineError, ConfigError, RankitectError, SpaceError, short
 from rankitect.production.registry import Entry, Registry
 
 if TYPE_CHECKING:
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from rankitect.contracts import Baseline
     from rankitect.graph import Architecture, SearchSpace
 
-__all__ = ["Registered", "module_costs"]
+__all__ = ["Registered", "make_module", "module_costs"]
+
+_LONGEST = 200
+"""Characters of somebody else's message."""
 
 
 class Registered:
-    """The production models of one task in a registry. What does not fit is said once and left out.
+    """The production models of one task in a registry. What does not fit is said once and left out; what fits and
+    cannot be run stops a search that begins (`require_runnable`).
 
     Args:
         folder: The registry; None for none.
@@ -45,6 +49,7 @@ class Registered:
         self._task, self._fits, self._allowed, self._say = task, fits, allowed, say
         self._known: dict[str, Entry] = {}
         self._refused: dict[str, str] = {}
+        self._broken: dict[str, str] = {}
 
     @classmethod
     def of(cls, parts: Parts, fits: Callable[[Entry, Architecture], None]) -> Registered:
@@ -65,11 +70,30 @@ class Registered:
             try:
                 self._known[architecture.fingerprint] = entry  # `fits` may ask for its space
                 self._fits(entry, architecture)
+            except BaselineError as error:
+                self._broken[entry.label] = str(error)
+                self._refuse(entry.label, f"baseline {entry.label} cannot be run and is left out: {error}")
+                continue
             except (RankitectError, OSError, ValueError) as error:
                 self._refuse(entry.label, f"baseline {entry.label} does not fit this search and is left out: {error}")
                 continue
             entries.append((entry, architecture))
         return entries
+
+    def require_runnable(self) -> None:
+        """Refuse a production model that cannot be run, before a search that would be compared with it begins.
+
+        Raises:
+            BaselineError: There is one.
+        """
+        able = {entry.label for entry, _ in self.live()}
+        wanted = [] if self._registry is None else [entry.label for entry in self._registry.live(self._task)]
+        for label, why in self._broken.items():
+            if label in wanted and label not in able:
+                name = label.rpartition(" v")[0]
+                raise BaselineError(
+                    f"{short(why, 400)} Mend it, or take it out: python -m rankitect.baseline retire {name}."
+                )
 
     def left_out(self) -> dict[str, str]:
         """What should be compared with now and cannot be, and why."""
@@ -135,27 +159,55 @@ class Registered:
         """A registered module, with its weights where it has some.
 
         Raises:
-            ConfigError: The function is not allowed, is not there, gives no module, or the weights are not its own.
+            BaselineError: See `make_module`.
         """
-        import torch
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        from rankitect.config.plugins import load_target
-
         assert self._registry is not None
-        make = load_target(str(entry.module), self._allowed, f"baseline {entry.label}")
-        torch.manual_seed(seed)
+        weights = None if entry.weights is None else self._registry.path(entry, entry.weights)
+        return make_module(str(entry.module), weights, features, self._allowed, f"baseline {entry.label}", seed)
+
+
+def make_module(
+    target: str, weights: Path | None, features: Any, allowed: Sequence[str], called: str, seed: int = 0
+) -> nn.Module:
+    """A module that a function of somebody else's makes, with its weights where it has some.
+
+    Args:
+        target: Dotted path of the function, features to module.
+        weights: Safetensors file; None where it is to be trained.
+        features: What the data give to it.
+        allowed: Packages that it may come from.
+        called: What it is called in messages.
+        seed: Of its first weights.
+
+    Raises:
+        BaselineError: The function is not allowed, is not there, raises, gives no module, or the weights are not its
+            own.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from rankitect.config.plugins import load_target
+
+    try:
+        make = load_target(target, allowed, called)
+    except ConfigError as error:
+        raise BaselineError(str(error)) from error
+    torch.manual_seed(seed)
+    try:
         module = make(features)
-        if not isinstance(module, torch.nn.Module):
-            raise ConfigError(f"{entry.module} gives {type(module).__name__}, not a torch module.")
-        if entry.weights is not None:
-            try:
-                module.load_state_dict(load_file(self._registry.path(entry, entry.weights)))
-            except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-                first = str(error).splitlines()[0]
-                raise ConfigError(f"{entry.weights} holds no weights of {entry.module}: {first}") from error
-        return module
+    except Exception as error:  # whatever somebody else's code raises
+        said = short(f"{type(error).__name__}: {' '.join(str(error).split())}", _LONGEST)
+        raise BaselineError(f"{called}: {target}(features) raises {said}.") from error
+    if not isinstance(module, torch.nn.Module):
+        raise BaselineError(f"{called}: {target} gives {type(module).__name__}, not a torch module.")
+    if weights is not None:
+        try:
+            module.load_state_dict(load_file(weights))
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            said = short(" ".join(str(error).split()), _LONGEST)
+            raise BaselineError(f"{called}: {weights.name} holds no weights of {target} ({said}).") from error
+    return module
 
 
 def module_costs(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> dict[str, float]:

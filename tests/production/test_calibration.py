@@ -98,7 +98,9 @@ def test_the_ratio_of_few_clicks_stays_above_zero() -> None:
     low, high = found.interval()
     assert found.value - 2 * found.error < 0 < low < found.value < high
     for bucket in calibration(few, OURS).buckets:
-        assert bucket.ratio is None or 0 <= bucket.ratio[1] <= bucket.ratio[0] <= bucket.ratio[2]
+        if bucket.ratio is not None:
+            low, high = bucket.ratio.interval()
+            assert 0 <= low <= bucket.ratio.value <= high
 
 
 def test_probabilities_as_labels_are_compared_with_the_predictions_that_were_kept() -> None:

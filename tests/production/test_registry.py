@@ -19,8 +19,16 @@ from rankitect.errors import ConfigError, RunFolderError
 from rankitect.production.registry import Registry
 from rankitect.study.summary import CandidateSummary, Summary
 from rankitect.tasks.registered import Registered
+from tests.tasks.language.tiny import own_cache
 
 SMOKE = ["space=ranking_blocks", "controller=random", "preset=smoke", "runner.threads=1", "report.tensorboard=false"]
+SYNTHETIC = [
+    "task.data.format=synthetic",
+    "task.data.synthetic={rows: 4000, numeric: 3, categorical: 5, ids: 200}",
+    "task.batch=256",
+]
+"""The data of a smoke run."""
+LEGACY = ["task=movielens", "module=tests.production.test_registry.legacy", *SYNTHETIC]
 POINT = {"space": "grid", "version": "1", "choices": {"x": 1}}
 
 
@@ -182,14 +190,42 @@ def test_what_cannot_be_a_baseline_is_refused_when_it_is_added(
         assert words in capsys.readouterr().err
     assert not Registry(registry).entries()
     for given in (
-        ["module=a.b", f"weights={weights}"],
         [f"architecture={known}"],
         [f"architecture={other}", f"space={space}"],
     ):
         assert main(["add", "x", "task=criteo", *given, f"registry={registry}"]) == 0
     configs = Path(__file__).parents[1] / "study" / "configs"
-    assert main(["add", "x", "task=none", "module=a.b", f"--config-dir={configs}", f"registry={registry}"]) == 0
-    assert [e.task for e in Registry(registry).entries()] == ["criteo", "criteo", "criteo", "none"]
+    given = ["task=none", f"--config-dir={configs}", "allowed_packages=[rankitect,tests]"]
+    assert main(["add", "x", *given, "module=a.b", f"registry={registry}"]) == 0
+    assert [e.task for e in Registry(registry).entries()] == ["criteo", "criteo", "none"]
+
+
+def wrong(features):
+    """A function that a registry must not name: what it makes takes one input."""
+    return nn.Linear(3, 1)
+
+
+def test_a_module_is_called_on_real_rows_when_it_is_added(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    registry = f"registry={tmp_path / 'registry'}"
+    with own_cache(tmp_path / "cache"):
+        assert main(["add", "old", *LEGACY, registry]) == 0
+        assert "tried on real rows" in capsys.readouterr().out
+        (entry,) = Registry(tmp_path / "registry").entries()
+        assert len((entry.features or {})["categorical"]) == 5, "an entry says what features it was made for"
+        other = {"a": torch.zeros(3)}
+        save_file(other, tmp_path / "w.safetensors")
+        cases = {
+            "cannot be called on 64 rows (TypeError": ["module=tests.production.test_registry.wrong"],
+            "has no 'gone'": ["module=tests.production.test_registry.gone"],
+            "holds no weights of tests.production.test_registry.legacy": [f"weights={tmp_path / 'w.safetensors'}"],
+            "task.data.pth": ["task.data.pth=x"],
+        }
+        for words, given in cases.items():
+            assert main(["add", "bad", *LEGACY, *given, registry]) == 2, words
+            assert words in capsys.readouterr().err
+    assert main(["add", "bad", "task=movielens", "architecture=x.json", SYNTHETIC[0], registry]) == 2
+    assert "says what data a module= is tried on" in capsys.readouterr().err
+    assert [e.name for e in Registry(tmp_path / "registry").entries()] == ["old"]
 
 
 def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,7 +235,8 @@ def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.Capture
     assert main(["add", "x", "task=criteo", "module=a.b", "weights=nowhere", *given]) == 2
     assert main(["add", "task=criteo", "module=a.b", *given]) == 2
     assert main(["retire", "x", *given]) == 2
-    assert main(["add", "y", "task=criteo", "module=a.b", *given]) == 0
+    assert main(["add", "y", *LEGACY, *given]) == 0
+    assert main(["add", "z", "task=criteo", "module=a.b", *given]) == 2
     assert main(["retire", "x", *given]) == 2
     said = capsys.readouterr().err
     for words in (
@@ -209,6 +246,7 @@ def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.Capture
         "Give one name",
         "no registry",
         "There is no baseline 'x'",
+        "format criteo needs a path",
     ):
         assert words in said
     (tmp_path / "registry" / "y" / "v002.json").write_text("{")
@@ -222,6 +260,7 @@ def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.Capture
 def test_a_search_compares_with_what_is_registered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     registry = tmp_path / "registry"
     more = [f"report.registry={registry}", "allowed_packages=[rankitect,tests]", "confirm.seeds=1"]
+    wide = "constraints.flops=[0.1,1000]"  # of the newest production model, which has hardly any
     first = rankitect.search([*SMOKE, *more, f"output_dir={tmp_path}/first"], quiet=True)
     assert main(["add", "live", f"run={first.folder}", "candidate=1", f"registry={registry}"]) == 0
     weights = tmp_path / "w.safetensors"
@@ -230,10 +269,11 @@ def test_a_search_compares_with_what_is_registered(tmp_path: Path, capsys: pytes
     save_file(model.state_dict(), weights)
     module = "tests.production.test_registry.legacy"
     task = first.summary.task
-    assert main(["add", "kept", f"module={module}", f"weights={weights}", f"task={task}", f"registry={registry}"]) == 0
-    assert main(["add", "again", f"module={module}", f"task={task}", f"registry={registry}"]) == 0
+    given = [f"module={module}", f"task={task}", f"registry={registry}", *SYNTHETIC]
+    assert main(["add", "kept", f"weights={weights}", *given]) == 0
+    assert main(["add", "again", *given]) == 0
     Registry(registry).add("misfit", task, architecture=POINT)
-    second = rankitect.search([*SMOKE, *more, f"output_dir={tmp_path}/second"], quiet=True)
+    second = rankitect.search([*SMOKE, *more, wide, f"output_dir={tmp_path}/second"], quiet=True)
     found = {b.name: b for b in second.summary.baselines}
     assert {"live v1", "kept v1", "again v1"} <= set(found)
     assert "misfit v1" not in found

@@ -17,6 +17,7 @@ from rankitect.reports.cards import Card, Status
 from rankitect.reports.case import Case
 from rankitect.reports.comparison import ModelPoint, compare
 from rankitect.reports.material import Material
+from rankitect.reports.rivals import Standing
 from rankitect.reports.roles import Roles
 from rankitect.reports.run import Run, load_run
 from rankitect.reports.section import ProductionSection
@@ -32,7 +33,7 @@ TEXT = roles("perplexity", "block_flops", "FLOPs")
 
 
 def metrics(entropy: float, flops: float) -> dict[str, MetricSummary]:
-    spread = MetricSummary(value=entropy, unit="NE", role="quality", n=2, ci95=(entropy - 2, entropy + 2))
+    spread = MetricSummary(value=entropy, unit="NE", role="quality", n=3, ci95=(entropy - 2, entropy + 2))
     return {"normalized_entropy": spread, "flops": MetricSummary(value=flops, unit="FLOPs", role="cost")}
 
 
@@ -48,13 +49,13 @@ def run(tmp_path: Path) -> Run:
     return load_run(write_example(tmp_path / "run"))
 
 
-def case(run: Run, rows: Evidence | None, roles: Roles = ROLES, **gates: dict[str, Any]) -> Case:
+def case(run: Run, rows: Evidence | None, roles: Roles = ROLES, /, **gates: dict[str, Any]) -> Case:
     ours = CandidateSummary(
         rank=1, fingerprint=OURS, architecture={"choices": {}}, metrics=metrics(0.8, 200.0), artifacts={}
     )
     theirs = BaselineSummary(name="live", fingerprint=THEIRS, metrics=metrics(0.9, 100.0))
     made = {name: GateConfig.model_validate(keys) for name, keys in gates.items()}
-    return Case(run, roles, ours, theirs, rows, made, "named")
+    return Case(run, roles, ours, theirs, rows, made, Standing.NAMED)
 
 
 def calibrated(rows: int, shift: float) -> Evidence:

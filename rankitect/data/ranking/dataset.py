@@ -38,6 +38,7 @@ class RankingSplit:
         truth: Probability of label 1, [rows] float32; of generated data only.
         times: Microseconds since 1970, UTC, [rows] int64, or None.
         facts: `base_rate`, the share of `unknown` values by feature, and of generated data `bayes_ne`.
+        scores: What production answered for each row, [rows] float32, or None.
     """
 
     name: str
@@ -49,6 +50,7 @@ class RankingSplit:
     truth: NDArray[np.float32] | None = None
     times: NDArray[np.int64] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    scores: NDArray[np.float32] | None = None
     _order: tuple[tuple[int, int], NDArray[Any]] | None = field(default=None, init=False, repr=False)
 
     @property

@@ -250,6 +250,8 @@ def _encoded(shard: RawShard, schema: TableSchema, plan: EncodingPlan) -> dict[s
         arrays["weights"] = shard.weights
     if shard.truth is not None:
         arrays["truth"] = shard.truth
+    if shard.scores is not None:
+        arrays["scores"] = shard.scores
     return arrays
 
 
@@ -277,6 +279,7 @@ def _kinds(plan: EncodingPlan, columns: int, shard: RawShard) -> dict[str, tuple
         "times": (np.int64, shard.times),
         "weights": (np.float32, shard.weights),
         "truth": (np.float32, shard.truth),
+        "scores": (np.float32, shard.scores),
     }
     return kinds | {name: (kind, ()) for name, (kind, values) in optional.items() if values is not None}
 

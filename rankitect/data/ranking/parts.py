@@ -76,7 +76,8 @@ def without_columns(schema: TableSchema, names: Mapping[str, Any]) -> TableSchem
     single = {
         key: None if value in names else value for key, value in (("group", schema.group), ("weight", schema.weight))
     }
-    return schema.model_copy(update={**kept, **single, "label": label, "timestamp": timestamp})
+    score = None if schema.score is None or schema.score.name in names else schema.score
+    return schema.model_copy(update={**kept, **single, "label": label, "timestamp": timestamp, "score": score})
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from rankitect.data.ranking.columns import (
 )
 from rankitect.data.ranking.keys import Keys
 from rankitect.data.ranking.labels import as_labels
-from rankitect.data.ranking.schema import Categorical, DataSettings, MultiHot, TableSchema
+from rankitect.data.ranking.schema import Categorical, DataSettings, MultiHot, Score, TableSchema
 from rankitect.data.ranking.sources import BadRow, Piece
 from rankitect.errors import DataError
 
@@ -32,7 +32,7 @@ __all__ = ["CALENDAR", "RawShard", "build"]
 
 CALENDAR = {"hour": 24, "weekday": 7}  # values of each calendar feature
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_OPTIONAL = ("times", "groups", "weights", "truth")
+_OPTIONAL = ("times", "groups", "weights", "truth", "scores")
 _HOUR = 3_600_000_000  # microseconds
 
 
@@ -48,6 +48,7 @@ class RawShard:
         groups: Keys, [rows] uint64; None without a group column.
         weights: [rows] float32; None without.
         truth: Probability of label 1, [rows] float32; of generated data only.
+        scores: What production answered, [rows] float32; None without such a column.
         facts: `bad` rows by kind; the `backward` step of time inside, if any, as {line, file}; the last row's `line`.
     """
 
@@ -59,6 +60,7 @@ class RawShard:
     weights: NDArray[np.float32] | None
     truth: NDArray[np.float32] | None
     facts: Mapping[str, Any]
+    scores: NDArray[np.float32] | None = None
 
     @property
     def rows(self) -> int:
@@ -150,19 +152,30 @@ def build(piece: Piece, schema: TableSchema, settings: DataSettings) -> RawShard
         read = as_numbers(columns[schema.weight], schema.weight, problems, missing=False)
         problems.mark(read < 0, schema.weight, columns[schema.weight], "negative weight", "a weight of at least 0")
         weights = read.astype(np.float32)
+    scores: Any = None if schema.score is None else _scores(columns[schema.score.name], schema.score, problems)
     facts: dict[str, Any] = {"bad": _judge(piece, problems, settings), "file": piece.file, "backward": None}
     lines = piece.lines
     if problems.bad.any():
         good = ~problems.bad
         numeric, labels, lines = numeric[:, good], labels[good], lines[good]
         codes = [column.keep(good) for column in codes]
-        times, groups, weights, truth = (None if x is None else x[good] for x in (times, groups, weights, truth))
+        times, groups, weights, truth, scores = (
+            None if x is None else x[good] for x in (times, groups, weights, truth, scores)
+        )
     if times is not None and len(times):
         back = np.flatnonzero(np.diff(times) < 0)
         facts["backward"] = int(lines[back[0] + 1]) if len(back) else None
         facts["times"] = [int(times[0]), int(times[-1])]
         facts["first_line"] = int(lines[0])
-    return RawShard(numeric, codes, labels, times, groups, weights, truth, facts)
+    return RawShard(numeric, codes, labels, times, groups, weights, truth, facts, scores)
+
+
+def _scores(values: Any, score: Score, problems: Problems) -> NDArray[np.float32]:
+    """What production answered for each row; a row without is bad."""
+    read = as_numbers(values, score.name, problems, missing=False)
+    if score.kind == "probability":
+        problems.mark((read < 0) | (read > 1), score.name, values, "no probability", "a probability from 0 to 1")
+    return read.astype(np.float32)
 
 
 def _encoded(values: Any, column: Categorical, problems: Problems) -> Codes:

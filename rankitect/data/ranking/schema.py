@@ -16,6 +16,7 @@ __all__ = [
     "Label",
     "MultiHot",
     "Numeric",
+    "Score",
     "SyntheticSettings",
     "TableSchema",
     "Timestamp",
@@ -88,6 +89,17 @@ class Label(_Strict):
         return self
 
 
+class Score(_Strict):
+    """The column that holds what production answered for the row, to compare with; it is no feature."""
+
+    name: str = Field(min_length=1, description="the column's name in the file")
+    kind: Literal["probability", "logit", "score"] = Field(
+        default="probability",
+        description="what it holds: probability, from 0 to 1; logit, its log-odds; score, any number, larger for "
+        "likelier clicks, which is calibrated on the validation split",
+    )
+
+
 class Numeric(_Column):
     """A column of numbers. Mean and deviation are those of the training split; a missing value becomes the mean."""
 
@@ -147,6 +159,7 @@ NumericColumn = Annotated[Numeric, BeforeValidator(_named)]
 CategoricalColumn = Annotated[Categorical, BeforeValidator(_named)]
 MultiHotColumn = Annotated[MultiHot, BeforeValidator(_named)]
 LabelColumn = Annotated[Label, BeforeValidator(_named)]
+ScoreColumn = Annotated[Score, BeforeValidator(_named)]
 TimestampColumn = Annotated[Timestamp, BeforeValidator(_named)]
 
 
@@ -168,6 +181,9 @@ class TableSchema(_Strict):
         default=None, min_length=1, description="column of the user (or other unit) whose rows belong together"
     )
     weight: str | None = Field(default=None, min_length=1, description="column of the rows' importance")
+    score: ScoreColumn | None = Field(
+        default=None, description="the column of what production answered: a baseline to compare with, and no feature"
+    )
     missing: tuple[str, ...] = Field(
         default=("", "null", "NULL", "nan", "NaN", "\\N"), description="texts that stand for a missing value"
     )
@@ -193,6 +209,12 @@ class TableSchema(_Strict):
             inputs = {c.source for c in (*self.numeric, *self.categorical, *self.multi_hot)}
             if self.label.name in inputs:
                 raise ValueError(f"the label {self.label.name!r} is also a feature: a model would only copy it")
+        if self.score is not None:
+            inputs = {c.source for c in (*self.numeric, *self.categorical, *self.multi_hot)}
+            if self.score.name in inputs:
+                raise ValueError(f"the score {self.score.name!r} is also a feature: a model would only copy production")
+            if self.label is not None and self.score.name == self.label.name:
+                raise ValueError(f"the score {self.score.name!r} is also the label")
         return self
 
     @property

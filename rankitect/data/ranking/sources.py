@@ -113,7 +113,8 @@ def needed(schema: TableSchema) -> list[str]:
     """The columns that a schema reads, each once."""
     names = [c.source for c in (*schema.numeric, *schema.categorical, *schema.multi_hot)]
     names += [column.name for column in (schema.label, schema.timestamp) if column is not None]
-    names += [name for name in (schema.group, schema.weight) if name is not None]
+    score = None if schema.score is None else schema.score.name
+    names += [name for name in (schema.group, schema.weight, score) if name is not None]
     return list(dict.fromkeys(names))
 
 

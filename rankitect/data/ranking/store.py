@@ -90,6 +90,7 @@ def open_stored(folder: Path, fingerprint: str) -> RankingData:
             mapped("truth"),
             mapped("times"),
             facts["splits"][name],
+            mapped("scores"),
         )
     named = manifest["described"]["name"]
     return RankingData(named, fingerprint, features, splits, facts, folder, manifest["values"])

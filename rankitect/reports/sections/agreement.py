@@ -18,6 +18,7 @@ class AgreementSection(RowsSection):
     """What users would notice: how many pairs of rows change places."""
 
     id, short, order = "agreement", "Agreement", 60
+    judges_quality = True
     needs = "scores to order"
 
     def facts_of_rows(self, case: Case, evidence: Evidence) -> Facts:

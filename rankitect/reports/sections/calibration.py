@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rankitect.metrics.intervals import Estimate
 from rankitect.production.calibration import Bucket, Calibration, calibration
 from rankitect.production.evidence import Evidence
 from rankitect.production.gates import GateResult, Observed, judge
@@ -23,20 +24,22 @@ class CalibrationSection(RowsSection):
     """Whether predictions are right on average, overall and in each tenth of the rows."""
 
     id, short, order = "calibration", "Calibration", 30
+    judges_quality = True
     needs = "predicted click rate"
 
     def facts_of_rows(self, case: Case, evidence: Evidence) -> Facts:
         """Measure the calibration of both models and judge the candidate's."""
         measured = [calibration(evidence, f) for f in case.prints]
         ratio = measured[0].ratio
-        observed = Observed(ratio.value, *ratio.interval())
+        observed = Observed(ratio.value, *ratio.interval(), ratio.vague)
         result = _result(case, observed)
         words = {
             "names": case.names,
             "title": case.titles[0],
             "observed": observed,
             "production": measured[1].ratio.value,
-            "outcome": result.outcome.value,
+            "outcome": result.outcome,
+            "why": result.reason,
             "bounds": result.gate.bound_text(signed=False),
             "gated": bool(result.name),
         }
@@ -54,7 +57,7 @@ def _result(case: Case, observed: Observed) -> GateResult:
 
 def _measures(case: Case, measured: Sequence[Calibration]) -> Table:
     rows = (
-        (Cell("Predicted over observed"), *(_ratio_cell(c.ratio.value, *c.ratio.interval()) for c in measured)),
+        (Cell("Predicted over observed"), *(_ratio_cell(c.ratio) for c in measured)),
         (Cell("Expected calibration error"), *(Cell(f"{c.expected_error:.4f}", c.expected_error) for c in measured)),
         (Cell("Normalized entropy"), *(Cell(f"{c.entropy:.4f}", c.entropy) for c in measured)),
         (Cell("… after the best recalibration"), *map(_recalibrated_cell, measured)),
@@ -79,12 +82,13 @@ def _tenth(place: int, bucket: Bucket) -> tuple[Cell, ...]:
         Cell(f"{bucket.rows:,}", bucket.rows),
         Cell(f"{bucket.predicted:.4f}", bucket.predicted),
         Cell(f"{bucket.observed:.4f}", bucket.observed),
-        Cell("–", note="no click") if bucket.ratio is None else _ratio_cell(*bucket.ratio),
+        Cell("–", note="no click") if bucket.ratio is None else _ratio_cell(bucket.ratio),
     )
 
 
-def _ratio_cell(value: float, low: float, high: float) -> Cell:
-    return Cell(f"{value:.3f}", value, note=f"{low:.3f} to {high:.3f}")
+def _ratio_cell(ratio: Estimate) -> Cell:
+    note = "two seeds or users: no interval" if ratio.vague else "{:.3f} to {:.3f}".format(*ratio.interval())
+    return Cell(f"{ratio.value:.3f}", ratio.value, note=note)
 
 
 SECTION = CalibrationSection()

@@ -49,7 +49,7 @@ class CandidatesSection(Section):
         words = {
             "count": len(candidates),
             "metrics": len(objectives) + len(others),
-            "repeated": sum(first in c.metrics and c.metrics[first].ci95 is not None for c in candidates),
+            "repeated": sum(first in c.metrics and c.metrics[first].interval is not None for c in candidates),
             "baselines": len(summary.baselines),
         }
         anchors = [*(f"candidate-{c.rank}" for c in candidates), *("" for _ in summary.baselines)]
@@ -107,8 +107,8 @@ class _Columns:
 
 def _precision(name: str, metric: MetricSummary) -> Iterator[str]:
     """The interval of a value, and the number that it is a mean of."""
-    if metric.ci95:
-        yield interval_text(possible(name, metric.ci95), metric.unit)
+    if metric.interval:
+        yield interval_text(possible(name, metric.interval), metric.unit)
     if metric.n and metric.n > 1:
         yield f"n = {metric.n}"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
+from rankitect.production.gates import Outcome
 from rankitect.reports.cards import DASH, Cell, Status, Table
 from rankitect.reports.case import Case
-from rankitect.reports.latencies import measured_latencies
+from rankitect.reports.latencies import ProgramLatency, measured_latencies
 from rankitect.reports.numbers import as_value, compact, readable_name, signed_percent
+from rankitect.reports.rows import OUTCOMES
 from rankitect.reports.section import Facts, ProductionSection
 
 
@@ -20,19 +22,30 @@ class CostSection(ProductionSection):
         """Compare the costs of both models."""
         names = [name for name, metric in case.candidate.metrics.items() if metric.role == "cost"]
         table = Table(("Cost", *case.titles, "Change"), tuple(_row(case, name) for name in names), sortable=False)
-        latencies = list(_latencies(case))
-        timed = [n for n in names if n.endswith("_ms") and n in case.production.metrics] if latencies else []
+        programs = [measured_latencies(case.run, model) for model in (case.candidate, case.production)]
         cost = case.roles.cost
         words = {
             "names": case.names,
             "title": case.titles[0],
             "cost": cost.name if cost else "",
             "change": case.relative(cost.name) if cost else None,
-            "exported": bool(latencies),
-            "timed": timed,
+            "exported": [bool(measured) for measured in programs],
+            "timed": [latency.name for latency in case.latencies],
+            "known": any(name in case.production.metrics for name in names),
         }
-        status = Status.PASS if timed else Status.NA if latencies else Status.WARN
-        return Facts(status, words, (table, *latencies))
+        status = Status.PASS if case.latencies else Status.NA if programs[0] else Status.WARN
+        judged = self._judged(case)
+        if status is Status.PASS or judged is Status.FAIL:
+            status = judged
+        return Facts(status, words, (table, *_programs(case, programs)))
+
+    @staticmethod
+    def _judged(case: Case) -> Status:
+        """As the worst of the gates on costs: a cost is not called right where a gate on it is not passed."""
+        outcomes = [r.outcome for r in case.results if case.is_cost(r.gate.metric) and r.outcome is not Outcome.NA]
+        order = [Status.FAIL, Status.WARN, Status.PASS]
+        statuses = [Status.WARN if o is Outcome.MISSING else OUTCOMES[o] for o in outcomes]
+        return min(statuses, key=order.index, default=Status.PASS)
 
 
 def _row(case: Case, name: str) -> tuple[Cell, ...]:
@@ -46,15 +59,19 @@ def _row(case: Case, name: str) -> tuple[Cell, ...]:
     )
 
 
-def _latencies(case: Case) -> Iterator[Table]:
-    """What was measured on the candidate's exported program, a table each."""
-    for name, latency in measured_latencies(case.run, case.candidate).items():
-        measured = latency.measured
-        cells = [("p50", measured.p50), ("p90", measured.p90), ("p99", measured.p99)]
+def _programs(case: Case, programs: Sequence[Mapping[str, ProgramLatency]]) -> Iterator[Table]:
+    """What was measured on the exported programs, a table for each latency."""
+    for name in dict.fromkeys(name for measured in programs for name in measured):
+        rows = []
+        for title, measured in zip(case.titles, programs, strict=True):
+            if name in measured:
+                spans = measured[name].measured
+                cells = (Cell(f"{compact(ms)} ms", ms) for ms in (spans.p50, spans.p90, spans.p99))
+                rows.append((Cell(title), *cells))
         yield Table(
-            tuple(word for word, _ in cells),
-            (tuple(Cell(f"{compact(ms)} ms", ms) for _, ms in cells),),
-            caption=f"{readable_name(name.removesuffix('_ms'))}, measured on the exported program",
+            ("Model", "p50", "p90", "p99"),
+            tuple(rows),
+            caption=f"{readable_name(name.removesuffix('_ms'))}, measured on exported programs",
             sortable=False,
         )
 

@@ -17,6 +17,7 @@ class DriftSection(RowsSection):
     """Whether the gain fades with the distance from the training data."""
 
     id, short, order = "drift", "Drift", 50
+    judges_quality = True
     needs = "days"
 
     def facts_of_rows(self, case: Case, evidence: Evidence) -> Facts:

@@ -21,6 +21,7 @@ class ExperimentSection(ProductionSection):
     """The plan of the test that follows a launch verdict."""
 
     id, short, order = "experiment", "A/B test", 80
+    judges_quality = True
 
     def facts_of(self, case: Case) -> Facts:
         """Plan the test with the variance of the test rows, or with that of the configuration."""

@@ -24,7 +24,7 @@ class FrontSection(Section):
         if roles is None:
             return Facts.missing("objectives")
         if roles.cost is None:
-            return Facts.missing("cost", quality=roles.quality.name)
+            return Facts.missing("cost")
         candidates = [p for p in material.points if p.kind == "candidate"]
         if not candidates:
             return Facts.missing("candidates")

@@ -12,13 +12,14 @@ from rankitect.reports.run import Run
 from rankitect.reports.section import Facts, ProductionSection
 from rankitect.study.summary import RegisteredSummary
 
-_TONES = {Outcome.PASS: "good", Outcome.FAIL: "bad", Outcome.OPEN: "", Outcome.MISSING: ""}
+_TONES = {Outcome.PASS: "good", Outcome.FAIL: "bad"}
 _STATUS = {Verdict.SHIP: Status.PASS, Verdict.HOLD: Status.WARN, Verdict.REJECT: Status.FAIL}
 _OUTCOMES = {
     Outcome.PASS: "passes",
     Outcome.FAIL: "fails",
     Outcome.OPEN: "undecided: the interval crosses the bound",
-    Outcome.MISSING: "not measured",
+    Outcome.MISSING: "not known",
+    Outcome.NA: "does not apply",
 }
 
 
@@ -26,28 +27,30 @@ class LaunchSection(ProductionSection):
     """The advice, with the gates that decided."""
 
     id, short, order = "launch", "Launch", 10
+    judges_quality = True
 
     def facts_of(self, case: Case) -> Facts:
         """Judge the candidate by the gates of the configuration."""
         if not case.gates:
             return Facts.missing("gates", names=case.names)
-        deciding = [r for r in case.results if r.gate.required]
+        deciding = [r for r in case.results if r.gate.required and r.outcome is not Outcome.NA]
         words = {
             "advice": case.verdict.value[0].upper() + case.verdict.value[1:],
             "fingerprint": case.candidate.fingerprint[:8],
             "names": case.names,
-            "chosen": case.chosen,
             "deciding": len(deciding),
+            "idle": [r.name for r in case.results if r.outcome is Outcome.NA],
+            "verdict": case.verdict,
             "against": [
                 (word, [r.name for r in deciding if r.outcome is outcome])
                 for outcome, word in (
                     (Outcome.FAIL, "failed"),
                     (Outcome.OPEN, "undecided"),
-                    (Outcome.MISSING, "not measured"),
+                    (Outcome.MISSING, "not known"),
                 )
                 if any(r.outcome is outcome for r in deciding)
             ],
-            "doubted": list(case.run.summary.left_out) if case.verdict is Verdict.HOLD else [],
+            "unknown": case.unknown,
         }
         gates = Table(
             ("Gate", "Found", "Outcome", "Condition"), tuple(_gate_row(case, r) for r in case.results), sortable=False
@@ -114,7 +117,7 @@ def _observed_cell(name: str, result: GateResult) -> Cell:
     else:
         text = compact(observed.value)
         ends = " to ".join(map(compact, possible(name, (observed.low, observed.high)) or ()))
-    note = "" if observed.low == observed.high else ends
+    note = "" if observed.low == observed.high else "two training seeds: no interval" if observed.vague else ends
     if result.gate.metric == "worst_slice":
         note += "; the value and each end are the largest over slices, maybe of different ones"
     return Cell(text, observed.value, note=note)
@@ -123,9 +126,9 @@ def _observed_cell(name: str, result: GateResult) -> Cell:
 def _outcome_cell(result: GateResult) -> Cell:
     outcome = result.outcome
     if outcome is Outcome.OPEN and result.reason:
-        return Cell("undecided", outcome.value, note=result.reason, tone=_TONES[outcome])
-    text = _OUTCOMES[outcome] + ("" if result.gate.required else " (decides nothing)")
-    return Cell(text, outcome.value, tone=_TONES[outcome])
+        return Cell("undecided", outcome.value, note=result.reason)
+    text = _OUTCOMES[outcome] + ("" if result.gate.required or outcome is Outcome.NA else " (decides nothing)")
+    return Cell(text, outcome.value, tone=_TONES.get(outcome, ""))
 
 
 SECTION = LaunchSection()

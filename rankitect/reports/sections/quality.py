@@ -18,6 +18,7 @@ class QualitySection(ProductionSection):
     """By how much the quality differs, over the same rows where the run keeps them."""
 
     id, short, order = "quality", "Quality", 20
+    judges_quality = True
 
     def facts_of(self, case: Case) -> Facts:
         """Compare all metrics of both models that are no costs."""
@@ -48,15 +49,16 @@ def _qualities(case: Case) -> list[str]:
 def _metric_row(case: Case, name: str) -> tuple[Cell, ...]:
     relative, note = case.relative(name), ""
     if case.change is not None and case.evidence is not None and name == case.evidence.metric:
-        relative = Observed(case.change.value, case.change.low, case.change.high)
-        note = f"{percent_range(relative.low, relative.high)}, paired"
+        relative = Observed(case.change.value, case.change.low, case.change.high, case.change.vague)
+        ends = "two training seeds: no interval" if relative.vague else percent_range(relative.low, relative.high)
+        note = f"{ends}, paired"
     change = DASH if relative is None else Cell(signed_percent(relative.value), relative.value, note=note)
     models = (case.candidate.metrics[name], case.production.metrics[name])
     return Cell(readable_name(name)), change, *(_value_cell(name, metric) for metric in models)
 
 
 def _value_cell(name: str, metric: MetricSummary) -> Cell:
-    note = " to ".join(as_value(end, metric.unit) for end in possible(name, metric.ci95) or ())
+    note = " to ".join(as_value(end, metric.unit) for end in possible(name, metric.interval) or ())
     return Cell(as_value(metric.value, metric.unit), metric.value, note=note)
 
 

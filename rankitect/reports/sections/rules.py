@@ -78,7 +78,8 @@ class RulesSection(Section):
             return None
         answers = [_answer(q, [s for s in sides if s.question == q], roles) for q in questions]
         clear = sum(bool(a.clear) for a in answers)
-        words = {"answers": answers, "clear": clear, "metric": roles.quality.name}
+        told = [{key: value for key, value in vars(answer).items() if key != "table"} for answer in answers]
+        words = {"answers": told, "clear": clear, "metric": roles.quality.name}
         tables = (*(a.table for a in answers), *_traits(run))
         return Facts(Status.PASS if clear == len(answers) else Status.WARN, words, tables)
 

@@ -19,6 +19,7 @@ class SlicesSection(RowsSection):
     """Whether the candidate is worse for some part of the rows."""
 
     id, short, order = "slices", "Slices", 40
+    judges_quality = True
     needs = "slices"
 
     def facts_of_rows(self, case: Case, evidence: Evidence) -> Facts:

@@ -18,26 +18,24 @@ class SearchVerdictSection(Section):
     """Candidates against the best baseline of their cost."""
 
     id, short, order = "verdict", "Search", 110
+    judges_quality = True
 
     def facts(self, material: Material) -> Facts:
         """Count the candidates that win, and show by how much each does."""
-        roles, comparisons = material.roles, material.comparisons
-        count = len(material.run.summary.pareto)
-        if roles is None:
-            return Facts.missing("objectives")
-        if not count:
-            return Facts.missing("candidates")
-        if not comparisons:
-            return Facts.missing("baselines" if roles.cost else "cost", count=count)
+        roles, comparisons, common = material.roles, material.comparisons, material.common
+        if roles is None or common.incomparable:
+            return Facts.missing(common.incomparable)
         wins = [c for c in comparisons if c.won]
         top = max(comparisons, key=standing)
         words = {
             "count": len(comparisons),
-            "left": count - len(comparisons),
+            "left": common.candidates - len(comparisons),
             "wins": len(wins),
             "known": sum(c.separated is not None for c in wins),
             "clear": sum(c.separated is True for c in wins),
             "top": top,
+            "better": top.gain > 0,
+            "size": abs(top.gain),
             "costlier": any(c.how == "costlier" for c in comparisons),
             "metric": roles.quality,
             "cost": roles.cost_phrase(top.point.cost),

@@ -198,3 +198,9 @@ class Language(CostedTask, PrunedBackbone):
         from rankitect.tasks.exporting import exporter
 
         return exporter(parts, self.latency)
+
+    def baseline_exporter(self, parts: Parts) -> Exporter:
+        """Exports the program of a baseline where the device runs programs."""
+        from rankitect.tasks.exporting import program_exporter
+
+        return program_exporter(parts, self.latency)

@@ -5,11 +5,18 @@ from __future__ import annotations
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
 from rankitect.contracts import Metric, MetricSpec
+from rankitect.data.files import write_whole
+from rankitect.documents import read_json
+from rankitect.errors import ConfigError, RunFolderError
 from rankitect.graph import SearchSpace
 from rankitect.space.expr import as_expr
 from rankitect.space.tables import tabulate
 from rankitect.tasks.costs import RANKING_COSTS, Costs, check_constraints, ranking_costs, specs
+from rankitect.tasks.ranking.logged import LOGGED
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
@@ -19,14 +26,27 @@ if TYPE_CHECKING:
     from rankitect.production.registry import Entry
     from rankitect.tasks.ranking.known import KnownRankers
 
-__all__ = ["RankingCosts"]
+__all__ = ["REFERENCE", "RankingCosts", "Reference"]
+
+REFERENCE = "reference.json"
+"""The file, in a run folder, that says which production model constraints are relative to."""
+
+
+class Reference(BaseModel):
+    """The production model that bounds are relative to, with its costs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str
+    costs: dict[str, float]
 
 
 class RankingCosts:
     """FLOPs, parameters and tables of rankers of the searched space, known ones and registered modules.
 
     Args:
-        reference: Name of the ranker that constraints are relative to; None for the space's largest architecture.
+        reference: Name of the ranker that constraints are relative to where there is no production model; None for the
+            space's largest architecture.
         known: Rankers by name, and registered ones.
         data: Gives an example to count a module's FLOPs with.
         features: What the data give to a model.
@@ -71,6 +91,8 @@ class RankingCosts:
 
     def metrics(self, architecture: Architecture) -> dict[str, Metric]:
         """All costs of an architecture."""
+        if architecture.space == LOGGED:
+            return {}
         entry = self._known.registered.entry(architecture)
         if entry is not None and entry.module is not None:
             return self._counted(entry)
@@ -87,13 +109,48 @@ class RankingCosts:
         units = {spec.name: spec.unit for spec in self.specs}
         return {name: Metric(counted[name], units[name]) for name in RANKING_COSTS}
 
+    # --- what bounds are relative to --------------------------------------------------------------------------------
+    @cached_property
+    def _whole(self) -> Reference | None:
+        """The production model whose costs bounds are shares of, as it was when the run began; None where there was
+        none."""
+        path = self._parts.folder / REFERENCE
+        if (self._parts.folder / "study.db").exists():  # the registry may have changed since
+            return read_json(path, Reference, RunFolderError) if path.is_file() else None
+        production = self._known.production()
+        if production is None:
+            return None
+        name, architecture = production
+        return Reference(name=name, costs={cost: m.value for cost, m in self.metrics(architecture).items() if m.value})
+
+    def keep_reference(self) -> None:
+        """Note in the run folder which production model bounds are relative to, so that a resumed run has the same."""
+        path = self._parts.folder / REFERENCE
+        if (self._parts.folder / "study.db").exists():
+            return
+        if self._whole is None:
+            path.unlink(missing_ok=True)
+            return
+        write_whole(path, self._whole.model_dump_json(indent=1) + "\n")
+        names = [name for name in self._parts.config.constraints if name in self._whole.costs]
+        if names:
+            self._parts.say(
+                f"Constraints ({', '.join(names)}) are relative to {self._whole.name}, the production model."
+            )
+
+    def production_cost(self, name: str) -> float | None:
+        """A cost of the production model that bounds are relative to; None where there is none, or it has none."""
+        return None if self._whole is None else self._whole.costs.get(name)
+
     def limits(self) -> dict[str, tuple[float, float]]:
-        """The configuration's constraints as bounds, relative to the reference model."""
+        """The configuration's constraints as bounds, relative to the production model where there is one with such a
+        cost, else to the reference model."""
         constraints = self._parts.config.constraints
+        instead = {} if self._whole is None else self._whole.costs
         if self._named is None:
-            return self._readings.limits(constraints)
+            return self._readings.limits(constraints, instead)
         model = self._known.models[self._named]
-        return ranking_costs(model.space, model.architecture).limits(constraints)
+        return ranking_costs(model.space, model.architecture).limits(constraints, instead)
 
     def check(self) -> None:
         """Make sure that some architecture meets the constraints.
@@ -102,5 +159,26 @@ class RankingCosts:
             ConfigError: None does.
         """
         self.know_fixed()
-        whose = self._named or "the largest architecture"
-        check_constraints(self._parts.space, self.limits(), self._parts.config.constraints, whose)
+        space, constraints = self._parts.space, self._parts.config.constraints
+        if self._whole is None or not set(constraints) & set(self._whole.costs):
+            check_constraints(space, self.limits(), constraints, self._named or "the largest architecture")
+            return
+        try:
+            check_constraints(space, self.limits(), constraints, f"{self._whole.name}, the production model")
+        except ConfigError as error:
+            raise ConfigError(f"{error} {self._spans()}") from None
+
+    def _spans(self) -> str:
+        """What the space spans of each constrained cost, relative to the production model, for a message."""
+        from rankitect.methods.bounded_space import BoundedSpace
+
+        assert self._whole is not None
+        space, rng = BoundedSpace(self._parts.space, {}), np.random.default_rng(0)
+        spans = []
+        for name in self._parts.config.constraints:
+            if (whole := self._whole.costs.get(name)) is None:
+                continue
+            ends = [space.extreme(RANKING_COSTS[name].kind, largest, rng) for largest in (False, True)]
+            low, high = (float(self._parts.space.cost(a, RANKING_COSTS[name].kind, B=1)) / whole for a in ends)
+            spans.append(f"constraints.{name}=[{low:.3g},{high:.3g}]")
+        return f"The whole space is {' '.join(spans)}."

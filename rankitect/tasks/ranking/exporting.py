@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rankitect.data.ranking.batches import RankingBatches
     from rankitect.graph import Architecture, SearchSpace
 
-__all__ = ["ranking_exporter"]
+__all__ = ["program_exporter", "ranking_exporter"]
 
 
 def ranking_exporter(
@@ -35,6 +35,11 @@ def ranking_exporter(
         return {**written, **_program(parts, data, trial, folder)}
 
     return export
+
+
+def program_exporter(parts: Parts, data: RankingBatches) -> Exporter:
+    """The same without the drawing, for baselines. Arguments are those of `ranking_exporter`."""
+    return partial(_program, parts, data)
 
 
 def _program(parts: Parts, data: RankingBatches, trial: Trial, folder: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from rankitect.errors import ConfigError, SpaceError
+from rankitect.errors import BaselineError, ConfigError, SpaceError
 from rankitect.graph import SearchSpace
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from rankitect.config.parts import Parts
     from rankitect.contracts import Baseline
+    from rankitect.data.ranking.dataset import RankingData
     from rankitect.data.ranking.features import Features
     from rankitect.graph import Architecture, ChoiceSpace
     from rankitect.production.registry import Entry
@@ -29,12 +30,14 @@ class KnownRankers:
 
     Args:
         config: Which are known, and at what sizes.
-        features: What the data give to a model.
+        table: The rows, of which some are given to registered modules to see whether they run.
         parts: The study's; the searched space is made after the task.
     """
 
-    def __init__(self, config: RankingConfig, features: Features, parts: Parts) -> None:
-        self._config, self._features, self._parts = config, features, parts
+    def __init__(self, config: RankingConfig, table: RankingData, parts: Parts) -> None:
+        self._config, self._table, self._parts = config, table, parts
+        self._features: Features = table.features
+        self._tried: dict[str, BaselineError | None] = {}
 
     @cached_property
     def models(self) -> Mapping[str, NamedModel]:
@@ -72,6 +75,35 @@ class KnownRankers:
             raise ConfigError("it was made for other features (names or table sizes) than this task's data give")
         if entry.module is None:
             self.space_of(architecture).validate(architecture)
+            return
+        # A production model is asked for before every trial, and is tried once.
+        if architecture.fingerprint not in self._tried:
+            self._tried[architecture.fingerprint] = self._trouble(entry)
+        if (trouble := self._tried[architecture.fingerprint]) is not None:
+            raise trouble
+
+    def _trouble(self, entry: Entry) -> BaselineError | None:
+        """Why a registered module cannot be run on the rows; None where it can."""
+        from rankitect.tasks.ranking.tried import TRIED_ROWS, try_module
+
+        rows = self._table.split("validation").batch(0, TRIED_ROWS)
+        try:
+            module = self.registered.module(entry, self._features, 0)
+            try_module(module, rows, f"baseline {entry.label} ({entry.module})", trained=entry.weights is not None)
+        except BaselineError as error:
+            return error
+        return None
+
+    def production(self) -> tuple[str, Architecture] | None:
+        """The production model at this moment, with its name: the one that `report.baseline` names, else the newest
+        that is registered; None where there is neither."""
+        name, live = self._parts.config.report.baseline, self.registered.live()
+        if name is None:
+            newest = max(live, key=lambda pair: pair[0].added, default=None)
+            return None if newest is None else (newest[0].label, newest[1])
+        named = [(entry.label, a) for entry, a in live if name in (entry.name, entry.label)]
+        known = [(n, m.architecture) for n, m in self.models.items() if name in (n, n.replace("_", " "))]
+        return next(reversed(named), None) or next(iter(known), None)
 
     def space_of(self, architecture: Architecture) -> ChoiceSpace:
         """The space that an architecture belongs to: the one that is searched, or a production model's.
@@ -124,8 +156,11 @@ class KnownRankers:
         return build(*self.model_of(architecture), seed), False
 
     def baselines(self) -> list[Baseline]:
-        """Those that candidates are compared with; they are trained exactly as candidates are."""
+        """Those that candidates are compared with; models are trained exactly as candidates are."""
         from rankitect.contracts import Baseline
+        from rankitect.tasks.ranking.logged import logged_baseline
 
         names = self._config.models if self._config.baselines is None else self._config.baselines
-        return [Baseline(name, self.models[name].architecture) for name in names]
+        score = self._config.data.table.score
+        known = [Baseline(name, self.models[name].architecture) for name in names]
+        return known if score is None else [*known, logged_baseline(score)]

@@ -13,6 +13,7 @@ from rankitect.data.ranking.features import UNKNOWN_ID
 from rankitect.errors import ConfigError
 from rankitect.production.change import slicing_of
 from rankitect.production.evidence import ROWS, Slicing, save_rows
+from rankitect.tasks.ranking.doubts import doubts_of_rows
 
 if TYPE_CHECKING:
     from rankitect.data.ranking.dataset import RankingData, RankingSplit
@@ -26,7 +27,9 @@ NEVER = "not in training rows"
 USERS = "user"
 
 
-def record_rows(data: RankingData, folder: Path, slices: Sequence[str] | None, label: str) -> None:
+def record_rows(
+    data: RankingData, folder: Path, slices: Sequence[str] | None, label: str, timestamp: str = "the timestamp"
+) -> None:
     """Write `rows.safetensors` into a run folder.
 
     Args:
@@ -34,6 +37,7 @@ def record_rows(data: RankingData, folder: Path, slices: Sequence[str] | None, l
         folder: The run folder.
         slices: Categorical features to divide the test rows by, and "user"; all when None.
         label: Name of what is predicted.
+        timestamp: Name of the column of times.
 
     Raises:
         ConfigError: There is no such feature.
@@ -46,6 +50,7 @@ def record_rows(data: RankingData, folder: Path, slices: Sequence[str] | None, l
         "label": label,
         "splits": {name: {"rows": s.rows, "base_rate": s.facts.get("base_rate")} for name, s in data.splits.items()},
         "division": data.facts.get("split"),
+        "doubts": [doubt.to_json() for doubt in doubts_of_rows(data, timestamp)],
     }
     if test.times is not None and train.times is not None:
         facts["train_window"], facts["test_window"] = _window(train.times), _window(test.times)

@@ -105,5 +105,7 @@ class RankingConfig(BaseModel):
     )
     baselines: list[str] | None = Field(None, description="which of them to compare with; null for all")
     reference: str | None = Field(
-        "dlrm", description="the one that constraints are relative to; null: the space's largest architecture"
+        "dlrm",
+        description="the one that constraints are relative to where no production model is named or registered; null: "
+        "the space's largest architecture",
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rankitect.contracts import MetricSpec, SharedTraining, Spent, Unit
 from rankitect.errors import ConfigError
@@ -14,6 +14,8 @@ from rankitect.tasks.shared_weights import SharedWeights
 from rankitect.training.spending import training_flops
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import nn
 
@@ -65,7 +67,7 @@ class Ranking(CostedTask, SharedWeights):
         table = open_ranking(config.data, progress=parts.say)
         self.features: Features = table.features
         self.data = RankingBatches(table, batch=config.batch, seed=parts.config.seed)
-        self._known = KnownRankers(config, self.features, parts)
+        self._known = KnownRankers(config, table, parts)
         self._costs = RankingCosts(config.reference, self._known, self.data, self.features, parts)
         self._training = RankingTraining(config, self.data, self._known, self._costs, parts)
 
@@ -203,11 +205,37 @@ class Ranking(CostedTask, SharedWeights):
                 "task.one_pass predicts every row before it is learnt from, which runner.together="
                 f"{parts.config.runner.together} processes that share rows out cannot do: use runner.together=1."
             )
+        self.registered.require_runnable()
         self._costs.check()
 
+    def try_module(self, target: str, weights: Path | None, allowed: Sequence[str]) -> Mapping[str, Any]:
+        """Make somebody else's module and call it on validation rows; gives the features that it was made for.
+
+        Raises:
+            BaselineError: It cannot be made or run, or gives no logits.
+        """
+        from rankitect.tasks.ranking.tried import TRIED_ROWS, try_module
+        from rankitect.tasks.registered import make_module
+
+        module = make_module(target, weights, self.features, allowed, f"module={target}")
+        rows = self.data.table.split("validation").batch(0, TRIED_ROWS)
+        try_module(module, rows, f"module={target}", trained=weights is not None)
+        return self.features.to_json()
+
     def baselines(self, parts: Parts) -> list[Baseline]:
-        """The production models, trained exactly as candidates are."""
+        """Known rankers, trained exactly as candidates are, and what the log says that production answered."""
+        self._costs.keep_reference()
         return self._known.baselines()
+
+    def logged(self, architecture: Architecture, split: str) -> RankingQuality | None:
+        """The quality of the scores that production logged; None for an architecture that stands for a model."""
+        from rankitect.tasks.ranking.logged import LOGGED, logged_quality
+
+        return logged_quality(self.data.table, architecture, split) if architecture.space == LOGGED else None
+
+    def production_cost(self, name: str) -> float | None:
+        """A cost of the production model that constraints are relative to; None where there is none, or it has none."""
+        return self._costs.production_cost(name)
 
     def exporter(self, parts: Parts) -> Exporter:
         """Draws each candidate's graph, and exports its dense part where the device runs programs."""
@@ -217,9 +245,16 @@ class Ranking(CostedTask, SharedWeights):
         mend_losses(parts.folder, self.data, parts.config.allowed_packages, parts.say)
         return ranking_exporter(parts, self.data, self.model_of)
 
+    def baseline_exporter(self, parts: Parts) -> Exporter:
+        """Exports the dense part of a baseline where the device runs programs; a registered module has none."""
+        from rankitect.tasks.ranking.exporting import program_exporter
+
+        return program_exporter(parts, self.data)
+
     def record(self, parts: Parts) -> None:
         """Leave what a report needs of the test rows in the run folder."""
         from rankitect.tasks.ranking.rows import record_rows
 
-        label = self.config.data.table.label
-        record_rows(self.data.table, parts.folder, parts.config.report.slices, "" if label is None else label.name)
+        table = self.config.data.table
+        label, timestamp = (column.name if column is not None else "" for column in (table.label, table.timestamp))
+        record_rows(self.data.table, parts.folder, parts.config.report.slices, label, timestamp or "the timestamp")
