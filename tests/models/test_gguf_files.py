@@ -93,6 +93,13 @@ def test_damaged_tables_are_refused(whole: Path, tmp_path: Path, change: Change,
     assert len(str(caught.value)) <= 500
 
 
+def test_how_text_is_cut_is_not_guessed(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", CHECKPOINT)
+    path.write_bytes(path.read_bytes().replace(b"tokenizer.ggml.pre", b"tokenizer.ggml.prf", 1))
+    with pytest.raises(AssetError, match=r"the key 'tokenizer\.ggml\.pre' is missing"):
+        load_checkpoint(path)
+
+
 def test_a_key_twice_is_refused(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "tiny.gguf", CHECKPOINT, keys={"llama.block_counu": 1})
     path.write_bytes(path.read_bytes().replace(b"llama.block_counu", b"llama.block_count", 1))

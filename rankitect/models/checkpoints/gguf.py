@@ -106,7 +106,7 @@ def _tokenizer(metadata: Metadata, vocab: int) -> BPETokenizer:
     return byte_level_bpe(
         tokens,
         merges,
-        pre=metadata.get("tokenizer.ggml.pre", str, "gpt-2"),
+        pre=metadata.get("tokenizer.ggml.pre", str),  # files that do not say it were made before it was known
         source=str(path),
         control_ids=[i for i, token_type in enumerate(types) if token_type == _CONTROL],
         added_ids=[i for i, token_type in enumerate(types) if token_type == _USER_DEFINED],

@@ -68,19 +68,22 @@ def _no_weights(config: LanguageConfig) -> DecoderCheckpoint:
         raise ConfigError(
             f"task.shape.vocab is {shape.vocab}; task.tokenizer={config.tokenizer} has {tokenizer.vocab_size} tokens."
         )
-    sizes = DecoderConfig(
-        vocab=shape.vocab,
-        d_model=shape.width,
-        n_layers=shape.layers,
-        n_heads=shape.heads,
-        n_kv_heads=shape.kv_heads,
-        head_dim=shape.head,
-        ffn=shape.ffn,
-        rope_base=shape.rope_base,
-        norm_eps=shape.norm_eps,
-        tied_embeddings=shape.tied,
-        context=shape.context,
-    )
+    try:
+        sizes = DecoderConfig(
+            vocab=shape.vocab,
+            d_model=shape.width,
+            n_layers=shape.layers,
+            n_heads=shape.heads,
+            n_kv_heads=shape.kv_heads,
+            head_dim=shape.head,
+            ffn=shape.ffn,
+            rope_base=shape.rope_base,
+            norm_eps=shape.norm_eps,
+            tied_embeddings=shape.tied,
+            context=shape.context,
+        )
+    except RankitectError as error:
+        raise ConfigError(f"task.shape: {error}") from error
     return DecoderCheckpoint(sizes, {}, tokenizer, "random weights")
 
 
