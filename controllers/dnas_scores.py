@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rankitect.contracts import Spent
-from rankitect.errors import SpaceError
+from rankitect.data.guard import guarded
+from rankitect.errors import RunFolderError, SpaceError
 from rankitect.methods.cost_target import BISECTIONS, CostTarget
 
 if TYPE_CHECKING:
@@ -220,21 +221,31 @@ class Scores:
         """Read a checkpoint; None where there is none.
 
         The unit is for checkpoints of earlier versions, which hold an amount of data alone.
+
+        Raises:
+            RunFolderError: It is damaged.
         """
         from safetensors import safe_open
 
         if not path.exists():
             return None
         scores = cls(space, cost, reference)
-        with safe_open(path, framework="pt") as file:
-            state = json.loads(file.metadata()["state"])
-            marginal = scores._target.marginal
-            parts = {"free": scores._free, "rise": scores._rises, "evidence": scores._evidence, "marginal": marginal}
-            for key in file.keys():  # noqa: SIM118 - no mapping
-                part, _, choice = key.partition("|")
-                parts[part][choice] = file.get_tensor(key)
-        scores.step = state["step"]
-        scores.spent = Spent.from_dict(state["spent"]) if "spent" in state else Spent.training(state["tokens"], unit)
+        with guarded(f"{path} is damaged, and the search cannot go on from it", RunFolderError):
+            with safe_open(path, framework="pt") as file:
+                state = json.loads(file.metadata()["state"])
+                marginal = scores._target.marginal
+                parts = {
+                    "free": scores._free,
+                    "rise": scores._rises,
+                    "evidence": scores._evidence,
+                    "marginal": marginal,
+                }
+                for key in file.keys():  # noqa: SIM118 - no mapping
+                    part, _, choice = key.partition("|")
+                    parts[part][choice] = file.get_tensor(key)
+            scores.step = state["step"]
+            earlier = "spent" not in state
+            scores.spent = Spent.training(state["tokens"], unit) if earlier else Spent.from_dict(state["spent"])
         return scores
 
 

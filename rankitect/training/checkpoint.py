@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from rankitect.data.files import write_atomically
+from rankitect.data.guard import guarded
 from rankitect.errors import TrainingError
 
 __all__ = ["load_state", "save_state"]
@@ -41,13 +42,11 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         TrainingError: when the file is damaged or of another kind.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            info = json.loads((file.metadata() or {})[_KEY])
-            return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise TrainingError(
-            f"{path} is not a training state of Rankitect, or is damaged ({error}): delete it."
-        ) from error
+    with (
+        guarded(f"{path} is not a training state of Rankitect, or is damaged: delete it", TrainingError),
+        safe_open(path, framework="pt") as file,
+    ):
+        info = json.loads((file.metadata() or {})[_KEY])
+        return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118

@@ -9,9 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save
 
 from rankitect.contracts import Spent
 from rankitect.controllers.dnas_scores import Scores
+from rankitect.errors import RunFolderError
 from rankitect.graph import Architecture
 from rankitect.models.backbone import largest
 from rankitect.models.checkpoints import DecoderConfig
@@ -151,3 +153,7 @@ def test_a_checkpoint_gives_the_same_scores_again(tmp_path: Path) -> None:
     one, two = (s.draw(0.7, 0.01, 1.0, np.random.default_rng(5)) for s in (scores, again))
     assert all(torch.equal(one[p], two[p]) for p in one)
     assert Scores.load(SPACE, COST, WHOLE, tmp_path / "nothing", "tokens") is None
+    for damaged in (b"", (tmp_path / "state" / "dnas.safetensors").read_bytes()[:-9], save({"free|x": torch.ones(1)})):
+        (tmp_path / "damaged").write_bytes(damaged)
+        with pytest.raises(RunFolderError, match="damaged is damaged, and the search cannot go on from it"):
+            Scores.load(SPACE, COST, WHOLE, tmp_path / "damaged", "tokens")
