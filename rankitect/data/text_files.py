@@ -166,7 +166,7 @@ class ParquetColumn:
         try:
             with open_raw(self.path) as raw:
                 refuse_unless(b"PAR1", "Parquet", raw, self.path)
-                table = pq.ParquetFile(raw)
+                table = pq.ParquetFile(raw, page_checksum_verification=True)
                 schema = table.schema_arrow
                 if self.column not in schema.names:
                     raise DataError(

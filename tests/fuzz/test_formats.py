@@ -13,6 +13,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
+import pyarrow as pa
+from pyarrow import parquet
+
 from rankitect.data.document import Document
 from rankitect.data.ranking import DataSettings
 from rankitect.data.ranking.readers import open_source
@@ -252,6 +255,34 @@ class TestTexts(Fuzz):
             else:
                 said = [m.get("content", m.get("value")) if "role" in m else m["value"] for m in row]
                 assert all(str(each) in document.text for each in said if isinstance(each, str))
+
+
+class TestParquetTexts(Fuzz):
+    """Texts and chats in Parquet files with checksums."""
+
+    cases = 150
+    chats: ClassVar[list[Any]] = [[{"role": "user", "content": f"hello {i}"}] for i in range(40)]
+    texts: ClassVar[list[Any]] = [f"text number {i}" for i in range(40)]
+
+    def make(self, random: Random) -> tuple[bytes, list[Any]]:
+        values = random.choice([self.texts, self.texts, self.chats, list(range(40)), [*self.texts, None]])
+        out = io.BytesIO()
+        column = pa.array(values)
+        if random.random() < 0.2 and values is self.texts:
+            column = random.choice(
+                [column.dictionary_encode(), column.cast(pa.large_string()), column.cast(pa.binary())]
+            )
+        parquet.write_table(pa.table({"text": column}), out, write_page_checksum=True, row_group_size=16)
+        return mutate.bytes_(random, out.getvalue(), 1), values
+
+    def read(self, data: tuple[bytes, list[Any]], folder: Path) -> list[Document]:
+        (folder / "a.parquet").write_bytes(data[0])
+        return list(open_text(folder / "a.parquet"))
+
+    def confirm(self, data: tuple[bytes, list[Any]], value: list[Document]) -> None:
+        """What is read is what was written: the checksums find all else."""
+        wanted = [v if isinstance(v, str) else f"user: {v[0]['content']}\n" for v in data[1]]
+        assert [document.text for document in value] == wanted
 
 
 class TestPlaces(Fuzz):

@@ -50,7 +50,7 @@ class ParquetSource:
             try:
                 with open_raw(file) as raw:
                     refuse_unless(b"PAR1", "Parquet", raw, file)
-                    table = parquet.ParquetFile(raw)
+                    table = parquet.ParquetFile(raw, page_checksum_verification=True)
                     wanted = check_columns(self.schema, table.schema_arrow.names, str(file))
                     first = 1
                     groups = self._groups(table.metadata)

@@ -115,6 +115,15 @@ def test_a_damaged_archive_is_no_table(tmp_path: Path) -> None:
         opened(tmp_path / "cache", put(tmp_path / "crc.zip", wrong))
 
 
+def test_the_checksums_of_a_parquet_file_are_looked_at(tmp_path: Path) -> None:
+    whole = as_parquet(compression="none", use_dictionary=False, write_page_checksum=True)
+    assert opened(tmp_path / "cache", put(tmp_path / "a.parquet", whole), "parquet").split("train").rows == 160
+    wrong = whole.replace(b"u3", b"u4", 1)
+    assert wrong != whole
+    with pytest.raises(DataError, match=r"b\.parquet cannot be read as Parquet: .*CRC"):
+        opened(tmp_path / "cache", put(tmp_path / "b.parquet", wrong), "parquet")
+
+
 @pytest.mark.parametrize("format", ["csv", "parquet", "movielens"])
 @pytest.mark.parametrize(
     ("path", "message"),
