@@ -1,8 +1,11 @@
-"""Columns of text or typed values as numbers, times and local codes, with the rows that cannot be."""
+"""Columns of text or typed values as numbers and local codes, with the rows that cannot be.
+
+Times are in `times.py`, columns with several values a row in `lists.py`. All take columns as `typed.plain` gives them.
+"""
 
 from __future__ import annotations
 
-import datetime
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankitect.data.ranking.keys import Keys, hash_values
-from rankitect.data.ranking.schema import Timestamp
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,14 +23,19 @@ __all__ = [
     "Problems",
     "as_index",
     "as_numbers",
-    "as_times",
     "as_values",
+    "codes_of",
+    "floats",
     "single_codes",
-    "split_codes",
+    "value_at",
 ]
 
-_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
-_LATEST = 9e18  # microseconds that 64 bits hold
+_LARGEST = float(np.finfo(np.float32).max)
+_NO_NUMBER = (
+    *("NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "None", "null", "NULL"),
+    *("-1.#IND", "1.#IND", "-1.#QNAN", "1.#QNAN"),
+)
+"""What pandas and Arrow both take for a missing number, beside the spellings of NaN. As a category, NA is Namibia."""
 _SHOWN = 60  # characters of a value in a message
 NAMED = 64
 """Different values of a feature up to which their texts are kept, for reports."""
@@ -40,11 +47,13 @@ class Problems:
 
     Attributes:
         rows: Number of rows.
+        file: Name of their file, for messages.
         bad: True for bad rows, [rows].
         troubles: The column, what is wrong, and the kind of trouble to count by, for each bad row.
     """
 
     rows: int
+    file: str = ""
     bad: NDArray[np.bool_] = field(init=False)
     troubles: dict[int, tuple[str, str, str]] = field(default_factory=dict)
 
@@ -54,9 +63,7 @@ class Problems:
     def mark(self, where: NDArray[np.bool_], column: str, values: pa.Array, kind: str, wanted: str) -> None:
         """Notes rows as bad."""
         for row in np.flatnonzero(where & ~self.bad).tolist():
-            value = values[row].as_py()
-            if isinstance(value, bytes):
-                value = value.decode("utf-8", "backslashreplace")
+            value = value_at(values, row)
             shown = "missing" if value is None else repr(value)[: _SHOWN + 2]
             self.troubles[row] = (column, f"{shown}, {wanted} expected", f"{column}: {kind}")
         self.bad |= where
@@ -87,6 +94,17 @@ class Codes:
         return Codes(self.codes[np.repeat(rows, lengths)], self.keys, kept, self.texts)
 
 
+def value_at(values: pa.Array, row: int) -> object:
+    """A value for a message: bytes as text, times beyond the calendar as their count."""
+    import pyarrow as pa
+
+    try:
+        value = values[row].as_py()
+    except (OverflowError, ValueError):
+        value = values[row].cast(pa.int64()).as_py()
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+
+
 def as_numbers(values: pa.Array, column: str, problems: Problems, *, missing: bool = True) -> NDArray[np.float64]:
     """Numbers, [rows]; NaN where missing.
 
@@ -96,49 +114,33 @@ def as_numbers(values: pa.Array, column: str, problems: Problems, *, missing: bo
         problems: Takes the rows that are no finite number.
         missing: False makes a missing value a bad row.
     """
-    import pyarrow as pa
 
-    try:
-        numbers = _cast(values, pa.float64())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    result = floats(values)
+    if result is None:
         read = [_number(value) for value in values.to_pylist()]
-        numbers = pa.array([np.nan if number is None else number for number in read], pa.float64())
+        result = np.array([np.nan if number is None else number for number in read], dtype=np.float64)
         problems.mark(np.array([number is None for number in read]), column, values, "no number", "a number")
-    result = cast("NDArray[np.float64]", numbers.to_numpy(zero_copy_only=False))
-    infinite = np.isinf(result)
-    if infinite.any():
-        problems.mark(infinite, column, values, "infinite", "a finite number")
+    large = np.abs(result) > _LARGEST
+    if large.any():
+        problems.mark(large, column, values, "too large", "a finite number that float32 holds (up to 3.4e38)")
     if not missing:
         problems.mark(np.isnan(result), column, values, "missing", "a number")
     return result
 
 
-def as_times(values: pa.Array, timestamp: Timestamp, problems: Problems) -> NDArray[np.int64]:
-    """Microseconds since 1970, UTC, [rows]."""
+def floats(values: pa.Array) -> NDArray[np.float64] | None:
+    """Numbers, NaN where missing, [rows]; None if a text is no number."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    wanted = "seconds since 1970 or ISO 8601 such as 2024-05-31 17:00:00"
-    times: Any = None
-    if pa.types.is_temporal(values.type):
-        times = pc.cast(values, pa.timestamp("us"))
-    elif timestamp.format is not None:
-        wanted = f"a time as {timestamp.format}"
-        text = pc.cast(values, pa.string())
-        times = pc.strptime(text, format=timestamp.format, unit="us", error_is_null=True)
-    else:
-        try:
-            numbers = _cast(values, pa.float64()).to_numpy(zero_copy_only=False)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            times = _from_text(values, _UNITS[timestamp.unit])
-        else:
-            micro = numbers * _UNITS[timestamp.unit]
-            missing = ~(np.abs(micro) < _LATEST)
-            problems.mark(missing, timestamp.name, values, "no time", wanted)
-            return np.where(missing, 0, micro).astype(np.int64)
-    problems.mark(np.asarray(pc.is_null(times)), timestamp.name, values, "no time", wanted)
-    filled = pc.fill_null(pc.cast(times, pa.int64()), 0)
-    return cast("NDArray[np.int64]", filled.to_numpy(zero_copy_only=False))
+    numbers = None
+    with contextlib.suppress(pa.ArrowInvalid):
+        numbers = _cast(values, pa.float64())
+    if numbers is None and pa.types.is_binary(values.type):
+        gone = pc.is_in(values, value_set=pa.array([word.encode() for word in _NO_NUMBER], pa.binary()))
+        with contextlib.suppress(pa.ArrowInvalid):
+            numbers = _cast(pc.if_else(gone, pa.scalar(None, pa.binary()), values), pa.float64())
+    return None if numbers is None else cast("NDArray[np.float64]", numbers.to_numpy(zero_copy_only=False))
 
 
 def as_values(values: pa.Array) -> pa.Array:
@@ -146,35 +148,16 @@ def as_values(values: pa.Array) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
     if pa.types.is_binary(values.type):
         return values
-    if pa.types.is_floating(values.type):  # whole numbers with missing values often come as floats
-        whole = pc.cast(values, pa.int64(), safe=False)
-        if pc.all(pc.fill_null(pc.equal(pc.cast(whole, values.type), values), True)).as_py():
-            values = whole
-    return pc.cast(values if pa.types.is_string(values.type) else pc.cast(values, pa.string()), pa.binary())
+    if pa.types.is_floating(values.type):
+        return pc.cast(_whole_as_integers(values), pa.binary())
+    return pc.cast(pc.cast(values, pa.string()), pa.binary())
 
 
 def single_codes(values: pa.Array) -> Codes:
     """A column with one value a row."""
-    return _codes(as_values(values), None)
-
-
-def split_codes(values: pa.Array, separator: str) -> Codes:
-    """A column with several values a row: text with a separator, or lists."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type)):
-        values = pc.split_pattern(as_values(values), separator)
-    lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    flat = as_values(values.flatten())
-    empty = np.asarray(pc.fill_null(pc.equal(pc.binary_length(flat), 0), True))
-    rows = np.repeat(np.arange(len(lengths)), lengths)[~empty]
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(lengths)))]).astype(np.int64)
-    return _codes(flat.filter(pa.array(~empty)), offsets)
+    return codes_of(as_values(values), None)
 
 
 def as_index(codes: Codes, rows: int, column: str, values: pa.Array, problems: Problems) -> Codes:
@@ -194,7 +177,8 @@ def as_index(codes: Codes, rows: int, column: str, values: pa.Array, problems: P
     return Codes(codes.codes, keys, None, codes.texts)
 
 
-def _codes(values: pa.Array, offsets: NDArray[np.int64] | None) -> Codes:
+def codes_of(values: pa.Array, offsets: NDArray[np.int64] | None) -> Codes:
+    """Values as binary, numbered; with offsets, those of all rows one after the other."""
     import pyarrow.compute as pc
 
     encoded = values.dictionary_encode()
@@ -210,12 +194,22 @@ def _codes(values: pa.Array, offsets: NDArray[np.int64] | None) -> Codes:
     return Codes(codes, keys, offsets, texts)
 
 
+def _whole_as_integers(values: pa.Array) -> pa.Array:
+    """Floating-point numbers as text, whole ones without a point: with missing values, whole numbers often come so."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    numbers = values.to_numpy(zero_copy_only=False)  # NaN where missing
+    whole = (np.abs(numbers) < 2.0**63) & (numbers == np.floor(numbers))
+    integers = pa.array(np.where(whole, numbers, 0).astype(np.int64), mask=~whole)
+    texts = pc.cast(integers, pa.string())
+    return texts if whole.sum() + values.null_count == len(values) else pc.coalesce(texts, pc.cast(values, pa.string()))
+
+
 def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
     if pa.types.is_binary(values.type):
         values = pc.cast(values, pa.string())
     return pc.cast(values, kind, safe=False)
@@ -228,32 +222,6 @@ def _number(value: object) -> float | None:
     try:
         # Python alone would take 1_000 for a number.
         text = value.decode("ascii") if isinstance(value, bytes) else str(value)
-        return None if "_" in text else float(text)
+        return None if "_" in text else float("nan" if text in _NO_NUMBER else text)
     except ValueError:
         return None
-
-
-def _from_text(values: pa.Array, unit: int) -> pa.Array:
-    """Microseconds of a column that is not all numbers; null where a value is no time."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
-        try:
-            return pc.cast(pc.cast(values, pa.string()), kind)
-        except pa.ArrowInvalid:
-            continue
-    return pa.array([_micros(value, unit) for value in values.to_pylist()], pa.int64())
-
-
-def _micros(value: object, unit: int) -> int | None:
-    number = _number(value)
-    if number is not None:
-        return int(number * unit) if abs(number * unit) < _LATEST else None
-    try:
-        text = value.decode("ascii") if isinstance(value, bytes) else str(value)
-        time = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    time = time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
-    return (time - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)) // datetime.timedelta(microseconds=1)

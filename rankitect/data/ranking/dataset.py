@@ -34,10 +34,12 @@ class RankingSplit:
         ids: [rows, S] int32.
         labels: 0 or 1, [rows] float32.
         weights: [rows] float32, or None.
-        groups: equal for the rows of one user, [rows] int64, or None.
+        groups: equal for the rows of one user, [rows] int64, or None; a row without a user has a negative number of
+            its own.
         truth: Probability of label 1, [rows] float32; of generated data only.
         times: Microseconds since 1970, UTC, [rows] int64, or None.
-        facts: `base_rate`, the share of `unknown` values by feature, and of generated data `bayes_ne`.
+        facts: `base_rate`, the share of `unknown` values by feature, the rows `without_group`, and of generated data
+            `bayes_ne`.
         scores: What production answered for each row, [rows] float32, or None.
     """
 

@@ -78,7 +78,7 @@ def count(
                     counter.add(codes.keys, counts)
         return shard.rows, _moments(shard.numeric[:, chosen])
 
-    total: list[_Array] = [np.zeros(len(schema.numeric)) for _ in range(3)]
+    total = _moments(np.empty((len(schema.numeric), 0)))
     tasks = (lambda number=number, path=path: read(number, path) for number, path in enumerate(shards))
     # Sums of floating-point numbers depend on their order; in the order of the shards they are the same every time.
     for rows, moments in in_order(tasks, workers):
@@ -101,12 +101,12 @@ def count(
     )
     plain = np.array([column.transform == "none" for column in schema.numeric], dtype=np.bool_)
     deviation = np.sqrt(total[2] / np.maximum(total[0], 1))
-    centre = np.where(plain, 0.0, total[1])
+    # A column that is constant becomes 0, instead of being divided by nothing; its mean may be off in the last digit.
+    constant = total[3] >= total[4]
+    centre = np.where(plain, 0.0, np.where(constant & (total[0] > 0), total[3], total[1]))
     values = {name: named for name, v, t in zip(names, vocabularies, texts, strict=True) if (named := _named(v, t))}
-    # A column that is constant is left as it is, instead of being divided by nothing.
-    return EncodingPlan(
-        features, tuple(vocabularies), centre, np.where(plain | (deviation < 1e-12), 1.0, deviation), values
-    )
+    scale = np.where(plain | constant | (deviation == 0), 1.0, deviation)
+    return EncodingPlan(features, tuple(vocabularies), centre, scale, values)
 
 
 def encode(
@@ -129,7 +129,7 @@ def encode(
 
     def write(number: int, path: Path) -> tuple[int, list[tuple[_Array, _Array]]]:
         shard, codes = RawShard.load(path), assignment.of(number)
-        arrays = _encoded(shard, schema, plan)
+        arrays = _encoded(shard, plan, int(assignment.starts[number]))
         counts = []
         for split, file in enumerate(files):
             rows = np.flatnonzero(codes == split)
@@ -141,10 +141,11 @@ def encode(
                 # Mapped anew each time: pages that stay mapped would count as this process's memory.
                 np.load(path, mmap_mode="r+")[target] = arrays[name][chosen]
             labels, ids = arrays["labels"][chosen], arrays["ids"][chosen]
-            counts.append((np.array([len(rows), labels.sum()]), (ids == UNKNOWN_ID).sum(axis=0)))
+            alone = 0 if shard.groups is None else (arrays["groups"][chosen] < 0).sum()
+            counts.append((np.array([len(rows), labels.sum(), alone]), (ids == UNKNOWN_ID).sum(axis=0)))
         return shard.rows, counts
 
-    clicks, unknown = np.zeros((3, 2)), np.zeros((3, columns))
+    clicks, unknown = np.zeros((3, 3)), np.zeros((3, columns))
     tasks = (lambda number=number, path=path: write(number, path) for number, path in enumerate(shards))
     for rows, by_split in in_order(tasks, workers):
         progress.add(rows)
@@ -155,13 +156,14 @@ def encode(
     firsts = np.cumsum([0, *plan.features.slots])[:-1]
     facts = {}
     for split, name in enumerate(SPLITS):
-        rows, positive = clicks[split]
+        rows, positive, alone = clicks[split]
         _check_labels(name, schema, int(rows), float(positive))
         shares = {
             feature.name: round(float(unknown[split, first] / rows), 6)
             for feature, first in zip(plan.features.categorical, firsts, strict=True)
         }
         facts[name] = {"rows": int(rows), "base_rate": float(positive / rows), "unknown": shares}
+        facts[name] |= {} if schema.group is None else {"without_group": int(alone)}
         if "truth" in files[split]:
             facts[name] |= _bayes(np.load(files[split]["truth"]), np.load(files[split]["labels"]))
     return {"splits": facts}
@@ -206,14 +208,16 @@ def _named(vocabulary: Vocabulary, texts: Mapping[int, str] | None) -> list[str]
     return [texts.get(key, str(key)) for key in keys] if len(keys) <= NAMED else []
 
 
-def _moments(values: NDArray[np.float32]) -> list[_Array]:
-    """Count, mean and sum of squared deviations of each row of `values`, without missing values."""
-    there = ~np.isnan(values)
-    counts = there.sum(axis=1)
-    sums = np.where(there, values, 0).sum(axis=1, dtype=np.float64)  # float32 would lose digits over many rows
-    means = sums / np.maximum(counts, 1)
-    deviations = np.where(there, values - means[:, None], 0)
-    return [counts.astype(np.float64), means, (deviations**2).sum(axis=1)]
+def _moments(values: NDArray[np.float64]) -> list[_Array]:
+    """Count, mean, sum of squared deviations, least and largest of each row of `values`, without missing values."""
+    missing = np.isnan(values)
+    counts = values.shape[1] - missing.sum(axis=1)
+    least, largest = (f.reduce(values, axis=1, initial=i) for f, i in ((np.fmin, np.inf), (np.fmax, -np.inf)))
+    values = np.where(missing, 0, values)
+    means = values.sum(axis=1) / np.maximum(counts, 1)
+    values -= means[:, None]
+    values[missing] = 0
+    return [counts.astype(np.float64), means, np.einsum("ij,ij->i", values, values), least, largest]
 
 
 def _joined(one: list[_Array], other: list[_Array]) -> list[_Array]:
@@ -221,29 +225,31 @@ def _joined(one: list[_Array], other: list[_Array]) -> list[_Array]:
     counts = one[0] + other[0]
     share = other[0] / np.maximum(counts, 1)
     delta = other[1] - one[1]
-    return [counts, one[1] + delta * share, one[2] + other[2] + delta**2 * one[0] * share]
+    squares = one[2] + other[2] + delta**2 * one[0] * share
+    return [counts, one[1] + delta * share, squares, np.minimum(one[3], other[3]), np.maximum(one[4], other[4])]
 
 
-def _encoded(shard: RawShard, schema: TableSchema, plan: EncodingPlan) -> dict[str, _Array]:
-    numeric = shard.numeric
-    numeric -= plan.centre[:, None].astype(np.float32)
-    numeric /= plan.scale[:, None].astype(np.float32)
+def _encoded(shard: RawShard, plan: EncodingPlan, first: int) -> dict[str, _Array]:
+    """The rows of a shard, of which the first has that number among all rows, in the order of the shard."""
+    numeric = _standardised(shard.numeric, plan)
     ids = np.empty((shard.rows, sum(plan.features.slots)), dtype=np.int32)
-    first = 0
+    column = 0
     for codes, vocabulary, feature in zip(shard.codes, plan.vocabularies, plan.features.categorical, strict=True):
         table = vocabulary.table(codes.keys)
         if codes.offsets is None:
-            ids[:, first] = table[codes.codes]
+            ids[:, column] = table[codes.codes]
         else:
-            _fill_slots(ids[:, first : first + feature.slots], table, codes)
-        first += feature.slots
+            _fill_slots(ids[:, column : column + feature.slots], table, codes)
+        column += feature.slots
     arrays: dict[str, _Array] = {
-        "numeric": np.nan_to_num(numeric.T, nan=0.0),
+        "numeric": numeric,
         "ids": ids,
         "labels": shard.labels.astype(np.float32),
     }
     if shard.groups is not None:
-        arrays["groups"] = (shard.groups >> np.uint64(1)).astype(np.int64)
+        # Rows without a group are alone, and negative, so that they can be told from the others.
+        alone = -1 - first - np.arange(shard.rows)
+        arrays["groups"] = np.where(shard.groups == 0, alone, (shard.groups >> np.uint64(1)).astype(np.int64))
     if shard.times is not None:
         arrays["times"] = shard.times
     if shard.weights is not None:
@@ -253,6 +259,23 @@ def _encoded(shard: RawShard, schema: TableSchema, plan: EncodingPlan) -> dict[s
     if shard.scores is not None:
         arrays["scores"] = shard.scores
     return arrays
+
+
+def _standardised(values: NDArray[np.float64], plan: EncodingPlan) -> NDArray[np.float32]:
+    """Numbers as a model sees them, [rows, N]; what is missing is the mean."""
+    values -= plan.centre[:, None]
+    values /= plan.scale[:, None]
+    with np.errstate(over="ignore"):
+        numeric = values.T.astype(np.float32)
+    if np.isinf(numeric).any():
+        far = np.isinf(numeric).any(axis=0)
+        raise DataError(
+            f"Feature {plan.features.numeric[int(far.argmax())]!r} has a value so far from the mean of the training "
+            "rows, in their standard deviations, that float32 does not hold it. Leave such rows out, or give the "
+            "column transform: log."
+        )
+    numeric[np.isnan(numeric)] = 0
+    return numeric
 
 
 def _fill_slots(target: _Array, table: NDArray[np.int32], codes: Codes) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 
 from rankitect.data.ranking.delimited import BLOCK_BYTES, read_blocks
 from rankitect.data.ranking.schema import TableSchema
-from rankitect.data.ranking.sources import BadRow, Piece, UnreadableRow, check_columns, needed, with_missing
+from rankitect.data.ranking.sources import BadRow, Piece, UnreadableRow, check_columns, needed
+from rankitect.data.ranking.typed import plain
 from rankitect.data.storage import DataFile
 from rankitect.errors import DataError, short
 
@@ -80,7 +81,7 @@ class JsonLinesSource:
             lines.append(number)
             for column, value in zip(columns.values(), values, strict=True):
                 column.append(value)
-        arrays = {name: with_missing(_array(values), self.schema.missing) for name, values in columns.items()}
+        arrays = {name: plain(_array(values), name, file, self.schema.missing) for name, values in columns.items()}
         return Piece(arrays, file, np.asarray(lines, dtype=np.int64), bad)
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankitect.data.assets import asset_path
-from rankitect.data.ranking.delimited import DelimitedSource, Dialect
+from rankitect.data.ranking.delimited import DelimitedSource
+from rankitect.data.ranking.lines import Dialect
 from rankitect.data.ranking.schema import Categorical, Label, MultiHot, Numeric, TableSchema, Timestamp
 from rankitect.data.ranking.sources import Piece, Source
 from rankitect.data.storage import local_path

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rankitect.data.ranking.schema import TableSchema
-from rankitect.data.ranking.sources import Piece, check_columns, with_missing
+from rankitect.data.ranking.sources import Piece, check_columns
+from rankitect.data.ranking.typed import plain
 from rankitect.data.storage import DataFile, open_raw
 from rankitect.data.streams import refuse_unless
 from rankitect.errors import DataError, safe, short
@@ -72,5 +73,5 @@ class ParquetSource:
         return groups
 
     def _piece(self, batch: pa.RecordBatch, file: str, first: int) -> Piece:
-        columns = {name: with_missing(batch.column(name), self.schema.missing) for name in batch.schema.names}
+        columns = {name: plain(batch.column(name), name, file, self.schema.missing) for name in batch.schema.names}
         return Piece(columns, file, np.arange(first, first + batch.num_rows))

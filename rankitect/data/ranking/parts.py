@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rankitect.data.ranking.schema import TableSchema
-from rankitect.data.ranking.sources import Piece, Source, with_missing
+from rankitect.data.ranking.sources import Piece, Source
+from rankitect.data.ranking.typed import plain
 from rankitect.data.storage import DataFile
 
 __all__ = ["FirstRows", "Part", "PartitionedSource", "partitions_of", "without_columns"]
@@ -59,7 +60,7 @@ class PartitionedSource:
         columns = dict(piece.columns)
         for name, value in part.partition.items():
             repeated = pa.repeat(pa.scalar(None if value is None else value.encode(), pa.binary()), len(piece.lines))
-            columns[name] = with_missing(repeated, self.schema.missing)
+            columns[name] = plain(repeated, name, piece.file, self.schema.missing)
         return Piece(columns, piece.file, piece.lines, piece.bad, piece.truth)
 
 

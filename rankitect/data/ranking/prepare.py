@@ -37,7 +37,7 @@ from rankitect.errors import DataError, safe, short
 __all__ = ["open_ranking"]
 
 _LOG = logging.getLogger(__name__)
-_FORMAT = 2  # part of every fingerprint: raise it when the meaning of the files or the way they are made changes
+_FORMAT = 3  # part of every fingerprint: raise it when the meaning of the files or the way they are made changes
 _HASHED = 256 << 20  # bytes of files that are read for their hash where only a part of them is wanted
 _ROWS_TO_JUDGE = 200_000  # before the share of bad rows may end a run early
 
@@ -92,6 +92,7 @@ def _described(source: Source, schema: TableSchema, settings: DataSettings, root
         "content": content_hash(source.files, root / "sources", _HASHED if settings.limit else None),
         "schema": schema.model_dump(mode="json"),
         "delimiter": settings.delimiter,
+        "quote": [settings.quote, settings.newlines_in_values],
         "split": split_kind(settings, schema),
         "shares": settings.shares,
         "out_of_order": settings.out_of_order,

@@ -18,14 +18,15 @@ from rankitect.data.ranking.columns import (
     Problems,
     as_index,
     as_numbers,
-    as_times,
     single_codes,
-    split_codes,
 )
 from rankitect.data.ranking.keys import Keys
 from rankitect.data.ranking.labels import as_labels
+from rankitect.data.ranking.lists import split_codes
 from rankitect.data.ranking.schema import Categorical, DataSettings, MultiHot, Score, TableSchema
 from rankitect.data.ranking.sources import BadRow, Piece
+from rankitect.data.ranking.times import as_times
+from rankitect.data.ranking.typed import Role, plain, require
 from rankitect.errors import DataError
 
 __all__ = ["CALENDAR", "RawShard", "build"]
@@ -41,18 +42,19 @@ class RawShard:
     """Good rows of one piece.
 
     Attributes:
-        numeric: After each feature's transform but not normalised, NaN where missing, [N, rows] float32.
+        numeric: After each feature's transform but not normalised, NaN where missing, [N, rows] float64: before its
+            mean is taken off, a number may need more digits than float32 has.
         codes: Codes of each categorical feature, in the schema's order: categorical, multi-hot, calendar.
         labels: 0 and 1, [rows] uint8; probabilities, float32, where the schema says so.
         times: Microseconds, [rows] int64; None without timestamps.
-        groups: Keys, [rows] uint64; None without a group column.
+        groups: Keys, 0 where missing, [rows] uint64; None without a group column.
         weights: [rows] float32; None without.
         truth: Probability of label 1, [rows] float32; of generated data only.
         scores: What production answered, [rows] float32; None without such a column.
         facts: `bad` rows by kind; the `backward` step of time inside, if any, as {line, file}; the last row's `line`.
     """
 
-    numeric: NDArray[np.float32]
+    numeric: NDArray[np.float64]
     codes: Sequence[Codes]
     labels: NDArray[Any]
     times: NDArray[np.int64] | None
@@ -128,11 +130,11 @@ def build(piece: Piece, schema: TableSchema, settings: DataSettings) -> RawShard
         DataError: At its first bad row, unless bad rows are skipped.
     """
     n = len(piece.lines)
-    problems = Problems(n)
-    columns = piece.columns
+    problems = Problems(n, piece.file)
+    columns = _columns(piece, schema)
     assert schema.label is not None
     labels = as_labels(columns[schema.label.name], schema.label, problems)
-    numeric = np.empty((len(schema.numeric), n), dtype=np.float32)
+    numeric = np.empty((len(schema.numeric), n), dtype=np.float64)
     for place, number in enumerate(schema.numeric):
         numeric[place] = as_numbers(columns[number.source], number.name, problems)
         if number.transform == "log":
@@ -149,9 +151,7 @@ def build(piece: Piece, schema: TableSchema, settings: DataSettings) -> RawShard
         single = single_codes(columns[schema.group])
         groups = np.concatenate([np.zeros(1, np.uint64), single.keys])[single.codes]
     if schema.weight is not None:
-        read = as_numbers(columns[schema.weight], schema.weight, problems, missing=False)
-        problems.mark(read < 0, schema.weight, columns[schema.weight], "negative weight", "a weight of at least 0")
-        weights = read.astype(np.float32)
+        weights = _weights(columns[schema.weight], schema.weight, problems)
     scores: Any = None if schema.score is None else _scores(columns[schema.score.name], schema.score, problems)
     facts: dict[str, Any] = {"bad": _judge(piece, problems, settings), "file": piece.file, "backward": None}
     lines = piece.lines
@@ -178,9 +178,35 @@ def _scores(values: Any, score: Score, problems: Problems) -> NDArray[np.float32
     return read.astype(np.float32)
 
 
+def _columns(piece: Piece, schema: TableSchema) -> dict[str, Any]:
+    """The columns of a piece, each of a type that its role allows."""
+    assert schema.label is not None
+    roles: list[tuple[str, Role]] = [(schema.label.name, "number")]
+    roles += [(column.source, "number") for column in schema.numeric]
+    roles += [(column.source, "value") for column in schema.categorical]
+    roles += [(column.source, "values") for column in schema.multi_hot]
+    roles += [] if schema.timestamp is None else [(schema.timestamp.name, "time")]
+    roles += [] if schema.group is None else [(schema.group, "value")]
+    roles += [] if schema.weight is None else [(schema.weight, "number")]
+    roles += [] if schema.score is None else [(schema.score.name, "number")]
+    columns = {name: plain(piece.columns[name], name, piece.file) for name, _ in roles}
+    for name, role in roles:
+        require(columns[name], role, name, piece.file)
+    return columns
+
+
+def _weights(values: Any, column: str, problems: Problems) -> NDArray[np.float32]:
+    read = as_numbers(values, column, problems, missing=False)
+    problems.mark(read < 0, column, values, "negative weight", "a weight of at least 0")
+    weights = np.where(problems.bad, 0, read).astype(np.float32)
+    lost = (weights == 0) & (read > 0) & ~problems.bad
+    problems.mark(lost, column, values, "too small", "a weight that float32 holds (1e-45 at least, or 0)")
+    return weights
+
+
 def _encoded(values: Any, column: Categorical, problems: Problems) -> Codes:
     if isinstance(column, MultiHot):
-        return split_codes(values, column.separator)
+        return split_codes(values, column, problems)
     codes = single_codes(values)
     if column.encoding == "index":
         assert column.rows is not None

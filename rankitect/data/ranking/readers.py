@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rankitect.data.ranking.delimited import BLOCK_BYTES, DelimitedSource, Dialect
+from rankitect.data.ranking.delimited import BLOCK_BYTES, DelimitedSource
 from rankitect.data.ranking.formats import AVAZU, CRITEO, CRITEO_COLUMNS
 from rankitect.data.ranking.jsonl import JsonLinesSource
+from rankitect.data.ranking.lines import Dialect
 from rankitect.data.ranking.parquet import ParquetSource
 from rankitect.data.ranking.parts import FirstRows, Part, PartitionedSource, without_columns
 from rankitect.data.ranking.schema import Categorical, DataSettings, TableSchema
@@ -88,7 +89,10 @@ def _source(name: str, schema: TableSchema, files: Sequence[DataFile], settings:
     if settings.format == "avazu":
         return DelimitedSource("avazu", schema, files, Dialect(",", None), block_bytes=size)
     delimiter = settings.delimiter or {"csv": ",", "tsv": "\t"}[settings.format]
-    dialect = Dialect(delimiter, '"', schema.missing)
+    quote = settings.quote or {"csv": '"', "tsv": "none"}[settings.format]
+    dialect = Dialect(
+        delimiter, None if quote == "none" else quote, schema.missing, newlines=settings.newlines_in_values
+    )
     header = settings.table.columns or None
     if header is not None:
         _refuse_header(files, header, delimiter)

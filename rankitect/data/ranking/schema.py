@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import math
+import re
 from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
@@ -31,9 +34,25 @@ TABLES = ("csv", "tsv", "jsonl", "parquet", "libsvm", "libffm")
 Splitting = Literal["auto", "time", "user_time", "user", "hash", "file"]
 
 
+def _as_name(value: Any) -> Any:
+    """The text that YAML has taken for a number: columns may be called 1 or nan."""
+    if isinstance(value, bool):
+        raise ValueError(f"YAML takes this name for the truth value {value}: write it in quotes")
+    if isinstance(value, float) and math.isnan(value):
+        return "nan"
+    return str(value) if isinstance(value, int | float) else value
+
+
+Name = Annotated[str, BeforeValidator(_as_name), Field(min_length=1)]
+
+
 def _named(value: Any) -> Any:
     """A column's bare name stands for the column with everything else by default."""
-    return {"name": value} if isinstance(value, str) else value
+    return {"name": value} if isinstance(value, str | int | float) else value
+
+
+_SHORTHANDS = {"%T": "%H:%M:%S", "%F": "%Y-%m-%d", "%R": "%H:%M", "%D": "%m/%d/%y"}
+"""Directives that Python's strptime does not know."""
 
 
 def _words(values: Any) -> Any:
@@ -55,8 +74,8 @@ class _Strict(BaseModel):
 
 
 class _Column(_Strict):
-    name: str = Field(min_length=1, description="the column's name in the file, and the feature's")
-    column: str | None = Field(default=None, min_length=1, description="the column in the file, where it differs")
+    name: Name = Field(description="the column's name in the file, and the feature's")
+    column: Name | None = Field(default=None, description="the column in the file, where it differs")
 
     @property
     def source(self) -> str:
@@ -67,7 +86,7 @@ class _Column(_Strict):
 class Label(_Strict):
     """The column that is predicted."""
 
-    name: str = Field(min_length=1, description="the column's name in the file")
+    name: Name = Field(description="the column's name in the file")
     at_least: float | None = Field(
         default=None, description="values from here on are 1, lower ones 0; null: the column holds 0 and 1"
     )
@@ -92,7 +111,7 @@ class Label(_Strict):
 class Score(_Strict):
     """The column that holds what production answered for the row, to compare with; it is no feature."""
 
-    name: str = Field(min_length=1, description="the column's name in the file")
+    name: Name = Field(description="the column's name in the file")
     kind: Literal["probability", "logit", "score"] = Field(
         default="probability",
         description="what it holds: probability, from 0 to 1; logit, its log-odds; score, any number, larger for "
@@ -138,7 +157,9 @@ class Categorical(_Column):
 class MultiHot(Categorical):
     """A column with several values a row."""
 
-    separator: str = Field(default="|", min_length=1, description="between the values of a row")
+    separator: str | None = Field(
+        default=None, min_length=1, description="between the values of a row that are no list; null: |"
+    )
     slots: int | None = Field(
         default=None, ge=1, description="values kept of a row, the first ones; null: the most a training row has"
     )
@@ -147,12 +168,34 @@ class MultiHot(Categorical):
 class Timestamp(_Strict):
     """When a row happened: numbers since 1970, or text."""
 
-    name: str = Field(min_length=1, description="the column's name in the file")
-    unit: Literal["s", "ms", "us"] = Field(default="s", description="of numbers since 1970")
+    name: Name = Field(description="the column's name in the file")
+    unit: Literal["s", "ms", "us", "ns"] | None = Field(
+        default=None,
+        description="of numbers since 1970; null: s, and numbers that read as dates written together are refused",
+    )
     format: str | None = Field(
         default=None,
         description="strptime's, such as %y%m%d%H; null: a number, or ISO 8601 such as 2024-05-31 17:00:00",
     )
+    origin: datetime.date = Field(
+        default=datetime.date(1970, 1, 1), description="the day from whose midnight (UTC) numbers count"
+    )
+
+    @field_validator("format")
+    @classmethod
+    def _supported(cls, given: str | None) -> str | None:
+        """A format by which a time can be written and read back."""
+        if given is None:
+            return None
+        spelt = re.sub("%[TFRD]", lambda match: _SHORTHANDS[match[0]], given)
+        time = datetime.datetime(2021, 12, 31, 23, 58, 59, tzinfo=datetime.UTC)
+        try:
+            read = datetime.datetime.strptime(time.strftime(spelt), spelt)
+        except (ValueError, re.error, UnicodeError) as error:
+            raise ValueError(f"times cannot be read by the format {given[:60]!r} ({error})") from error
+        if read.date() != time.date():
+            raise ValueError(f"the format {given[:60]!r} does not say year, month and day (such as %Y-%m-%d)")
+        return spelt
 
 
 NumericColumn = Annotated[Numeric, BeforeValidator(_named)]
@@ -177,10 +220,10 @@ class TableSchema(_Strict):
     calendar: tuple[Literal["hour", "weekday"], ...] = Field(
         default=(), description="categorical features made from the timestamp, UTC"
     )
-    group: str | None = Field(
-        default=None, min_length=1, description="column of the user (or other unit) whose rows belong together"
+    group: Name | None = Field(
+        default=None, description="column of the user (or other unit) whose rows belong together"
     )
-    weight: str | None = Field(default=None, min_length=1, description="column of the rows' importance")
+    weight: Name | None = Field(default=None, description="column of the rows' importance")
     score: ScoreColumn | None = Field(
         default=None, description="the column of what production answered: a baseline to compare with, and no feature"
     )
@@ -200,7 +243,7 @@ class TableSchema(_Strict):
     def _consistent(self) -> Self:
         names = [c.name for c in (*self.categorical, *self.multi_hot)] + list(self.calendar)
         for group in (names, [c.name for c in self.numeric]):
-            twice = sorted({name for name in group if group.count(name) > 1})
+            twice = [name for name, count in Counter(group).items() if count > 1]
             if twice:
                 raise ValueError(f"feature {twice[0]!r} is named twice")
         if self.calendar and self.timestamp is None:
@@ -258,6 +301,14 @@ class DataSettings(_Strict):
         default=TableSchema(), description="what the columns are for; known for movielens, criteo, avazu, synthetic"
     )
     delimiter: str | None = Field(default=None, min_length=1, max_length=1, description="of csv; by default a comma")
+    quote: Literal['"', "'", "none"] | None = Field(
+        default=None,
+        description='around values of csv and tsv that hold a delimiter; none: quotes mean nothing; null: " for csv, '
+        "none for tsv",
+    )
+    newlines_in_values: bool = Field(
+        default=False, description="whether quoted values may hold line ends; else such a row is bad"
+    )
     encoding: Literal["vocabulary", "hash"] = Field(default="vocabulary", description="of categorical columns")
     hash_rows: int = Field(default=100_000, ge=3, description="rows of a hashed feature that names none")
     min_count: int | None = Field(
@@ -281,6 +332,13 @@ class DataSettings(_Strict):
     bad_share: float = Field(default=0.001, ge=0, lt=1, description="with skip: the largest share of bad rows")
     workers: int | None = Field(default=None, ge=1, le=64, description="preprocessing threads; null: all cores")
     synthetic: SyntheticSettings = Field(default=SyntheticSettings(), description="with format synthetic")
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_byte(cls, given: str | None) -> str | None:
+        if given is not None and (not given.isascii() or given in "\r\n\0\"'"):
+            raise ValueError("the delimiter is one ASCII character, and neither a quote nor a line end")
+        return given
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,6 @@ __all__ = [
     "check_columns",
     "content_hash",
     "needed",
-    "with_missing",
 ]
 
 _LIKE = 2_000
@@ -122,7 +122,7 @@ def check_columns(schema: TableSchema, present: Sequence[str], file: str) -> lis
     """The columns that the schema needs, each once.
 
     Raises:
-        DataError: If the file lacks one.
+        DataError: If the file lacks one, or has two of that name.
     """
     wanted, known = needed(schema), frozenset(present)
     lacking = [name for name in wanted if name not in known]
@@ -137,20 +137,12 @@ def check_columns(schema: TableSchema, present: Sequence[str], file: str) -> lis
         raise DataError(
             f"{short(safe(file), 120)} has no column {short(repr(name), 60)}.{hint} Its columns: {short(listed, 150)}."
         )
+    if len(known) < len(present):  # which does not matter for columns that are not read
+        counts = Counter(present)
+        twice = next((name for name in wanted if counts[name] > 1), None)
+        if twice is not None:
+            raise DataError(f"{short(safe(file), 120)}: column {short(repr(twice), 60)} is named twice.")
     return wanted
-
-
-def with_missing(values: pa.Array, missing: Sequence[str]) -> pa.Array:
-    """A column in which the texts that stand for a missing value are missing; one that is no text as it is."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
-        values = pc.cast(values, pa.string())
-    if not (pa.types.is_string(values.type) or pa.types.is_binary(values.type)):
-        return values
-    gone = pc.is_in(values, value_set=pa.array(missing, pa.string()).cast(values.type))
-    return pc.if_else(gone, pa.scalar(None, values.type), values)
 
 
 def content_hash(files: Sequence[DataFile], memory: Path, most: int | None = None) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankitect.data.ranking.keys import uniform
+from rankitect.data.ranking.keys import mix, uniform
 from rankitect.data.ranking.raw import RawShard
 from rankitect.data.ranking.schema import SPLITS, DataSettings, TableSchema
 from rankitect.errors import DataError
@@ -107,8 +107,11 @@ def assign(
     else:
         groups = np.concatenate([RawShard.field(path, "groups") for path in shards])
         if kind == "user":
+            # A row without a user is alone: all of them together would be one user, larger than all others.
+            groups = np.where(groups == 0, mix(~np.arange(total, dtype=np.uint64)), groups)
             codes = _by_share(uniform(groups, settings.split_seed), settings)
         else:
+            # Within users, rows without one are divided by time among themselves, so that each split has its share.
             codes = _within(groups, order, settings)
     return _divided(starts, codes, order if sort else None)
 

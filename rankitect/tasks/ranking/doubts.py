@@ -208,7 +208,8 @@ def _hashes(split: RankingSplit) -> NDArray[np.uint64]:
     """One number for each row's values, label, time and user; equal for equal rows, and for others by no chance."""
     columns = [*np.ascontiguousarray(split.numeric).view(np.uint32).T, *np.asarray(split.ids).astype(np.uint32).T]
     columns.append(np.asarray(split.labels, np.float32).view(np.uint32))
-    columns += [np.asarray(x).view(np.uint64) for x in (split.times, split.groups) if x is not None]
+    groups = None if split.groups is None else np.maximum(split.groups, -1)  # rows without a user may be copies too
+    columns += [np.asarray(x).view(np.uint64) for x in (split.times, groups) if x is not None]
     mixers = np.random.default_rng(0).integers(1, 1 << 63, len(columns), np.int64).astype(np.uint64) | np.uint64(1)
     total = np.zeros(split.rows, np.uint64)
     for column, mixer in zip(columns, mixers, strict=True):

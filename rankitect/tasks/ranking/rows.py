@@ -24,6 +24,7 @@ PARTS = 12
 """Parts of a division at most; the rarest are one."""
 SEEN = ((1, "1 to 9 training rows"), (10, "10 to 99 training rows"), (100, "100 training rows or more"))
 NEVER = "not in training rows"
+ALONE = "without a user"
 USERS = "user"
 
 
@@ -51,6 +52,7 @@ def record_rows(
         "splits": {name: {"rows": s.rows, "base_rate": s.facts.get("base_rate")} for name, s in data.splits.items()},
         "division": data.facts.get("split"),
         "doubts": [doubt.to_json() for doubt in doubts_of_rows(data, timestamp)],
+        **_odd_rows(data),
     }
     if test.times is not None and train.times is not None:
         facts["train_window"], facts["test_window"] = _window(train.times), _window(test.times)
@@ -114,25 +116,42 @@ def slicings_of(data: RankingData, slices: Sequence[str] | None = None) -> list[
     return [slicing for slicing in slicings if slicing is not None]
 
 
+def _odd_rows(data: RankingData) -> dict[str, str]:
+    """What a report says of rows that were left out, and of rows without a user."""
+    told = {}
+    if bad := data.facts.get("bad_rows"):
+        kinds = "; ".join(f"{kind}: {count:,}" for kind, count in list(bad.items())[:3])
+        told["left_out"] = f"{sum(bad.values()):,} rows that cannot be read ({kinds[:200]})"
+    alone = {name: split.facts.get("without_group") for name, split in data.splits.items()}
+    if any(alone.values()):
+        counts = ", ".join(f"{alone[name]:,} of {split.rows:,} {name}" for name, split in data.splits.items())
+        told["rows_without_a_user"] = f"{counts}; each counts as a unit of its own"
+    return told
+
+
 def _by_users(train: NDArray[np.int64], test: NDArray[np.int64]) -> Slicing | None:
     users, counts = np.unique(train, return_counts=True)
     at = np.minimum(np.searchsorted(users, test), len(users) - 1)
-    return _by_counts(USERS, np.where(users[at] == test, counts[at], 0))
+    return _by_counts(USERS, np.where(users[at] == test, counts[at], 0), alone=test < 0)
 
 
-def _by_counts(name: str, counts: NDArray[np.int64]) -> Slicing | None:
-    """By how many training rows have the value of each row."""
+def _by_counts(name: str, counts: NDArray[np.int64], alone: NDArray[np.bool_] | None = None) -> Slicing | None:
+    """By how many training rows have the value of each row; rows without a user are a part of their own."""
     codes = np.searchsorted([low for low, _ in SEEN], counts, side="right")
-    return slicing_of(name, codes, [NEVER, *(text for _, text in SEEN)], PARTS)
+    parts = [NEVER, *(text for _, text in SEEN)]
+    if alone is not None and alone.any():
+        codes, parts = np.where(alone, len(parts), codes), [*parts, ALONE]
+    return slicing_of(name, codes, parts, PARTS)
 
 
 def _before(data: RankingData) -> dict[int, tuple[int, int]]:
-    """Rows and clicks of each user before the test."""
+    """Rows and clicks of each user before the test; a row without a user has none before it."""
     splits = [data.split(name) for name in ("train", "validation")]
     groups = np.concatenate([_groups(s) for s in splits])
-    users, codes = np.unique(groups, return_inverse=True)
-    labels = np.concatenate([np.asarray(s.labels) for s in splits])
-    counts = np.concatenate([np.ones(s.rows) if s.weights is None else np.asarray(s.weights) for s in splits])
+    known = groups >= 0
+    users, codes = np.unique(groups[known], return_inverse=True)
+    labels = np.concatenate([np.asarray(s.labels) for s in splits])[known]
+    counts = np.concatenate([np.ones(s.rows) if s.weights is None else np.asarray(s.weights) for s in splits])[known]
     rows, clicks = np.bincount(codes, weights=counts), np.bincount(codes, weights=labels * counts)
     return {int(u): (round(n), round(c)) for u, n, c in zip(users, rows, clicks, strict=True)}
 

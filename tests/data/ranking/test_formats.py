@@ -115,7 +115,9 @@ def test_written_logs_are_read_back(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "Error: --rows is 3: should be greater than or equal to 100.\n"
 
 
-RATINGS = [(u, m, 1 + (u * m) % 5, 1_000_000 + 7919 * ((u * 31 + m) % 97)) for u in range(1, 7) for m in range(1, 11)]
+RATINGS = [
+    (u, m, 1 + (u * m) % 5, 1_000_000_000 + 7919 * ((u * 31 + m) % 97)) for u in range(1, 7) for m in range(1, 11)
+]
 
 
 def layout(folder: Path, kind: str) -> Path:

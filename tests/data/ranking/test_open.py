@@ -13,6 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from rankitect.data.ranking import DataSettings, RankingData, delimited, open_ranking, prepare
+from rankitect.data.ranking.lines import Dialect
 from rankitect.data.ranking.store import verify
 from rankitect.errors import DataError
 
@@ -152,7 +153,7 @@ def test_small_blocks_and_gzip_and_parquet_give_the_same(
 
 def small_pieces(source: delimited.DelimitedSource) -> Any:
     names = delimited.read_header(source.files[0], source.dialect)
-    for first, block in delimited.read_blocks(source.files[0], 1000, '"', skip=True):
+    for first, block in delimited.read_blocks(source.files[0], 1000, None, skip=True):
         yield lambda first=first, block=block: delimited.parse(block, names, names, source.dialect, "log", first)
 
 
@@ -274,7 +275,7 @@ def test_a_killed_run_goes_on_with_its_shards(log: Path, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(prepare, "build", build)
     data = open_ranking(settings(log), cache=tmp_path / "c")
-    total = len(list(small_pieces(delimited.DelimitedSource("", settings(log).table, [log], delimited.Dialect()))))
+    total = len(list(small_pieces(delimited.DelimitedSource("", settings(log).table, [log], Dialect()))))
     assert len(made) == total - 2
     assert same(data, open_ranking(settings(log), cache=tmp_path / "whole"))
 
