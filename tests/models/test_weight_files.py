@@ -193,6 +193,12 @@ def test_what_is_there_instead_is_named(folder: Path, tmp_path: Path) -> None:
     (folder / "config.json").unlink()
     with pytest.raises(AssetError, match=r"has no config\.json.*It holds 'generation_config\.json', 'model\.safetens"):
         load_checkpoint(folder)
+    (folder / "x.gguf").write_bytes(b"")
+    with pytest.raises(AssetError, match=r"has no config\.json.*Give the \.gguf file itself"):
+        load_checkpoint(folder)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(AssetError, match=r"holds an adapter .*Merge it into its model first"):
+        load_checkpoint(folder)
     with pytest.raises(AssetError, match="it is one file of a folder, which is loaded as a whole"):
         load_checkpoint(folder / "model.safetensors")
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")

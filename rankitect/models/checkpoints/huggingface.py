@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_huggingface", "save_huggingface"]
 
-_CONFIG = "config.json"
+_CONFIG, _ADAPTER = "config.json", "adapter_config.json"
 
 
 def load_huggingface(folder: Path) -> DecoderCheckpoint:
@@ -38,9 +38,17 @@ def load_huggingface(folder: Path) -> DecoderCheckpoint:
     Raises:
         AssetError: A file is missing or damaged, or the model is of an unsupported kind.
     """
+    if (folder / _ADAPTER).exists():  # transformers would apply it to the weights, or to those of another folder
+        raise AssetError(
+            f"{folder} holds an adapter ({_ADAPTER}). Merge it into its model first, and save that "
+            "(peft: merge_and_unload)."
+        )
     file = member(folder, _CONFIG)
     if file is None:
-        raise AssetError(f"{folder} has no {_CONFIG}, so it is not a Hugging Face model folder. {listing(folder)}")
+        advice = " Give the .gguf file itself." if any(folder.glob("*.gguf")) else ""
+        raise AssetError(
+            f"{folder} has no {_CONFIG}, so it is not a Hugging Face model folder. {listing(folder)}{advice}"
+        )
     config = read_config(read_json(file, dict[str, Any], AssetError), str(file))
     tensors = read_weights(folder, config)
     check_tensors(config, tensors, str(folder))
