@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from rankitect.data.assets import asset_path
 from rankitect.data.ranking.delimited import DelimitedSource
-from rankitect.data.ranking.lines import Dialect
+from rankitect.data.ranking.lines import Dialect, sort_out
 from rankitect.data.ranking.schema import Categorical, Label, MultiHot, Numeric, TableSchema, Timestamp
 from rankitect.data.ranking.sources import Piece, Source
 from rankitect.data.storage import local_path
@@ -222,11 +222,18 @@ def _rows(file: Path, layout: _Layout) -> Iterator[tuple[int, list[str]]]:
         text = file.read_bytes().decode(layout.encoding)
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not {layout.encoding} text ({error}).") from error
-    lines = (line for line in text.split("\n"))
     if layout.delimiter == ",":
-        yield from enumerate((row for row in csv.reader(lines) if row), 1)
+        rows = sort_out(text.encode(), 1, Dialect(), str(file))
+        if rows.bad:  # a quote that is not closed would swallow what follows
+            raise DataError(f"{file}, row {rows.bad[0].line}: found {rows.bad[0].trouble}.")
+        lines = rows.block.decode().split("\n")
+        for number, line in zip(rows.lines.tolist(), lines, strict=False):
+            try:
+                yield number, next(csv.reader([line.rstrip("\r")]))
+            except csv.Error as error:
+                raise DataError(f"{file}, row {number} cannot be read ({error}).") from error
         return
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, line.rstrip("\r").split(layout.delimiter)
 

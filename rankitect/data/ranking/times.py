@@ -6,6 +6,7 @@ weekday made of it look like any other. So times must lie in the years from 1990
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
 from itertools import pairwise
@@ -44,6 +45,7 @@ _WRITTEN = (
 _HOURS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", ":%H:%M:%S")
 _ZONES = ("", " %z", " %Z")
 _WHOLE = (*_TOGETHER, "%d/%b/%Y:%H:%M:%S %z", "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %Z %Y")
+_OTHERS = " (for others give table.timestamp.format, as of strptime; of time zones, UTC and offsets such as +02:00)"
 _DIGITS = {"%Y": 4, "%j": 3} | dict.fromkeys(("%y", "%m", "%d", "%H", "%I", "%M", "%S"), 2)
 
 
@@ -76,7 +78,7 @@ def as_times(values: pa.Array, timestamp: Timestamp, problems: Problems) -> NDAr
         problems.mark(no_time, timestamp.name, values, "no time", f"{wanted}{told}")
     outside = ~no_time & ((micro < _FIRST) | (micro >= _END))
     if outside.any():
-        told = _hint(values, outside, timestamp)
+        told = _hint(values, outside, timestamp, read=True)
         problems.mark(outside, timestamp.name, values, "not from 1990 to 2099", f"a time from 1990 to 2099{told}")
     if looks:
         problems.mark(~no_time, timestamp.name, values, "a date written together", looks)
@@ -218,40 +220,35 @@ def _iso(text: str) -> int:
         return _NONE
 
 
-def _hint(values: pa.Array, where: NDArray[np.bool_], timestamp: Timestamp) -> str:
-    """What the first of some values probably is, in brackets; empty where nothing fits."""
+def _hint(values: pa.Array, where: NDArray[np.bool_], timestamp: Timestamp, *, read: bool = False) -> str:
+    """What the first of some values probably is, in brackets; empty where nothing fits, or a text was `read`."""
     value = value_at(values, int(np.flatnonzero(where)[0]))
     text = str(value).strip().removesuffix(".0")
     if value is None or timestamp.format is not None or len(text) > 60:
         return ""
     number = _number(text)
-    for layout in _layouts(text):
-        read = datetime.datetime.strptime(text, layout)
-        return f" (as {layout} it is {read:%Y-%m-%d %H:%M}: table.timestamp.format='{layout}')"
+    if (layout := _layout(text)) is not None:
+        time = datetime.datetime.strptime(text, layout)
+        return f" (as {layout} it is {time:%Y-%m-%d %H:%M}: table.timestamp.format='{layout}')"
     if np.isnan(number):
-        return (
-            " (for others give table.timestamp.format, as of strptime; of time zones, UTC and offsets such as +02:00)"
-        )
+        return "" if read else _OTHERS
     for unit, size in _UNITS.items():
         if _FIRST <= number * size < _END:
-            read = _EPOCH + datetime.timedelta(microseconds=int(number * size))
-            return f" (in {_UNIT_NAMES[unit]} it is {read:%Y-%m-%d %H:%M}: table.timestamp.unit={unit})"
-    if 0 < number < 1e9:
+            time = _EPOCH + datetime.timedelta(microseconds=int(number * size))
+            return f" (in {_UNIT_NAMES[unit]} it is {time:%Y-%m-%d %H:%M}: table.timestamp.unit={unit})"
+    if 0 <= number < 1e9:
         return " (if numbers count from another day, say from which: table.timestamp.origin)"
     return ""
 
 
-def _layouts(text: str) -> list[str]:
-    """The formats by which a text is a time of those years: the first that fits."""
+def _layout(text: str) -> str | None:
+    """The first format by which a text is a time of those years."""
     together = text.isdigit()
     layouts = _TOGETHER if together else (*_WHOLE, *(d + h + z for d in _WRITTEN for h in _HOURS for z in _ZONES))
     for layout in layouts:
         if together and _width(layout) != len(text):
             continue
-        try:
-            read = datetime.datetime.strptime(text, layout)
-        except ValueError:
-            continue
-        if 1990 <= read.year < 2100:
-            return [layout]
-    return []
+        with contextlib.suppress(ValueError):
+            if 1990 <= datetime.datetime.strptime(text, layout).year < 2100:
+                return layout
+    return None

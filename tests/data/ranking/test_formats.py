@@ -186,6 +186,14 @@ def test_movielens_that_is_not_whole(tmp_path: Path) -> None:
         open_ranking(DataSettings(path=str(folder)), cache=tmp_path / "cache")
 
 
+def test_a_quote_that_is_not_closed_swallows_no_movies(tmp_path: Path) -> None:
+    folder = layout(tmp_path / "ml", "25m")
+    movies = folder / "movies.csv"
+    movies.write_text(movies.read_text().replace('"Am', "Am", 1))
+    with pytest.raises(DataError, match=r"movies\.csv, row 2: found a quote that does not enclose its value"):
+        open_ranking(DataSettings(path=str(folder)), cache=tmp_path / "cache")
+
+
 def test_generated_data(tmp_path: Path) -> None:
     settings = DataSettings(format="synthetic", synthetic=SMALL.model_copy(update={"rows": 70_000, "categorical": 4}))
     data = open_ranking(settings, cache=tmp_path / "cache")

@@ -140,7 +140,7 @@ def test_one_impossible_time_is_a_bad_row(value: str, layout: str | None, tmp_pa
 
 def test_numbers_may_count_from_another_day(tmp_path: Path) -> None:
     content = text(rows(t=[str(3600 * i) for i in range(ROWS)]))
-    with pytest.raises(DataError, match="a time from 1990 to 2099"):
+    with pytest.raises(DataError, match=r"found '0', a time from 1990 to 2099 .*table.timestamp.origin"):
         read(tmp_path, content)
     data = read(tmp_path, content, table=timed(origin="2016-06-14"))
     start = datetime.datetime(2016, 6, 14, tzinfo=UTC).timestamp()
