@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from rankitect.errors import AssetError, SpaceError
 from rankitect.models.checkpoints import DecoderConfig, load_checkpoint, save_huggingface
 from rankitect.models.pretrained import check_prunable
-from tests.models.checkpoint_files import UNTIED, lively
+from tests.models.checkpoint_files import UNTIED, lively, write_gguf
 
 CONFIG = DecoderConfig(vocab=256, d_model=32, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, ffn=32, context=64)
 CHECKPOINT = lively(CONFIG)
@@ -212,6 +212,16 @@ def test_paths_that_no_file_can_have_are_no_checkpoints(path: str) -> None:
         load_checkpoint(path)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) <= 500
+
+
+def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_gguf(tmp_path / "model.gguf", lively(UNTIED))
+    monkeypatch.setenv("RANKITECT_MEMORY_GIB", "0.00001")
+    for place in (folder, path):
+        with pytest.raises(AssetError, match=r"needs 0\.0 GiB as float32, but only 0\.0 GiB of memory are available"):
+            load_checkpoint(place)
 
 
 def test_a_token_without_a_row_in_the_embedding_is_refused(folder: Path) -> None:

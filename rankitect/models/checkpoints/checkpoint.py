@@ -11,11 +11,12 @@ import numpy as np
 from rankitect.data.tokenizer import ByteTokenizer, Tokenizer
 from rankitect.errors import AssetError, safe, short
 from rankitect.models.families import DecoderConfig, family_of
+from rankitect.models.memory import LIMIT_VARIABLE, available_memory
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DecoderCheckpoint", "check_layers", "check_tensors", "random_checkpoint", "tensor_shapes"]
+__all__ = ["DecoderCheckpoint", "check_fits", "check_layers", "check_tensors", "random_checkpoint", "tensor_shapes"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,24 @@ def check_layers(config: DecoderConfig, n_tensors: int, where: str) -> None:
     if config.n_layers > n_tensors:
         raise AssetError(
             f"{where}: its configuration announces {config.n_layers} layers, it holds {n_tensors} tensors."
+        )
+
+
+def check_fits(n_values: int, where: str) -> None:
+    """Check that a model fits into memory as float32, before it is read.
+
+    Args:
+        n_values: Values of all its tensors.
+        where: The file or folder, for errors.
+
+    Raises:
+        AssetError: There is less memory than that.
+    """
+    needed, limit = 4 * n_values, available_memory()
+    if limit is not None and needed > limit:
+        raise AssetError(
+            f"{where} needs {needed / 2**30:,.1f} GiB as float32, but only {max(limit, 0) / 2**30:,.1f} GiB of memory "
+            f"are available; {LIMIT_VARIABLE} sets the limit by hand."
         )
 
 

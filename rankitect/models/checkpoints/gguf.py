@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rankitect.data.tokenizer import BPETokenizer, byte_level_bpe
 from rankitect.errors import AssetError, shown
-from rankitect.models.checkpoints.checkpoint import DecoderCheckpoint, check_layers, check_tensors
+from rankitect.models.checkpoints.checkpoint import DecoderCheckpoint, check_fits, check_layers, check_tensors
 from rankitect.models.checkpoints.gguf_config import Metadata, family_in, read_sizes
 from rankitect.models.checkpoints.gguf_file import GGUFFile, TensorEntry
 from rankitect.models.checkpoints.gguf_parts import open_parts, tensors_of
@@ -49,6 +49,7 @@ def load_gguf(path: Path, source: str | None = None) -> DecoderCheckpoint:
     if _FACTORS in stored:
         _check_factors(*stored.pop(_FACTORS))
     check_layers(config, len(stored), str(path))
+    check_fits(sum(prod(entry.shape) for _, entry in stored.values()), str(path))
     tensors = dict(_tensor(file, entry, family, config) for file, entry in stored.values())
     check_tensors(config, tensors, str(path))
     tokenizer = _tokenizer(metadata, config.vocab)

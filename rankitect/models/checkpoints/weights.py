@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from rankitect.data.guard import guarded
 from rankitect.data.members import listing, member
 from rankitect.documents import read_json
 from rankitect.errors import AssetError, shown
-from rankitect.models.checkpoints.checkpoint import check_layers
+from rankitect.models.checkpoints.checkpoint import check_fits, check_layers
 from rankitect.models.families import DecoderConfig, Family, family_of
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def read_weights(folder: Path, config: DecoderConfig) -> dict[str, torch.Tensor]
             something else than floating-point numbers.
     """
     stored: dict[str, torch.Tensor] = {}
-    for file, expected in _weight_files(folder).items():
+    files = _weight_files(folder)
+    check_fits(sum(map(_count, files)), str(folder))
+    for file, expected in files.items():
         tensors = _read_file(file)
         if expected is not None and expected != tensors.keys():
             name = sorted(expected ^ tensors.keys())[0]
@@ -81,6 +84,14 @@ def _weight_files(folder: Path) -> dict[Path, set[str] | None]:
             raise AssetError(f"{folder} has no {name}, which {_INDEX} names. Copy the missing shard. {listing(folder)}")
         shards[shard] = {tensor for tensor, file in files.items() if file == name}
     return shards
+
+
+def _count(file: Path) -> int:
+    """How many values the tensors of a file have."""
+    from safetensors import safe_open
+
+    with guarded(f"{file} is truncated or damaged. Get the file again"), safe_open(file, framework="pt") as opened:
+        return sum(prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118 - no mapping
 
 
 def _read_file(file: Path) -> dict[str, torch.Tensor]:
