@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.contracts import HasReference, Proposal, SharesWeights, Spent, offers, replay
+from rankitect.contracts import HasReference, Proposal, SharesWeights, Spent, offers
 from rankitect.contracts.task import HasPrior, HasProduction, HasSearchLoss
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError, TrainingError
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 __all__ = ["DNAS"]
 
 STATE = "dnas.safetensors"
+MISSED = 0.05
+"""Share of a target by which an architecture's cost may differ from it before that is worth saying."""
 PATIENCE = 4
 """Steps in a row whose loss may be not finite: they teach nothing and are left out."""
 
@@ -119,8 +121,8 @@ class DNAS:
         self._weight_lr = lr if config.weight_lr is None else config.weight_lr
         self._cost = config.cost or main_cost(task)
         self._targets, self._least = sorted(targets, reverse=True), least
-        self._front: list[tuple[float, Architecture]] = []
-        self._asked = 0
+        self._front: list[tuple[Architecture, dict[str, float]]] = []
+        self._asked: set[Architecture] = set()
 
     @classmethod
     def needs(cls, config: Config) -> Sequence[type]:
@@ -185,11 +187,24 @@ class DNAS:
             self._task.adopt(supernet)
         for target in self._targets:
             discrete = scores.discretise(target, np.random.default_rng([self._seed, 1]), self._least)
+            tags = {"target": target, "reached": self._reached(discrete, target, session)}
             alone, *larger = self._bounded.scaled(self._bounded.lift(discrete))
             # The search may move in a small base space: the largest size of each result is measured as well.
-            for variant in (alone, *larger[-1:]):
-                if variant not in [a for _, a in self._front]:
-                    self._front.append((target, variant))
+            for variant, about in ((alone, tags), *((a, {"target": target}) for a in larger[-1:])):
+                if variant not in [a for a, _ in self._front]:
+                    self._front.append((variant, about))
+
+    def _reached(self, architecture: Architecture, target: float, session: Session) -> float:
+        """The cost of what the search chose for a target, of the largest architecture's; says where that is far off."""
+        scope, _, kind = self._cost.rpartition(":")
+        whole = float(self._space.cost(self._task.reference, kind, scope))
+        reached = round(float(self._space.cost(architecture, kind, scope)) / whole, 4)
+        if abs(reached - target) > MISSED * target:
+            session.logger.warning(
+                "controller.targets: %g of %s was missed: the best architecture that was found below it has %g. "
+                "More steps, or targets closer together, may find others.", target, self._cost, reached,
+            )  # fmt: skip
+        return reached
 
     def _search(self, scores: Scores, weights: CoTraining | None, supernet: Supernet, session: Session) -> None:
         from rankitect.models.relaxed import RelaxedSupernet
@@ -245,25 +260,25 @@ class DNAS:
         return float(loss.detach()), training_spent(task, task.unit, self._space, task.reference, used)
 
     def ask(self, n: int) -> list[Proposal]:
-        """The discretised architectures, from the largest target to the smallest."""
-        chosen = self._front[self._asked : self._asked + n]
-        self._asked += len(chosen)
-        return [Proposal(a, "final", {"target": target}) for target, a in chosen]
+        """The discretised architectures that were not asked for, from the largest target to the smallest."""
+        chosen = [(a, tags) for a, tags in self._front if a not in self._asked][:n]
+        self._asked |= {a for a, _ in chosen}
+        return [Proposal(a, "final", dict(tags)) for a, tags in chosen]
 
     def waits(self) -> bool:
         """False: `prepare` has chosen what is measured."""
         return False
 
     def reopen(self, trials: list[Trial]) -> None:
-        """Count what an earlier process asked for, and continue after it."""
-        self._asked += len(trials)
+        """Note what an earlier process asked for; by architecture, because `prepare` may have found others since."""
+        self._asked |= {trial.architecture for trial in trials}
 
     def tell(self, trials: list[Trial]) -> None:
         """Nothing: the search ended before the first measurement."""
 
     def recover(self, trials: list[Trial]) -> None:
-        """Replay the history."""
-        replay(self, trials)
+        """What was asked for is not asked for again."""
+        self.reopen(trials)
 
 
 def _share_range(cost: str, task: Searchable, bounded: BoundedSpace) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rankitect.contracts import Spent
-from rankitect.data.guard import guarded
-from rankitect.errors import RunFolderError, SpaceError
+from rankitect.errors import SpaceError, TrainingError, brief
 from rankitect.methods.cost_target import BISECTIONS, CostTarget
 
 if TYPE_CHECKING:
@@ -204,17 +202,13 @@ class Scores:
     # --- checkpoints ------------------------------------------------------------------------------------------------
     def save(self, path: Path) -> None:
         """Write everything, atomically."""
-        from safetensors.torch import save_file
-
-        from rankitect.data.files import write_atomically
+        from rankitect.training.checkpoint import save_state
 
         tensors = {f"free|{p}": s for p, s in self._free.items()}
         tensors |= {f"rise|{p}": r for p, r in self._rises.items()}
         tensors |= {f"evidence|{p}": e for p, e in self._evidence.items()}
-        tensors |= {f"marginal|{p}": m.contiguous() for p, m in self._target.marginal.items()}
-        about = {"state": json.dumps({"step": self.step, "spent": self.spent.to_dict()})}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda part: save_file(tensors, part, metadata=about))
+        tensors |= {f"marginal|{p}": m for p, m in self._target.marginal.items()}
+        save_state(path, tensors, {"step": self.step, "spent": self.spent.to_dict()})
 
     @classmethod
     def load(cls, space: SearchSpace, cost: str, reference: Architecture, path: Path, unit: Unit) -> Scores | None:
@@ -223,29 +217,32 @@ class Scores:
         The unit is for checkpoints of earlier versions, which hold an amount of data alone.
 
         Raises:
-            RunFolderError: It is damaged.
+            TrainingError: The checkpoint is damaged, or of another space.
         """
-        from safetensors import safe_open
+        from rankitect.training.checkpoint import load_state
 
         if not path.exists():
             return None
+        tensors, state = load_state(path)
         scores = cls(space, cost, reference)
-        with guarded(f"{path} is damaged, and the search cannot go on from it", RunFolderError):
-            with safe_open(path, framework="pt") as file:
-                state = json.loads(file.metadata()["state"])
-                marginal = scores._target.marginal
-                parts = {
-                    "free": scores._free,
-                    "rise": scores._rises,
-                    "evidence": scores._evidence,
-                    "marginal": marginal,
-                }
-                for key in file.keys():  # noqa: SIM118 - no mapping
-                    part, _, choice = key.partition("|")
-                    parts[part][choice] = file.get_tensor(key)
-            scores.step = state["step"]
-            earlier = "spent" not in state
-            scores.spent = Spent.training(state["tokens"], unit) if earlier else Spent.from_dict(state["spent"])
+        marginal = scores._target.marginal
+        parts = {"free": scores._free, "rise": scores._rises, "evidence": scores._evidence, "marginal": marginal}
+        try:
+            for key, tensor in tensors.items():
+                part, _, choice = key.partition("|")
+                if part != "evidence" and tensor.shape != (len(space.choices[choice].values),):
+                    raise ValueError(f"{choice} has {list(tensor.shape)} values")
+                parts[part][choice] = tensor
+            if missing := space.choices.keys() - scores._free.keys():
+                raise ValueError(f"there is no {min(missing)}")
+            scores.step = int(state["step"])
+            known = "spent" in state
+            scores.spent = Spent.from_dict(state["spent"]) if known else Spent.training(state["tokens"], unit)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise TrainingError(
+                f"{brief(path)} does not fit this search ({brief(error, 100)}): delete the folder it is in, or choose "
+                "another output_dir=."
+            ) from error
         return scores
 
 

@@ -134,7 +134,10 @@ class Proxy:
             tokens = inputs[0].numel() if len(inputs) == 1 else len(inputs[0])  # of a text, or rows
             if c.score == "synflow":
                 return scores.synflow(model, inputs), self._spent(task, architecture, tokens)
-            return scores.nwot(model, inputs, JITTER), Spent.evaluation(tokens, task.unit)
+            # Nothing is trained, but the batch may have been made by a teacher.
+            teacher = self._spent(task, architecture, tokens).teacher_tokens
+            spent = Spent.evaluation(tokens, task.unit) + Spent(teacher_tokens=teacher)
+            return scores.nwot(model, inputs, JITTER), spent
         grads = scores.gather_gradients(model, [partial(loss_of, step=step) for step in range(c.batches)])
         formula: dict[str, Callable[[scores.Gradients], float]] = {
             "sigeo": partial(scores.sigeo, coefficients=(c.zico, c.fisher_rao, c.loss)),

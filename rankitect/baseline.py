@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.command_line import keys_help, split_words
+from rankitect.command_line import ended, keys_help, split_words
 from rankitect.errors import ConfigError, RankitectError, RunFolderError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; the process's own when None.
 
     Returns:
-        The exit code: 0, or 2 where something is wrong with what was asked.
+        The exit code: 0; 2 where something is wrong with what was asked, 3 where the disk is full.
     """
     parser = argparse.ArgumentParser(
         prog="python -m rankitect.baseline",
@@ -68,11 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names, given = split_words([word for word in options.words if word not in of_task], _KEYS)
         return _act(options.action, names, given, of_task, options.config_dir)
     except RankitectError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
+        return ended(error)
     except OSError as error:
-        print(f"Error: the registry cannot be written: {error}.", file=sys.stderr)
-        return 2
+        return ended(error, f"the registry cannot be written: {error}.")
 
 
 def _act(

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from rankitect.errors import ConfigError, DiskError, RankitectError, closest
 
-__all__ = ["as_overrides", "command_line", "keys_help", "pairs", "run_command", "say", "shown", "split_words"]
+__all__ = ["as_overrides", "command_line", "ended", "keys_help", "pairs", "run_command", "say", "shown", "split_words"]
 
 R = TypeVar("R")
 
@@ -133,6 +133,7 @@ def run_command(
     parser.add_argument("--config-dir", metavar="FOLDER", help="your own configurations, laid out like configs/")
     parser.add_argument("-h", "--help", action="store_true", help="show the groups and keys, then leave")
     options = parser.parse_intermixed_args(arguments)
+    from rankitect.contracts import StopRequested
     from rankitect.study.files import disk_trouble
     from rankitect.study.stopping import INTERRUPTED
 
@@ -144,15 +145,13 @@ def run_command(
             return 0
         result = run(options.overrides, options.config_dir)
     except RankitectError as error:
-        _complain(error)
-        return 3 if isinstance(error, DiskError) or disk_trouble(error) else 2
-    except KeyboardInterrupt:  # before or after the part that ends at a safe point
+        return ended(error)
+    except (KeyboardInterrupt, StopRequested):  # before or after the part that ends at a safe point
         print(f"\nStopped. To go on: {command}", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         if disk_trouble(error):
-            _complain(f"Results cannot be written ({error}). Mend that, then go on with: {command}")
-            return 3
+            return ended(error, f"Results cannot be written ({error}). Mend that, then go on with: {command}")
         traceback.print_exc()
         print(f"\n{lost} To go on: {command}", file=sys.stderr)
         return 1
@@ -171,5 +170,14 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def _complain(error: object) -> None:
-    print(f"Error: {error}", file=sys.stderr)
+def ended(error: BaseException, text: str = "") -> int:
+    """Say why a command ends, and give its exit code: 3 where a disk cannot be written, 2 where the input is wrong.
+
+    Args:
+        error: Why.
+        text: What to say; by default what the error says.
+    """
+    from rankitect.study.files import disk_trouble
+
+    print(f"Error: {text or error}", file=sys.stderr)
+    return 3 if isinstance(error, DiskError) or disk_trouble(error) else 2

@@ -18,7 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.errors import ConfigError, DiskError, RankitectError
+from rankitect.command_line import ended
+from rankitect.data.files import write_whole
+from rankitect.errors import ConfigError, RankitectError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,10 +200,10 @@ def compare_scores(folder: Path, count: int, seed: int, overrides: Sequence[str]
 def _write(table: pd.DataFrame, path: Path) -> None:
     """As CSV, and as a Markdown table."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path.with_suffix(".csv"), index=False)
+    write_whole(path.with_suffix(".csv"), table.to_csv(index=False))
     rows = [list(map(str, table.columns)), ["---"] * len(table.columns)]
     rows += [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in table.itertuples(index=False)]
-    path.with_suffix(".md").write_text("".join(f"| {' | '.join(row)} |\n" for row in rows))
+    write_whole(path.with_suffix(".md"), "".join(f"| {' | '.join(row)} |\n" for row in rows))
     print(table.to_string(index=False), flush=True)
 
 
@@ -236,8 +238,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             chosen = [name for name in options.controllers.split(",") if name]
             compare_methods(options.output_dir, chosen, options.seeds, options.overrides)
     except RankitectError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 3 if isinstance(error, DiskError) else 2
+        return ended(error)
+    except OSError as error:
+        return ended(error, f"{options.output_dir} cannot be written: {error}.")
     except KeyboardInterrupt:
         print("\nStopped. To go on, repeat the command.", file=sys.stderr)
         return 130

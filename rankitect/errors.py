@@ -17,6 +17,7 @@ __all__ = [
     "RunFolderError",
     "SpaceError",
     "TrainingError",
+    "brief",
     "closest",
     "safe",
     "short",
@@ -72,6 +73,11 @@ def safe(text: str) -> str:
     if text.isascii() and text.replace("\n", "").isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def brief(what: object, most: int = 150) -> str:
+    """A name or value from outside for a message: safe to print, and at most so many characters."""
+    return short(safe(" ".join(str(what).split())), most)
 
 
 def short(text: str, most: int) -> str:

@@ -17,9 +17,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.command_line import pairs
+from rankitect.command_line import ended, pairs
 from rankitect.data.files import write_atomically
-from rankitect.errors import ConfigError, RankitectError, RunFolderError
+from rankitect.errors import ConfigError, RankitectError, RunFolderError, brief
+from rankitect.study.entries import refuse_strange
+from rankitect.study.summary import check_files, read_summary
 from rankitect.study.trials_table import TRIALS, WRITE_AGAIN
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; the process's own when None.
 
     Returns:
-        The exit code: 0, or 2 where something is wrong with what was asked.
+        The exit code: 0; 2 where something is wrong with what was asked, 3 where the disk is full.
     """
     parser = argparse.ArgumentParser(
         prog="python -m rankitect.export",
@@ -65,9 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         to_optuna(folder, out) if form == "optuna" else to_table(folder, out, form)
     except RankitectError as error:
-        return _wrong(str(error))
+        return ended(error)
     except OSError as error:
-        return _wrong(f"{out} cannot be written: {error}.")
+        return ended(error, f"{brief(out)} cannot be written: {error}.")
     print(out)
     return 0
 
@@ -85,6 +87,9 @@ def _table(folder: Path) -> pd.DataFrame:
                 "a moment, or repeat the search's command."
             )
         raise RunFolderError(f"{folder} {why}")
+    refuse_strange(folder)
+    if (folder / "summary.json").is_file():
+        check_files(folder, read_summary(folder))
     try:
         trials = pd.read_csv(path)
         chosen = [json.loads(text)["choices"] for text in trials.pop("architecture")]
@@ -137,10 +142,8 @@ def to_table(folder: Path, out: Path, form: str) -> None:
     """
     _check_place(folder, out, form)
     table = _table(folder)
-    if form == "parquet":
-        table.to_parquet(out, index=False)
-    else:
-        table.to_csv(out, index=False)
+    write = table.to_parquet if form == "parquet" else table.to_csv
+    write_atomically(out, lambda part: write(part, index=False))
 
 
 def to_optuna(folder: Path, out: Path) -> None:
@@ -156,15 +159,13 @@ def to_optuna(folder: Path, out: Path) -> None:
         from sqlalchemy.exc import SQLAlchemyError
     except ImportError as error:
         raise ConfigError("to=optuna needs Optuna, which is not installed: pip install optuna.") from error
-    from rankitect.study.summary import read_summary
-
     _check_place(folder, out, "optuna")
     table, objectives = _table(folder), read_summary(folder).objectives
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         write_atomically(out, lambda part: _write_studies(part, folder.resolve().name, table, objectives))
     except SQLAlchemyError as error:
-        raise ConfigError(f"{out} cannot be written: {str(error).splitlines()[0]}.") from error
+        raise ConfigError(f"{brief(out)} cannot be written: {brief(str(error).splitlines()[0])}.") from error
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise RunFolderError(_damaged(folder / TRIALS, error)) from error
 

@@ -9,8 +9,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rankitect.command_line import keys_help, pairs
-from rankitect.errors import RankitectError
+from rankitect.command_line import ended, keys_help, pairs
+from rankitect.errors import RankitectError, brief
 
 __all__ = ["main"]
 
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; the process's own when None.
 
     Returns:
-        The exit code: 0, or 2 when there is nothing to report on (the reason goes to standard error).
+        The exit code: 0; 2 when there is nothing to report on, 3 when the disk is full (the reason goes to standard
+        error).
     """
     parser = argparse.ArgumentParser(
         prog="python -m rankitect.report",
@@ -53,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sections = named_sections(given.get("sections", ""))
         page = write_report(given["run"], given.get("baseline"), given.get("candidate"), sections)
     except RankitectError as error:
-        return _wrong(str(error))
+        return ended(error)
     except OSError as error:
-        return _wrong(f"the report of {given['run']} cannot be written: {error}.")
+        return ended(error, f"the report of {brief(given['run'])} cannot be written: {error}.")
     if not options.quiet:
         print(page)
     return 0

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankitect.command_line import as_overrides, command_line, run_command, say, shown
-from rankitect.contracts import SharesWeights, offers, require
+from rankitect.contracts import SharesWeights, StopRequested, offers, require
 from rankitect.contracts.hooks import HasRegistry, Records
 from rankitect.contracts.task import SendsWeights
 from rankitect.errors import DiskError, RankitectError
@@ -112,6 +112,8 @@ def _search(
         except RankitectError as error:
             logging.getLogger("rankitect").error("%s", error)
             raise
+        except StopRequested:  # before the first trial, while the parts were made
+            raise KeyboardInterrupt from None
         except Exception:
             logging.getLogger("rankitect").exception("the search failed")
             raise
@@ -130,14 +132,18 @@ def _run(
     from rankitect.runners.factory import warm_up
     from rankitect.study.progress import Progress
     from rankitect.study.stopping import StopSignal
+    from rankitect.training.checkpoint import drop_damaged
     from rankitect.training.host import configure_host
 
     warm_up(resolved)
     configure_host(resolved.config.runner.threads)
     progress = Progress(quiet=quiet or not resolved.config.runner.progress)
+    if resolved.config.resume == "force":
+        folder.then.append(lambda: drop_damaged(folder.path / "state", progress.say))
     with stop.on_signals(progress.say) if stop is not None else nullcontext():
-        parts = build(resolved, folder.path, progress.say)
-        outcome = _study(resolved, folder, parts, command, stop or StopSignal(), progress)
+        asked = stop or StopSignal()
+        parts = build(resolved, folder.path, progress.say, stop=asked)
+        outcome = _study(resolved, folder, parts, command, asked, progress)
         if offers(parts.task, Records):
             parts.task.record(parts)
         report = None

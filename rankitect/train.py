@@ -11,11 +11,12 @@ command resumes.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,17 +125,22 @@ def _run(
     from rankitect.study.progress import Progress
     from rankitect.study.stopping import StopSignal
     from rankitect.study.trained import TrainedSummary
+    from rankitect.training.checkpoint import drop_damaged
     from rankitect.training.host import configure_host
 
     config = asked.resolved.config
     configure_host(config.runner.threads)
     progress = Progress(quiet=quiet or not config.runner.progress)
     with stop.on_signals(progress.say) if stop is not None else nullcontext():
-        parts = build(asked.resolved, folder.path, progress.say, measuring=True)
-        name, architecture = _model(asked, parts)
-        progress.start()
+        stopped = stop or StopSignal()
         try:
-            measurement = _measured(parts, architecture, folder, stop or StopSignal(), progress)
+            parts = build(asked.resolved, folder.path, progress.say, measuring=True, stop=stopped)
+            name, architecture = _model(asked, parts)
+            folder.accept()
+            if config.resume == "force":
+                drop_damaged(folder.state_dir, progress.say)
+            progress.start()
+            measurement = _measured(parts, architecture, folder, stopped, progress)
         except StopRequested:
             return None
         finally:
@@ -210,19 +216,49 @@ def _measured(
     from rankitect.errors import TrainingError
     from rankitect.study.checks import problem, seed_everything
 
-    place = folder.path / "model"
-    shutil.rmtree(place, ignore_errors=True)  # of an attempt that was killed while it wrote
-    place.mkdir()
     seed = parts.config.seed
-    context = TrialContext(folder.path, place, seed, stop)
-    context.progress = lambda done, total, note: progress.update("training", done, total, note)
-    context.state = folder.state_dir
-    evaluator, started = parts.evaluators["final"], time.monotonic()
-    seed_everything(seed)
-    measurement = evaluator.measure(architecture, context)
+    evaluator, started, began = parts.evaluators["final"], time.monotonic(), False
+
+    def show(done: int, total: int, note: str) -> None:
+        nonlocal began
+        began = True
+        progress.update("training", done, total, note)
+
+    with _model_folder(folder.path) as (place, earlier):
+        context = TrialContext(folder.path, place, seed, stop, show)
+        context.state = folder.state_dir
+        seed_everything(seed)
+        try:
+            measurement = evaluator.measure(architecture, context)
+        except TrainingError:
+            if not began:  # the saved state is of other settings: the command is refused
+                earlier()
+                folder.revert()
+            raise
     if trouble := problem(measurement, evaluator.metrics):
         raise TrainingError(f"The model cannot be measured: {trouble}.")
     return replace(measurement, spent=replace(measurement.spent, seconds=time.monotonic() - started))
+
+
+@contextmanager
+def _model_folder(run: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """An empty folder for the model, in place of one of an earlier attempt; and a function that puts that one back."""
+    place, kept = run / "model", run / ".model.old"
+    shutil.rmtree(kept, ignore_errors=True)
+    had = place.exists()
+    if had:
+        os.replace(place, kept)
+    place.mkdir()
+
+    def put_back() -> None:
+        shutil.rmtree(place, ignore_errors=True)
+        if had:
+            os.replace(kept, place)
+
+    try:
+        yield place, put_back
+    finally:
+        shutil.rmtree(kept, ignore_errors=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

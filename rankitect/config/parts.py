@@ -72,6 +72,7 @@ class Parts:
         decode: Makes an architecture from its JSON.
         bindings: Settings that the space's choices decide.
         trains_weights: Whether the controller trains weights for candidates to inherit before any is measured.
+        stop: Whether the user asked to stop, for work that takes minutes outside of a measurement.
     """
 
     config: SearchConfig
@@ -91,6 +92,7 @@ class Parts:
     decode: Callable[[str], Any] | None = None
     bindings: Bindings = field(default_factory=Bindings)
     trains_weights: bool = False
+    stop: Callable[[], bool] = lambda: False
 
     @property
     def graph_space(self) -> SearchSpace:
@@ -144,7 +146,14 @@ class Parts:
         return require(self.task, capability, who, called=self.names.get("task", ""), instead=instead)
 
 
-def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, *, measuring: bool = False) -> Parts:
+def build(
+    resolved: Resolved,
+    folder: Path,
+    say: Callable[[str], None] = print,
+    *,
+    measuring: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> Parts:
     """Make all parts of a search. This is where heavy packages are imported and assets fetched.
 
     Args:
@@ -152,12 +161,15 @@ def build(resolved: Resolved, folder: Path, say: Callable[[str], None] = print, 
         folder: The run folder.
         say: Shows a sentence to the user.
         measuring: Only what measures: no baselines or exporter, and a controller only where it changes evaluators.
+        stop: Whether the user asked to stop.
 
     Raises:
+        StopRequested: The user did.
         RankitectError: A part cannot be made from what the user gave.
     """
     plugins = resolved.plugins
     parts = Parts(resolved.config, folder, say, {section: plugin.name for section, plugin in plugins.items()})
+    parts.stop = stop
     method = plugins["controller"].target
     parts.task = _make(plugins["task"], parts)
     _make_space(resolved, parts)

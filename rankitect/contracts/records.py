@@ -6,8 +6,9 @@ All of it is immutable and survives JSON, so that a killed run can be replayed f
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 __all__ = [
@@ -172,11 +173,11 @@ class Spent:
 
     def __add__(self, other: Spent) -> Spent:
         """The sum of both."""
-        return Spent(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
+        return Spent(*(one + more for one, more in zip(_AMOUNTS(self), _AMOUNTS(other), strict=True)))
 
     def __neg__(self) -> Spent:
         """What takes this away again when it is added."""
-        return Spent(*(-amount for amount in astuple(self)))
+        return Spent(*(-amount for amount in _AMOUNTS(self)))
 
     def __radd__(self, other: int) -> Spent:
         """Lets `sum` begin with its 0."""
@@ -184,14 +185,23 @@ class Spent:
             return NotImplemented
         return self
 
+    def amounts(self) -> tuple[Any, ...]:
+        """The amounts in the order of the fields, as `Spent` takes them."""
+        return _AMOUNTS(self)
+
     def to_dict(self) -> dict[str, Any]:
         """The amounts by name."""
-        return asdict(self)
+        return dict(zip(_NAMES, _AMOUNTS(self), strict=True))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The amounts of `to_dict`, or of what holds them among other things, such as a ledger."""
-        return cls(**{each.name: data[each.name] for each in fields(cls) if each.name in data})
+        return cls(**{name: data[name] for name in _NAMES if name in data})
+
+
+_NAMES = tuple(each.name for each in fields(Spent))
+_AMOUNTS: Callable[[Spent], tuple[Any, ...]] = attrgetter(*_NAMES)
+"""The amounts of a `Spent`. They are added up several times a trial; `dataclasses.astuple` takes ten times as long."""
 
 
 @dataclass(frozen=True)

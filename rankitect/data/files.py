@@ -1,15 +1,26 @@
-"""Files that a reader never sees half of, their hashes, and a lock for a folder."""
+"""Files that a reader never sees half of, files that are no links, their hashes, and a lock for a folder."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["TEMPORARY", "file_sha256", "folder_bytes", "folder_lock", "write_atomically", "write_whole"]
+__all__ = [
+    "TEMPORARY",
+    "file_sha256",
+    "folder_bytes",
+    "folder_lock",
+    "open_plain",
+    "what_kind",
+    "write_atomically",
+    "write_whole",
+]
 
 
 TEMPORARY = ".part"
@@ -31,8 +42,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{TEMPORARY}")
     try:
+        # The mode that the user's umask gives; safetensors, for one, makes files that only their owner can read.
+        descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        os.close(descriptor)
         write(part)
-        part.chmod(0o644)  # safetensors makes files that only their owner can read
+        part.chmod(mode)
         with part.open("rb+") as file:
             os.fsync(file.fileno())  # a rename may reach the disk before the bytes do
         os.replace(part, path)
@@ -44,6 +59,46 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Write bytes, or text in UTF-8, so that a reader sees the old content or the whole new one."""
     data = content.encode("utf-8") if isinstance(content, str) else content
     write_atomically(path, lambda part: part.write_bytes(data))
+
+
+def what_kind(status: os.stat_result) -> str:
+    """What an entry of a folder is, in words, where it is neither a folder nor a plain file; "" where it is."""
+    if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+        return ""
+    kinds = {stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(status.st_mode), "a device")
+
+
+def open_plain(path: Path, flags: int) -> int:
+    """Open a file that has one name and is no link, no pipe and no device; made where `flags` say so.
+
+    What is written in place could otherwise go into a file elsewhere, and opening a pipe could wait for ever.
+
+    Args:
+        path: The file. Links in the path of its folder are followed.
+        flags: As for `os.open`.
+
+    Returns:
+        A file descriptor.
+
+    Raises:
+        OSError: It is something else, or cannot be opened.
+    """
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise
+        kind = "a folder" if path.is_dir() else what_kind(path.lstat())
+        raise OSError(error.errno, f"{path.name} is {kind}, not a file", str(path)) from error
+    status = os.fstat(descriptor)
+    kind = "a folder" if stat.S_ISDIR(status.st_mode) else what_kind(status)
+    if kind or status.st_nlink > 1:
+        os.close(descriptor)
+        problem = f"is {kind}, not a file" if kind else "has another name elsewhere (it is a hard link)"
+        raise OSError(errno.ELOOP, f"{path.name} {problem}", str(path))
+    return descriptor
 
 
 def folder_bytes(folder: Path) -> int:
@@ -66,6 +121,6 @@ def folder_lock(folder: Path) -> Iterator[bool]:
     except ImportError:
         yield False
         return
-    with (folder / ".lock").open("w") as file:
+    with os.fdopen(open_plain(folder / ".lock", os.O_CREAT | os.O_RDWR), "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield True  # closing the file releases the lock, also when the process is killed

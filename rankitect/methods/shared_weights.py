@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.contracts import SharedTraining, SharesWeights, Spent, offers, require
 from rankitect.contracts.task import HoldsTables, TunesSharedTraining
+from rankitect.errors import TrainingError, brief
 from rankitect.training.parallel import peers
 
 if TYPE_CHECKING:
@@ -198,12 +199,18 @@ class CoTraining:
         from rankitect.training.checkpoint import load_state
 
         tensors, about = load_state(path)
-        with torch.no_grad():
-            for name, weight in self.supernet.weights.named_parameters():
-                weight.copy_(self._optimizer.part(f"weights.{name}", tensors[f"weight/{name}"]))
-        state = {name.removeprefix("state/"): t for name, t in tensors.items() if name.startswith("state/")}
-        if state:  # weights that were saved at the end have none: no step follows
-            self._optimizer.load_state(state, int(about["halvings"]))
+        try:
+            with torch.no_grad():
+                for name, weight in self.supernet.weights.named_parameters():
+                    weight.copy_(self._optimizer.part(f"weights.{name}", tensors[f"weight/{name}"]))
+            state = {name.removeprefix("state/"): t for name, t in tensors.items() if name.startswith("state/")}
+            if state:  # weights that were saved at the end have none: no step follows
+                self._optimizer.load_state(state, int(about["halvings"]))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise TrainingError(
+                f"{brief(path)} does not fit this search ({brief(error, 100)}): delete the folder it is in, or choose "
+                "another output_dir=."
+            ) from error
         return about, {n.removeprefix("more/"): t for n, t in tensors.items() if n.startswith("more/")}
 
 

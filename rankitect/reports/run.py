@@ -19,7 +19,7 @@ from rankitect.production.evidence import Evidence, load_evidence
 from rankitect.production.settings import gates_problem
 from rankitect.study.checks import one_line
 from rankitect.study.confirming import CONFIRM
-from rankitect.study.summary import BaselineSummary, CandidateSummary, Summary, read_summary
+from rankitect.study.summary import BaselineSummary, CandidateSummary, Summary, check_files, read_summary
 from rankitect.study.trials_table import TRIALS, WRITE_AGAIN, read_trials
 
 __all__ = ["Run", "load_run", "value_of"]
@@ -137,6 +137,7 @@ def load_run(folder: Path) -> Run:
             the known schema or misses a field, or `trials.csv` is damaged or has fewer trials than the summary.
     """
     summary = read_summary(folder)
+    check_files(folder, summary)
     table = folder / TRIALS
     trials = read_trials(table) if table.is_file() else ()
     expected = sum(summary.ledger.trials.values())

@@ -6,14 +6,18 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple
 
 from rankitect.contracts import Spent
-from rankitect.study.database import SPENDING, spending_columns, transaction
+from rankitect.study.checksums import SPENDING, count, sign
+from rankitect.study.database import transaction
 
 __all__ = ["Charges"]
+
+_COLUMNS = ", ".join(SPENDING)  # names from this program only
+_EARLIER = f"SELECT stage, {_COLUMNS} FROM charges WHERE key = ?"
+_RECORD = f"INSERT OR REPLACE INTO charges (key, stage, {_COLUMNS}) VALUES (?, ?{', ?' * len(SPENDING)})"
 
 
 class Charges:
@@ -21,36 +25,35 @@ class Charges:
 
     Args:
         connection: The connection to the study's file.
+        totals: What was spent so far, by stage.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, totals: Mapping[str, Spent]) -> None:
         self._connection = connection
-        # Added up once and then kept up to date, because the sum is asked for several times a trial.
-        self._totals: dict[str, Spent] | None = None
+        # Kept up to date, because it is asked for several times a trial.
+        self._totals = dict(totals)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """A transaction of the study's file in which `record` may be called."""
+        before = dict(self._totals)
         try:
             with transaction(self._connection):
                 yield
         except BaseException:
-            self._totals = None  # may hold what was rolled back
+            self._totals = before
             raise
 
     def record(self, key: str, stage: str, spent: Spent) -> None:
         """Charge a stage, inside a transaction; a later charge of the same key replaces the earlier."""
-        columns = ", ".join(SPENDING)  # names from this program only
-        if self._totals is not None:
-            row = f"SELECT stage, {columns} FROM charges WHERE key = ?"
-            earlier = self._connection.execute(row, (key,)).fetchone()
-            if earlier is not None:
-                self._totals[earlier[0]] += -Spent(*earlier[1:])
-            self._totals[stage] = self._totals.get(stage, Spent()) + spent
-        self._connection.execute(
-            f"INSERT OR REPLACE INTO charges (key, stage, {columns}) VALUES (?, ?{', ?' * len(SPENDING)})",
-            (key, stage, *astuple(spent)),
-        )
+        earlier = self._connection.execute(_EARLIER, (key,)).fetchone()
+        if earlier is None:
+            count(self._connection, "charges", 1)
+        else:
+            self._totals[earlier[0]] += -Spent(*earlier[1:])
+        self._totals[stage] = self._totals.get(stage, Spent()) + spent
+        self._connection.execute(_RECORD, (key, stage, *spent.amounts()))
+        sign(self._connection, "charges", key)
 
     def charge(self, key: str, stage: str, spent: Spent) -> None:
         """Charge a stage in a transaction of its own; a later charge of the same key replaces the earlier."""
@@ -59,11 +62,6 @@ class Charges:
 
     def totals(self) -> dict[str, Spent]:
         """What was spent, by stage."""
-        if self._totals is None:
-            present = spending_columns(self._connection)
-            sums = ", ".join(f"SUM({name})" if name in present else "0" for name in SPENDING)
-            rows = self._connection.execute(f"SELECT stage, {sums} FROM charges GROUP BY stage")
-            self._totals = {row[0]: Spent(*row[1:]) for row in rows}
         return dict(sorted(self._totals.items()))
 
     def open_session(self) -> int:
@@ -73,12 +71,16 @@ class Charges:
                 "INSERT INTO sessions (pid, host, started, seconds) VALUES (?, ?, ?, 0)",
                 (os.getpid(), socket.gethostname(), time.time()),
             )
-        return int(cursor.lastrowid or 0)
+            session = int(cursor.lastrowid or 0)
+            sign(self._connection, "sessions", session)
+            count(self._connection, "sessions", 1)
+        return session
 
     def keep_session(self, session: int, seconds: float) -> None:
         """Record how long a session has worked so far."""
         with self.transaction():
             self._connection.execute("UPDATE sessions SET seconds = ? WHERE id = ?", (seconds, session))
+            sign(self._connection, "sessions", session)
 
     def worked(self) -> float:
         """Wall-clock seconds that all sessions recorded."""

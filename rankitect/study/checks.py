@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from rankitect.contracts import Baseline, Measurement, MetricSpec
-from rankitect.errors import ConfigError
+from rankitect.contracts import Baseline, Measurement, MetricSpec, Trial
+from rankitect.errors import ConfigError, RunFolderError, SpaceError, brief
 from rankitect.production.settings import SPECIAL_METRICS, GateConfig
+from rankitect.space.choice_space import ChoiceSpace
 
-__all__ = ["gated", "in_words", "named", "one_line", "problem", "resolve_objectives", "seed_everything"]
+__all__ = ["gated", "in_words", "named", "one_line", "problem", "refuse_unfit", "resolve_objectives", "seed_everything"]
 
 
 def resolve_objectives(names: Sequence[str], metrics: Sequence[MetricSpec]) -> list[MetricSpec]:
@@ -29,6 +31,41 @@ def resolve_objectives(names: Sequence[str], metrics: Sequence[MetricSpec]) -> l
                 f"{', '.join(known)}."
             )
     return [known[name] for name in names]
+
+
+def refuse_unfit(folder: Path, trials: Sequence[Trial], space: object, *, thorough: bool) -> None:
+    """Make sure that a space knows the architectures that were measured in it. Baselines may be of another.
+
+    Args:
+        folder: The run folder, for the message.
+        trials: All that were recorded.
+        space: The space of now.
+        thorough: Hold every choice against the space, and not only its name and version. Takes a second for some
+            thousand trials.
+
+    Raises:
+        RunFolderError: It does not know some of them; says how many.
+    """
+    if not isinstance(space, ChoiceSpace):  # one of a kind of its own said so when it decoded them
+        return
+    own = [trial for trial in trials if trial.baseline is None]
+    problems = {trial.number: problem for trial in own if (problem := _unfit(trial, space, thorough))}
+    if problems:
+        first, why = next(iter(problems.items()))
+        raise RunFolderError(
+            f"{len(problems)} of {len(own)} trials in {brief(folder)} do not fit this space (trial {first}: "
+            f"{brief(why)}). Choose another output_dir=, or go on with the space that it was begun with."
+        )
+
+
+def _unfit(trial: Trial, space: ChoiceSpace, thorough: bool) -> str:
+    if not thorough and (trial.architecture.space, trial.architecture.version) == (space.name, space.version):
+        return ""
+    try:
+        space.validate(trial.architecture)
+    except (SpaceError, TypeError) as error:  # a value that cannot even be compared
+        return str(error) or type(error).__name__
+    return ""
 
 
 def gated(gates: Mapping[str, GateConfig | None], metrics: Sequence[MetricSpec]) -> None:

@@ -5,29 +5,33 @@ Each transaction is flushed to the disk (write-ahead log, `synchronous=FULL`).
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import fields
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rankitect.contracts import Spent
-from rankitect.errors import RunFolderError
+from rankitect.errors import RunFolderError, brief
+from rankitect.study.checksums import COLUMNS, SPENDING, attach, count_all, damage, sign_all
 from rankitect.study.earlier import counted_rows
+from rankitect.study.files import can_write, disk_trouble
 
-__all__ = ["SPENDING", "connect", "explain_damage", "spending_columns", "transaction"]
+__all__ = ["columns_of", "connect", "counts_rows", "damaged", "explain_damage", "reading", "transaction"]
 
-_VERSION = 2
-_READABLE = ("1", "2")
-"""Formats that are read. Format 1 has fewer columns of spending; these are added when it is opened to write."""
+_VERSION = "3"
+_EARLIER = ("1", "2")
+"""Formats without checksums. They are read as they are, and brought up to date where a study goes on in them."""
 
-SPENDING = tuple(field.name for field in fields(Spent))
-"""The columns of the table of charges that make a `Spent`, in the order of its fields."""
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE batches (batch INTEGER PRIMARY KEY, asked INTEGER NOT NULL);
-CREATE TABLE trials (
+_SCHEMA = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    """CREATE TABLE batches (
+    batch INTEGER PRIMARY KEY,
+    asked INTEGER NOT NULL,
+    standing TEXT NOT NULL DEFAULT 'own' CHECK (standing IN ('own', 'earlier', 'apart')),
+    checksum TEXT
+)""",
+    """CREATE TABLE trials (
     number INTEGER PRIMARY KEY,
     batch INTEGER NOT NULL REFERENCES batches (batch),
     baseline TEXT,
@@ -44,11 +48,12 @@ CREATE TABLE trials (
     duplicate_of INTEGER REFERENCES trials (number),
     measurement TEXT,
     cause TEXT,
-    traceback TEXT
-);
-CREATE UNIQUE INDEX measured_once ON trials (fingerprint, evaluator, seed)
-    WHERE state IN ('DONE', 'FAILED') AND duplicate_of IS NULL;
-CREATE TABLE charges (
+    traceback TEXT,
+    checksum TEXT
+)""",
+    """CREATE UNIQUE INDEX measured_once ON trials (fingerprint, evaluator, seed)
+    WHERE state IN ('DONE', 'FAILED') AND duplicate_of IS NULL""",
+    """CREATE TABLE charges (
     key TEXT PRIMARY KEY,
     stage TEXT NOT NULL,
     train_tokens INTEGER NOT NULL,
@@ -59,95 +64,244 @@ CREATE TABLE charges (
     eval_examples INTEGER NOT NULL DEFAULT 0,
     teacher_tokens INTEGER NOT NULL DEFAULT 0,
     generated_tokens INTEGER NOT NULL DEFAULT 0,
-    train_flops INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE sessions (id INTEGER PRIMARY KEY, pid INTEGER, host TEXT, started REAL, seconds REAL NOT NULL);
-"""
+    train_flops INTEGER NOT NULL DEFAULT 0,
+    checksum TEXT
+)""",
+    """CREATE TABLE sessions (
+    id INTEGER PRIMARY KEY,
+    pid INTEGER,
+    host TEXT,
+    started REAL,
+    seconds REAL NOT NULL,
+    checksum TEXT
+)""",
+)
+_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
-    """Open a study's file, with its tables made or brought up to date where it is opened to write.
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a study's file to write, with its tables made or brought up to date. One that exists was checked before.
 
     Args:
-        path: The file; created if missing, unless read-only.
-        readonly: Open for reading only.
+        path: The file; created if missing.
 
     Raises:
-        RunFolderError: The file is no study, is damaged, or was written by another version of the format.
-        sqlite3.OperationalError: The disk is full, or another process has locked the file.
+        RunFolderError: The file is damaged after all.
+        sqlite3.OperationalError: The disk is full.
     """
-    fresh = not path.exists() or path.stat().st_size == 0
-    if readonly and fresh:
-        raise RunFolderError(f"{path} does not exist, so there is no study to read in {path.parent}.")
-    target = f"{path.resolve().as_uri()}?mode=ro" if readonly else str(path)
-    connection = sqlite3.connect(target, uri=readonly, isolation_level=None, timeout=10.0)
-    with explain_damage(path, connection):
-        if not readonly:
+    fresh = _empty(path)
+    connection = sqlite3.connect(path, isolation_level=None, timeout=10.0)
+    try:
+        with explain_damage(path):
+            _secure(connection)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-        _ensure_schema(path, connection, readonly)
+            if fresh:
+                _create(connection)
+            else:
+                _bring_up_to_date(path, connection)
+    except BaseException:
+        connection.close()
+        if fresh:  # a full disk, perhaps: an empty file would say that there is a study
+            for name in ("", "-wal", "-shm"):
+                path.with_name(path.name + name).unlink(missing_ok=True)
+        raise
     return connection
 
 
 @contextmanager
-def explain_damage(path: Path, connection: sqlite3.Connection) -> Iterator[None]:
-    """Close the connection where reading fails, and say so in words where the file is to blame.
+def reading(path: Path, *, alone: bool = False) -> Iterator[sqlite3.Connection]:
+    """Open a study's file to read, and check it; nothing in its folder is changed where this process is `alone` there.
+
+    Args:
+        path: The file.
+        alone: Whether this process holds the folder's lock, so that nobody writes meanwhile.
 
     Raises:
-        RunFolderError: The file is damaged, or is no database.
+        RunFolderError: The file is no study, is damaged, or was written by another version of the format.
+    """
+    if _empty(path):
+        raise RunFolderError(f"{path} does not exist, so there is no study to read in {path.parent}.")
+    with _undisturbed(path) if alone else _named(path, "mode=ro") as target, explain_damage(path):
+        connection = sqlite3.connect(target, uri=True, isolation_level=None, timeout=10.0)
+        try:
+            _secure(connection)
+            _check(path, connection)
+            yield connection
+        finally:
+            connection.close()
+
+
+@contextmanager
+def _named(path: Path, how: str) -> Iterator[str]:
+    yield f"{path.resolve().as_uri()}?{how}"
+
+
+@contextmanager
+def _undisturbed(path: Path) -> Iterator[str]:
+    """The address of a file that SQLite reads without touching it; of a copy where a log is still to be taken in."""
+    log = path.with_name(f"{path.name}-wal")
+    if _empty(log):
+        with _named(path, "mode=ro&immutable=1") as target:
+            yield target
+        return
+    with tempfile.TemporaryDirectory(prefix="rankitect-") as folder:
+        for file in (path, log):
+            shutil.copyfile(file, Path(folder) / file.name)
+        with _named(Path(folder) / path.name, "mode=ro") as target:
+            yield target
+
+
+def _empty(path: Path) -> bool:
+    return not path.exists() or path.stat().st_size == 0
+
+
+def _secure(connection: sqlite3.Connection) -> None:
+    """What the file itself names is not run, and what does not fit into a page is damage, not a crash."""
+    connection.execute("PRAGMA trusted_schema=OFF")
+    connection.execute("PRAGMA cell_size_check=ON")
+    attach(connection)
+
+
+def damaged(path: Path, what: object) -> RunFolderError:
+    """The error for a file that is not what was written, in at most 500 characters.
+
+    Args:
+        path: The file.
+        what: What is wrong with it.
+    """
+    return RunFolderError(
+        f"{brief(path)} is not a readable study ({brief(what, 200)}). Restore it from a copy, or choose another "
+        "output_dir=."
+    )
+
+
+@contextmanager
+def explain_damage(path: Path) -> Iterator[None]:
+    """Say in words where the file itself is to blame for what SQLite raises, and not the disk.
+
+    SQLite calls a page number beyond the end of a file a full disk, and a torn header a failing one. Whether the disk
+    can be written is therefore tried.
+
+    Raises:
+        RunFolderError: The file is damaged, is no database, or another process keeps it locked.
     """
     try:
         yield
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        if isinstance(error, sqlite3.OperationalError):  # full disk, locked: not the file's fault
+    except UnicodeError as error:  # SQLite quotes what it found
+        raise damaged(path, error) from error
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _LOCKED:  # Python's own have no code
+            raise RunFolderError(f"{path} is locked by another process ({error}). Wait for it, or stop it.") from error
+        if disk_trouble(error, path.parent) and not can_write(path.parent):
             raise
-        raise RunFolderError(
-            f"{path} is not a readable study ({error}). Restore it from a copy, or choose another output_dir=."
-        ) from error
-    except BaseException:
-        connection.close()
-        raise
+        raise damaged(path, error) from error
 
 
-def _ensure_schema(path: Path, connection: sqlite3.Connection, readonly: bool) -> None:
-    has_meta = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
-    if has_meta is None and not readonly:
-        # One transaction, so that a process killed here leaves an empty file and not half a schema.
-        script = f"BEGIN IMMEDIATE;{_SCHEMA}INSERT INTO meta VALUES ('schema', '{_VERSION}');COMMIT;"
-        connection.executescript(script)
-        return
-    if has_meta is None:
+def _check(path: Path, connection: sqlite3.Connection) -> None:
+    """Refuse a file whose pages, tables or rows are not those of a study."""
+    objects = {row[0]: tuple(row) for row in connection.execute("SELECT name, type, tbl_name, sql FROM sqlite_master")}
+    if not objects:
         raise RunFolderError(f"{path} holds nothing yet: its search ended before the first trial. Start it again.")
-    row = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-    if row is None or row[0] not in _READABLE:
+    if "meta" not in objects:
+        raise damaged(path, "it has no table `meta`")
+    version = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    if version is None or version[0] not in (_VERSION, *_EARLIER):
         raise RunFolderError(
-            f"{path} has study format {row[0] if row else 'unknown'}, this version reads the formats "
-            f"{' and '.join(_READABLE)}. Use the version that wrote it, or choose another output_dir=."
+            f"{brief(path)} has study format {brief(version[0], 40)}, this version reads the formats "
+            f"{', '.join(_EARLIER)} and {_VERSION}. Use the version that wrote it, or choose another output_dir=."
+            if version
+            else f"{brief(path)} does not say its study format. Choose another output_dir=."
         )
-    if not readonly:
-        _add_columns(path, connection)
+    wrong = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if wrong != "ok":
+        raise damaged(path, wrong)
+    _check_tables(path, connection, objects, version[0])
+    if version[0] == _VERSION and (wrong := damage(connection)):
+        raise damaged(path, wrong)
 
 
-def _add_columns(path: Path, connection: sqlite3.Connection) -> None:
-    """Bring the table of charges of an earlier format up to date."""
-    present = spending_columns(connection)
-    missing = [name for name in SPENDING if name not in present]
-    if missing:
-        with transaction(connection):
-            for name in missing:
-                connection.execute(f"ALTER TABLE charges ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0")
-            if counted_rows(path.parent):
-                connection.execute(
-                    "UPDATE charges SET train_examples = train_tokens, eval_examples = eval_tokens, train_tokens = 0, "
-                    "eval_tokens = 0"
-                )
-            connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(_VERSION),))
+def _check_tables(
+    path: Path, connection: sqlite3.Connection, objects: dict[str, tuple[str, ...]], version: str
+) -> None:
+    """Refuse tables that this program did not make; a view or a trigger would be run."""
+    expected = _objects()
+    if other := sorted(objects.keys() ^ expected.keys()):
+        raise damaged(path, f"{other[0][:60]!r} is not in both its tables and those of a study")
+    for name, made in objects.items():
+        # Tables of earlier formats had fewer columns, which says nothing bad about them.
+        depth = 4 if version == _VERSION else 3
+        if made[:depth] != expected[name][:depth]:
+            raise damaged(path, f"its {made[1]} {name[:60]!r} is not that of a study")
+    for table, columns in COLUMNS.items():
+        needed = [c for c in columns if c not in SPENDING and c != "standing"]
+        if missing := [c for c in needed if c not in columns_of(connection, table)]:
+            raise damaged(path, f"its table {table} has no column {missing[0]}")
 
 
-def spending_columns(connection: sqlite3.Connection) -> list[str]:
-    """The columns of the table of charges; a file of an earlier format, opened to read, has fewer."""
-    return [row[1] for row in connection.execute("PRAGMA table_info(charges)")]
+def _objects() -> dict[str, tuple[str, ...]]:
+    """What a new file holds, by name: type, table and SQL."""
+    connection = sqlite3.connect(":memory:")
+    try:
+        for statement in _SCHEMA:
+            connection.execute(statement)
+        rows = connection.execute("SELECT name, type, tbl_name, sql FROM sqlite_master").fetchall()
+    finally:
+        connection.close()
+    return {row[0]: tuple(row) for row in rows}
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    with transaction(connection):  # so that a process killed here leaves an empty file and not half a schema
+        _make_tables(connection)
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    for statement in _SCHEMA:
+        connection.execute(statement)
+    connection.execute("INSERT INTO meta VALUES ('schema', ?)", (_VERSION,))
+    count_all(connection)
+
+
+def _bring_up_to_date(path: Path, connection: sqlite3.Connection) -> None:
+    """Rewrite the tables of an earlier format as those of this one, with checksums, in one transaction."""
+    if _version(connection) == _VERSION:
+        return
+    in_rows = counts_rows(path, connection)
+    connection.execute("PRAGMA legacy_alter_table=ON")  # so that references keep the names of tables
+    with transaction(connection):
+        connection.execute("DROP INDEX measured_once")
+        for table in ("meta", *COLUMNS):
+            connection.execute(f"ALTER TABLE {table} RENAME TO earlier_{table}")
+        _make_tables(connection)
+        for table, columns in COLUMNS.items():
+            present = columns_of(connection, f"earlier_{table}")
+            names = ", ".join(name for name in columns if name in present)
+            connection.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM earlier_{table}")
+        if in_rows:
+            connection.execute(
+                "UPDATE charges SET train_examples = train_tokens, eval_examples = eval_tokens, train_tokens = 0, "
+                "eval_tokens = 0"
+            )
+        for table in COLUMNS:
+            sign_all(connection, table)
+        for table in ("meta", *reversed(COLUMNS)):
+            connection.execute(f"DROP TABLE earlier_{table}")
+        count_all(connection)
+
+
+def _version(connection: sqlite3.Connection) -> str:
+    return str(connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()[0])
+
+
+def counts_rows(path: Path, connection: sqlite3.Connection) -> bool:
+    """Whether a file of the first format counts the examples of a ranker as tokens."""
+    return _version(connection) == "1" and counted_rows(path.parent)
+
+
+def columns_of(connection: sqlite3.Connection, table: str) -> list[str]:
+    """The columns of a table; in a file of an earlier format, opened to read, it has fewer."""
+    return [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
 
 
 @contextmanager
@@ -158,6 +312,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # a full disk rolls back by itself
-            connection.execute("ROLLBACK")
+        with suppress(sqlite3.Error):  # a full disk rolls back by itself
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
         raise

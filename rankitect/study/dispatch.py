@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 import time
 from collections import deque
@@ -61,6 +62,7 @@ class Dispatch:
         self._queue: deque[int] = deque()
         self._running: dict[int, Job] = {}
         self._not_before: dict[int, float] = {}
+        self._met: set[int] = set()  # trials of an earlier configuration that were reused
         self._logger = logging.getLogger("rankitect")
         self.failed = self.duplicates = 0
         self.ended: str | None = None
@@ -68,6 +70,13 @@ class Dispatch:
     def add(self, trials: Sequence[Trial]) -> None:
         """Queue the trials that are not finished."""
         self._queue.extend(trial.number for trial in trials if not trial.finished)
+
+    def forget(self, trials: Sequence[Trial]) -> None:
+        """Take trials out of the queue, with what an earlier process left of them."""
+        for trial in trials:
+            with suppress(ValueError):
+                self._queue.remove(trial.number)
+            shutil.rmtree(self._folder.trial_folder(trial.number, trial.architecture.fingerprint), ignore_errors=True)
 
     def until(self, trials: Sequence[Trial], *, free: bool = False) -> str | None:
         """Measure until all of these trials are finished; others are measured beside them.
@@ -134,7 +143,7 @@ class Dispatch:
             earlier = self._store.result_of(*key)
             if earlier is not None:
                 self._store.reuse(number, earlier)
-                self.duplicates += 1
+                self.duplicates += not self._is_news(earlier)
                 continue
             # One that is to be measured before, though it waits for another attempt, is not overtaken: which of two
             # equal trials is measured and which is its duplicate must not depend on what was killed.
@@ -149,6 +158,13 @@ class Dispatch:
                 break
             self._begin(trial)
         self._queue.extendleft(reversed(waiting))
+
+    def _is_news(self, earlier: Trial) -> bool:
+        """Whether a result of an earlier configuration is reused for the first time: a controller that proposes it has
+        not run out of proposals."""
+        news = self._store.standings[earlier.batch] == "apart" and earlier.number not in self._met
+        self._met.add(earlier.number)
+        return news
 
     def _begin(self, trial: Trial) -> None:
         self.duplicates = 0

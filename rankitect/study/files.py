@@ -6,13 +6,24 @@ import errno
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from rankitect.errors import DiskError
+from rankitect.data.files import TEMPORARY
+from rankitect.errors import DiskError, RunFolderError, brief
 
-__all__ = ["copy_or_link", "describe", "disk_trouble", "explain_disk_trouble", "is_disk_full"]
+__all__ = [
+    "can_write",
+    "copy_or_link",
+    "describe",
+    "disk_trouble",
+    "explain_disk_trouble",
+    "inside",
+    "is_disk_full",
+    "is_inside",
+]
 
 _FULL_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Writers in other languages (safetensors, torch, SQLite) keep only the text of the operating system's error.
@@ -31,6 +42,40 @@ def copy_or_link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path, as a run folder's own files name others, stays inside of it: relative, with "/", without ".."."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts and not any(c in path for c in "\\:\0")
+
+
+def inside(folder: Path, path: str) -> Path:
+    """The file or folder that a path of a run folder's own files means.
+
+    Args:
+        folder: The run folder.
+        path: As in `artifacts`.
+
+    Raises:
+        RunFolderError: It is outside of the run folder, perhaps by a link.
+    """
+    place = folder / path
+    if not is_inside(path) or not place.resolve().is_relative_to(folder.resolve()):
+        raise RunFolderError(f"{brief(folder)} names a file outside of itself, which is not used: {path[:100]!a}.")
+    return place
+
+
+def can_write(folder: Path) -> bool:
+    """Whether a folder takes a small file, which is tried: where it does, the disk is not to blame for an error."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".", suffix=TEMPORARY) as file:
+            file.write(bytes(_SMALLEST_USEFUL))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        return False
+    return True
 
 
 def is_disk_full(error: BaseException, folder: Path | None = None) -> bool:

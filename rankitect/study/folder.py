@@ -6,15 +6,19 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from rankitect.data.files import TEMPORARY, write_whole
-from rankitect.errors import RunFolderError
+from rankitect.documents import parse_yaml, read_text
+from rankitect.errors import RunFolderError, brief
 from rankitect.production.settings import gates_header, gates_problem
+from rankitect.study.entries import refuse_strange
 from rankitect.study.files import is_disk_full
+from rankitect.study.folder_log import FolderLog
 from rankitect.study.lock import FolderLock
+from rankitect.study.snapshot import Snapshot
 
 __all__ = ["RunFolder", "config_hash", "difference"]
 
@@ -39,6 +43,8 @@ _WITHOUT_EFFECT = (
 
 _BEGUN = ("study.db", "state")
 """What is in the folder of a search, and of a training, once results depend on its configuration."""
+_LONGEST_MESSAGE = 500
+PREVIOUS, LOG = "config.previous.yaml", "log.txt"
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -81,17 +87,34 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _raise_unwritable(path: Path, error: OSError) -> NoReturn:
+def _another(path: Path, changes: Sequence[str]) -> str:
+    """The message for a folder of another configuration, with as many of the differences as it has room for."""
+    head = f"{brief(path, 90)} belongs to another configuration:\n"
+    tail = "Choose another output_dir=, undo the change, or go on with resume=force (finished trials are then reused)."
+    told = ""
+    for place, change in enumerate(changes):
+        line, more = f"  {brief(change, 120)}\n", f"  and {len(changes) - place} more\n"
+        if len(head + told + line + more + tail) > _LONGEST_MESSAGE:
+            return head + told + more + tail
+        told += line
+    return head + told + tail
+
+
+def _raise_unwritable(path: Path, error: Exception) -> NoReturn:
     """Raise what says that a run folder cannot be taken: a full disk as it is, all else with what to do."""
-    if is_disk_full(error, path if path.exists() else None):
+    if isinstance(error, RunFolderError) or is_disk_full(error, path):
         raise error
+    why = (isinstance(error, OSError) and error.strerror) or error  # the place is named already
     raise RunFolderError(
-        f"The run folder {path} cannot be written ({error.strerror or error}). Choose another output_dir=."
+        f"The run folder {brief(path)} cannot be written ({brief(why)}). Choose another output_dir=."
     ) from error
 
 
 class RunFolder:
     """A run folder, locked for this process while it is open.
+
+    Nothing in it is changed before `accept` says that the command can be carried out: a command that is refused leaves
+    the folder as it was.
 
     Args:
         path: The folder; created if it does not exist.
@@ -99,62 +122,91 @@ class RunFolder:
         force: Go on in a folder of another configuration, which is kept as `config.previous.yaml`.
 
     Raises:
-        RunFolderError: The folder is not a run folder, cannot be written, is in use by another process, or belongs to
-            another configuration (the message has the difference).
+        RunFolderError: The folder is not a run folder, cannot be written, is in use by another process, holds links
+            that lead out of it, or belongs to another configuration (the message has the difference).
+
+    Attributes:
+        resumed: Whether results in it depend on its configuration already.
+        changes: What differs from that configuration; only with `force` anything does.
+        then: Called once the command is accepted.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any], *, force: bool = False) -> None:
         self.path, self.config = path, config
-        self._handler: logging.Handler | None = None
+        self._log: FolderLog | None = None
+        self._undone: Snapshot | None = None
         self.resumed = False
+        self.changes: list[str] = []
+        self.then: list[Callable[[], object]] = []
+        self._new: list[Path] = []
         try:
+            self._new = [folder for folder in (path, *path.parents) if not folder.exists()]
             if path.exists() and not path.is_dir():
-                raise RunFolderError(f"{path} is a file, not a folder. Choose another output_dir=.")
+                raise RunFolderError(f"{brief(path)} is a file, not a folder. Choose another output_dir=.")
             path.mkdir(parents=True, exist_ok=True)
             if not self.config_path.exists() and any(not _is_ours(entry) for entry in path.iterdir()):
                 raise RunFolderError(
-                    f"{path} is not a run folder: it is not empty and has no config.yaml. Nothing in it was touched. "
-                    "Choose another output_dir=, or an empty folder."
+                    f"{brief(path)} is not a run folder: it is not empty and has no config.yaml. Nothing in it was "
+                    "touched. Choose another output_dir=, or an empty folder."
                 )
             self._lock = FolderLock(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            self._remove_new()
             _raise_unwritable(path, error)
         try:
-            for left in path.glob(f".*{TEMPORARY}"):  # of a process that was killed while it wrote
-                left.unlink(missing_ok=True)
-            self._own(force)
+            refuse_strange(path)
+            self._next = self._compared(force)
         except BaseException as error:
-            self._lock.release()
+            self.close()
             if isinstance(error, OSError):
                 _raise_unwritable(path, error)
             raise
 
-    def _own(self, force: bool) -> None:
+    def _compared(self, force: bool) -> Mapping[str, Any]:
+        """The configuration that is to be written, once it is compared with that of the folder."""
         # Before anything is measured or trained nothing depends on the configuration: a mistake in it may be corrected.
-        if self.config_path.exists() and any((self.path / name).exists() for name in _BEGUN):
-            old = self._read_config()
-            lines = difference(old, self.config)
-            self.resumed = True
-            if not lines:
-                self._update(old)
-                return
-            if not force:
-                changes = "\n".join(f"  {line}" for line in lines)
-                raise RunFolderError(
-                    f"{self.path} belongs to another configuration:\n{changes}\nChoose another output_dir=, undo the "
-                    "change, or go on in it all the same with resume=force (finished trials are then reused)."
-                )
-            write_whole(self.path / "config.previous.yaml", self.config_path.read_text(encoding="utf-8"))
-        self._write_config(self.config)
+        if not self.config_path.exists() or not any((self.path / name).exists() for name in _BEGUN):
+            return self.config
+        old = self._read_config()
+        self.changes = difference(old, self.config)
+        self.resumed = True
+        if not self.changes:
+            return self._updated(old)
+        if not force:
+            raise RunFolderError(_another(self.path, self.changes))
+        return self.config
 
-    def _update(self, old: dict[str, Any]) -> None:
+    def _updated(self, old: dict[str, Any]) -> Mapping[str, Any]:
         """Take over keys without effect on results; but gates stay as they were registered."""
-        new = json.loads(json.dumps(self.config))
+        new: dict[str, Any] = json.loads(json.dumps(self.config))
         gates = old.get("report", {}).get("gates") if isinstance(old.get("report"), dict) else None
         if gates is not None and "report" in new and new["report"].get("gates") != gates:
             new["report"]["gates"] = gates
             logging.getLogger("rankitect").warning("report.gates stay as they were when the run began")
-        self._write_config(new)
+        return new
+
+    def accept(self) -> None:
+        """Make the folder that of this command: its configuration and its log are written. Twice does no harm."""
+        if self._undone is not None:
+            return
+        self._undone = Snapshot.of(self.path)
+        for left in self.path.glob(f".*{TEMPORARY}"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
+        if self.changes:
+            write_whole(self.path / PREVIOUS, self.config_path.read_text(encoding="utf-8"))
+        self._write_config(self._next)
+        if self._log is not None:
+            self._log.write_to(self.path / LOG)
+        for work in self.then:
+            work()
+
+    def revert(self) -> None:
+        """Give the folder back as it was before `accept`, for a command that is refused after all."""
+        if self._undone is not None:
+            if self._log is not None:
+                self._log.hold()
+            self._undone.restore()
+            self._undone = None
 
     def _write_config(self, config: Mapping[str, Any]) -> None:
         import yaml  # type: ignore[import-untyped]
@@ -164,17 +216,11 @@ class RunFolder:
         write_whole(self.config_path, header + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
     def _read_config(self) -> dict[str, Any]:
-        import yaml
-
-        try:
-            text = self.config_path.read_text(encoding="utf-8")
-            config = yaml.safe_load(text)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise RunFolderError(f"{self.config_path} cannot be read ({error}). Choose another output_dir=.") from error
-        if not isinstance(config, dict):
-            raise RunFolderError(f"{self.config_path} is not a configuration. Choose another output_dir=.")
+        advice = "Choose another output_dir=."
+        text = read_text(self.config_path, RunFolderError, advice=advice)
+        config = parse_yaml(text, dict[str, Any], self.config_path, RunFolderError, advice=advice)
         if problem := gates_problem(text, config.get("report")):
-            raise RunFolderError(f"{self.config_path}: {problem}")
+            raise RunFolderError(f"{brief(self.config_path)}: {problem}")
         return config
 
     @property
@@ -206,34 +252,38 @@ class RunFolder:
         return folder
 
     def open_log(self, logger: logging.Logger) -> None:
-        """Let a logger append to log.txt and nothing else: other packages set up handlers that spoil the progress."""
-        self._handler = _LogFile(self.path / "log.txt", encoding="utf-8")
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(self._handler)
-        logger.setLevel(logging.INFO)
-        self._logger, self._propagate, logger.propagate = logger, logger.propagate, False
+        """Let a logger append to log.txt and nothing else: other packages set up handlers that spoil the progress.
+
+        What it says before `accept` is written then, or never.
+        """
+        self._log = FolderLog(logger)
+        if self._undone is not None:
+            self._log.write_to(self.path / LOG)
 
     def close(self) -> None:
-        """Close log.txt and give the lock back."""
-        if self._handler is not None:
-            self._logger.removeHandler(self._handler)
-            self._logger.propagate = self._propagate
-            self._handler.close()
-            self._handler = None
-        self._lock.release()
+        """Close log.txt and give the lock back; where the command was not accepted, the folder is as it was."""
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+        if self._undone is not None:
+            self._lock.release()
+        else:
+            self._lock.undo()
+            self._remove_new()
+
+    def _remove_new(self) -> None:
+        """Take away the folders that were made for this command, the innermost first, as far as they are empty."""
+        for folder in self._new:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-class _LogFile(logging.FileHandler):
-    """A log that a full disk silences, instead of printing a traceback for every line."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        pass
 
 
 def _is_ours(entry: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -26,6 +27,9 @@ class AskTellLoop:
 
     Results are told batch by batch in the order of the asks, whatever order the trials end in: what a search proposes
     is then a function of the seed and of `Limits`, not of the clock.
+
+    In a folder of another configuration (`resume=force`) a fresh controller is asked anew. As long as it proposes what
+    is recorded, the records stand; what is skipped is thus decided by architecture, whatever the controller.
 
     Args:
         controller: The controller, prepared.
@@ -56,6 +60,7 @@ class AskTellLoop:
         self._ahead = controller if offers(controller, AsksAhead) else None
         self._batches = self._recorded()  # every batch that was asked for, by its number
         self._open: deque[int] = deque()  # numbers of those whose results the controller was not told
+        self._earlier = deque(sorted(n for n in self._batches if store.standings[n] == "earlier"))
 
     def run(self) -> str:
         """Search until the controller has finished or a limit is reached; returns how it ended (`StudyOutcome.ended`).
@@ -80,13 +85,14 @@ class AskTellLoop:
     def _recorded(self) -> dict[int, list[Trial]]:
         batches: dict[int, list[Trial]] = {}
         for trial in self._store.trials:
-            if trial.baseline is None and trial.batch != CONFIRM:
+            apart = self._store.standings[trial.batch] == "apart"
+            if trial.baseline is None and trial.batch != CONFIRM and not apart:
                 batches.setdefault(trial.batch, []).append(trial)
         return batches
 
     def _recover(self) -> None:
         """Bring a fresh controller to where an earlier process left it; open again what it had not been told."""
-        numbers = sorted(self._batches)
+        numbers = sorted(self._batches.keys() - set(self._earlier))
         told = list(itertools.takewhile(lambda number: _finished(self._batches[number]), numbers))
         if self._plan.limits.ahead and self._ahead is not None:
             # More may be finished than an undisturbed run would have told it by now, because later batches were open
@@ -106,19 +112,57 @@ class AskTellLoop:
         while len(self._open) <= self._plan.limits.ahead and not (self._open and self._must_wait()):
             if self._stop():
                 raise StopRequested
-            if limit := self._ledger.over():
+            earlier = self._batches[self._earlier[0]] if self._earlier else []
+            if not earlier and (limit := self._ledger.over()):
                 return limit
             self._before_ask()
-            asked = self._size()
+            asked = earlier[0].asked if earlier else self._size()
             proposals = self._controller.ask(asked) if asked else []
+            if earlier and self._same(proposals, earlier):
+                self._take_over(self._earlier.popleft())
+                continue
+            self._set_apart()
             if not proposals:
                 break
             self._validate(proposals, asked)
-            number = max(self._batches, default=0) + 1
+            number = max(self._store.standings, default=0) + 1
             self._batches[number] = self._store.add_batch(number, asked, proposals, self._plan.seed)
             self._dispatch.add(self._batches[number])
             self._open.append(number)
         return None
+
+    def _same(self, proposals: Sequence[Proposal], recorded: Sequence[Trial]) -> bool:
+        """Whether a controller proposes what is recorded of an earlier configuration."""
+        seed = self._plan.seed
+        wanted = [
+            (
+                p.architecture.fingerprint,
+                p.evaluator,
+                seed if p.seed is None else p.seed,
+                json.loads(json.dumps(p.tags)),
+            )
+            for p in proposals
+        ]
+        return wanted == [(t.architecture.fingerprint, t.evaluator, t.seed, t.tags) for t in recorded]
+
+    def _take_over(self, number: int) -> None:
+        """A batch of an earlier configuration is what this one asks for as well: its results are told."""
+        self._store.own(number)
+        self._dispatch.add(self._batches[number])
+        self._open.append(number)
+
+    def _set_apart(self) -> None:
+        """From here on this configuration goes another way than the earlier one. What was measured stays, and is reused
+        where it is proposed again; the controller is not told of the rest, as if the folder were new."""
+        if self._earlier:
+            logging.getLogger("rankitect").info(
+                "resume=force: from batch %d on, other architectures are proposed than before", self._earlier[0]
+            )
+            dropped = self._store.set_apart(self._earlier)
+            self._dispatch.forget(dropped)
+            for number in self._earlier:
+                del self._batches[number]
+            self._earlier.clear()
 
     def _must_wait(self) -> bool:
         """Whether the controller wants all results before it is asked again."""

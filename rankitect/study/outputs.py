@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankitect.contracts import Measurement, Metric, MetricSpec
-from rankitect.data.files import write_whole
-from rankitect.study.files import copy_or_link
+from rankitect.data.files import file_sha256, write_whole
+from rankitect.study.files import copy_or_link, inside
 from rankitect.study.pareto import MeasuredCandidate, baselines, candidates, pareto_front
 from rankitect.study.summary import (
     COMPARED,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from rankitect.study.store import Store
 
 __all__ = ["Labels", "OutputOptions", "Outputs", "ProductionModels"]
+
+EXAMPLES, CONTRASTS = "examples.json", "contrasts.json"
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,8 @@ class Outputs:
             self._write_contrasts()
         else:
             artifacts = [dict((candidate.trial.measurement or _NONE).artifacts) for candidate in front]
-        write_whole(self.folder.path / TRIALS, trials_csv(self.store.trials, self.store.times()))
+        table = trials_csv(self.store.trials, self.store.times()).encode()
+        write_whole(self.folder.path / TRIALS, table)
         summary = Summary(
             space=self.labels.space,
             task=self.labels.task,
@@ -163,6 +167,7 @@ class Outputs:
             left_out={**self._registry.left_out(), **self._failed_baselines()},
             versions=versions(),
             reproduce=self.labels.reproduce,
+            files={TRIALS: hashlib.sha256(table).hexdigest(), **(self._beside() if with_candidates else {})},
         )
         write_whole(self.folder.path / "summary.json", summary.to_json())
         return summary
@@ -215,7 +220,7 @@ class Outputs:
                 models.setdefault(fingerprint, given["values"])
         if models:
             text = json.dumps({**about, "models": models, "more_seeds": more})
-            write_whole(self.folder.path / "examples.json", text + "\n")
+            write_whole(self.folder.path / EXAMPLES, text + "\n")
 
     def _write_contrasts(self) -> None:
         """contrasts.json: trials that answer a question of design (tag `contrasts`), and what each example gave."""
@@ -227,7 +232,12 @@ class Outputs:
                 about = {"question": question, "side": side, "fingerprint": trial.architecture.fingerprint}
                 sides.append({**about, "metrics": metrics, "examples": measurement.notes.get("examples")})
         if sides:
-            write_whole(self.folder.path / "contrasts.json", json.dumps(sides) + "\n")
+            write_whole(self.folder.path / CONTRASTS, json.dumps(sides) + "\n")
+
+    def _beside(self) -> dict[str, str]:
+        """Hashes of the tables that were written for reports, by name."""
+        paths = [self.folder.path / name for name in (EXAMPLES, CONTRASTS)]
+        return {path.name: file_sha256(path) for path in paths if path.is_file()}
 
     def _write_candidates(self, front: Sequence[MeasuredCandidate]) -> list[dict[str, str]]:
         """Build all folders beside the old ones and swap, so that a reader never sees a mixture of two fronts."""
@@ -270,7 +280,7 @@ class Outputs:
             os.replace(fresh, folder)
 
     def _take(self, artifact: str, path: str, folder: Path) -> dict[str, str]:
-        source = self.folder.path / path
+        source = inside(self.folder.path, path)
         if source.is_dir():
             shutil.copytree(source, folder / source.name, copy_function=lambda a, b: copy_or_link(Path(a), Path(b)))
         elif source.is_file():

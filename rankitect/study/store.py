@@ -11,22 +11,20 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from rankitect.contracts import ArchitectureLike, Measurement, Proposal, Spent, Trial, TrialState
 from rankitect.study.charges import Charges
+from rankitect.study.checksums import count, sign
 from rankitect.study.confirming import CONFIRM
-from rankitect.study.database import SPENDING, connect, explain_damage, spending_columns
+from rankitect.study.database import connect, reading
+from rankitect.study.rows import Contents, Standing, read
 
 __all__ = ["Store"]
-
-_COLUMNS = (
-    "number, t.batch, b.asked, architecture, evaluator, seed, tags, state, measurement, cause, duplicate_of, baseline, "
-    "attempts"
-)
 
 
 def _dumps(value: Any) -> str:
@@ -46,23 +44,43 @@ class Store:
         path: The file; created if missing, unless read-only.
         decode: Makes an architecture from its JSON.
         readonly: Open for reading only, as reports do.
+        before_writing: Given what the file holds, once that is found in order; what it raises leaves the file as it is.
 
     Raises:
-        RunFolderError: The file is no study, is damaged, or was written by another version of the format.
+        RunFolderError: The file is no study, is damaged, or was written by another version of the format; or trials are
+            of another space.
 
     Attributes:
         connection: The open file.
         charges: What was spent.
         counts: How many trials are "FAILED", and how many are "measured" and count against the budget.
+        standings: What each batch is to the configuration of now, by its number.
     """
 
-    def __init__(self, path: Path, decode: Callable[[str], Any], *, readonly: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        decode: Callable[[str], Any],
+        *,
+        readonly: bool = False,
+        before_writing: Callable[[Sequence[Trial]], None] = lambda trials: None,
+    ) -> None:
         self.path = path
-        self._decode = decode
-        self.connection = connect(path, readonly=readonly)
-        with explain_damage(path, self.connection):
-            self._trials = {trial.number: trial for trial in self._load()}
-        self.charges = Charges(self.connection)
+        self._stack = ExitStack()
+        if readonly:
+            self.connection = self._stack.enter_context(reading(path))
+            try:
+                contents = read(path, self.connection, decode)
+            except BaseException:
+                self._stack.close()
+                raise
+        else:
+            contents = self._before(decode)
+            before_writing(list(contents.trials.values()))
+            self.connection = connect(path)
+            self._stack.callback(self.connection.close)
+        self._trials, self.standings = contents.trials, contents.standings
+        self.charges = Charges(self.connection, contents.totals)
         # Counted as trials come and end. Going through thousands of trials for each new one would take longer than the
         # measurement of a cheap one.
         self.counts = Counter(kind for trial in self._trials.values() for kind in _kinds(trial))
@@ -73,25 +91,16 @@ class Store:
             if trial.finished and trial.duplicate_of is None
         }
 
-    def _load(self) -> Iterator[Trial]:
-        present = spending_columns(self.connection)
-        spending = [name if name in present else "0" for name in SPENDING]
-        query = (
-            f"SELECT {_COLUMNS}, {', '.join(spending)} FROM trials t JOIN batches b USING (batch) "  # no user input
-            "LEFT JOIN charges c ON c.key = 'trial:' || t.number ORDER BY number"
-        )
-        for row in self.connection.execute(query):
-            spent = Spent() if row[-1] is None else Spent(*row[13:])
-            measurement = None if row[8] is None else Measurement.from_dict(json.loads(row[8]))
-            yield Trial(
-                number=row[0], batch=row[1], asked=row[2], architecture=self._decode(row[3]), evaluator=row[4],
-                seed=row[5], tags=json.loads(row[6]), state=row[7], measurement=measurement, cause=row[9],
-                duplicate_of=row[10], baseline=row[11], attempts=row[12], spent=spent,
-            )  # fmt: skip
+    def _before(self, decode: Callable[[str], Any]) -> Contents:
+        """What an existing file holds; nothing where there is none."""
+        if not self.path.exists() or self.path.stat().st_size == 0:
+            return Contents({}, {}, {})
+        with reading(self.path, alone=True) as connection:
+            return read(self.path, connection, decode)
 
     def close(self) -> None:
         """Close the file."""
-        self.connection.close()
+        self._stack.close()
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +142,11 @@ class Store:
         number = max(self._trials, default=0)
         added = []
         with self.charges.transaction():
-            self.connection.execute("INSERT OR IGNORE INTO batches VALUES (?, ?)", (batch, asked))
+            if batch not in self.standings:
+                self.connection.execute("INSERT INTO batches (batch, asked) VALUES (?, ?)", (batch, asked))
+                sign(self.connection, "batches", batch)
+                count(self.connection, "batches", 1)
+            count(self.connection, "trials", len(proposals))
             for index, proposal in enumerate(proposals):
                 number += 1
                 architecture: ArchitectureLike = proposal.architecture
@@ -155,7 +168,9 @@ class Store:
                     (number, batch, trial.baseline, architecture.fingerprint, trial.evaluator, trial.seed,
                      architecture.to_json(), tags),
                 )  # fmt: skip
+                sign(self.connection, "trials", number)
                 added.append(trial)
+        self.standings.setdefault(batch, "own")
         self._trials.update((trial.number, trial) for trial in added)
         self._baselines += [t.number for t in added if t.baseline is not None and t.batch != CONFIRM]
         return added
@@ -167,6 +182,7 @@ class Store:
                 "UPDATE trials SET state = 'RUNNING', attempts = attempts + 1, pid = ?, started = ? WHERE number = ?",
                 (os.getpid(), time.time(), number),
             )
+            sign(self.connection, "trials", number)
         return self._update(number, state="RUNNING", attempts=self._trials[number].attempts + 1)
 
     def wait(self, number: int, *, count_attempt: bool) -> Trial:
@@ -176,6 +192,7 @@ class Store:
             self.connection.execute(
                 "UPDATE trials SET state = 'WAITING', attempts = ? WHERE number = ?", (attempts, number)
             )
+            sign(self.connection, "trials", number)
         return self._update(number, state="WAITING", attempts=attempts)
 
     def finish(self, number: int, measurement: Measurement, spent: Spent, stage: str) -> Trial:
@@ -212,6 +229,7 @@ class Store:
         columns |= {"state": state, "ended": time.time()}
         assignments = ", ".join(f"{name} = ?" for name in columns)  # names from this module only
         self.connection.execute(f"UPDATE trials SET {assignments} WHERE number = ?", (*columns.values(), number))
+        sign(self.connection, "trials", number)
 
     def _update(self, number: int, *, result: bool = False, **changes: Any) -> Trial:
         before = self._trials[number]
@@ -221,6 +239,37 @@ class Store:
         if result:
             self._results[trial.architecture.fingerprint, trial.evaluator, trial.seed] = number
         return trial
+
+    # --- another configuration, by `resume=force` ---------------------------------------------------------------------
+    def question(self) -> None:
+        """Note that no batch is known to be of the configuration of now."""
+        self._stand([n for n, standing in self.standings.items() if n > 0 and standing == "own"], "earlier")
+
+    def own(self, batch: int) -> None:
+        """Note that the configuration of now has asked for this batch as well."""
+        self._stand([batch], "own")
+
+    def set_apart(self, batches: Collection[int]) -> list[Trial]:
+        """Note that the configuration of now does not ask for these batches; gives what was not finished in them.
+
+        That is deleted: it was wanted by the earlier configuration alone, and nothing of it was charged.
+        """
+        dropped = [t for t in self._trials.values() if t.batch in batches and not t.finished]
+        with self.charges.transaction():
+            for trial in dropped:
+                self.connection.execute("DELETE FROM trials WHERE number = ?", (trial.number,))
+            count(self.connection, "trials", -len(dropped))
+        for trial in dropped:
+            del self._trials[trial.number]
+        self._stand(batches, "apart")
+        return dropped
+
+    def _stand(self, batches: Iterable[int], standing: Standing) -> None:
+        with self.charges.transaction():
+            for batch in batches:
+                self.connection.execute("UPDATE batches SET standing = ? WHERE batch = ?", (standing, batch))
+                sign(self.connection, "batches", batch)
+                self.standings[batch] = standing
 
     def times(self) -> dict[int, tuple[float | None, float | None]]:
         """Start and end of every trial, in seconds since 1970."""

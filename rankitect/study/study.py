@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rankitect.study.checks import resolve_objectives
+from rankitect.study.checks import refuse_unfit, resolve_objectives
 from rankitect.study.execution import Execution
 from rankitect.study.files import explain_disk_trouble
 from rankitect.study.plan import Hooks
 from rankitect.study.store import Store
 
 if TYPE_CHECKING:
-    from rankitect.contracts import Baseline, Controller, Runner
+    from rankitect.contracts import Baseline, Controller, Runner, Trial
     from rankitect.study.folder import RunFolder
     from rankitect.study.outputs import OutputOptions
     from rankitect.study.plan import StudyPlan, Subject
@@ -74,14 +74,19 @@ class Study:
 
         Raises:
             DiskError: The run folder cannot be written; nothing finished is lost.
+            RunFolderError: The store is damaged, or holds trials of another space; the folder is left as it was.
             Exception: What the controller raised; nothing finished is lost.
         """
         resume = self._options.labels.reproduce
         with (
             explain_disk_trouble(self._folder.path, self._kept, resume),
-            Store(self._folder.store_path, self._subject.decode) as self._store,
+            Store(self._folder.store_path, self._subject.decode, before_writing=self._accept) as self._store,
         ):
+            if self._folder.changes:
+                # Noted before the configuration is written: killed in between, the old one goes on with all its own.
+                self._store.question()
             try:
+                self._folder.accept()
                 execution = Execution(
                     self._folder, self._store, self._subject, self._plan, self._objectives, self._options,
                     self._hooks, self._runner,
@@ -90,6 +95,16 @@ class Study:
             finally:
                 if self._runner is not None:
                     self._runner.close()
+
+    def _accept(self, trials: Sequence[Trial]) -> None:
+        """Refuse a folder whose trials this space does not know; else make it that of this command.
+
+        Raises:
+            RunFolderError: Says how many trials do not fit.
+        """
+        refuse_unfit(self._folder.path, trials, self._subject.space, thorough=bool(self._folder.changes))
+        if not self._folder.changes:
+            self._folder.accept()
 
     def _kept(self) -> str:
         """What is safe, for the message about a full disk. The store may be closed already, or was never opened."""

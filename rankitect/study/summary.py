@@ -5,20 +5,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rankitect.contracts import Direction, Role, Spent
-from rankitect.errors import RunFolderError
+from rankitect.data.files import file_sha256
+from rankitect.errors import RunFolderError, brief
 from rankitect.study.earlier import up_to_date
+from rankitect.study.entries import refuse_strange
+from rankitect.study.files import inside, is_inside
 
 __all__ = [
     "COMPARED",
@@ -31,6 +35,7 @@ __all__ = [
     "RegisteredSummary",
     "Summary",
     "candidate_of",
+    "check_files",
     "read_summary",
     "versions",
 ]
@@ -101,6 +106,10 @@ class RegisteredSummary(_Model):
     after_trials: int = 0
 
 
+Fingerprint = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""SHA-256 in hexadecimal digits: folders are named after it."""
+
+
 class BaselineSummary(_Model):
     """A model that the candidates are compared with.
 
@@ -109,7 +118,7 @@ class BaselineSummary(_Model):
     """
 
     name: str
-    fingerprint: str
+    fingerprint: Fingerprint
     metrics: dict[str, MetricSummary]
     registered: RegisteredSummary | None = None
     reference: bool = False
@@ -133,7 +142,7 @@ class CandidateSummary(_Model):
     """
 
     rank: int
-    fingerprint: str
+    fingerprint: Fingerprint
     architecture: dict[str, Any]
     metrics: dict[str, MetricSummary]
     artifacts: dict[str, str]
@@ -147,6 +156,14 @@ class CandidateSummary(_Model):
     def folder(self) -> str:
         """Path of the candidate's files, relative to the run folder."""
         return f"candidates/{self.rank:02d}-{self.fingerprint[:8]}"
+
+    @field_validator("artifacts")
+    @classmethod
+    def _are_inside(cls, artifacts: dict[str, str]) -> dict[str, str]:
+        for path in artifacts.values():
+            if not is_inside(path):
+                raise ValueError("a path of an artifact must lie inside of the run folder")
+        return artifacts
 
     @field_validator("architecture")
     @classmethod
@@ -191,7 +208,12 @@ class LedgerSummary(Spent):
 
 
 class Summary(_Model):
-    """summary.json, schema 1. `left_out` says which models could not be compared with, and why."""
+    """summary.json, schema 1.
+
+    `left_out` says which models could not be compared with, and why. `files` has the SHA-256 of the files that were
+    written with it, by name. In the file stands the `checksum` of all the rest as well: what was changed since is not
+    read. Summaries of earlier versions have neither.
+    """
 
     # The field's name is part of the public interface; pydantic's own method of that name is deprecated and not used.
     schema_: Literal[1] = 1
@@ -206,6 +228,7 @@ class Summary(_Model):
     left_out: dict[str, str] = {}
     versions: dict[str, str]
     reproduce: str
+    files: dict[str, Fingerprint] = {}
 
     model_config = ConfigDict(
         alias_generator=lambda name: "schema" if name == "schema_" else name,
@@ -215,13 +238,21 @@ class Summary(_Model):
     def to_json(self) -> str:
         """The file's text. Optional parts are left out where there is nothing to say."""
         data = self.model_dump(by_alias=True, mode="json")
-        if not self.left_out:
-            del data["left_out"]
+        for optional in ("left_out", "files"):
+            if not data[optional]:
+                del data[optional]
         data["objectives"] = [_known(o) for o in data["objectives"]]
         data["ledger"] = _known(data["ledger"])
         for entry in (*data["baselines"], *data["pareto"]):
             entry["metrics"] = {name: _known(metric) for name, metric in entry["metrics"].items()}
+        data["checksum"] = _checksum(data)
         return json.dumps(data, indent=2, allow_nan=False) + "\n"
+
+
+def _checksum(data: Mapping[str, Any]) -> str:
+    """SHA-256 of everything in a summary but the checksum itself."""
+    rest = {key: value for key, value in data.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _known(record: dict[str, Any]) -> dict[str, Any]:
@@ -248,6 +279,7 @@ def read_summary(folder: Path) -> Summary:
             else f"{folder} is not a run folder: it has no summary.json, study.db or config.yaml. Give the folder that "
             "a search printed as its run folder."
         )
+    refuse_strange(folder)
     try:
         data = json.loads(path.read_bytes())
     except OSError as error:
@@ -266,6 +298,8 @@ def read_summary(folder: Path) -> Summary:
             f"{path} has schema {data['schema']!r}; this version reads schema {_SCHEMA}. Use the version of Rankitect "
             "that wrote it (see `versions` in the file)."
         )
+    if "checksum" in data and data["checksum"] != _checksum(data):
+        raise RunFolderError(f"{brief(path)} is not what the search wrote: its checksum differs. {_AGAIN}")
     try:
         return Summary.model_validate(up_to_date(data))
     except ValidationError as error:
@@ -273,6 +307,21 @@ def read_summary(folder: Path) -> Summary:
         where = ".".join(str(part) for part in first["loc"])
         more = f" ({error.error_count() - 1} more like this)" if error.error_count() > 1 else ""
         raise RunFolderError(f"{path}: field `{where}`: {first['msg'].lower()}{more}. {_AGAIN}") from None
+
+
+def check_files(folder: Path, summary: Summary) -> None:
+    """Refuse files that are not those that were written with a summary; files that are gone are missed elsewhere.
+
+    Raises:
+        RunFolderError: Names the first such file.
+    """
+    for name, written in summary.files.items():
+        path = inside(folder, name)
+        if path.is_file() and file_sha256(path) != written:
+            raise RunFolderError(
+                f"{brief(path)} is not the file that the search wrote with its summary. Repeat the search's command: "
+                "it writes the file again from study.db."
+            )
 
 
 def candidate_of(front: Sequence[CandidateSummary], wanted: str, folder: Path) -> CandidateSummary:

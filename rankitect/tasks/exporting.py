@@ -65,12 +65,13 @@ def program_exporter(parts: Parts, latency: Latencies | None) -> Exporter:
 
 def _program(parts: Parts, latency: Latencies | None, trial: Trial, folder: Path) -> dict[str, str]:
     from rankitect.models.candidate import load_candidate
+    from rankitect.study.files import inside
 
     device, architecture = parts.device, trial.architecture
     card = trial.measurement.artifacts.get("card") if trial.measurement is not None else None
     if latency is None or card is None or not offers(device, ExportsPrograms):
         return {}
-    candidate = load_candidate((parts.folder / card).parent)
+    candidate = load_candidate(inside(parts.folder, card).parent)
     predicted = {workload: latency.predict(architecture, workload) for workload in latency.workloads}
     write = partial(device.export, folder, candidate.model, candidate.tokenizer, predicted)
     return programmed(parts, architecture, write)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rankitect.data.files import write_atomically
 from rankitect.data.guard import guarded
-from rankitect.errors import TrainingError
+from rankitect.errors import TrainingError, brief
 
-__all__ = ["load_state", "save_state"]
+__all__ = ["drop_damaged", "load_state", "save_state"]
 
-_KEY = "rankitect"
+_KEY, _CHECKSUM = "rankitect", "checksum"
+_WITHOUT_CHECKSUM = ({_KEY}, {"state"})
+"""What the header of earlier versions held: the JSON data alone, under one of two names."""
+_SUFFIX = ".safetensors"
+_log = logging.getLogger(__name__)
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
@@ -33,20 +40,66 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any
 
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda part: save_file(plain, part, {_KEY: json.dumps(info)}))
+    text = json.dumps(info)
+    about = {_KEY: text, _CHECKSUM: _checksum(plain, text)}
+    write_atomically(path, lambda part: save_file(plain, part, about))
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `save_state` wrote.
+    """Reads what `save_state` wrote, or what it wrote in earlier versions, without a checksum.
 
     Raises:
         TrainingError: when the file is damaged or of another kind.
     """
     from safetensors import safe_open
 
-    with (
-        guarded(f"{path} is not a training state of Rankitect, or is damaged: delete it", TrainingError),
-        safe_open(path, framework="pt") as file,
-    ):
-        info = json.loads((file.metadata() or {})[_KEY])
-        return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118
+    wrong = (
+        f"{brief(path)} is not a training state of Rankitect, or is damaged: delete it, or go on with resume=force, "
+        "which does again what it was to save"
+    )
+    with guarded(wrong, TrainingError):
+        if not path.is_file():  # opening a pipe would wait for a writer
+            raise ValueError("it is no file")
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            earlier = set(about) in _WITHOUT_CHECKSUM
+            text = next(iter(about.values())) if earlier else about[_KEY]
+            info = json.loads(text)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if not isinstance(info, dict) or not (earlier or about[_CHECKSUM] == _checksum(tensors, text)):
+            raise ValueError("it is not what was written")
+        return tensors, info
+
+
+def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+    """CRC-32 over names, types, shapes and bytes: any byte that changed is noticed, in a few seconds for gigabytes."""
+    total = zlib.crc32(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        total = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), total)
+        total = zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data, total)
+    return f"{total:08x}"
+
+
+def drop_damaged(folder: Path, say: Callable[[str], object]) -> None:
+    """Deletes the states in a folder if one of them is damaged, since they belong together.
+
+    Args:
+        folder: `state` of a run folder.
+        say: told in a sentence, if so.
+    """
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()] if folder.is_dir() else []
+    for path in files:
+        if _SUFFIX in path.suffixes and _damaged(path):
+            for each in files:
+                each.unlink()
+            _log.warning("The saved state %s is damaged and was deleted.", path.name)
+            say(f"The saved state {path.name} is damaged: what it was to save is done again.")
+            return
+
+
+def _damaged(path: Path) -> bool:
+    try:
+        load_state(path)
+    except TrainingError:
+        return True
+    return False

@@ -7,7 +7,6 @@ was interrupted and resumed is equal to one that was not (on the same number of 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -19,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from rankitect.contracts import JSON
-from rankitect.errors import TrainingError
+from rankitect.errors import TrainingError, brief
 from rankitect.training.checkpoint import load_state, save_state
+from rankitect.training.identity import batch_digest, differences, identity_of
 from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig, StepReport
 from rankitect.training.parallel import peers
 
@@ -126,8 +126,9 @@ def train(
             training runs costs a warning and what a kill would lose, not the training.
         keep_finished: whether the state of finished training is written as well; where the caller keeps the model
             itself, it need not be.
-        provenance: what else the result depends on, by name: the data, the loss, a teacher. Kept in the checkpoint,
-            which is refused where any of it differs.
+        provenance: what else the result depends on, by name: the data, the mixture, a teacher. Kept in the checkpoint,
+            which is refused where any of it differs. Where a caller gives none, a hash of the last batch is kept, so
+            that training does not go on with other data.
 
     Raises:
         TrainingError: when the loss stays not finite, or the checkpoint is damaged or belongs to another model, other
@@ -138,9 +139,10 @@ def train(
         parameters = dict(model.named_parameters()) if tables is None else tables.dense_parameters()
     optimizer = GuardedOptimizer(parameters, config.optimizer, config.steps, tables)
     run = _Run()
-    identity = {**_identity(config, model, tables), **(provenance or {})}
+    identity = identity_of(config, model, tables, loss_fn, provenance or {})
+    digest = _digest_of(batch_at, config.seed) if provenance is None and peers().world == 1 else None
     if checkpoint is not None and checkpoint.exists():
-        run = _restore(checkpoint, identity, model, optimizer)
+        run = _restore(checkpoint, identity, model, optimizer, digest)
     before = run.seconds
     started = saved = time.monotonic()
     finished = True
@@ -164,11 +166,11 @@ def train(
                 progress(run.step, config.steps, report)
             due = run.step % config.checkpoint_every == 0 and time.monotonic() - saved >= config.checkpoint_seconds
             if checkpoint is not None and due and run.step < config.steps:
-                _try_to_save(checkpoint, identity, model, optimizer, run)
+                _try_to_save(checkpoint, identity, model, optimizer, run, digest)
                 saved = time.monotonic()
     model.eval()
     if checkpoint is not None and (keep_finished or not finished):
-        _try_to_save(checkpoint, identity, model, optimizer, run)
+        _try_to_save(checkpoint, identity, model, optimizer, run, digest)
     return TrainResult(run.step, run.tokens, run.seconds, run.losses, run.skipped, finished)
 
 
@@ -187,17 +189,6 @@ def _batch_size(batch: object) -> int:
     if isinstance(batch, Tensor):
         return batch.shape[0] * (batch.shape[1] - 1) if batch.ndim == 2 else batch.shape[0]
     return len(batch)  # type: ignore[arg-type]
-
-
-def _identity(config: TrainConfig, model: nn.Module, tables: TableStorage | None) -> dict[str, JSON]:
-    """What a checkpoint belongs to, by name: every setting, and the model's shapes as one hash."""
-    parameters = model.named_parameters()
-    shapes = {name: list(p.shape if tables is None else tables.shape(name, p)) for name, p in parameters}
-    settings: dict[str, JSON] = {"steps": config.steps, "seed": config.seed, **config.optimizer.model_dump(mode="json")}
-    if tables is not None:
-        settings |= {f"tables.{name}": value for name, value in asdict(tables.config).items()}
-    digest = hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
-    return {**settings, "the model's shapes": digest[:12]}
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -222,28 +213,60 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             tensor.copy_(tensors[name])
 
 
+def _digest_of(batch_at: Callable[[int], Any], seed: int) -> Callable[[int], str]:
+    """The hash of the batch of a step, drawn with the random numbers of that step."""
+
+    def digest(step: int) -> str:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(step_seed(seed, step))
+            return batch_digest(batch_at(step))
+
+    return digest
+
+
 def _try_to_save(
-    path: Path, identity: Mapping[str, JSON], model: nn.Module, optimizer: GuardedOptimizer, run: _Run
+    path: Path,
+    identity: Mapping[str, JSON],
+    model: nn.Module,
+    optimizer: GuardedOptimizer,
+    run: _Run,
+    digest: Callable[[int], str] | None,
 ) -> None:
     from safetensors import SafetensorError  # which is also what it raises on a full disk
 
     try:
-        _save(path, identity, model, optimizer, run)
+        _save(path, identity, model, optimizer, run, digest)
     except (OSError, SafetensorError) as error:
         _log.warning("The training state cannot be written to %s (%s); training goes on without it.", path, error)
 
 
-def _save(path: Path, identity: Mapping[str, JSON], model: nn.Module, optimizer: GuardedOptimizer, run: _Run) -> None:
+def _save(
+    path: Path,
+    identity: Mapping[str, JSON],
+    model: nn.Module,
+    optimizer: GuardedOptimizer,
+    run: _Run,
+    digest: Callable[[int], str] | None,
+) -> None:
     tensors = {f"model/{name}": optimizer.whole(name, tensor) for name, tensor in model_tensors(model).items()}
     tensors |= {f"optimizer/{name}": tensor for name, tensor in optimizer.state().items()}
     info: dict[str, Any] = {"identity": dict(identity), "halvings": optimizer.halvings, "run": asdict(run)}
+    if digest is not None and run.step:
+        info["batch"] = digest(run.step - 1)
     save_state(path, tensors, info)
 
 
-def _restore(path: Path, identity: Mapping[str, JSON], model: nn.Module, optimizer: GuardedOptimizer) -> _Run:
+def _restore(
+    path: Path,
+    identity: Mapping[str, JSON],
+    model: nn.Module,
+    optimizer: GuardedOptimizer,
+    digest: Callable[[int], str] | None,
+) -> _Run:
     tensors, info = load_state(path)
-    if different := _differences(info.get("identity"), identity):
-        raise TrainingError(f"{path} was written by training with {different}: delete it, or choose another folder.")
+    remedy = "delete it, or choose another folder."
+    if different := differences(info.get("identity"), identity):
+        raise TrainingError(f"{brief(path)} was written by training with {different}: {remedy}")
     states = {
         name.removeprefix("optimizer/"): value for name, value in tensors.items() if name.startswith("optimizer/")
     }
@@ -253,15 +276,13 @@ def _restore(path: Path, identity: Mapping[str, JSON], model: nn.Module, optimiz
             for name, tensor in model_tensors(model).items():
                 tensor.copy_(optimizer.part(name, tensors[f"model/{name}"]))
         optimizer.load_state(states, info["halvings"])
-        return _Run(**info["run"])
+        run = _Run(**info["run"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise TrainingError(f"{path} is a damaged training state ({error}): delete it.") from error
-
-
-def _differences(saved: object, identity: Mapping[str, JSON]) -> str:
-    """How what a checkpoint belongs to differs from what is trained now, in words; empty where it does not."""
-    if not isinstance(saved, dict):
-        return "another version of Rankitect"
-    now = json.loads(json.dumps(dict(identity)))  # tuples as JSON has them
-    names = [name for name in {**saved, **now} if saved.get(name) != now.get(name)]
-    return ", ".join(f"{name} {json.dumps(saved.get(name))} and not {json.dumps(now.get(name))}" for name in names)
+        raise TrainingError(f"{brief(path)} is a damaged training state ({brief(error, 100)}): {remedy}") from error
+    goes_on = 0 < run.step < identity["steps"]  # type: ignore[operator]
+    now = digest(run.step - 1) if goes_on and digest is not None else None
+    if now is not None and info.get("batch", now) != now:
+        raise TrainingError(
+            f"{brief(path)} was written by training on other data: its batch of step {run.step} was another: {remedy}"
+        )
+    return run

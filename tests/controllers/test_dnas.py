@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from rankitect.blocks import Linear
@@ -21,6 +19,7 @@ from rankitect.controllers.dnas_scores import Scores
 from rankitect.graph import B, Graph, SearchSpace, Zero
 from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.models.supernet import Supernet
+from rankitect.training.checkpoint import load_state
 from tests.tasks.language.tiny import own_cache, parts_of, proposed, study
 
 SMALL = ("controller=dnas", "controller.checkpoint_every=2")
@@ -52,8 +51,7 @@ def test_a_search_that_died_goes_on_from_its_checkpoint(tmp_path: Path, step: in
     with pytest.raises(MemoryError):
         study(tmp_path / "run", failing_at(parts_of(tmp_path, *SMALL), step))
     state = tmp_path / "run" / "state" / STATE
-    with safe_open(state, framework="pt") as file:
-        assert json.loads(file.metadata()["state"])["step"] == step // 2 * 2, "a checkpoint every two steps"
+    assert load_state(state)[1]["step"] == step // 2 * 2, "a checkpoint every two steps"
     done = study(tmp_path / "run", parts_of(tmp_path, *SMALL))
     assert proposed(tmp_path / "run", parts) == proposed(tmp_path / "whole", parts)
     assert done.summary.ledger.train_tokens == whole.summary.ledger.train_tokens, "no token is charged twice"

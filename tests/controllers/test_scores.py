@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from rankitect.contracts import Spent
 from rankitect.controllers.dnas_scores import Scores
-from rankitect.errors import RunFolderError
+from rankitect.errors import TrainingError
 from rankitect.graph import Architecture
 from rankitect.models.backbone import largest
 from rankitect.models.checkpoints import DecoderConfig
@@ -155,5 +155,5 @@ def test_a_checkpoint_gives_the_same_scores_again(tmp_path: Path) -> None:
     assert Scores.load(SPACE, COST, WHOLE, tmp_path / "nothing", "tokens") is None
     for damaged in (b"", (tmp_path / "state" / "dnas.safetensors").read_bytes()[:-9], save({"free|x": torch.ones(1)})):
         (tmp_path / "damaged").write_bytes(damaged)
-        with pytest.raises(RunFolderError, match="damaged is damaged, and the search cannot go on from it"):
+        with pytest.raises(TrainingError, match="damaged is not a training state of Rankitect, or is damaged"):
             Scores.load(SPACE, COST, WHOLE, tmp_path / "damaged", "tokens")

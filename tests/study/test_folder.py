@@ -28,12 +28,14 @@ CONFIG = {
 def begun(path: Path) -> Path:
     """A run folder in which trials were recorded."""
     with RunFolder(path, CONFIG) as folder:
+        folder.accept()
         folder.store_path.write_bytes(b"")
     return path
 
 
 def test_a_new_folder_holds_the_configuration(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "a" / "run", CONFIG) as folder:
+        folder.accept()
         assert yaml.safe_load(folder.config_path.read_text()) == CONFIG
         assert config_hash(CONFIG) in folder.config_path.read_text()
         assert not folder.resumed
@@ -55,14 +57,17 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) ->
 def test_force_takes_it_and_keeps_the_old_configuration(tmp_path: Path) -> None:
     other = {**CONFIG, "seed": 1}
     with RunFolder(begun(tmp_path / "run"), other, force=True) as folder:
+        assert yaml.safe_load(folder.config_path.read_text()) == CONFIG
+        folder.accept()
         assert yaml.safe_load(folder.config_path.read_text()) == other
         assert yaml.safe_load((folder.path / "config.previous.yaml").read_text()) == CONFIG
 
 
 def test_a_mistake_made_before_the_first_trial_may_be_corrected(tmp_path: Path) -> None:
-    with RunFolder(tmp_path / "run", CONFIG):
-        pass
+    with RunFolder(tmp_path / "run", CONFIG) as folder:
+        folder.accept()
     with RunFolder(tmp_path / "run", {**CONFIG, "seed": 1}) as folder:
+        folder.accept()
         assert yaml.safe_load(folder.config_path.read_text())["seed"] == 1
 
 
@@ -77,7 +82,9 @@ def test_what_a_kill_before_the_configuration_leaves_is_no_obstacle(tmp_path: Pa
     (tmp_path / "study.lock").write_text("")
     (tmp_path / ".config.yaml.123.part").write_text("half")
     with RunFolder(tmp_path, CONFIG) as folder:
+        folder.accept()
         assert folder.config_path.exists()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config.yaml", "study.lock"]
 
 
 def test_a_file_is_refused(tmp_path: Path) -> None:
@@ -101,13 +108,14 @@ def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_configuration_is_refused(tmp_path: Path) -> None:
     (begun(tmp_path / "run") / "config.yaml").write_text("{a: [")
-    with pytest.raises(RunFolderError, match=r"config\.yaml cannot be read"):
+    with pytest.raises(RunFolderError, match=r"config\.yaml is no YAML"):
         RunFolder(tmp_path / "run", CONFIG)
 
 
 def test_gates_changed_in_the_file_are_refused(tmp_path: Path) -> None:
     config = {**CONFIG, "report": {"gates": {"quality": {"metric": "quality", "at_most": 0.0}}}}
     with RunFolder(tmp_path / "run", config) as folder:
+        folder.accept()
         folder.store_path.write_bytes(b"")
         folder.config_path.write_text(folder.config_path.read_text().replace("at_most: 0.0", "at_most: 0.5"))
     with pytest.raises(RunFolderError, match=r"config\.yaml: report\.gates are not those that were registered"):
@@ -232,7 +240,11 @@ def test_the_log_goes_to_its_file_and_to_no_handler_of_another_package(
     logger = logging.getLogger("rankitect")
     with RunFolder(tmp_path / "run", CONFIG) as folder:
         folder.open_log(logger)
+        logger.info("said before the command was accepted")
+        assert not (tmp_path / "run" / "log.txt").exists()
+        folder.accept()
         logger.info("trial 1 done")
+    assert "said before" in (tmp_path / "run" / "log.txt").read_text()
     assert "trial 1 done" in (tmp_path / "run" / "log.txt").read_text()
     assert "trial 1 done" not in caplog.text
     logger.warning("afterwards")

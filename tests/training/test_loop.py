@@ -1,6 +1,7 @@
 """The loop: it learns, resumes to the bit, guards against what is not finite, and says what is wrong."""
 
 import math
+import os
 
 import pytest
 import torch
@@ -116,6 +117,37 @@ def test_foreign_or_damaged_checkpoint_is_refused(tmp_path):
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(TrainingError, match="is damaged"):
         train(network(), loss_fn, batch_at, CONFIG, checkpoint=file)
+
+
+def test_training_goes_on_with_the_same_data_and_loss_only(tmp_path):
+    file = tmp_path / "state.safetensors"
+    polls = iter(range(100))
+    train(network(), loss_fn, batch_at, CONFIG, checkpoint=file, should_stop=lambda: next(polls) == 5)
+    saved = file.read_bytes()
+    with pytest.raises(TrainingError, match="training on other data: its batch of step 5 was another"):
+        train(network(), loss_fn, lambda step: batch_at(step + 1), CONFIG, checkpoint=file)
+    with pytest.raises(TrainingError, match=r"the loss .*loss_fn.* and not .*other_loss"):
+        train(network(), other_loss, batch_at, CONFIG, checkpoint=file)
+    assert file.read_bytes() == saved
+    assert train(network(), loss_fn, batch_at, CONFIG, checkpoint=file).finished
+
+
+def other_loss(model, batch):
+    return 2 * loss_fn(model, batch)
+
+
+def test_any_flipped_byte_of_a_state_is_noticed(tmp_path):
+    file = tmp_path / "state.safetensors"
+    save_state(file, {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}, {"step": 3, "loss": 0.25})
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(TrainingError, match=r"is damaged: delete it, or go on with resume=force"):
+            load_state(file)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(TrainingError, match="it is no file"):
+        load_state(file)
 
 
 def test_a_checkpoint_that_cannot_be_written_costs_no_training(tmp_path, caplog):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rankitect.contracts import Trial
 from rankitect.reports.cards import JSON, Cell, Status, Table
 from rankitect.reports.material import Material
 from rankitect.reports.numbers import as_percent, is_number
@@ -17,7 +18,7 @@ from rankitect.reports.section import Facts, Section
 __all__ = ["SECTION", "Boundary", "boundaries_of"]
 
 _INDEX = re.compile(r"\.\d+\.")
-_AT_LIMIT, _FAILED, _MOST_FAILED, _DUPLICATE = 0.5, 0.1, 0.5, 0.5
+_AT_LIMIT, _FAILED, _MOST_FAILED, _DUPLICATE, _MISSED = 0.5, 0.1, 0.5, 0.5, 0.05
 """Shares beyond which a check asks for a second look; `_MOST_FAILED` is that beyond which a search says nothing."""
 
 
@@ -110,6 +111,18 @@ def _trial_checks(run: Run) -> Iterator[_Check]:
     yield check("Not finished", unfinished, 0.0, again, "every trial has an end")
     reused = "proposals already measured; their results were reused"
     yield check("Duplicates", duplicates, _DUPLICATE, reused, "no model was proposed twice")
+    yield from _target_check(trials)
+
+
+def _target_check(trials: Sequence[Trial]) -> Iterator[_Check]:
+    """Whether the search found an architecture for each cost that it was asked to meet, where it was asked for any."""
+    pairs = [(t.tags.get("target"), t.tags.get("reached")) for t in trials]
+    met: dict[float, float] = {t: r for t, r in pairs if is_number(t) and is_number(r)}  # type: ignore[misc]
+    missed = {target: reached for target, reached in sorted(met.items()) if abs(reached - target) > _MISSED * target}
+    if met:
+        told = "; ".join(f"{target:.3g} gave {reached:.3g}" for target, reached in missed.items())
+        meaning = f"of the largest model's cost: {told}" if missed else f"all within {as_percent(_MISSED, 0)}"
+        yield _Check("Missed cost targets", f"{len(missed)} of {len(met)}", len(missed), bool(missed), meaning)
 
 
 def _boundary_check(boundaries: Sequence[Boundary]) -> _Check:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rankitect.contracts import StopRequested
 from rankitect.errors import ConfigError, RankitectError
 from rankitect.tasks.language.settings import SCRATCH
 from rankitect.tasks.shared_weights import SharedWeights
 
 if TYPE_CHECKING:
+    import torch
+
     from rankitect.config.parts import Parts
     from rankitect.contracts import Spent
     from rankitect.data.tokenizer import Tokenizer
@@ -190,14 +194,24 @@ class Pretrained:
         from rankitect.models.importance import gather
 
         whole, (batch, count, sloped) = largest(self._parts.graph_space), self._calibration()
-        statistics = gather(self._plain, whole, self._data.batches("train", batch=batch, steps=count))
+        statistics = gather(self._plain, whole, self._batches(batch, count))
         if sloped:
             loss = sampled_cross_entropy(self._parts.config.seed)
-            batches = self._data.batches("train", batch=batch, steps=sloped)
-            with_slopes = gather(self._plain, whole, batches, loss)
+            with_slopes = gather(self._plain, whole, self._batches(batch, sloped), loss)
             statistics.slopes = with_slopes.slopes
             statistics.fisher, statistics.taylor = with_slopes.fisher, with_slopes.taylor
         return statistics
+
+    def _batches(self, batch: int, steps: int) -> Iterator[torch.Tensor]:
+        """Batches of training text, as long as the user does not ask to stop.
+
+        Raises:
+            StopRequested: The user asked to stop. Nothing is kept of a part of a calibration.
+        """
+        for ids in self._data.batches("train", batch=batch, steps=steps):
+            if self._parts.stop():
+                raise StopRequested
+            yield ids
 
     @cached_property
     def backbone(self) -> Backbone:

@@ -44,6 +44,7 @@ def program_exporter(parts: Parts, data: RankingBatches) -> Exporter:
 
 def _program(parts: Parts, data: RankingBatches, trial: Trial, folder: Path) -> dict[str, str]:
     """A candidate's dense part as a program, where the device runs programs."""
+    from rankitect.study.files import inside
     from rankitect.tasks.exporting import programmed
     from rankitect.tasks.ranking.models import load_ranker
 
@@ -51,7 +52,7 @@ def _program(parts: Parts, data: RankingBatches, trial: Trial, folder: Path) -> 
     saved = trial.measurement.artifacts.get("weights") if trial.measurement is not None else None
     if saved is None or not offers(device, ExportsRankers):
         return {}
-    model = load_ranker((parts.folder / saved).parent)[0].eval()
+    model = load_ranker(inside(parts.folder, saved).parent)[0].eval()
     example = data.batch_at("validation", 0, batch=1)
     inputs = (example.numeric, example.ids)
     return programmed(parts, trial.architecture, partial(device.export_ranker, folder, model, inputs))

@@ -16,6 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from rankitect.contracts import JSON
 from rankitect.data.ranking.batch import RankingBatch
 from rankitect.data.ranking.batches import RankingBatches
 from rankitect.errors import TrainingError
@@ -178,6 +179,7 @@ def fit(
         progress=after,
         should_stop=stop,
         checkpoint=checkpoint,
+        provenance=_provenance(data, config, "train"),
     )
     finished = result.finished or best.over
     if finished:
@@ -194,6 +196,12 @@ def fit(
         progressive=progressive,
         finished=finished,
     )
+
+
+def _provenance(data: RankingBatches, config: FitConfig, rows: str) -> dict[str, JSON]:
+    """What a saved training depends on beside the optimiser's settings."""
+    looks: dict[str, JSON] = {"evaluate_every": config.evaluate_every, "patience": config.patience}
+    return {"data": data.table.fingerprint, "rows": rows, "batch": config.batch, **looks}
 
 
 def _mine(batch: RankingBatch) -> RankingBatch:
@@ -253,6 +261,7 @@ def refit(
             progress=None if progress is None else lambda done, total, report: progress(done, total, "refit"),
             should_stop=should_stop,
             checkpoint=checkpoint,
+            provenance=_provenance(data, config, "train and validation"),
         )
     finally:
         whole.close()
