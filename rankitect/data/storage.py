@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 _URI = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
+_OPTIONS = re.compile(r"\?\w+=.*$", re.DOTALL)
+"""Of the store, at the end of a URI: `?region=eu-central-1`."""
 _SECRET = re.compile(r"(^|&)[^=]*(key|secret|token|password|sas|sig)[^=]*=", re.IGNORECASE)
 _WILD = re.compile(r"[*?\[]")
 _PARTITION = re.compile(r"^([^=]+)=(.*)$", re.DOTALL)
@@ -211,10 +213,10 @@ class _Place:
         if filesystem is not None:
             base, pattern = _fixed(path)
             return cls(name, key, filesystem, False, base.rstrip("/"), pattern, advice, deep)
-        assert uri is not None
-        base, pattern = _fixed(path)
+        options = _OPTIONS.search(path)  # the question mark before them is no wildcard
+        base, pattern = _fixed(path[: options.start()] if options else path)
         try:
-            opened, inside = fs.FileSystem.from_uri(base)
+            opened, inside = fs.FileSystem.from_uri(base + (options[0] if options else ""))
         except (OSError, ValueError, ImportError, NotImplementedError) as error:
             raise DataError(
                 f"{key}={name} cannot be opened: {_said(error)}. Supported are a path, and URIs that pyarrow opens: "

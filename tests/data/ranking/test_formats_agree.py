@@ -59,7 +59,8 @@ def test_folders_that_name_a_column_and_globs(format: str, plain: RankingData, t
     data = opened(cache, folder, format)
     assert_same(data, plain)
     assert data.name == "log"
-    for path in (f"{folder}/*/part.{format}", f"{folder}/**", f"{folder}/day=*", folder.as_uri()):
+    uri = folder.as_uri()
+    for path in (f"{folder}/*/part.{format}", f"{folder}/**", f"{folder}/day=*", uri, f"{uri}/day=*?use_mmap=true"):
         assert_same(opened(cache, path, format), plain)
     for path in ("log", f"log/day=d[0-9]/*.{format}"):
         assert_same(opened(cache, path, format, local), plain)
