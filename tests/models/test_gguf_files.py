@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from rankitect.errors import AssetError
-from rankitect.models.checkpoints import load_checkpoint
-from tests.models.checkpoint_files import TINY, gguf_name, lively, write_gguf
+from rankitect.models.checkpoints import DecoderConfig, load_checkpoint
+from tests.models.checkpoint_files import TINY, gguf_name, lively, some_ids, write_gguf
+from tests.models.reference import ReferenceLlama
 
 CHECKPOINT = lively(TINY)
 Change = Callable[[bytearray, dict[str, int]], object]
@@ -148,6 +149,20 @@ def test_keys_that_change_nothing_pass(tmp_path: Path) -> None:
     again = load_checkpoint(path)
     assert again.config == TINY
     assert all(torch.equal(again.tensors[name], tensor) for name, tensor in CHECKPOINT.tensors.items())
+
+
+def test_a_gguf_file_has_the_logits_that_transformers_reads_from_it(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    sizes = {"vocab": 258, "d_model": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "ffn": 48}
+    config = DecoderConfig(**sizes, rope_base=500.0, norm_eps=1e-3, tied_embeddings=False)
+    path, ids = write_gguf(tmp_path / "tiny.gguf", lively(config)), some_ids(config)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig.from_dict(load_gguf_checkpoint(path)["config"]))
+    model.load_state_dict(load_gguf_checkpoint(path, return_tensors=True, model_to_load=model)["tensors"])
+    with torch.no_grad():
+        ours = ReferenceLlama.load(load_checkpoint(path))(ids)
+        torch.testing.assert_close(ours, model.float().eval()(ids).logits, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["TINY.GGUF", "model-without-suffix", "model.bin"])
