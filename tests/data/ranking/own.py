@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import datetime
 import gzip
 import io
 import json
@@ -17,20 +18,26 @@ from pyarrow import parquet
 
 from rankitect.data.ranking import DataSettings, RankingData, open_ranking
 
-NAMES = ("click", "price", "user", "tags", "day")
+NAMES = ("click", "price", "user", "tags", "when", "rate", "day")
 SCHEMA: dict[str, Any] = {
     "label": "click",
-    "numeric": ["price"],
+    "numeric": ["price", "rate"],
+    "timestamp": "when",
+    "calendar": ["hour"],
+    "weight": "rate",
     "categorical": ["user", "day"],
     "multi_hot": ["tags"],
     "group": "user",
 }
+START = datetime.datetime(2024, 2, 28, 22, 30, tzinfo=datetime.UTC)
 ROWS: list[dict[str, Any]] = [
     {
         "click": int(i % 3 == 0),
         "price": None if i % 11 == 5 else i * 7 % 13,
         "user": None if i % 17 == 3 else f"u{i % 5}",
         "tags": [f"t{k}" for k in range(i % 4)],
+        "when": START + datetime.timedelta(hours=i, microseconds=i),
+        "rate": i % 7 / 4,
         "day": f"d{i // 50}",
     }
     for i in range(200)
@@ -46,7 +53,7 @@ def as_csv(names: tuple[str, ...] = NAMES, rows: list[dict[str, Any]] = ROWS, be
 
 
 def as_jsonl(names: tuple[str, ...] = NAMES, rows: list[dict[str, Any]] = ROWS) -> bytes:
-    return "".join(json.dumps({name: row[name] for name in names}) + "\n" for row in rows).encode()
+    return "".join(json.dumps({name: row[name] for name in names}, default=str) + "\n" for row in rows).encode()
 
 
 def as_parquet(names: tuple[str, ...] = NAMES, rows: list[dict[str, Any]] = ROWS, **how: Any) -> bytes:

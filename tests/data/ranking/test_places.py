@@ -97,7 +97,7 @@ def test_an_archive_that_unpacks_into_far_too_much_is_refused(
     monkeypatch.setattr(streams, "_RATIO", 100)
     data = opened(tmp_path / "cache", put(tmp_path / "log.csv", pack(CSV * 1)))
     assert data.split("train").rows == 160
-    bomb = put(tmp_path / "bomb.csv", pack(CSV + b"1,2,u,t,d\n" * 1_000_000))
+    bomb = put(tmp_path / "bomb.csv", pack(CSV + b"1,2,u,t,2024-05-31 17:00:00,1,d\n" * 1_000_000))
     with pytest.raises(DataError, match=r"bomb\.csv unpacks into more than .* bytes, over 100 times its size"):
         opened(tmp_path / "cache", bomb)
 
