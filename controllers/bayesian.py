@@ -41,12 +41,22 @@ class Bayesian(StagedSearch):
     class Config(StagedConfig):
         """Keys of `controller`."""
 
-        initial: int = Field(12, ge=2, description="architectures before the first model: known ones, and random draws")
-        pool: int = Field(256, ge=2, description="random architectures among which the acquisition is compared first")
-        starts: int = Field(16, ge=1, description="best candidates that a round of the evolution on the model keeps")
-        rounds: int = Field(6, ge=0, description="rounds of this evolution, and then of changes of the best candidate")
-        neighbours: int = Field(16, ge=1, description="new candidates that a round makes for each that is kept")
-        draws: int = Field(64, ge=8, description="Monte-Carlo draws of the acquisition that decides")
+        initial: int = Field(
+            12, ge=2, le=10**6, description="architectures before the first model: known ones, and random draws"
+        )
+        pool: int = Field(
+            256, ge=2, le=10**6, description="random architectures among which the acquisition is compared first"
+        )
+        starts: int = Field(
+            16, ge=1, le=10_000, description="best candidates that a round of the evolution on the model keeps"
+        )
+        rounds: int = Field(
+            6, ge=0, le=10_000, description="rounds of this evolution, and then of changes of the best candidate"
+        )
+        neighbours: int = Field(
+            16, ge=1, le=10_000, description="new candidates that a round makes for each that is kept"
+        )
+        draws: int = Field(64, ge=8, le=10**6, description="Monte-Carlo draws of the acquisition that decides")
         outcomes: dict[str, tuple[float | None, float | None]] = Field(
             default_factory=dict,
             description="allowed range of a metric, null for no bound: {latency: [null, 9]}",

@@ -72,13 +72,16 @@ class DNAS:
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-        steps: int | None = Field(None, ge=0, description="steps of the search; null: the task's")
+        steps: int | None = Field(None, ge=0, le=10**9, description="steps of the search; null: the task's")
         weight_steps: int | None = Field(
             None,
             ge=1,
+            le=10**9,
             description="steps of the shared weights for each of these, each its own draw; null: the task's",
         )
-        points: int = Field(6, ge=1, description="cost targets, spread evenly over what the constraints allow")
+        points: int = Field(
+            6, ge=1, le=10_000, description="cost targets, spread evenly over what the constraints allow"
+        )
         targets: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(
             None,
             min_length=1,
@@ -102,7 +105,7 @@ class DNAS:
         share: float = Field(
             0.5, gt=0, le=1, description="of a limited budget, what the search may use before candidates are healed"
         )
-        checkpoint_every: int = Field(20, ge=1, description="steps between checkpoints")
+        checkpoint_every: int = Field(20, ge=1, le=10**9, description="steps between checkpoints")
 
     def __init__(
         self,

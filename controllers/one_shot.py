@@ -33,7 +33,10 @@ class OneShot(SupernetSearch):
         """Keys of `controller`."""
 
         final_layer_steps: int = Field(
-            0, ge=0, description="steps of the last layer alone before a candidate is screened; NASRec takes 500"
+            0,
+            ge=0,
+            le=10**9,
+            description="steps of the last layer alone before a candidate is screened; NASRec takes 500",
         )
         final_layer_lr: float = Field(0.01, gt=0, description="their learning rate")
 

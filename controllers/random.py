@@ -33,8 +33,8 @@ class Random:
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-        samples: int = Field(8, ge=1, description="screened architectures in each band")
-        bands: int = Field(6, ge=1, description="parts of the constrained cost, each giving one finalist")
+        samples: int = Field(8, ge=1, le=10**6, description="screened architectures in each band")
+        bands: int = Field(6, ge=1, le=10**6, description="parts of the constrained cost, each giving one finalist")
         cost: str | None = Field(
             None, description="the constrained cost that is divided: a kind, or scope:kind; null: the first"
         )

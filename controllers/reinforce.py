@@ -60,20 +60,23 @@ class Reinforce(StagedSearch):
             description="train a supernet with the policy, where the task offers one and every choice shapes the graph",
         )
         paired_baseline: bool = Field(True, description="rewards relative to a baseline trained on the same batches")
-        steps: int | None = Field(None, ge=0, description="steps of the co-training; null: the task's")
+        steps: int | None = Field(None, ge=0, le=10**9, description="steps of the co-training; null: the task's")
         episodes: int | None = Field(
-            None, ge=1, description="architectures drawn and trained on before the policy learns; null: the task's"
+            None,
+            ge=1,
+            le=10**9,
+            description="architectures drawn and trained on before the policy learns; null: the task's",
         )
         weight_lr: float | None = Field(None, gt=0, description="peak rate of the shared weights; null: the task's")
         lr: float = Field(0.3, gt=0, description="step of the policy, in logits for one standard deviation of reward")
-        reuse: int = Field(4, ge=0, description="earlier rewards used again with each new one")
-        memory: int = Field(64, ge=1, description="rewards that are remembered")
+        reuse: int = Field(4, ge=0, le=10**6, description="earlier rewards used again with each new one")
+        memory: int = Field(64, ge=1, le=10**6, description="rewards that are remembered")
         clip: float = Field(2.0, gt=0, description="largest importance weight of an earlier reward")
         cost: str | None = Field(
             None, description="cost that is targeted: a kind, or scope:kind; null: the first bound"
         )
         share: float = Field(0.5, gt=0, le=1, description="of a limited budget, what the co-training may use")
-        checkpoint_every: int = Field(20, ge=1, description="steps between checkpoints")
+        checkpoint_every: int = Field(20, ge=1, le=10**9, description="steps between checkpoints")
 
     def __init__(
         self,

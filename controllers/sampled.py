@@ -39,7 +39,7 @@ class Sampled(SupernetSearch):
             None, ge=0, le=1, description="fraction of a supernet's training beforehand; null: no shared weights at all"
         )
 
-        trial_seed: int | None = Field(None, ge=0, description="seed of all measurements; null: the study's")
+        trial_seed: int | None = Field(None, ge=0, lt=2**32, description="seed of all measurements; null: the study's")
 
     @classmethod
     def needs(cls, config: Config) -> Sequence[type]:

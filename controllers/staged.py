@@ -46,12 +46,14 @@ class Staged(Bayesian):
     class Config(Bayesian.Config):
         """Keys of `controller`."""
 
-        samples: int | None = Field(30, ge=1, description="architectures healed briefly")
-        finalists: int | None = Field(4, ge=1, description="architectures healed in full")
-        initial: int = Field(15, ge=2, description="architectures before the first model: contrasts, different sizes")
+        samples: int | None = Field(30, ge=1, le=10**6, description="architectures healed briefly")
+        finalists: int | None = Field(4, ge=1, le=10**6, description="architectures healed in full")
+        initial: int = Field(
+            15, ge=2, le=10**6, description="architectures before the first model: contrasts, different sizes"
+        )
         contrasts: bool = Field(True, description="measure architectures that show which design rules hold, about 7")
         most_skips: int | None = Field(
-            2, ge=0, description="layers without attention that may follow each other; null: any number"
+            2, ge=0, le=10**6, description="layers without attention that may follow each other; null: any number"
         )
         budget: dict[str, float] = Field(
             default_factory=dict, description="largest predicted latency by name, ms: {prefill_ms: 150}"

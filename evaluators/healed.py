@@ -37,7 +37,10 @@ class Healed:
 
         save: bool = Field(True, description="keep each candidate's weights")
         tokens: int | None = Field(
-            None, ge=1, description="the recipe's first stage alone, with so many tokens; null: the whole recipe"
+            None,
+            ge=1,
+            le=10**12,
+            description="the recipe's first stage alone, with so many tokens; null: the whole recipe",
         )
         split: Literal["search", "test"] = Field("test", description="text that the perplexity is of")
 

@@ -40,6 +40,7 @@ class Inherited:
         sample: int | None = Field(
             None,
             ge=1,
+            le=10**12,
             description="how much of the split is used: windows of a text, rows of a table; null takes the task's",
         )
 

@@ -45,7 +45,7 @@ class Proxy:
         model_config = ConfigDict(extra="forbid", frozen=True)
 
         score: Score = Field("sigeo", description="which score")
-        batches: int = Field(4, ge=1, description="batches whose gradients are compared")
+        batches: int = Field(4, ge=1, le=10**6, description="batches whose gradients are compared")
         zico: float = Field(1.0, description="SiGeo's coefficient of the ZiCo term")
         fisher_rao: float = Field(50.0, description="SiGeo's coefficient of the Fisher-Rao term; cold: 1")
         loss: float = Field(1.0, description="SiGeo's coefficient of the current loss; cold: 0")

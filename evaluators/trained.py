@@ -27,7 +27,7 @@ class TrainedFromScratch:
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-        steps: int = Field(500, ge=1, description="training steps, on batches of the task's size")
+        steps: int = Field(500, ge=1, le=10**9, description="training steps, on batches of the task's size")
         optimizer: OptimizerConfig = Field(OptimizerConfig(), description="learning rate, schedule, clipping")
         save: bool = Field(True, description="keep each candidate's weights")
 

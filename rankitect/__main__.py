@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from rankitect import __version__
+from rankitect.terminal import complain, ended, say
 
 __all__ = ["COMMANDS", "main"]
 
@@ -29,17 +30,17 @@ def main() -> int:
     Returns:
         0, or 2 where something was asked for that is not a command of this module.
     """
-    print(f"rankitect {__version__}\n")
+    say(f"rankitect {__version__}\n")
     width = max(map(len, COMMANDS))
     for module, what in COMMANDS.items():
-        print(f"  python -m {module:<{width}}  {what}")
-    print("\nEach of them says more with --help.")
+        say(f"  python -m {module:<{width}}  {what}")
+    say("\nEach of them says more with --help.")
     unknown = [word for word in sys.argv[1:] if word not in ("-h", "--help", "--version")]
     if not unknown:
         return 0
-    print(f"\n{unknown[0]!r} is no command here: run one of the lines above.", file=sys.stderr)
+    complain(f"{unknown[0][:60]!r} is no command here: run one of the lines above.")
     return 2
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -12,14 +12,14 @@ A search that runs takes a change up before its next trial; its report compares 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.command_line import ended, keys_help, split_words
-from rankitect.errors import ConfigError, RankitectError, RunFolderError
+from rankitect.command_line import keys_help, split_words
+from rankitect.errors import ConfigError, RunFolderError, safe, short
+from rankitect.terminal import Parser, answered, ended, say
 
 if TYPE_CHECKING:
     from rankitect.production.registry import Registry
@@ -51,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; the process's own when None.
 
     Returns:
-        The exit code: 0; 2 where something is wrong with what was asked, 3 where the disk is full.
+        The exit code: 0; 2 where something is wrong with what was asked, 3 for a full disk.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rankitect.baseline",
         description="Add, list or retire the production models that searches compare with.",
         epilog=keys_help(_KEYS),
@@ -63,14 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("words", nargs="*", metavar="NAME key=value", help="a name, and keys (see below)")
     parser.add_argument("--config-dir", metavar="FOLDER", help="your own configurations, where the task is one of them")
     options = parser.parse_intermixed_args(arguments)
-    try:
+
+    def act() -> int:
         of_task = [word for word in options.words if word.startswith("task.")]
         names, given = split_words([word for word in options.words if word not in of_task], _KEYS)
         return _act(options.action, names, given, of_task, options.config_dir)
-    except RankitectError as error:
-        return ended(error)
-    except OSError as error:
-        return ended(error, f"the registry cannot be written: {error}.")
+
+    return answered(act)
 
 
 def _act(
@@ -86,7 +85,7 @@ def _act(
     if len(names) != 1:
         raise ConfigError(f"Give one name: python -m rankitect.baseline {action} NAME …")
     if action == "retire":
-        print(f"{registry.retire(names[0]).label} is retired.")
+        say(f"{registry.retire(names[0]).label} is retired.")
         return 0
     if of_task and "module" not in given:
         raise ConfigError(f"'{of_task[0]}' says what data a module= is tried on, and there is none. Leave it out.")
@@ -96,7 +95,7 @@ def _act(
         fields["features"] = _tried(fields, [*more, *of_task], config_dir) or fields.get("features")
         shown += ", tried on real rows" if fields["features"] else ""
     entry = registry.add(names[0], note=given.get("note", ""), **fields)
-    print(f"{entry.label} is registered in {registry.folder} for task {entry.task}: {shown}.")
+    say(f"{entry.label} is registered in {registry.folder} for task {entry.task}: {shown}.")
     return 0
 
 
@@ -106,11 +105,13 @@ def _list(registry: Registry) -> int:
     rows += [
         (e.label, e.task, e.added[:19], (e.retired or "")[:19], e.module or "architecture", e.note) for e in entries
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    # A registry may come from others: nothing in it may break the lines of the table.
+    cells = [[short(safe(cell).replace("\n", " "), 100) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(rows[0]))]
+    for row in cells:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     for damage in damaged:
-        print(f"Warning: {damage.reason}", file=sys.stderr)
+        say(f"Warning: {short(damage.reason, 400)}", sys.stderr)
     return 0
 
 
@@ -198,7 +199,7 @@ def _tried(fields: Mapping[str, Any], of_task: Sequence[str], config_dir: str | 
     resolved = resolve([f"task={option}", *of_task], Path(config_dir) if config_dir else None)
     if not offers(resolved.plugins["task"].target, TriesModules):
         return None
-    task = make_task(resolved, Path(), lambda text: print(text, file=sys.stderr))
+    task = make_task(resolved, Path(), lambda text: say(text, sys.stderr))
     assert offers(task, TriesModules)
     # Whoever names a module on the command line trusts its package, as with sections of reports.
     return dict(task.try_module(target, fields.get("weights"), [target.partition(".")[0]]))
@@ -206,28 +207,25 @@ def _tried(fields: Mapping[str, Any], of_task: Sequence[str], config_dir: str | 
 
 def _configured(group: str, config_dir: str | None) -> dict[str, str]:
     """Names of the tasks or spaces that a search can be configured with, and the options that choose them."""
-    import yaml  # type: ignore[import-untyped]
-
     from rankitect.config.compose import configs_folder, groups
+    from rankitect.documents import as_kind, read_yaml
 
     names: dict[str, str] = {}
     for option, path in groups([configs_folder(), *([Path(config_dir)] if config_dir else [])])[group].items():
-        try:
-            part = yaml.safe_load(path.read_text(encoding="utf-8"))
-            names.setdefault(str(part.get(group, part).get("name", option)), option)
-        except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path} cannot be read as a configuration ({error}).") from error
+        part = read_yaml(path, dict[str, Any])
+        names.setdefault(str(as_kind(part.get(group, part), dict[str, Any], path).get("name", option)), option)
     return names
 
 
 def _architecture(path: Path, space: Path | None, known: Collection[str]) -> dict[str, Any]:
     """The architecture in a file, of a space that is known or given."""
+    from rankitect.documents import read_text
     from rankitect.errors import SpaceError
     from rankitect.graph import Architecture
 
     try:
-        architecture = Architecture.from_json(_there(path).read_text(encoding="utf-8"))
-    except (SpaceError, UnicodeDecodeError) as error:
+        architecture = Architecture.from_json(read_text(_there(path)))
+    except SpaceError as error:
         raise ConfigError(
             f"architecture={path}: {error}. A candidate's folder has such an architecture.json."
         ) from error
@@ -256,10 +254,9 @@ def _features(path: Path) -> dict[str, Any]:
 
 
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(_there(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunFolderError(f"{path} is not JSON ({error}).") from error
+    from rankitect.documents import read_json
+
+    return read_json(_there(path), error=RunFolderError)
 
 
 def _there(path: Path) -> Path:
@@ -269,4 +266,4 @@ def _there(path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

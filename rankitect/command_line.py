@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 import sys
@@ -11,9 +10,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rankitect.errors import ConfigError, DiskError, RankitectError, closest
+from rankitect.errors import ConfigError, DiskError, RankitectError, closest, short
+from rankitect.terminal import Parser, complain, say
 
-__all__ = ["as_overrides", "command_line", "ended", "keys_help", "pairs", "run_command", "say", "shown", "split_words"]
+__all__ = ["as_overrides", "command_line", "keys_help", "pairs", "run_command", "shown", "split_words"]
 
 R = TypeVar("R")
 
@@ -57,7 +57,7 @@ def _refused(word: str, keys: Collection[str]) -> ConfigError:
     key, separator, _ = word.partition("=")
     guess = closest(key, keys) if separator and key not in keys else None
     hint = f" Did you mean {guess}=?" if guess else ""
-    return ConfigError(f"'{word}' is none of {', '.join(f'{key}=…' for key in keys)}.{hint}")
+    return ConfigError(f"{short(repr(word), 80)} is none of {', '.join(f'{key}=…' for key in keys)}.{hint}")
 
 
 def keys_help(keys: Mapping[str, str]) -> str:
@@ -128,7 +128,7 @@ def run_command(
         What `tell` gives; 1: something failed that is not the user's doing; 2: the input is wrong; 3: the disk cannot
         be written; 130: the user stopped it.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description, epilog=epilog, add_help=False)
+    parser = Parser(prog=f"python -m {module}", description=description, epilog=epilog, add_help=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="choose a group's option, or set a key")
     parser.add_argument("--config-dir", metavar="FOLDER", help="your own configurations, laid out like configs/")
     parser.add_argument("-h", "--help", action="store_true", help="show the groups and keys, then leave")
@@ -141,19 +141,21 @@ def run_command(
     try:
         if options.help:
             folder = Path(options.config_dir) if options.config_dir else None
-            print(f"{parser.format_help()}\n{keys_help(options.overrides, folder)}")
+            say(f"{parser.format_help()}\n{keys_help(options.overrides, folder)}")
             return 0
         result = run(options.overrides, options.config_dir)
     except RankitectError as error:
-        return ended(error)
+        complain(error)
+        return 3 if isinstance(error, DiskError) or disk_trouble(error) else 2
     except (KeyboardInterrupt, StopRequested):  # before or after the part that ends at a safe point
-        print(f"\nStopped. To go on: {command}", file=sys.stderr)
+        say(f"\nStopped. To go on: {command}", sys.stderr)
         return INTERRUPTED
     except Exception as error:
         if disk_trouble(error):
-            return ended(error, f"Results cannot be written ({error}). Mend that, then go on with: {command}")
+            complain(f"Results cannot be written ({error}). Mend that, then go on with: {command}")
+            return 3
         traceback.print_exc()
-        print(f"\n{lost} To go on: {command}", file=sys.stderr)
+        say(f"\n{lost} To go on: {command}", sys.stderr)
         return 1
     return tell(result, command)
 
@@ -163,21 +165,3 @@ def shown(data: Mapping[str, Any]) -> str:
     import yaml  # type: ignore[import-untyped]
 
     return str(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120))
-
-
-def say(text: str) -> None:
-    """Print a line at once, also into a pipe."""
-    print(text, flush=True)
-
-
-def ended(error: BaseException, text: str = "") -> int:
-    """Say why a command ends, and give its exit code: 3 where a disk cannot be written, 2 where the input is wrong.
-
-    Args:
-        error: Why.
-        text: What to say; by default what the error says.
-    """
-    from rankitect.study.files import disk_trouble
-
-    print(f"Error: {text or error}", file=sys.stderr)
-    return 3 if isinstance(error, DiskError) or disk_trouble(error) else 2

@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.command_line import ended
 from rankitect.data.files import write_whole
+from rankitect.documents import read_yaml
 from rankitect.errors import ConfigError, RankitectError
+from rankitect.terminal import Parser, answered, ended, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,7 @@ def _search(folder: Path, overrides: Sequence[str], baselines: bool = False) -> 
     """One search, told in one line; its result. What it finds is not confirmed: a seed is a search."""
     from rankitect.search import search
 
-    print(f"-- {folder}", flush=True)
+    say(f"-- {folder}")
     keys: dict[str, Any] = {"report": {"page": False}, "confirm": {"seeds": 1}, "runner": {"baselines": baselines}}
     result = search([*overrides], quiet=True, output_dir=folder, **keys)
     if result.ended == "interrupted":
@@ -113,12 +114,11 @@ def _keys(controller: str, seed: int, overrides: Sequence[str], controllers: Seq
 def _measures_baselines(place: Path, seed: int) -> bool:
     """Whether a run is to measure the baselines, which are the same for every method: the first of a seed does, and one
     that has begun goes on as it began."""
-    import yaml  # type: ignore[import-untyped]
 
     def measures(run: Path) -> bool | None:
         try:
-            return bool(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["runner"]["baselines"])
-        except (OSError, KeyError, TypeError, yaml.YAMLError):
+            return bool(read_yaml(run / "config.yaml", dict[str, Any])["runner"]["baselines"])
+        except (RankitectError, KeyError, TypeError):
             return None  # not begun, or damaged, which the search itself will tell
 
     own = measures(place)
@@ -204,7 +204,7 @@ def _write(table: pd.DataFrame, path: Path) -> None:
     rows = [list(map(str, table.columns)), ["---"] * len(table.columns)]
     rows += [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in table.itertuples(index=False)]
     write_whole(path.with_suffix(".md"), "".join(f"| {' | '.join(row)} |\n" for row in rows))
-    print(table.to_string(index=False), flush=True)
+    say(table.to_string(index=False))
 
 
 def _numbers(text: str) -> list[int]:
@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The command line without the program's name; `sys.argv` by default.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rankitect.compare",
         description="Compare search methods on one space and task. Repeating the command resumes.",
         epilog="Equal spending: budget.tokens=6000000   |   for one method alone: evolution:controller.population=32",
@@ -231,21 +231,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--correlation", type=int, default=0, metavar="N", help="compare scores over N architectures")
     parser.add_argument("--output-dir", type=Path, default=Path("runs/compare"), metavar="FOLDER")
     options = parser.parse_intermixed_args(arguments)
-    try:
+
+    def act() -> int:
         if options.correlation:
             compare_scores(options.output_dir, options.correlation, (options.seeds or [0])[0], options.overrides)
         else:
             chosen = [name for name in options.controllers.split(",") if name]
             compare_methods(options.output_dir, chosen, options.seeds, options.overrides)
-    except RankitectError as error:
-        return ended(error)
-    except OSError as error:
-        return ended(error, f"{options.output_dir} cannot be written: {error}.")
-    except KeyboardInterrupt:
-        print("\nStopped. To go on, repeat the command.", file=sys.stderr)
-        return 130
-    return 0
+        return 0
+
+    return answered(act)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -6,7 +6,6 @@ where a crash of the interpreter is a finding like any other.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import os
@@ -23,6 +22,7 @@ from typing import Literal
 
 from rankitect import __version__
 from rankitect.machine import usable_cores
+from rankitect.terminal import Parser, ended, say
 
 __all__ = [
     "Check",
@@ -305,7 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 if the main job can run, 1 if not.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rankitect.doctor", description="What is installed, what is missing, what to do about it."
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
@@ -326,19 +326,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             "can_run": can_run,
             "checks": [asdict(c) for c in checks],
         }
-        print(json.dumps(body, indent=2))
+        say(json.dumps(body, indent=2))
         return 0 if can_run else 1
-    print(f"Rankitect {__version__}, {platform.platform()}\n")
+    say(f"Rankitect {__version__}, {platform.platform()}\n")
     width = max(len(check.name) for check in checks)
     for check in checks:
-        print(f"{check.status:<4}  {check.name:<{width}}  {check.found}")
+        say(f"{check.status:<4}  {check.name:<{width}}  {check.found}")
         if check.remedy:
-            print(f"      {'':<{width}}  -> {check.remedy}")
+            say(f"      {'':<{width}}  -> {check.remedy}")
     failed, warned = (sum(check.status == status for check in checks) for status in ("fail", "warn"))
     verdict = "The main job can run" if can_run else "The main job cannot run"
-    print(f"\n{verdict}: {failed} problem(s), {warned} warning(s).")
+    say(f"\n{verdict}: {failed} problem(s), {warned} warning(s).")
     return 0 if can_run else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

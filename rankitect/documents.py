@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -35,8 +36,8 @@ _DEEPEST = 200
 """Brackets inside each other. Whatever walks the data afterwards, by recursion, has to stand it."""
 _MOST_VALUES = 200_000
 """Values of a YAML file, where each alias stands for all that it names."""
-_DIGITS = 100
-"""Digits of a whole number."""
+_BITS = 333
+"""Bits of a whole number: 100 digits."""
 _OTHER_FORMATS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"PK\x03\x04": "a zip archive"}
 _TAG = "tag:yaml.org,2002:"
 
@@ -204,14 +205,15 @@ def _decoded(data: str | bytes) -> str:
 
 
 def _json(text: str, finite: bool) -> Any:
-    number = _finite if finite else float
     try:
-        value = json.loads(
-            text, object_pairs_hook=_unique, parse_int=_integer, parse_float=number, parse_constant=number
-        )
+        value = json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as problem:
         raise _Unfit(f"is no JSON: {problem}") from None
-    _check_shape(value, surrogates="\\ud" in text or "\\uD" in text)
+    except _Unfit:
+        raise
+    except ValueError:  # of more digits than Python converts
+        raise _Unfit("has a number that is too long") from None
+    _check_shape(value, finite=finite, surrogates="\\ud" in text or "\\uD" in text)
     return value
 
 
@@ -229,8 +231,9 @@ def _yaml(text: str) -> Any:
     except _Unfit:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # PyYAML trusts tags and escapes
-        raise _Unfit("is no YAML that can be read: a tag (!!) or an escape does not fit its value") from None
-    _check_shape(value, most=_MOST_VALUES, surrogates=True)
+        wrong = "a tag (!!) or an escape does not fit its value, or a number is too long"
+        raise _Unfit(f"is no YAML that can be read: {wrong}") from None
+    _check_shape(value, most=_MOST_VALUES, finite=True, surrogates=True)
     return value
 
 
@@ -261,35 +264,29 @@ def _twice(keys: Iterable[Any]) -> str:
     return next((short(repr(key), 60) for key in keys if key in seen or seen.add(key)), "")  # type: ignore[func-returns-value]
 
 
-def _integer(digits: str) -> int:
-    if len(digits) > _DIGITS:
-        raise _Unfit(f"has a number of {len(digits):,} digits")
-    return int(digits)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise _Unfit(f"has {short(text, 30)} where a finite number belongs")
-    return number
-
-
-def _check_shape(value: Any, *, most: int | None = None, surrogates: bool) -> None:
-    """Refuse data that are nested too deep or without end, that are too many, or that hold half of a UTF-16 pair."""
+def _check_shape(value: Any, *, most: int | None = None, finite: bool, surrogates: bool) -> None:
+    """Refuse data that are nested too deep or without end, that are too many, that hold half of a surrogate pair, or
+    numbers that nothing can be computed with."""
     level, depth, count = [value], 0, 0
     while level:
         if depth > _DEEPEST:
             raise _Unfit(f"is nested more than {_DEEPEST} deep")
         below: list[Any] = []
         for item in level:
-            if isinstance(item, dict):
+            if isinstance(item, str):
+                if surrogates and not item.isascii():
+                    _check_text(item)
+            elif isinstance(item, dict):
                 below += item.values()
                 if surrogates:
                     below += item
             elif isinstance(item, list):
                 below += item
-            elif surrogates and isinstance(item, str) and not item.isascii():
-                _check_text(item)
+            elif isinstance(item, float):
+                if finite and not math.isfinite(item):
+                    raise _Unfit(f"has {item} where a finite number belongs")
+            elif isinstance(item, int) and item.bit_length() > _BITS:
+                raise _Unfit("has a whole number of more than 100 digits")
             if most is not None and count + len(below) > most:
                 raise _Unfit(f"holds more than {most:,} values")
         count, level, depth = count + len(below), below, depth + 1
@@ -306,11 +303,9 @@ def _check_text(text: str) -> None:
 def _yaml_loader() -> type:
     """A SafeLoader that builds what JSON has, and refuses a key that is there twice. As in configurations, 1e-4 is a
     number and a date is text."""
-    import re
-
     import yaml
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+    class Loader(yaml.SafeLoader):
         yaml_implicit_resolvers = {  # noqa: RUF012
             first: [(tag, pattern) for tag, pattern in pairs if tag != f"{_TAG}timestamp"]
             for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -321,20 +316,14 @@ def _yaml_loader() -> type:
         if not all(isinstance(key, str | int | float | bool) for key in keys):
             raise _Unfit(f"has a key in line {node.start_mark.line + 1} that is neither a text nor a number")
         if len(set(keys)) < len(keys):
-            raise _Unfit(f"has the key {_twice(keys)} twice, below line {node.start_mark.line + 1}")
+            again = next(n for n, key in enumerate(keys) if key in keys[:n])
+            line = [key for key, _ in node.value if key.tag != f"{_TAG}merge"][again].start_mark.line
+            raise _Unfit(f"has the key {short(repr(keys[again]), 60)} twice, again in line {line + 1}")
         return dict(loader.construct_mapping(node, deep=True))
 
-    def number(loader: Any, node: Any) -> float:
-        return _finite(loader.construct_scalar(node).replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
-
-    def integer(loader: Any, node: Any) -> Any:
-        if len(node.value) > _DIGITS:
-            raise _Unfit(f"has a number of {len(node.value):,} digits")
-        return loader.construct_yaml_int(node)
-
-    constructors = {"map": mapping, "float": number, "int": integer}
-    for name in (*constructors, "timestamp", "binary", "set", "omap", "pairs"):
-        Loader.add_constructor(f"{_TAG}{name}", constructors.get(name, Loader.construct_undefined))
+    Loader.add_constructor(f"{_TAG}map", mapping)
+    for name in ("timestamp", "binary", "set", "omap", "pairs"):
+        Loader.add_constructor(f"{_TAG}{name}", Loader.construct_undefined)
     exponent = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
     Loader.add_implicit_resolver(f"{_TAG}float", exponent, list("-+0123456789"))
     return Loader

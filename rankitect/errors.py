@@ -24,9 +24,18 @@ __all__ = [
     "shown",
 ]
 
+_LONGEST = 500
+"""Characters of a message."""
+
 
 class RankitectError(ValueError):
-    """A mistake in what the user gave, or a missing thing, with what to do about it."""
+    """A mistake in what the user gave, or a missing thing, with what to do about it.
+
+    Whatever the message quotes, it has at most 500 characters, and none that a terminal would obey.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(short(safe(str(message)), _LONGEST))
 
 
 class SpaceError(RankitectError):

@@ -8,7 +8,6 @@ TensorBoard scalars are in the run folder anyway (`report.tensorboard`), and so 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import warnings
@@ -17,12 +16,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.command_line import ended, pairs
+from rankitect.command_line import pairs
 from rankitect.data.files import write_atomically
-from rankitect.errors import ConfigError, RankitectError, RunFolderError, brief
+from rankitect.documents import parse_json
+from rankitect.errors import ConfigError, RunFolderError, brief
 from rankitect.study.entries import refuse_strange
 from rankitect.study.summary import check_files, read_summary
 from rankitect.study.trials_table import TRIALS, WRITE_AGAIN
+from rankitect.terminal import Parser, answered, ended, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,35 +43,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; the process's own when None.
 
     Returns:
-        The exit code: 0; 2 where something is wrong with what was asked, 3 where the disk is full.
+        The exit code: 0; 2 where something is wrong with what was asked, 3 for a full disk.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rankitect.export",
         description="Export a study: an Optuna storage, or a flat table with a column for each choice and metric.",
     )
     parser.add_argument("keys", nargs="+", metavar="key=value", help=f"run=FOLDER to={'|'.join(FORMATS)} [out=FILE]")
     options = parser.parse_args(arguments)
-    try:
-        given = pairs(options.keys, _KEYS)
-    except RankitectError as error:
-        return _wrong(str(error))
+    return answered(lambda: _export(pairs(options.keys, _KEYS)))
+
+
+def _export(given: Mapping[str, str]) -> int:
     form = given.get("to", "")
     if "run" not in given:
-        return _wrong("run=FOLDER is missing: the folder that a search printed as its run folder.")
+        raise ConfigError("run=FOLDER is missing: the folder that a search printed as its run folder.")
     if form not in FORMATS:
         said = f"is '{form}', which is no format" if form else "is missing"
-        return _wrong(f"to= {said}: {', '.join(FORMATS)}.")
+        raise ConfigError(f"to= {said}: {', '.join(FORMATS)}.")
     folder = Path(given["run"])
     if not folder.is_dir():
-        return _wrong(f"run={folder} is no folder: give the one that a search printed as its run folder.")
+        raise RunFolderError(f"run={folder} is no folder: give the one that a search printed as its run folder.")
     out = Path(given.get("out", folder / FORMATS[form]))
-    try:
-        to_optuna(folder, out) if form == "optuna" else to_table(folder, out, form)
-    except RankitectError as error:
-        return ended(error)
-    except OSError as error:
-        return ended(error, f"{brief(out)} cannot be written: {error}.")
-    print(out)
+    to_optuna(folder, out) if form == "optuna" else to_table(folder, out, form)
+    say(out)
     return 0
 
 
@@ -92,7 +88,7 @@ def _table(folder: Path) -> pd.DataFrame:
         check_files(folder, read_summary(folder))
     try:
         trials = pd.read_csv(path)
-        chosen = [json.loads(text)["choices"] for text in trials.pop("architecture")]
+        chosen = [parse_json(text, dict[str, Any])["choices"] for text in trials.pop("architecture")]
         names = dict.fromkeys(name for choices in chosen for name in choices)
         columns = {f"choice.{name}": _column([choices.get(name) for choices in chosen]) for name in names}
         for name in trials.columns:
@@ -239,10 +235,5 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def _wrong(text: str) -> int:
-    print(f"Error: {text}", file=sys.stderr)
-    return 2
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -5,12 +5,13 @@ python -m rankitect.report run=runs/my-run baseline=dcnv2 candidate=2
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
 
-from rankitect.command_line import ended, keys_help, pairs
-from rankitect.errors import RankitectError, brief
+from rankitect.command_line import keys_help, pairs
+from rankitect.errors import ConfigError
+from rankitect.terminal import Parser, answered, ended, say
 
 __all__ = ["main"]
 
@@ -29,43 +30,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; the process's own when None.
 
     Returns:
-        The exit code: 0; 2 when there is nothing to report on, 3 when the disk is full (the reason goes to standard
-        error).
+        The exit code: 0; 2 when there is nothing to report on, 3 for a full disk (standard error says why).
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rankitect.report",
         description="Write a search's report again: one HTML file that opens offline, report.md and report.json.",
         epilog=keys_help(_KEYS),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("keys", nargs="+", metavar="key=value", help="run=FOLDER, and optionally others")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     options = parser.parse_intermixed_args(arguments)
-    try:
-        given = pairs(options.keys, _KEYS)
-    except RankitectError as error:
-        return _wrong(str(error))
+    return answered(lambda: _write(pairs(options.keys, _KEYS), options.quiet))
+
+
+def _write(given: Mapping[str, str], quiet: bool) -> int:
     if "run" not in given:
-        return _wrong("run=FOLDER is missing: the folder that a search printed as its run folder.")
+        raise ConfigError("run=FOLDER is missing: the folder that a search printed as its run folder.")
     from rankitect.reports import write_report
     from rankitect.reports.sections import named_sections
 
-    try:
-        sections = named_sections(given.get("sections", ""))
-        page = write_report(given["run"], given.get("baseline"), given.get("candidate"), sections)
-    except RankitectError as error:
-        return ended(error)
-    except OSError as error:
-        return ended(error, f"the report of {brief(given['run'])} cannot be written: {error}.")
-    if not options.quiet:
-        print(page)
+    sections = named_sections(given.get("sections", ""))
+    page = write_report(given["run"], given.get("baseline"), given.get("candidate"), sections)
+    if not quiet:
+        say(page)
     return 0
 
 
-def _wrong(text: str) -> int:
-    print(f"Error: {text}", file=sys.stderr)
-    return 2
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -11,14 +11,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rankitect.errors import AssetError, RankitectError
+from rankitect.errors import AssetError
+from rankitect.terminal import Parser, answered, ended, say
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 on success, 2 for what the user can mend."""
-    parser = argparse.ArgumentParser(prog="python -m rankitect.run_pte", description=__doc__)
+    parser = Parser(prog="python -m rankitect.run_pte", description=__doc__)
     parser.add_argument("folder", help="holds model.pte, program.json and the tokenizer")
     parser.add_argument("--prompt", default="The", help="text to go on from")
     parser.add_argument("--tokens", type=int, default=32, help="tokens to generate at most")
@@ -26,15 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.tokens < 1:
         parser.error(f"--tokens is {given.tokens}; at least 1")
-    try:
-        _run(given)
-    except RankitectError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return answered(lambda: _run(given))
 
 
-def _run(given: argparse.Namespace) -> None:
+def _run(given: argparse.Namespace) -> int:
     if not Path(given.folder).is_dir():  # told before torch is imported, which takes seconds
         raise AssetError(f"{given.folder} is no folder: give the folder of an exported program, with its program.json.")
     from rankitect.deploy.artifact import load
@@ -46,15 +42,16 @@ def _run(given: argparse.Namespace) -> None:
     for token in deployed.generator.stream(prompt, given.tokens, tokenizer.special_ids.values()):
         generated.append(token)
         times.append(time.perf_counter())
-    print(given.prompt + tokenizer.decode(generated))
+    say(given.prompt + tokenizer.decode(generated))
     first = times[min(1, len(generated))] - times[0]
     rate = (len(generated) - 1) / (times[-1] - times[1]) if len(generated) > 1 else float("nan")
-    print(
+    say(
         f"loaded in {deployed.load_ms:.0f} ms; {len(prompt)} prompt tokens, first token after {first * 1e3:.0f} ms, "
         f"then {rate:.1f} tokens a second",
-        file=sys.stderr,
+        sys.stderr,
     )
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.command_line import as_overrides, command_line, run_command, say, shown
+from rankitect.command_line import as_overrides, command_line, run_command, shown
 from rankitect.contracts import SharesWeights, StopRequested, offers, require
 from rankitect.contracts.hooks import HasRegistry, Records
 from rankitect.contracts.task import SendsWeights
 from rankitect.errors import DiskError, RankitectError
+from rankitect.terminal import ended, say
 
 if TYPE_CHECKING:
     from rankitect.config import Resolved
@@ -272,4 +273,4 @@ def _tell(result: Result, command: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -21,8 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.command_line import as_overrides, command_line, run_command, say, shown
+from rankitect.command_line import as_overrides, command_line, run_command, shown
 from rankitect.errors import ConfigError, RankitectError, closest
+from rankitect.terminal import ended, say
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
@@ -283,12 +284,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _keys_help(overrides: Sequence[str], config_dir: Path | None) -> str:
     from rankitect.config.help import help_text
+    from rankitect.config.training import reads
 
     chosen = [override for override in overrides if not override.startswith("model=")]
     model = (
         "  model=<file or name>  an architecture's JSON, or a model that the space or the task knows; null: the largest"
     )
-    return f"{model}\n\n{help_text(chosen, config_dir)}"
+    return f"{model}\n\n{help_text(chosen, config_dir, reads)}"
 
 
 def _tell(trained: TrainingRun, command: str) -> int:
@@ -311,4 +313,4 @@ def _tell(trained: TrainingRun, command: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -8,18 +8,17 @@ all files that numbers come from; the fingerprints; and every number of every se
 
 from __future__ import annotations
 
-import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from rankitect.command_line import ended
-from rankitect.errors import RankitectError, RunFolderError
+from rankitect.documents import as_kind, read_json
+from rankitect.errors import RunFolderError, short
+from rankitect.terminal import Parser, answered, ended, say
 
 __all__ = ["main"]
 
@@ -33,23 +32,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 where something differs, 2 where there is no report to verify.
     """
-    parser = argparse.ArgumentParser(prog="python -m rankitect.verify", description="Verify a report.")
+    parser = Parser(prog="python -m rankitect.verify", description="Verify a report.")
     parser.add_argument("report", type=Path, help="the report's folder or report.json, or its run folder")
     parser.add_argument("--sections", default="", help="sections of yours that it was written with, as for report")
     options = parser.parse_args(arguments)
+    return answered(lambda: _verify(options.report, options.sections))
+
+
+def _verify(report: Path, sections: str) -> int:
     from rankitect.reports.page import verified
     from rankitect.reports.sections import named_sections
     from rankitect.study.entries import refuse_strange
 
-    try:
-        path = _report(options.report.resolve())
-        if (path.parent.parent / "summary.json").exists():  # its run folder
-            refuse_strange(path.parent.parent)
-        checks = verified(path.parent.parent, _read(path), named_sections(options.sections))
-    except RankitectError as error:
-        return ended(error)
+    path = _report(report.resolve())
+    if (path.parent.parent / "summary.json").exists():  # its run folder
+        refuse_strange(path.parent.parent)
+    checks = verified(path.parent.parent, _read(path), named_sections(sections))
     for check in checks:
-        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<14} {check.found}")
+        say(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<14} {short(check.found, 400)}")
     return 0 if all(check.ok for check in checks) else 1
 
 
@@ -94,19 +94,10 @@ def _report(given: Path) -> Path:
 
 def _read(path: Path) -> dict[str, object]:
     again = f"Write it again: python -m rankitect.report run={shlex.quote(str(path.parent.parent))}"
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        _Report.model_validate(report)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(key) for key in first["loc"])
-        raise RunFolderError(
-            f"{path} is no report of this version ({': '.join(filter(None, (where, first['msg'])))}). {again}"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path} cannot be read ({error}). {again}") from error
-    return dict(report)
+    report = read_json(path, dict[str, object], RunFolderError, advice=again)
+    as_kind(report, _Report, path, RunFolderError, advice=again)
+    return report
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

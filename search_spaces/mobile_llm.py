@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankitect.config.quantities import Size
 from rankitect.contracts.task import HasBackbone
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Block, Graph, SearchSpace, T, Wire, Zero
@@ -203,12 +204,12 @@ class MobileLLM:
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-        widths: list[int] = Field(default=[], description="residual widths beside the backbone's own")
-        ffn_step: int = Field(128, ge=1, description="feed-forward widths are multiples of this")
+        widths: list[Size] = Field(default=[], description="residual widths beside the backbone's own")
+        ffn_step: int = Field(128, ge=1, le=2**20, description="feed-forward widths are multiples of this")
         patterns: list[axes.AttentionPattern] = Field(
             default=list(PATTERNS), min_length=1, description="attention patterns of a layer"
         )
-        window: int = Field(128, ge=2, description="tokens that a sliding window sees")
+        window: int = Field(128, ge=2, le=2**20, description="tokens that a sliding window sees")
         sharing: bool = Field(False, description="whether a layer may run twice with one set of weights")
 
     @classmethod

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankitect.config.quantities import Size
 from rankitect.contracts.task import HasFeatures
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Block, Candidate, Choice, Graph, SearchSpace, Wire, Zero
@@ -335,20 +336,20 @@ class RankingBlocks:
         model_config = ConfigDict(extra="forbid", frozen=True)
 
         blocks: int = Field(4, ge=1, le=12, description="length of the chain")
-        embedding: list[int] = Field([16], min_length=1, description="widths of the embedding tables")
-        widths: list[int] = Field([64, 32, 128], min_length=1, description="widths of a block's vector")
-        counts: list[int] = Field([16, 8, 32], min_length=1, description="numbers of a block's fields")
-        pairs: list[int] = Field([8, 16], min_length=1, description="fields whose dot products are taken")
-        ranks: list[int] = Field([16, 64], min_length=1, description="ranks of cross networks")
-        heads: list[int] = Field([2, 4], min_length=1, description="attention heads")
-        head: int = Field(8, ge=1, description="size of an attention head")
+        embedding: list[Size] = Field([16], min_length=1, description="widths of the embedding tables")
+        widths: list[Size] = Field([64, 32, 128], min_length=1, description="widths of a block's vector")
+        counts: list[Size] = Field([16, 8, 32], min_length=1, description="numbers of a block's fields")
+        pairs: list[Size] = Field([8, 16], min_length=1, description="fields whose dot products are taken")
+        ranks: list[Size] = Field([16, 64], min_length=1, description="ranks of cross networks")
+        heads: list[Size] = Field([2, 4], min_length=1, description="attention heads")
+        head: int = Field(8, ge=1, le=4096, description="size of an attention head")
         dense_ops: list[str] = Field(list(DENSE_OPS), min_length=1, description="operators of vectors")
         field_ops: list[str] = Field(list(FIELD_OPS), min_length=1, description="operators of fields")
-        most: int = Field(4, ge=1, description="inputs of an operator that takes any number")
+        most: int = Field(4, ge=1, le=1000, description="inputs of an operator that takes any number")
         wide: list[Literal["yes", "no"]] = Field(
             ["yes", "no"], min_length=1, description="whether the logit has a weight for each id"
         )
-        towers: list[Annotated[int, Field(ge=1)]] = Field(
+        towers: list[Size] = Field(
             [1, 2, 4], min_length=1, description="how often the whole stands there, with the logits averaged"
         )
         eps: float = Field(NORM_EPS, gt=0, description="added to the variances of layer norms")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankitect.config.quantities import Size
 from rankitect.contracts.task import HasFeatures
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Choice, Graph, SearchSpace, Wire
@@ -304,22 +305,26 @@ class RankingEngineered:
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-        embedding: list[int] = Field([16, 8, 4], min_length=1, description="widths of a group's embedding tables")
-        width: list[int] = Field([16, 8], min_length=1, description="widths of a field in interactions")
-        group_rows: list[int] = Field([1000], description="bounds, in table rows, between groups of features")
-        bottom_layers: int = Field(2, ge=1, description="the most layers of the MLP on numbers, before its last")
-        bottom: list[int] = Field([64, 128, 32], min_length=1, description="widths of those layers")
-        top_layers: int = Field(3, ge=1, description="the most layers of the top MLP")
-        top: list[int] = Field([128, 256, 64, 32], min_length=1, description="widths of those layers")
-        cross_layers: list[int] = Field([2, 1, 3], min_length=1, description="depths of the cross network")
+        embedding: list[Size] = Field([16, 8, 4], min_length=1, description="widths of a group's embedding tables")
+        width: list[Size] = Field([16, 8], min_length=1, description="widths of a field in interactions")
+        group_rows: list[Annotated[int, Field(ge=0, le=2**31)]] = Field(
+            [1000], description="bounds, in table rows, between groups of features"
+        )
+        bottom_layers: int = Field(
+            2, ge=1, le=1000, description="the most layers of the MLP on numbers, before its last"
+        )
+        bottom: list[Size] = Field([64, 128, 32], min_length=1, description="widths of those layers")
+        top_layers: int = Field(3, ge=1, le=1000, description="the most layers of the top MLP")
+        top: list[Size] = Field([128, 256, 64, 32], min_length=1, description="widths of those layers")
+        cross_layers: list[Size] = Field([2, 1, 3], min_length=1, description="depths of the cross network")
         cross_kinds: list[str] = Field(
             ["low_rank", "full"], min_length=1, description="matrices of the cross network: low_rank, full"
         )
-        ranks: list[int] = Field([32, 64, 16], min_length=1, description="ranks of the cross network")
-        attention_layers: list[int] = Field([1, 2, 3], min_length=1, description="depths of the self-attention")
-        heads: list[int] = Field([2, 4], min_length=1, description="attention heads of a layer")
-        head: int = Field(8, ge=1, description="size of an attention head")
-        towers: list[Annotated[int, Field(ge=1)]] = Field(
+        ranks: list[Size] = Field([32, 64, 16], min_length=1, description="ranks of the cross network")
+        attention_layers: list[Size] = Field([1, 2, 3], min_length=1, description="depths of the self-attention")
+        heads: list[Size] = Field([2, 4], min_length=1, description="attention heads of a layer")
+        head: int = Field(8, ge=1, le=4096, description="size of an attention head")
+        towers: list[Size] = Field(
             [1, 2, 4, 8], min_length=1, description="how often the whole stands there, with the logits averaged"
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rankitect.contracts import plugin
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Graph, SearchSpace, Sum, Wire
 from rankitect.search_spaces.ranking_engineered import POINTS, point, ranking_engineered
@@ -22,6 +23,7 @@ MODELS = (*POINTS, "finalmlp")
 """Those of `ranking_engineered`, and FinalMLP (arXiv 2304.00902)."""
 
 
+@plugin
 def baseline(
     name: str,
     features: Features,

@@ -82,7 +82,7 @@ def test_a_key_that_only_the_plugin_knows_can_be_set() -> None:
         ("hydra.run.dir=x", "keys of Hydra itself are not used here"),
         ("space.target=os.system", "'os.system' is not in an allowed package (rankitect, tests)."),
         ("space.target=rankitect.search_spaces.nope.Space", "there is no module 'rankitect.search_spaces.nope'"),
-        ("space.target=tests.study.toys.Grit", "module tests.study.toys has no 'Grit'. It has:"),
+        ("space.target=tests.study.toys.Grit", "module tests.study.toys has no 'Grit'. Plug-ins in it:"),
         ("space.target=tests.study.toys.hashlib", "is not a class or function of an allowed package"),
         ("space.target=tests.study.toys.__name__", "is not a dotted path"),
         ("space=null", "Unknown space 'null'"),

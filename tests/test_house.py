@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 
@@ -77,3 +78,28 @@ def test_the_figures_of_the_house_are_counted(tmp_path: Path) -> None:
     assert counted["public class names defined twice"] == ["Twice"]
     assert counted["comment lines per 1,000 lines"] == 125.0
     assert counted["lines of the README"] == 2
+
+
+OWN_READERS = {
+    "rankitect/documents.py": "the one reader",
+    "rankitect/deploy/timing.py": "a pipe from a process of our own",
+    "rankitect/deploy/worker.py": "a pipe from a process of our own",
+    "rankitect/data/tokenizer.py": "what tokenizers has just written",
+    "rankitect/data/text_files.py": "rows of JSON lines, with their numbers in the message",
+    "rankitect/data/ranking/jsonl.py": "rows of JSON lines, with their numbers in the message",
+    "rankitect/study/lock.py": "a note of our own, which may be half-written",
+    "rankitect/study/store.py": "rows of the store",
+}
+
+
+def test_json_and_yaml_are_read_in_one_place() -> None:
+    reads = re.compile(
+        r"json\.loads?\((?!json\.dumps|self\.\w+\.to_json|\w+\.to_json)|yaml\.(safe_)?load|validate_json|literal_eval"
+    )
+    places = [
+        path
+        for room in ("rankitect", "controllers", "evaluators", "search_spaces")
+        for path in (ROOT / room).rglob("*.py")
+    ]
+    readers = {p.relative_to(ROOT).as_posix() for p in places if reads.search(p.read_text(encoding="utf-8"))}
+    assert readers - OWN_READERS.keys() == set(), "use rankitect.documents"

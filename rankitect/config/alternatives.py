@@ -9,6 +9,7 @@ from rankitect.config.plugins import config_model, load_target
 from rankitect.contracts import offers
 from rankitect.contracts.plugin import ComparesGraphs
 from rankitect.contracts.requirement import NeedsCapabilities
+from rankitect.documents import read_yaml
 from rankitect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,11 +20,9 @@ __all__ = ["controllers_for", "refuse_settings"]
 
 def controllers_for(task: object, space: object) -> list[str]:
     """Names of the controllers of the package that, with their defaults, need nothing that a task or space lacks."""
-    import yaml  # type: ignore[import-untyped]
-
     names = []
     for name, path in groups([configs_folder()])["controller"].items():
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path, dict[str, Any])
         target = data.get("controller", data)["target"]
         controller = load_target(target, ("rankitect",), f"{path}: target")
         config = config_model(controller)()

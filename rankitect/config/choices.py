@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -29,13 +29,17 @@ class ChoiceConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
-    values: list[Plain] | int | None = Field(None, description="the values; with low and high, how many there are")
+    values: list[Plain] | Annotated[int, Field(le=10_000)] | None = Field(
+        None, description="the values; with low and high, how many there are"
+    )
     low: float | None = Field(None, description="the least of a range of real numbers")
     high: float | None = Field(None, description="the largest of it")
     log: bool = Field(False, description="whether their logarithms are evenly spaced, not the numbers")
-    members: list[str] | int | None = Field(None, description="members that a total is shared out among, or how many")
-    total: int | None = Field(None, description="what their parts, whole numbers, sum to")
-    least: int = Field(0, description="parts that each has at least")
+    members: list[str] | Annotated[int, Field(le=1000)] | None = Field(
+        None, description="members that a total is shared out among, or how many"
+    )
+    total: int | None = Field(None, le=100_000, description="what their parts, whole numbers, sum to")
+    least: int = Field(0, ge=0, le=100_000, description="parts that each has at least")
     when: dict[str, Plain | list[Plain]] = Field(
         default_factory=dict, description="values of earlier choices under which this one has an effect"
     )

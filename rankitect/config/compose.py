@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from rankitect.config.presets import fitting_presets
-from rankitect.errors import ConfigError, closest
+from rankitect.config.trust import check_files, check_values, refuse_resolvers
+from rankitect.errors import ConfigError, closest, short
 
 __all__ = ["Composed", "compose", "configs_folder", "groups", "quoted"]
 
 _ASSIGNMENT = re.compile(r"^(?P<prefix>~|\+\+|\+)?(?P<key>[A-Za-z_][\w./@]*)(?:=(?P<value>.*))?$", re.DOTALL)
+_NEEDED = ("space", "task", "controller", "recipe", "device")
+"""Groups that a preset chooses by, of which an option is always chosen."""
+_LONGEST_KEY = 250
+"""Characters; Hydra looks for a file of this name."""
 _HYDRA_VERSION = "1.3"  # behaviour that Hydra promises to keep
 
 
@@ -45,6 +50,7 @@ class Composed:
         origins: File and line of every key that a file sets, by dotted path ("configs/task/language.yaml:3").
         given: Dotted paths of keys that the command line sets.
         files: The file of every option, by group; see `groups`.
+        referring: Dotted paths of keys whose values refer to other keys.
     """
 
     data: dict[str, Any]
@@ -52,6 +58,7 @@ class Composed:
     origins: dict[str, str]
     given: frozenset[str] = field(default_factory=frozenset)
     files: dict[str, dict[str, Path]] = field(default_factory=dict)
+    referring: frozenset[str] = field(default_factory=frozenset)
 
     def came_from(self, path: str) -> str:
         """Where a key was set, in words."""
@@ -72,12 +79,15 @@ def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> Compo
         extra_folder: A folder of the user's own groups, laid out like configs/.
 
     Raises:
-        ConfigError: An override cannot be read, or chooses an option that there is not.
+        ConfigError: An override or a file cannot be read, chooses an option that there is not, or holds what no
+            configuration may hold (`rankitect.config.trust`).
     """
     folders = [configs_folder(), *([extra_folder.resolve()] if extra_folder else [])]
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"The folder of configurations {folder} does not exist.")
+    for folder in folders[1:]:
+        check_files(folder)
     known = groups(folders)
     prepared: list[str] = []
     given: set[str] = set()
@@ -91,10 +101,13 @@ def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> Compo
             given.add(key)
     if extra_folder is not None:
         prepared.append(f"hydra.searchpath=[{quoted('file://' + str(folders[1]))}]")
-    data, choices = _compose(folders[0], prepared)
+    raw, data, choices = _compose(folders[0], prepared)
     if presets := list(fitting_presets(data, choices, known)):
-        data, choices = _compose(folders[0], [*prepared, *presets])
-    return Composed(data, choices, dict(_origins(folders, known, choices)), frozenset(given), known)
+        raw, data, choices = _compose(folders[0], [*prepared, *presets])
+    origins = dict(_origins(folders, known, choices))
+    composed = Composed(data, choices, origins, frozenset(given), known, frozenset(_referring(raw)))
+    check_values(data, composed.came_from)
+    return composed
 
 
 def _prepare(override: str, known: dict[str, dict[str, Path]]) -> tuple[str | None, str | None]:
@@ -102,10 +115,15 @@ def _prepare(override: str, known: dict[str, dict[str, Path]]) -> tuple[str | No
     match = _ASSIGNMENT.match(override)
     if match is None or (match["value"] is None and match["prefix"] != "~"):
         raise ConfigError(
-            f"'{override}' is not understood. Write key=value without blanks, for example space=mobile_llm "
-            "budget.minutes=20; text with special characters in quotes, for example 'task.text=\"my file.txt\"'."
+            f"{short(repr(override), 120)} is not understood. Write key=value without blanks, for example "
+            "space=mobile_llm budget.minutes=20; text with special characters in quotes, for example "
+            "'task.text=\"my file.txt\"'."
         )
     key, value = match["key"], match["value"]
+    if len(key) > _LONGEST_KEY:
+        raise ConfigError(f"Unknown key '{short(key, 80)}' on the command line.")
+    if match["prefix"] == "~" and key == "preset":
+        return None, None  # as preset=null
     if key in known and not match["prefix"]:
         option = (value or "").strip("'\"")
         if key == "preset" and option == "null":
@@ -113,8 +131,12 @@ def _prepare(override: str, known: dict[str, dict[str, Path]]) -> tuple[str | No
         if option not in known[key]:
             guess = closest(option, known[key])
             hint = f" Did you mean '{guess}'?" if guess else ""
-            raise ConfigError(f"Unknown {key} '{option}'.{hint} Allowed: {', '.join(sorted(known[key]))}.")
+            raise ConfigError(
+                f"Unknown {key} {short(repr(option), 80)}.{hint} Allowed: {', '.join(sorted(known[key]))}."
+            )
         return override, None
+    if match["prefix"] == "~" and key in _NEEDED and value is None:
+        raise ConfigError(f"'{override}': {key} cannot be left out. Choose one: {', '.join(sorted(known[key]))}.")
     if key.split(".")[0] == "hydra":
         raise ConfigError(f"'{override}': keys of Hydra itself are not used here.")
     # ++ sets a key whether or not a file has it; that it is a key at all is for the models to say, with better words.
@@ -127,14 +149,13 @@ def quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
-def _compose(folder: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+def _compose(folder: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """The configuration before and after references are resolved, and the options chosen."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf, open_dict
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import MarkedYAMLError, YAMLError  # type: ignore[import-untyped]
+    from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
     before = GlobalHydra.instance().hydra  # a program that uses Hydra itself may call search()
     GlobalHydra.instance().clear()
@@ -144,20 +165,36 @@ def _compose(folder: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[s
         choices = OmegaConf.to_container(config.hydra.runtime.choices)
         with open_dict(config):
             del config["hydra"]
+        raw = OmegaConf.to_container(config)
+        refuse_resolvers(raw, "")
         data = OmegaConf.to_container(config, resolve=True)
     except MarkedYAMLError as error:
         raise ConfigError(_unreadable(error)) from error
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # those of Hydra, OmegaConf and their parsers, which let Python's own through
         said = " ".join(str(part).split("\nSee https")[0].strip() for part in (error, error.__cause__) if part)
         raise ConfigError(
-            f"The configuration cannot be composed from {' '.join(overrides)}: {said}. Lists are written [a,b]; "
-            "text with special characters needs quotes."
+            f"The configuration cannot be composed from {short(' '.join(overrides), 120)}: {short(said, 220)}. "
+            "Lists are written [a,b]; text with special characters needs quotes."
         ) from error
     finally:
         if before is not None:
             GlobalHydra.instance().hydra = before
     chosen = {str(key): str(value) for key, value in dict(choices).items() if value is not None}  # type: ignore[arg-type]
-    return data, chosen  # type: ignore[return-value]
+    return raw, data, chosen  # type: ignore[return-value]
+
+
+def _referring(raw: Any, path: str = "") -> Iterator[str]:
+    """Dotted paths of the keys, and of their sections, whose values refer to other keys."""
+    if isinstance(raw, dict):
+        inner = [list(_referring(value, f"{path}.{key}" if path else str(key))) for key, value in raw.items()]
+        yield from (key for keys in inner for key in keys)
+        refers = any(inner)
+    else:
+        refers = "${" in str(raw)
+    if refers and path:
+        yield path
 
 
 def _unreadable(error: Any) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -26,34 +26,38 @@ _WIDTH = 110
 _PRESETS = "preset_"  # groups that a preset chooses from, and no user
 
 
-def help_text(overrides: Sequence[str] = (), extra_folder: Path | None = None) -> str:
+def help_text(
+    overrides: Sequence[str] = (), extra_folder: Path | None = None, reads: Callable[[str], bool] = lambda key: True
+) -> str:
     """The groups and their options, the keys of the core, and the keys of the plug-ins that are chosen.
 
     Args:
         overrides: The command line's choices; without any, plug-ins are left out, whose modules need not be imported
             then.
         extra_folder: A folder of the user's own groups.
+        reads: Whether the command reads a key, or an option of a group.
 
     Raises:
         ConfigError: The overrides choose what there is not.
     """
     folders = [configs_folder(), *([extra_folder] if extra_folder else [])]
-    parts = ["groups (group=option):", *_groups(folders), "", "keys (key=value):", *_keys(SearchConfig)]
+    keys = _rows({name: text for name, text in _described(SearchConfig) if reads(name)})
+    parts = ["groups (group=option):", *_groups(folders, reads), "", "keys (key=value):", *keys]
     if not overrides:
         parts += ["", "Put options before --help to see their own keys, and the costs that constraints may name:"]
         return "\n".join([*parts, "  space=mobile_llm --help"])
     for section, plugin in resolve(overrides, extra_folder).plugins.items():
-        own = list(_keys(config_model(plugin.target), f"{section}."))
+        own = list(_keys(config_model(plugin.target), f"{section}.")) if reads(section) else []
         if own:
             parts += ["", f"keys of {section}={plugin.name}:", *own]
-        if offers(plugin.target, NamesCosts):
+        if offers(plugin.target, NamesCosts) and reads("constraints"):
             parts += ["", f"costs that constraints may name (task={plugin.name}):", *_rows(plugin.target.bounded_costs)]
     return "\n".join(parts)
 
 
-def _groups(folders: Sequence[Path]) -> Iterator[str]:
+def _groups(folders: Sequence[Path], reads: Callable[[str], bool]) -> Iterator[str]:
     for group, options in groups(folders).items():
-        if not group.startswith(_PRESETS):
+        if not group.startswith(_PRESETS) and reads(group):
             field = SearchConfig.model_fields.get(group)
             yield f"  {group}=" + (f"  {field.description}" if field is not None and field.description else "")
             yield from _rows({option: _about(path) for option, path in options.items()}, "    ")

@@ -19,6 +19,9 @@ from rankitect.config.bindings import Bindings
 from rankitect.config.choices import declared_choices
 from rankitect.contracts import (
     BoundsCosts,
+    Controller,
+    Device,
+    Evaluator,
     FromConfig,
     TrainsAsConfigured,
     TrainsInPrepare,
@@ -26,9 +29,11 @@ from rankitect.contracts import (
     offers,
     require,
 )
+from rankitect.contracts.capability import missing_members
 from rankitect.contracts.hooks import ChecksParts, Exports, ExportsBaselines, HasBaselines
 from rankitect.contracts.plugin import DecodesArchitectures
 from rankitect.contracts.requirement import NeedsCapabilities
+from rankitect.contracts.stage import Stage
 from rankitect.contracts.task import ReadsChoices
 from rankitect.errors import ConfigError, RankitectError, SpaceError
 
@@ -37,14 +42,15 @@ if TYPE_CHECKING:
 
     from rankitect.config import Plugin, Resolved
     from rankitect.config.schema import SearchConfig
-    from rankitect.contracts import Baseline, Controller, Device, Evaluator, Exporter
-    from rankitect.contracts.stage import Stage
+    from rankitect.contracts import Baseline, Exporter
     from rankitect.graph import SearchSpace
     from rankitect.space.choice_space import ChoiceSpace
 
 __all__ = ["Parts", "build", "make_task"]
 
 C = TypeVar("C")
+_ROLES: Mapping[str, type] = {"controller": Controller, "evaluator": Evaluator, "device": Device, "recipe": Stage}
+"""What a section's plug-in must be, by the first word of the section."""
 _EVALUATORS = ("evaluator.screen", "evaluator.proxy", "evaluator.final")
 
 
@@ -171,12 +177,12 @@ def build(
     parts = Parts(resolved.config, folder, say, {section: plugin.name for section, plugin in plugins.items()})
     parts.stop = stop
     method = plugins["controller"].target
-    parts.task = _make(plugins["task"], parts)
+    parts.task = _make("task", plugins["task"], parts)
     _make_space(resolved, parts)
     parts.trains_weights = _trains(plugins["controller"], parts.space)
     _refuse_lacking(resolved, parts)
     if "device" in plugins:
-        parts.device = _make(plugins["device"], parts)
+        parts.device = _make("device", plugins["device"], parts)
     for section, plugin in plugins.items():
         if section.startswith("recipe."):
             name = section.removeprefix("recipe.")
@@ -186,11 +192,11 @@ def build(
             hook.check(parts)
     for section in _EVALUATORS:
         if section in plugins:
-            parts.evaluators[section.rpartition(".")[2]] = _make(plugins[section], parts)
+            parts.evaluators[section.rpartition(".")[2]] = _make(section, plugins[section], parts)
     parts.decode = _decoder(parts.space)
     if measuring and not (offers(method, WrapsEvaluators) and method.wraps_evaluators):
         return parts
-    parts.controller = _make(plugins["controller"], parts)
+    parts.controller = _make("controller", plugins["controller"], parts)
     if measuring:
         return parts
     for hook in (parts.task, parts.space):
@@ -223,7 +229,7 @@ def make_task(resolved: Resolved, folder: Path, say: Callable[[str], None] = pri
         RankitectError: It cannot be made from what the user gave.
     """
     names = {section: plugin.name for section, plugin in resolved.plugins.items()}
-    return _make(resolved.plugins["task"], Parts(resolved.config, folder, say, names))
+    return _make("task", resolved.plugins["task"], Parts(resolved.config, folder, say, names))
 
 
 def _refuse_lacking(resolved: Resolved, parts: Parts) -> None:
@@ -254,7 +260,7 @@ def _make_space(resolved: Resolved, parts: Parts) -> None:
     """
     from rankitect.space.choice_space import ChoiceSpace
 
-    space = parts.space = _make(resolved.plugins["space"], parts)
+    space = parts.space = _make("space", resolved.plugins["space"], parts)
     configs = {section: plugin.config for section, plugin in resolved.plugins.items()}
     if not isinstance(space, ChoiceSpace):
         if resolved.config.choices or resolved.bindings.sections:
@@ -274,19 +280,32 @@ def _make_space(resolved: Resolved, parts: Parts) -> None:
 def _stage(section: str, plugin: Plugin, parts: Parts) -> Stage:
     """A stage of the recipe, once it has nothing to say against its settings, the task and the data."""
     try:
-        stage: Stage = _make(plugin, parts)
+        stage: Stage = _make(section, plugin, parts)
         stage.check()
     except RankitectError as error:
         raise type(error)(f"{section}: {error}") from error
     return stage
 
 
-def _make(plugin: Plugin, parts: Parts) -> Any:
+def _make(section: str, plugin: Plugin, parts: Parts) -> Any:
+    """A part, which is then of the kind that its section asks for.
+
+    Raises:
+        ConfigError: It is of another kind.
+    """
     if offers(plugin.target, FromConfig):
-        return plugin.target.from_config(plugin.config, parts)
-    if inspect.isfunction(plugin.target):
-        return plugin.target(**{name: getattr(plugin.config, name) for name in type(plugin.config).model_fields})
-    return plugin.target(plugin.config)
+        part = plugin.target.from_config(plugin.config, parts)
+    elif inspect.isfunction(plugin.target):
+        part = plugin.target(**{name: getattr(plugin.config, name) for name in type(plugin.config).model_fields})
+    else:
+        part = plugin.target(plugin.config)
+    kind = section.partition(".")[0]
+    if kind in _ROLES and (missing := missing_members(part, _ROLES[kind])):
+        raise ConfigError(
+            f"{section}.target: {plugin.target.__qualname__} makes no {_ROLES[kind].__name__.lower()}: it has no "
+            f"{', '.join(missing)}."
+        )
+    return part
 
 
 def _decoder(space: Any) -> Callable[[str], Any]:

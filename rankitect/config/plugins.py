@@ -1,7 +1,8 @@
 """From a dotted path in a configuration to a class, and to the model that checks its section.
 
 A plug-in is a class with a nested pydantic model `Config`, or a plain function, whose parameters are then its keys.
-Only packages that the configuration allows are imported, and only their public names are taken.
+Only allowed packages are imported, and of their public names only those that declare themselves plug-ins
+(`rankitect.contracts.plugin`): a configuration may come from anybody, and must not call whatever can be imported.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -17,9 +18,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, create_model
 
 from rankitect.config.bindings import with_bindings
+from rankitect.contracts.plugin import is_declared
 from rankitect.errors import ConfigError
 
 __all__ = ["Plugin", "config_model", "load_target"]
+
+SPACES = ("SearchSpace", "ChoiceSpace")
+"""Types that a function of a configuration's section may be annotated to return."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +49,17 @@ class Plugin:
         return with_bindings(self.config.model_dump(mode="json"), self.bindings)
 
 
-def load_target(target: str, allowed: Sequence[str], key: str) -> Callable[..., Any]:
+def load_target(target: str, allowed: Sequence[str], key: str, makes: Collection[str] = SPACES) -> Callable[..., Any]:
     """Import the class or function that a configuration names.
 
     Args:
         target: Dotted path, "package.module.Name".
         allowed: Packages it may come from.
         key: Where it stands in the configuration, for messages.
+        makes: Names of the types that a function may be annotated to return, to be a plug-in without a mark.
 
     Raises:
-        ConfigError: It is no such path, is not allowed, does not exist, or cannot be imported.
+        ConfigError: It is no such path, is not allowed, does not exist, cannot be imported, or is no declared plug-in.
     """
     parts = target.split(".")
     if len(parts) < 2 or not all(part.isidentifier() and not part.startswith("_") for part in parts):
@@ -67,10 +73,15 @@ def load_target(target: str, allowed: Sequence[str], key: str) -> Callable[..., 
     module = _import(module_name, target, key)
     plugin = getattr(module, name, None)
     if plugin is None:
-        names = sorted(n for n, value in vars(module).items() if not n.startswith("_") and _is_plugin(value, module))
-        raise ConfigError(f"{key}: module {module_name} has no '{name}'. It has: {', '.join(names) or 'nothing'}.")
+        raise ConfigError(f"{key}: module {module_name} has no '{name}'. {_plugins_of(module, makes)}")
     if not callable(plugin) or not _inside(getattr(plugin, "__module__", ""), allowed):
         raise ConfigError(f"{key}: '{target}' is not a class or function of an allowed package.")
+    if not is_declared(plugin, makes):
+        raise ConfigError(
+            f"{key}: '{target}' does not declare itself a plug-in, so nothing may name it. "
+            f"{_plugins_of(module, makes)} If it is yours, give it a Config or from_config, annotate that it returns "
+            f"{' or '.join(makes) or 'a plug-in'}, or mark it with @rankitect.contracts.plugin."
+        )
     return plugin
 
 
@@ -78,8 +89,12 @@ def _inside(path: str, allowed: Sequence[str]) -> bool:
     return any(path == package or path.startswith(f"{package}.") for package in allowed)
 
 
-def _is_plugin(value: Any, module: ModuleType) -> bool:
-    return callable(value) and getattr(value, "__module__", "") == module.__name__
+def _plugins_of(module: ModuleType, makes: Collection[str]) -> str:
+    """What of a module may be named instead, for messages."""
+    public = {name: value for name, value in vars(module).items() if not name.startswith("_") and callable(value)}
+    own = {name: value for name, value in public.items() if getattr(value, "__module__", "") == module.__name__}
+    names = sorted(name for name, value in own.items() if is_declared(value, makes))
+    return f"Plug-ins in it: {', '.join(names) or 'none'}."
 
 
 def _import(module_name: str, target: str, key: str) -> ModuleType:
@@ -113,6 +128,8 @@ def config_model(plugin: Callable[..., Any]) -> type[BaseModel]:
     """The model of a plug-in's keys: its `Config`, or one made from a function's parameters; unknown keys forbidden."""
     model = getattr(plugin, "Config", None)
     if isinstance(model, type) and issubclass(model, BaseModel):
+        if own := sorted({"name", "target"} & model.model_fields.keys()):
+            raise ConfigError(f"{plugin.__qualname__}.Config has the key '{own[0]}', which every section has already.")
         if model.model_config.get("extra") == "forbid":
             return model
         forbid = ConfigDict(**{**model.model_config, "extra": "forbid"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +24,20 @@ from rankitect.config.compose import Composed, compose
 from rankitect.config.plugins import Plugin, config_model, load_target
 from rankitect.config.schema import SearchConfig
 from rankitect.config.stages import misplaced_stages, stage_section, without_stage
-from rankitect.errors import ConfigError, closest
+from rankitect.config.trust import refuse_from_files
+from rankitect.contracts import NamesCosts, offers
+from rankitect.errors import ConfigError, closest, short
 
 __all__ = ["Resolved", "checked", "resolve", "restored"]
 
-_RENAMED = {"heal": "recipe.heal"}
-"""Sections of earlier versions, and where their keys are now."""
+_RENAMED = {
+    "heal": "recipe.heal",
+    "evaluator.screen.windows": "evaluator.screen.sample",
+    "evaluator.screen.rows": "evaluator.screen.sample",
+}
+"""Keys and sections of earlier versions, and where they are now."""
+_LONGEST = 450
+"""Characters of several mistakes together, so that the last line of a message is whole."""
 _SECTIONS = ("space", "task", "controller", "evaluator.final", "evaluator.screen", "evaluator.proxy", "device")
 
 
@@ -86,6 +94,7 @@ def checked(composed: Composed) -> Resolved:
         config = SearchConfig.model_validate(raw)
     except ValidationError as error:
         raise _explain(error, "", raw, composed, [*_known_keys(SearchConfig), *_recipe_keys(raw, composed)]) from None
+    refuse_from_files("", SearchConfig, raw, composed.given, composed.referring)
     data = config.model_dump(mode="json")
     if data["runner"]["ahead"] is None:  # what is found depends on it: the hash must know it
         data["runner"]["ahead"] = data["runner"]["workers"] - 1
@@ -111,9 +120,24 @@ def checked(composed: Composed) -> Resolved:
             continue
         data["recipe"][name] = {"stage": stage, "target": part["target"], **plugins[section].data}
     mistakes += misplaced_stages(plugins)
+    mistakes += _unknown_costs(config.constraints, plugins.get("task"), composed)
     if mistakes:
-        raise ConfigError("\n".join(mistakes))
+        raise _together(mistakes)
     return Resolved(config, plugins, data)
+
+
+def _unknown_costs(constraints: Mapping[str, Any], task: Plugin | None, composed: Composed) -> Iterator[str]:
+    """A message for each constraint on what is no cost of the task, where the task's class says which there are."""
+    if task is None or not offers(task.target, NamesCosts):
+        return
+    costs = task.target.bounded_costs
+    for name in constraints:
+        if name not in costs and not name.endswith("_ms"):  # of latencies, the device says which there are
+            guess = closest(name, costs)
+            yield (
+                f"'constraints.{name}' {composed.came_from(f'constraints.{name}')}: there is no cost {name!r} of "
+                f"task={task.name}.{f' Did you mean {guess!r}?' if guess else ''} Allowed: {', '.join(costs)}."
+            )
 
 
 def restored(data: Mapping[str, Any]) -> Resolved:
@@ -143,6 +167,7 @@ def _plugin(section: str, name: str, part: Mapping[str, Any], allowed: Sequence[
     target = load_target(part["target"], allowed, f"{section}.target")
     model = config_model(target)
     known = [f"{section}.{key}" for key in _known_keys(model)]
+    refuse_from_files(section, model, part, composed.given, composed.referring)
     try:
         plugin = _own_keys(name, target, part)
     except ValidationError as error:
@@ -213,10 +238,13 @@ def _recipe_keys(raw: Mapping[str, Any], composed: Composed) -> list[str]:
 def _explain(
     error: ValidationError, section: str, raw: Mapping[str, Any], composed: Composed, known: Sequence[str]
 ) -> ConfigError:
-    lines = []
-    for problem in error.errors():
+    problems = error.errors()
+    lines, told = _meant_for_another(problems, section, composed)
+    for problem in problems:
         inner = ".".join(str(part) for part in problem["loc"])
         path = f"{section}.{inner}" if section and inner else section or inner
+        if path in told:
+            continue
         if problem["type"] == "extra_forbidden":
             lines += _renamed(path, problem["input"], composed) or [_unknown_key(path, composed, known)]
         elif problem["type"] in ("missing", "model_type") and problem["loc"][:1] == ("recipe",):
@@ -225,7 +253,35 @@ def _explain(
             lines.append(f"'{path}' is missing. Give it on the command line: {path}=...")
         else:
             lines.append(_wrong_value(path, problem, composed))
-    return ConfigError("\n".join(dict.fromkeys(lines)))
+    return _together(list(dict.fromkeys(lines)))
+
+
+def _together(mistakes: Sequence[str]) -> ConfigError:
+    """All mistakes, a line each, as far as they go into one message."""
+    lines: list[str] = []
+    for mistake in mistakes:
+        if lines and sum(map(len, lines)) + len(mistake) > _LONGEST:
+            return ConfigError("\n".join([*lines, f"… and {len(mistakes) - len(lines)} more."]))
+        lines.append(mistake)
+    return ConfigError("\n".join(lines))
+
+
+def _meant_for_another(
+    problems: Sequence[ErrorDetails], section: str, composed: Composed
+) -> tuple[list[str], set[str]]:
+    """A sentence where the file of another group sets keys that the plug-in of a section does not have, such as a space
+    that is made for another task; and these keys."""
+    unknown = [f"{section}.{problem['loc'][0]}" for problem in problems if problem["type"] == "extra_forbidden"]
+    files = {path: Path(composed.origins.get(path, "").rpartition(":")[0]) for path in unknown}
+    others = {path: file for path, file in files.items() if file.parent.name in composed.choices and section}
+    others = {path: file for path, file in others.items() if file.parent.name != section.partition(".")[0]}
+    if not others:
+        return [], set()
+    file = next(iter(others.values()))
+    return [
+        f"{file.parent.name}={file.stem} is not made for {section}={composed.choices.get(section)}: it sets "
+        f"{', '.join(others)}. Leave {section}= out, and the one that goes with it is taken."
+    ], set(others)
 
 
 def _renamed(path: str, value: Any, composed: Composed) -> list[str]:
@@ -263,10 +319,12 @@ def _file_of(key: str, composed: Composed) -> str | None:
 
 def _wrong_value(path: str, problem: ErrorDetails, composed: Composed) -> str:
     value = problem["input"]
+    if isinstance(value, Mapping) and problem["type"] == "value_error":  # the keys in it are each allowed, not together
+        return f"'{path}' {composed.came_from(path)}: {requirement(problem)}."
     if isinstance(value, Mapping):
         shown = "a section"
     elif value is None or isinstance(value, bool):
         shown = json.dumps(value)  # null, true and false, as the user writes them
     else:
         shown = repr(value)
-    return f"'{path}' {composed.came_from(path)} is {shown[:200]}: {requirement(problem)}."
+    return f"'{path}' {composed.came_from(path)} is {short(shown, 100)}: {requirement(problem)}."

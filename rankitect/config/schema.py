@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from rankitect.config.choices import ChoiceConfig
+from rankitect.config.trust import ByHand
 from rankitect.production.settings import ExperimentConfig, GateConfig
 
 __all__ = [
@@ -71,15 +72,19 @@ class BudgetConfig(_Strict):
     """Limits of the search; null is no limit."""
 
     minutes: float | None = Field(default=None, gt=0, description="wall-clock minutes over all sessions")
-    tokens: int | None = Field(default=None, gt=0, description="train plus eval tokens of the search")
-    trials: int | None = Field(default=None, gt=0, description="measured trials")
+    tokens: int | None = Field(default=None, gt=0, le=10**18, description="train plus eval tokens of the search")
+    trials: int | None = Field(default=None, gt=0, le=10**12, description="measured trials")
 
 
 class ConfirmConfig(_Strict):
     """What the search found, and the baselines, measured again with other seeds; on top of the budget."""
 
-    seeds: int = Field(default=1, ge=1, description="measurements of each; 1: none more than the search makes")
-    candidates: int = Field(default=6, ge=0, description="candidates of the front that are measured again, at most")
+    seeds: int = Field(
+        default=1, ge=1, le=10_000, description="measurements of each; 1: none more than the search makes"
+    )
+    candidates: int = Field(
+        default=6, ge=0, le=10_000, description="candidates of the front that are measured again, at most"
+    )
 
 
 class RunnerConfig(_Strict):
@@ -90,13 +95,16 @@ class RunnerConfig(_Strict):
     ahead: int | None = Field(
         default=None,
         ge=0,
+        le=4096,
         description="batches asked for before the results of the oldest are told; null: workers - 1. Results depend on "
         "it, and not on the number of workers",
     )
     trial_minutes: float | None = Field(default=None, gt=0, description="a trial that takes longer fails")
     trial_gib: float | None = Field(default=None, gt=0, description="memory that a trial's process may take")
-    address: str | None = Field(
-        default=None, min_length=1, description="of a running Ray cluster (host:port); null: one is started here"
+    address: Annotated[str | None, ByHand()] = Field(
+        default=None,
+        min_length=1,
+        description="of a running Ray cluster (host:port), not from a file; null: one is started here",
     )
     cpus: float = Field(default=1.0, gt=0, description="processors that a trial declares to Ray")
     together: int = Field(
@@ -106,12 +114,12 @@ class RunnerConfig(_Strict):
         description="processes that train one model side by side, each on a part of every batch (Ray Train); needs "
         "runner=ray",
     )
-    batch: int = Field(default=1, ge=1, description="proposals that a controller is asked for at a time")
-    attempts: int = Field(default=5, ge=1, description="how often a trial may end with its process")
-    failures: int = Field(default=20, ge=1, description="failed trials in a row that end the run")
-    duplicates: int = Field(default=200, ge=1, description="duplicates in a row that end the run")
+    batch: int = Field(default=1, ge=1, le=100_000, description="proposals that a controller is asked for at a time")
+    attempts: int = Field(default=5, ge=1, le=1000, description="how often a trial may end with its process")
+    failures: int = Field(default=20, ge=1, le=10**9, description="failed trials in a row that end the run")
+    duplicates: int = Field(default=200, ge=1, le=10**9, description="duplicates in a row that end the run")
     baselines: bool = Field(default=True, description="measure the task's baselines first")
-    threads: int | None = Field(default=None, ge=1, description="torch threads; null leaves the default")
+    threads: int | None = Field(default=None, ge=1, le=1024, description="torch threads; null leaves the default")
     progress: bool = Field(default=True, description="show progress")
 
     @field_validator("together")
@@ -177,8 +185,9 @@ class SearchConfig(_Strict):
         default="auto", description="force: go on in a folder of another configuration"
     )
     preset: str | None = Field(default=None, description="many keys set together")
-    allowed_packages: list[str] = Field(
-        default_factory=lambda: ["rankitect"], description="packages that a target may come from"
+    allowed_packages: Annotated[list[str], ByHand()] = Field(
+        default_factory=lambda: ["rankitect"],
+        description="packages that a target may come from; not from a file, as their code is run",
     )
 
     @field_validator("constraints", mode="before")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rankitect.config.compose import Composed
 from rankitect.contracts.capability import offers
 from rankitect.contracts.stage import EndsRecipe
+from rankitect.documents import read_yaml
 from rankitect.errors import ConfigError, closest
 
 if TYPE_CHECKING:
@@ -44,12 +45,7 @@ def stage_section(name: str, section: Mapping[str, Any], composed: Composed) -> 
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+    content: object = read_yaml(path)
     if not isinstance(content, dict) or not isinstance(content.get("target"), str):
         raise ConfigError(f"{path} must have a line target: package.module.Class, the class of the stage.")
     return content

@@ -10,9 +10,9 @@ from typing import Any
 from rankitect.config.compose import compose
 from rankitect.config.resolve import Resolved, checked
 from rankitect.config.schema import SearchConfig
-from rankitect.errors import ConfigError
+from rankitect.errors import ConfigError, short
 
-__all__ = ["TrainingConfig", "resolve_training"]
+__all__ = ["TrainingConfig", "reads", "resolve_training"]
 
 MODEL = "model"
 _WHOLE = ("space", "task", "recipe", "device", "choices", "seed", "output_dir", "resume", "preset", "allowed_packages")
@@ -62,13 +62,18 @@ def resolve_training(overrides: Sequence[str], extra_folder: Path | None = None)
     return TrainingConfig(resolved, model, kept)
 
 
-def _refuse_what_only_a_search_reads(override: str) -> None:
-    key = override.partition("=")[0].lstrip("+~")
+def reads(key: str) -> bool:
+    """Whether a training reads a key of a search, or an option of a group; true of what is no key at all."""
     section = key.split(".")[0]
     if section not in SearchConfig.model_fields or section in _WHOLE or key == "evaluator":
-        return
-    if not any(key == part or key.startswith(f"{part}.") for part in _PARTS):
+        return True
+    return any(key == part or key.startswith(f"{part}.") for part in _PARTS)
+
+
+def _refuse_what_only_a_search_reads(override: str) -> None:
+    key = override.partition("=")[0].lstrip("+~")
+    if not reads(key):
         raise ConfigError(
-            f"'{key}' on the command line: rankitect.train trains one model and does not search. It reads "
+            f"'{short(key, 80)}' on the command line: rankitect.train trains one model and does not search. It reads "
             f"{', '.join([MODEL, *_WHOLE, *_PARTS])}."
         )

@@ -18,7 +18,7 @@ from rankitect.contracts.controller import (
 )
 from rankitect.contracts.device import Device, ExportsPrograms, ExportsRankers, Latencies
 from rankitect.contracts.evaluator import Evaluator, Exporter, StopRequested, TrialContext
-from rankitect.contracts.plugin import Estimates, FromConfig, NamesCosts, NamesModels, Preloads
+from rankitect.contracts.plugin import Estimates, FromConfig, NamesCosts, NamesModels, Preloads, plugin
 from rankitect.contracts.records import (
     JSON,
     ArchitectureLike,
@@ -95,6 +95,7 @@ __all__ = [
     "Unit",
     "WrapsEvaluators",
     "offers",
+    "plugin",
     "replay",
     "require",
 ]

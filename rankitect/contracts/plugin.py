@@ -1,11 +1,77 @@
-"""How the class that a configuration names is made, and what else it may say about itself."""
+"""How the class that a configuration names is made, what declares it as one, and what else it may say about itself."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, TypeVar
 
-__all__ = ["ComparesGraphs", "DecodesArchitectures", "Estimates", "FromConfig", "NamesCosts", "NamesModels", "Preloads"]
+from rankitect.contracts.capability import offers
+
+__all__ = [
+    "ComparesGraphs",
+    "DecodesArchitectures",
+    "Estimates",
+    "FromConfig",
+    "NamesCosts",
+    "NamesModels",
+    "Preloads",
+    "is_declared",
+    "plugin",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+_DECLARED: set[Callable[..., Any]] = set()
+
+
+def plugin(target: F) -> F:
+    """Declare a function or class as one that configurations may name in `target`.
+
+    A configuration may come from anybody, and most functions are not meant to be called with whatever it says. What
+    declares itself in another way needs no mark: see `is_declared`.
+
+    >>> @plugin
+    ... def task(steps: int = 80) -> int:
+    ...     return steps
+
+    Args:
+        target: The function or class.
+
+    Returns:
+        The same.
+    """
+    _DECLARED.add(target)
+    return target
+
+
+def is_declared(target: Callable[..., Any], makes: Collection[str]) -> bool:
+    """Whether a configuration may name a class or function as a plug-in.
+
+    That is: what `plugin` marks; a class with `from_config` (the contract `FromConfig`) or with a pydantic model
+    `Config` of its own; a class derived from what is wanted, and a function annotated to return it.
+
+    Args:
+        target: The class or function.
+        makes: Names of the types that a function may be annotated to return.
+    """
+    if target in _DECLARED:
+        return True
+    if isinstance(target, type):
+        return offers(target, FromConfig) or offers(target, _HasConfig) or _is_one_of(target, makes)
+    return inspect.isfunction(target) and _is_one_of(inspect.signature(target).return_annotation, makes)
+
+
+def _is_one_of(annotation: object, names: Collection[str]) -> bool:
+    """Whether an annotation, as a type or as text, is one of the named types."""
+    if isinstance(annotation, type):
+        return any(base.__name__ in names for base in annotation.__mro__)
+    return isinstance(annotation, str) and annotation.rpartition(".")[2] in names
+
+
+class _HasConfig(Protocol):
+    """A class that declares the keys of its section."""
+
+    Config: ClassVar[type]
 
 
 class FromConfig(Protocol):

@@ -8,7 +8,6 @@ This module imports nothing heavy.
 
 from __future__ import annotations
 
-import argparse
 import errno
 import importlib.util
 import logging
@@ -25,6 +24,7 @@ from pathlib import Path
 
 from rankitect.data.files import file_sha256, folder_bytes, folder_lock, write_atomically
 from rankitect.errors import AssetError, DiskError
+from rankitect.terminal import Parser, answered, ended, say
 
 __all__ = [
     "ASSETS",
@@ -350,28 +350,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 if all asked-for assets are usable, 2 if not, 3 if the disk is full.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m rankitect.data.assets", description="Fetch and verify model and data files."
-    )
+    parser = Parser(prog="python -m rankitect.data.assets", description="Fetch and verify model and data files.")
     parser.add_argument("names", nargs="*", metavar="name", help=f"assets to fetch (default: all): {', '.join(ASSETS)}")
     parser.add_argument("--status", action="store_true", help="only say what is present")
     args = parser.parse_args(argv)
-    try:
+
+    def act() -> int:
         wanted = [_known(name) for name in args.names] or list(ASSETS.values())
         if args.status:
             states = [_status(asset) for asset in wanted]
             for state in states:
-                print(
-                    f"{state.name}: {state.path}" if state.present else f"{state.name}: {state.problem} {state.remedy}"
-                )
+                say(f"{state.name}: {state.path}" if state.present else f"{state.name}: {state.problem} {state.remedy}")
             return 0 if all(state.present for state in states) else 2
         for asset in wanted:
-            print(f"{asset.name}: {fetch(asset.name, lambda line: print(line, file=sys.stderr, flush=True))}")
-    except (AssetError, DiskError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 3 if isinstance(error, DiskError) else 2
-    return 0
+            say(f"{asset.name}: {fetch(asset.name, lambda line: say(line, sys.stderr))}")
+        return 0
+
+    return answered(act)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

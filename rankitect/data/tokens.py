@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from rankitect.data.assets import cache_root
 from rankitect.data.document import Document, TextSource
 from rankitect.data.splits import SHARES, assign_splits
+from rankitect.documents import read_json
 from rankitect.errors import DataError
 
 __all__ = ["Encoder", "SplitTokens", "TokenizedText", "tokenize"]
@@ -249,14 +250,14 @@ def _publish(work: Path, folder: Path) -> None:
 
 def _complete(folder: Path) -> bool:
     try:
-        sizes: dict[str, int] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["sizes"]
+        sizes: dict[str, int] = read_json(folder / "meta.json", dict[str, Any])["sizes"]
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError):
         return False
 
 
 def _open(folder: Path, name: str, key: str, vocab_size: int) -> TokenizedText:
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    meta = read_json(folder / "meta.json", dict[str, Any])
     splits = {}
     for split, documents in meta["documents"].items():
         offsets = np.fromfile(folder / f"{split}.offsets", dtype="<i8").reshape(-1, 2)

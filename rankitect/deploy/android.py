@@ -146,6 +146,8 @@ class Android:
             raise DeployError(
                 f"device=android needs adb, and '{self._adb}' is not installed: install Android's platform tools."
             ) from error
+        except (OSError, ValueError) as error:  # a folder, no program, a name that no file can have
+            raise DeployError(f"device=android cannot run '{self._adb}' as adb: {error}.") from error
         except subprocess.TimeoutExpired as error:
             raise DeployError(f"The phone did not answer to `adb {arguments[0]}` within {_TIMEOUT:.0f} s.") from error
         if done.returncode:

@@ -17,6 +17,7 @@ from rankitect.data.files import file_sha256, write_atomically
 from rankitect.data.tokenizer import Tokenizer, load_tokenizer
 from rankitect.deploy.generate import Generator, Layout
 from rankitect.deploy.lowering import TOLERANCE, Lowered, Precision, lower, quantized, require_runtime, silenced
+from rankitect.documents import read_json
 from rankitect.errors import AssetError, DeployError
 from rankitect.models.deployed import DeployedCall
 from rankitect.models.supernet import Standalone
@@ -192,10 +193,12 @@ def load(folder: str | Path, *, verify: bool = True) -> Deployed:
     if not (folder / CARD).is_file():
         raise AssetError(f"{folder} has no {CARD}: it is no exported program, or writing it was interrupted.")
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        card = read_json(folder / CARD, dict[str, Any], AssetError, advice="Copy it again.")
         layout, made_by, sha256 = Layout.from_json(card["layout"]), card["runtime"]["version"], card["sha256"]
         schema = card["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except AssetError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
         raise AssetError(f"{folder / CARD} is damaged ({type(error).__name__}: {error}). Copy it again.") from error
     if schema != SCHEMA:
         raise AssetError(f"{folder / CARD} has schema {schema!r}; this version of Rankitect reads {SCHEMA}.")

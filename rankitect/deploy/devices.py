@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rankitect.config.trust import ByHand
 from rankitect.deploy.parts import Part, Workload
+from rankitect.documents import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -32,11 +34,13 @@ class _Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prompt: int = Field(128, ge=2, description="tokens of the prefill that is timed and exported")
-    context: int = Field(256, ge=3, description="tokens of the context whose last one is decoded, and of the program")
+    prompt: int = Field(128, ge=2, le=2**20, description="tokens of the prefill that is timed and exported")
+    context: int = Field(
+        256, ge=3, le=2**20, description="tokens of the context whose last one is decoded, and of the program"
+    )
     precision: Literal["float32", "8da4w"] = Field("float32", description="of exported programs")
-    measurements: int = Field(48, ge=4, description="layers measured at most for each latency")
-    target: float = Field(3.0, gt=0, description="cross-validated error, percent, at which measuring ends")
+    measurements: int = Field(48, ge=4, le=10_000, description="layers measured at most for each latency")
+    error: float = Field(3.0, gt=0, description="cross-validated error, percent, at which measuring ends")
 
     @model_validator(mode="after")
     def _room(self) -> _Config:
@@ -81,7 +85,7 @@ class _Base:
             space,
             self.workloads,
             measurements=self.config.measurements,
-            target=self.config.target,
+            target=self.config.error,
             seed=seed,
             say=say,
         )
@@ -95,7 +99,7 @@ class HostDevice(_Base):
     class Config(_Config):
         """Keys of `device`."""
 
-        threads: int = Field(1, ge=1, description="threads of the runtime, each on a core of its own")
+        threads: int = Field(1, ge=1, le=1024, description="threads of the runtime, each on a core of its own")
         seconds: float = Field(12.0, gt=0, description="of one measurement at most")
 
     def __init__(self, config: Config) -> None:
@@ -184,7 +188,7 @@ class HostDevice(_Base):
     def _write(self, folder: Path, latencies: Mapping[str, Any], card: str) -> dict[str, str]:
         from rankitect.data.files import write_atomically
 
-        share = json.loads((folder / card).read_text(encoding="utf-8"))["delegated"]["share"]
+        share = read_json(folder / card, dict[str, Any])["delegated"]["share"]
         record = {"device": dict(self.runner.identity), "delegated": share, "latencies": latencies}
         text = json.dumps(record, indent=2)
         write_atomically(folder / "latency.json", lambda part: part.write_text(text + "\n", encoding="utf-8"))
@@ -247,14 +251,20 @@ class AndroidDevice(_Base):
     class Config(_Config):
         """Keys of `device`."""
 
-        threads: int = Field(1, ge=1, description="threads of the runtime")
-        runs: int = Field(20, ge=3, description="runs of a program in one call of the runner")
-        repeats: int = Field(5, ge=2, description="calls of the runner")
-        serial: str | None = Field(None, description="which phone, as `adb devices` names it; null: the only one")
-        runner_path: str = Field(
-            "/data/local/tmp/rankitect/executor_runner", description="executor_runner on the phone, XNNPACK built in"
+        threads: int = Field(1, ge=1, le=1024, description="threads of the runtime")
+        runs: int = Field(20, ge=3, le=10**6, description="runs of a program in one call of the runner")
+        repeats: int = Field(5, ge=2, le=10_000, description="calls of the runner")
+        serial: str | None = Field(
+            None,
+            pattern=r"^[\w.:\[][\w.:\]-]*$",
+            description="which phone, as `adb devices` names it; null: the only one",
         )
-        adb: str = Field("adb", description="the adb command")
+        runner_path: Annotated[str, ByHand()] = Field(
+            "/data/local/tmp/rankitect/executor_runner",
+            pattern=r"^/[\w./-]+$",
+            description="executor_runner on the phone, XNNPACK built in; not from a file",
+        )
+        adb: Annotated[str, ByHand()] = Field("adb", min_length=1, description="the adb command; not from a file")
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> AndroidDevice:

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from rankitect.data.assets import cache_root
 from rankitect.data.files import folder_lock, write_atomically
 from rankitect.deploy.lowering import Precision, lower
 from rankitect.deploy.parts import Part, Workload, reference_part
 from rankitect.deploy.timing import Meter, Reference, Timing, TimingSettings
+from rankitect.documents import read_json
 from rankitect.errors import DeployError
 
 __all__ = ["Host", "processor"]
@@ -128,8 +130,8 @@ class Host:
 
 def _read(path: Path) -> Timing | None:
     try:
-        return Timing(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        return Timing(**read_json(path, dict[str, Any]))
+    except (ValueError, TypeError):
         return None
 
 

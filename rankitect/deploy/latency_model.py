@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankitect.documents import parse_json
 from rankitect.errors import AssetError, DataError, DeployError
 
 __all__ = ["LatencyModel", "Prediction", "space_filling"]
@@ -229,7 +230,7 @@ class LatencyModel:
             with safe_open(str(path), "np") as file:
                 header = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            metadata = dict(json.loads(header["metadata"]))
+            metadata = parse_json(header["metadata"], dict[str, Any], "its description")
             model = cls(metadata).fit(tensors["features"], tensors["latency"], tensors.get("prior"))
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             raise AssetError(f"{path} is no latency model ({type(error).__name__}: {error}).") from error

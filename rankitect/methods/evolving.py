@@ -20,10 +20,12 @@ __all__ = ["EvolutionConfig", "EvolvingSearch"]
 class EvolutionConfig(StagedConfig):
     """Keys of `controller` for methods that evolve architectures."""
 
-    population: int = Field(16, ge=2, description="the youngest so many architectures can be parents")
-    tournament: int = Field(6, ge=1, description="drawn from the population, of which the best becomes a parent")
+    population: int = Field(16, ge=2, le=10**6, description="the youngest so many architectures can be parents")
+    tournament: int = Field(
+        6, ge=1, le=10**6, description="drawn from the population, of which the best becomes a parent"
+    )
     crossover: float = Field(0.2, ge=0, le=1, description="share of children of two parents")
-    changes: int = Field(2, ge=1, description="choices changed in a child, at most")
+    changes: int = Field(2, ge=1, le=10**6, description="choices changed in a child, at most")
     known: bool = Field(True, description="the first architectures are those that the space knows by name")
 
 

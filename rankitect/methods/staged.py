@@ -31,10 +31,14 @@ class StagedConfig(BaseModel):
     samples: int | None = Field(
         None,
         ge=1,
+        le=10**6,
         description="architectures measured while searching; null: 48, or the task's where weights are shared",
     )
     finalists: int | None = Field(
-        None, ge=1, description="the best of them, measured by the final evaluator; null: 6, or the task's, likewise"
+        None,
+        ge=1,
+        le=10**6,
+        description="the best of them, measured by the final evaluator; null: 6, or the task's, likewise",
     )
     by: Literal["screen", "proxy", "final"] = Field(
         "screen", description="evaluator that the search asks; final: each candidate in full"

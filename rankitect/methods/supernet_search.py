@@ -32,10 +32,14 @@ Sampling = Literal["single_path", "any_path", "sandwich"]
 class SupernetConfig(EvolutionConfig):
     """Keys of `controller` for methods that train a supernet and then evolve architectures on it."""
 
-    steps: int | None = Field(None, ge=0, description="steps of the whole training of the supernet; null: the task's")
+    steps: int | None = Field(
+        None, ge=0, le=10**9, description="steps of the whole training of the supernet; null: the task's"
+    )
     weight_lr: float | None = Field(None, gt=0, description="peak rate of the shared weights; null: the task's")
     sampling: Sampling = Field("any_path", description="which architectures a step trains")
-    between: int = Field(1, ge=0, description="random architectures between largest and smallest in a sandwich")
+    between: int = Field(
+        1, ge=0, le=1000, description="random architectures between largest and smallest in a sandwich"
+    )
     distil: float = Field(
         0.5, ge=0, le=1, description="share of the loss by which the largest teaches the others in a sandwich"
     )
@@ -43,7 +47,7 @@ class SupernetConfig(EvolutionConfig):
         0.0, ge=0, le=1, description="share of the steps over which the chance to train the largest falls from 1 to 0"
     )
     share: float = Field(0.5, gt=0, le=1, description="of a limited budget, what the supernet may use")
-    checkpoint_every: int = Field(20, ge=1, description="steps between checkpoints")
+    checkpoint_every: int = Field(20, ge=1, le=10**9, description="steps between checkpoints")
 
     def length(self, task: object) -> int:
         """Steps of the whole training on a task."""

@@ -17,6 +17,7 @@ import torch
 
 from rankitect.data.files import file_sha256, write_atomically
 from rankitect.data.tokenizer import Tokenizer, load_tokenizer
+from rankitect.documents import read_json
 from rankitect.errors import AssetError, SpaceError
 from rankitect.graph import Architecture, SearchSpace
 from rankitect.graph.cost import COSTS
@@ -219,7 +220,7 @@ def _read_card(folder: Path) -> dict[str, Any]:
             "`save_candidate` wrote, such as one in a run folder's candidates/."
         )
     try:
-        card = json.loads(_read_text(folder / CARD))
+        card = read_json(folder / CARD, dict[str, Any], AssetError, advice="Copy it again.")
         if card["schema"] != SCHEMA:
             raise AssetError(
                 f"{folder / CARD} has schema {card['schema']!r}; this version of Rankitect reads {SCHEMA}. "
@@ -272,4 +273,4 @@ def _write_text(file: Path, text: str) -> None:
 
 
 def _override(file: Path, values: Mapping[str, Any]) -> None:
-    _write_text(file, json.dumps({**json.loads(_read_text(file)), **values}, indent=2))
+    _write_text(file, json.dumps({**read_json(file, dict[str, Any], AssetError), **values}, indent=2))

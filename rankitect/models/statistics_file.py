@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from rankitect.data.files import write_atomically
+from rankitect.documents import parse_json
 from rankitect.models.importance import Statistics
 
 __all__ = ["load_statistics", "save_statistics"]
@@ -34,7 +36,7 @@ def load_statistics(path: Path) -> Statistics | None:
     statistics = Statistics()
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["about"])
+            about = parse_json((file.metadata() or {})["about"], dict[str, Any])
             statistics.influence, statistics.tokens = about["influence"], about["tokens"]
             for key in file.keys():  # noqa: SIM118 - no mapping
                 if key == "residual":

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankitect.data.files import write_atomically
+from rankitect.documents import parse_json, read_json
 from rankitect.errors import RunFolderError
 
 __all__ = ["FACTS", "LOSSES", "ROWS", "Evidence", "Slicing", "load_evidence", "read_losses", "save_facts", "save_rows"]
@@ -201,7 +202,7 @@ def _clicks(folder: Path) -> Evidence:
     try:
         with safe_open(folder / ROWS, "numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            about = json.loads(file.metadata()["about"])
+            about = parse_json(file.metadata()["about"], dict[str, Any], "its description")
         named = [(s["name"], tuple(s["parts"])) for s in about["slicings"]]
         slicings = [Slicing(name, arrays[f"slicing{i}"], parts) for i, (name, parts) in enumerate(named)]
         known = {name: arrays.get(name) for name in _ARRAYS}
@@ -258,20 +259,20 @@ def _losses(folder: Path, rows: int) -> tuple[dict[str, NDArray[np.float32]], di
 
 def _known(folder: Path) -> list[dict[str, Any]]:
     """Models that summary.json names."""
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    summary = read_json(folder / "summary.json", dict[str, Any], RunFolderError)
     return [item for item in (*summary["pareto"], *summary["baselines"]) if item.get("fingerprint")]
 
 
 def _text(path: Path) -> Evidence:
     try:
-        examples = json.loads(path.read_text(encoding="utf-8"))
+        examples = read_json(path, dict[str, Any], RunFolderError)
         more = examples.get("more_seeds", {})
         losses = {str(k): np.asarray([v, *more.get(k, [])], np.float32) for k, v in examples["models"].items()}
         clusters = np.asarray(examples["clusters"], np.int64)
         if clusters.ndim != 1 or any(v.ndim != 2 or v.shape[1] != len(clusters) for v in losses.values()):
             raise ValueError("a model has another number of windows")
         facts = path.with_name(FACTS)
-        known = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
+        known = read_json(facts, dict[str, Any], RunFolderError) if facts.is_file() else {}
         return Evidence(str(examples["metric"]), losses, clusters=clusters, facts=known)
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunFolderError(

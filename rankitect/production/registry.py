@@ -15,15 +15,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.data.files import file_sha256, folder_lock, write_atomically
-from rankitect.errors import ConfigError, RunFolderError
+from rankitect.documents import as_kind, read_json
+from rankitect.errors import ConfigError, RunFolderError, short
 
 __all__ = ["Damage", "Entry", "Registry", "check_weights"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_VERSION = re.compile(r"v(\d+)\.json")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+_VERSION = re.compile(r"v(\d{1,9})\.json")
 
 
 class Entry(BaseModel):
@@ -35,18 +36,27 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=_NAME.pattern)
+    name: str = Field(pattern=rf"^{_NAME.pattern}$")
     version: int = Field(ge=1)
-    task: str = Field(description="name of the task that it is for")
-    added: str = Field(description="when, UTC")
-    retired: str | None = None
-    note: str = ""
+    task: str = Field(max_length=200, description="name of the task that it is for")
+    added: str = Field(max_length=40, description="when, UTC")
+    retired: str | None = Field(default=None, max_length=40)
+    note: str = Field(default="", max_length=10_000)
     architecture: dict[str, Any] | None = Field(None, description="an architecture, as plain data")
-    space: str | None = Field(None, description="file with its space, where that is not the searched one")
+    space: str | None = Field(
+        None, pattern=r"^v\d+\.space\.json$", description="file with its space, where that is not the searched one"
+    )
     features: dict[str, Any] | None = Field(None, description="of a ranker: the features that it takes")
-    module: str | None = Field(None, description="dotted path of a function (features) -> module")
-    weights: str | None = Field(None, description="safetensors file with the module's weights")
-    weights_sha256: str | None = None
+    module: str | None = Field(
+        None,
+        max_length=500,
+        pattern=r"^[A-Za-z]\w*(\.[A-Za-z]\w*)+$",
+        description="dotted path of a function (features) -> module",
+    )
+    weights: str | None = Field(
+        None, pattern=r"^v\d+\.safetensors$", description="safetensors file with the module's weights"
+    )
+    weights_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
 
     @property
     def label(self) -> str:
@@ -99,13 +109,12 @@ class Registry:
             name, version = path.parent.name, int(number[1])
             # One damaged file must not hide the other models: it is reported beside them.
             try:
-                entry = Entry.model_validate_json(path.read_text(encoding="utf-8"))
+                entry = read_json(path, Entry, RunFolderError)
                 if (entry.name, entry.version) != (name, version):
                     raise ValueError(f"it says that it is {entry.label}")
                 entries.append(entry)
-            except (OSError, ValueError) as error:
-                wrong = _first(error) if isinstance(error, ValidationError) else str(error)
-                reason = f"{path} is not a registered baseline ({wrong}). Restore the file from a copy, or delete it."
+            except ValueError as error:
+                reason = f"{path} is not a registered baseline ({error}). Restore the file from a copy, or delete it."
                 damaged.append(Damage(name, version, path, reason))
         return sorted(entries, key=lambda e: (e.added, e.name, e.version)), damaged
 
@@ -156,21 +165,23 @@ class Registry:
             note: A note for people.
 
         Raises:
-            ConfigError: The name is none, there is neither an architecture nor a module, or the weights are not of a
-                module or are no safetensors file.
+            ConfigError: The name or the module's path is none, there is neither an architecture nor a module, or the
+                weights are not of a module or are no safetensors file.
             SpaceError: The architecture is none.
             OSError: The folder cannot be written.
         """
         from rankitect.graph import Architecture
 
         if not _NAME.fullmatch(name):
-            raise ConfigError(f"'{name}' is no name of a baseline: use letters, digits, - and _.")
+            raise ConfigError(f"{short(repr(name), 80)} is no name of a baseline: use letters, digits, - and _.")
         if (architecture is None) == (module is None):
             raise ConfigError("Give a baseline as an architecture (run=, or architecture=) or as module=, not both.")
         if architecture is not None:
             Architecture.from_json(json.dumps(architecture))
         if weights is not None:
             check_weights(weights, module)
+        added = {"name": name, "task": task, "note": note, "module": module, "added": _now(), "version": 1}
+        as_kind(added, Entry, f"The baseline {name}")
         place = self.folder / name
         place.mkdir(parents=True, exist_ok=True)
         with folder_lock(self.folder):
@@ -251,11 +262,6 @@ def check_weights(path: Path, module: str | None) -> None:
         raise ConfigError(f"{path} is no whole safetensors file ({error}). Write it with safetensors.") from error
     if not names:
         raise ConfigError(f"{path} holds no weights.")
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return ": ".join(part for part in (".".join(str(key) for key in first["loc"]), first["msg"]) if part)
 
 
 def _now() -> str:

@@ -109,7 +109,7 @@ class ExperimentConfig(BaseModel):
         default=(0.005, 0.01, 0.02, 0.05), min_length=1, description="relative effects that sample sizes are shown for"
     )
     units_a_day: int | None = Field(
-        default=None, ge=1, description="new units a day in the whole test; null: days are shown for several"
+        default=None, ge=1, le=10**12, description="new units a day in the whole test; null: days are shown for several"
     )
     rate: float | None = Field(default=None, gt=0, lt=1, description="production's rate; null: of the test rows")
     variance: float | None = Field(

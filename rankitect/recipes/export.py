@@ -39,8 +39,8 @@ class Export:
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-        prompt: int = Field(default=64, ge=1, description="tokens of a prefill")
-        capacity: int = Field(default=256, ge=2, description="tokens of the longest sequence")
+        prompt: int = Field(default=64, ge=1, le=2**20, description="tokens of a prefill")
+        capacity: int = Field(default=256, ge=2, le=2**20, description="tokens of the longest sequence")
         precision: Literal["float32", "8da4w"] = Field(default="float32", description="of the program")
 
         @field_validator("capacity")

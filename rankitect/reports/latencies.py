@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from rankitect.documents import read_json
+from rankitect.errors import RankitectError
 from rankitect.production.gates import Observed
 from rankitect.reports.rivals import relative_change
 from rankitect.reports.run import Run
@@ -21,7 +23,7 @@ __all__ = [
     "latencies_of",
     "latency_changes",
     "measured_latencies",
-    "read_json",
+    "recorded",
 ]
 
 _T = TypeVar("_T")
@@ -63,24 +65,24 @@ class ProgramLatencies(_Record):
     latencies: dict[str, ProgramLatency]
 
 
-def read_json(path: Path, kind: TypeAdapter[_T]) -> _T | None:
+def recorded(path: Path, kind: type[_T]) -> _T | None:
     """What a file holds; None where it is missing or cannot be read."""
     try:
-        return kind.validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError):
+        return read_json(path, kind)
+    except RankitectError:
         return None
 
 
 def latencies_of(run: Run) -> list[tuple[CandidateSummary, ProgramLatencies]]:
     """The candidates whose programs were measured, by rank."""
     candidates = sorted(run.summary.pareto, key=lambda c: c.rank)
-    each = [(c, read_json(run.folder / c.folder / "latency.json", TypeAdapter(ProgramLatencies))) for c in candidates]
+    each = [(c, recorded(run.folder / c.folder / "latency.json", ProgramLatencies)) for c in candidates]
     return [(candidate, latencies) for candidate, latencies in each if latencies is not None]
 
 
 def measured_latencies(run: Run, model: CandidateSummary | BaselineSummary) -> dict[str, ProgramLatency]:
     """The latencies of a model's exported program, by name; empty where none was measured."""
-    read = read_json(run.folder / model.folder / "latency.json", TypeAdapter(ProgramLatencies))
+    read = recorded(run.folder / model.folder / "latency.json", ProgramLatencies)
     return {} if read is None else read.latencies
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from pydantic import ValidationError
 
 from rankitect.config.schema import ReportConfig
 from rankitect.contracts import Trial
-from rankitect.errors import RunFolderError
+from rankitect.documents import parse_yaml, read_json
+from rankitect.errors import RankitectError, RunFolderError
 from rankitect.production.evidence import Evidence, load_evidence
 from rankitect.production.settings import gates_problem
 from rankitect.study.checks import one_line
@@ -54,7 +53,7 @@ class Run:
         if not self.config and (self.folder / "study.db").exists():
             raise RunFolderError(f"{path} is gone, and with it what a candidate must show. Put it back.")
         try:
-            given = (yaml.safe_load(self.config) or {}).get("report") or {}
+            given = parse_yaml(self.config or "{}", dict[str, Any], path, RunFolderError).get("report") or {}
             if problem := gates_problem(self.config, given):
                 raise RunFolderError(f"{path}: {problem}")
             known = {k: v for k, v in given.items() if k in ReportConfig.model_fields}
@@ -63,16 +62,16 @@ class Run:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise RunFolderError(f"{path}: report.{where}: {first['msg']}.") from error
-        except (yaml.YAMLError, TypeError, AttributeError) as error:
+        except (TypeError, AttributeError) as error:
             raise RunFolderError(f"{path} is damaged ({one_line(error)}). Put back what the search wrote.") from error
 
     @cached_property
     def baselines_wanted(self) -> bool:
         """Whether the search was to measure baselines (`runner.baselines`)."""
         try:
-            runner = (yaml.safe_load(self.config) or {}).get("runner") or {}
+            runner = parse_yaml(self.config or "{}", dict[str, Any]).get("runner") or {}
             return bool(runner.get("baselines", True))
-        except (yaml.YAMLError, AttributeError):
+        except (RankitectError, AttributeError):
             return True
 
     @cached_property
@@ -85,7 +84,7 @@ class Run:
         """The values that the space allows at each choice; empty where no candidate's folder holds the space."""
         for path in sorted((self.folder / "candidates").glob("*/space.json")):
             try:
-                return {str(c["path"]): list(c["values"]) for c in json.loads(_text(path))["choices"]}
+                return {str(c["path"]): list(c["values"]) for c in read_json(path, dict[str, Any])["choices"]}
             except (KeyError, TypeError, ValueError):
                 continue
         return {}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rankitect.contracts import Role
+from rankitect.documents import read_json
 
 __all__ = ["counted_rows", "up_to_date"]
 
@@ -59,8 +59,8 @@ def up_to_date(data: Mapping[str, Any]) -> dict[str, Any]:
 def counted_rows(folder: Path) -> bool:
     """Whether the study of a run folder counted the examples of a ranker as tokens, as its summary says."""
     try:
-        return json.loads((folder / "summary.json").read_bytes())["ledger"].get("coin") == _ROWS
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return bool(read_json(folder / "summary.json", dict[str, Any])["ledger"].get("coin") == _ROWS)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return False  # none yet, or one that is damaged: it is written again
 
 

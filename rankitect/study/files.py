@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from rankitect.data.files import TEMPORARY
 from rankitect.errors import DiskError, RunFolderError, brief
+from rankitect.machine import SMALLEST_USEFUL, causes_of, is_disk_full
 
 __all__ = [
     "can_write",
@@ -25,14 +26,9 @@ __all__ = [
     "is_inside",
 ]
 
-_FULL_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# Writers in other languages (safetensors, torch, SQLite) keep only the text of the operating system's error.
-_FULL_TEXT = ("no space left on device", "database or disk is full", "disk quota exceeded", "file too large")
-_FULL_SQLITE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC}
 _BROKEN_ERRNO = {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV}
 _BROKEN_SQLITE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM}
 _DENIED_TEXT = ("permission denied", "read-only", "readonly", "unable to open database", "disk i/o error")
-_SMALLEST_USEFUL = 64 * 1024  # bytes free below which an unexplained write error is put down to the disk
 
 
 def copy_or_link(source: Path, target: Path) -> None:
@@ -70,34 +66,12 @@ def can_write(folder: Path) -> bool:
     """Whether a folder takes a small file, which is tried: where it does, the disk is not to blame for an error."""
     try:
         with tempfile.TemporaryFile(dir=folder, prefix=".", suffix=TEMPORARY) as file:
-            file.write(bytes(_SMALLEST_USEFUL))
+            file.write(bytes(SMALLEST_USEFUL))
             file.flush()
             os.fsync(file.fileno())
     except OSError:
         return False
     return True
-
-
-def is_disk_full(error: BaseException, folder: Path | None = None) -> bool:
-    """Whether an exception, or what caused it, says that no space is left.
-
-    Args:
-        error: Any exception.
-        folder: Where the writing went; with it, a write error of unknown kind on a full disk counts as well.
-    """
-    for seen in _chain(error):
-        if isinstance(seen, OSError) and seen.errno in _FULL_ERRNO:
-            return True
-        if isinstance(seen, sqlite3.Error) and getattr(seen, "sqlite_errorcode", None) in _FULL_SQLITE:
-            return True
-        if any(text in str(seen).lower() for text in _FULL_TEXT):
-            return True
-    if folder is None or not isinstance(error, (OSError, sqlite3.Error, RuntimeError)):
-        return False
-    try:
-        return shutil.disk_usage(folder).free < _SMALLEST_USEFUL
-    except OSError:
-        return False
 
 
 def disk_trouble(error: BaseException, folder: Path | None = None) -> int:
@@ -111,7 +85,7 @@ def disk_trouble(error: BaseException, folder: Path | None = None) -> int:
     """
     if is_disk_full(error, folder):
         return errno.ENOSPC
-    for seen in _chain(error):
+    for seen in causes_of(error):
         if isinstance(seen, DiskError):
             return errno.EIO
         if isinstance(seen, OSError) and seen.errno in _BROKEN_ERRNO:
@@ -122,14 +96,6 @@ def disk_trouble(error: BaseException, folder: Path | None = None) -> int:
         if folder is not None and denied and not _writable(folder, getattr(seen, "filename", None)):
             return errno.EACCES
     return 0
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and what caused it."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
 
 
 def _writable(folder: Path, file: object) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.contracts import Measurement, Metric, MetricSpec
 from rankitect.data.files import file_sha256, write_whole
+from rankitect.documents import parse_json
 from rankitect.study.files import copy_or_link, inside
 from rankitect.study.pareto import MeasuredCandidate, baselines, candidates, pareto_front
 from rankitect.study.summary import (
@@ -157,7 +158,7 @@ class Outputs:
                 CandidateSummary(
                     rank=rank,
                     fingerprint=candidate.trial.architecture.fingerprint,
-                    architecture=json.loads(candidate.trial.architecture.to_json()),
+                    architecture=parse_json(candidate.trial.architecture.to_json(), dict[str, Any]),
                     metrics=self._metrics(candidate.metrics),
                     artifacts=files,
                 )

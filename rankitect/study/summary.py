@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rankitect.contracts import Direction, Role, Spent
 from rankitect.data.files import file_sha256
+from rankitect.documents import read_json
 from rankitect.errors import RunFolderError, brief
 from rankitect.study.earlier import up_to_date
 from rankitect.study.entries import refuse_strange
@@ -280,12 +281,7 @@ def read_summary(folder: Path) -> Summary:
             "a search printed as its run folder."
         )
     refuse_strange(folder)
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise RunFolderError(f"{path} cannot be read ({error.strerror}).") from None
-    except ValueError as error:  # no JSON, or no text
-        raise RunFolderError(f"{path} is half-written or damaged ({error}). {_AGAIN}") from None
+    data: object = read_json(path, error=RunFolderError, advice=f"It is half-written or damaged. {_AGAIN}")
     if isinstance(data, dict) and "kind" in data:
         raise RunFolderError(
             f"{path} is the summary of a {data['kind']}, not of a search: only a search has a report, an export and "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.contracts import Measurement, MetricSpec, Spent
 from rankitect.data.files import write_whole
+from rankitect.documents import parse_json, read_json
+from rankitect.errors import RankitectError
 from rankitect.study.summary import MetricSummary, versions
 
 __all__ = ["TrainedSummary", "read_trained"]
@@ -76,7 +77,7 @@ class TrainedSummary(BaseModel):
         }
         return cls(
             fingerprint=architecture.fingerprint,
-            architecture=json.loads(architecture.to_json()),
+            architecture=parse_json(architecture.to_json(), dict[str, Any]),
             metrics=metrics,
             artifacts=dict(measurement.artifacts),
             spent=measurement.spent,
@@ -93,6 +94,6 @@ class TrainedSummary(BaseModel):
 def read_trained(folder: Path) -> TrainedSummary | None:
     """The summary of a finished training; None where it has not come so far, or the file is another's."""
     try:
-        return TrainedSummary.model_validate_json((folder / FILE).read_bytes())
-    except (OSError, ValueError):
+        return read_json(folder / FILE, TrainedSummary)
+    except RankitectError:
         return None

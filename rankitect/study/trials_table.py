@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rankitect.contracts import Measurement, Metric, Spent, Trial
+from rankitect.documents import parse_json
 from rankitect.errors import RunFolderError
 from rankitect.space.architecture import Architecture
 
@@ -162,7 +163,7 @@ def _trial(row: Mapping[str, str], metrics: Sequence[str]) -> Trial:
         architecture=Architecture.from_json(row["architecture"]),
         evaluator=row["evaluator"],
         seed=int(row["seed"]),
-        tags=json.loads(row["tags"]),
+        tags=parse_json(row["tags"], dict[str, Any]),
         state=row["state"],  # type: ignore[arg-type]  # as it was written
         measurement=Measurement({n: m for n in metrics if (m := _metric(row, n)) is not None}) if done else None,
         cause=_unguarded(row["cause"]),

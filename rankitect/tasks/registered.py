@@ -190,7 +190,7 @@ def make_module(
     from rankitect.config.plugins import load_target
 
     try:
-        make = load_target(target, allowed, called)
+        make = load_target(target, allowed, called, ("Module",))
     except ConfigError as error:
         raise BaselineError(str(error)) from error
     torch.manual_seed(seed)

@@ -24,7 +24,7 @@ __all__ = [
 # A field's limits go with its type, so that a subclass that changes a default does not state them again.
 _Fraction = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, description="peak learning rate")]
-Warmup = Annotated[int, Field(ge=0, description="steps over which the learning rate rises")]
+Warmup = Annotated[int, Field(ge=0, le=10**9, description="steps over which the learning rate rises")]
 Schedule = Annotated[Literal["linear", "cosine", "constant"], Field(description="after warm-up")]
 Betas = Annotated[tuple[_Fraction, _Fraction], Field(description="AdamW's averaging")]
 WeightDecay = Annotated[float, Field(ge=0, description="of matrices and tables")]
@@ -62,7 +62,9 @@ class OptimizerConfig(BaseModel):
     eps: float = Field(default=1e-8, gt=0, description="denominator floor of AdamW and Adagrad")
     weight_decay: WeightDecay = 0.01
     clip: Clip = 1.0
-    retries: int = Field(default=4, ge=0, description="how often training may go on after a loss that is not finite")
+    retries: int = Field(
+        default=4, ge=0, le=1000, description="how often training may go on after a loss that is not finite"
+    )
 
 
 class TextTraining(OptimizerConfig):
@@ -74,9 +76,9 @@ class TextTraining(OptimizerConfig):
         context: Tokens of a window.
     """
 
-    tokens: int = Field(default=10240, ge=1, description="training tokens; rounded up to whole batches")
-    batch: int = Field(default=4, ge=1, description="windows of a step")
-    context: int = Field(default=128, ge=8, description="tokens of a window")
+    tokens: int = Field(default=10240, ge=1, le=10**12, description="training tokens; rounded up to whole batches")
+    batch: int = Field(default=4, ge=1, le=2**20, description="windows of a step")
+    context: int = Field(default=128, ge=8, le=2**20, description="tokens of a window")
 
     @property
     def steps(self) -> int:
@@ -96,8 +98,10 @@ class DistilConfig(TextTraining):
     """
 
     teacher: Literal["backbone"] = Field(default="backbone", description="whose distributions are learned")
-    k: int | None = Field(default=64, ge=1, description="kept teacher logits of a token; null compares all")
-    samples: int = Field(default=64, ge=0, description="tokens that stand for all others; 0: they are one mass")
+    k: int | None = Field(default=64, ge=1, le=2**20, description="kept teacher logits of a token; null compares all")
+    samples: int = Field(
+        default=64, ge=0, le=2**20, description="tokens that stand for all others; 0: they are one mass"
+    )
     ce_weight: float = Field(default=0.0, ge=0, description="weight of the next-token loss beside the distillation")
     temperature: float = Field(default=1.0, gt=0, description="of both softmaxes in the distillation")
     lr: Annotated[LearningRate, Field(le=1)] = 2e-4

@@ -110,7 +110,7 @@ def test_parts_of_a_mixture_are_named_as_its_members_are() -> None:
             "greater than or equal to 1.",
         ),
         (["task.bathc={choice: lr}", LR], "Unknown key 'task.bathc' on the command line. Did you mean 'task.batch'"),
-        (["choices.lr={low: 1}"], "'choices.lr' on the command line is a section: write a list of values, or {low: "),
+        (["choices.lr={low: 1}"], "'choices.lr' on the command line: write a list of values, or {low: "),
         (["choices.lr={low: -1, high: 2, values: 3, log: true}"], "choices.lr: a logarithmic range needs low > 0"),
         (["choices.lr=[a,5]"], "choices.lr: choice 'lr' mixes numbers with other values: ['a', 5]"),
         (["choices.m={values: [1, 2], when: {x: 2}}"], "choices.m: `when` asks for 'x'; declared before it: nothing"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from rankitect.blocks import Linear
-from rankitect.contracts import Measurement, Metric, MetricSpec, Spent
+from rankitect.contracts import Measurement, Metric, MetricSpec, Spent, plugin
 from rankitect.graph import B, Graph, SearchSpace
 
 
+@plugin
 def task(steps: int = 3) -> int:
     """How long a model trains."""
     return steps

@@ -57,7 +57,7 @@ def test_equal_layers_are_one_part_wherever_they_stand(space):
 
 
 def test_predictions_are_sums_of_parts(space):
-    device = analytic(measurements=20, target=1.0)
+    device = analytic(measurements=20, error=1.0)
     latency = device.latency(space)
     rng = np.random.default_rng(1)
     for name, workload in device.workloads.items():

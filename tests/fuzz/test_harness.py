@@ -17,6 +17,13 @@ class _Panic(BaseException):
     """As Rust's PanicException is: no Exception."""
 
 
+def _told(message: str) -> ConfigError:
+    """An error with a message that its class would have shortened."""
+    error = ConfigError()
+    error.args = (message,)
+    return error
+
+
 class _Toy(Fuzz):
     """A reader with every defect."""
 
@@ -31,9 +38,9 @@ class _Toy(Fuzz):
         if data == "traceback":
             raise KeyError(data)
         if data == "long":
-            raise ConfigError("x" * 501)
+            raise _told("x" * 501)
         if data == "escape":
-            raise ConfigError("\x1b[31m is refused")
+            raise _told("\x1b[31m is refused")
         if data == "refused":
             raise ConfigError("no such word")
         return len(data)

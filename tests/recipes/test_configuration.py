@@ -123,12 +123,12 @@ def test_all_mistakes_of_a_recipe_are_listed_at_once() -> None:
         (
             "recipe",
             "a: {stage: train}\na: {stage: distil}\n",
-            "recipe/mine.yaml:2: 'a' is there twice; each name may be given once.",
+            "recipe/mine.yaml has the key 'a' twice, again in line 2.",
         ),
         ("recipe", "a/b: {stage: train}\n", "'a/b'"),
         ("recipe", "# @package _global_\nheal: {tokens: 5}\n", "recipe/mine.yaml:2: it is 'recipe.heal.tokens' now."),
         ("preset", "# @package _global_\nheal:\n  lr: 5\n", "preset/mine.yaml:3: it is 'recipe.heal.lr' now."),
-        ("recipe", "a: {stage: train\n", "recipe/mine.yaml:2 cannot be read: "),
+        ("recipe", "a: {stage: train\n", "recipe/mine.yaml is no YAML in line 2: "),
         ("recipe", "- train\n", "is ['train']: it must be a mapping of names to stages"),
     ],
 )

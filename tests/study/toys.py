@@ -21,6 +21,7 @@ from rankitect.contracts import (
     Proposal,
     Spent,
     TrialContext,
+    plugin,
     replay,
 )
 from rankitect.errors import SpaceError
@@ -179,6 +180,7 @@ class Grid:
             raise SpaceError("confirm.candidates is 0: this space wants its candidates confirmed.")
 
 
+@plugin
 def no_task(examples: int = 10) -> dict[str, int]:
     """The task, as a plain function."""
     return {"examples": examples}

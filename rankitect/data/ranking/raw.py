@@ -27,6 +27,7 @@ from rankitect.data.ranking.schema import Categorical, DataSettings, MultiHot, S
 from rankitect.data.ranking.sources import BadRow, Piece
 from rankitect.data.ranking.times import as_times
 from rankitect.data.ranking.typed import Role, plain, require
+from rankitect.documents import parse_json
 from rankitect.errors import DataError
 
 __all__ = ["CALENDAR", "RawShard", "build"]
@@ -93,7 +94,7 @@ class RawShard:
 
         with safe_open(path, "numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            facts = json.loads(file.metadata()["facts"])
+            facts = parse_json(file.metadata()["facts"], dict[str, Any])
         codes = [
             Codes(arrays[f"codes{i}"], arrays[f"keys{i}"], arrays.get(f"offsets{i}"), None if t is None else tuple(t))
             for i, t in enumerate(facts["texts"])
@@ -117,8 +118,7 @@ class RawShard:
 
         try:
             with safe_open(path, "numpy") as file:
-                facts: dict[str, Any] = json.loads(file.metadata()["facts"])
-                return facts
+                return parse_json(file.metadata()["facts"], dict[str, Any])
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None
 

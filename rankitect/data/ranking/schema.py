@@ -139,10 +139,14 @@ class Categorical(_Column):
     rows: int | None = Field(
         default=None,
         ge=3,
+        le=10**9,
         description="rows of the table, with one for unknown and one for missing values; of a vocabulary the limit",
     )
     min_count: int | None = Field(
-        default=None, ge=1, description="rarer training values share the unknown row; null: task.data.min_count"
+        default=None,
+        ge=1,
+        le=10**9,
+        description="rarer training values share the unknown row; null: task.data.min_count",
     )
 
     @model_validator(mode="after")
@@ -161,7 +165,10 @@ class MultiHot(Categorical):
         default=None, min_length=1, description="between the values of a row that are no list; null: |"
     )
     slots: int | None = Field(
-        default=None, ge=1, description="values kept of a row, the first ones; null: the most a training row has"
+        default=None,
+        ge=1,
+        le=10_000,
+        description="values kept of a row, the first ones; null: the most a training row has",
     )
 
 
@@ -274,15 +281,17 @@ class TableSchema(_Strict):
 class SyntheticSettings(_Strict):
     """A generated click log with a known best model; for tests of scale, never for results."""
 
-    rows: int = Field(default=100_000, ge=100, description="rows of data")
-    numeric: int = Field(default=13, ge=0, description="numeric features")
-    categorical: int = Field(default=26, ge=1, description="categorical features")
-    ids: int = Field(default=100_000, ge=2, description="different values of the largest categorical feature")
-    smallest: int = Field(default=10, ge=2, description="different values of the smallest; the others lie between")
+    rows: int = Field(default=100_000, ge=100, le=10**9, description="rows of data")
+    numeric: int = Field(default=13, ge=0, le=10_000, description="numeric features")
+    categorical: int = Field(default=26, ge=1, le=10_000, description="categorical features")
+    ids: int = Field(default=100_000, ge=2, le=10**9, description="different values of the largest categorical feature")
+    smallest: int = Field(
+        default=10, ge=2, le=10**9, description="different values of the smallest; the others lie between"
+    )
     zipf: float = Field(default=1.1, gt=0, le=4, description="exponent of the values' frequencies")
     base_rate: float = Field(default=0.25, gt=0, lt=1, description="share of clicks")
     signal: float = Field(default=1.5, ge=0, le=10, description="deviation of the teacher's logit")
-    days: int = Field(default=7, ge=1, description="days that the rows are spread over")
+    days: int = Field(default=7, ge=1, le=10_000, description="days that the rows are spread over")
     drift: float = Field(default=0.1, ge=0, le=1, description="how far the teacher turns in a day, radians")
     seed: int = Field(default=0, ge=0, lt=2**32, description="of the generator")
 
@@ -296,7 +305,7 @@ class DataSettings(_Strict):
         min_length=1,
         description="file, folder, glob or URI (s3://, gs://, …); movielens without one fetches MovieLens-100K",
     )
-    limit: int | None = Field(default=None, ge=1, description="rows to read, the first ones; null: all")
+    limit: int | None = Field(default=None, ge=1, le=10**12, description="rows to read, the first ones; null: all")
     table: TableSchema = Field(
         default=TableSchema(), description="what the columns are for; known for movielens, criteo, avazu, synthetic"
     )
@@ -310,13 +319,16 @@ class DataSettings(_Strict):
         default=False, description="whether quoted values may hold line ends; else such a row is bad"
     )
     encoding: Literal["vocabulary", "hash"] = Field(default="vocabulary", description="of categorical columns")
-    hash_rows: int = Field(default=100_000, ge=3, description="rows of a hashed feature that names none")
+    hash_rows: int = Field(default=100_000, ge=3, le=2**31 - 1, description="rows of a hashed feature that names none")
     min_count: int | None = Field(
         default=None,
         ge=1,
+        le=10**9,
         description="training values rarer than this share the unknown row; null: criteo 10, avazu 2, others 1",
     )
-    max_rows: int = Field(default=20_000_000, ge=3, description="largest vocabulary of a feature, an error beyond")
+    max_rows: int = Field(
+        default=20_000_000, ge=3, le=2**31 - 1, description="largest vocabulary of a feature, an error beyond"
+    )
     split: Splitting = Field(
         default="auto",
         description="time: earliest rows train; user_time: that within each user; user: whole users; hash: rows by "

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rankitect.data.files import file_sha256, write_atomically
 from rankitect.data.ranking.schema import TableSchema
 from rankitect.data.storage import DataFile, StoredFile, modified_ns, size_of
+from rankitect.documents import read_json
 from rankitect.errors import DataError, safe, short
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def content_hash(files: Sequence[DataFile], memory: Path, most: int | None = Non
         noted: dict[str, object] = {}
         if note.is_file():
             try:
-                noted = json.loads(note.read_text(encoding="utf-8"))
+                noted = read_json(note, dict[str, object])
             except ValueError:
                 noted = {}
         digest = noted.pop("sha256", None)

@@ -16,6 +16,7 @@ from rankitect.data.ranking.encoding import EncodingPlan
 from rankitect.data.ranking.features import Features
 from rankitect.data.ranking.pool import in_order
 from rankitect.data.ranking.schema import SPLITS
+from rankitect.documents import read_json
 from rankitect.errors import DataError
 
 __all__ = ["complete", "open_stored", "publish", "verify"]
@@ -104,5 +105,4 @@ def _kept(file: Path) -> str:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return manifest
+    return read_json(folder / "manifest.json", dict[str, Any], DataError)

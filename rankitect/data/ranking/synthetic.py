@@ -7,8 +7,6 @@ Rows are made piece by piece, each from its own seed, so any number of rows take
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +15,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from rankitect.data.files import write_atomically
 from rankitect.data.ranking.formats import AVAZU
 from rankitect.data.ranking.schema import Categorical, Label, Numeric, SyntheticSettings, TableSchema, Timestamp
 from rankitect.data.ranking.sources import Piece
+from rankitect.documents import as_kind
+from rankitect.terminal import Parser, answered, ended
 
 __all__ = ["Rows", "SyntheticSource", "main", "write_avazu", "write_criteo"]
 
@@ -239,9 +238,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write a generated log from the command line.
 
     Returns:
-        0; 2 if the file cannot be written or a size is not allowed.
+        0; 2 if the file cannot be written or a size is not allowed, 3 for a full disk.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rankitect.data.ranking.synthetic", description="Write a generated click log, to try things on."
     )
     parser.add_argument("file", type=Path, help="what to write")
@@ -250,19 +249,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ids", type=int, default=1000, help="values of the largest feature, default 1000")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    try:
-        settings = SyntheticSettings(rows=args.rows, ids=args.ids, seed=args.seed)
+
+    def act() -> int:
+        settings = as_kind({"rows": args.rows, "ids": args.ids, "seed": args.seed}, SyntheticSettings, "The log")
         write = {"criteo": write_criteo, "avazu": write_avazu}[args.layout]
         write_atomically(args.file, lambda part: _to(part, settings, write))
-    except ValidationError as error:
-        first = error.errors()[0]
-        said = first["msg"].removeprefix("Input ")
-        print(f"Error: --{first['loc'][0]} is {first['input']}: {said}.", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"Error: {args.file} cannot be written: {error.strerror}.", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return answered(act)
 
 
 def _to(path: Path, settings: SyntheticSettings, write: Callable[[SyntheticSettings, BinaryIO], None]) -> None:
@@ -271,4 +265,4 @@ def _to(path: Path, settings: SyntheticSettings, write: Callable[[SyntheticSetti
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

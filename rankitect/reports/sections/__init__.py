@@ -54,7 +54,7 @@ def named_sections(names: str) -> list[Section]:
     """
     chosen: list[Section] = []
     for name in filter(None, names.split(",")):
-        section = load_target(name, [name.partition(".")[0]], "sections")()
+        section = load_target(name, [name.partition(".")[0]], "sections", ("Section",))()
         if not isinstance(section, Section):
             raise ConfigError(
                 f"sections: '{name}' is no section: it must derive from rankitect.reports.section.Section."

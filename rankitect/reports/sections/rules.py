@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 
 from rankitect.metrics.intervals import mean_estimate
 from rankitect.models.families import axes
 from rankitect.reports.cards import DASH, Cell, Status, Table
-from rankitect.reports.latencies import read_json
+from rankitect.reports.latencies import recorded
 from rankitect.reports.material import Material
 from rankitect.reports.numbers import compact, percent_range, readable_name, signed_percent
 from rankitect.reports.roles import Roles
@@ -71,7 +71,7 @@ class RulesSection(Section):
     def facts(self, material: Material) -> Facts | None:
         """Answer every question that has two sides."""
         run, roles = material.run, material.roles
-        sides = read_json(run.folder / "contrasts.json", TypeAdapter(list[_Side])) or []
+        sides = recorded(run.folder / "contrasts.json", list[_Side]) or []
         counts = Counter(side.question for side in sides)
         questions = [question for question, count in counts.items() if count > 1]
         if not questions or roles is None:

@@ -20,13 +20,15 @@ class ShapeConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layers: int = Field(default=30, ge=1, description="number of decoder layers")
-    width: int = Field(default=576, ge=1, description="residual width")
-    heads: int = Field(default=9, ge=1, description="query heads of a layer; a multiple of kv_heads")
-    kv_heads: int = Field(default=3, ge=1, description="key/value heads of a layer")
-    head: int = Field(default=64, ge=2, multiple_of=2, description="size of a head")
-    ffn: int = Field(default=1536, ge=1, description="feed-forward width")
-    vocab: int = Field(default=32000, ge=1, description="rows of the embedding; at least the tokenizer's tokens")
+    layers: int = Field(default=30, ge=1, le=1000, description="number of decoder layers")
+    width: int = Field(default=576, ge=1, le=2**16, description="residual width")
+    heads: int = Field(default=9, ge=1, le=4096, description="query heads of a layer; a multiple of kv_heads")
+    kv_heads: int = Field(default=3, ge=1, le=4096, description="key/value heads of a layer")
+    head: int = Field(default=64, ge=2, le=4096, multiple_of=2, description="size of a head")
+    ffn: int = Field(default=1536, ge=1, le=2**20, description="feed-forward width")
+    vocab: int = Field(
+        default=32000, ge=1, le=2**24, description="rows of the embedding; at least the tokenizer's tokens"
+    )
     tied: bool = Field(default=True, description="score tokens by the embedding's table; false: by the head's own")
     rope_base: float = Field(
         default=10000.0, ge=ROPE_BASE.low, le=ROPE_BASE.high, description="base of the rotary positions"
@@ -34,7 +36,7 @@ class ShapeConfig(BaseModel):
     norm_eps: float = Field(
         default=1e-5, ge=NORM_EPS.low, le=NORM_EPS.high, description="added to the mean square in norms"
     )
-    context: int = Field(default=2048, ge=8, description="longest sequence")
+    context: int = Field(default=2048, ge=8, le=2**20, description="longest sequence")
 
     @model_validator(mode="after")
     def _grouped(self) -> Self:
@@ -60,17 +62,21 @@ class LanguageConfig(BaseModel):
         "pydoc-topics", description="pydoc-topics, or a file, folder, glob or URI of text, JSONL or parquet"
     )
     field: str = Field("text", description="field or column of the text, or of chat messages, in JSONL and parquet")
-    text_limit: int | None = Field(None, ge=1, description="bytes of text to read, the first documents; null: all")
-    context: int = Field(256, ge=8, description="tokens of a window in quality and costs")
-    split_seed: int = Field(0, ge=0, description="seed of the split of documents")
+    text_limit: int | None = Field(
+        None, ge=1, le=10**15, description="bytes of text to read, the first documents; null: all"
+    )
+    context: int = Field(256, ge=8, le=2**20, description="tokens of a window in quality and costs")
+    split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the split of documents")
     criterion: Literal["energy", "magnitude", "fisher", "taylor"] = Field(
         "energy", description="importance of hidden units and heads"
     )
     refit: bool = Field(True, description="refit pruned weights in closed form on calibration text")
-    calibration_tokens: int = Field(8192, ge=64, description="tokens of training text for importance and refits")
-    slope_tokens: int = Field(4096, ge=0, description="of which with gradients, for second-order estimates")
-    test_windows: int | None = Field(48, ge=1, description="windows of the test split; null for all")
-    search_windows: int | None = Field(24, ge=1, description="windows of the search split for screening")
+    calibration_tokens: int = Field(
+        8192, ge=64, le=10**9, description="tokens of training text for importance and refits"
+    )
+    slope_tokens: int = Field(4096, ge=0, le=10**9, description="of which with gradients, for second-order estimates")
+    test_windows: int | None = Field(48, ge=1, le=10**9, description="windows of the test split; null for all")
+    search_windows: int | None = Field(24, ge=1, le=10**9, description="windows of the search split for screening")
     uniform: list[Annotated[float, Field(gt=0, lt=1)]] | None = Field(
         None,
         description="block FLOPs of the uniformly pruned baselines, of the backbone's; null: those of 0.75, 0.6 "

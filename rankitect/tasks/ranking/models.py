@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankitect.data.files import write_atomically
+from rankitect.documents import read_json
 from rankitect.errors import AssetError, ConfigError, RunFolderError, SpaceError
 from rankitect.production.evidence import LOSSES, read_losses
 
@@ -67,7 +68,7 @@ def production_models(
     """
     from rankitect.config.plugins import load_target
 
-    make, models = load_target(target, allowed, "task.zoo"), {}
+    make, models = load_target(target, allowed, "task.zoo", ()), {}
     for name, keys in wanted.items():
         training = {key: dict(keys[key]) for key in TRAINING if keys.get(key)}
         try:
@@ -144,7 +145,7 @@ def load_ranker(folder: str | Path, allowed_packages: Sequence[str] = ("rankitec
     try:
         space = SearchSpace.from_json((folder / _FILES["space"]).read_text(), allowed_packages)
         architecture = space.validate(Architecture.from_json((folder / closed).read_text()))
-        features = Features.from_json(json.loads((folder / _FILES["features"]).read_text()))
+        features = Features.from_json(read_json(folder / _FILES["features"], dict[str, Any]))
         tensors = load_file(folder / _FILES["weights"])
         plan = make_plan(space, architecture)
         shapes = plan.shapes()

@@ -55,7 +55,7 @@ class RankingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: DataSettings = Field(DataSettings(), description="what is read, and how")
-    batch: Annotated[int, ByArchitecture()] = Field(1024, ge=1, description="rows of a training step")
+    batch: Annotated[int, ByArchitecture()] = Field(1024, ge=1, le=2**24, description="rows of a training step")
     epochs: Annotated[float, ByArchitecture()] = Field(15.0, gt=0, description="passes over the training rows, at most")
     one_pass: bool = Field(
         False, description="one pass in the rows' own order with progressive validation, as in online training"
@@ -69,7 +69,7 @@ class RankingConfig(BaseModel):
         0.5, gt=0, description="epochs between looks at the validation split"
     )
     patience: Annotated[int, ByArchitecture()] = Field(
-        3, ge=1, description="looks in a row without improvement before training stops"
+        3, ge=1, le=10**6, description="looks in a row without improvement before training stops"
     )
     optimizer: Annotated[OptimizerSettings, ByArchitecture()] = Field(
         OptimizerSettings(), description="of all weights but tables"
@@ -78,17 +78,19 @@ class RankingConfig(BaseModel):
         TableSettings(), description="how embedding tables are held and trained"
     )
     shared_epochs: float = Field(10.0, gt=0, description="length of the training of shared weights in a search")
-    shared_batch: int = Field(512, ge=1, description="rows of a step of it")
+    shared_batch: int = Field(512, ge=1, le=2**24, description="rows of a step of it")
     shared_lr: float = Field(3e-3, gt=0, description="its peak learning rate")
     # At the rate of a single model shared tables hardly move: every step is for another architecture.
     shared_table_lr: float = Field(0.2, gt=0, description="its peak learning rate of embedding tables")
     # Inherited weights tell architectures apart the better, the more often each operator was trained and the less
     # the tables know by heart: τ with training in full is 0.25, and -0.11 at 512 and 0.2 as above (40 rankers of
     # ranking_blocks; rankitect.compare --correlation).
-    screened_batch: int = Field(128, ge=1, description="rows of a step where the weights then screen candidates")
+    screened_batch: int = Field(
+        128, ge=1, le=2**24, description="rows of a step where the weights then screen candidates"
+    )
     screened_table_lr: float = Field(0.05, gt=0, description="peak learning rate of embedding tables there")
     search_rows: int | None = Field(
-        None, ge=1, description="validation rows for screening, a fixed sample; null for all"
+        None, ge=1, le=10**12, description="validation rows for screening, a fixed sample; null for all"
     )
     short_epochs: float = Field(
         1.0, gt=0, description="epochs by which candidates are screened where no search has trained shared weights"
