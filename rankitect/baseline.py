@@ -227,7 +227,7 @@ def _architecture(path: Path, space: Path | None, known: Collection[str]) -> dic
         architecture = Architecture.from_json(read_text(_there(path)))
     except SpaceError as error:
         raise ConfigError(
-            f"architecture={path}: {error}. A candidate's folder has such an architecture.json."
+            f"architecture={path}: {str(error).rstrip('.')}. A candidate's folder has such an architecture.json."
         ) from error
     if space is None and architecture.space not in known:
         raise ConfigError(

@@ -71,10 +71,11 @@ def pareto_front(points: Sequence[MeasuredCandidate], objectives: Sequence[Metri
     """The candidates that no other dominates, best in the first objective first.
 
     Args:
-        points: Candidates with all objectives among their metrics.
+        points: Candidates; one of which an objective is not known is on no front.
         objectives: Names and directions; at least one.
     """
     signs = [(o.name, 1.0 if o.direction == "min" else -1.0) for o in objectives]
+    points = [point for point in points if all(name in point.metrics for name, _ in signs)]
     return [points[i] for i in nondominated([[sign * p.metrics[n].value for n, sign in signs] for p in points])]
 
 

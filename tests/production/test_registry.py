@@ -177,7 +177,7 @@ def test_what_cannot_be_a_baseline_is_refused_when_it_is_added(
         "architecture= beside run=": [f"run={run}", f"architecture={known}"],
         "candidate= needs run=": ["candidate=1", "task=criteo", "module=a.b"],
         "There is no task 'citeo'": ["task=citeo", "module=a.b"],
-        "summary.json: not an architecture": ["task=criteo", f"architecture={run / 'summary.json'}"],
+        "summary.json: an architecture": ["task=criteo", f"architecture={run / 'summary.json'}"],
         "none of mobile_llm, ranking_blocks": ["task=criteo", f"architecture={other}"],
         "space.json is not the space 'ranking_blocks'": ["task=criteo", f"architecture={known}", f"space={space}"],
         "known.json describes no features": ["task=criteo", f"architecture={known}", f"features={known}"],

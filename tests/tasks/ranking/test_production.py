@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -16,14 +17,16 @@ import torch
 
 from rankitect.config import Resolved, resolve
 from rankitect.config.parts import Parts
-from rankitect.contracts import TrialContext
+from rankitect.contracts import Measurement, Trial, TrialContext
 from rankitect.controllers.dnas import DNAS
 from rankitect.data.ranking.batch import RankingBatch
 from rankitect.errors import BaselineError, ConfigError
 from rankitect.evaluators.ranking import Trained
 from rankitect.methods.bounded_space import BoundedSpace, limits_of
+from rankitect.models.supernet import build
 from rankitect.production.registry import Registry
 from rankitect.study.checks import problem
+from rankitect.tasks.ranking.models import save_ranker
 from rankitect.tasks.ranking.task import Ranking
 from rankitect.tasks.ranking.tried import try_module
 from tests.tasks.language.tiny import own_cache
@@ -311,3 +314,32 @@ def test_a_score_column_that_cannot_be_one_is_refused(tmp_path: Path, score: str
     log_with_scores(tmp_path / "log.csv", 300)
     with pytest.raises(ValueError, match=words):
         logging(tmp_path, score)
+
+
+class Timer:
+    """A device of somebody's own that takes rankers."""
+
+    name = "timer"
+
+    def export_ranker(self, folder: Path, model: Any, example: Any) -> dict[str, str]:
+        assert model(*example).numel() == 1
+        (folder / "latency.json").write_text("{}")
+        return {"latency": "latency.json"}
+
+
+def test_baselines_are_exported_to_the_device_that_candidates_are_exported_to(tmp_path: Path) -> None:
+    parts = alone(tmp_path)
+    task = parts.task
+    assert isinstance(task, Ranking)
+    parts.device = Timer()  # type: ignore[assignment]
+    known = task.models["dlrm"]
+    (tmp_path / "trial").mkdir()
+    model = build(known.space, known.architecture)
+    files = save_ranker(tmp_path / "trial", known.space, known.architecture, model, task.features)
+    artifacts = {name: f"trial/{path}" for name, path in files.items()}
+    trial = Trial(
+        1, 0, 1, known.architecture, "final", 0, {}, "DONE", Measurement({}, artifacts=artifacts), baseline="dlrm"
+    )
+    assert task.baseline_exporter(parts)(trial, tmp_path) == {"latency": "latency.json"}
+    logged = dataclasses.replace(trial, measurement=Measurement({}))
+    assert task.baseline_exporter(parts)(logged, tmp_path) == {}
