@@ -7,6 +7,7 @@ standard library, as a stream, so that memory does not grow with the file.
 from __future__ import annotations
 
 import lzma
+import re
 import zipfile
 from pathlib import PurePosixPath
 from typing import Any, Self
@@ -14,7 +15,7 @@ from typing import Any, Self
 from rankitect.data.storage import DataFile, open_raw, size_of
 from rankitect.errors import DataError, safe, short
 
-__all__ = ["PACKED", "TextStream", "open_text_stream", "refuse_unless", "unpacked_name"]
+__all__ = ["PACKED", "TextStream", "likely_encoding", "open_text_stream", "refuse_unless", "unpacked_name"]
 
 _PACKS = {
     b"\x1f\x8b": "gzip",
@@ -155,6 +156,14 @@ def open_text_stream(file: DataFile) -> TextStream:
     except BaseException:
         raw.close()
         raise
+
+
+def likely_encoding(data: bytes) -> str:
+    """What text that is not UTF-8 probably is, and what to do, for a message."""
+    runs = re.findall(rb"[\x80-\xff]+", data)
+    if 2 * sum(len(run) == 1 for run in runs) > sum(map(len, runs)):  # letters with accents among others without
+        return f"it looks like Windows-1252 or Latin-1; {_CONVERT.format('WINDOWS-1252')}"
+    return f"it looks like an encoding of another script (Shift-JIS, GBK, Windows-1251, …); {_CONVERT.format('NAME')}"
 
 
 def refuse_unless(magic: bytes, name: str, raw: Any, file: DataFile) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from rankitect.data.chat import PLAIN, ChatFormat, messages_of
 from rankitect.data.document import Document
 from rankitect.data.storage import DataFile, open_raw, size_of
-from rankitect.data.streams import PACKED, open_text_stream, refuse_unless, unpacked_name
+from rankitect.data.streams import PACKED, likely_encoding, open_text_stream, refuse_unless, unpacked_name
 from rankitect.errors import DataError, safe, short
 
 __all__ = ["JsonLines", "ParquetColumn", "TextFile", "open_file", "supported_endings"]
@@ -274,7 +274,7 @@ def _utf8_lines(file: DataFile) -> Iterator[tuple[int, str]]:
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{_shown(file)}, row {row}, byte {error.start + 1}: not UTF-8 text "
-                f"(0x{error.object[error.start]:02x}); convert the file to UTF-8."
+                f"(0x{error.object[error.start]:02x}); {likely_encoding(raw[:4096])}."
             ) from error
         yield row, line[:-2] + "\n" if line.endswith("\r\n") else line
 

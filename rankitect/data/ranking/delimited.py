@@ -14,7 +14,7 @@ from rankitect.data.ranking.lines import Dialect, Rows, count_rows, is_plain, la
 from rankitect.data.ranking.schema import TableSchema
 from rankitect.data.ranking.sources import BadRow, Piece, check_columns
 from rankitect.data.storage import DataFile
-from rankitect.data.streams import TextStream, open_text_stream
+from rankitect.data.streams import TextStream, likely_encoding, open_text_stream
 from rankitect.errors import DataError
 
 if TYPE_CHECKING:
@@ -252,4 +252,4 @@ def _decoded(line: bytes, file: DataFile) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}, row 1: the column names are not UTF-8 ({error}).") from error
+        raise DataError(f"{file}, row 1: the column names are not UTF-8; {likely_encoding(line)}.") from error

@@ -20,6 +20,7 @@ from rankitect.data import streams
 from rankitect.data.ranking import DataSettings, open_ranking
 from rankitect.data.ranking.sources import content_hash
 from rankitect.data.storage import problem_of_place
+from rankitect.data.text import open_text
 from rankitect.errors import ConfigError, DataError
 from tests.data.ranking.own import ROWS, as_csv, as_parquet, assert_same, opened, put, zipped
 
@@ -72,6 +73,21 @@ def test_what_is_no_text_is_named(data: bytes, message: str, tmp_path: Path) -> 
     with pytest.raises(DataError, match=message) as error:
         opened(tmp_path / "cache", put(tmp_path / "log.csv", data))
     assert len(str(error.value)) <= 500
+
+
+@pytest.mark.parametrize(
+    ("header", "encoding", "likely"),
+    [
+        ("y,prénom,é", "latin-1", "looks like Windows-1252 or Latin-1; convert it to UTF-8"),
+        ("y,名前,価格", "shift-jis", "another script"),
+        ("y,имя,цена", "cp1251", "another script"),
+    ],
+)
+def test_names_in_other_encodings(header: str, encoding: str, likely: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"row 1: the column names are not UTF-8; it .*{likely}"):
+        opened(tmp_path / "cache", put(tmp_path / "log.csv", f"{header}\n1,2,3\n".encode(encoding)))
+    with pytest.raises(DataError, match=rf"a\.txt, row 1, byte \d+: not UTF-8 text \(0x\w\w\); it .*{likely}"):
+        list(open_text(put(tmp_path / "a.txt", header.encode(encoding))))
 
 
 def test_one_file_in_a_zip_archive_with_what_a_mac_adds(tmp_path: Path) -> None:
