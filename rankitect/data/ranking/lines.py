@@ -147,17 +147,25 @@ def _none() -> NDArray[np.int64]:
     return np.empty(0, dtype=np.int64)
 
 
+def _among(values: NDArray[np.uint8], wanted: tuple[int, ...]) -> NDArray[np.bool_]:
+    table = np.zeros(256, dtype=np.bool_)
+    table[list(wanted)] = True
+    return table[values]
+
+
 @dataclass(frozen=True, eq=False)
 class _Outline:
     """Where the rows of a block are.
 
     Attributes:
-        data: The block, [bytes] uint8.
+        block: The block.
+        data: Its bytes, [bytes] uint8.
         quotes: Places of quotes.
         starts: Where each row begins, [rows].
         stops: Where each row's line end is, or the end of the block, [rows].
     """
 
+    block: bytes
     data: NDArray[np.uint8]
     quotes: NDArray[np.int64]
     starts: NDArray[np.int64]
@@ -170,9 +178,9 @@ class _Outline:
         stops = np.flatnonzero(data == _LF)
         if newlines and len(quotes):  # those after an odd number of quotes belong to a value
             stops = stops[np.searchsorted(quotes, stops) % 2 == 0]
-        if not len(stops) or stops[-1] != len(data) - 1:
+        if len(data) and (not len(stops) or stops[-1] != len(data) - 1):
             stops = np.append(stops, len(data))
-        return cls(data, quotes, np.concatenate([[0], stops[:-1] + 1]), stops)
+        return cls(block, data, quotes, np.concatenate([[0], stops[:-1] + 1])[: len(stops)], stops)
 
     def wrong_quotes(self, delimiter: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows with a quote that does not enclose its value, and the other rows with one that is not closed.
@@ -181,17 +189,30 @@ class _Outline:
         before, with which it is one that belongs to the value. The others close it: before a delimiter or the row's
         end, or before the next such quote.
         """
-        rows = np.searchsorted(self.stops, self.quotes)
+        padded = np.full(len(self.data) + 3, _LF, dtype=np.uint8)
+        padded[1:-2] = self.data
+        around = (_LF, delimiter[0], int(self.data[self.quotes[0]]))
+
+        def begins(places: NDArray[np.int64]) -> NDArray[np.bool_]:
+            return _among(padded[places], around)
+
+        def ends(places: NDArray[np.int64]) -> NDArray[np.bool_]:
+            after = padded[places + 2]
+            fits = _among(after, around)
+            returns = np.flatnonzero(after == _CR)
+            fits[returns] = padded[places[returns] + 3] == _LF
+            return fits
+
         firsts = np.searchsorted(self.quotes, self.starts)
-        opening = (np.arange(len(rows)) - firsts[rows]) % 2 == 0
-        padded = np.concatenate([[_LF], self.data, [_LF, _LF]])
-        quote, places = self.data[self.quotes[0]], self.quotes + 1
-        before, after, next_after = padded[places - 1], padded[places + 1], padded[places + 2]
-        begins = (self.quotes == self.starts[rows]) | (before == delimiter[0]) | (before == quote)
-        ends = (after == _LF) | (after == delimiter[0]) | (after == quote) | ((after == _CR) & (next_after == _LF))
-        stray = np.unique(rows[np.where(opening, ~begins, ~ends)])
         counts = np.diff(np.append(firsts, len(self.quotes)))
-        return stray, np.setdiff1d(np.flatnonzero(counts % 2), stray)
+        odd = counts % 2 == 1
+        # Mostly all is right, and then quotes open and close in turn through the whole block.
+        if not odd.any() and begins(self.quotes[::2]).all() and ends(self.quotes[1::2]).all():
+            return _none(), _none()
+        opening = (np.arange(len(self.quotes)) - np.repeat(firsts, counts)) % 2 == 0
+        rows = np.repeat(np.arange(len(counts)), counts)
+        stray = np.unique(rows[np.where(opening, ~begins(self.quotes), ~ends(self.quotes))])
+        return stray, np.setdiff1d(np.flatnonzero(odd), stray)
 
     def returns(self, newlines: bool) -> NDArray[np.int64]:
         """Rows with a carriage return that is part neither of their line end nor of a value that may have line ends."""
@@ -204,8 +225,9 @@ class _Outline:
     def blank(self, delimiter: bytes) -> list[int]:
         """Rows that hold spaces at most."""
         spaces = b" \r".replace(delimiter, b"")
-        short = np.flatnonzero(self.stops - self.starts <= _SHOWN)
-        return [row for row in short.tolist() if not self.row(row).strip(spaces)]
+        begin = self.data[np.minimum(self.starts, len(self.data) - 1)]
+        likely = np.flatnonzero((self.starts == self.stops) | _among(begin, tuple(spaces)))
+        return [row for row in likely.tolist() if not self.row(row).strip(spaces)]
 
     def values(self, delimiter: bytes) -> NDArray[np.int64]:
         """Values of each row."""
@@ -228,5 +250,5 @@ class _Outline:
         kept = np.ones(len(self.stops), dtype=np.bool_)
         kept[np.asarray(rows, dtype=np.int64)] = False
         lengths = np.append(self.starts[1:], len(self.data)) - self.starts
-        block = self.data.tobytes() if kept.all() else self.data[np.repeat(kept, lengths)].tobytes()
+        block = self.block if kept.all() else self.data[np.repeat(kept, lengths)].tobytes()
         return Rows(block, first + np.flatnonzero(kept), bad)
