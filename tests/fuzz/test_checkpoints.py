@@ -228,6 +228,7 @@ def configurations() -> list[dict[str, Any]]:
     theirs = transformers.LlamaConfig.from_dict(ours)
     theirs.architectures = ["LlamaForCausalLM"]
     older = {key: value for key, value in ours.items() if key != "rope_parameters"} | {"rope_scaling": None}
+    logits_of_transformers(ours, weights())  # the first model takes seconds of imports, which are no case's
     return [ours, json.loads(theirs.to_json_string(use_diff=False)), older]
 
 
