@@ -227,9 +227,8 @@ class DNAS:
                     scores.spent += spent
                     session.scalar("dnas/weight_loss", loss, scores.step * self._weight_steps + i)
             target = float(rng.uniform(low, high))
-            value, spent = self._score_step(
-                scores, relaxed, scores.draw(target, scale, _anneal(c.temperature, part), rng)
-            )
+            weighted = scores.draw(target, scale, _anneal(c.temperature, part), rng)
+            value, spent = _score_step(scores, self._task, relaxed, weighted, c.lr)
             scores.spent += spent
             bad = 0 if math.isfinite(value) else bad + 1
             if bad > PATIENCE:
@@ -244,23 +243,6 @@ class DNAS:
         if scores.step < self._steps:
             session.logger.info("The search stops after %d steps: its share of the budget is spent.", scores.step)
             _save(session.state_dir, scores, weights, final=scores.step == self._steps)
-
-    def _score_step(
-        self, scores: Scores, relaxed: RelaxedSupernet, drawn: dict[str, torch.Tensor]
-    ) -> tuple[float, Spent]:
-        """Learn from one batch that no weight is trained on; the loss and what the step cost.
-
-        The relaxed supernet computes every value of every choice: it is charged as training of the reference is.
-        """
-        relaxed.freeze(True)  # gradients of the mixture's weights alone are wanted, which saves those of the model
-        try:
-            loss, used = self._task.search_loss(lambda *x: relaxed(drawn, *x), scores.step)
-            loss.backward()
-        finally:
-            relaxed.freeze(False)
-        scores.move(drawn, self._config.lr)
-        task = self._task
-        return float(loss.detach()), training_spent(task, task.unit, self._space, task.reference, used)
 
     def ask(self, n: int) -> list[Proposal]:
         """The discretised architectures that were not asked for, from the largest target to the smallest."""
@@ -282,6 +264,23 @@ class DNAS:
     def recover(self, trials: list[Trial]) -> None:
         """What was asked for is not asked for again."""
         self.reopen(trials)
+
+
+def _score_step(
+    scores: Scores, task: Searchable, relaxed: RelaxedSupernet, drawn: dict[str, torch.Tensor], lr: float
+) -> tuple[float, Spent]:
+    """Learn from one batch that no weight is trained on; the loss and what the step cost.
+
+    The relaxed supernet computes every value of every choice: it is charged as training of the reference is.
+    """
+    relaxed.freeze(True)  # gradients of the mixture's weights alone are wanted, which saves those of the model
+    try:
+        loss, used = task.search_loss(lambda *x: relaxed(drawn, *x), scores.step)
+        loss.backward()
+    finally:
+        relaxed.freeze(False)
+    scores.move(drawn, lr)
+    return float(loss.detach()), training_spent(task, task.unit, scores.space, task.reference, used)
 
 
 def _share_range(cost: str, task: Searchable, bounded: BoundedSpace) -> tuple[float, float]:

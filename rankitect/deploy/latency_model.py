@@ -2,9 +2,9 @@
 
 Works on any table of features and latencies. Measurements on real devices have outliers (a phone that throttles, a
 machine that was busy); one fit finds them, a second leaves them out. On the Raspberry Pi table of HAT
-(arXiv 2005.14187) that halves the error. A new measurement may be an outlier as well, so all rows, those that were left
-out too, count in the width of the intervals: it is that which, in units of the process's own deviation, would have held
-95% of the rows, each predicted from the others (the jackknife+, arXiv 1905.02928).
+(arXiv 2005.14187) that halves the error. A new measurement may be an outlier as well, so that all rows count in the
+width of the intervals, those that were left out too: it is the width that would have held 95% of the rows, each
+predicted from others (conformal prediction by cross-validation, arXiv 1905.02928).
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ TRIMMED_FROM = 20
 COVERED = 0.95
 NORMAL = 1.96
 """Standard deviations to each side that hold 95% of a normal distribution."""
+FOLDS = 5
+"""Parts of the rows that are predicted from the other ones."""
+UNKNOWN = 100.0
+"""Half a width, in deviations, where there are too few rows to predict one from others."""
 ENOUGH_ROWS = 39
 """Rows from which on the 95% quantile of their errors is one of them, and not an extrapolation."""
 NOISE = 0.003
@@ -64,6 +68,21 @@ class Prediction:
         return self.mean + NORMAL * self.std
 
 
+@dataclass(frozen=True)
+class _HeldOut:
+    """How far rows are from what models say that have not seen them.
+
+    Attributes:
+        relative: Absolute errors relative to the latency [n].
+        usual: Their median, from which on a deviation counts as one: with few rows, a process may believe to have none.
+        half_width: Of the 95% interval, in deviations of the process and of `usual` together.
+    """
+
+    relative: Array
+    usual: float
+    half_width: float
+
+
 @dataclass
 class LatencyModel:
     """A Gaussian process that learns latencies from measured rows of features. Needs BoTorch.
@@ -78,7 +97,7 @@ class LatencyModel:
     _prior: Array | None = None
     _process: Any = None
     _kept: NDArray[np.bool_] | None = None
-    _widening: float = 1.0
+    _errors: _HeldOut | None = None
 
     def fit(self, features: Array, latency: Array, prior: Array | None = None) -> LatencyModel:
         """Learn from measurements.
@@ -110,23 +129,8 @@ class LatencyModel:
             if not kept.all() and kept.sum() >= FEWEST:
                 self._process = _fitted(self._scaled(x)[kept], target[kept])
         self._kept = kept
-        self._widening = self._calibrated(self._scaled(x), target, kept)
+        self._errors = None
         return self
-
-    def _calibrated(self, x: Array, target: Array, kept: NDArray[np.bool_]) -> float:
-        """By what the deviations of the process are multiplied so that 95% of the rows lie inside of their intervals.
-
-        Args:
-            x: Scaled features of the rows that were learned from [n, d].
-            target: What was learned of them [n].
-            kept: Which of them the last fit has seen [n].
-        """
-        errors = np.empty(len(x))  # in standard deviations
-        errors[kept] = _left_out(self._process, x[kept], target[kept])
-        if not kept.all():
-            mean, std = _posterior(self._process, x[~kept])
-            errors[~kept] = (target[~kept] - mean) / std
-        return _half_width(np.abs(errors)) / NORMAL
 
     @property
     def outliers(self) -> list[int]:
@@ -141,30 +145,51 @@ class LatencyModel:
         """
         if self._features is None:
             raise DataError("The latency model has learned nothing yet: call fit first.")
+        value, spread = self._posterior_of(features, prior)
+        errors = self._held_out
+        return Prediction(value, errors.half_width * np.hypot(spread, errors.usual * value) / NORMAL)
+
+    def _posterior_of(self, features: Array, prior: Array | None) -> tuple[Array, Array]:
+        """Latencies, and the deviations of the process, which know nothing of outliers; ms [n] each."""
+        assert self._features is not None
         x = _table(features, self._features.shape[1])
         if (prior is None) != (self._prior is None):
             raise DataError("A prior is given to both fit and predict, or to neither.")
         factor = np.ones(len(x)) if prior is None else _column(prior, "prior")
         mean, std = _posterior(self._process, self._scaled(x))
-        value = factor * (self._center + self._scale * mean)
-        spread = np.abs(factor) * self._scale * std
-        return Prediction(np.maximum(value, 1e-9), np.hypot(self._widening * spread, NOISE * value))
+        return np.maximum(factor * (self._center + self._scale * mean), 1e-9), np.abs(factor) * self._scale * std
 
-    def cross_validated(self, folds: int = 5, seed: int = 0) -> float:
-        """Mean absolute percentage error of rows that were left out, percent; outliers count."""
+    @property
+    def _held_out(self) -> _HeldOut:
+        """The errors of all rows, each predicted by a model that was learned from others."""
+        if self._errors is None:
+            self._errors = self._cross_validate()
+        return self._errors
+
+    def _cross_validate(self) -> _HeldOut:
         if self._features is None or self._latency is None:
             raise DataError("The latency model has learned nothing yet: call fit first.")
         x, y, prior = self._features, self._latency, self._prior
-        order = np.random.default_rng(seed).permutation(len(x))
-        errors = []
-        for part in np.array_split(order, min(folds, len(x))):
+        order = np.random.default_rng(0).permutation(len(x))
+        parts = []
+        for part in np.array_split(order, min(FOLDS, len(x))):
             rest = np.setdiff1d(order, part)
             if len(rest) < FEWEST:
                 continue
             model = LatencyModel().fit(x[rest], y[rest], None if prior is None else prior[rest])
-            prediction = model.predict(x[part], None if prior is None else prior[part])
-            errors.append(np.abs(prediction.mean / y[part] - 1))
-        return float(100 * np.concatenate(errors).mean()) if errors else float("inf")
+            value, spread = model._posterior_of(x[part], None if prior is None else prior[part])
+            parts.append((value, spread, y[part]))
+        if not parts:
+            return _HeldOut(np.full(1, np.inf), 1.0, UNKNOWN)
+        value, spread, truth = (np.concatenate(column) for column in zip(*parts, strict=True))
+        usual = max(float(np.median(np.abs(truth / value - 1))), NOISE)
+        return _HeldOut(
+            np.abs(value / truth - 1), usual, _half_width(np.abs(truth - value) / np.hypot(spread, usual * value))
+        )
+
+    def cross_validated(self) -> float:
+        """Mean absolute percentage error of rows that were left out, percent; outliers count."""
+        return float(100 * self._held_out.relative.mean())
 
     def choose(self, candidates: Array, prior: Array | None = None, count: int = 1) -> list[int]:
         """What to measure next: the most uncertain, each given that those before it will be known.
@@ -179,9 +204,9 @@ class LatencyModel:
         """
         import torch
 
-        prediction = self.predict(candidates, prior)
+        value, spread = self._posterior_of(candidates, prior)
         x, process = self._scaled(_table(candidates)), self._process
-        relative = prediction.std / np.maximum(prediction.mean, 1e-9)
+        relative = spread / value
         chosen: list[int] = []
         with _settled(), torch.no_grad():
             for _ in range(min(count, len(x))):
@@ -192,7 +217,7 @@ class LatencyModel:
                 process = process.condition_on_observations(at, process.posterior(at).mean)
                 _mean, std = _posterior(process, x)
                 factor = np.ones(len(x)) if prior is None else np.asarray(prior)
-                relative = self._scale * std * np.abs(factor) / np.maximum(prediction.mean, 1e-9)
+                relative = self._scale * std * np.abs(factor) / value
         return chosen
 
     def _scaled(self, x: Array) -> Array:
@@ -312,22 +337,6 @@ def _posterior(process: Any, x: Array) -> tuple[Array, Array]:
     with _settled(), torch.no_grad():
         posterior = process.posterior(torch.as_tensor(x), observation_noise=True)
         return posterior.mean[..., 0].numpy().ravel(), posterior.variance[..., 0].sqrt().numpy().ravel()
-
-
-def _left_out(process: Any, x: Array, y: Array) -> Array:
-    """The error of each row predicted from all others, in standard deviations of that prediction.
-
-    In closed form (Rasmussen and Williams, Gaussian Processes for Machine Learning, equations 5.10 to 5.12), with the
-    parameters of the kernel that were fitted to all rows.
-    """
-    import torch
-
-    with _settled(), torch.no_grad():
-        rows = torch.as_tensor(x)
-        covariance = process.covar_module(rows).to_dense() + process.likelihood.noise * torch.eye(len(rows))
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
-        errors = inverse @ (torch.as_tensor(y) - process.mean_module(rows)) / inverse.diagonal().sqrt()
-        return np.asarray(errors.numpy())
 
 
 def _half_width(errors: Array) -> float:

@@ -14,7 +14,7 @@ from rankitect.errors import SpaceError
 from rankitect.space.atoms import Has, Is, Value, Var
 from rankitect.space.expr import Expr, ExprLike, Monomial, as_expr
 from rankitect.space.names import check_name, shown
-from rankitect.space.values import HOLDS, MAX_VALUES, Kind, check_value, kind_of, listed_values
+from rankitect.space.values import HOLDS, MAX_VALUES, Kind, check_value, kind_of, largest, listed_values
 from rankitect.space.whole import check_whole
 
 __all__ = ["Choice", "ChoiceValue", "Kind"]
@@ -167,10 +167,7 @@ class Choice(Expr):
     @cached_property
     def largest(self) -> float:
         """The largest magnitude of its numbers, or of the parts of a mixture."""
-        return max(
-            (abs(float(n)) for v in self.values for n in (v if isinstance(v, tuple) else (v,)) if isinstance(n, int)),
-            default=1.0,
-        )
+        return largest(self.values)
 
     @cached_property
     def scaled(self) -> tuple[float, ...]:
@@ -226,8 +223,5 @@ class Choice(Expr):
 
     def declaration(self) -> dict[str, Any]:
         """Plain JSON data from which the choice can be made again."""
-        return {
-            "path": self.path,
-            "values": [list(v) if isinstance(v, tuple) else v for v in self.values],
-            "kind": self.kind,
-        }
+        values = [list(v) if isinstance(v, tuple) else v for v in self.values]
+        return {"path": self.path, "values": values, "kind": self.kind}

@@ -225,10 +225,7 @@ class Expr:
     def __mul__(self, other: ExprLike) -> Expr:
         other = as_expr(other)
         if len(self.terms) * len(other.terms) > MAX_PRODUCT:
-            raise SpaceError(
-                f"a product of sums of {len(self.terms):,} and {len(other.terms):,} terms is too large: "
-                f"{shown(str(self))}"
-            )
+            raise SpaceError(f"a product of {len(self.terms):,} and {len(other.terms):,} terms is too large")
         terms: dict[Monomial, Number] = {}
         for m1, c1 in self.terms.items():
             for m2, c2 in other.terms.items():

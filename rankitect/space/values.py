@@ -12,7 +12,7 @@ from rankitect.errors import SpaceError
 from rankitect.space.names import shown
 from rankitect.space.whole import MAX_WHOLE
 
-__all__ = ["HOLDS", "MAX_VALUES", "Kind", "check_value", "kind_of", "listed_values"]
+__all__ = ["HOLDS", "MAX_VALUES", "Kind", "check_value", "kind_of", "largest", "listed_values"]
 
 Kind: TypeAlias = Literal["categorical", "ordinal", "real", "subset", "simplex"]
 
@@ -75,3 +75,9 @@ def kind_of(path: str, values: Sequence[Any]) -> Kind:
     if (any(numbers) and not all(numbers)) or any(isinstance(v, tuple) for v in values):
         raise SpaceError(f"choice {path!r} mixes numbers with other values: {shown(list(values))}")
     return "ordinal" if all(isinstance(v, int) for v in values) and all(numbers) else "categorical"
+
+
+def largest(values: Sequence[Any]) -> float:
+    """The largest magnitude of whole numbers among values, or of their members; 1 where there is none."""
+    numbers = (n for v in values for n in (v if isinstance(v, tuple) else (v,)) if isinstance(n, int))
+    return max((abs(float(n)) for n in numbers), default=1.0)

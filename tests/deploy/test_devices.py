@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import stat
 import sys
 from functools import partial
@@ -14,6 +15,7 @@ import torch
 from rankitect.contracts import ExportsPrograms, ExportsRankers
 from rankitect.deploy.android import Android
 from rankitect.deploy.devices import AnalyticDevice, HostDevice
+from rankitect.deploy.latency import Latency
 from rankitect.deploy.layers import SpaceLayers
 from rankitect.deploy.parts import Workload, parts_of
 from rankitect.deploy.worker import median_interval
@@ -77,6 +79,31 @@ def test_estimates_are_labelled(space):
     assert {m.unit for m in latency.metrics(space.sample(0)).values()} == {"ms (estimate)"}
 
 
+def test_the_interval_of_a_model_whose_layers_were_all_measured_holds_its_whole_program():
+    space = mobile_llm(
+        vocab=64, layers=5, widths=(64,), kv_heads=(1,), group=(1,), ffn=(32, 64, 96), window=8, head=16, runs=(1,)
+    )
+    device, call, name = analytic(), 0.05, "prefill_ms"
+
+    class Measuring:
+        """Times parts by the formula, and each with the call of a program of its own and a little noise."""
+
+        name, estimate, identity = "measuring", False, {"device": "measuring"}
+
+        def part(self, part):
+            ms = device.part(part).p50 * (1 + int(part.key[:2], 16) / 25_500) + call
+            return dataclasses.replace(device.part(part), p50=ms, low=0.99 * ms, high=1.01 * ms)
+
+    latency = Latency(Measuring(), space, {name: device.workloads[name]}, target=100.0)
+    assert latency.measured(name) == len(SpaceLayers(space, 0).places) <= 12
+    for architecture in space.sample_many(5, 1):
+        parts = parts_of(make_plan(space, architecture), device.workloads[name])
+        whole = sum(device.part(p).p50 for p in parts) + call
+        predicted = latency.predict(architecture, name)
+        assert predicted.low <= whole <= predicted.high, "although the call is counted once for each part"
+        assert predicted.high - predicted.low > 0.08 * predicted.ms
+
+
 def test_a_part_that_cannot_be_measured_is_left_out_and_the_rest_goes_on(space):
     device = analytic(measurements=20)
     seen = []
@@ -89,8 +116,6 @@ def test_a_part_that_cannot_be_measured_is_left_out_and_the_rest_goes_on(space):
             if len(set(seen)) % 7 == 3:
                 raise DeployError("an operator cannot be exported")
             return device.part(part)
-
-    from rankitect.deploy.latency import Latency
 
     latency = Latency(Failing(), space, device.workloads, measurements=14, target=0.01)
     assert latency.learn("prefill_ms") is not None

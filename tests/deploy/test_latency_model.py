@@ -42,6 +42,22 @@ def test_intervals_hold_what_they_promise():
     assert 0.88 <= inside <= 1.0
 
 
+@pytest.mark.parametrize(("rows", "outliers"), [(60, 0.06), (14, 0.0)])
+def test_intervals_hold_what_they_promise_with_outliers_and_with_few_rows(rows, outliers):
+    x, y = table(rows + 300, noise=0.03)
+    rng = np.random.default_rng(0)
+    y = np.where(rng.random(len(y)) < outliers, y * rng.uniform(1.5, 3, len(y)), y)
+    predicted = LatencyModel().fit(x[:rows], y[:rows]).predict(x[rows:])
+    assert np.mean((predicted.low <= y[rows:]) & (y[rows:] <= predicted.high)) >= 0.92
+
+
+def test_an_interval_of_four_rows_says_that_nothing_is_known():
+    x, y = table(4)
+    predicted = LatencyModel().fit(x, y).predict(x)
+    assert (predicted.low == 0).all()
+    assert (predicted.high > 10 * y).all()
+
+
 def test_outliers_are_left_out_and_named():
     x, y = table(60, noise=0.01)
     y[[7, 20, 41]] *= 3

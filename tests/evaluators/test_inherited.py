@@ -68,3 +68,14 @@ def test_language_models_from_scratch_are_not_screened_where_no_search_trains_we
     with pytest.raises(ConfigError, match=r"evaluator.screen=inherited, .*\(TrainsBriefly\).*evaluator.screen=null"):
         rankitect.search(keys, quiet=True)
     assert not (tmp_path / "run" / "study.db").exists(), "nothing was begun"
+
+
+@pytest.mark.parametrize("keys", [("dnas", "weight_lr=0"), ("dnas", "steps=0"), ("reinforce", "co_training=false")])
+def test_a_method_that_is_told_to_train_nothing_counts_as_one_that_does_not(
+    tmp_path: Path, keys: tuple[str, str]
+) -> None:
+    controller, setting = keys
+    command = ["task=scratch", "space=mobile_llm", f"controller={controller}", f"controller.{setting}", "preset=smoke"]
+    with pytest.raises(ConfigError, match=r"evaluator.screen=inherited, .*\(TrainsBriefly\).*evaluator.screen=null"):
+        rankitect.search([*command, f"output_dir={tmp_path / 'run'}"], quiet=True)
+    assert not (tmp_path / "run" / "study.db").exists(), "nothing was begun"

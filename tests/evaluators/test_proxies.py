@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rankitect.contracts import TrialContext
-from rankitect.errors import TrainingError
+from rankitect.errors import ConfigError, TrainingError
 from rankitect.evaluators import proxy_scores as scores
 from rankitect.evaluators.proxies import SCORES, Proxy
 from tests.controllers.planted import SPACE, Regression
@@ -139,3 +140,73 @@ def test_every_score_measures_any_task(score: Any, tmp_path: Path) -> None:
             for weight in task.adopted.parameters():
                 weight.mul_(1.5)
         assert proxy.measure(architecture, context) != found, "of the weights that are inherited"
+
+
+class WithDead(Two):
+    """`Two` beside a layer that the output does not depend on, and one whose units are never on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused, self.off = nn.Linear(2, 2), nn.Linear(2, 1)
+        with torch.no_grad():
+            self.off.weight.zero_()
+            self.off.bias.fill_(-1.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + F.relu(self.off(x))
+
+
+@pytest.mark.parametrize("score", ["zico", "grad_norm", "snip", "fisher_rao", "sigeo"])
+def test_a_module_without_a_gradient_says_nothing(score: str) -> None:
+    losses = [summed([[1.0, 0.0]]), summed([[0.0, 1.0]])]
+    value = getattr(scores, score)
+    alive = value(scores.gather_gradients(Two(), losses))
+    assert value(scores.gather_gradients(WithDead(), losses)) == alive
+    assert scores.gather_gradients(WithDead(), losses).by_module.keys() == {"into", "out"}
+
+
+def test_a_module_whose_gradient_never_varies_is_no_part_of_zico() -> None:
+    alike = summed([[1.0, 0.0]])
+    grads = scores.gather_gradients(Two(), [alike, summed([[0.0, 1.0]])])
+    steady = scores.Gradients({**grads.by_module, "bias": torch.ones(2, 1)}, grads.weights, grads.losses)
+    assert scores.zico(steady) == scores.zico(grads)
+    with pytest.raises(TrainingError, match="no gradient of this model varies"):
+        scores.zico(scores.gather_gradients(Two(), [alike, alike]))
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda model: model(torch.zeros(1, 2)).sum() * 0, "no weight of this model gets one"),
+        (lambda model: torch.zeros(()), "no weight of this model gets one"),
+        (lambda model: model(torch.tensor([[float("nan"), 0.0]])).sum(), "not finite"),
+        (lambda model: model(torch.full((1, 2), 1e38)).sum() * 1e10, "not finite"),
+    ],
+)
+def test_a_dead_model_and_one_that_is_not_finite_have_no_score(loss: Any, message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        scores.gather_gradients(Two(), [loss, loss])
+
+
+def test_synflow_of_a_dead_or_a_boundless_model_is_refused() -> None:
+    dead, endless = Two(), Two()
+    with torch.no_grad():
+        dead.out.weight.zero_()
+        for weight in endless.parameters():
+            weight.fill_(3e38)
+    with pytest.raises(TrainingError, match="no weight of this model gets one"):
+        scores.synflow(dead, (torch.ones(1, 2),))
+    deep = nn.Sequential(*(endless for _ in range(1)), *(nn.Linear(1, 1) for _ in range(12)))
+    with torch.no_grad():
+        for weight in deep.parameters():
+            weight.fill_(3e38)
+    with pytest.raises(TrainingError, match="SynFlow of this model is inf"):
+        scores.synflow(deep, (torch.ones(1, 2),))
+
+
+def test_scores_that_compare_batches_need_two() -> None:
+    parts: Any = SimpleNamespace(space=SPACE, task=Regression(), names={"space": "planted"})
+    for score in ("zico", "sigeo"):
+        with pytest.raises(ConfigError, match=r"evaluator.proxy.batches=1: .* needs 2 or more"):
+            Proxy.from_config(Proxy.Config(score=score, batches=1), parts)  # type: ignore[arg-type]
+    assert Proxy.from_config(Proxy.Config(score="snip", batches=1), parts)
