@@ -276,9 +276,14 @@ class Outputs:
             fresh = folder.with_name(f".{folder.name}.new")
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir(parents=True)
-            if not self._export_baseline(baseline.trial, fresh):
-                logging.getLogger("rankitect").info("%s has no program to time", name)
-            os.replace(fresh, folder)
+            if self._export_baseline(baseline.trial, fresh):
+                os.replace(fresh, folder)
+                continue
+            shutil.rmtree(fresh)
+            logging.getLogger("rankitect").info("%s has no program to time", name)
+        place = self.folder.path / COMPARED
+        if place.exists() and not any(place.iterdir()):
+            place.rmdir()
 
     def _take(self, artifact: str, path: str, folder: Path) -> dict[str, str]:
         source = inside(self.folder.path, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ def ranking_run(*baselines: tuple[str, float, float], gates: dict[str, Any] | No
     for name, test, validation in baselines:
         metrics = {NE: metric(test), VALIDATION: metric(validation), "flops": metric(100, "cost")}
         mark = marks.get(name.replace(" ", "_"), {})
-        entries.append({"name": name, "fingerprint": name[0] + name[1] * 63, "metrics": metrics} | mark)
+        entries.append(
+            {"name": name, "fingerprint": hashlib.sha256(name.encode()).hexdigest(), "metrics": metrics} | mark
+        )
     candidate = {
         "rank": 1, "fingerprint": OURS, "architecture": {"choices": {}}, "artifacts": {},
         "metrics": {NE: metric(0.8), VALIDATION: metric(0.8), "flops": metric(90, "cost")},

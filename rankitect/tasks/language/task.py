@@ -14,11 +14,13 @@ from rankitect.tasks.language.pretrained import PrunedBackbone
 from rankitect.tasks.language.settings import LanguageConfig
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import nn
 
     from rankitect.config.parts import Parts
-    from rankitect.contracts import Baseline, Exporter, Latencies, Spent
+    from rankitect.contracts import Baseline, Exporter, Latencies, Spent, Trial
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.metrics.language import TextQuality
     from rankitect.production.registry import Entry
@@ -200,7 +202,14 @@ class Language(CostedTask, PrunedBackbone):
         return exporter(parts, self.latency)
 
     def baseline_exporter(self, parts: Parts) -> Exporter:
-        """Exports the program of a baseline where the device runs programs."""
+        """Exports what may be the production model, the backbone and registered models: to export and time a program
+        takes minutes, and of all baselines predicted latencies are known."""
         from rankitect.tasks.exporting import program_exporter
 
-        return program_exporter(parts, self.latency)
+        program = program_exporter(parts, self.latency)
+
+        def export(trial: Trial, folder: Path) -> dict[str, str]:
+            wanted = trial.architecture == self.reference or self.registered.entry(trial.architecture) is not None
+            return program(trial, folder) if wanted else {}
+
+        return export
