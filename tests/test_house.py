@@ -87,6 +87,7 @@ OWN_READERS = {
     "rankitect/data/tokenizer.py": "what tokenizers has just written",
     "rankitect/data/text_files.py": "rows of JSON lines, with their numbers in the message",
     "rankitect/data/ranking/jsonl.py": "rows of JSON lines, with their numbers in the message",
+    "rankitect/data/ranking/lists.py": "lists in the cells of a table",
     "rankitect/study/lock.py": "a note of our own, which may be half-written",
     "rankitect/study/store.py": "rows of the store",
 }

@@ -230,7 +230,8 @@ def _recipe_keys(raw: Mapping[str, Any], composed: Composed) -> list[str]:
             continue
         with suppress(ConfigError):
             part = stage_section(name, section, composed)
-            target = load_target(part["target"], raw["allowed_packages"], f"recipe.{name}")
+            packages = raw["allowed_packages"] if isinstance(raw["allowed_packages"], list) else []
+            target = load_target(part["target"], list(map(str, packages)), f"recipe.{name}")
             keys += [f"recipe.{name}.{key}" for key in _known_keys(config_model(target))]
     return keys
 

@@ -175,6 +175,7 @@ def test_another_key_may_be_referred_to() -> None:
         (f"output_dir={'x' * 300}", "it has more than 255 bytes without a slash"),
         (f"task.text='a/{'é' * 200}/b'", "it has more than 255 bytes without a slash"),
         ("runner.threads=100000000000", "should be less than or equal to 1024"),
+        ("allowed_packages=null", "should be a list"),
         (f"seed={'9' * 5000}", "cannot be"),
         (f"seed={'9' * 40}", "should be a finite number of at most 10^18"),
         ("controller.samples=1e30", "finite number"),

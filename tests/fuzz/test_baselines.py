@@ -29,7 +29,7 @@ ENTRIES: list[dict[str, Any]] = [
 class TestRegistry(Fuzz):
     """The registry of baselines, and `baseline list`."""
 
-    cases = 300
+    cases = 150
     share = 2
 
     def make(self, random: Random) -> bytes:
@@ -58,7 +58,7 @@ class TestRegistry(Fuzz):
 class TestBaselineArguments(Fuzz):
     """The words of `baseline`."""
 
-    cases = 100
+    cases = 60
 
     def make(self, random: Random) -> list[str]:
         given = ["add", "live", "task=criteo", "module=my_models.make"]

@@ -41,7 +41,7 @@ COMMANDS: dict[str, tuple[Command, list[str]]] = {
 class TestArguments(Fuzz):
     """The words of report, verify, export, run_pte, compare, assets and synthetic."""
 
-    cases = 150
+    cases = 60
     share = 2
 
     def make(self, random: Random) -> tuple[str, list[str]]:
@@ -93,7 +93,7 @@ FILES = ("summary.json", "trials.csv", "config.yaml", "examples.json", "report/r
 class TestRunsOfOthers(Fuzz):
     """A run folder of others, and its report: `verify` and `export`."""
 
-    cases = 25
+    cases = 10
     share = 0.3
 
     def make(self, random: Random) -> tuple[str, bytes, str]:

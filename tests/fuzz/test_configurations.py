@@ -71,7 +71,7 @@ def confirm_resolved(resolved: Resolved, given: list[str]) -> None:
 class TestCommandLine(Fuzz):
     """The words of a search's command line."""
 
-    cases = 40
+    cases = 20
     share = 0.5
 
     def make(self, random: Random) -> list[str]:
@@ -96,7 +96,7 @@ FILES: dict[str, dict[str, Any]] = {
 class TestConfigurationFiles(Fuzz):
     """The YAML files of a user's own configurations."""
 
-    cases = 40
+    cases = 20
     share = 0.5
 
     def make(self, random: Random) -> dict[str, bytes]:
