@@ -1,9 +1,9 @@
 """Rankitect: neural architecture search for ranking models and on-device language models.
 
 `rankitect.search(["space=mobile_llm", "controller=dnas"])` does what the command
-`python -m rankitect.search space=mobile_llm controller=dnas` does, and `rankitect.train(...)` what `python -m
-rankitect.train` does. `rankitect.search` is a module as well (`from rankitect.search import search` gives the same
-function), as `rankitect.train` is; docs/adr/0002 says how one name can be both.
+`python -m rankitect.search space=mobile_llm controller=dnas` does, and so do `rankitect.train(...)`,
+`rankitect.measure(...)` and `rankitect.compare(...)`. `rankitect.search` is a module as well (`from rankitect.search
+import search` gives the same function), as the others are; docs/adr/0002 says how one name can be both.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "search", "train"]
+__all__ = ["__version__", "compare", "measure", "search", "train"]
 
-_CALLABLE = ("search", "train")
+_CALLABLE = ("compare", "measure", "search", "train")
 """Submodules that can be called, as the function of the same name in them."""
 
 

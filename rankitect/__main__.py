@@ -12,6 +12,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "rankitect.search": "search a space and write candidates and a report: space=mobile_llm controller=dnas",
     "rankitect.train": "train one model by a recipe, without a search: model=architecture.json recipe=heal",
+    "rankitect.measure": "measure architectures of your own side by side: a.json b.json space=mobile_llm",
     "rankitect.compare": "compare methods: the same search for every controller and seed, one table and plots",
     "rankitect.data.assets": "fetch and verify the pinned models; a search does so by itself when it needs one",
     "rankitect.baseline": "add, list or retire the production models that searches compare with",

@@ -1,4 +1,5 @@
-"""The command `python -m rankitect.compare`: several search methods on one space and task, and scores against training.
+"""The command `python -m rankitect.compare` and the Python entry `rankitect.compare(...)`: several search methods on
+one space and task, and scores against training.
 
     python -m rankitect.compare --controllers random,evolution,one_shot --seeds 0,1,2 space=ranking_engineered
     python -m rankitect.compare --correlation 40 space=ranking_blocks
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rankitect.command_line import as_overrides
 from rankitect.data.files import write_whole
 from rankitect.documents import read_yaml
 from rankitect.errors import ConfigError, RankitectError
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from rankitect.contracts import MetricSpec
 
-__all__ = ["compare_methods", "compare_scores", "main"]
+__all__ = ["compare", "compare_methods", "compare_scores", "main"]
 
 CONTROLLERS = ("random", "evolution", "bayesian", "reinforce", "one_shot", "dnas", "sigeo")
 COLD = ("zico", "grad_norm", "snip", "synflow", "nwot", "params", "flops")
@@ -37,13 +39,46 @@ _FEWEST = 3
 """Architectures that a rank correlation needs."""
 
 
-def _search(folder: Path, overrides: Sequence[str], baselines: bool = False) -> Any:
+def compare(
+    controllers: Sequence[str] = CONTROLLERS,
+    seeds: Sequence[int] = (0, 1, 2),
+    overrides: Sequence[str] | None = None,
+    *,
+    output_dir: str | Path = "runs/compare",
+    config_dir: str | Path | None = None,
+    **keys: Any,
+) -> pd.DataFrame:
+    """Compare search methods exactly as the command does.
+
+    >>> table = compare(["random", "dnas"], seeds=[0, 1], space="mobile_llm", budget={"minutes": 20})  # doctest: +SKIP
+
+    Args:
+        controllers: Methods: options of the group `controller`.
+        seeds: Of the searches; a method's runs are paired by seed.
+        overrides: Of every search, in the command's form; `evolution:controller.population=32` is for one alone.
+        output_dir: For the run folders and what is written.
+        config_dir: A folder of your own configurations, laid out like configs/.
+        **keys: The same as overrides; a mapping stands for a section.
+
+    Returns:
+        One line a method; see `compare_methods`.
+
+    Raises:
+        RankitectError: The input is wrong, with what to do about it.
+    """
+    given = [*([overrides] if isinstance(overrides, str) else overrides or []), *as_overrides(keys)]
+    return compare_methods(Path(output_dir), controllers, seeds, given, config_dir)
+
+
+def _search(
+    folder: Path, overrides: Sequence[str], config_dir: str | Path | None = None, *, baselines: bool = False
+) -> Any:
     """One search, told in one line; its result. What it finds is not confirmed: a seed is a search."""
     from rankitect.search import search
 
     say(f"-- {folder}")
     keys: dict[str, Any] = {"report": {"page": False}, "confirm": {"seeds": 1}, "runner": {"baselines": baselines}}
-    result = search([*overrides], quiet=True, output_dir=folder, **keys)
+    result = search([*overrides], config_dir=config_dir, quiet=True, output_dir=folder, **keys)
     if result.ended == "interrupted":
         raise KeyboardInterrupt
     return result
@@ -56,7 +91,11 @@ def _objectives(summary: Any) -> list[MetricSpec]:
 
 
 def compare_methods(
-    folder: Path, controllers: Sequence[str], seeds: Sequence[int], overrides: Sequence[str]
+    folder: Path,
+    controllers: Sequence[str],
+    seeds: Sequence[int],
+    overrides: Sequence[str],
+    config_dir: str | Path | None = None,
 ) -> pd.DataFrame:
     """Run every method with every seed, and lay the results side by side.
 
@@ -65,6 +104,7 @@ def compare_methods(
         controllers: Options of the group `controller`.
         seeds: Of the studies; a method's runs are paired by seed.
         overrides: Of every search. A key for one method alone is given as `evolution:controller.population=32`.
+        config_dir: A folder of the user's own configurations.
 
     Returns:
         One line a method.
@@ -76,13 +116,13 @@ def compare_methods(
     from rankitect.reports.figures.methods import draw_progress, draw_trade_off
     from rankitect.reports.method_comparison import methods_table, read_run
 
-    _check(controllers, seeds, overrides)
+    _check(controllers, seeds, overrides, config_dir)
     runs, objectives = [], None
     for seed in seeds:
         for controller in controllers:
             place = folder / f"{controller}-{seed}"
             keys = _keys(controller, seed, overrides, controllers)
-            result = _search(place, keys, baselines=_measures_baselines(place, seed))
+            result = _search(place, keys, config_dir, baselines=_measures_baselines(place, seed))
             objectives = objectives or _objectives(result.summary)
             runs.append(read_run(place, controller, seed, objectives))
     if objectives is None or not any(len(run.points) for run in runs):
@@ -95,7 +135,9 @@ def compare_methods(
     return table
 
 
-def _check(controllers: Sequence[str], seeds: Sequence[int], overrides: Sequence[str]) -> None:
+def _check(
+    controllers: Sequence[str], seeds: Sequence[int], overrides: Sequence[str], config_dir: str | Path | None
+) -> None:
     """Refuse what no search could be run with, before the first of many begins."""
     from rankitect.config import resolve
 
@@ -103,7 +145,7 @@ def _check(controllers: Sequence[str], seeds: Sequence[int], overrides: Sequence
         if not given:
             raise ConfigError(f"{option} is empty: give one or more, with commas between.")
     for controller in controllers:
-        resolve(_keys(controller, seeds[0], overrides, controllers))
+        resolve(_keys(controller, seeds[0], overrides, controllers), Path(config_dir) if config_dir else None)
 
 
 def _keys(controller: str, seed: int, overrides: Sequence[str], controllers: Sequence[str]) -> list[str]:
@@ -137,7 +179,9 @@ def _of(controller: str, overrides: Sequence[str], controllers: Sequence[str]) -
     return mine
 
 
-def compare_scores(folder: Path, count: int, seed: int, overrides: Sequence[str]) -> pd.DataFrame:
+def compare_scores(
+    folder: Path, count: int, seed: int, overrides: Sequence[str], config_dir: str | Path | None = None
+) -> pd.DataFrame:
     """Kendall's τ of cheap scores with training in full, over the same random architectures.
 
     The first line is the ceiling: training in full with another seed. Then the screening evaluator on a supernet that
@@ -148,6 +192,7 @@ def compare_scores(folder: Path, count: int, seed: int, overrides: Sequence[str]
         count: Number of architectures, at least 3.
         seed: Decides the architectures.
         overrides: Of every search.
+        config_dir: A folder of the user's own configurations.
 
     Returns:
         One line a score.
@@ -163,7 +208,7 @@ def compare_scores(folder: Path, count: int, seed: int, overrides: Sequence[str]
     from rankitect.reports.method_comparison import correlation, values
 
     base = ["controller=sampled", f"controller.samples={count}", f"seed={seed}", *overrides]
-    result = _search(folder / "truth", [*base, "controller.by=final"])
+    result = _search(folder / "truth", [*base, "controller.by=final"], config_dir)
     quality = _objectives(result.summary)[0]
     towards = 1.0 if quality.direction == "min" else -1.0
     truth = {f: -towards * v for f, v in values(folder / "truth", "final", quality.name).items()}
@@ -171,7 +216,7 @@ def compare_scores(folder: Path, count: int, seed: int, overrides: Sequence[str]
     scored: dict[str, dict[str, float]] = {}
 
     def measured(name: str, by: str, metric: str, sign: float, *more: str) -> None:
-        result = _search(folder / name.replace(" ", "-"), [*base, f"controller.by={by}", *more])
+        result = _search(folder / name.replace(" ", "-"), [*base, f"controller.by={by}", *more], config_dir)
         spent[name] = result.summary.ledger
         scored[name] = {f: sign * v for f, v in values(result.folder, by, metric).items()}
 
@@ -230,14 +275,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2], help="seeds, with commas between")
     parser.add_argument("--correlation", type=int, default=0, metavar="N", help="compare scores over N architectures")
     parser.add_argument("--output-dir", type=Path, default=Path("runs/compare"), metavar="FOLDER")
+    parser.add_argument("--config-dir", metavar="FOLDER", help="your own configurations, laid out like configs/")
     options = parser.parse_intermixed_args(arguments)
+    folder, given, own = options.output_dir, options.overrides, options.config_dir
 
     def act() -> int:
         if options.correlation:
-            compare_scores(options.output_dir, options.correlation, (options.seeds or [0])[0], options.overrides)
+            compare_scores(folder, options.correlation, (options.seeds or [0])[0], given, own)
         else:
             chosen = [name for name in options.controllers.split(",") if name]
-            compare_methods(options.output_dir, chosen, options.seeds, options.overrides)
+            compare_methods(folder, chosen, options.seeds, given, own)
         return 0
 
     return answered(act)

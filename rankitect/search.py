@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rankitect.study.study import StudyOutcome
     from rankitect.study.summary import Summary
 
-__all__ = ["Result", "main", "search"]
+__all__ = ["Result", "main", "run_search", "search", "tell"]
 
 _DONE = {
     "finished": "The search has finished.",
@@ -78,21 +78,35 @@ def search(
         RankitectError: The input is wrong, with what to do about it (`DiskError` for a disk that cannot be written).
     """
     given = [*([overrides] if isinstance(overrides, str) else overrides or []), *as_overrides(keys)]
-    return _search(given, config_dir, None, _silent if quiet else print, quiet=quiet)
+    return run_search(given, config_dir, None, _silent if quiet else print, quiet=quiet)
 
 
 def _silent(*text: object) -> None:
     pass
 
 
-def _search(
+def run_search(
     overrides: Sequence[str],
     config_dir: str | Path | None,
     stop: StopSignal | None,
     out: Callable[[str], None],
     *,
+    command: str | None = None,
     quiet: bool = False,
 ) -> Result:
+    """A search for a command.
+
+    Args:
+        overrides: In the command's form.
+        config_dir: The user's own configurations.
+        stop: Whether the user asked to stop; None: Ctrl-C raises KeyboardInterrupt.
+        out: Prints a text.
+        command: What repeats the run; None: the command of a search with these overrides.
+        quiet: Show no progress.
+
+    Raises:
+        RankitectError: The input is wrong, or the disk cannot be written.
+    """
     from rankitect.config import resolve
     from rankitect.study.folder import RunFolder, config_hash
 
@@ -101,7 +115,7 @@ def _search(
     names = {section: plugin.name for section, plugin in resolved.plugins.items()}
     default = f"runs/{names['space']}-{names['controller']}-{digest[:8]}"
     path = Path(resolved.config.output_dir or default)
-    command = command_line("rankitect.search", overrides, config_dir)
+    command = command or command_line("rankitect.search", overrides, config_dir)
     out(shown(resolved.data).rstrip())
     out(f"\nConfiguration hash: {digest}\nRun folder: {path}\nTo resume: {command}\n")
     with RunFolder(path, resolved.data, force=resolved.config.resume == "force") as folder:
@@ -226,8 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(
         "rankitect.search",
         arguments,
-        lambda overrides, config_dir: _search(overrides, config_dir, StopSignal(), say),
-        _tell,
+        lambda overrides, config_dir: run_search(overrides, config_dir, StopSignal(), say),
+        tell,
         description="Search a space for architectures and measure them. Repeating the command resumes the run.",
         epilog="Examples:  space=mobile_llm controller=dnas budget.minutes=20   |   preset=smoke output_dir=runs/try",
         lost="The search failed; finished trials are kept.",
@@ -241,8 +255,8 @@ def _keys_help(overrides: Sequence[str], config_dir: Path | None) -> str:
     return help_text(overrides, config_dir)
 
 
-def _tell(result: Result, command: str) -> int:
-    """Say how the search ended and where the results are."""
+def tell(result: Result, command: str) -> int:
+    """Say how a search ended and where the results are. Returns the exit code of its command."""
     from rankitect.study.stopping import INTERRUPTED
 
     ended = _DONE.get(result.ended, f"The search ended because {result.ended} is used up.")

@@ -170,13 +170,14 @@ def _model(asked: TrainingConfig, parts: Parts) -> tuple[str, ArchitectureLike]:
     Raises:
         RankitectError: There is no such file or name, or the architecture is not of the space.
     """
+    from rankitect.config.parts import architecture_from
     from rankitect.contracts import NamesModels, offers
     from rankitect.contracts.hooks import HasBaselines
     from rankitect.contracts.task import HasReference
 
     target, task = asked.resolved.plugins["space"].target, parts.task
     if asked.model is not None and (asked.model.endswith(".json") or Path(asked.model).is_file()):
-        return asked.model, _from_file(Path(asked.model), parts)
+        return asked.model, architecture_from(Path(asked.model), parts, "model")
     named: dict[str, Any] = {LARGEST: task.reference} if offers(task, HasReference) else {}
     if offers(target, NamesModels):
         named |= target.named(parts.space)
@@ -190,23 +191,6 @@ def _model(asked: TrainingConfig, parts: Parts) -> tuple[str, ArchitectureLike]:
             f"{f' Did you mean {guess!r}?' if guess else ''} Known: {', '.join(named) or 'none'}."
         )
     return wanted, named[wanted]
-
-
-def _from_file(path: Path, parts: Parts) -> ArchitectureLike:
-    from rankitect.space.choice_space import ChoiceSpace
-
-    assert parts.decode is not None
-    space: object = parts.space  # of a user's own kind, perhaps
-    try:
-        architecture: Any = parts.decode(path.read_text(encoding="utf-8"))
-        checked: ArchitectureLike = space.validate(architecture) if isinstance(space, ChoiceSpace) else architecture
-    except OSError as error:
-        raise ConfigError(f"model={path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError:
-        raise ConfigError(f"model={path} is not a text in UTF-8.") from None
-    except RankitectError as error:
-        raise type(error)(f"model={path}: {error}") from error
-    return checked
 
 
 def _measured(

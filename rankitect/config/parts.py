@@ -35,7 +35,7 @@ from rankitect.contracts.plugin import DecodesArchitectures
 from rankitect.contracts.requirement import NeedsCapabilities
 from rankitect.contracts.stage import Stage
 from rankitect.contracts.task import ReadsChoices
-from rankitect.errors import ConfigError, RankitectError, SpaceError
+from rankitect.errors import ConfigError, RankitectError, SpaceError, short
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from rankitect.graph import SearchSpace
     from rankitect.space.choice_space import ChoiceSpace
 
-__all__ = ["Parts", "build", "make_task"]
+__all__ = ["Parts", "architecture_from", "build", "make_task"]
 
 C = TypeVar("C")
 _ROLES: Mapping[str, type] = {"controller": Controller, "evaluator": Evaluator, "device": Device, "recipe": Stage}
@@ -230,6 +230,31 @@ def make_task(resolved: Resolved, folder: Path, say: Callable[[str], None] = pri
     """
     names = {section: plugin.name for section, plugin in resolved.plugins.items()}
     return _make("task", resolved.plugins["task"], Parts(resolved.config, folder, say, names))
+
+
+def architecture_from(path: Path, parts: Parts, called: str) -> Any:
+    """The architecture of a file, checked against the space.
+
+    Args:
+        path: The file, such as a candidate's architecture.json.
+        parts: Of the configuration; its space and its decoder count.
+        called: The key that named the file, for messages.
+
+    Raises:
+        ConfigError: The file cannot be read.
+        RankitectError: It holds no architecture, or one that is not of the space.
+    """
+    from rankitect.documents import read_text
+    from rankitect.space.choice_space import ChoiceSpace
+
+    assert parts.decode is not None
+    space: object = parts.space  # of a user's own kind, perhaps
+    text = read_text(path)
+    try:
+        architecture = parts.decode(text)
+        return space.validate(architecture) if isinstance(space, ChoiceSpace) else architecture
+    except RankitectError as error:
+        raise type(error)(f"{called}={short(str(path), 120)}: {error}") from error
 
 
 def _refuse_lacking(resolved: Resolved, parts: Parts) -> None:

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.slow
 SEARCH = (
     "space=ranking_blocks", "controller=one_shot", "task=movielens", "preset=smoke",
     "controller.samples=2", "controller.finalists=1", "confirm.seeds=1", "runner.threads=1",
-    "runner.baselines=false", "report.registry=null", "report.page=false", "report.tensorboard=false", "task.refit=false",
+    "runner.baselines=false", "report.registry=null",
+    "report.page=false", "report.tensorboard=false", "task.refit=false",
 )  # fmt: skip
 
 
