@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.command_line import as_overrides, command_line, run_command, say
+from rankitect.command_line import as_overrides, command_line, run_command
 from rankitect.errors import ConfigError
+from rankitect.terminal import ended, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,7 +120,8 @@ def _table(result: Result, count: int) -> pd.DataFrame:
         if trial.baseline is None and isinstance(index, int) and 0 <= index < count and trial.tags.get("file"):
             metrics = trial.measurement.metrics if trial.measurement else {}
             about = {"file": trial.tags["file"], "state": trial.state, "fingerprint": trial.architecture.fingerprint}
-            rows.setdefault(index, {**about, **{name: metric.value for name, metric in metrics.items()}})
+            # Of a file that was measured again after it had changed (resume=force), the later trial counts.
+            rows[index] = {**about, **{name: metric.value for name, metric in metrics.items()}}
     return pd.DataFrame([rows[index] for index in sorted(rows)])
 
 
@@ -166,4 +168,4 @@ def _tell(measured: Measured, command: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

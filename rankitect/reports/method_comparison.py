@@ -66,7 +66,6 @@ def read_run(folder: Path, method: str, seed: int, objectives: Sequence[MetricSp
         objectives: What counts.
     """
     from rankitect.contracts import Spent
-    from rankitect.graph import Architecture
     from rankitect.study.confirming import CONFIRM
     from rankitect.study.ledger import BASELINES, CONFIRMED, PREPARE
     from rankitect.study.store import Store
@@ -74,7 +73,7 @@ def read_run(folder: Path, method: str, seed: int, objectives: Sequence[MetricSp
     def point(metrics: Mapping[str, Any]) -> list[float]:
         return [(1.0 if o.direction == "min" else -1.0) * metrics[o.name].value for o in objectives]
 
-    with Store(folder / "study.db", Architecture.from_json, readonly=True) as store:
+    with Store(folder / "study.db", None, readonly=True) as store:
         stages = store.charges.totals()
         running = stages.get(PREPARE, Spent()).data
         points, spent, held, baselines = [], [], [], {}
@@ -102,10 +101,9 @@ def read_run(folder: Path, method: str, seed: int, objectives: Sequence[MetricSp
 
 def values(folder: Path, evaluator: str, metric: str) -> dict[str, float]:
     """A metric of all architectures that an evaluator measured in a run, by fingerprint."""
-    from rankitect.graph import Architecture
     from rankitect.study.store import Store
 
-    with Store(folder / "study.db", Architecture.from_json, readonly=True) as store:
+    with Store(folder / "study.db", None, readonly=True) as store:
         return {
             t.architecture.fingerprint: t.measurement.metrics[metric].value
             for t in store.trials

@@ -17,12 +17,29 @@ from rankitect.study.confirming import CONFIRM
 from rankitect.study.database import columns_of, counts_rows, damaged
 from rankitect.study.files import is_inside
 
-__all__ = ["Contents", "Standing", "read"]
+__all__ = ["Contents", "Recorded", "Standing", "read"]
 
 Standing = Literal["own", "earlier", "apart"]
 """What a batch is to the configuration of now: `own`: proposed by it; `earlier`: by an earlier one (`resume=force`),
 and it is not known yet whether this one proposes the same; `apart`: it does not, and its controller is not told of it.
 """
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """An architecture of which only what the file says is known, for readers without its space.
+
+    Attributes:
+        fingerprint: As it was recorded.
+        text: Its JSON.
+    """
+
+    fingerprint: str
+    text: str
+
+    def to_json(self) -> str:
+        """The JSON that was recorded."""
+        return self.text
 
 
 class _Strict(BaseModel):
@@ -137,13 +154,13 @@ class Contents:
     totals: dict[str, Spent]
 
 
-def read(path: Path, connection: sqlite3.Connection, decode: Callable[[str], Any]) -> Contents:
+def read(path: Path, connection: sqlite3.Connection, decode: Callable[[str], Any] | None) -> Contents:
     """Read a file whose pages and checksums are in order.
 
     Args:
         path: The file, for messages.
         connection: To it.
-        decode: Makes an architecture from its JSON.
+        decode: Makes an architecture from its JSON; None: each is a `Recorded`.
 
     Raises:
         RunFolderError: A row is not what a study writes, or does not go with the others; or architectures are of
@@ -232,7 +249,9 @@ def _problem(row: _Row, rows: Mapping[int, _Row], batches: Mapping[int, _Batch],
     return ""
 
 
-def _architectures(path: Path, rows: Mapping[int, _Row], decode: Callable[[str], Any]) -> dict[int, Any]:
+def _architectures(path: Path, rows: Mapping[int, _Row], decode: Callable[[str], Any] | None) -> dict[int, Any]:
+    if decode is None:
+        return {number: Recorded(row.fingerprint, row.architecture) for number, row in rows.items()}
     out: dict[int, Any] = {}
     strange: list[str] = []
     for number, row in rows.items():

@@ -42,7 +42,7 @@ class Store:
 
     Args:
         path: The file; created if missing, unless read-only.
-        decode: Makes an architecture from its JSON.
+        decode: Makes an architecture from its JSON; None, for a reader without its space: each is a `Recorded`.
         readonly: Open for reading only, as reports do.
         before_writing: Given what the file holds, once that is found in order; what it raises leaves the file as it is.
 
@@ -60,7 +60,7 @@ class Store:
     def __init__(
         self,
         path: Path,
-        decode: Callable[[str], Any],
+        decode: Callable[[str], Any] | None,
         *,
         readonly: bool = False,
         before_writing: Callable[[Sequence[Trial]], None] = lambda trials: None,
@@ -91,7 +91,7 @@ class Store:
             if trial.finished and trial.duplicate_of is None
         }
 
-    def _before(self, decode: Callable[[str], Any]) -> Contents:
+    def _before(self, decode: Callable[[str], Any] | None) -> Contents:
         """What an existing file holds; nothing where there is none."""
         if not self.path.exists() or self.path.stat().st_size == 0:
             return Contents({}, {}, {})
