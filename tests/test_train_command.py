@@ -159,8 +159,17 @@ def test_a_state_of_other_settings_is_refused_by_name(
     changed = [*SCRATCH, f"output_dir={tmp_path / 'run'}", "recipe.pretrain.lr=0.5"]
     assert main(changed) == 2
     assert "recipe.pretrain.lr: 0.001 -> 0.5" in capsys.readouterr().err
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     assert main([*changed, "resume=force"]) == 2
     assert "was written by training with lr 0.001 and not 0.5: delete it" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+    state = tmp_path / "run" / "state" / "pretrain.safetensors"
+    data = bytearray(state.read_bytes())
+    data[-7] ^= 1  # a weight
+    state.write_bytes(data)
+    assert main([*SCRATCH, f"output_dir={tmp_path / 'run'}"]) == 2
+    assert "is damaged: delete it, or go on with resume=force" in capsys.readouterr().err
+    assert main([*SCRATCH, f"output_dir={tmp_path / 'run'}", "resume=force"]) == 0
 
 
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:

@@ -177,3 +177,19 @@ def test_without_constraints_targets_reach_down_to_the_cheapest_architecture(tmp
     result = search(words, report={"page": False}, output_dir=str(tmp_path / "run"), quiet=True)
     assert result.ended == "finished"
     assert result.summary.pareto
+
+
+def test_targets_of_another_configuration_are_measured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = (*SMALL, "controller.targets=[0.95]"), (*SMALL, "controller.targets=[0.95,0.7]")
+    study(tmp_path / "run", parts_of(tmp_path, *first))
+    before = proposed(tmp_path / "run", parts_of(tmp_path, *first))
+    study(tmp_path / "run", parts_of(tmp_path, *second), forced=1)
+    now = proposed(tmp_path / "run", parts_of(tmp_path, *second))
+    assert now[: len(before)] == before
+    assert all(state == "DONE" for *_, state in now)
+    assert {tags["target"] for _, _, tags, _ in now} == {0.95, 0.7}
+    study(tmp_path / "run", parts_of(tmp_path, *second), forced=1)
+    assert proposed(tmp_path / "run", parts_of(tmp_path, *second)) == now, "nothing is asked for twice"
+    missed = {t["target"] for *_, t, _ in now if abs(t.get("reached", t["target"]) - t["target"]) > 0.05 * t["target"]}
+    told = [record.getMessage() for record in caplog.records if "was missed" in record.getMessage()]
+    assert {target for target in (0.95, 0.7) if any(f"{target:g} of" in text for text in told)} == missed

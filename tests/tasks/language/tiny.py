@@ -64,10 +64,13 @@ def study(
     stop: Callable[[], bool] = lambda: False,
     trials: int | None = None,
     evaluators: Mapping[str, Any] | None = None,
+    forced: object = None,
 ) -> StudyOutcome:
-    """Run the parts' controller in a run folder; a second call with fresh parts resumes."""
+    """Run the parts' controller in a run folder; a second call with fresh parts resumes, `forced` with a configuration
+    that differs by it."""
     assert parts.controller is not None
-    with RunFolder(path, {"seed": parts.config.seed}) as folder:
+    config = {"seed": parts.config.seed, **({"more": forced} if forced is not None else {})}
+    with RunFolder(path, config, force=forced is not None) as folder:
         measuring = evaluators or {key: Quick(parts) for key in parts.evaluators}
         subject = Subject(measuring, parts.decode, parts.space, parts.task)
         plan = StudyPlan(["perplexity", "block_flops"], seed=parts.config.seed, budget=Budget(trials=trials))
