@@ -93,7 +93,7 @@ def test_a_malformed_report_is_said_in_a_sentence(
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     assert main([str(run)]) == 2
     said = capsys.readouterr().err
-    assert f"report.json is no report of this version ({words}: " in said
+    assert f"report.json is not of the form that is expected: {words}: " in said
     assert f"python -m rankitect.report run={run}" in said
 
 
