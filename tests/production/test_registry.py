@@ -323,3 +323,22 @@ def test_a_file_is_no_registry(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "file").write_text("")
     assert main(["list", f"registry={tmp_path / 'file'}"]) == 2
     assert f"registry={tmp_path / 'file'} is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["../x", "x", "a..b", "a.b/c", "a.\x1b[31mb"])
+def test_a_module_is_a_dotted_path_and_nothing_is_registered_otherwise(tmp_path: Path, module: str) -> None:
+    with pytest.raises(ConfigError, match="The baseline x is not of the form that is expected: module"):
+        Registry(tmp_path / "registry").add("x", "criteo", module=module)
+    assert not (tmp_path / "registry").exists()
+
+
+def test_what_others_wrote_into_a_registry_is_listed_safely_and_names_no_file_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = Registry(tmp_path).add("x", "criteo", module="a.b", note="red\x1b[31m\nsecond line")
+    assert main(["list", f"registry={tmp_path}"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith("red\\x1b[31m second line")
+    path = Registry(tmp_path).file(entry)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "space": "../../secret.json"}))
+    assert main(["list", f"registry={tmp_path}"]) == 0
+    assert "v001.json is not a registered baseline" in capsys.readouterr().err
