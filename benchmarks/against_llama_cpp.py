@@ -101,7 +101,7 @@ def exported(options: Any) -> Path:
         task = parts.task
         model = task.backbone.supernet.extract(task.reference)
         predicted = {name: task.latency.predict(task.reference, name) for name in NAMES}
-        parts.device.export(place, model, task.checkpoint.tokenizer, predicted)
+        parts.device.export(place, model, task.checkpoint.tokenizer, predicted, task.sample_text())
     return place / "model.pte"
 
 

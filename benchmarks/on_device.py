@@ -163,7 +163,7 @@ def whole(parts: Parts, architecture: Architecture, folder: Path, results: Resul
     predicted = {name: task.latency.predict(architecture, name) for name in NAMES}
     model = task.backbone.supernet.extract(architecture)
     try:
-        parts.device.export(place, model, task.checkpoint.tokenizer, predicted)
+        parts.device.export(place, model, task.checkpoint.tokenizer, predicted, task.sample_text())
     except DeployError as error:
         print(f"{architecture.fingerprint[:8]}: {error}", flush=True)
         return {}

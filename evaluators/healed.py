@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rankitect.contracts import TrialContext
     from rankitect.contracts.stage import Stage
     from rankitect.graph import Architecture
-    from rankitect.models.supernet import Standalone
     from rankitect.recipes import Recipe, RecipeResult
     from rankitect.tasks.language.task import Language
 
@@ -79,7 +78,8 @@ class Healed:
         metrics = {**quality.metrics, **task.costs(architecture)}
         artifacts = {name: context.artifact(context.folder / path) for name, path in trained.artifacts.items()}
         if self._config.save:
-            artifacts |= self._save(architecture, trained.model, context)
+            saved = task.save_candidate(context.folder, architecture, trained.model)
+            artifacts |= {name: context.artifact(context.folder / path) for name, path in saved.items()}
         examples = {
             "metric": "perplexity",
             "values": [round(float(x), 6) for x in quality.window_nats],
@@ -106,18 +106,3 @@ class Healed:
             progress=context.progress,
             spend=spend,
         )
-
-    def _save(self, architecture: Architecture, model: Standalone, context: TrialContext) -> dict[str, str]:
-        from rankitect.models.candidate import save_candidate
-
-        task = self._task
-        saved = save_candidate(
-            context.folder,
-            task.space,
-            architecture,
-            model,
-            task.checkpoint.tokenizer,
-            config=task.checkpoint.config,
-            notes={"backbone": task.checkpoint.source},
-        )
-        return {name: context.artifact(context.folder / path) for name, path in saved.items()}

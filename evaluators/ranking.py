@@ -75,7 +75,7 @@ class Trained:
         """Train, measure, save."""
         from rankitect.metrics.ranking import ranking_quality
         from rankitect.models.supernet import Standalone
-        from rankitect.tasks.ranking.models import save_losses, save_ranker
+        from rankitect.tasks.ranking.models import save_losses
 
         task, folder = self._task, context.folder
         if (logged := task.logged(architecture, "test")) is not None:
@@ -90,8 +90,7 @@ class Trained:
         metrics = {**validation.metrics, **test.metrics, **task.costs(architecture)}
         artifacts = {"losses": context.artifact(folder / save_losses(folder, test))}
         if self._config.save and isinstance(model, Standalone):
-            space, closed = task.model_of(architecture)
-            for name, path in save_ranker(folder, space, closed, model, task.features, architecture).items():
+            for name, path in task.save_candidate(folder, architecture, model).items():
                 artifacts[name] = context.artifact(folder / path)
         evaluated = 0 if result is None else result.evaluated
         spent = Spent(eval_examples=evaluated + validation.rows + test.rows)

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.contracts import Measurement, Metric, MetricSpec, Spent, Task
+from rankitect.contracts.capability import offers
 from rankitect.evaluators.costs import cost_specs_of, costs_of
 from rankitect.training.settings import OptimizerConfig
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rankitect.config.parts import Parts
     from rankitect.contracts import TrialContext
     from rankitect.graph import Architecture, SearchSpace
+    from rankitect.models.supernet import Standalone
 
 __all__ = ["TrainedFromScratch"]
 
@@ -73,9 +77,16 @@ class TrainedFromScratch:
             spent += Spent.evaluation(quality.amount, task.unit)
         artifacts = {}
         if c.save:
-            from safetensors.torch import save_file
-
-            path = context.folder / "weights.safetensors"
-            save_file({name: weight.detach().contiguous() for name, weight in model.state_dict().items()}, path)
-            artifacts["weights"] = context.artifact(path)
+            saved = self._saved(architecture, model, context.folder)
+            artifacts = {name: context.artifact(context.folder / path) for name, path in saved.items()}
         return Measurement({**metrics, **costs_of(task, self._space, architecture)}, spent, artifacts)
+
+    def _saved(self, architecture: Architecture, model: Standalone, folder: Path) -> dict[str, str]:
+        """Write the candidate, with what its task knows of the use of its models."""
+        from rankitect.contracts.task import SavesCandidates
+
+        if offers(self._task, SavesCandidates):
+            return self._task.save_candidate(folder, architecture, model)
+        from rankitect.models.candidate import save_model
+
+        return save_model(folder, self._space, architecture, model)

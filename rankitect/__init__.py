@@ -4,6 +4,7 @@
 `python -m rankitect.search space=mobile_llm controller=dnas` does, and so do `rankitect.train(...)`,
 `rankitect.measure(...)` and `rankitect.compare(...)`. `rankitect.search` is a module as well (`from rankitect.search
 import search` gives the same function), as the others are; docs/adr/0002 says how one name can be both.
+`rankitect.load_candidate(folder)` opens what a search or a training leaves behind.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compare", "measure", "search", "train"]
+__all__ = ["__version__", "compare", "load_candidate", "measure", "search", "train"]
 
 _CALLABLE = ("compare", "measure", "search", "train")
 """Submodules that can be called, as the function of the same name in them."""
+_FUNCTIONS = {"load_candidate": "rankitect.models.candidate"}
+"""Functions by the module that they are in."""
 
 
 class _CallableModule(ModuleType):
@@ -48,6 +51,8 @@ def __getattr__(name: str) -> Any:
     if name in _CALLABLE:
         # By name: an import statement would make every room depend on the search, in the eyes of the import rules.
         return importlib.import_module(f"rankitect.{name}")
+    if name in _FUNCTIONS:
+        return vars(importlib.import_module(_FUNCTIONS[name]))[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -39,7 +39,7 @@ def _run(given: argparse.Namespace) -> int:
     tokenizer = deployed.tokenizer
     prompt = [int(i) for i in tokenizer.encode(given.prompt)]
     generated, times = [], [time.perf_counter()]
-    for token in deployed.generator.stream(prompt, given.tokens, tokenizer.special_ids.values()):
+    for token in deployed.generator.stream(prompt, given.tokens, deployed.stop_ids):
         generated.append(token)
         times.append(time.perf_counter())
     say(given.prompt + tokenizer.decode(generated))

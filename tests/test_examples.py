@@ -16,7 +16,7 @@ PROMISED = {
     "train_a_supernet": "gives equal outputs",
     "search_from_python": "ended: finished",
     "generate_from_candidate": "The statement",
-    "predict_clicks": "predicted 0.",
+    "predict_clicks": "predicted [0.",
     "search_your_own_space": "normalized entropy ",
     "compare_methods": "evolution",
 }

@@ -12,6 +12,7 @@ import pytest
 
 import rankitect
 from rankitect.export import main
+from tests.data.test_files import files_of_at_most
 
 CONFIGS = Path(__file__).parent / "study" / "configs"
 
@@ -156,3 +157,14 @@ def test_a_damaged_cell_is_an_error_and_no_traceback(
     table.to_csv(copy / "trials.csv", index=False)
     assert main([f"run={copy}", "to=optuna"]) == 2
     assert "trials.csv is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "optuna"])
+def test_a_full_disk_ends_with_its_exit_code_and_leaves_no_file(
+    run: Path, form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("optuna")
+    with files_of_at_most(64):
+        assert main([f"run={run}", f"to={form}", f"out={tmp_path / 'table'}"]) == 3
+    assert "written" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -91,7 +91,7 @@ class GQA(Block):
         }
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        x, rope = inputs
+        x, rope = inputs[0], inputs[1].to(inputs[0].dtype)  # positions are computed in float32
         kv, group, head, _ = p.q.shape
         batch, tokens, _ = x.shape
         q = p.linear(x, "q").view(batch, tokens, kv * group, head).transpose(1, 2)

@@ -191,7 +191,7 @@ class FieldPad(Elementwise):
     count: ExprLike
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        (count,) = p.sizes((as_expr(self.count),))
+        (count,) = p.sizes(("count",))
         total = padded(inputs[0], count, 1)
         for x in inputs[1:]:
             total = total + padded(x, count, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Sequence
-from functools import cached_property
 from itertools import accumulate
 from typing import ClassVar
 
@@ -40,6 +39,13 @@ class Tables(Block):
     columns: tuple[int, ...] = ()
     init: str = "normal"
 
+    _starts: ClassVar[list[int]]
+    """The first row of each slot's feature, [S]."""
+    _taken: ClassVar[tuple[int, ...]]
+    """The columns that are taken, named or not, [S]."""
+    _columns: ClassVar[list[int] | slice]
+    """The columns that are taken, as a slice where they follow each other."""
+
     def __post_init__(self) -> None:
         if not self.rows or len(self.rows) != len(self.slots):
             raise SpaceError(f"Tables: {len(self.rows)} numbers of rows for {len(self.slots)} numbers of slots")
@@ -47,6 +53,16 @@ class Tables(Block):
             raise SpaceError("Tables: every feature needs at least one row and one slot")
         if self.columns and len(self.columns) != sum(self.slots):
             raise SpaceError(f"Tables: {len(self.columns)} columns for {sum(self.slots)} slots")
+        first = [0, *accumulate(self.rows[:-1])]
+        taken = self.columns or tuple(range(sum(self.slots)))
+        run = range(taken[0], taken[0] + len(taken))
+        facts = {
+            "_starts": [f for f, n in zip(first, self.slots, strict=True) for _ in range(n)],
+            "_taken": taken,
+            "_columns": slice(run.start, run.stop) if taken == tuple(run) else list(taken),
+        }
+        for name, value in facts.items():  # made here: torch.compile cannot enter the lock of a cached property
+            object.__setattr__(self, name, value)
 
     def fields(self) -> dict[str, Expr]:
         """The width, the number of features and, where the block takes all columns, their number."""
@@ -58,25 +74,6 @@ class Tables(Block):
         if self.columns and last is not None and max(self.columns) >= last:
             raise SpaceError(f"Tables: there is no column {max(self.columns)} among {last}")
         return {"table": Param.of(sum(self.rows), self.width, init=self.init, table=True)}
-
-    @cached_property
-    def _starts(self) -> list[int]:
-        """The first row of each slot's feature, [S]."""
-        first = [0, *accumulate(self.rows[:-1])]
-        return [f for f, n in zip(first, self.slots, strict=True) for _ in range(n)]
-
-    @cached_property
-    def _taken(self) -> tuple[int, ...]:
-        """The columns that are taken, named or not, [S]."""
-        return self.columns or tuple(range(sum(self.slots)))
-
-    @cached_property
-    def _columns(self) -> list[int] | slice:
-        """The columns that are taken, as a slice where they follow each other."""
-        if not self.columns:
-            return slice(None)
-        run = range(self.columns[0], self.columns[0] + len(self.columns))
-        return slice(run.start, run.stop) if self.columns == tuple(run) else list(self.columns)
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         rows, starts = _LAST.of(inputs[0], (self.rows, self.slots, self._taken), self._rows)
@@ -114,13 +111,15 @@ class _Last(threading.local):
         make: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """What `make` makes of the ids, made once for each key while they are the same unchanged tensor."""
-        if ids.is_inference() or torch.compiler.is_compiling():  # whether it was changed is not known
+        # Whether they were changed is not known then; and torch.compile cannot ask for the former.
+        if torch.compiler.is_compiling() or ids.is_inference():
             return make(ids)
         if self._ids() is not ids or self._version != ids._version:
             self._ids, self._version, self._found = weakref.ref(ids), ids._version, {}
-        if key not in self._found:
-            self._found[key] = make(ids)
-        return self._found[key]
+        kept = (key, torch.is_inference_mode_enabled())  # what was made in that mode cannot be trained through
+        if kept not in self._found:
+            self._found[kept] = make(ids)
+        return self._found[kept]
 
 
 _LAST = _Last()

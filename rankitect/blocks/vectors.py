@@ -91,7 +91,7 @@ class Pad(Elementwise):
     width: ExprLike
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        (width,) = p.sizes((as_expr(self.width),))
+        (width,) = p.sizes(("width",))
         total = padded(inputs[0], width)
         for x in inputs[1:]:
             total = total + padded(x, width)

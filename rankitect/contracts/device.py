@@ -119,7 +119,9 @@ class Device(Protocol):
 class ExportsPrograms(Protocol):
     """The capability to write a language model as a program that the device runs, and to time it there."""
 
-    def export(self, folder: Path, model: Any, tokenizer: Any, predicted: Mapping[str, Any]) -> dict[str, str]:
+    def export(
+        self, folder: Path, model: Any, tokenizer: Any, predicted: Mapping[str, Any], text: Any
+    ) -> dict[str, str]:
         """Write a candidate's program, and its measured latency beside the predicted one.
 
         Args:
@@ -127,6 +129,7 @@ class ExportsPrograms(Protocol):
             model: The candidate, a `Standalone`.
             tokenizer: The model's.
             predicted: Predicted latencies (`Interval`) by workload.
+            text: Windows of real text, token ids [W, T], on which the program's quality is compared with the model's.
 
         Returns:
             Paths relative to the folder, by artifact.
@@ -141,13 +144,17 @@ class ExportsPrograms(Protocol):
 class ExportsRankers(Protocol):
     """The capability to write a ranker's dense part as a program that the device runs, and to time it there."""
 
-    def export_ranker(self, folder: Path, model: Any, example: Sequence[Any]) -> dict[str, str]:
+    def export_ranker(
+        self, folder: Path, model: Any, examples: Sequence[Any], labels: Any | None = None
+    ) -> dict[str, str]:
         """Write a ranker's program, and its latency for each batch size.
 
         Args:
             folder: Gets the program, its card and the latencies.
             model: The ranker, a `Standalone`.
-            example: The model's inputs for one example, tensors.
+            examples: The model's inputs for real rows, tensors, on which the program's quality is compared with the
+                model's.
+            labels: 0 or 1 for each row.
 
         Returns:
             Paths relative to the folder, by artifact.

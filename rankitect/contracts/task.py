@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
 
     from rankitect.contracts.device import Latencies
@@ -33,6 +35,7 @@ __all__ = [
     "LearnsLatency",
     "Quality",
     "ReadsChoices",
+    "SavesCandidates",
     "SendsWeights",
     "SharedTraining",
     "SharesWeights",
@@ -334,6 +337,23 @@ class HasContrasts(Protocol):
 
     def contrasts(self, workload: str) -> Sequence[Any]:
         """Architectures of equal latency under a workload that differ in one rule of design."""
+        ...
+
+
+class SavesCandidates(Protocol):
+    """A task that writes candidates with all that is needed to use them: a tokenizer, vocabularies and scaling."""
+
+    def save_candidate(self, folder: Path, architecture: Architecture, model: Any) -> dict[str, str]:
+        """Write a candidate (`rankitect.models.candidate`).
+
+        Args:
+            folder: Where to.
+            architecture: What was searched.
+            model: Its model, trained (`rankitect.models.supernet.Standalone`).
+
+        Returns:
+            Paths relative to the folder, by artifact.
+        """
         ...
 
 

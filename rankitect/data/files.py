@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import stat
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ __all__ = [
 
 TEMPORARY = ".part"
 """How the name of a file ends that is still being written; it begins with a dot."""
+_LONGEST = 200
+"""Characters of a file's name that the temporary name keeps: a name may be 255 bytes long, and this one adds some."""
 
 
 def file_sha256(path: Path) -> str:
@@ -36,23 +39,40 @@ def file_sha256(path: Path) -> str:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file so that a reader sees the old content or the whole new one, never a part.
 
+    The file gets the rights that the process's umask leaves to new files, whoever writes it.
+
     Args:
         path: The file to create or replace. Its folder must exist.
-        write: Called with a temporary path in the same folder; it must create that file.
+        write: Called with a temporary path in the same folder, an empty file; it must write or replace that file.
+
+    Raises:
+        OSError: The disk is full or cannot be written; nothing is left behind.
     """
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{TEMPORARY}")
+    part = path.with_name(f".{path.name[:_LONGEST]}.{uuid.uuid4().hex[:12]}{TEMPORARY}")
     try:
         # The mode that the user's umask gives; safetensors, for one, makes files that only their owner can read.
         descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
         os.close(descriptor)
-        write(part)
+        _written(part, write)
         part.chmod(mode)
         with part.open("rb+") as file:
             os.fsync(file.fileno())  # a rename may reach the disk before the bytes do
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _written(part: Path, write: Callable[[Path], object]) -> None:
+    """Call a writer. An error of the system that a library in Rust knows only as a text becomes an `OSError` again."""
+    try:
+        write(part)
+    except Exception as error:
+        number = None if isinstance(error, OSError) else re.search(r"\(os error (\d{1,3})\)", str(error))
+        if number is None:
+            raise
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(part)) from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankitect.data.chat import PLAIN, ChatFormat, TemplateChat
+from rankitect.data.chat_templates import DEFAULT, chat_templates
 from rankitect.data.files import write_atomically
 from rankitect.data.guard import guarded
 from rankitect.data.members import listing, member
@@ -307,7 +308,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     settings = {} if config is None else read_json(config, dict[str, Any], AssetError)
     if _is_byte_tokenizer(backend):
         return ByteTokenizer()
-    template = settings.get("chat_template")
+    template = chat_templates(settings, folder).get(DEFAULT)
     special: dict[str, int] = {}
     for role in SPECIAL_ROLES:
         given = settings.get(f"{role}_token")
@@ -315,7 +316,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         token_id = backend.token_to_id(token) if isinstance(token, str) else None
         if token_id is not None:
             special[role] = token_id
-    return BPETokenizer(backend, special, template if isinstance(template, str) else None, str(file))
+    return BPETokenizer(backend, special, template, str(file))
 
 
 def _check_ids(backend: tokenizers.Tokenizer, stated: Mapping[str, Any], file: Path) -> None:

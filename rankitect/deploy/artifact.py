@@ -11,14 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from rankitect.data.files import file_sha256, write_atomically
+from rankitect.data.files import file_sha256, write_whole
 from rankitect.data.tokenizer import Tokenizer, load_tokenizer
 from rankitect.deploy.generate import Generator, Layout
-from rankitect.deploy.lowering import TOLERANCE, Lowered, Precision, lower, quantized, require_runtime, silenced
-from rankitect.documents import read_json
-from rankitect.errors import AssetError, DeployError
+from rankitect.deploy.lowering import (
+    TOLERANCE,
+    Lowered,
+    Precision,
+    lower,
+    quantized,
+    require_applied,
+    require_runtime,
+    silenced,
+)
+from rankitect.deploy.quality import language_quality, report_quality
+from rankitect.documents import as_kind, read_json
+from rankitect.errors import AssetError, DeployError, safe, short
+from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.deployed import DeployedCall
 from rankitect.models.supernet import Standalone
 
@@ -29,8 +41,43 @@ CARD = "program.json"
 PROGRAM = "model.pte"
 PROBE = (11, 5, 7)
 """Token ids from which eager and exported model are compared."""
+_AGAIN = "Copy it again."
+_ANY_TOKEN = 2**31  # the card does not say how many tokens the model knows
 CHECKED = 8
 """Tokens of that comparison."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class _Runtime(_Strict):
+    version: str
+
+
+class _Cache(_Strict):
+    path: str
+    shape: list[int]
+    slots: int = Field(ge=0, le=7)
+    window: int | None = Field(ge=1)
+
+
+class _Layout(_Strict):
+    prompt: int = Field(ge=1, le=2**24)
+    capacity: int = Field(ge=2, le=2**24)
+    masks: list[int | None]
+    caches: list[_Cache]
+
+    def to_layout(self) -> Layout:
+        return Layout.from_json(self.model_dump())
+
+
+class _Card(_Strict):
+    """What a reader relies on in program.json."""
+
+    layout: _Layout
+    runtime: _Runtime
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -42,12 +89,14 @@ class Deployed:
         tokenizer: Of the model.
         card: What program.json says.
         load_ms: Milliseconds to load the program and pack its weights.
+        stop_ids: Tokens that end an answer.
     """
 
     generator: Generator
     tokenizer: Tokenizer
     card: Mapping[str, Any]
     load_ms: float
+    stop_ids: frozenset[int]
 
 
 def runtime_version() -> str:
@@ -82,12 +131,14 @@ def export(
     *,
     prompt: int,
     capacity: int,
+    text: torch.Tensor,
     precision: Precision = "float32",
     notes: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """Write a language model as a program. The card comes last: where it is, all is there.
 
-    Outputs are compared with the eager model's, and so are the first greedy tokens.
+    Outputs are compared with those of the lowered module, and so are the first greedy tokens. The perplexity of the
+    program on `text`, as the runtime gives it, is compared with that of the model in float32; card and log say both.
 
     Args:
         folder: Created if it does not exist.
@@ -95,6 +146,7 @@ def export(
         tokenizer: Of the model.
         prompt: Tokens of a prefill.
         capacity: Tokens of the longest sequence, prompt and answer together; more than `prompt`.
+        text: Windows of real text that neither was trained on, token ids [W, T].
         precision: Of the program.
         notes: Plain data for the card.
 
@@ -102,26 +154,39 @@ def export(
         Paths relative to the folder, by artifact: "program", "program_card", "tokenizer".
 
     Raises:
-        DeployError: The model cannot be exported, or the program does not give what the model gives.
+        DeployError: The model cannot be exported, the precision applies to none of its matrices, or the program does
+            not give what the lowered module gives.
+        OSError: The disk is full or cannot be written.
     """
     if not 1 <= prompt < capacity:
         raise DeployError(f"capacity is {capacity}; it must be more than the prompt's {prompt} tokens.")
     folder = Path(folder)
     methods = calls(model, prompt, capacity)
+    applied = require_applied(methods, precision)
     started = time.perf_counter()
     lowered = lower(methods, precision)
     seconds = time.perf_counter() - started
     layout = Layout.of(methods["prefill"], methods["decode"])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD).unlink(missing_ok=True)
-    write_atomically(folder / PROGRAM, lambda part: part.write_bytes(lowered.buffer))
-    _check_tokens(folder / PROGRAM, layout, methods, lowered)
-    tokenizer.save(folder)
+    write_whole(folder / PROGRAM, lowered.buffer)
+    try:
+        _check_tokens(folder / PROGRAM, layout, methods, lowered)
+        generator = _generator(folder / PROGRAM, layout)[0]
+        quality = language_quality(generator, model, text, prompt=prompt, capacity=capacity)
+    except BaseException:
+        (folder / PROGRAM).unlink()  # a program that was not checked to the end is none
+        raise
+    report_quality(quality, PROGRAM, precision)
+    if not (folder / "tokenizer.json").is_file():  # a candidate's folder has it, with more than the tokenizer knows
+        tokenizer.save(folder)
     card = {
         "schema": SCHEMA,
         "kind": "rankitect program",
         "runtime": {"name": "executorch", "version": runtime_version(), "backend": "XNNPACK"},
         "precision": precision,
+        "quantized_share": applied if precision != "float32" else 0.0,
+        "quality": quality.to_json(),
         "layout": layout.to_json(),
         "delegated": {"operators": lowered.delegated, "share": lowered.share, "portable": lowered.portable},
         "checked": {"errors": lowered.errors, "greedy_tokens": CHECKED},
@@ -130,7 +195,7 @@ def export(
         "sha256": file_sha256(folder / PROGRAM),
         "notes": dict(notes or {}),
     }
-    write_atomically(folder / CARD, lambda part: part.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8"))
+    write_whole(folder / CARD, json.dumps(card, indent=2) + "\n")
     return {"program": PROGRAM, "program_card": CARD, "program_tokenizer": "tokenizer.json"}
 
 
@@ -192,17 +257,12 @@ def load(folder: str | Path, *, verify: bool = True) -> Deployed:
     folder = Path(folder)
     if not (folder / CARD).is_file():
         raise AssetError(f"{folder} has no {CARD}: it is no exported program, or writing it was interrupted.")
-    try:
-        card = read_json(folder / CARD, dict[str, Any], AssetError, advice="Copy it again.")
-        layout, made_by, sha256 = Layout.from_json(card["layout"]), card["runtime"]["version"], card["sha256"]
-        schema = card["schema"]
-    except AssetError:
-        raise
-    except (ValueError, KeyError, TypeError) as error:
-        raise AssetError(f"{folder / CARD} is damaged ({type(error).__name__}: {error}). Copy it again.") from error
-    if schema != SCHEMA:
-        raise AssetError(f"{folder / CARD} has schema {schema!r}; this version of Rankitect reads {SCHEMA}.")
-    here = runtime_version()
+    card = read_json(folder / CARD, dict[str, Any], AssetError, advice=_AGAIN)
+    if card.get("schema") != SCHEMA:
+        schema = short(safe(repr(card.get("schema"))), 40)
+        raise AssetError(f"{folder / CARD} has schema {schema}; this version of Rankitect reads {SCHEMA}.")
+    checked = as_kind(card, _Card, folder / CARD, AssetError, advice=_AGAIN)
+    made_by, here = short(safe(checked.runtime.version), 40), runtime_version()
     if made_by != here:
         raise DeployError(
             f"{folder / PROGRAM} was exported for ExecuTorch {made_by}; this is {here}. Export the candidate again, or "
@@ -210,7 +270,9 @@ def load(folder: str | Path, *, verify: bool = True) -> Deployed:
         )
     if not (folder / PROGRAM).is_file():
         raise AssetError(f"{folder} has no {PROGRAM}. Copy the whole folder again.")
-    if verify and file_sha256(folder / PROGRAM) != sha256:
+    if verify and file_sha256(folder / PROGRAM) != checked.sha256:
         raise AssetError(f"{folder / PROGRAM} was altered or truncated: its SHA-256 is not the card's. Copy it again.")
-    generator, elapsed = _generator(folder / PROGRAM, layout)
-    return Deployed(generator, load_tokenizer(folder), card, elapsed)
+    tokenizer = load_tokenizer(folder)
+    stops = Usage.load(folder, tokenizer, _ANY_TOKEN).stop_ids
+    generator, elapsed = _generator(folder / PROGRAM, checked.layout.to_layout())
+    return Deployed(generator, tokenizer, card, elapsed, frozenset({*stops, *tokenizer.special_ids.values()}))

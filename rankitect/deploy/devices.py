@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rankitect.config.trust import ByHand
+from rankitect.contracts.capability import offers
+from rankitect.contracts.task import HasFeatures
 from rankitect.deploy.parts import Part, Workload
 from rankitect.documents import read_json
+from rankitect.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -112,10 +115,16 @@ class HostDevice(_Base):
 
         Raises:
             DeployError: ExecuTorch is not installed.
+            ConfigError: The precision is one that rankers are not exported in, and the task is of rankers.
         """
         from rankitect.deploy.lowering import require_runtime
 
         require_runtime()
+        if config.precision != "float32" and offers(parts.task, HasFeatures):
+            raise ConfigError(
+                f"device.precision={config.precision} is applied to language models alone; a ranker's program is in "
+                "float32: use device.precision=float32."
+            )
         return cls(config)
 
     @property
@@ -130,7 +139,12 @@ class HostDevice(_Base):
         return self._host
 
     def export(
-        self, folder: Path, model: Standalone, tokenizer: Tokenizer, predicted: Mapping[str, Predicted]
+        self,
+        folder: Path,
+        model: Standalone,
+        tokenizer: Tokenizer,
+        predicted: Mapping[str, Predicted],
+        text: torch.Tensor,
     ) -> dict[str, str]:
         """Write a candidate's program, and its latency as a whole beside what was predicted.
 
@@ -139,6 +153,7 @@ class HostDevice(_Base):
             model: The candidate.
             tokenizer: Of the model.
             predicted: Latencies by workload.
+            text: Windows of real text to compare program and model on, token ids [W, T].
 
         Returns:
             Paths relative to the folder, by artifact.
@@ -149,7 +164,9 @@ class HostDevice(_Base):
         from rankitect.deploy.artifact import PROGRAM, export
 
         c = self.config
-        written = export(folder, model, tokenizer, prompt=c.prompt, capacity=c.context, precision=c.precision)
+        written = export(
+            folder, model, tokenizer, prompt=c.prompt, capacity=c.context, text=text, precision=c.precision
+        )
         measured = {}
         for name, workload in self.workloads.items():
             timing = self.runner.whole(folder / PROGRAM, workload, workload.mode)
@@ -163,13 +180,20 @@ class HostDevice(_Base):
                 measured[name]["tokens_per_second"] = 1e3 / timing.p50
         return {**written, **self._write(folder, measured, written["program_card"])}
 
-    def export_ranker(self, folder: Path, model: Standalone, example: Sequence[torch.Tensor]) -> dict[str, str]:
+    def export_ranker(
+        self,
+        folder: Path,
+        model: Standalone,
+        examples: Sequence[torch.Tensor],
+        labels: torch.Tensor | None = None,
+    ) -> dict[str, str]:
         """Write a ranker's dense part as a program, and its latency for each batch size.
 
         Args:
             folder: Gets ranker.pte, ranker.json and latency.json.
             model: The ranker.
-            example: The model's inputs for one example.
+            examples: The model's inputs for real rows, to compare program and model on.
+            labels: 0 or 1 for each row.
 
         Returns:
             Paths relative to the folder, by artifact.
@@ -179,19 +203,19 @@ class HostDevice(_Base):
         """
         from rankitect.deploy.ranker import BATCHES, PROGRAM, export_ranker
 
-        written = export_ranker(folder, model, example, precision=self.config.precision)
+        written = export_ranker(folder, model, examples, labels=labels, precision=self.config.precision)
         reference = self.workloads["prefill_ms"]
         timings = {n: self.runner.whole(folder / PROGRAM, reference, f"batch_{n}") for n in BATCHES}
         measured = {f"batch_{n}_ms": _recorded(t) for n, t in timings.items()}
         return {**written, **self._write(folder, measured, written["program_card"])}
 
     def _write(self, folder: Path, latencies: Mapping[str, Any], card: str) -> dict[str, str]:
-        from rankitect.data.files import write_atomically
+        from rankitect.data.files import write_whole
 
-        share = read_json(folder / card, dict[str, Any])["delegated"]["share"]
-        record = {"device": dict(self.runner.identity), "delegated": share, "latencies": latencies}
-        text = json.dumps(record, indent=2)
-        write_atomically(folder / "latency.json", lambda part: part.write_text(text + "\n", encoding="utf-8"))
+        facts = read_json(folder / card, dict[str, Any])
+        about = {"delegated": facts["delegated"]["share"], "precision": facts["precision"], "quality": facts["quality"]}
+        record = {"device": dict(self.runner.identity), **about, "latencies": latencies}
+        write_whole(folder / "latency.json", json.dumps(record, indent=2) + "\n")
         return {"latency": "latency.json"}
 
 

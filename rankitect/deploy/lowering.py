@@ -23,7 +23,17 @@ from torch import nn
 
 from rankitect.errors import DeployError
 
-__all__ = ["GROUP", "TOLERANCE", "Lowered", "Precision", "lower", "quantized", "require_runtime", "silenced"]
+__all__ = [
+    "GROUP",
+    "TOLERANCE",
+    "Lowered",
+    "Precision",
+    "lower",
+    "quantized",
+    "require_applied",
+    "require_runtime",
+    "silenced",
+]
 
 Precision = Literal["float32", "8da4w"]
 GROUP = 32
@@ -58,6 +68,31 @@ class Lowered:
     def share(self) -> float:
         """Share of the operators that XNNPACK runs."""
         return self.delegated / max(1, self.delegated + sum(self.portable.values()))
+
+
+def require_applied(methods: Mapping[str, nn.Module], precision: Precision) -> float:
+    """The share of the weights in matrices that a precision applies to, before any work.
+
+    Args:
+        methods: As for `lower`.
+        precision: That of the program.
+
+    Raises:
+        DeployError: It applies to none: the program would be one in float32 under another name.
+    """
+    matrices = {id(p.weight): p for m in methods.values() for p in m.modules() if isinstance(p, nn.Linear)}
+    whole = sum(p.weight.numel() for p in matrices.values())
+    kept = sum(p.weight.numel() for p in matrices.values() if precision == "float32" or _is_quantized(p))
+    if precision != "float32" and not kept:
+        raise DeployError(
+            f"precision={precision} cannot be applied to this model: it has no matrix with a multiple of {GROUP} "
+            "inputs in the form that is quantized. Export it in float32."
+        )
+    return kept / max(1, whole)
+
+
+def _is_quantized(part: nn.Module) -> bool:
+    return isinstance(part, nn.Linear) and part.weight.shape[1] % GROUP == 0
 
 
 def lower(
@@ -230,7 +265,7 @@ def quantized(module: nn.Module) -> nn.Module:
         weight_dtype=getattr(torch, "int4"),  # noqa: B009 (torch's types do not know it)
         weight_granularity=PerGroup(GROUP),
     )
-    quantize_(copied, config, lambda part, name: isinstance(part, nn.Linear) and part.weight.shape[1] % GROUP == 0)
+    quantize_(copied, config, lambda part, name: _is_quantized(part))
     for holder in list(copied.modules()):
         for name, part in holder.named_children():
             if isinstance(part, nn.Embedding):

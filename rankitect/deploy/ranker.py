@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from rankitect.data.files import file_sha256, write_atomically
+from rankitect.data.files import file_sha256, write_whole
 from rankitect.deploy.artifact import runtime_version
-from rankitect.deploy.lowering import Precision, lower
+from rankitect.deploy.lowering import Precision, lower, require_applied
+from rankitect.deploy.quality import ranker_quality, report_quality
 from rankitect.errors import SpaceError
 from rankitect.models.deployed import DeployedCall
 from rankitect.models.plan import Plan, SlicedParams, Step, find_owner, run_plan
@@ -81,8 +82,9 @@ def dense_part(model: Standalone) -> DensePart:
 def export_ranker(
     folder: Path,
     model: Standalone,
-    example: Sequence[torch.Tensor],
+    examples: Sequence[torch.Tensor],
     *,
+    labels: torch.Tensor | None = None,
     precision: Precision = "float32",
     batches: Sequence[int] = BATCHES,
 ) -> dict[str, str]:
@@ -91,7 +93,9 @@ def export_ranker(
     Args:
         folder: Created if it does not exist.
         model: The ranker.
-        example: The model's inputs for one example, [1, ...] each.
+        examples: The model's inputs for real rows, [n, ...] each, on which the program's quality is compared with that
+            of the model in float32; card and log say both.
+        labels: 0 or 1 for each of the rows, [n]; without them logits are compared.
         precision: Of the program.
         batches: Examples of one call; the methods are called "batch_1" and so on.
 
@@ -99,20 +103,32 @@ def export_ranker(
         Paths relative to the folder, by artifact: "program", "program_card".
 
     Raises:
-        DeployError: The model cannot be exported, or the program does not give what the model gives.
+        DeployError: The model cannot be exported, the precision applies to none of its matrices, or the program does
+            not give what the lowered module gives.
+        OSError: The disk is full or cannot be written.
         SpaceError: Nothing follows the lookups.
     """
     part = dense_part(model)
-    methods = {f"batch_{n}": part.call(*(x.expand(n, *x.shape[1:]) for x in example)) for n in batches}
+    methods = {f"batch_{n}": part.call(*(x[:1].expand(n, *x.shape[1:]) for x in examples)) for n in batches}
+    applied = require_applied(methods, precision)
     lowered = lower(methods, precision, quick=False)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD).unlink(missing_ok=True)
-    write_atomically(folder / PROGRAM, lambda place: place.write_bytes(lowered.buffer))
+    write_whole(folder / PROGRAM, lowered.buffer)
+    most = max(batches)
+    try:
+        quality = ranker_quality(folder / PROGRAM, f"batch_{most}", most, part, examples, labels)
+    except BaseException:
+        (folder / PROGRAM).unlink()  # a program that was not checked to the end is none
+        raise
+    report_quality(quality, PROGRAM, precision)
     card = {
         "schema": 1,
         "kind": "rankitect ranker",
         "runtime": {"name": "executorch", "version": runtime_version(), "backend": "XNNPACK"},
         "precision": precision,
+        "quantized_share": applied if precision != "float32" else 0.0,
+        "quality": quality.to_json(),
         "methods": {
             name: [
                 {"name": path, "shape": list(x.shape), "lookup": path not in model.plan.inputs}
@@ -125,5 +141,5 @@ def export_ranker(
         "bytes": len(lowered.buffer),
         "sha256": file_sha256(folder / PROGRAM),
     }
-    write_atomically(folder / CARD, lambda place: place.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8"))
+    write_whole(folder / CARD, json.dumps(card, indent=2) + "\n")
     return {"program": PROGRAM, "program_card": CARD}

@@ -111,8 +111,11 @@ class Params(Protocol):
         For what zeros do not leave out by themselves, as a softmax over the axis.
         """
 
-    def sizes(self, dims: tuple[Expr, ...]) -> list[int]:
-        """The sizes of dimensions as computed: under the architecture, or the largest in a relaxed model."""
+    def sizes(self, dims: tuple[Expr | str, ...]) -> list[int]:
+        """The sizes of dimensions as computed: under the architecture, or the largest in a relaxed model.
+
+        An axis name or field is better than an expression, which `torch.compile` cannot look into.
+        """
 
 
 class Call(Protocol):
@@ -281,11 +284,15 @@ class Zeros(Elementwise):
     like: TensorType
     axes: tuple[int, ...]
 
+    def decided(self) -> dict[str, Expr]:
+        """The sizes that the architecture says, by a name for each axis."""
+        return {f"axis{i}": d for i, (d, a) in enumerate(zip(self.like.dims, self.axes, strict=True)) if a < 0}
+
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         """Zeros."""
         import torch
 
         x = inputs[0]
-        sizes = [p.sizes((d,))[0] if a < 0 else x.shape[a] for d, a in zip(self.like.dims, self.axes, strict=True)]
+        sizes = [p.sizes((f"axis{i}",))[0] if a < 0 else x.shape[a] for i, a in enumerate(self.axes)]
         dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
         return torch.zeros(sizes, dtype=dtype if self.like.dtype == "float" else torch.int64, device=x.device)

@@ -156,6 +156,8 @@ class _DeployedParams(SlicedParams):
         self._program = program
 
     def __getattr__(self, name: str) -> torch.Tensor:
+        if name.startswith("_"):  # as in `SlicedParams`
+            raise AttributeError(name)
         step, program = self._step, self._program
         return program.constant((step.weights, name), lambda: program.weight(step, name))
 

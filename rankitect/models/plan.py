@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rankitect.errors import SpaceError
-from rankitect.graph import Architecture, Block, Edge, Expr, SearchSpace
+from rankitect.graph import Architecture, Block, Edge, Expr, Node, SearchSpace
 from rankitect.graph.block import Input, Zeros
 from rankitect.space.tables import Assignments, upper_bound
 
@@ -77,6 +77,10 @@ class Plan:
     steps: tuple[Step, ...]
     outputs: tuple[Edge, ...]
 
+    def __deepcopy__(self, memo: Mapping[int, Any]) -> Plan:
+        """Itself: nothing of a plan changes, and its dimensions are compared by identity."""
+        return self
+
     def tables(self) -> list[tuple[str, str]]:
         """The tables by (owner, name)."""
         return list(dict.fromkeys((s.weights, name) for s in self.steps for name in s.tables))
@@ -105,6 +109,11 @@ class _Fixed:
         return {k: self(e) for k, e in sizes.items() if not e.symbols}
 
 
+def _sizes(node: Node) -> Mapping[str, Expr]:
+    """Every size that a block may ask for by name."""
+    return {**node.sizes, **node.block.decided()} if isinstance(node.block, Zeros) else node.sizes
+
+
 def make_plan(space: SearchSpace, architecture: Architecture) -> Plan:
     """The plan of one architecture: live nodes only, every dimension a number."""
     value = _Fixed(space, architecture)
@@ -116,7 +125,7 @@ def make_plan(space: SearchSpace, architecture: Architecture) -> Plan:
         present = tuple(i for i, e in enumerate(node.inputs) if value(e.gate))
         edges = tuple(node.inputs[i] for i in present)
         shapes = {name: tuple(value(d) for d in p.shape) for name, p in node.params.items() if value(p.gate)}
-        sizes, tables = value.open_sizes(node.sizes), tuple(name for name, p in node.params.items() if p.table)
+        sizes, tables = value.open_sizes(_sizes(node)), tuple(name for name, p in node.params.items() if p.table)
         steps.append(Step(node.path, node.block, node.weights, edges, present, shapes, sizes, value, tables=tables))
     return Plan(tuple(n.path for n in space.graph.inputs), tuple(steps), tuple(space.graph.outputs))
 
@@ -141,7 +150,7 @@ def relaxed_plan(space: SearchSpace) -> Plan:
                 if d.paths and not d.symbols
             )
         edges = tuple(node.inputs[i] for i in present)
-        steps.append(Step(node.path, node.block, node.weights, edges, present, shapes, node.sizes, bound, masked))
+        steps.append(Step(node.path, node.block, node.weights, edges, present, shapes, _sizes(node), bound, masked))
     return Plan(tuple(n.path for n in space.graph.inputs), tuple(steps), tuple(space.graph.outputs))
 
 
@@ -254,6 +263,8 @@ class SlicedParams(LinearReading):
         self.present = step.present
 
     def __getattr__(self, name: str) -> torch.Tensor:
+        if name.startswith("_"):  # asked for by torch.compile and copy before there are weights
+            raise AttributeError(name)
         variants = self._tensors.variants.get(name) if isinstance(self._tensors, ParameterHolder) else None
         return take(getattr(self._tensors, name), self._step.shapes[name], variants)
 
@@ -272,9 +283,9 @@ class SlicedParams(LinearReading):
         value: int = self._step.sizes[name]
         return value
 
-    def sizes(self, dims: tuple[Expr, ...]) -> list[int]:
+    def sizes(self, dims: tuple[Expr | str, ...]) -> list[int]:
         """The values of dimensions."""
-        return [self._step.resolve(d) for d in dims]
+        return [self._step.sizes[d] if isinstance(d, str) else self._step.resolve(d) for d in dims]
 
     def read(self, h: torch.Tensor, name: str, dims: tuple[str | None, ...]) -> torch.Tensor:
         """The weight applied to hidden units; what is left out is not computed."""

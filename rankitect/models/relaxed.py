@@ -110,6 +110,8 @@ class _RelaxedParams(LinearReading):
         self.present = step.present
 
     def __getattr__(self, name: str) -> torch.Tensor:
+        if name.startswith("_"):  # as in `SlicedParams`
+            raise AttributeError(name)
         weight: torch.Tensor = getattr(self._tensors, name)
         return weight
 
@@ -129,9 +131,9 @@ class _RelaxedParams(LinearReading):
             raise SpaceError(f"at {self._step.path}: {name!r} is no size that the architecture decides: ask a tensor")
         return self._mixture.mean(size)
 
-    def sizes(self, dims: tuple[Expr, ...]) -> list[int]:
+    def sizes(self, dims: tuple[Expr | str, ...]) -> list[int]:
         """The largest values of dimensions."""
-        return [self._step.resolve(d) for d in dims]
+        return [self._step.resolve(self._step.sizes[d] if isinstance(d, str) else d) for d in dims]
 
     def read(self, h: torch.Tensor, name: str, dims: tuple[str | None, ...]) -> torch.Tensor:
         """The weight applied to hidden units, those that may be left out weighed by the probability that they stay."""

@@ -91,7 +91,10 @@ class Standalone(_PlannedModel):
             self._modules[name] = module  # any name: `add_module` refuses "type", "half" and the like
 
     def forward(self, *inputs: torch.Tensor) -> Any:
-        """The model's outputs, for one tensor an input of the graph."""
+        """The model's outputs, for one tensor an input of the graph. Numbers are brought to the weights' precision."""
+        weight = next(self.parameters(), None)
+        if weight is not None:
+            inputs = tuple(x.to(weight.dtype) if x.is_floating_point() else x for x in inputs)
         return self._run(self, inputs)
 
     def owner(self, path: str) -> ParameterHolder:

@@ -12,6 +12,8 @@ from rankitect.contracts.capability import offers
 from rankitect.errors import ConfigError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rankitect.config.parts import Parts
     from rankitect.contracts.stage import StageContext
     from rankitect.data.tokenizer import Tokenizer
@@ -20,12 +22,16 @@ if TYPE_CHECKING:
 __all__ = ["Export"]
 
 
-class HasTokenizer(Protocol):
+class HasText(Protocol):
     """A task whose models read tokens."""
 
     @property
     def tokenizer(self) -> Tokenizer:
         """Of the models."""
+        ...
+
+    def sample_text(self) -> Tensor:
+        """Windows of text that no model was trained on, [W, T] int64."""
         ...
 
 
@@ -50,7 +56,7 @@ class Export:
                 raise ValueError(f"capacity must be more than the prompt's {info.data['prompt']} tokens")
             return value
 
-    def __init__(self, config: Config, task: HasTokenizer) -> None:
+    def __init__(self, config: Config, task: HasText) -> None:
         self.config, self._task = config, task
 
     @classmethod
@@ -60,7 +66,7 @@ class Export:
         Raises:
             ConfigError: The task's models have no tokenizer.
         """
-        if not offers(parts.task, HasTokenizer):
+        if not offers(parts.task, HasText):
             raise ConfigError(f"this stage exports language models, and task={parts.names.get('task', '')} has none.")
         return cls(config, parts.task)
 
@@ -87,7 +93,13 @@ class Export:
             c = self.config
             context.progress(0, 1, "lowering")
             written = export(
-                context.folder, model, self._task.tokenizer, prompt=c.prompt, capacity=c.capacity, precision=c.precision
+                context.folder,
+                model,
+                self._task.tokenizer,
+                prompt=c.prompt,
+                capacity=c.capacity,
+                text=self._task.sample_text(),
+                precision=c.precision,
             )
             context.artifacts.update(written)
         return model

@@ -20,6 +20,7 @@ __all__ = [
     "LatencyChange",
     "ProgramLatencies",
     "ProgramLatency",
+    "Quality",
     "latencies_of",
     "latency_changes",
     "measured_latencies",
@@ -57,11 +58,25 @@ class ProgramLatency(_Record):
         return None if self.predicted_ms is None else self.predicted_ms / self.measured.p50 - 1
 
 
+class Quality(_Record):
+    """A program's quality beside that of its model in float32, on the same inputs; lower is better."""
+
+    metric: str
+    model: float
+    program: float
+    amount: int
+    unit: str
+    change: float | None = None
+
+
 class ProgramLatencies(_Record):
-    """The latencies of one program by name, the device, and the share of operators that an accelerator takes over."""
+    """The latencies of one program by name, the device, the share of operators that an accelerator takes over, and the
+    program's quality (None in runs of before it was measured)."""
 
     device: dict[str, str] = {}
     delegated: float | None = None
+    precision: str = "float32"
+    quality: Quality | None = None
     latencies: dict[str, ProgramLatency]
 
 

@@ -12,18 +12,29 @@ from rankitect.data.tokenizer import ByteTokenizer
 from rankitect.deploy.artifact import CARD, PROGRAM, export, load
 from rankitect.deploy.lowering import lower
 from rankitect.errors import AssetError, DataError, DeployError
+from rankitect.models.supernet import build
 from rankitect.run_pte import main
-from tests.deploy.tiny import ids, model
+from rankitect.search_spaces.mobile_llm import mobile_llm
+from tests.deploy.tiny import VOCAB, ids, model
 
 pytestmark = pytest.mark.slow
+
+TEXT = torch.cat([ids(25, seed) for seed in range(4)])
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("program")
     made = model()
-    written = export(folder, made, ByteTokenizer(), prompt=12, capacity=24, notes={"from": "a test"})
+    written = export(folder, made, ByteTokenizer(), prompt=12, capacity=24, text=TEXT, notes={"from": "a test"})
     return folder, made, written
+
+
+@torch.no_grad()
+def perplexity_of(made, windows, first):
+    """Of the tokens from `first` on in each window."""
+    logits = made(windows[:, :-1])[:, first - 1 :].flatten(0, 1)
+    return float(torch.nn.functional.cross_entropy(logits, windows[:, first:].flatten()).exp())
 
 
 @torch.no_grad()
@@ -45,6 +56,10 @@ def test_nearly_all_is_delegated_and_the_card_says_so(exported):
     assert max(card["checked"]["errors"].values()) < 1e-3
     assert card["layout"]["masks"] == [None, 6]
     assert card["notes"] == {"from": "a test"}
+    quality = card["quality"]
+    assert (quality["metric"], quality["agreement"]) == ("perplexity", 1.0)
+    assert abs(quality["change"]) < 1e-3
+    assert quality["model"] == pytest.approx(perplexity_of(exported[1], TEXT[:, :24], first=6), rel=1e-4)
 
 
 def test_equal_weights_are_stored_once(exported):
@@ -61,7 +76,7 @@ def test_an_export_leaves_nothing_behind(tmp_path):
     gc.collect()
     before = sum(isinstance(o, ExportedProgram) for o in gc.get_objects())
     for seed in (0, 1):
-        export(tmp_path / str(seed), model(("full",), seed=seed), ByteTokenizer(), prompt=4, capacity=8)
+        export(tmp_path / str(seed), model(("full",), seed=seed), ByteTokenizer(), prompt=4, capacity=8, text=TEXT)
     gc.collect()
     assert sum(isinstance(o, ExportedProgram) for o in gc.get_objects()) <= before
 
@@ -112,13 +127,30 @@ def test_prompts_that_do_not_fit(exported):
         generator.start([1] * 24)
 
 
-def test_a_quantized_program_is_near_its_model(tmp_path):
-    export(tmp_path, model(("full", "swa")), ByteTokenizer(), prompt=8, capacity=16, precision="8da4w")
+def test_a_quantized_program_is_near_its_model(tmp_path, caplog):
+    caplog.set_level("INFO", "rankitect")
+    export(tmp_path, model(("full", "swa")), ByteTokenizer(), prompt=8, capacity=16, text=TEXT, precision="8da4w")
     card = json.loads((tmp_path / CARD).read_text())
     assert card["precision"] == "8da4w"
     assert card["delegated"]["share"] > 0.9
     assert max(card["checked"]["errors"].values()) < 0.05
+    assert card["quantized_share"] == 1.0
+    quality = card["quality"]
+    assert quality["model"] == pytest.approx(perplexity_of(model(("full", "swa")), TEXT[:, :16], first=4), rel=1e-4)
+    assert quality["program"] != pytest.approx(quality["model"], rel=1e-4), "measured with the program, not the model"
+    assert quality["change"] == pytest.approx(quality["program"] / quality["model"] - 1)
+    assert "model.pte in 8da4w: perplexity" in caplog.text
     assert len(load(tmp_path).generator.greedy([1, 2, 3], 6)) == 6
+
+
+def test_a_precision_that_would_be_applied_to_nothing_is_refused(tmp_path):
+    narrow = mobile_llm(vocab=VOCAB, layers=1, widths=(24,), kv_heads=(1,), group=(1,), ffn=(40,), window=6, head=24)
+    with pytest.raises(DeployError, match="precision=8da4w cannot be applied to this model"):
+        export(
+            tmp_path / "program", build(narrow, narrow.sample(0)), ByteTokenizer(), prompt=8, capacity=16, text=TEXT,
+            precision="8da4w",
+        )  # fmt: skip
+    assert not (tmp_path / "program").exists()
 
 
 class Sorting(torch.nn.Module):

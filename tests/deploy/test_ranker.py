@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ import torch
 from rankitect.data.ranking.features import CategoricalFeature, Features
 from rankitect.deploy.devices import HostDevice
 from rankitect.deploy.ranker import CARD, PROGRAM, dense_part, export_ranker
-from rankitect.errors import SpaceError
+from rankitect.errors import ConfigError, DeployError, SpaceError
 from rankitect.models.plan import Plan
 from rankitect.models.supernet import build
 from rankitect.search_spaces.ranking_points import baseline
@@ -40,10 +42,16 @@ def test_the_dense_part_gives_what_the_model_gives(name):
 def test_programs_of_two_batch_sizes(tmp_path):
     pytest.importorskip("executorch")
     model = ranker("dlrm")
-    files = export_ranker(tmp_path, model, examples(1))
+    labels = torch.arange(100) % 2
+    files = export_ranker(tmp_path, model, examples(100), labels=labels)
     card = json.loads((tmp_path / CARD).read_text())
     assert {(tmp_path / name).is_file() for name in files.values()} == {True}
     assert max(card["checked"]["errors"].values()) < 1e-4
+    with torch.no_grad():
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(model(*examples(100))[:, 0], labels.float())
+    assert card["quality"]["model"] == pytest.approx(float(loss) / math.log(2), rel=1e-5)
+    assert card["quality"]["program"] == pytest.approx(card["quality"]["model"], rel=1e-4)
+    assert (card["quality"]["metric"], card["quality"]["amount"]) == ("normalized entropy", 100)
     shapes = {name: [i["shape"][0] for i in inputs] for name, inputs in card["methods"].items()}
     assert shapes == {"batch_1": [1, 1], "batch_64": [64, 64]}
     from executorch.runtime import Runtime
@@ -52,6 +60,16 @@ def test_programs_of_two_batch_sizes(tmp_path):
     given = examples(64)
     found = method.execute(list(dense_part(model).inputs(*given)))[0]
     torch.testing.assert_close(found, model(*given), rtol=1e-4, atol=1e-5)
+
+
+def test_a_precision_that_is_not_applied_to_rankers_is_refused(tmp_path):
+    pytest.importorskip("torchao")
+    with pytest.raises(DeployError, match="precision=8da4w cannot be applied to this model"):
+        export_ranker(tmp_path / "program", ranker("dlrm"), examples(1), precision="8da4w")
+    assert not (tmp_path / "program").exists()
+    settings = HostDevice.Config(precision="8da4w")
+    with pytest.raises(ConfigError, match=r"device\.precision=8da4w is applied to language models alone"):
+        HostDevice.from_config(settings, SimpleNamespace(task=SimpleNamespace(features=FEATURES)))
 
 
 def test_a_ranker_that_is_lookups_only_has_no_program():

@@ -14,9 +14,9 @@ from safetensors.numpy import load_file
 import rankitect
 from rankitect.contracts import Measurement, StopRequested, TrialContext
 from rankitect.methods.shared_weights import CoTraining
+from rankitect.models.candidate import load_ranker
 from rankitect.models.supernet import build
 from rankitect.tasks.ranking.fit import fit, refit
-from rankitect.tasks.ranking.models import load_ranker
 from tests.tasks.language.tiny import own_cache
 from tests.tasks.ranking.tiny import SMALL, ranking_parts
 
@@ -57,7 +57,7 @@ def test_training_from_scratch_equals_a_direct_computation(parts: Any, tmp_path:
     assert {spec.name for spec in evaluator.metrics} <= metrics.keys()
     assert found.spent.train_examples == result.examples + more
     assert found.spent.eval_examples == result.evaluated + 300
-    read, _ = load_ranker(tmp_path / "trial")
+    read = load_ranker(tmp_path / "trial").model
     assert task.quality(read, "test").normalized_entropy == quality.normalized_entropy
     kept = load_file(tmp_path / found.artifacts["losses"])["losses"]
     assert kept.tolist() == quality.losses.tolist()

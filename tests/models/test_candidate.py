@@ -22,6 +22,7 @@ from rankitect.search_spaces.mobile_llm import from_backbone
 TINY = DecoderConfig(
     vocab=300, d_model=32, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=8, ffn=48, rope_base=5000.0, context=64
 )
+DIGEST = "0" * 64
 IDS = torch.randint(0, TINY.vocab, (2, 24), generator=torch.Generator().manual_seed(3))
 
 
@@ -229,7 +230,17 @@ def test_mixed_files_of_two_candidates_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is damaged"), ("[]", "is damaged"), ('{"schema": 1}', "is damaged"), ('{"schema": 9}', "has schema 9")],
+    [
+        ("{", "is no JSON"),
+        ("[]", "must hold a mapping"),
+        ('{"schema": 1}', "is not of the form that is expected: fingerprint"),
+        ('{"schema": 9}', "has schema 9"),
+        (f'{{"schema": 1, "fingerprint": "{DIGEST}", "files": {{}}}}', r"lists no architecture\.json"),
+        (
+            f'{{"schema": 1, "fingerprint": "{DIGEST}", "files": {{"../x": {{"bytes": 1, "sha256": "{DIGEST}"}}}}}}',
+            r"lists '\.\./x', which is no file of its folder",
+        ),
+    ],
 )
 def test_a_damaged_card_is_refused(tmp_path: Path, content: str, message: str) -> None:
     saved(tmp_path, MIXED)

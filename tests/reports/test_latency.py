@@ -89,6 +89,18 @@ def test_a_partly_delegated_program_is_said(run: Path) -> None:
     assert "partly delegated programs: of candidates 1" in found["reason"]
 
 
+def test_what_a_program_loses_against_float32_is_said(run: Path) -> None:
+    place = next(run.glob("candidates/02-*/latency.json"))
+    quality = {"metric": "perplexity", "model": 18.9, "program": 35.7, "amount": 384, "unit": "tokens", "change": 0.889}
+    place.write_text(json.dumps(latencies(100.0, 99.0) | {"precision": "8da4w", "quality": quality}))
+    found = cards(run)["latency"]
+    assert found["status"] == "WARN"
+    assert "candidate 2 is 88.9% worse in 8da4w than in float32" in found["reason"]
+    assert "in 8da4w the perplexity of candidate 2 becomes 35.7, from 18.9 in float32, on 384 tokens" in " ".join(
+        found["finding"].split()
+    )
+
+
 def test_a_question_is_answered_with_its_interval(run: Path) -> None:
     found = cards(run)["rules"]
     assert found["status"] == "PASS"

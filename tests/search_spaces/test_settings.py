@@ -15,8 +15,8 @@ from rankitect.baseline import main
 from rankitect.config.parts import Parts, build
 from rankitect.config.resolve import resolve
 from rankitect.errors import ConfigError
+from rankitect.models.candidate import load_ranker
 from rankitect.search_spaces.ranking_points import baseline
-from rankitect.tasks.ranking.models import load_ranker
 
 SMALL = [
     "task=ranking", "preset=smoke", "task.data.synthetic.rows=1500", "task.baselines=[]", "confirm.seeds=1",
@@ -138,6 +138,7 @@ def test_a_candidate_without_a_graph_is_loaded_as_any_other_and_is_no_baseline(
     assert main(["add", "live", "task=ranking", f"architecture={candidate / 'architecture.json'}", registry]) == 2
     assert "architecture.json is no architecture but settings of a training" in capsys.readouterr().err
     assert not (tmp_path / "baselines").exists()
-    model, features = load_ranker(candidate)
+    ranker = load_ranker(candidate)
+    features = ranker.features
     numeric, ids = torch.zeros(2, len(features.numeric)), torch.zeros(2, sum(features.slots), dtype=torch.int64)
-    assert np.isfinite(model(numeric, ids).detach().numpy()).all()
+    assert np.isfinite(ranker.model(numeric, ids).detach().numpy()).all()

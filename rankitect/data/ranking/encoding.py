@@ -20,7 +20,7 @@ from rankitect.data.ranking.splitting import Assignment
 from rankitect.data.ranking.vocabulary import KeyCounter, Vocabulary
 from rankitect.errors import DataError
 
-__all__ = ["EncodingPlan", "count", "encode"]
+__all__ = ["EncodingPlan", "count", "encode", "encode_features"]
 
 _Array = NDArray[Any]
 
@@ -229,23 +229,30 @@ def _joined(one: list[_Array], other: list[_Array]) -> list[_Array]:
     return [counts, one[1] + delta * share, squares, np.minimum(one[3], other[3]), np.maximum(one[4], other[4])]
 
 
+def encode_features(
+    numeric: NDArray[np.float64], codes: Sequence[Codes], plan: EncodingPlan
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """A model's inputs for what `read_features` gives: numbers [rows, N] and ids [rows, S]. Works in place.
+
+    Raises:
+        DataError: A number is too far from the training rows' mean.
+    """
+    ids = np.empty((numeric.shape[1], sum(plan.features.slots)), dtype=np.int32)
+    first = 0
+    for column, vocabulary, feature in zip(codes, plan.vocabularies, plan.features.categorical, strict=True):
+        table = vocabulary.table(column.keys)
+        if column.offsets is None:
+            ids[:, first] = table[column.codes]
+        else:
+            _fill_slots(ids[:, first : first + feature.slots], table, column)
+        first += feature.slots
+    return _standardised(numeric, plan), ids
+
+
 def _encoded(shard: RawShard, plan: EncodingPlan, first: int) -> dict[str, _Array]:
     """The rows of a shard, of which the first has that number among all rows, in the order of the shard."""
-    numeric = _standardised(shard.numeric, plan)
-    ids = np.empty((shard.rows, sum(plan.features.slots)), dtype=np.int32)
-    column = 0
-    for codes, vocabulary, feature in zip(shard.codes, plan.vocabularies, plan.features.categorical, strict=True):
-        table = vocabulary.table(codes.keys)
-        if codes.offsets is None:
-            ids[:, column] = table[codes.codes]
-        else:
-            _fill_slots(ids[:, column : column + feature.slots], table, codes)
-        column += feature.slots
-    arrays: dict[str, _Array] = {
-        "numeric": numeric,
-        "ids": ids,
-        "labels": shard.labels.astype(np.float32),
-    }
+    numeric, ids = encode_features(shard.numeric, shard.codes, plan)
+    arrays: dict[str, _Array] = {"numeric": numeric, "ids": ids, "labels": shard.labels.astype(np.float32)}
     if shard.groups is not None:
         # Rows without a group are alone, and negative, so that they can be told from the others.
         alone = -1 - first - np.arange(shard.rows)

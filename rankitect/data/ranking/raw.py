@@ -30,7 +30,7 @@ from rankitect.data.ranking.typed import Role, plain, require
 from rankitect.documents import parse_json
 from rankitect.errors import DataError
 
-__all__ = ["CALENDAR", "RawShard", "build"]
+__all__ = ["CALENDAR", "RawShard", "build", "read_features", "typed_columns"]
 
 CALENDAR = {"hour": 24, "weekday": 7}  # values of each calendar feature
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -131,22 +131,13 @@ def build(piece: Piece, schema: TableSchema, settings: DataSettings) -> RawShard
     """
     n = len(piece.lines)
     problems = Problems(n, piece.file)
-    columns = _columns(piece, schema)
+    columns = typed_columns(piece.columns, schema, piece.file)
     assert schema.label is not None
     labels = as_labels(columns[schema.label.name], schema.label, problems)
-    numeric = np.empty((len(schema.numeric), n), dtype=np.float64)
-    for place, number in enumerate(schema.numeric):
-        numeric[place] = as_numbers(columns[number.source], number.name, problems)
-        if number.transform == "log":
-            numeric[place] = np.copysign(np.log1p(np.abs(numeric[place])), numeric[place])
-    codes = [_encoded(columns[column.source], column, problems) for column in (*schema.categorical, *schema.multi_hot)]
-    times: Any = None
+    numeric, codes, times = read_features(columns, schema, problems)
     groups: Any = None
     weights: Any = None
     truth: Any = piece.truth
-    if schema.timestamp is not None:
-        times = as_times(columns[schema.timestamp.name], schema.timestamp, problems)
-        codes += [_calendar(times, name) for name in schema.calendar]
     if schema.group is not None:
         single = single_codes(columns[schema.group])
         groups = np.concatenate([np.zeros(1, np.uint64), single.keys])[single.codes]
@@ -178,10 +169,18 @@ def _scores(values: Any, score: Score, problems: Problems) -> NDArray[np.float32
     return read.astype(np.float32)
 
 
-def _columns(piece: Piece, schema: TableSchema) -> dict[str, Any]:
-    """The columns of a piece, each of a type that its role allows."""
-    assert schema.label is not None
-    roles: list[tuple[str, Role]] = [(schema.label.name, "number")]
+def typed_columns(given: Mapping[str, Any], schema: TableSchema, file: str) -> dict[str, Any]:
+    """The columns that a schema names, each of a type that its role allows.
+
+    Args:
+        given: Arrow columns by name.
+        schema: What they are for.
+        file: Where they are from, for messages.
+
+    Raises:
+        DataError: A column is of another type.
+    """
+    roles: list[tuple[str, Role]] = [] if schema.label is None else [(schema.label.name, "number")]
     roles += [(column.source, "number") for column in schema.numeric]
     roles += [(column.source, "value") for column in schema.categorical]
     roles += [(column.source, "values") for column in schema.multi_hot]
@@ -189,9 +188,9 @@ def _columns(piece: Piece, schema: TableSchema) -> dict[str, Any]:
     roles += [] if schema.group is None else [(schema.group, "value")]
     roles += [] if schema.weight is None else [(schema.weight, "number")]
     roles += [] if schema.score is None else [(schema.score.name, "number")]
-    columns = {name: plain(piece.columns[name], name, piece.file) for name, _ in roles}
+    columns = {name: plain(given[name], name, file) for name, _ in roles}
     for name, role in roles:
-        require(columns[name], role, name, piece.file)
+        require(columns[name], role, name, file)
     return columns
 
 
@@ -202,6 +201,31 @@ def _weights(values: Any, column: str, problems: Problems) -> NDArray[np.float32
     lost = (weights == 0) & (read > 0) & ~problems.bad
     problems.mark(lost, column, values, "too small", "a weight that float32 holds (1e-45 at least, or 0)")
     return weights
+
+
+def read_features(
+    columns: Mapping[str, Any], schema: TableSchema, problems: Problems
+) -> tuple[NDArray[np.float64], list[Codes], Any]:
+    """What a model is given of rows, before it is normalised: the same for training rows and for new ones.
+
+    Args:
+        columns: Arrow columns by name.
+        schema: What the columns are for.
+        problems: Takes the rows that cannot be used.
+
+    Returns:
+        `RawShard.numeric`, `RawShard.codes` and `RawShard.times`.
+    """
+    numeric = np.empty((len(schema.numeric), problems.rows), dtype=np.float64)
+    for place, number in enumerate(schema.numeric):
+        numeric[place] = as_numbers(columns[number.source], number.name, problems)
+        if number.transform == "log":
+            numeric[place] = np.copysign(np.log1p(np.abs(numeric[place])), numeric[place])
+    codes = [_encoded(columns[column.source], column, problems) for column in (*schema.categorical, *schema.multi_hot)]
+    if schema.timestamp is None:
+        return numeric, codes, None
+    times = as_times(columns[schema.timestamp.name], schema.timestamp, problems)
+    return numeric, codes + [_calendar(times, name) for name in schema.calendar], times
 
 
 def _encoded(values: Any, column: Categorical, problems: Problems) -> Codes:

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 
 from rankitect.data.files import file_sha256, write_atomically
 from rankitect.data.ranking.dataset import RankingData, RankingSplit
+from rankitect.data.ranking.encoder import RowEncoder
 from rankitect.data.ranking.encoding import EncodingPlan
 from rankitect.data.ranking.features import Features
 from rankitect.data.ranking.pool import in_order
-from rankitect.data.ranking.schema import SPLITS
+from rankitect.data.ranking.schema import SPLITS, TableSchema
+from rankitect.data.ranking.vocabulary import Vocabulary
 from rankitect.documents import read_json
 from rankitect.errors import DataError
 
-__all__ = ["complete", "open_stored", "publish", "verify"]
+__all__ = ["complete", "open_stored", "publish", "stored_encoder", "verify"]
 
 
 def publish(folder: Path, plan: EncodingPlan, described: dict[str, Any], facts: dict[str, Any], workers: int) -> None:
@@ -95,6 +97,23 @@ def open_stored(folder: Path, fingerprint: str) -> RankingData:
         )
     named = manifest["described"]["name"]
     return RankingData(named, fingerprint, features, splits, facts, folder, manifest["values"])
+
+
+def stored_encoder(folder: Path) -> RowEncoder:
+    """How the rows of a complete entry were encoded, so that new ones can be."""
+    manifest = _manifest(folder)
+    features = Features.from_json(manifest["features"])
+    vocabularies = []
+    for place, (feature, hashed) in enumerate(zip(features.categorical, manifest["hashed"], strict=True)):
+        file = folder / f"keys{place}.npy"
+        vocabularies.append(Vocabulary(feature.rows, np.load(file) if file.name in manifest["files"] else None, hashed))
+    centre, scale = (np.asarray(manifest[name], np.float64) for name in ("centre", "scale"))
+    plan = EncodingPlan(features, tuple(vocabularies), centre, scale, manifest["values"])
+    described = manifest["described"]["schema"]
+    for column in described["categorical"]:
+        if column["encoding"] == "index":
+            column["min_count"] = None  # preprocessing counts nothing, and wrote 1; a schema may not say so
+    return RowEncoder(TableSchema.model_validate(described), plan)
 
 
 def _kept(file: Path) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rankitect.data.tokenizer import ByteTokenizer, Tokenizer
 from rankitect.errors import AssetError, safe, short
+from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.families import DecoderConfig, family_of
 from rankitect.models.memory import LIMIT_VARIABLE, available_memory
 
@@ -30,12 +31,14 @@ class DecoderCheckpoint:
             i + head_dim / 2. See `tensor_shapes`.
         tokenizer: The model's tokenizer; ids are below ``config.vocab``.
         source: Where it came from, for people.
+        usage: How it is used: chat template, begin and stop tokens, sampling defaults; its licence.
     """
 
     config: DecoderConfig
     tensors: dict[str, torch.Tensor]
     tokenizer: Tokenizer
     source: str
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def n_params(self) -> int:

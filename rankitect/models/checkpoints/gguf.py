@@ -12,6 +12,7 @@ from rankitect.models.checkpoints.checkpoint import DecoderCheckpoint, check_fit
 from rankitect.models.checkpoints.gguf_config import Metadata, family_in, read_sizes
 from rankitect.models.checkpoints.gguf_file import GGUFFile, TensorEntry
 from rankitect.models.checkpoints.gguf_parts import open_parts, tensors_of
+from rankitect.models.checkpoints.usage_sources import usage_of_gguf
 from rankitect.models.families import HEAD, DecoderConfig, Family
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def load_gguf(path: Path, source: str | None = None) -> DecoderCheckpoint:
     tensors = dict(_tensor(file, entry, family, config) for file, entry in stored.values())
     check_tensors(config, tensors, str(path))
     tokenizer = _tokenizer(metadata, config.vocab)
-    return DecoderCheckpoint(config, tensors, tokenizer, source or str(path))
+    usage = usage_of_gguf(parts[0].metadata, config.vocab, config.context, path)
+    return DecoderCheckpoint(config, tensors, tokenizer, source or str(path), usage)
 
 
 def _check_factors(file: GGUFFile, entry: TensorEntry) -> None:

@@ -14,6 +14,8 @@ from rankitect.documents import read_json
 from rankitect.errors import AssetError
 from rankitect.models.checkpoints.checkpoint import DecoderCheckpoint, check_tensors
 from rankitect.models.checkpoints.huggingface_config import read_config
+from rankitect.models.checkpoints.usage import Usage
+from rankitect.models.checkpoints.usage_sources import usage_of_folder
 from rankitect.models.checkpoints.weights import WEIGHTS, read_weights
 from rankitect.models.families import DecoderConfig, family_of
 
@@ -49,18 +51,24 @@ def load_huggingface(folder: Path) -> DecoderCheckpoint:
         raise AssetError(
             f"{folder} has no {_CONFIG}, so it is not a Hugging Face model folder. {listing(folder)}{advice}"
         )
-    config = read_config(read_json(file, dict[str, Any], AssetError), str(file))
+    raw = read_json(file, dict[str, Any], AssetError)
+    config = read_config(raw, str(file))
     tensors = read_weights(folder, config)
     check_tensors(config, tensors, str(folder))
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size > config.vocab:
         sizes = f"the tokenizer has {tokenizer.vocab_size} tokens, but the embedding has only {config.vocab} rows"
         raise AssetError(f"{folder}: {sizes}.")
-    return DecoderCheckpoint(config, tensors, tokenizer, str(folder))
+    usage = usage_of_folder(folder, raw, tokenizer, config.vocab)
+    return DecoderCheckpoint(config, tensors, tokenizer, str(folder), usage)
 
 
 def save_huggingface(
-    folder: str | Path, config: DecoderConfig, tensors: Mapping[str, torch.Tensor], tokenizer: Tokenizer | None = None
+    folder: str | Path,
+    config: DecoderConfig,
+    tensors: Mapping[str, torch.Tensor],
+    tokenizer: Tokenizer | None = None,
+    usage: Usage | None = None,
 ) -> None:
     """Write a model as a folder that ``transformers.AutoModelForCausalLM.from_pretrained(folder)`` loads.
 
@@ -71,6 +79,7 @@ def save_huggingface(
         config: The model's sizes and family.
         tensors: float32 tensors in Hugging Face's names and layout, exactly those of `tensor_shapes`.
         tokenizer: Also written, with ``tokenizer_config.json``; None writes a folder without tokenizer.
+        usage: How the model is used, written beside the tokenizer; by default what the tokenizer knows.
 
     Raises:
         AssetError: The tensors are not those of the config.
@@ -84,16 +93,17 @@ def save_huggingface(
     # slices of a supernet share storage with it; clones do not, and only they may be stored
     own = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
     write_atomically(folder / WEIGHTS, lambda part: save_file(own, part, metadata={"format": "pt"}))
-    special = dict(tokenizer.special_ids) if tokenizer else {}
-    ids = {f"{role}_token_id": special[role] for role in ("bos", "eos", "pad") if role in special}
+    usage, ids = usage or Usage(), dict[str, Any]()
     if tokenizer:
-        tokenizer.save(folder)
-    _write_json(folder / "generation_config.json", ids)
+        usage.save(folder, tokenizer)
+        ids = usage.completed(tokenizer)
+    else:
+        _write_json(folder / "generation_config.json", {})
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in own.values()}
     _write_json(folder / _CONFIG, _to_huggingface(config, ids, dtypes.pop() if len(dtypes) == 1 else "float32"))
 
 
-def _to_huggingface(config: DecoderConfig, ids: Mapping[str, int], dtype: str) -> dict[str, Any]:
+def _to_huggingface(config: DecoderConfig, ids: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     layout = family_of(config).huggingface
     sizes = {key: vars(config)[name] for name, key in layout.sizes.items()}
     return {

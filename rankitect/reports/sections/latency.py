@@ -16,6 +16,8 @@ _AGREED = 0.05
 """Difference between predicted and measured latency that is as good as none."""
 _DELEGATED = 0.9
 """Share of operators below which a program is only partly accelerated, and slower than its layers promise."""
+_LOST = 0.02
+"""Relative loss of quality against the model in float32 from which on a program is warned of."""
 _COLUMNS = (
     "Candidate",
     "Latency",
@@ -49,11 +51,19 @@ class LatencySection(Section):
             "errors": errors,
             "worst": max(errors, default=0.0),
             "agreed": _AGREED,
+            "lost": _LOST,
             "untrusted": sum(not one.trusted for _, _, one in rows),
             "partly": [c.rank for c, each in measured if each.delegated is not None and each.delegated < _DELEGATED],
             "device": ", ".join(measured[0][1].device.values()),
         }
-        doubt = max(errors, default=0.0) > _AGREED or words["untrusted"] or words["partly"]
+        worse = [
+            {"rank": c.rank, "precision": each.precision, **each.quality.model_dump()}
+            for c, each in measured
+            if each.quality is not None and (each.quality.change or 0.0) > _LOST
+        ]
+        words["worse"] = max(worse, key=lambda one: float(one["change"]), default=None)
+        words["compared"] = sum(each.quality is not None for _, each in measured)
+        doubt = max(errors, default=0.0) > _AGREED or words["untrusted"] or words["partly"] or worse
         table = Table(_COLUMNS, tuple(_cells(*row) for row in rows))
         figures = (latency_figure(rows),) if errors else ()
         return Facts(Status.WARN if doubt else Status.PASS, words, (table,), figures)

@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from rankitect.contracts import Baseline, Exporter, Latencies, Spent, Trial
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.metrics.language import TextQuality
+    from rankitect.models.supernet import Standalone
     from rankitect.production.registry import Entry
     from rankitect.tasks.language.contrasts import Contrast
     from rankitect.tasks.language.costs import LanguageCosts
     from rankitect.tasks.registered import Registered
 
 __all__ = ["Language"]
+
+_SAMPLED = 16
+"""Windows of text on which a program is compared with its model."""
 
 
 class Language(CostedTask, PrunedBackbone):
@@ -86,6 +90,12 @@ class Language(CostedTask, PrunedBackbone):
         """The batch of a step, as large as those of the recipe: token ids [B, T + 1] int64."""
         recipe = self.searching.objective("train").config
         return self.data.batch_at(split, step, batch=recipe.batch, context=recipe.context)
+
+    def sample_text(self) -> torch.Tensor:
+        """Windows of the test text, [W, T + 1] int64: what a program's quality is compared with its model's on."""
+        context = self.config.context
+        windows = min(_SAMPLED, self.data.require("test", 1, context).windows(context))
+        return self.data.batch_at("test", 0, batch=windows, context=context)
 
     def loss(self, model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of the next tokens, nats a token."""
@@ -160,6 +170,22 @@ class Language(CostedTask, PrunedBackbone):
             self.space, self.reference, lambda a: latency.predict(a, workload).ms, self.statistics.influence
         )
 
+    def save_candidate(self, folder: Path, architecture: Architecture, model: Standalone) -> dict[str, str]:
+        """Write a language model with its tokenizer and what its backbone's files say of its use."""
+        from rankitect.models.candidate import save_candidate
+
+        checkpoint = self.checkpoint
+        return save_candidate(
+            folder,
+            self.space,
+            architecture,
+            model,
+            checkpoint.tokenizer,
+            config=checkpoint.config,
+            usage=checkpoint.usage,
+            notes={"backbone": checkpoint.source},
+        )
+
     # --- hooks of the study -----------------------------------------------------------------------------------------
     def check(self, parts: Parts) -> None:
         """Raise what can be known only now: constraints that no architecture meets."""
@@ -199,14 +225,14 @@ class Language(CostedTask, PrunedBackbone):
         """Draws each candidate's graph, and exports its program where the device runs programs."""
         from rankitect.tasks.exporting import exporter
 
-        return exporter(parts, self.latency)
+        return exporter(parts, self.latency, self.sample_text)
 
     def baseline_exporter(self, parts: Parts) -> Exporter:
         """Exports what may be the production model, the backbone and registered models: to export and time a program
         takes minutes, and of all baselines predicted latencies are known."""
         from rankitect.tasks.exporting import program_exporter
 
-        program = program_exporter(parts, self.latency)
+        program = program_exporter(parts, self.latency, self.sample_text)
 
         def export(trial: Trial, folder: Path) -> dict[str, str]:
             wanted = trial.architecture == self.reference or self.registered.entry(trial.architecture) is not None

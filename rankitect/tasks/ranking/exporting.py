@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["program_exporter", "ranking_exporter"]
 
+_ROWS = 4096
+"""Test rows on which a program's quality is compared with its model's."""
+
 
 def ranking_exporter(
     parts: Parts, data: RankingBatches, model_of: Callable[[Architecture], tuple[SearchSpace, Architecture]]
@@ -25,7 +28,7 @@ def ranking_exporter(
 
     Args:
         parts: The study's.
-        data: The rows, of which one is an example for the program.
+        data: The rows, of which some show the program's quality.
         model_of: Gives the graph of an architecture, and what closes it.
     """
     from rankitect.tasks.exporting import drawn
@@ -44,15 +47,15 @@ def program_exporter(parts: Parts, data: RankingBatches) -> Exporter:
 
 def _program(parts: Parts, data: RankingBatches, trial: Trial, folder: Path) -> dict[str, str]:
     """A candidate's dense part as a program, where the device runs programs."""
+    from rankitect.models.candidate import load_ranker
     from rankitect.study.files import inside
     from rankitect.tasks.exporting import programmed
-    from rankitect.tasks.ranking.models import load_ranker
 
     device = parts.device
     saved = trial.measurement.artifacts.get("weights") if trial.measurement is not None else None
     if saved is None or not offers(device, ExportsRankers):
         return {}
-    model = load_ranker(inside(parts.folder, saved).parent)[0].eval()
-    example = data.batch_at("validation", 0, batch=1)
-    inputs = (example.numeric, example.ids)
-    return programmed(parts, trial.architecture, partial(device.export_ranker, folder, model, inputs))
+    model = load_ranker(inside(parts.folder, saved).parent, allowed_packages=parts.config.allowed_packages).model
+    rows = data.batch_at("test", 0, batch=_ROWS)
+    write = partial(device.export_ranker, folder, model, (rows.numeric, rows.ids), rows.label)
+    return programmed(parts, trial.architecture, folder, write)

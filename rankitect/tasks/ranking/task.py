@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rankitect.contracts import MetricSpec, SharedTraining, Spent, Unit
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from rankitect.config.parts import Parts
     from rankitect.contracts import Baseline, Exporter, TrialContext
     from rankitect.data.ranking.batch import RankingBatch
+    from rankitect.data.ranking.encoder import RowEncoder
     from rankitect.data.ranking.features import Features
     from rankitect.graph import Architecture, ChoiceSpace, SearchSpace
     from rankitect.metrics.ranking import RankingQuality
-    from rankitect.models.supernet import Supernet
+    from rankitect.models.supernet import Standalone, Supernet
     from rankitect.tasks.ranking.costs import RankingCosts
     from rankitect.tasks.ranking.fit import FitConfig, FitResult
     from rankitect.tasks.ranking.models import NamedModel
@@ -185,6 +187,19 @@ class Ranking(CostedTask, SharedWeights):
             step: Decides the batch.
         """
         return self._training.search_loss(forward, step)
+
+    def save_candidate(self, folder: Path, architecture: Architecture, model: Standalone) -> dict[str, str]:
+        """Write a ranker with what turns rows of the table into its inputs."""
+        from rankitect.models.candidate import save_ranker
+
+        space, closed = self.model_of(architecture)
+        return save_ranker(folder, space, closed, model, self.features, architecture, encoder=self._encoder)
+
+    @cached_property
+    def _encoder(self) -> RowEncoder:
+        from rankitect.data.ranking.store import stored_encoder
+
+        return stored_encoder(self.data.table.folder)
 
     # --- hooks of the study -----------------------------------------------------------------------------------------
     @property

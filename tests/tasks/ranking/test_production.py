@@ -23,10 +23,10 @@ from rankitect.data.ranking.batch import RankingBatch
 from rankitect.errors import BaselineError, ConfigError
 from rankitect.evaluators.ranking import Trained
 from rankitect.methods.bounded_space import BoundedSpace, limits_of
+from rankitect.models.candidate import save_ranker
 from rankitect.models.supernet import build
 from rankitect.production.registry import Registry
 from rankitect.study.checks import problem
-from rankitect.tasks.ranking.models import save_ranker
 from rankitect.tasks.ranking.task import Ranking
 from rankitect.tasks.ranking.tried import try_module
 from tests.tasks.language.tiny import own_cache

@@ -15,10 +15,11 @@ import torch
 from rankitect.config import resolve
 from rankitect.errors import AssetError, ConfigError, DataError, RunFolderError, SpaceError
 from rankitect.graph import Architecture
+from rankitect.models.candidate import load_ranker, save_ranker
 from rankitect.models.supernet import build
 from rankitect.production.evidence import load_evidence, save_rows
 from rankitect.tasks.costs import RANKING_COSTS
-from rankitect.tasks.ranking.models import load_ranker, save_losses, save_ranker
+from rankitect.tasks.ranking.models import save_losses
 from tests.tasks.language.tiny import own_cache
 from tests.tasks.ranking.tiny import ranking_parts
 
@@ -138,14 +139,19 @@ def test_a_ranker_survives_its_folder(tmp_path: Path, parts: Any) -> None:
     model = build(known.space, known.architecture, 3)
     written = save_ranker(tmp_path, known.space, known.architecture, model, parts.task.features)
     assert all((tmp_path / path).is_file() for path in written.values())
-    read, features = load_ranker(tmp_path)
+    read = load_ranker(tmp_path)
     batch = parts.task.data.batch_at("test", 0)
-    assert torch.equal(read(*batch.inputs), model(*batch.inputs))
-    assert features == parts.task.features
+    assert torch.equal(read.model(*batch.inputs), model(*batch.inputs))
+    assert read.features == parts.task.features
+    (tmp_path / "candidate.json").unlink()  # as versions before cards left it
+    old = load_ranker(tmp_path)
+    assert torch.equal(old.model(*batch.inputs), model(*batch.inputs))
+    with pytest.raises(AssetError, match="vocabularies and scaling in the cache"):
+        old.score([])
     other = parts.task.models["lr"]
     (tmp_path / "architecture.json").write_text(other.architecture.to_json())
     (tmp_path / "space.json").write_text(other.space.to_json())
-    with pytest.raises(AssetError, match="no whole ranker"):
+    with pytest.raises(AssetError, match=r"does not fit architecture\.json"):
         load_ranker(tmp_path)
 
 

@@ -1,0 +1,176 @@
+"""A lowered program beside the model in float32 that it was made from, on real inputs of the task.
+
+The errors that `lowering` checks are those of the lowering alone: a quantized program is compared with the quantized
+module there. What quantization itself costs is said here, for every program that is delivered.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+
+from rankitect.deploy.lowering import silenced
+from rankitect.errors import DeployError
+from rankitect.models.supernet import Standalone
+
+if TYPE_CHECKING:
+    from rankitect.deploy.generate import Generator
+    from rankitect.deploy.ranker import DensePart
+
+__all__ = ["TOKENS", "ProgramQuality", "language_quality", "ranker_quality", "report_quality"]
+
+TOKENS = 384
+"""Tokens that a program predicts one by one to be compared."""
+_NOTICED = 0.01
+"""Relative loss of quality from which on a program is said to be worse."""
+
+
+@dataclass(frozen=True)
+class ProgramQuality:
+    """What a program's quality is, and what the model's is on the same inputs.
+
+    Attributes:
+        metric: "perplexity", "normalized entropy" or, where rows have labels of one class or none, "logit".
+        model: Of the model in float32; lower is better. Of logits, their standard deviation.
+        program: Of the program, measured with the runtime. Of logits, the largest difference to the model's.
+        amount: Inputs that were predicted.
+        unit: What they are counted in.
+        agreement: Share of the inputs for which both find the same token most probable, or are on the same side of
+            even odds.
+        difference: The largest difference of two scores or logits, relative to the largest of the model's.
+    """
+
+    metric: str
+    model: float
+    program: float
+    amount: int
+    unit: str
+    agreement: float
+    difference: float
+
+    @property
+    def change(self) -> float | None:
+        """By how much the program's value is above the model's, relative; None where the metric is no quality."""
+        return None if self.metric == "logit" or not self.model else self.program / self.model - 1
+
+    @property
+    def worse(self) -> bool:
+        """Whether the program is noticeably worse than the model."""
+        return self.change is not None and not self.change <= _NOTICED
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {**asdict(self), "change": self.change}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ProgramQuality:
+        """The inverse of `to_json`."""
+        return cls(**{name: data[name] for name in cls.__dataclass_fields__})
+
+    def __str__(self) -> str:
+        same = f"{self.agreement:.1%} of the decisions are the same"
+        if self.change is None:
+            return (
+                f"logits differ by at most {self.difference:.2g} of the largest on {self.amount:,} {self.unit}; {same}"
+            )
+        said = f"{self.metric} {self.model:.4g} becomes {self.program:.4g} ({self.change:+.1%})"
+        return f"{said} on {self.amount:,} {self.unit}; {same}"
+
+
+def report_quality(quality: ProgramQuality, program: str, precision: str) -> None:
+    """Say in the log what a program's quality is; as a warning where it is noticeably worse than its model's."""
+    level = logging.WARNING if quality.worse else logging.INFO
+    logging.getLogger("rankitect").log(level, "%s in %s: %s.", program, precision, quality)
+
+
+@torch.inference_mode()
+def language_quality(
+    generator: Generator, model: Standalone, windows: torch.Tensor, *, prompt: int, capacity: int, tokens: int = TOKENS
+) -> ProgramQuality:
+    """The perplexity of a program and of its model on the same text.
+
+    The program reads the beginning of each window as a prompt, then one true token after another.
+
+    Args:
+        generator: Runs the program from a prompt on.
+        model: In float32.
+        windows: Token ids of real text [W, T].
+        prompt: Tokens of the program's prefill.
+        capacity: Tokens of its longest sequence.
+        tokens: How many are predicted, at most.
+
+    Raises:
+        DeployError: The windows are too short to predict anything.
+    """
+    length = min(windows.shape[-1] if windows.dim() == 2 else 0, capacity)
+    first = min(prompt, max(1, length // 4))
+    if length < 2 or not len(windows):
+        raise DeployError("The text that a program is compared on has no window of two tokens.")
+    nats, same, count, difference, largest = [0.0, 0.0], 0, 0, 0.0, 1e-12
+    for window in windows[:, :length]:
+        if count >= tokens:
+            break
+        end = min(length, first + tokens - count)
+        wanted = model(window[None, : end - 1])[0].float()
+        scores = generator.start(window[:first].tolist())
+        for position in range(first, end):
+            expected, target = wanted[position - 1], window[position : position + 1]
+            for place, given in enumerate((expected, scores)):
+                nats[place] += float(F.cross_entropy(given[None], target))
+            same += int(expected.argmax() == scores.argmax())
+            difference = max(difference, float((expected - scores).abs().max()))
+            largest = max(largest, float(expected.abs().max()))
+            count += 1
+            if position + 1 < end:
+                scores = generator.step(int(window[position]))
+    own, theirs = (math.exp(min(total / count, 700.0)) for total in nats)
+    return ProgramQuality("perplexity", own, theirs, count, "tokens", same / count, difference / largest)
+
+
+@torch.inference_mode()
+def ranker_quality(
+    program: Path, method: str, batch: int, part: DensePart, inputs: Sequence[torch.Tensor], labels: torch.Tensor | None
+) -> ProgramQuality:
+    """The normalized entropy of a program and of its model on the same rows; of rows without labels the logits.
+
+    Args:
+        program: The .pte file.
+        method: Its method for `batch` examples.
+        batch: Examples of one call.
+        part: The model after its lookups.
+        inputs: The model's inputs for real rows, [n, ...] each.
+        labels: 0 or 1 for each row, [n]; None where they are not known.
+
+    Raises:
+        DeployError: The program does not run.
+    """
+    with silenced():
+        from executorch.runtime import Runtime
+
+        loaded = Runtime.get().load_program(program)
+        run = loaded.load_method(method).execute
+    expected = part.model(*inputs).reshape(-1).float()
+    outputs = []
+    for start in range(0, len(expected), batch):
+        rows = [x[start : start + batch] for x in inputs]
+        short = batch - len(rows[0])
+        padded = [torch.cat([x, x[:1].expand(short, *x.shape[1:])]) if short else x for x in rows]
+        outputs.append(run([x.contiguous() for x in part.inputs(*padded)])[0].reshape(-1)[: batch - short])
+    logits = torch.cat(outputs)
+    difference = float((logits - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    agreement = float(((logits > 0) == (expected > 0)).float().mean())
+    rate = float(labels.float().mean()) if labels is not None else 0.0
+    if labels is None or not 0 < rate < 1:
+        spread = float(expected.std(correction=0))
+        largest = float((logits - expected).abs().max())
+        return ProgramQuality("logit", spread, largest, len(logits), "rows", agreement, difference)
+    base = -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
+    own, theirs = (float(F.binary_cross_entropy_with_logits(x, labels.float())) / base for x in (expected, logits))
+    return ProgramQuality("normalized entropy", own, theirs, len(logits), "rows", agreement, difference)

@@ -1,0 +1,26 @@
+"""Candidates on disk: an architecture of a space with its weights and everything needed to use it.
+
+A folder holds safetensors and JSON only (docs/candidate-format.md). What is common to all tasks is in `folder` and
+`base`; what comes with a language model or a ranker in `language` and `ranking`. Enter through `load_candidate`.
+"""
+
+from rankitect.models.candidate.base import Candidate, save_model
+from rankitect.models.candidate.folder import CARD, SCHEMA
+from rankitect.models.candidate.language import LanguageCandidate, TextScore, save_candidate
+from rankitect.models.candidate.load import load_candidate, load_language_model, load_ranker
+from rankitect.models.candidate.ranking import RankingCandidate, save_ranker
+
+__all__ = [
+    "CARD",
+    "SCHEMA",
+    "Candidate",
+    "LanguageCandidate",
+    "RankingCandidate",
+    "TextScore",
+    "load_candidate",
+    "load_language_model",
+    "load_ranker",
+    "save_candidate",
+    "save_model",
+    "save_ranker",
+]
