@@ -87,6 +87,8 @@ class Codes:
 
     def keep(self, rows: NDArray[np.bool_]) -> Codes:
         """Only some rows."""
+        if rows.all():
+            return self
         if self.offsets is None:
             return Codes(self.codes[rows], self.keys, None, self.texts)
         lengths = np.diff(self.offsets)

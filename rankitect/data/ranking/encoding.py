@@ -76,7 +76,7 @@ def count(
                 counts = np.bincount(codes.codes, minlength=len(codes.keys) + 1)[1:]
                 with locks[place]:  # one for each feature, so that threads rarely wait for each other
                     counter.add(codes.keys, counts)
-        return shard.rows, _moments(shard.numeric[:, chosen])
+        return shard.rows, _moments(shard.numeric if chosen.all() else shard.numeric[:, chosen])
 
     total = _moments(np.empty((len(schema.numeric), 0)))
     tasks = (lambda number=number, path=path: read(number, path) for number, path in enumerate(shards))
