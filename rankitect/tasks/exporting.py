@@ -57,8 +57,9 @@ def programmed(
             raise
         parts.say(f"{name} has no program: {error}")
         return {}
-    card = read_json(folder / written["program_card"], dict[str, Any])
-    parts.say(f"{name} in {card['precision']}: {ProgramQuality.from_json(card['quality'])}")
+    if "program_card" in written:  # a device of somebody's own may write another kind of program
+        card = read_json(folder / written["program_card"], dict[str, Any])
+        parts.say(f"{name} in {card['precision']}: {ProgramQuality.from_json(card['quality'])}")
     return written
 
 

@@ -321,8 +321,8 @@ class Timer:
 
     name = "timer"
 
-    def export_ranker(self, folder: Path, model: Any, example: Any) -> dict[str, str]:
-        assert model(*example).numel() == 1
+    def export_ranker(self, folder: Path, model: Any, examples: Any, labels: Any = None) -> dict[str, str]:
+        assert model(*examples).numel() == len(labels)
         (folder / "latency.json").write_text("{}")
         return {"latency": "latency.json"}
 
