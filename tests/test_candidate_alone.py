@@ -84,7 +84,7 @@ class Positive(Linear):
     """A block of one's own."""
 
 
-def signs():
+def signs() -> SearchSpace:
     g = Graph("signs")
     x, width = g.input("points", B, 2), g.choice("width", [8, 4])
     g.out = Linear(2)(Positive(width, "relu")(x, name="hidden"), name="out")
