@@ -143,6 +143,11 @@ class Card:
     code: tuple[tuple[str, str], ...] = field(default=())
     facts: Mapping[str, JSON] = field(default_factory=dict)
 
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to say but why: something is missing, and nothing is shown all the same."""
+        return bool(self.facts.get("missing")) and not (self.tables or self.figures or self.code)
+
     def as_json(self) -> JSON:
         """The card as data, without its drawings."""
         return {

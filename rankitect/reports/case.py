@@ -24,6 +24,8 @@ from rankitect.study.summary import BaselineSummary, CandidateSummary, candidate
 
 __all__ = ["Case", "case_of"]
 
+_OVER_ROWS = "over the rows of one training seed"
+
 
 @dataclass(frozen=True)
 class Case:
@@ -82,7 +84,8 @@ class Case:
         """What came of each gate."""
         observed, missing = self._observed()
         results = [self._applied(result) for result in judge(self.gates, observed, missing)]
-        return [replace(r, outcome=Outcome.OPEN, reason=why) if (why := self._unsure(r)) else r for r in results]
+        results = [replace(r, outcome=Outcome.OPEN, reason=why) if (why := self._unsure(r)) else r for r in results]
+        return [replace(r, reason=_OVER_ROWS) if self._of_one_seed(r) else r for r in results]
 
     def _applied(self, result: GateResult) -> GateResult:
         """A gate on something that the search does not measure decides nothing, where it is meant so."""
@@ -111,12 +114,18 @@ class Case:
             return "a timing did not settle or met a busy machine: repeat it on a quiet one"
         if any(doubt.severe for doubt in self.doubts) and not self.is_cost(result.gate.metric):
             return "the data are in doubt: see Warnings"
-        # Without a second seed nobody knows how far a retrained model would differ.
-        unsure = {"quality", "worst_slice", self.roles.quality.name}
-        single = self.change is not None and min(self.change.seeds) < 2
-        if single and result.gate.of == "change" and result.gate.metric in unsure:
-            return "one training seed: what another would give is not known (confirm.seeds)"
         return ""
+
+    def _of_one_seed(self, result: GateResult) -> bool:
+        """Whether a gate passes by the rows alone: nobody knows how far a model of another seed would differ."""
+        if result.outcome is not Outcome.PASS or result.gate.of != "change" or self.change is None:
+            return False
+        return min(self.change.seeds) < 2 and result.gate.metric in ("quality", "worst_slice", self.roles.quality.name)
+
+    @property
+    def single_seed(self) -> bool:
+        """Whether a gate that decides passes by the rows of one training seed: launching waits for another."""
+        return any(r.gate.required and self._of_one_seed(r) for r in self.results)
 
     def is_cost(self, metric: str) -> bool:
         """Whether a gate's metric is a cost, which no doubt about the data touches."""
@@ -132,7 +141,7 @@ class Case:
     def verdict(self) -> Verdict:
         """What is advised."""
         verdict = verdict_of(self.results)
-        doubtful = self.unknown or any(doubt.severe for doubt in self.doubts)
+        doubtful = self.unknown or self.single_seed or any(doubt.severe for doubt in self.doubts)
         return Verdict.HOLD if doubtful and verdict is Verdict.SHIP else verdict
 
     def relative(self, name: str) -> Observed | None:

@@ -11,11 +11,14 @@ from rankitect.reports.cards import JSON
 from rankitect.reports.case import Case
 from rankitect.reports.comparison import Comparison, ModelPoint
 from rankitect.reports.facts import plain
-from rankitect.reports.rivals import Rival, live_model
+from rankitect.reports.rivals import Rival, Standing, live_model
 from rankitect.reports.roles import Roles
 from rankitect.reports.run import Run
 
-__all__ = ["Claim", "Common", "common_of"]
+__all__ = ["Claim", "Common", "Lead", "common_of"]
+
+Lead: TypeAlias = Literal["production", "search"]
+"""What a report leads with: whether a candidate may replace what is live, or what the search found."""
 
 Why: TypeAlias = Literal[
     "", "objectives", "candidates", "unwanted", "failed", "unmeasured", "without", "cost", "unplaced", "apart"
@@ -37,6 +40,8 @@ class Common:
     """What all sections of a report share.
 
     Attributes:
+        lead: What the report leads with: production where clicks are predicted and there is a model to compare with, or
+            where somebody said what is live; else the search.
         quality: Name of the quality; "" where the summary has no objective.
         selection: The metric that the search went by; the quality itself where there is no other.
         lower_is_better: Whether smaller values of the quality are better.
@@ -53,6 +58,7 @@ class Common:
         doubts: Severe doubts about the data.
     """
 
+    lead: Lead
     quality: str
     selection: str
     lower_is_better: bool
@@ -98,6 +104,7 @@ def common_of(
     rivals = [] if isinstance(case, str) else case.rivals
     live = live_model(run.summary.baselines, roles) if roles else None
     return Common(
+        lead=_lead(run, case),
         quality=quality,
         selection=roles.selection if roles else "",
         lower_is_better=roles is not None and roles.sign < 0,
@@ -121,6 +128,13 @@ def _claim(rival: Rival) -> Claim:
         one = rival.change
         change = {"value": one.value, "low": one.low, "high": one.high, "vague": one.vague}
     return Claim(rival.name, tuple(s.value for s in rival.standings), change, rival.paired)
+
+
+def _lead(run: Run, case: Case | str) -> Lead:
+    """What a report leads with."""
+    told = not isinstance(case, str) and case.standing in (Standing.NAMED, Standing.LIVE, Standing.LOGGED)
+    clicks = not isinstance(case, str) and run.evidence is not None and run.evidence.of_clicks
+    return "production" if told or clicks or run.settings.baseline or run.summary.left_out else "search"
 
 
 def _why(run: Run, roles: Roles | None, measured: Sequence[str], points: Sequence[ModelPoint]) -> Why:

@@ -38,6 +38,20 @@
     });
   });
 
+  // No column is cut off: a table that is too wide is set tighter, and then row by row, each value beside its name.
+  function fit() {
+    document.querySelectorAll(".scroll").forEach(function (frame) {
+      var table = frame.querySelector("table");
+      table.classList.remove("tight", "stacked");
+      ["tight", "stacked"].forEach(function (way) {
+        if (frame.scrollWidth > frame.clientWidth) table.classList.add(way);
+      });
+    });
+  }
+  fit();
+  addEventListener("resize", fit);
+  document.querySelectorAll("details").forEach(function (part) { part.addEventListener("toggle", fit); });
+
   var tip = document.getElementById("tip");
   function place(x, y) {
     tip.style.left = Math.max(6, Math.min(x + 12, innerWidth - tip.offsetWidth - 6)) + "px";

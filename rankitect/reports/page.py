@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
@@ -16,6 +16,7 @@ from markupsafe import Markup
 from rankitect.data.files import write_whole
 from rankitect.errors import RunFolderError
 from rankitect.reports.cards import JSON, Card
+from rankitect.reports.layout import Layout, layout_of
 from rankitect.reports.material import material_of
 from rankitect.reports.reproduction import ReportCheck, compared
 from rankitect.reports.run import Run, load_run
@@ -39,6 +40,7 @@ class Content:
         reproduction: What all of it was made of.
         compared: Fingerprint of the candidate and name of the production model, where there is a comparison.
         common: The facts that several sections share.
+        layout: What is shown in which order, and what is folded away.
     """
 
     cards: list[Card]
@@ -46,6 +48,7 @@ class Content:
     reproduction: Mapping[str, JSON]
     compared: dict[str, JSON]
     common: Mapping[str, JSON]
+    layout: Layout
 
 
 def content_of(
@@ -69,8 +72,11 @@ def content_of(
     if not isinstance(case, str):
         names = {"candidate": case.prints[0], "baseline": case.production.name}
     names["asked"] = {"candidate": candidate, "baseline": baseline}  # what `verified` asks for again
-    cards = [card for section in sections(more) if (card := section.card(material)) is not None]
-    return Content(cards, tiles_of(material), material.reproduction, names, material.common.as_json())
+    lead = material.common.lead
+    ordered = sorted(sections(more), key=lambda section: section.place(lead))
+    cards = [card for section in ordered if (card := section.card(material)) is not None]
+    common = material.common.as_json()
+    return Content(cards, tiles_of(material), material.reproduction, names, common, layout_of(cards, lead))
 
 
 def verified(folder: Path, report: Mapping[str, Any], more: Sequence[Section] = ()) -> list[ReportCheck]:
@@ -93,6 +99,7 @@ def verified(folder: Path, report: Mapping[str, Any], more: Sequence[Section] = 
             "package.module.Name"
         )
     run = load_run(folder)
+    run = replace(run, name=str(report.get("folder", run.name)))
     chosen = report["compared"].get("asked", {})
     content = content_of(run, chosen.get("baseline"), chosen.get("candidate"), more)
     checks = compared(report, json.loads(json.dumps(_data(run, content))), run)
@@ -160,7 +167,13 @@ def _environment(escaped: bool) -> Environment:
 def _pages(run: Run, content: Content, folder: str) -> dict[str, str]:
     """What people read, by file: the page, and the same in Markdown."""
     page, plain = _environment(True), _environment(False)
-    texts = {"summary": run.summary, "cards": content.cards, "tiles": content.tiles, "folder": folder}
+    texts = {
+        "summary": run.summary,
+        "layout": content.layout,
+        "tiles": content.tiles,
+        "folder": folder,
+        "place": run.place,
+    }
     source = page.loader.get_source  # type: ignore[union-attr]
     style, script = (Markup(source(page, name)[0]) for name in ("page.css", "page.js"))
     html = page.get_template("page.html.j2").render(style=style, script=script, **texts)
@@ -171,13 +184,14 @@ def _data(run: Run, content: Content) -> dict[str, JSON]:
     summary = run.summary
     return {
         "schema": _SCHEMA,
-        "folder": run.folder.resolve().name,
+        "folder": run.name,
         "space": summary.space,
         "task": summary.task,
         "controller": summary.controller,
         "seed": summary.seed,
         "tiles": [{"name": t.name, "value": t.value, "note": t.note} for t in content.tiles],
         "facts": dict(content.common),
+        "layout": content.layout.as_json(),
         "cards": [card.as_json() for card in content.cards],
         "compared": content.compared,
         "reproduction": dict(content.reproduction),

@@ -34,6 +34,7 @@ class Run:
         trials: The rows of trials.csv, in order.
         trials_note: Why there are no trials; "" where there are some.
         config: The text of config.yaml; "" where there is none.
+        name: Its name, which a report keeps when the folder is moved.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class Run:
     trials: tuple[Trial, ...]
     trials_note: str
     config: str
+    name: str = ""
 
     @cached_property
     def settings(self) -> ReportConfig:
@@ -66,13 +68,27 @@ class Run:
             raise RunFolderError(f"{path} is damaged ({one_line(error)}). Put back what the search wrote.") from error
 
     @cached_property
+    def configuration(self) -> dict[str, Any]:
+        """What config.yaml holds; nothing where it is damaged or gone."""
+        try:
+            return parse_yaml(self.config or "{}", dict[str, Any])
+        except RankitectError:
+            return {}
+
+    def configured(self, section: str) -> dict[str, Any]:
+        """One section of the configuration; nothing where there is none."""
+        keys = self.configuration.get(section)
+        return keys if isinstance(keys, dict) else {}
+
+    @property
     def baselines_wanted(self) -> bool:
         """Whether the search was to measure baselines (`runner.baselines`)."""
-        try:
-            runner = parse_yaml(self.config or "{}", dict[str, Any]).get("runner") or {}
-            return bool(runner.get("baselines", True))
-        except (RankitectError, AttributeError):
-            return True
+        return bool(self.configured("runner").get("baselines", True))
+
+    @property
+    def place(self) -> str:
+        """Where the search wrote it, as seen from where it was started."""
+        return str(self.configuration.get("output_dir") or f"runs/{self.name}")
 
     @cached_property
     def evidence(self) -> Evidence | None:
@@ -146,7 +162,7 @@ def load_run(folder: Path) -> Run:
             f"{WRITE_AGAIN}"
         )
     note = "" if trials else (f"{TRIALS} has no rows" if table.is_file() else f"the run folder has no {TRIALS}")
-    return Run(folder, summary, trials, note, _text(folder / "config.yaml"))
+    return Run(folder, summary, trials, note, _text(folder / "config.yaml"), folder.resolve().name)
 
 
 def _text(path: Path) -> str:

@@ -26,8 +26,10 @@ from rankitect.reports.numbers import FILTERS
 
 if TYPE_CHECKING:
     from rankitect.reports.case import Case
-    from rankitect.reports.common import Common
+    from rankitect.reports.common import Common, Lead
     from rankitect.reports.material import Material
+
+_AFTER = 1000
 
 __all__ = ["Facts", "ProductionSection", "Section", "partial"]
 
@@ -68,6 +70,7 @@ class Section(ABC):
         id: Stable name: the anchor in the page, the key in report.json, and the name of the template.
         short: The name in the navigation.
         order: Its place; sections are sorted by it, and numbers are left free between any two.
+        search_order: Its place in a report that leads with the search, where it is another (`Common.lead`).
         judges_quality: Whether it says something of a model's quality, which no card may call right while the data are
             in doubt (`rankitect.reports.doubts`).
     """
@@ -75,7 +78,12 @@ class Section(ABC):
     id: ClassVar[str]
     short: ClassVar[str]
     order: ClassVar[int]
+    search_order: ClassVar[int | None] = None
     judges_quality: ClassVar[bool] = False
+
+    def place(self, lead: Lead) -> int:
+        """Its place in a report that leads with something."""
+        return self.order if lead == "production" or self.search_order is None else self.search_order
 
     @abstractmethod
     def facts(self, material: Material) -> Facts | None:
@@ -121,6 +129,10 @@ class Section(ABC):
 
 class ProductionSection(Section):
     """A section about a candidate and the production model; it says why where there is no such pair."""
+
+    def place(self, lead: Lead) -> int:
+        """Its place; after all others in a report that leads with the search."""
+        return super().place(lead) + (0 if lead == "production" else _AFTER)
 
     def facts(self, material: Material) -> Facts | None:
         """Compute what the section says of the pair."""

@@ -172,3 +172,19 @@ def test_the_gain_over_a_baseline_has_the_interval_of_the_change_turned_round(ru
     (found,) = compare(points, ROLES, rows)
     assert found.paired == (-one.change.high, -one.change.low)
     assert found.separated
+
+
+@pytest.mark.parametrize(("seeds", "advice"), [(1, "hold"), (3, "ship to A/B")])
+def test_a_gate_passes_where_its_interval_is_inside_its_bound_however_many_seeds_were_trained(
+    run: Run, seeds: int, advice: str
+) -> None:
+    tested = case(run, sliced(20_000, seeds=seeds), quality={"metric": "quality", "at_most": 0.0})
+    (result,) = tested.results
+    assert result.observed is not None
+    assert result.observed.high < 0
+    assert result.outcome == "PASS"
+    assert tested.verdict == advice
+    said = card(launch.SECTION, tested)
+    assert ("one training seed" in said.reason) == (seeds == 1)
+    assert said.reason.startswith("the gate passed")
+    assert ("one training seed" in json.dumps(said.as_json()["tables"][0])) == (seeds == 1)

@@ -65,7 +65,7 @@ def test_it_is_named_on_the_command_line_and_verified(run: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("Nothing", "is no section"),
+        ("Nothing", "does not declare itself a plug-in"),
         ("Twin", "Two sections of a report have the id 'front'"),
         ("No", "has no 'No'"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from rankitect.production.gates import Outcome
+from rankitect.production.gates import GateResult, Outcome
 from rankitect.reports.cards import DASH, Cell, Status, Table
 from rankitect.reports.case import Case
 from rankitect.reports.latencies import ProgramLatency, measured_latencies
@@ -31,6 +31,7 @@ class CostSection(ProductionSection):
             "change": case.relative(cost.name) if cost else None,
             "exported": [bool(measured) for measured in programs],
             "timed": [latency.name for latency in case.latencies],
+            "failed": [r.name for r in self._gates(case) if r.outcome is Outcome.FAIL],
             "known": any(name in case.production.metrics for name in names),
         }
         status = Status.PASS if case.latencies else Status.NA if programs[0] else Status.WARN
@@ -40,9 +41,14 @@ class CostSection(ProductionSection):
         return Facts(status, words, (table, *_programs(case, programs)))
 
     @staticmethod
-    def _judged(case: Case) -> Status:
+    def _gates(case: Case) -> list[GateResult]:
+        """What came of the gates on costs."""
+        return [r for r in case.results if case.is_cost(r.gate.metric) and r.outcome is not Outcome.NA]
+
+    @classmethod
+    def _judged(cls, case: Case) -> Status:
         """As the worst of the gates on costs: a cost is not called right where a gate on it is not passed."""
-        outcomes = [r.outcome for r in case.results if case.is_cost(r.gate.metric) and r.outcome is not Outcome.NA]
+        outcomes = [r.outcome for r in cls._gates(case)]
         order = [Status.FAIL, Status.WARN, Status.PASS]
         statuses = [Status.WARN if o is Outcome.MISSING else OUTCOMES[o] for o in outcomes]
         return min(statuses, key=order.index, default=Status.PASS)

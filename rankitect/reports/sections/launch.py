@@ -51,6 +51,7 @@ class LaunchSection(ProductionSection):
                 if any(r.outcome is outcome for r in deciding)
             ],
             "unknown": case.unknown,
+            "single_seed": case.single_seed,
         }
         gates = Table(
             ("Gate", "Found", "Outcome", "Condition"), tuple(_gate_row(case, r) for r in case.results), sortable=False
@@ -128,7 +129,8 @@ def _outcome_cell(result: GateResult) -> Cell:
     if outcome is Outcome.OPEN and result.reason:
         return Cell("undecided", outcome.value, note=result.reason)
     text = _OUTCOMES[outcome] + ("" if result.gate.required or outcome is Outcome.NA else " (decides nothing)")
-    return Cell(text, outcome.value, tone=_TONES.get(outcome, ""))
+    note = result.reason if outcome is Outcome.PASS else ""
+    return Cell(text, outcome.value, note=note, tone=_TONES.get(outcome, ""))
 
 
 SECTION = LaunchSection()

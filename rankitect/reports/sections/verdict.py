@@ -17,7 +17,7 @@ _CLEAR = {True: "yes", False: "no", None: "no intervals"}
 class SearchVerdictSection(Section):
     """Candidates against the best baseline of their cost."""
 
-    id, short, order = "verdict", "Search", 110
+    id, short, order = "verdict", "Search", 132
     judges_quality = True
 
     def facts(self, material: Material) -> Facts:
