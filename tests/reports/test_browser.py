@@ -55,17 +55,27 @@ window.addEventListener("load", () => setTimeout(() => {
 }, 200));
 </script></body>"""
 
+# Windows of a headless browser have a least width; a frame has the width of a phone.
+FRAME = """<!doctype html><body style="margin:0"><iframe style="border:0;width:{width}px;height:900px" srcdoc="{page}">
+</iframe><pre id="told"></pre><script>
+addEventListener("load", () => setTimeout(() => {{
+  const probe = document.querySelector("iframe").contentDocument.getElementById("probe");
+  document.getElementById("told").textContent = probe.textContent;
+}}, 1000));
+</script></body>"""
+
 
 def probe(page: Path, width: int) -> tuple[dict[str, Any], list[str]]:
     """What a script finds in the page, and what the console says."""
     probed = page.with_name(f"probed-{width}.html")
-    probed.write_text(page.read_text(encoding="utf-8").replace("</body>", PROBE), encoding="utf-8")
+    text = page.read_text(encoding="utf-8").replace("</body>", PROBE)
+    probed.write_text(FRAME.format(width=width, page=html.escape(text)), encoding="utf-8")
     command = [
         str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom",
-        "--virtual-time-budget=3000", f"--window-size={width},900", probed.resolve().as_uri(),
+        "--virtual-time-budget=3000", f"--window-size={max(width, 500)},900", probed.resolve().as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.S)
+    found = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.S)
     assert found is not None
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     result: dict[str, Any] = json.loads(html.unescape(found.group(1)))
@@ -76,6 +86,7 @@ def probe(page: Path, width: int) -> tuple[dict[str, Any], list[str]]:
 def test_the_page_works_in_a_browser(tmp_path: Path, width: int) -> None:
     found, console = probe(write_report(write_example(tmp_path / "run")), width)
     assert console == []
+    assert found["width"] == width
     assert found["cards"] >= 15
     assert found["overflow"] <= 0, "the page scrolls sideways"
     assert found["clipped"] == [], "a column, a cell or a command is cut off"

@@ -306,7 +306,7 @@ def test_everything_from_the_run_is_escaped(run: Path) -> None:
     data["ledger"]["stages"][evil] = {"seconds": 1.0}
     data["baselines"][1]["name"] = evil
     data["pareto"][0]["metrics"][evil] = {"value": 1.0, "unit": evil, "role": "cost"}
-    data["pareto"][0]["artifacts"] = {evil: "candidates/<img src=x>", "script": "javascript:alert(4)"}
+    data["pareto"][0]["artifacts"] = {evil: "candidates/<img src=x>"}
     data["pareto"][0]["architecture"]["choices"] |= {evil: evil, f"layers.0.{evil.replace('.', '')}": evil}
     data["objectives"].append({"name": evil, "unit": evil, "direction": "max", "role": "diagnostic"})
     (run / "summary.json").write_text(json.dumps(data), encoding="utf-8")
