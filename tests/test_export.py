@@ -57,13 +57,21 @@ def test_an_optuna_storage_holds_every_trial(run: Path, tmp_path: Path) -> None:
     assert main([f"run={run}", "to=optuna", f"out={out}"]) == 2
 
 
+def written(run: Path, table: pd.DataFrame) -> None:
+    """Another trials.csv in a run folder, in whose summary nothing says which it was."""
+    table.to_csv(run / "trials.csv", index=False)
+    summary = json.loads((run / "summary.json").read_text())
+    rest = {key: value for key, value in summary.items() if key not in ("files", "checksum")}
+    (run / "summary.json").write_text(json.dumps(rest))
+
+
 def changed(run: Path, folder: Path, *choices: dict[str, object]) -> Path:
     """A run of which the first trials have other choices."""
     copied = Path(shutil.copytree(run, folder))
     table = pd.read_csv(copied / "trials.csv", dtype=str, keep_default_na=False)
     for row, given in enumerate(choices):
         table.loc[row, "architecture"] = json.dumps({"space": "grid", "version": "1", "choices": given})
-    table.iloc[: len(choices)].to_csv(copied / "trials.csv", index=False)
+    written(copied, table.iloc[: len(choices)])
     return copied
 
 
@@ -92,7 +100,7 @@ def test_a_search_that_goes_on_has_unfinished_trials(run: Path, tmp_path: Path) 
     table.loc[1:, ["loss", "cost", "ended"]] = ""
     table.loc[1:, "state"] = ["RUNNING", "WAITING"]
     table.loc[2, "started"] = ""
-    table.to_csv(copied / "trials.csv", index=False)
+    written(copied, table)
     assert main([f"run={copied}", "to=optuna"]) == 0
     study = optuna.load_study(study_name="run final", storage=f"sqlite:///{copied / 'optuna.db'}")
     assert [t.state.name for t in study.trials] == [table.state[0].replace("DONE", "COMPLETE"), "RUNNING", "WAITING"]
@@ -154,7 +162,7 @@ def test_a_damaged_cell_is_an_error_and_no_traceback(
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     table = pd.read_csv(copy / "trials.csv", dtype=str)
     table.loc[1, column] = cell
-    table.to_csv(copy / "trials.csv", index=False)
+    written(copy, table)
     assert main([f"run={copy}", "to=optuna"]) == 2
     assert "trials.csv is damaged" in capsys.readouterr().err
 
