@@ -176,9 +176,11 @@ def test_a_cache_of_assets_is_whole_after_kills(tmp_path: Path, number: int) -> 
         if kill:
             time.sleep(choose.uniform(0.0, 0.12))
             process.kill()
-        rest = process.communicate(timeout=60)[0]
+        rest = process.stdout.read()  # not `communicate`, which does not know what `readline` has read ahead
+        process.wait(timeout=60)
         file = next((tmp_path / "cache" / "assets").rglob("data"), None)
         assert file is None or file.read_bytes() == content, "a part of a file has the name of the whole"
+    assert rest.strip(), "the last one ended by itself"
     assert Path(rest.strip()).read_bytes() == content
     left = sorted(p.name for p in (tmp_path / "cache").rglob("*") if p.is_file())
     assert left == [".lock", "data"], "what the killed ones left is gone"

@@ -20,12 +20,17 @@ __all__ = ["controllers_for", "refuse_settings"]
 
 def controllers_for(task: object, space: object) -> list[str]:
     """Names of the controllers of the package that, with their defaults, need nothing that a task or space lacks."""
+    from pydantic import ValidationError
+
     names = []
     for name, path in groups([configs_folder()])["controller"].items():
         data = read_yaml(path, dict[str, Any])
         target = data.get("controller", data)["target"]
         controller = load_target(target, ("rankitect",), f"{path}: target")
-        config = config_model(controller)()
+        try:
+            config = config_model(controller)()
+        except ValidationError:  # it needs to be told something first
+            continue
         needed = controller.needs(config) if offers(controller, NeedsCapabilities) else ()
         if all(offers(task, capability) for capability in needed) and not _is_blind(controller, config, space):
             names.append(name)

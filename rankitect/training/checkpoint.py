@@ -15,7 +15,7 @@ from torch import Tensor
 from rankitect.data.files import write_atomically
 from rankitect.data.guard import guarded
 from rankitect.documents import parse_json
-from rankitect.errors import TrainingError, brief
+from rankitect.errors import ConfigError, TrainingError, brief
 
 __all__ = ["drop_damaged", "load_state", "save_state"]
 
@@ -65,11 +65,18 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             about = file.metadata() or {}
             earlier = set(about) in _WITHOUT_CHECKSUM
             text = next(iter(about.values())) if earlier else about[_KEY]
-            info = parse_json(text, dict[str, Any], "its description", finite=False)
+            info = _description(text)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if not isinstance(info, dict) or not (earlier or about[_CHECKSUM] == _checksum(tensors, text)):
             raise ValueError("it is not what was written")
         return tensors, info
+
+
+def _description(text: str) -> dict[str, Any]:
+    try:
+        return parse_json(text, dict[str, Any], "its description", finite=False)
+    except ConfigError as error:  # for the caller's guard, which has its own words
+        raise ValueError(str(error)) from None
 
 
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:

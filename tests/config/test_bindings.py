@@ -114,7 +114,10 @@ def test_parts_of_a_mixture_are_named_as_its_members_are() -> None:
         (["choices.lr={low: -1, high: 2, values: 3, log: true}"], "choices.lr: a logarithmic range needs low > 0"),
         (["choices.lr=[a,5]"], "choices.lr: choice 'lr' mixes numbers with other values: ['a', 5]"),
         (["choices.m={values: [1, 2], when: {x: 2}}"], "choices.m: `when` asks for 'x'; declared before it: nothing"),
-        (["choices.m={members: 3, total: 0}"], "choices.m: choice 'm': 0 parts cannot be shared out among 3 members"),
+        (
+            ["choices.m={members: 3, total: 0}"],
+            "choices.m: choice 'm': `total` must be a whole number from 1 to 1,000,000, not 0",
+        ),
         (
             ["choices.embedding=[1,2]", "task.batch={choice: embedding}"],
             "choices: choice 'embedding' is declared twice: space 'ranking_blocks' has one of this name already",

@@ -17,7 +17,7 @@ import pytest
 from rankitect.data import assets
 from rankitect.data.assets import Asset, asset_path, asset_status, fetch, main
 from rankitect.data.files import write_atomically
-from rankitect.errors import AssetError
+from rankitect.errors import AssetError, DiskError
 
 CONTENT = b"weights " * 1000
 MEMBER = "rankitect_toy_asset/toy.gguf"
@@ -150,7 +150,7 @@ def test_nothing_to_download_from_says_what_to_do(toy: Asset) -> None:
 def test_full_disk_is_reported_before_the_download(toy: Asset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(100, 99, 1))
-    with pytest.raises(AssetError, match=r"cannot be stored in .*are needed\. Free some space or set RANKITECT_CACHE"):
+    with pytest.raises(DiskError, match=r"cannot be stored in .*are needed\. Free some space or set RANKITECT_CACHE"):
         asset_path("toy")
 
 
