@@ -26,6 +26,7 @@ __all__ = [
 
 TEMPORARY = ".part"
 """How the name of a file ends that is still being written; it begins with a dot."""
+_DEVICES = Path("/dev")
 _LONGEST = 200
 """Characters of a file's name that the temporary name keeps: a name may be 255 bytes long, and this one adds some."""
 
@@ -46,8 +47,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write: Called with a temporary path in the same folder, an empty file; it must write or replace that file.
 
     Raises:
-        OSError: The disk is full or cannot be written; nothing is left behind.
+        OSError: The disk is full or cannot be written, or the path leads to a device or a pipe; nothing is left behind.
     """
+    _refuse_device(path)
     part = path.with_name(f".{path.name[:_LONGEST]}.{uuid.uuid4().hex[:12]}{TEMPORARY}")
     try:
         # The mode that the user's umask gives; safetensors, for one, makes files that only their owner can read.
@@ -61,6 +63,17 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _refuse_device(path: Path) -> None:
+    """Refuse to replace what is no plain file. Where root writes to `/dev/null`, it would be a file from then on."""
+    kind = ""
+    with contextlib.suppress(OSError):  # there is nothing yet, or nothing that can be reached
+        kind = what_kind(path.stat())
+    if not kind and path.parent.resolve() == _DEVICES:  # /dev/stdout is a link, to a file where output goes into one
+        kind = "a device"
+    if kind:
+        raise OSError(errno.EINVAL, f"{path.name} is {kind}, not a file", str(path))
 
 
 def _written(part: Path, write: Callable[[Path], object]) -> None:

@@ -85,7 +85,8 @@ def test_the_command_generates_text(exported, capsys):
     folder, _, _ = exported
     assert main([str(folder), "--prompt", "\x01\x02", "--tokens", "5"]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("\x01\x02")
+    assert out.startswith(r"\x01\x02"), "what a terminal would obey is spelt out"
+    assert out.replace("\n", "").isprintable()
     assert "tokens a second" in err
 
 

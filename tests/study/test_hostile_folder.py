@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rankitect.data.files import folder_lock, open_plain, write_whole
+from rankitect.data.ranking.synthetic import main as synthetic
 from rankitect.errors import RunFolderError
 from rankitect.export import main as export
 from rankitect.report import main as report
@@ -173,8 +174,31 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, flags: int) -> None:
         open_plain(tmp_path / "pipe", flags)
     with pytest.raises(OSError, match="is a folder, not a file"):
         open_plain(tmp_path, flags)
-    with pytest.raises(OSError, match="null is a device, not a file"):
-        open_plain(Path("/dev/null"), flags)
+    with pytest.raises(OSError, match="zero is a device, not a file"):
+        open_plain(Path("/dev/zero"), flags)
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device"])
+def test_a_device_or_pipe_is_not_replaced_by_a_file(tmp_path: Path, kind: str) -> None:
+    """Not even by root, who may replace `/dev/null`. The device is reached by a link, as a mistake must spoil none."""
+    out = tmp_path / "out"
+    os.mkfifo(out) if kind == "a pipe" else out.symlink_to("/dev/zero")
+    before = everything(tmp_path)
+    with pytest.raises(OSError, match=f"out is {kind}, not a file"):
+        write_whole(out, "x")
+    assert synthetic([str(out), "--rows", "10"]) == 2
+    assert everything(tmp_path) == before
+
+
+def test_nothing_is_written_beside_the_devices() -> None:
+    """`/dev/stdout` is a link to the file that output goes into; it is the link that would be replaced."""
+    path = Path("/dev/rankitect-test")
+    try:
+        with pytest.raises(OSError, match="is a device, not a file"):
+            write_whole(path, "x")
+        assert not path.exists()
+    finally:
+        path.unlink(missing_ok=True)
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o027, 0o002])

@@ -48,7 +48,7 @@ def read_rows(rows: Rows, wanted: Sequence[str], missing: Sequence[str]) -> dict
             raise DataError(
                 f"The rows have no column {short(name, 60)!r}, which the model needs. Given: {safe(shown)}."
             )
-    return {name: plain(_array(given[name], name), name, PLACE, missing) for name in wanted}
+    return {name: plain(_array(given[name], name, missing), name, PLACE, missing) for name in wanted}
 
 
 def _columns(rows: Any, wanted: Sequence[str]) -> dict[str, Any]:
@@ -72,17 +72,32 @@ def _columns(rows: Any, wanted: Sequence[str]) -> dict[str, Any]:
     return {str(name): [row.get(name) for row in rows] for name in names}
 
 
-def _array(values: Any, name: str) -> pa.Array:
+def _array(values: Any, name: str, missing: Sequence[str]) -> pa.Array:
     """A column of whatever kind as one array."""
     import pyarrow as pa
 
     try:
         if not isinstance(values, pa.ChunkedArray):
-            values = pa.array(values, from_pandas=True)
+            try:
+                values = pa.array(values, from_pandas=True)
+            except (pa.ArrowException, OverflowError):
+                values = pa.array([_integer_as_text(value, missing) for value in values], from_pandas=True)
         return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     except (pa.ArrowException, TypeError, ValueError, OverflowError, NotImplementedError) as error:
         first = safe((str(error).splitlines() or [""])[0])
         raise DataError(f"Column {short(name, 60)!r} has values of different kinds: {short(first, 150)}.") from error
+
+
+def _integer_as_text(value: Any, missing: Sequence[str]) -> Any:
+    """An integer as files spell it, so that it may stand beside texts; anything else as it is.
+
+    Only integers have one spelling, and none that would turn from a number into a missing value is changed: what a row
+    comes to never depends on the rows beside it.
+    """
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        return value
+    text = str(int(value))
+    return value if text in missing else text
 
 
 def as_spelt(values: pa.Array, vocabulary: Vocabulary) -> pa.Array:

@@ -126,6 +126,38 @@ def test_unknown_and_missing_values_have_the_rows_they_had(opened: Any) -> None:
     assert ids[0, 7:].tolist() == [17 + FIRST_ID, 1 + FIRST_ID]
 
 
+INTEGERS: dict[str, list[Any]] = {
+    "user": [17, "17", "nobody", None, 17, float("nan"), np.int64(17), 2**70],
+    "slot": [3, "3", 2, None, "2", 0, np.int32(1), "1"],
+    "price": [3, "3", "2.5", None, -4, "?", np.int64(7), 2**70],
+    "time": [1_709_658_000, "1709658000", "2024-03-05 17:00:00", 1_709_654_400],
+}
+
+
+@pytest.mark.parametrize("column", INTEGERS)
+@pytest.mark.parametrize("frame", [list, pd.DataFrame])
+def test_integers_beside_texts_come_to_what_they_do_alone(column: str, frame: Any, opened: Any) -> None:
+    encoder = opened[2]
+    rows = [row(**{column: value}) for value in INTEGERS[column]]
+    together, alone = encoder.encode(frame(rows)), [encoder.encode([one]) for one in rows]
+    for place in (0, 1):
+        np.testing.assert_array_equal(together[place], np.concatenate([one[place] for one in alone]))
+
+
+def test_a_number_that_is_spelt_as_a_missing_value_is_not_made_one(tmp_path: Path) -> None:
+    rows = {"user": ["17", "5", "-1", "5", "17", "x"] * 20, "click": ["0", "1", "1"] * 40}
+    pd.DataFrame(rows).to_csv(tmp_path / "log.csv", index=False)
+    table = {"label": "click", "categorical": ["user"], "missing": ["", "-1"]}
+    settings = DataSettings(format="csv", path=str(tmp_path / "log.csv"), table=table, min_count=2)
+    encoder = stored_encoder(open_ranking(settings, cache=tmp_path / "cache").folder)
+    _, ids = encoder.encode([{"user": 17}, {"user": "x"}, {"user": 5}, {"user": "17"}, {"user": "nobody"}])
+    assert len({*ids[:3, 0].tolist()}) == 3
+    assert ids[:3, 0].min() >= FIRST_ID
+    assert ids[3:, 0].tolist() == [ids[0, 0], UNKNOWN_ID]
+    with pytest.raises(DataError, match="values of different kinds"):
+        encoder.encode([{"user": -1}, {"user": "x"}])
+
+
 def test_no_rows_and_a_column_of_nothing_are_encoded(opened: Any) -> None:
     encoder = opened[2]
     numeric, ids = encoder.encode([])
@@ -143,7 +175,8 @@ def test_no_rows_and_a_column_of_nothing_are_encoded(opened: Any) -> None:
         ([row(time="yesterday")], r"Row 0, column 'time': found 'yesterday'"),
         ([row(time=None)], r"Row 0, column 'time': found missing"),
         ([{k: v for k, v in row().items() if k != "city"}], "The rows have no column 'city', which the model needs"),
-        ([row(user=3), row(user="x")], "Column 'user' has values of different kinds"),
+        ([row(user=3.5), row(user="x")], "Column 'user' has values of different kinds"),
+        ([row(user=True), row(user="x")], "Column 'user' has values of different kinds"),
         ([row(), 5], "Row 1 is int; a mapping of column to value is needed"),
         ("text", "The rows are str; a frame of pandas"),
         (pd.DataFrame([[1, 2]], columns=["user", "user"]), "The rows have the column 'user' twice"),
