@@ -33,7 +33,7 @@ def main() -> None:
 
     for mode in ("prefill", "decode"):
         rows = []
-        for context in (16, 32) if options.quick else CONTEXTS:
+        for context in (16,) if options.quick else CONTEXTS:
             settings = {"seconds": 0.1} if options.quick else {}
             device = HostDevice(HostDevice.Config(prompt=8, context=max(context, 16), **settings))
             parts = {name: part(p, Workload(mode, context), options.quick) for name, p in PATTERNS.items()}  # type: ignore[arg-type]

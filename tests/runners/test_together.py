@@ -14,7 +14,7 @@ from rankitect.errors import ConfigError
 pytestmark = pytest.mark.slow
 SEARCH = (
     "space=ranking_blocks", "controller=one_shot", "task=movielens", "preset=smoke",
-    "controller.samples=2", "controller.finalists=1", "confirm.seeds=1", "runner.threads=1",
+    "space.towers=[1]", "controller.samples=1", "controller.finalists=1", "confirm.seeds=1", "runner.threads=1",
     "runner.baselines=false", "report.registry=null",
     "report.page=false", "report.tensorboard=false", "task.refit=false",
 )  # fmt: skip
