@@ -24,8 +24,8 @@ __all__ = ["Given"]
 
 
 class Given:
-    """Proposes the architectures of some files, in their order. Constraints are not asked: they bound what a search
-    looks for, and these are wanted as they are."""
+    """Proposes the architectures of some files, in their order, each once. Constraints are not asked: they bound what a
+    search looks for, and these are wanted as they are."""
 
     class Config(BaseModel):
         """Keys of `controller`."""
@@ -49,7 +49,7 @@ class Given:
         """Made from its section of the configuration.
 
         Raises:
-            ConfigError: A file cannot be read, two hold one architecture, or the evaluator is not configured.
+            ConfigError: A file cannot be read, or the evaluator is not configured.
             RankitectError: An architecture is not of the space.
         """
         by = measured_by(config.by, parts)
@@ -57,9 +57,10 @@ class Given:
         architectures = []
         for name in config.architectures:
             architecture = architecture_from(Path(name), parts, "controller.architectures")
-            other = known.setdefault(architecture.fingerprint, name)
-            if other is not name:
-                raise ConfigError(f"controller.architectures: {shown(other)} and {shown(name)} hold one architecture.")
+            if (other := known.get(architecture.fingerprint)) is not None:
+                parts.say(f"{shown(name)} holds the architecture of {shown(other)}, which is measured once.")
+                continue
+            known[architecture.fingerprint] = name
             architectures.append((name, architecture))
         return cls(architectures, by)
 

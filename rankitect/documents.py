@@ -311,7 +311,18 @@ def _yaml_loader() -> type:
             for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
 
+    def size(node: Any, sizes: dict[int, int]) -> int:
+        """Pairs of a mapping once those that it merges are in it, equal ones each time, as PyYAML keeps them."""
+        if id(node) not in sizes:
+            targets = [value for key, value in node.value if key.tag == f"{_TAG}merge"]
+            merged = [m for t in targets for m in (t.value if isinstance(t, yaml.SequenceNode) else [t])]
+            more = sum(size(m, sizes) for m in merged if isinstance(m, yaml.MappingNode))
+            sizes[id(node)] = len(node.value) - len(targets) + more
+        return sizes[id(node)]
+
     def mapping(loader: Any, node: Any) -> dict[Any, Any]:
+        if size(node, {}) > _MOST_VALUES:
+            raise _Unfit(f"merges more than {_MOST_VALUES:,} values in line {node.start_mark.line + 1}")
         keys = [loader.construct_object(key, deep=True) for key, _ in node.value if key.tag != f"{_TAG}merge"]
         if not all(isinstance(key, str | int | float | bool) for key in keys):
             raise _Unfit(f"has a key in line {node.start_mark.line + 1} that is neither a text nor a number")

@@ -11,6 +11,7 @@ same budget and seed, baselines beside them, and the run ends with the same file
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rankitect.study.stopping import StopSignal
 
     def run(words: Sequence[str], config_dir: str | None) -> Measured:
-        files = [word for word in words if "=" not in word and not word.startswith("~")]
+        files = [word for word in words if os.path.isfile(word) or ("=" not in word and not word.startswith("~"))]
         return _measure(files, [w for w in words if w not in files], config_dir, StopSignal(), say)
 
     return run_command(

@@ -80,6 +80,9 @@ def ended(main: Callable[[], int]) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         _silence(sys.stdout)
+    except OSError as error:  # what was printed leads to a full disk
+        _silence(sys.stdout)
+        return 3 if is_disk_full(error) else code or 1
     return code
 
 

@@ -215,9 +215,9 @@ def _measured(
         seed_everything(seed)
         try:
             measurement = evaluator.measure(architecture, context)
-        except TrainingError:
-            if not began:  # the saved state is of other settings: the command is refused
-                earlier()
+        except BaseException as error:
+            earlier()  # a model that was finished is not lost by another attempt
+            if not began and isinstance(error, RankitectError):  # as where the saved state is of other settings
                 folder.revert()
             raise
     if trouble := problem(measurement, evaluator.metrics):

@@ -79,9 +79,20 @@ _BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 )
 
 
+_MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 40))
+_MERGES_INSIDE = (
+    "a: "
+    + "".join(f"{{<<: [&m{i} " for i in range(40))
+    + "{x: 1}"
+    + "".join(f", *m{i}]}}" for i in reversed(range(40)))
+)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        (_MERGES, "merges more than 200,000 values"),
+        (_MERGES_INSIDE, "merges more than 200,000 values"),
         ("[" * 100_000, "is nested more than 200 deep"),
         ("- " * 20_000 + "x", "is nested more than 200 deep"),
         (_BOMB, "holds more than 200,000 values"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,11 @@ def test_architectures_in_python_are_as_good_as_files(files: list[str]) -> None:
 
 
 def test_a_file_that_changed_is_refused_or_measured_anew(files: list[str]) -> None:
-    with pytest.raises(ConfigError, match="hold one architecture"):
-        measured([*files, files[0]])
-    assert list(measured(files[:1]).table["cost"]) == [6]
+    shutil.copy(files[0], "same.json")
+    assert list(measured([files[0], "same.json"]).table["cost"]) == [6], "one architecture is measured once"
     Path(files[0]).write_text(Point({"x": 1, "y": 1}).to_json())
     with pytest.raises(ConfigError, match=r"x5\.json' holds another architecture than when"):
-        measured(files[:1])
+        measured([files[0], "same.json"])
     assert list(measured(files, "resume=force").table["cost"]) == [2, 3, 4]
 
 

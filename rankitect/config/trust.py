@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,10 @@ __all__ = ["ByHand", "check_files", "check_values", "refuse_from_files", "refuse
 
 _REFERENCE = re.compile(r"\$\{\.*[A-Za-z_][\w.]*\}")
 """A reference to another key, which is all that `${…}` may be."""
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+"""Categories of Unicode: control characters, halves of pairs, separators of lines and paragraphs."""
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Characters that turn the direction of writing, so that a text reads as another."""
 _LONGEST_NAME = 255
 """Bytes between two slashes: what file systems allow, and far more than any other setting needs."""
 _LARGEST = 10**18
@@ -93,7 +98,7 @@ def check_values(data: Mapping[str, Any], came_from: Callable[[str], str]) -> No
 def _wrong_text(text: str) -> str:
     if len(text) == 1 and text != "\0":
         return ""  # what separates the columns of a table may be any character
-    if any(not (c.isprintable() or c in "\n\t\xa0") for c in text):
+    if any(c not in "\n\t" and (unicodedata.category(c) in _UNPRINTABLE or c in _TURNING) for c in text):
         return "it has a character that cannot be printed"
     if any(len(part.encode()) > _LONGEST_NAME for part in text.split("/")):
         return f"it has more than {_LONGEST_NAME} bytes without a slash, which no setting and no file name has"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from rankitect.contracts.capability import offers
@@ -54,7 +54,7 @@ def is_declared(target: Callable[..., Any], makes: Collection[str]) -> bool:
         target: The class or function.
         makes: Names of the types that a function may be annotated to return.
     """
-    if target in _DECLARED:
+    if isinstance(target, Hashable) and target in _DECLARED:
         return True
     if isinstance(target, type):
         return offers(target, FromConfig) or offers(target, _HasConfig) or _is_one_of(target, makes)

@@ -40,8 +40,10 @@ def member(folder: Path, name: str) -> Path | None:
     except OSError as error:
         raise AssetError(f"{path} cannot be opened ({error.strerror or error}).") from error
     root = folder.resolve()
-    blobs = root.parent.parent / "blobs"
-    in_cache = root.parent.name == "snapshots" and target.parent == blobs
+    in_cache = any(
+        inner.parent.name == "snapshots" and target.parent == inner.parent.parent / "blobs"
+        for inner in (root, *root.parents)
+    )
     if not target.is_relative_to(root) and not in_cache:
         raise AssetError(
             f"{path} is a link out of its folder, to {shown(str(target))}, and is not followed. "

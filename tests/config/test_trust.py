@@ -171,6 +171,7 @@ def test_another_key_may_be_referred_to() -> None:
     [
         ('task.text="a\\0b"', "it has a character that cannot be printed"),
         ('task.text="\x1b[31mred"', "it has a character that cannot be printed"),
+        ('report.baseline="a\u2028b"', "it has a character that cannot be printed"),
         ('report.baseline="\u202etxt"', "it has a character that cannot be printed"),
         (f"output_dir={'x' * 300}", "it has more than 255 bytes without a slash"),
         (f"task.text='a/{'é' * 200}/b'", "it has more than 255 bytes without a slash"),

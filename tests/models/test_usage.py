@@ -11,6 +11,7 @@ from typing import Any
 import gguf
 import pytest
 
+from rankitect.data.members import member
 from rankitect.data.tokenizer import ByteTokenizer
 from rankitect.errors import AssetError
 from rankitect.models.backbone import Backbone, largest
@@ -172,6 +173,14 @@ def test_the_hub_cache_of_links_is_read(tmp_path: Path) -> None:
     place = candidate_of(load_checkpoint(snapshot), tmp_path / "candidate")
     assert (place / "backbone" / "LICENSE").read_text() == "Do what you like.\n"
     assert (place / "added_tokens.json").is_file()
+    deeper = snapshot / "additional_chat_templates"
+    deeper.mkdir()
+    (blobs / "ffff").write_text("a template")
+    (deeper / "rag.jinja").symlink_to(Path("../../../blobs/ffff"))
+    assert member(deeper, "rag.jinja") == deeper / "rag.jinja"
+    (deeper / "out.jinja").symlink_to(tmp_path)
+    with pytest.raises(AssetError, match="out of its folder"):
+        member(deeper, "out.jinja")
 
 
 def test_a_gguf_file_says_as_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

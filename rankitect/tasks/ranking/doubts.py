@@ -137,8 +137,12 @@ def _numeric(
         yield Doubt("constant", name, False)
         return
     edges = np.unique(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1]))
-    codes, others = (np.searchsorted(edges, x, side="right")[:, None] for x in (values, tested))
-    yield from _leak(name, len(edges) + 1, codes, others, train, test)
+    # An edge is a code of its own: where few rows are clicks, one value may be every edge, and clicks lie beside it.
+    codes, others = (
+        (np.searchsorted(edges, x, side="left") + np.searchsorted(edges, x, side="right"))[:, None]
+        for x in (values, tested)
+    )
+    yield from _leak(name, 2 * len(edges) + 1, codes, others, train, test)
     beyond = float(np.mean((tested < low) | (tested > high)))
     yield from _graded("beyond", name, beyond, share=beyond)
     shares = [float(np.mean(x == 0)) for x in (values, tested)]  # a missing number is encoded as the mean, 0
@@ -193,15 +197,21 @@ def _unknown(data: RankingData) -> Iterator[Doubt]:
             name: float(np.mean(np.asarray(data.split(name).ids[:, first]) == UNKNOWN_ID))
             for name in ("train", "validation", "test")
         }
-        yield from _graded("unknown", feature.name, shares["test"], share=shares["test"], **shares)
+        # Values that are too rare for an id of their own are unknown among training rows as well; that is no change.
+        beyond = shares["test"] - shares["train"]
+        yield from _graded("unknown", feature.name, beyond, share=shares["test"], **shares)
 
 
 # --- copies -----------------------------------------------------------------------------------------------------------
 def _copies(train: RankingSplit, test: RankingSplit) -> Iterator[Doubt]:
     if train.rows > COPIED_ROWS:
         return
-    share = float(np.isin(_hashes(test), _hashes(train)).mean())
-    yield from _graded("copies", "whole rows", share, share=share)
+    known = _hashes(train)
+    share = float(np.isin(_hashes(test), known).mean())
+    # Rows of few different values repeat each other by chance, training rows as often as others.
+    _, counts = np.unique(known, return_counts=True)
+    by_chance = float(counts[counts > 1].sum() / len(known))
+    yield from _graded("copies", "whole rows", share - by_chance, share=share)
 
 
 def _hashes(split: RankingSplit) -> NDArray[np.uint64]:

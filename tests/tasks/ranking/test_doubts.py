@@ -142,6 +142,29 @@ def test_nothing_is_wrong_with_a_clean_log() -> None:
     assert doubts_of_rows(clean(), "ts") == []
 
 
+def test_a_leak_among_few_clicks_is_named() -> None:
+    data = clean()
+    for name, split in data.splits.items():
+        rows = 10 * split.rows
+        more = {k: np.repeat(np.asarray(getattr(split, k)), 10, axis=0) for k in ("numeric", "ids", "times")}
+        data = changed(data, name, labels=(np.arange(rows) % 100 == 0).astype(np.float32), **more)
+    data = with_column(data, lambda s: np.where(s.labels > 0, 1.0 + np.arange(s.rows), 0.0), "numeric", 1)
+    assert "age" in [d.feature for d in doubts_of_rows(data, "ts") if d.kind == "leak"]
+
+
+def test_values_that_were_always_rare_are_nothing_new() -> None:
+    data = with_column(clean(), lambda s: np.where(np.arange(s.rows) % 3 == 0, UNKNOWN_ID, FIRST_ID), "ids", 1)
+    assert "unknown" not in [d.kind for d in doubts_of_rows(data, "ts")]
+
+
+def test_rows_of_few_values_repeat_each_other_by_chance() -> None:
+    data = clean()
+    for name, split in data.splits.items():
+        few = {"numeric": np.round(split.numeric / 2), "ids": split.ids % 3 + FIRST_ID, "times": None}
+        data = changed(data, name, **few)
+    assert "copies" not in [d.kind for d in doubts_of_rows(data, "ts")]
+
+
 def test_doubts_of_another_version_are_left_out_and_severe_ones_come_first() -> None:
     good = Doubt("constant", "age", False, {}).to_json()
     worse = Doubt("leak", "ad", True, {"auc": 1.0}).to_json()
