@@ -189,7 +189,7 @@ def test_killing_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
         before = finished(folder) if after else []
         process.kill()
         process.communicate()
-        kept = finished(folder) if (folder / "trials").exists() else []
+        kept = finished(folder) if after else []  # before the first trial there may be nothing to read yet
         assert kept[: len(before)] == before
     assert command("output_dir=run", *slow, cwd=tmp_path).returncode == 0
     assert result(folder) == result(tmp_path / "whole")

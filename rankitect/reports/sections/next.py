@@ -16,7 +16,7 @@ from rankitect.reports.run import Run
 from rankitect.reports.section import Facts, Section
 from rankitect.study.summary import FEWEST_SEEDS, CandidateSummary
 
-_SEARCH = ["python", "-m", "rankitect.search"]
+_SEARCH = shlex.split("python -m rankitect.search")
 _PLAIN = ("rankitect.tasks.language.", "rankitect.tasks.ranking.")
 """Tasks whose models a device can run."""
 
