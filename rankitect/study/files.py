@@ -54,10 +54,14 @@ def inside(folder: Path, path: str) -> Path:
         path: As in `artifacts`.
 
     Raises:
-        RunFolderError: It is outside of the run folder, perhaps by a link.
+        RunFolderError: It is outside of the run folder, perhaps by a link, or is a link that leads nowhere.
     """
     place = folder / path
-    if not is_inside(path) or not place.resolve().is_relative_to(folder.resolve()):
+    try:
+        stays = is_inside(path) and place.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        stays = False
+    if not stays:
         raise RunFolderError(f"{brief(folder)} names a file outside of itself, which is not used: {path[:100]!a}.")
     return place
 

@@ -229,3 +229,9 @@ def test_a_folder_that_is_new_is_gone_when_the_command_is_refused(tmp_path: Path
     with pytest.raises(ZeroDivisionError), RunFolder(tmp_path / "a" / "b", CONFIG):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_to_itself_is_no_file_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "trials.csv").symlink_to("trials.csv")
+    with pytest.raises(RunFolderError, match="names a file outside of itself"):
+        inside(tmp_path, "trials.csv")
