@@ -34,8 +34,6 @@ __all__ = ["main", "to_optuna", "to_table"]
 
 FORMATS = {"optuna": "optuna.db", "parquet": "trials.parquet", "csv": "trials.flat.csv"}
 _KEYS = ("run", "to", "out")
-DISK = 3
-"""Exit code for a disk that is full or cannot be written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

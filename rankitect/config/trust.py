@@ -137,17 +137,9 @@ def refuse_from_files(
             )
 
 
-def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+def _texts(value: Any) -> Iterator[tuple[str, str]]:
     """All texts in plain data, the keys of mappings included, with their dotted paths."""
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield path, str(key)
-            yield from _texts(item, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item, path)
+    return ((path, item) for path, item in _scalars(value) if isinstance(item, str))
 
 
 def _scalars(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
