@@ -105,8 +105,9 @@ def test_every_field_of_a_llama_is_computed_as_transformers_does_or_refused(ours
                     continue
                 try:
                     expected = logits_of(flipped)
-                except Exception:  # transformers refuses it: then it must change nothing here
-                    assert sizes == CONFIG, (key, flipped.get(key))
+                except Exception:  # transformers refuses it: then it must state nothing here, or change nothing
+                    unstated = read_config({k: v for k, v in config.items() if k != key}, "config.json")
+                    assert sizes == (unstated if flipped.get(key) is None else CONFIG), (key, flipped.get(key))
                     continue
                 with torch.no_grad():
                     logits = ReferenceLlama.load(dataclasses.replace(CHECKPOINT, config=sizes))(IDS)
@@ -125,6 +126,9 @@ def test_every_field_of_a_llama_is_computed_as_transformers_does_or_refused(ours
         ({"rope_parameters": {"rope_theta": 77.0, "rope_type": "default"}, "rope_theta": 77}, 77.0),
         ({"rope_parameters": None, "rope_scaling": {}, "partial_rotary_factor": 1.0}, 10_000.0),
         ({"rope_theta": 77.0, "original_max_position_embeddings": 64}, 77.0),
+        ({"rope_parameters": {"rope_theta": 77}, "rope_scaling": {"type": "default", "rope_theta": 77.0}}, 77.0),
+        ({"rope_theta": 77, "rope_scaling": {"type": "linear", "factor": 1}, "rope_parameters": {"factor": 1.0}}, 77.0),
+        ({"rope_scaling": {"type": "linear", "factor": 1}, "rope_parameters": {"rope_theta": 1e4}}, 10_000.0),
     ],
 )
 def test_plain_rotary_positions_are_read_under_every_spelling(
@@ -148,11 +152,15 @@ def test_plain_rotary_positions_are_read_under_every_spelling(
         ({"rope_scaling": {"kind": "yarn"}}, "rope_scaling.kind is 'yarn'"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 7.0}}}, "rope_parameters.full_attention is {"),
         ({"rope_parameters": {"rope_theta": 7.0}, "rope_theta": 8.0}, "RoPE's base is stated more than once"),
-        ({"rope_parameters": {"rope_theta": 7.0}, "rope_scaling": {"type": "linear", "factor": 1}}, "say different"),
+        (
+            {"rope_parameters": {"rope_theta": 7.0}, "rope_scaling": {"type": "linear", "factor": 1}},
+            "rope_scaling means 1",
+        ),
         ({"partial_rotary_factor": "x"}, "partial_rotary_factor is 'x'"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"rope_theta": False}, "rope_theta is False; it must be a number from"),
-        ({"rope_theta": None}, "rope_theta is None; it must be a number from"),
+        ({"rope_parameters": {"rope_theta": 7.0}, "rope_scaling": {"rope_theta": 8.0}}, "stated more than once"),
+        ({"rope_scaling": {"type": "linear", "factor": None}}, "rope_scaling.factor is missing"),
         ({"rope_theta": 0}, "rope_theta is 0; it must be a number from"),
         ({"original_max_position_embeddings": 8}, "original_max_position_embeddings is 8"),
         ({"rope_local_base_freq": 1e4}, "'rope_local_base_freq' is 10000.0, and no Llama"),
@@ -163,6 +171,27 @@ def test_other_rotary_positions_are_refused_by_name(ours: Path, rope: dict[str, 
     with pytest.raises(AssetError) as caught:
         read_config(config, "config.json")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["rope_theta", "rope_parameters", "max_position_embeddings", "tie_word_embeddings", "rms_norm_eps", "head_dim"],
+)
+def test_a_number_that_is_null_is_the_default_of_the_class(ours: Path, key: str) -> None:
+    config = {k: v for k, v in written_by_transformers(ours).items() if k != key}
+    assert read_config({**config, key: None}, "config.json") == read_config(config, "config.json")
+
+
+def test_a_null_base_within_a_mapping_is_the_one_beside_it(ours: Path) -> None:
+    config = {k: v for k, v in written_by_transformers(ours).items() if not k.startswith("rope")}
+    for mapping in ({"rope_theta": None}, {"rope_type": "default", "rope_theta": None}):
+        assert read_config({**config, "rope_scaling": mapping}, "config.json").rope_base == 10_000.0
+        assert read_config({**config, "rope_scaling": mapping, "rope_theta": 77}, "config.json").rope_base == 77.0
+
+
+def test_a_null_size_that_has_no_default_is_refused(ours: Path) -> None:
+    with pytest.raises(AssetError, match="hidden_size is null; it must be stated"):
+        read_config({**written_by_transformers(ours), "hidden_size": None}, "config.json")
 
 
 def test_keys_that_nobody_knows_are_refused_unless_they_are_null(ours: Path) -> None:

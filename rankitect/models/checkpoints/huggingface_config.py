@@ -90,17 +90,17 @@ def _listed(values: tuple[Any, ...]) -> str:
 
 
 def _number(raw: Mapping[str, Any], name: str, key: str, layout: HuggingFaceFormat, where: str) -> Any:
-    """A number of the model, its default, or None for one that follows from others.
+    """A number of the model, its default where none is stated, or None for one that follows from others.
 
     Raises:
         AssetError: It is missing, or of the wrong type, or out of range.
     """
     value = raw.get(key)
-    if name in _DERIVED and value is None:
-        return None
-    if key not in raw:
+    if value is None:  # null states nothing
+        if name in _DERIVED:
+            return None
         if name not in layout.defaults:
-            raise AssetError(f"{where}: {key} is missing.")
+            raise AssetError(f"{where}: {key} is {'null' if key in raw else 'missing'}; it must be stated.")
         return layout.defaults[name]
     LIMITS[name].check(value, f"{where}: {key}")
     return value
