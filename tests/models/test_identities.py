@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rankitect.blocks import Linear
+from rankitect.blocks import Embed, Linear
 from rankitect.errors import SpaceError
-from rankitect.graph import B, Block, Elementwise, Expr, Graph, Param, Params, SearchSpace, TensorType
+from rankitect.graph import B, Block, Elementwise, Expr, Graph, Param, Params, SearchSpace, T, TensorType
 from rankitect.models import identities
 from rankitect.models.relaxed import RelaxedSupernet, one_hot
 from rankitect.models.supernet import Supernet
@@ -61,6 +61,7 @@ class Odd(Elementwise):
             "counted": lambda: x / x.shape[-1],
             "sized": lambda: x / p.size("D"),
             "sigmoid": lambda: torch.sigmoid(x),
+            "rooted": lambda: torch.sqrt(x),
             "ranked": lambda: F.softmax(x, -1),
             "random": lambda: torch.dropout(x, 0.5, True),
             "wider": lambda: torch.cat([x, x], -1),
@@ -131,6 +132,66 @@ def test_right_blocks_pass(how: str) -> None:
 def test_what_run_gives_must_be_what_the_ports_line_says(how: str, message: str) -> None:
     with pytest.raises(SpaceError, match=rf"at node \(Odd\).*{message}"):
         Supernet(space(lambda g, h, width: Odd(how)(h, name="node")))
+
+
+class Wide(Elementwise):
+    """A block that needs inputs of a length: it joins tokens that lie close to each other."""
+
+    ports: ClassVar[str] = "B T D -> B T D"
+    how: str = "convolution"
+
+    def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
+        (x,) = inputs
+        if self.how == "convolution":  # nine tokens without padding, and zeros for the ends
+            return F.pad(x.unfold(1, 9, 1).mean(-1), (0, 0, 4, 4))
+        if self.how == "pool":
+            return F.avg_pool1d(x.transpose(1, 2), 8).repeat_interleave(8, -1).transpose(1, 2)
+        pooled = x.unfold(1, 8, 8).mean(-1).repeat_interleave(8, 1)
+        return pooled / pooled.pow(2).mean(-1, keepdim=True).sqrt()  # a norm that ignores which channels are kept
+
+
+def tokens(make: Any, length: int | None, ids: bool = False) -> SearchSpace:
+    g = Graph("own")
+    width = g.choice("width", [8, 4, 6])
+    x = Embed(10, width)(g.input("ids", B, T, dtype="int")) if ids else Linear(width)(g.input("x", B, T, 5))
+    g.out = Linear(1)(make(x), name="logit")
+    return SearchSpace(g, defaults=None if length is None else {"T": length})
+
+
+@pytest.mark.parametrize("ids", [False, True])
+@pytest.mark.parametrize("how", ["convolution", "pool"])
+def test_a_block_that_needs_longer_inputs_is_tried_on_those_of_its_space(
+    how: str, ids: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = tokens(lambda x: Wide(how)(x, name="node"), 16, ids)
+    supernet = Supernet(own)
+    relaxed = RelaxedSupernet(supernet)
+    assert not caplog.records
+    x = torch.randint(0, 10, (3, 16)) if ids else torch.randn(3, 16, 5)
+    for architecture in own.sample_many(3, 0):
+        torch.testing.assert_close(relaxed(one_hot(own, architecture), x), supernet.extract(architecture)(x))
+
+
+@pytest.mark.parametrize("ids", [False, True])
+def test_a_fault_that_only_longer_inputs_show_is_found(ids: bool) -> None:
+    supernet = Supernet(tokens(lambda x: Wide("norm")(x, name="node"), 16, ids))
+    with pytest.raises(SpaceError, match=r"at node \(Wide\), where {'width': [46]}"):
+        RelaxedSupernet(supernet)
+
+
+@pytest.mark.parametrize("ids", [False, True])
+def test_a_block_that_no_made_up_input_fits_is_left_untried_with_one_warning(
+    ids: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    supernet = Supernet(tokens(lambda x: Wide("pool")(x, name="node"), None, ids))
+    RelaxedSupernet(supernet)
+    (record,) = caplog.records
+    assert record.message.startswith("at node (Wide): `run` failed on random inputs")
+    assert record.message.endswith("It may be right for other inputs: it is not checked.")
+
+
+def test_numbers_that_are_none_are_no_crash() -> None:
+    RelaxedSupernet(Supernet(space(lambda g, h, width: Odd("rooted")(h, name="node"))))
 
 
 def test_a_space_is_tried_once_and_one_of_known_blocks_never(monkeypatch: pytest.MonkeyPatch) -> None:
