@@ -144,10 +144,9 @@ def _reference(run: Runs, space: SearchSpace, architecture: Architecture) -> tup
     """Inputs that an architecture can compute with, and what it makes of them; None where there are none."""
     for sizes in ({**space.defaults, **SMALL}, space.defaults):
         inputs, heard = _inputs(space, sizes), _Outputs(space)
-        refusal = _run(run, space, architecture, inputs, heard)
-        if refusal is None:
+        if (refusal := _run(run, space, architecture, inputs, heard)) is None:
             return inputs, heard
-    if not _made_up(space):
+    if refusal is not None and not _made_up(space):
         raise refusal
     if heard.running not in _checked[space]:
         _checked[space].add(heard.running)
