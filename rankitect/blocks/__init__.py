@@ -7,7 +7,7 @@ Nothing here knows a task or a whole model.
 Begin with `dense.py`; a new block is written like `Linear`.
 """
 
-from rankitect.blocks.attention import GQA, Rope, SwiGLU
+from rankitect.blocks.attention import GQA, SwiGLU
 from rankitect.blocks.dense import Embed, Head, Linear, Norm, TiedHead
 from rankitect.blocks.fields import (
     AsField,
@@ -21,6 +21,7 @@ from rankitect.blocks.fields import (
     ToFields,
 )
 from rankitect.blocks.interaction import FM, Bilinear, Cross, Dot, LowRankCross
+from rankitect.blocks.rotary import Rope
 from rankitect.blocks.tables import Tables
 from rankitect.blocks.vectors import Activation, Concat, Gate, LayerNorm, Pad, Scale, TiedLinear, Total
 

@@ -5,16 +5,24 @@ Shapes: B batch, T tokens, D model width, K key/value heads, G query heads for e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from math import prod
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
-from rankitect.graph import Block, Call, Elementwise, Expr, P, Param, Params, T, TensorType, as_expr
+from rankitect.blocks.dense import ACTIVATIONS, deployed_rms, norm_start
+from rankitect.blocks.rotary import Rope, rotate, turn
+from rankitect.errors import SpaceError
+from rankitect.graph import Block, Call, Expr, P, Param, Params, T, TensorType, as_expr
 from rankitect.space.expr import ExprLike, minimum
 
-__all__ = ["GQA", "Rope", "SwiGLU", "attended"]
+__all__ = ["GQA", "QK_NORMS", "Rope", "SwiGLU", "attended"]
+
+QK_NORMS = ("none", "head", "all")
+"""What is normalised of queries and of keys: nothing, each head (arXiv 2302.05442), or all heads of a layer at once."""
 
 CHUNK_ABOVE = 3
 """Windowed attention is computed in chunks where tokens are more than this many windows: below, chunks cost more."""
@@ -23,32 +31,6 @@ QUERIES = 256
 """Queries of a deployed prompt that are attended together: fewer save keys that none of them sees, and memory."""
 HIDDEN = -1e9
 """Added to the scores of what is not seen. Finite: a runtime's softmax may subtract two of them."""
-
-
-class Rope(Elementwise):
-    """Cosines and sines of rotary positions (arXiv 2104.09864): ids [B, T] -> [2, T, half]."""
-
-    ports: ClassVar[str] = "B T : int -> 2 T half"
-    plain: ClassVar[tuple[str, ...]] = ("half",)
-    half: int
-    base: float = 10000.0
-
-    def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        ids = inputs[0]
-        frequency = self.base ** (-torch.arange(self.half, dtype=torch.float32, device=ids.device) / self.half)
-        angle = torch.arange(ids.shape[1], dtype=torch.float32, device=ids.device)[:, None] * frequency
-        return torch.stack([angle.cos(), angle.sin()])
-
-    def deploy(self, p: Params, call: Call, *inputs: torch.Tensor) -> torch.Tensor:
-        tokens = call.capacity if call.decode else inputs[0].shape[1]
-
-        def table() -> torch.Tensor:
-            return self.run(p, torch.zeros(1, tokens)).transpose(0, 1).flatten(1)
-
-        rows = call.constant((self, tokens), table)
-        if call.decode:
-            rows = F.embedding(call.position, rows)
-        return rows.view(-1, 2, self.half).permute(1, 0, 2)
 
 
 def attended(window: int | None) -> Expr:
@@ -72,55 +54,129 @@ class GQA(Block):
         group: Query heads of each key/value head, G.
         head: Size of a head.
         window: How many tokens back a query sees, itself included; None for all.
+        bias: Whether queries, keys and values have one.
+        qk_norm: One of `QK_NORMS`: which RMS norm queries and keys go through before they are turned. That over all
+            heads takes its mean over the heads that the architecture keeps.
+        eps: Of these norms.
+        offset: Of these norms (see `Norm`).
+        scale: Of the products of queries and keys; None for 1 / sqrt(h).
+        rotary: Whether heads are turned by their positions. Where they are not, the block has only its first input.
     """
 
-    ports: ClassVar[str] = "B T D, 2 T half -> B T D"
-    plain: ClassVar[tuple[str, ...]] = ("head", "window")
+    plain: ClassVar[tuple[str, ...]] = ("head", "window", "scale")
     kv: ExprLike
     group: ExprLike
     head: int
     window: int | None = None
+    bias: bool = False
+    qk_norm: str = "none"
+    eps: float = 1e-5
+    offset: float = 0.0
+    scale: float | None = None
+    rotary: bool = True
+
+    def __post_init__(self) -> None:
+        if self.qk_norm not in QK_NORMS:
+            raise SpaceError(f"GQA: qk_norm is {self.qk_norm!r}; allowed: {', '.join(QK_NORMS)}")
+        norm_start("GQA", self.offset)
+
+    @property
+    def ports(self) -> str:  # type: ignore[override]
+        """The types: positions only where heads are turned by them."""
+        return "B T D, 2 T half -> B T D" if self.rotary else "B T D -> B T D"
 
     def params(self, *inputs: TensorType) -> dict[str, Param]:
         width = inputs[0][-1]
-        return {
-            "q": Param.of(self.kv, self.group, self.head, width),
-            "k": Param.of(self.kv, self.head, width),
-            "v": Param.of(self.kv, self.head, width),
-            "o": Param.of(width, self.kv, self.group, self.head, inputs=(1, 2, 3)),
-        }
+        heads = {"q": (self.kv, self.group, self.head), "k": (self.kv, self.head), "v": (self.kv, self.head)}
+        params = {name: Param.of(*dims, width) for name, dims in heads.items()}
+        params["o"] = Param.of(width, self.kv, self.group, self.head, inputs=(1, 2, 3))
+        if self.bias:
+            params |= {f"{name}_bias": Param.of(*dims, init="zeros") for name, dims in heads.items()}
+        if self.qk_norm != "none":
+            start = norm_start("GQA", self.offset)
+            for name in ("q", "k"):
+                params[f"{name}_norm"] = Param.of(*heads[name] if self.qk_norm == "all" else [self.head], init=start)
+        return params
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        x, rope = inputs[0], inputs[1].to(inputs[0].dtype)  # positions are computed in float32
+        x = inputs[0]
         kv, group, head, _ = p.q.shape
         batch, tokens, _ = x.shape
-        q = p.linear(x, "q").view(batch, tokens, kv * group, head).transpose(1, 2)
-        k = p.linear(x, "k").view(batch, tokens, kv, head).transpose(1, 2)
-        v = p.linear(x, "v").view(batch, tokens, kv, head).transpose(1, 2)
-        h = self._attend(rotate(q, rope), rotate(k, rope), v)
+        q, k, v = (self._heads(p, x, name) for name in "qkv")
+        if self.qk_norm != "none":
+            q, k = self._normed(p, q, "q_norm", ("kv", "group")), self._normed(p, k, "k_norm", ("kv",))
+        q = q.view(batch, tokens, kv * group, head).transpose(1, 2)
+        k = k.view(batch, tokens, kv, head).transpose(1, 2)
+        v = v.view(batch, tokens, kv, head).transpose(1, 2)
+        if self.rotary:
+            rope = inputs[1].to(x.dtype)  # positions are computed in float32
+            q, k = rotate(q, rope), rotate(k, rope)
+        h = self._attend(q, k, v)
         h = h.transpose(1, 2).unflatten(2, (kv, group))
         return p.read(h, "o", ("kv", "group", None))
 
+    def _heads(self, p: Params, x: torch.Tensor, name: str) -> torch.Tensor:
+        """Queries, keys or values of all heads side by side: [B, T, D] -> [B, T, heads * h]."""
+        y = p.linear(x, name)
+        return y + self._weight(p, f"{name}_bias").flatten() if self.bias else y
+
+    def _weight(self, p: Params, name: str) -> torch.Tensor:
+        weight: torch.Tensor = getattr(p, name)
+        return weight
+
+    def _gain(self, p: Params, name: str) -> torch.Tensor:
+        weight = self._weight(p, name)
+        return weight + self.offset if self.offset else weight
+
+    def _normed(self, p: Params, x: torch.Tensor, name: str, axes: Sequence[str]) -> torch.Tensor:
+        """Queries or keys after their norm, [B, T, heads * h] -> [B, T, heads * h].
+
+        Args:
+            p: Holds the norm's weight.
+            x: Heads side by side.
+            name: Of the norm's weight.
+            axes: The fields that count the heads.
+        """
+        gain = self._gain(p, name)
+        if self.qk_norm == "head":
+            heads = F.rms_norm(x.unflatten(-1, (-1, self.head)), (self.head,), gain, self.eps)
+            return heads.flatten(-2)
+        masks, sizes = [p.mask(axis) for axis in axes], [p.size(axis) for axis in axes]
+        if all(mask is None for mask in masks):
+            return F.rms_norm(x, (x.shape[-1],), gain.flatten(), self.eps)
+        square = x.square().unflatten(-1, gain.shape)
+        for i, mask in enumerate(masks):
+            if mask is not None:
+                square = square * mask.view(-1, *([1] * (len(axes) - i)))
+        total = square.flatten(-len(axes) - 1).sum(-1, keepdim=True)
+        return x * torch.rsqrt(total / (prod(sizes) * self.head) + self.eps) * gain.flatten()
+
     def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        gqa = q.shape[1] != k.shape[1]
+        gqa, scale = q.shape[1] != k.shape[1], self.scale
         tokens, window = q.shape[2], self.window
         if window is None or tokens <= window:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=gqa)
         if tokens > CHUNK_ABOVE * window:
-            return _chunked(q, k, v, window)
+            return _chunked(q, k, v, window, scale)
         at = torch.arange(tokens, device=q.device)
         back = at[:, None] - at[None, :]
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=(back >= 0) & (back < window), enable_gqa=gqa)
+        seen = (back >= 0) & (back < window)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale, enable_gqa=gqa)
 
     def deploy(self, p: Params, call: Call, *inputs: torch.Tensor) -> torch.Tensor:
         """See `Block.deploy`. Kept are the rotated keys [K, T, h] and the values [K, h, T], as they are multiplied."""
-        x, rope = inputs
+        x = inputs[0]
         kv, group, head = p.size("kv"), p.size("group"), self.head
         tokens = x.shape[1]
-        q = p.linear(x, "q").view(tokens, kv, group, head).permute(1, 2, 0, 3)
-        k = p.linear(x, "k").view(tokens, kv, head).transpose(0, 1)
-        v = p.linear(x, "v").view(tokens, kv, head)
-        q, k = _turn(q, rope) * head**-0.5, _turn(k, rope)
+        q, k, v = (self._heads(p, x, name) for name in "qkv")
+        if self.qk_norm != "none":
+            q, k = self._deployed_norm(p, call, q, "q_norm"), self._deployed_norm(p, call, k, "k_norm")
+        q = q.view(tokens, kv, group, head).permute(1, 2, 0, 3)
+        k = k.view(tokens, kv, head).transpose(0, 1)
+        v = v.view(tokens, kv, head)
+        if self.rotary:
+            q, k = turn(q, inputs[1]), turn(k, inputs[1])
+        q = q * (head**-0.5 if self.scale is None else self.scale)
         call.keep(k, v.permute(1, 2, 0))
         if call.decode:
             h = self._one(call, q.view(kv, group, head), k, v.permute(1, 2, 0))
@@ -128,6 +184,13 @@ class GQA(Block):
             h = prompt_attention(call, q, k.transpose(1, 2), v.transpose(0, 1), self.window)
         h = h.permute(2, 0, 1, 3).reshape(1, tokens, kv, group, head)
         return p.read(h, "o", ("kv", "group", None))
+
+    def _deployed_norm(self, p: Params, call: Call, x: torch.Tensor, name: str) -> torch.Tensor:
+        """What `_normed` gives."""
+        gain = self._gain(p, name)
+        if self.qk_norm == "all":
+            return deployed_rms(call, x, gain.flatten(), self.eps)
+        return deployed_rms(call, x.view(-1, self.head), gain, self.eps)
 
     def _one(self, call: Call, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Attention of one token: the cache is only read, and stands on the side of a product that is not copied."""
@@ -148,20 +211,6 @@ class GQA(Block):
     def cache(self, *inputs: TensorType) -> Expr:
         seen = P + T if self.window is None else minimum(P + T, self.window)
         return 2 * inputs[0][0] * seen * self.kv * self.head
-
-
-def rotate(x: torch.Tensor, rope: torch.Tensor) -> torch.Tensor:
-    """Rotate the two halves of each head by the positions' angles: [B, H, T, h], [2, T, h/2] -> [B, H, T, h]."""
-    left, right = x.chunk(2, dim=-1)
-    cos, sin = rope
-    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
-
-
-def _turn(x: torch.Tensor, rope: torch.Tensor) -> torch.Tensor:
-    """What `rotate` gives, with slices that keep their axis, as mobile runtimes want them."""
-    half = x.shape[-1] // 2
-    left, right, cos, sin = x[..., :half], x[..., half:], rope[:1], rope[1:]
-    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
 
 
 def prompt_attention(call: Call, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None) -> torch.Tensor:
@@ -206,7 +255,9 @@ def _mask(queries: int, before: int, window: int | None) -> torch.Tensor:
     return torch.zeros(hidden.shape).masked_fill(hidden, HIDDEN)
 
 
-def _chunked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int) -> torch.Tensor:
+def _chunked(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int, scale: float | None = None
+) -> torch.Tensor:
     """Windowed attention in chunks of one window, each against itself and the chunk before."""
     batch, heads, tokens, head = q.shape
     kv = k.shape[1]
@@ -224,15 +275,25 @@ def _chunked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int) -> 
     mask = ((back >= 0) & (back < window)).expand(chunks, window, 2 * window).clone()
     mask[0, :, :window] = False  # nothing is before the first chunk
     mask = mask.repeat(batch, 1, 1)[:, None]
-    out = F.scaled_dot_product_attention(q, pairs(k), pairs(v), attn_mask=mask, enable_gqa=heads != kv)
+    out = F.scaled_dot_product_attention(q, pairs(k), pairs(v), attn_mask=mask, scale=scale, enable_gqa=heads != kv)
     return out.view(batch, chunks, heads, window, head).transpose(1, 2).flatten(2, 3)[:, :, :tokens]
 
 
 class SwiGLU(Block):
-    """Gated feed-forward (arXiv 2002.05202): [..., D] -> [..., D] through `width` hidden units."""
+    """Gated feed-forward (arXiv 2002.05202): [..., D] -> [..., D] through `width` hidden units.
+
+    Args:
+        width: Hidden units.
+        act: Activation of the gate: "silu" for SwiGLU itself, "gelu_tanh" for GeGLU as Gemma has it.
+    """
 
     ports: ClassVar[str] = "... D -> ... D"
     width: ExprLike
+    act: str = "silu"
+
+    def __post_init__(self) -> None:
+        if self.act not in ACTIVATIONS:
+            raise SpaceError(f"SwiGLU: activation {self.act!r} is unknown; allowed: {', '.join(ACTIVATIONS)}")
 
     def params(self, *inputs: TensorType) -> dict[str, Param]:
         model = inputs[0][-1]
@@ -244,7 +305,7 @@ class SwiGLU(Block):
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         x = inputs[0]
-        h = F.silu(p.linear(x, "gate")) * p.linear(x, "up")
+        h = ACTIVATIONS[self.act](p.linear(x, "gate")) * p.linear(x, "up")
         return p.read(h, "down", ("width",))
 
     def flops(self, *inputs: TensorType) -> Expr:

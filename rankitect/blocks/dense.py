@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -12,13 +13,14 @@ from rankitect.errors import SpaceError
 from rankitect.graph import Block, Call, Elementwise, Expr, Param, Params, TensorType, as_expr
 from rankitect.space.expr import ExprLike
 
-__all__ = ["ACTIVATIONS", "Embed", "Head", "Linear", "Norm", "TiedHead"]
+__all__ = ["ACTIVATIONS", "Embed", "Head", "Linear", "Norm", "TiedHead", "deployed_rms", "norm_start"]
 
 ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "none": lambda x: x,
     "relu": F.relu,
     "silu": F.silu,
     "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "tanh": torch.tanh,
 }
 """Activations that map 0 to 0, so that a left-out channel stays left out."""
@@ -69,20 +71,30 @@ def _name(i: int) -> str:
 
 
 class Embed(Block):
-    """Rows of a table: ids [B, T] -> [B, T, width]."""
+    """Rows of a table: ids [B, T] -> [B, T, width].
+
+    Args:
+        vocab: Rows.
+        width: Columns.
+        scale: The rows are multiplied by this; a head that is tied to the table reads it as it is.
+    """
 
     ports: ClassVar[str] = "B T : int -> B T width"
     vocab: int
     width: ExprLike
+    scale: float = 1.0
 
     def params(self, *inputs: TensorType) -> dict[str, Param]:
         return {"weight": Param.of(self.vocab, self.width, init="normal")}
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.embedding(inputs[0], p.weight)
+        return self._scaled(F.embedding(inputs[0], p.weight))
 
     def deploy(self, p: Params, call: Call, *inputs: torch.Tensor) -> torch.Tensor:
-        return p.lookup("weight", inputs[0])
+        return self._scaled(p.lookup("weight", inputs[0]))
+
+    def _scaled(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows if self.scale == 1 else rows * self.scale
 
     def flops(self, *inputs: TensorType) -> Expr:
         return as_expr(0)
@@ -115,24 +127,44 @@ class Norm(Elementwise):
     """RMS normalisation over the last axis (arXiv 1910.07467): [..., D] -> [..., D].
 
     The mean is over the channels that the architecture keeps.
+
+    Args:
+        eps: Added to the mean square.
+        offset: Added to the weight, which then starts at 1 - `offset`: 1 where a weight of 0 changes nothing.
     """
 
     ports: ClassVar[str] = "... D -> ... D"
     eps: float = 1e-5
+    offset: float = 0.0
 
     def params(self, *inputs: TensorType) -> dict[str, Param]:
-        return {"weight": Param.of(inputs[0][-1], init="ones")}
+        return {"weight": Param.of(inputs[0][-1], init=norm_start("Norm", self.offset))}
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        x = inputs[0]
+        x, weight = inputs[0], p.weight + self.offset if self.offset else p.weight
         size = p.size("D")
         if isinstance(size, int):
-            return F.rms_norm(x, (size,), p.weight, self.eps)
-        return x * torch.rsqrt(x.square().sum(-1, keepdim=True) / size + self.eps) * p.weight
+            return F.rms_norm(x, (size,), weight, self.eps)
+        return x * torch.rsqrt(x.square().sum(-1, keepdim=True) / size + self.eps) * weight
 
     def deploy(self, p: Params, call: Call, *inputs: torch.Tensor) -> torch.Tensor:
-        x = inputs[0]
-        size = x.shape[-1]
-        # The mean as a product: XNNPACK has matrix products, but no mean over the last axis alone.
-        mean = call.constant(("mean", size), lambda: torch.full((1, size), 1.0 / size))
-        return x * torch.rsqrt(F.linear(x * x, mean) + self.eps) * p.weight
+        return deployed_rms(call, inputs[0], p.weight + self.offset if self.offset else p.weight, self.eps)
+
+
+def norm_start(block: str, offset: float) -> str:
+    """How the weight of a norm starts (`Param.init`), so that it changes nothing.
+
+    Raises:
+        SpaceError: The offset is neither 0 nor 1.
+    """
+    if offset not in (0, 1):
+        raise SpaceError(f"{block}: offset is {offset}; it must be 0 or 1")
+    return "zeros" if offset else "ones"
+
+
+def deployed_rms(call: Call, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """RMS normalisation over the last axis of a deployed program, [..., D] and [D] -> [..., D]."""
+    size = x.shape[-1]
+    # The mean as a product: XNNPACK has matrix products, but no mean over the last axis alone.
+    mean = call.constant(("mean", size), lambda: torch.full((1, size), 1.0 / size))
+    return x * torch.rsqrt(F.linear(x * x, mean) + eps) * weight
