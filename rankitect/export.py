@@ -9,6 +9,7 @@ TensorBoard scalars are in the run folder anyway (`report.tensorboard`), and so 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -120,7 +121,7 @@ def _check_place(folder: Path, out: Path, form: str) -> None:
         raise ConfigError(f"There is no folder {out.parent} for out=. Make it, or give another out=.")
     if not out.exists():
         return
-    place, run = out.resolve(), folder.resolve()
+    place, run = Path(os.path.realpath(out)), Path(os.path.realpath(folder))
     exported = place in {run / name for name in FORMATS.values()}
     if run in place.parents and not exported:
         raise ConfigError(f"{out} is a file of the run itself. Give another out=.")
@@ -158,8 +159,9 @@ def to_optuna(folder: Path, out: Path) -> None:
     _check_place(folder, out, "optuna")
     table, objectives = _table(folder), read_summary(folder).objectives
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    name = os.path.basename(os.path.realpath(folder))
     try:
-        write_atomically(out, lambda part: _write_studies(part, folder.resolve().name, table, objectives))
+        write_atomically(out, lambda part: _write_studies(part, name, table, objectives))
     except SQLAlchemyError as error:
         raise ConfigError(f"{brief(out)} cannot be written: {brief(str(error).splitlines()[0])}.") from error
     except (ValueError, KeyError, TypeError, OverflowError) as error:

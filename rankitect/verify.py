@@ -8,6 +8,7 @@ all files that numbers come from; the fingerprints; and every number of every se
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ def _verify(report: Path, sections: str) -> int:
     from rankitect.reports.sections import named_sections
     from rankitect.study.entries import refuse_strange
 
-    path = _report(report.resolve())
+    path = _report(Path(os.path.realpath(report)))
     if (path.parent.parent / "summary.json").exists():  # its run folder
         refuse_strange(path.parent.parent)
     checks = verified(path.parent.parent, _read(path), named_sections(sections))

@@ -6,6 +6,7 @@ is kept, so that a message can name the file and line.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ _HYDRA_VERSION = "1.3"  # behaviour that Hydra promises to keep
 
 def configs_folder() -> Path:
     """The folder of the configurations that come with the package."""
-    return Path(__file__).resolve().parent.parent / "configs"
+    return Path(os.path.realpath(__file__)).parent.parent / "configs"
 
 
 def groups(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
@@ -82,7 +83,7 @@ def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> Compo
         ConfigError: An override or a file cannot be read, chooses an option that there is not, or holds what no
             configuration may hold (`rankitect.config.trust`).
     """
-    folders = [configs_folder(), *([extra_folder.resolve()] if extra_folder else [])]
+    folders = [configs_folder(), *([Path(os.path.realpath(extra_folder))] if extra_folder else [])]
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"The folder of configurations {folder} does not exist.")

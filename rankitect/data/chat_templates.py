@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def chat_templates(settings: Mapping[str, Any], folder: Path | None = None) -> d
 def _files(folder: Path) -> dict[str, str]:
     names = sorted(file.name for file in (folder / TEMPLATES).glob("*.jinja"))[:_MOST]
     files = {DEFAULT: member(folder, TEMPLATE)}
-    if (folder / TEMPLATES).resolve().is_relative_to(folder.resolve()):
+    if Path(os.path.realpath(folder / TEMPLATES)).is_relative_to(os.path.realpath(folder)):
         stems = [name.removesuffix(".jinja") for name in names]
         files |= {stem: member(folder / TEMPLATES, f"{stem}.jinja") for stem in stems if plain_name(stem)}
     again = "Copy it again from where it came."

@@ -26,7 +26,7 @@ __all__ = [
 
 TEMPORARY = ".part"
 """How the name of a file ends that is still being written; it begins with a dot."""
-_DEVICES = Path("/dev")
+_DEVICES = "/dev"
 _LONGEST = 200
 """Characters of a file's name that the temporary name keeps: a name may be 255 bytes long, and this one adds some."""
 
@@ -70,7 +70,8 @@ def _refuse_device(path: Path) -> None:
     kind = ""
     with contextlib.suppress(OSError):  # there is nothing yet, or nothing that can be reached
         kind = what_kind(path.stat())
-    if not kind and path.parent.resolve() == _DEVICES:  # /dev/stdout is a link, to a file where output goes into one
+    # /dev/stdout is a link, to a file where output goes into one.
+    if not kind and os.path.realpath(path.parent) == _DEVICES:
         kind = "a device"
     if kind:
         raise OSError(errno.EINVAL, f"{path.name} is {kind}, not a file", str(path))

@@ -7,6 +7,7 @@ whose folders consist of links to the `blobs` beside them.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from rankitect.errors import AssetError, shown
@@ -39,7 +40,7 @@ def member(folder: Path, name: str) -> Path | None:
         raise AssetError(f"{path} is a link that leads nowhere.") from error
     except OSError as error:
         raise AssetError(f"{path} cannot be opened ({error.strerror or error}).") from error
-    root = folder.resolve()
+    root = Path(os.path.realpath(folder))
     in_cache = any(
         inner.parent.name == "snapshots" and target.parent == inner.parent.parent / "blobs"
         for inner in (root, *root.parents)

@@ -16,6 +16,7 @@ from rankitect.reports.cards import JSON
 from rankitect.reports.case import Case
 from rankitect.reports.run import Run
 from rankitect.space.architecture import Architecture
+from rankitect.study.files import is_within
 from rankitect.study.summary import CandidateSummary
 
 __all__ = ["ReportCheck", "compared", "reproduction_of"]
@@ -58,8 +59,8 @@ def _files(run: Run) -> Iterator[tuple[str, JSON]]:
     paths += [run.folder / path for c in run.summary.pareto for path in sorted(c.artifacts.values())]
     paths += sorted((run.folder / "trials").glob(f"*/{LOSSES}"))
     for path in dict.fromkeys(paths):
-        inside = run.folder.resolve() in path.resolve().parents  # a summary that came from elsewhere names no others
-        if inside and path.is_file():
+        # A summary that came from elsewhere names no others.
+        if path.is_file() and is_within(path, run.folder):
             yield path.relative_to(run.folder).as_posix(), file_sha256(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -161,8 +162,9 @@ def load_run(folder: Path) -> Run:
             f"{table} has {len(trials)} of the {expected} trials that summary.json counts: it was cut off or changed. "
             f"{WRITE_AGAIN}"
         )
+    name = os.path.basename(os.path.realpath(folder))
     note = "" if trials else (f"{TRIALS} has no rows" if table.is_file() else f"the run folder has no {TRIALS}")
-    return Run(folder, summary, trials, note, _text(folder / "config.yaml"), folder.resolve().name)
+    return Run(folder, summary, trials, note, _text(folder / "config.yaml"), name)
 
 
 def _text(path: Path) -> str:

@@ -63,10 +63,10 @@ def runner_of(resolved: Resolved, folder: Path, stop: Callable[[], bool]) -> Run
 
     data = dict(resolved.data)
     if registry := resolved.config.report.registry:  # workers may have another working directory
-        data["report"] = {**data["report"], "registry": str(Path(registry).resolve())}
+        data["report"] = {**data["report"], "registry": os.path.realpath(registry)}
 
     def setup(run_folder: str | None, threads: int | None) -> WorkerSetup:
-        key = hashlib.sha256(json.dumps([resolved.data, str(folder.resolve()), os.getpid()]).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([resolved.data, os.path.realpath(folder), os.getpid()]).encode()).hexdigest()
         seconds = 60 * c.trial_minutes if c.trial_minutes is not None and run_folder is not None else None
         return WorkerSetup(data, threads, c.trial_gib, key, run_folder, seconds)
 
@@ -74,7 +74,7 @@ def runner_of(resolved: Resolved, folder: Path, stop: Callable[[], bool]) -> Run
     if c.kind == "local":
         from rankitect.runners.pool import Pool
 
-        return Pool(c.workers, setup(str(folder.resolve()), c.threads or share), stop)
+        return Pool(c.workers, setup(os.path.realpath(folder), c.threads or share), stop)
     from rankitect.runners.cluster import Cluster
 
     threads = c.threads or max(1, round(c.cpus))

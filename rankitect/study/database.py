@@ -5,6 +5,7 @@ Each transaction is flushed to the disk (write-ahead log, `synchronous=FULL`).
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -134,7 +135,7 @@ def reading(path: Path, *, alone: bool = False) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def _named(path: Path, how: str) -> Iterator[str]:
-    yield f"{path.resolve().as_uri()}?{how}"
+    yield f"{Path(os.path.realpath(path)).as_uri()}?{how}"
 
 
 @contextmanager

@@ -12,15 +12,21 @@ from pathlib import Path
 
 from rankitect.data.files import what_kind
 from rankitect.errors import RunFolderError, brief
+from rankitect.study.files import is_within
 
 __all__ = ["refuse_strange"]
 
 _IN_PLACE = ("study.lock", "log.txt", "study.db", "study.db-wal", "study.db-shm", "study.db-journal")
 """Files that are written in place, not replaced: another name of one, elsewhere, would be written as well."""
+_REPLACED = (
+    "config.yaml", "config.previous.yaml", "summary.json", "trials.csv", "examples.json", "contrasts.json",
+)  # fmt: skip
+_FOLDERS = ("candidates", "compared", "model", "report", "state", "tensorboard", "trials")
 
 
 def refuse_strange(folder: Path) -> None:
-    """Refuse a run folder with links that lead out of it, and with pipes, sockets and devices.
+    """Refuse a run folder with links that lead out of it or nowhere, with pipes, sockets and devices, and one with a
+    folder where a file belongs, or the other way round.
 
     Args:
         folder: The run folder, which may itself be reached by a link.
@@ -42,8 +48,8 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     waiting = [str(folder)]
     while waiting:
         try:
-            with os.scandir(waiting.pop()) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+            with os.scandir(waiting.pop()) as inner:
+                entries = sorted(inner, key=lambda entry: entry.name)
         except FileNotFoundError:
             continue
         for entry in entries:
@@ -54,10 +60,14 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 def _problem(entry: os.DirEntry[str], folder: Path) -> str:
     """What is wrong with an entry; empty where nothing is."""
+    top = Path(entry.path).parent == folder
     if entry.is_symlink():
-        target = Path(os.path.realpath(entry.path))
-        top = Path(entry.path).parent == folder and entry.name in _IN_PLACE
-        return "is a symbolic link" if top or not target.is_relative_to(folder.resolve()) else ""
+        in_place = top and entry.name in _IN_PLACE
+        return "is a symbolic link" if in_place or not is_within(Path(entry.path), folder) else ""
+    if top and entry.name in (*_IN_PLACE, *_REPLACED) and entry.is_dir(follow_symlinks=False):
+        return "is a folder, and must be a file"
+    if top and entry.name in _FOLDERS and entry.is_file(follow_symlinks=False):
+        return "is a file, and must be a folder"
     if entry.is_file(follow_symlinks=False) and entry.name not in _IN_PLACE:
         return ""
     try:
@@ -66,5 +76,5 @@ def _problem(entry: os.DirEntry[str], folder: Path) -> str:
         return ""
     if kind := what_kind(status):
         return f"is {kind}"
-    own = stat.S_ISDIR(status.st_mode) or Path(entry.path).parent != folder
-    return "" if own or status.st_nlink == 1 else "has another name elsewhere (it is a hard link)"
+    own = stat.S_ISDIR(status.st_mode) or not top or status.st_nlink == 1
+    return "" if own else "has another name elsewhere (it is a hard link)"

@@ -24,6 +24,7 @@ __all__ = [
     "inside",
     "is_disk_full",
     "is_inside",
+    "is_within",
 ]
 
 _BROKEN_ERRNO = {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV}
@@ -46,6 +47,15 @@ def is_inside(path: str) -> bool:
     return bool(parts) and parts[0] != "/" and ".." not in parts and not any(c in path for c in "\\:\0")
 
 
+def is_within(place: Path, folder: Path) -> bool:
+    """Whether a path, its links followed, leads to something in a folder, or to nothing that is there."""
+    try:
+        target = os.path.realpath(place, strict=os.path.lexists(place))
+    except OSError:  # links in a circle, or to nothing
+        return False
+    return Path(target).is_relative_to(os.path.realpath(folder))
+
+
 def inside(folder: Path, path: str) -> Path:
     """The file or folder that a path of a run folder's own files means.
 
@@ -57,11 +67,7 @@ def inside(folder: Path, path: str) -> Path:
         RunFolderError: It is outside of the run folder, perhaps by a link, or is a link that leads nowhere.
     """
     place = folder / path
-    try:
-        stays = is_inside(path) and place.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # a loop of links
-        stays = False
-    if not stays:
+    if not is_inside(path) or not is_within(place, folder):
         raise RunFolderError(f"{brief(folder)} names a file outside of itself, which is not used: {path[:100]!a}.")
     return place
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -61,7 +62,8 @@ class TestArguments(Fuzz):
         command, given = COMMANDS[data[0]][0], data[1]
         if data[0] in ("compare", "assets"):  # nothing is searched or fetched
             given = [*given, "--controllers=none,random"] if data[0] == "compare" else [*given, "--status", "none"]
-        run_main(command, [word.replace("@", str(folder)) for word in given])
+        with contextlib.chdir(folder):  # a word may be the name of a file that is written
+            run_main(command, [word.replace("@", str(folder)) for word in given])
         return folder
 
     def confirm(self, data: tuple[str, list[str]], value: Path) -> None:

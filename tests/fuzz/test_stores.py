@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -300,13 +301,20 @@ class TestFoldersVerified(_Folders):
             codes.append(main(arguments))
             return 0 if codes[-1] == 1 else codes[-1]  # 1: something differs, and it says what
 
-        return run_main(noted, [str(run)]), codes[0]
+        return run_main(noted, [str(run)]), codes[0], run
 
     def confirm(self, data: Any, value: Any) -> None:
-        said, code = value
+        said, code, run = value
         assert ("FAIL" in said) == (code == 1)
-        if code == 0:  # no number differs, so the report's and those of the run are the undamaged ones
-            assert data[0] not in ("summary.json", "trials.csv", "report/report.json") or "ok" in said
+        if code == 1:  # no false alarm
+            assert not (run / data[0]).is_file() or (run / data[0]).read_bytes() != (whole() / data[0]).read_bytes()
+            return
+        assert _numbers(run / "report") == _numbers(whole() / "report")
+        made, read = (json.loads((f / "report" / "report.json").read_text())["reproduction"] for f in (whole(), run))
+        assert read == made
+        assert hashlib.sha256((run / "config.yaml").read_bytes()).hexdigest() == made["config"]
+        for file, digest in made["files"].items():
+            assert hashlib.sha256((run / file).read_bytes()).hexdigest() == digest, file
 
 
 class TestFoldersExported(_Folders):

@@ -82,6 +82,30 @@ def listening(folder: Path) -> None:
             os.chdir(before)
 
 
+def circle(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        remove(folder / name)
+        (folder / name).symlink_to(Path(name).name)
+
+    return change
+
+
+def folder_for_file(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        remove(folder / name)
+        (folder / name).mkdir()
+
+    return change
+
+
+def file_for_folder(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        remove(folder / name)
+        (folder / name).write_text("no folder")
+
+    return change
+
+
 def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -92,6 +116,9 @@ ENTRIES = [
     *((f"hard link {name}", hard_linked(name)) for name in FILES[:4]),
     *((f"folder {name}", linked_folder(name)) for name in ("trials", "candidates", "state", "report", "tensorboard")),
     *((f"pipe {name}", pipe(name)) for name in ("study.lock", "config.yaml", "summary.json", "trials.csv")),
+    *((f"circle {name}", circle(name)) for name in ("trials.csv", "candidates", "trials/circle")),
+    *((f"folder for {name}", folder_for_file(name)) for name in FILES),
+    *((f"file for {name}", file_for_folder(name)) for name in ("trials", "candidates", "state")),
     ("pipe deep inside", lambda folder: os.mkfifo(folder / "trials" / "p")),
     ("socket", listening),
 ]

@@ -24,7 +24,8 @@ from rankitect.contracts import (
     plugin,
     replay,
 )
-from rankitect.errors import SpaceError
+from rankitect.documents import read_json
+from rankitect.errors import RunFolderError, SpaceError
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class Point:
     version: str = "1"
 
     def to_json(self) -> str:
-        return json.dumps({"choices": self.choices, "space": self.space, "version": self.version}, sort_keys=True)
+        """As an architecture's, so that readers that know no toys recognise its fingerprint."""
+        data = {"choices": self.choices, "space": self.space, "version": self.version}
+        return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Point:
@@ -103,7 +106,7 @@ class RandomPoints:
     def prepare(self, session: Any) -> None:
         self.session = session
         done = session.state_dir / "chunks.json"
-        for chunk in range(json.loads(done.read_text()) if done.exists() else 0, self.chunks):
+        for chunk in range(read_json(done, int, RunFolderError) if done.exists() else 0, self.chunks):
             session.check()
             time.sleep(self.chunk_seconds)
             session.charge(f"chunk {chunk}", Spent(train_tokens=1000))

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -164,7 +165,7 @@ def content_hash(files: Sequence[DataFile], memory: Path, most: int | None = Non
             name = str(file) if isinstance(file, StoredFile) else file.name
             total.update(f"{name}\n{json.dumps(known)}\n".encode())
             continue
-        path = str(file.resolve())
+        path = os.path.realpath(file)
         known["path"] = path
         note = memory / f"{hashlib.sha256(path.encode()).hexdigest()[:24]}.json"
         noted: dict[str, object] = {}
