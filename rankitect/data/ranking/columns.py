@@ -26,7 +26,6 @@ __all__ = [
     "as_values",
     "codes_of",
     "floats",
-    "single_codes",
     "value_at",
 ]
 
@@ -95,6 +94,14 @@ class Codes:
         kept = np.concatenate([[0], np.cumsum(lengths[rows])])
         return Codes(self.codes[np.repeat(rows, lengths)], self.keys, kept, self.texts)
 
+    def any_of(self, which: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Rows that have one of the codes that are true in `which`, [1 + len(keys)]."""
+        each = which[self.codes]
+        if self.offsets is None:
+            return each
+        rows = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        return np.bincount(rows[each], minlength=len(self.offsets) - 1) > 0
+
 
 def value_at(values: pa.Array, row: int) -> object:
     """A value for a message: bytes as text, times beyond the calendar as their count."""
@@ -157,26 +164,30 @@ def as_values(values: pa.Array) -> pa.Array:
     return pc.cast(pc.cast(values, pa.string()), pa.binary())
 
 
-def single_codes(values: pa.Array) -> Codes:
-    """A column with one value a row."""
-    return codes_of(as_values(values), None)
+def as_index(codes: Codes, flat: pa.Array, rows: int, column: str, values: pa.Array, problems: Problems) -> Codes:
+    """Codes whose keys are the values themselves: whole numbers from 0 on, below `rows`.
 
-
-def as_index(codes: Codes, rows: int, column: str, values: pa.Array, problems: Problems) -> Codes:
-    """Codes whose keys are the values themselves: whole numbers from 0 on, below `rows`."""
+    Args:
+        codes: As `codes_of` gives them.
+        flat: The values that they number, as binary.
+        rows: Number of values that are allowed.
+        column: Name of the column, for messages.
+        values: The column, an element a row, for messages.
+        problems: Takes the rows with another value.
+    """
     import pyarrow.compute as pc
 
     keys = np.zeros(len(codes.keys), dtype=np.uint64)
     wrong = np.zeros(len(codes.keys) + 1, dtype=np.bool_)
-    texts = pc.unique(as_values(values).drop_null()).to_pylist()  # in the order of `codes.keys`
+    texts = pc.unique(flat.drop_null()).to_pylist()  # in the order of `codes.keys`
     for place, text in enumerate(texts):
         number = int(text) if text.isdigit() and len(text) < 19 else -1
         wrong[place + 1] = not 0 <= number < rows
         keys[place] = max(number, 0)
     if wrong.any():
         kind, wanted = "not an index", f"a whole number from 0 to {rows - 1}"
-        problems.mark(wrong[codes.codes], column, values, kind, wanted)
-    return Codes(codes.codes, keys, None, codes.texts)
+        problems.mark(codes.any_of(wrong), column, values, kind, wanted)
+    return Codes(codes.codes, keys, codes.offsets, codes.texts)
 
 
 def codes_of(values: pa.Array, offsets: NDArray[np.int64] | None) -> Codes:

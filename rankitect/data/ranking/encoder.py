@@ -22,6 +22,7 @@ from rankitect.data.ranking.columns import Problems
 from rankitect.data.ranking.encoding import EncodingPlan, encode_features
 from rankitect.data.ranking.features import FIRST_ID, UNKNOWN_ID, Features
 from rankitect.data.ranking.new_rows import PLACE, Rows, as_spelt, read_rows
+from rankitect.data.ranking.outliers import FAR, too_far
 from rankitect.data.ranking.raw import CALENDAR, read_features, typed_columns
 from rankitect.data.ranking.schema import TableSchema
 from rankitect.data.ranking.vocabulary import Vocabulary
@@ -98,6 +99,11 @@ class RowEncoder:
             row = min(problems.troubles)
             column_name, trouble, _ = problems.troubles[row]
             raise DataError(f"Row {row}, column {short(column_name, 60)!r}: found {safe(trouble)}.")
+        far = too_far(numeric, self.plan)
+        if far.any():
+            row = int(far.any(axis=0).argmax())
+            column_name = self.features.numeric[int(far[:, row].argmax())]
+            raise DataError(f"Row {row}, column {short(repr(column_name), 60)}: found {FAR}.")
         numbers, ids = encode_features(numeric, codes, self.plan)
         self._warn(ids)
         return np.ascontiguousarray(numbers), ids.astype(np.int64)

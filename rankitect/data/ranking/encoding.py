@@ -172,7 +172,6 @@ def encode(
 def _counter(column: Categorical) -> KeyCounter | None:
     """What counts the values of a column; None where no count is needed."""
     assert column.rows is not None
-    assert column.min_count is not None
     if column.encoding == "index" or (column.encoding == "hash" and column.min_count == 1):
         return None
     # What shares rows by its hash may have more values than rows.
@@ -181,10 +180,10 @@ def _counter(column: Categorical) -> KeyCounter | None:
 
 def _vocabulary(column: Categorical, counter: KeyCounter | None) -> Vocabulary:
     assert column.rows is not None
-    assert column.min_count is not None
     hashed = column.encoding == "hash"
     if counter is None:
         return Vocabulary(column.rows, None, hashed)
+    assert column.min_count is not None
     keys = counter.most_frequent(column.min_count)
     return Vocabulary(column.rows if hashed else len(keys) + FIRST_ID, keys, hashed)
 
@@ -234,8 +233,7 @@ def encode_features(
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """A model's inputs for what `read_features` gives: numbers [rows, N] and ids [rows, S]. Works in place.
 
-    Raises:
-        DataError: A number is too far from the training rows' mean.
+    No number may be too far from the training rows' mean (`outliers.too_far`).
     """
     ids = np.empty((numeric.shape[1], sum(plan.features.slots)), dtype=np.int32)
     first = 0
@@ -272,15 +270,7 @@ def _standardised(values: NDArray[np.float64], plan: EncodingPlan) -> NDArray[np
     """Numbers as a model sees them, [rows, N]; what is missing is the mean."""
     values -= plan.centre[:, None]
     values /= plan.scale[:, None]
-    with np.errstate(over="ignore"):
-        numeric = values.T.astype(np.float32)
-    if np.isinf(numeric).any():
-        far = np.isinf(numeric).any(axis=0)
-        raise DataError(
-            f"Feature {plan.features.numeric[int(far.argmax())]!r} has a value so far from the mean of the training "
-            "rows, in their standard deviations, that float32 does not hold it. Leave such rows out, or give the "
-            "column transform: log."
-        )
+    numeric = values.T.astype(np.float32)
     numeric[np.isnan(numeric)] = 0
     return numeric
 

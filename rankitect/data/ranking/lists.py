@@ -5,65 +5,65 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rankitect.data.ranking.columns import Codes, Problems, as_values, codes_of
+from rankitect.data.ranking.columns import Problems, as_values
 from rankitect.data.ranking.schema import MultiHot
 from rankitect.data.ranking.typed import is_list
-from rankitect.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["split_codes"]
+__all__ = ["DEFAULT_SEPARATOR", "separators_in", "split_values", "wrong_separator"]
 
-_DEFAULT = "|"
+DEFAULT_SEPARATOR = "|"
 _OTHERS = (",", ";")
 """Separators that are tried where the default one is in no value."""
 _SUSPICIOUS = 0.1
 """Share of the values with another separator from which on it is one."""
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 _BRACKETED = r"^\s*[\[({]|[\])}]\s*$"
+_BRACKET = r"[\[\](){}]"
 _NOTHING = ("null", "None", "NULL", "nan", "NaN")
 _WORDS = {"True": "true", "False": "false"}
 _ITEM = re.compile(r"""\s*(?:("(?:[^"\\]|\\.)*")|('(?:[^'\\]|\\.)*')|([^\s,'"\[\](){}]+))\s*(,|\Z)""")
 _WANTED = """a list such as ["a", "b"] or ['a', 'b'], or values between separators (table.multi_hot.separator)"""
 
 
-def split_codes(values: pa.Array, column: MultiHot, problems: Problems) -> Codes:
-    """A column with several values a row.
+def split_values(values: pa.Array, column: MultiHot, problems: Problems) -> tuple[pa.Array, NDArray[np.int64]]:
+    """A column with several values a row, apart.
 
     Text is a list as JSON or Python write it, with or without quotes; any other text is values between separators.
-    Blanks around values do not belong to them, and empty values are none.
+    Blanks around values do not belong to them, and empty values are none. What a text comes to does not depend on the
+    rows beside it.
 
     Args:
         values: Lists, or single values.
         column: The column.
         problems: Takes the rows whose text is half a list, or a list of other things than values.
 
-    Raises:
-        DataError: No separator is given, and the values have another one than the default.
+    Returns:
+        The values of all rows one after the other, as binary, and where each row's start, [rows + 1].
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if not is_list(values.type):
         values = as_values(values)
-        bracketed = pc.match_substring_regex(values, _BRACKETED)
-        _check_separator(values.filter(pc.invert(bracketed)), column, problems)
-        if pc.any(bracketed).as_py():
+        if pc.any(pc.match_substring_regex(values, _BRACKET)).as_py():
             values = _with_lists(values, column, problems)
         else:
-            values = pc.split_pattern(values, column.separator or _DEFAULT)
+            values = pc.split_pattern(values, column.separator or DEFAULT_SEPARATOR)
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False).astype(np.int64)
     flat = _trimmed(as_values(values.flatten()))
     empty = np.asarray(pc.fill_null(pc.equal(pc.binary_length(flat), 0), True))
     rows = np.repeat(np.arange(len(lengths)), lengths)[~empty]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(lengths)))]).astype(np.int64)
-    return codes_of(flat.filter(pa.array(~empty)), offsets)
+    return flat.filter(pa.array(~empty)), offsets
 
 
 def _trimmed(values: pa.Array) -> pa.Array:
@@ -74,20 +74,30 @@ def _trimmed(values: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(values, r"^\s+|\s+$", "")
 
 
-def _check_separator(values: pa.Array, column: MultiHot, problems: Problems) -> None:
-    """Refuse values without the default separator, most of which have the same other one."""
+def separators_in(values: pa.Array, column: MultiHot) -> dict[str, int] | None:
+    """How many values that are no list hold each character that may be a separator, and under "" how many there are.
+
+    None where nothing is left open: a separator is given, or the values are lists by their type.
+    """
     import pyarrow.compute as pc
 
-    if column.separator is not None or pc.any(pc.match_substring(values, _DEFAULT)).as_py():
-        return
-    known = len(values) - values.null_count
-    for other in _OTHERS:
-        having = pc.sum(pc.match_substring(values, other)).as_py() or 0
-        if having > _SUSPICIOUS * known:
-            raise DataError(
-                f"{problems.file}, column {column.name!r}: no value holds the separator {_DEFAULT!r}, but {having:,} "
-                f"of {known:,} hold {other!r}. Say what is between values: separator: {other!r} in table.multi_hot."
-            )
+    if column.separator is not None or is_list(values.type):
+        return None
+    values = as_values(values).drop_null()
+    values = values.filter(pc.invert(pc.match_substring_regex(values, _BRACKETED)))
+    marks = (DEFAULT_SEPARATOR, *_OTHERS)
+    return {"": len(values)} | {mark: pc.sum(pc.match_substring(values, mark)).as_py() or 0 for mark in marks}
+
+
+def wrong_separator(counts: Mapping[str, int]) -> str | None:
+    """Another separator than the default that stands between the values of a table; None where there is none.
+
+    Args:
+        counts: As `separators_in` gives them, of all rows.
+    """
+    if counts[DEFAULT_SEPARATOR]:
+        return None
+    return next((other for other in _OTHERS if counts[other] > _SUSPICIOUS * counts[""]), None)
 
 
 def _with_lists(values: pa.Array, column: MultiHot, problems: Problems) -> pa.Array:
@@ -95,7 +105,7 @@ def _with_lists(values: pa.Array, column: MultiHot, problems: Problems) -> pa.Ar
     import pyarrow as pa
 
     encoded = values.dictionary_encode()
-    separator = (column.separator or _DEFAULT).encode()
+    separator = (column.separator or DEFAULT_SEPARATOR).encode()
     apart = [_taken_apart(text, separator) for text in encoded.dictionary.to_pylist()]
     wrong = np.array([*(items is None for items in apart), False])
     places = encoded.indices.fill_null(len(apart)).to_numpy(zero_copy_only=False)

@@ -22,8 +22,10 @@ from typing import Any
 
 from rankitect.data.assets import cache_root
 from rankitect.data.files import folder_lock
+from rankitect.data.ranking.assumptions import Assumptions
 from rankitect.data.ranking.dataset import RankingData
 from rankitect.data.ranking.encoding import count, encode
+from rankitect.data.ranking.outliers import leave_out_far
 from rankitect.data.ranking.parts import partitions_of
 from rankitect.data.ranking.pool import RowProgress, in_order, worker_count
 from rankitect.data.ranking.raw import RawShard, build
@@ -37,9 +39,9 @@ from rankitect.errors import DataError, safe, short
 __all__ = ["open_ranking"]
 
 _LOG = logging.getLogger(__name__)
-_FORMAT = 3  # part of every fingerprint: raise it when the meaning of the files or the way they are made changes
+_FORMAT = 4  # part of every fingerprint: raise it when the meaning of the files or the way they are made changes
 _HASHED = 256 << 20  # bytes of files that are read for their hash where only a part of them is wanted
-_ROWS_TO_JUDGE = 200_000  # before the share of bad rows may end a run early
+_ROWS_TO_JUDGE = 200_000  # before bad rows, or what is assumed of all rows, may end a run early
 
 
 def open_ranking(
@@ -119,10 +121,13 @@ def _make(
     (folder / "manifest.json").unlink(missing_ok=True)  # of a damaged entry
     workers = worker_count(settings.workers)
     shards, outlines = _read(folder / "raw", source, schema, settings, RowProgress(f"{source.name}: read", say))
-    bad = sum((Counter(facts["bad"]) for facts in outlines), Counter[str]())
-    _judge(bad, sum(facts["rows"] for facts in outlines), settings, source.name)
-    assignment = assign(settings, schema, shards, outlines)
-    plan = count(schema, shards, assignment, workers, RowProgress(f"{source.name}: counted", say))
+    while True:
+        bad = sum((Counter(facts["bad"]) for facts in outlines), Counter[str]())
+        _judge(bad, sum(facts["rows"] for facts in outlines), settings, source.name)
+        assignment = assign(settings, schema, shards, outlines)
+        plan = count(schema, shards, assignment, workers, RowProgress(f"{source.name}: counted", say))
+        if not leave_out_far(shards, outlines, plan, settings):
+            break
     facts = encode(folder, schema, plan, shards, assignment, workers, RowProgress(f"{source.name}: encoded", say))
     publish(folder, plan, described, {**facts, "bad_rows": dict(bad), "split": split_kind(settings, schema)}, workers)
     shutil.rmtree(folder / "raw", ignore_errors=True)
@@ -144,16 +149,19 @@ def _read(
         assert facts is not None
         return path, facts
 
-    shards, outlines, bad = [], [], Counter[str]()
+    shards, outlines, bad, assumptions = [], [], Counter[str](), Assumptions(schema)
     tasks = (lambda number=number, read=read: shard(number, read) for number, read in enumerate(source.pieces()))
     for path, facts in in_order(tasks, worker_count(settings.workers)):
         shards.append(path)
         outlines.append(facts)
         bad.update(facts["bad"])
         progress.add(facts["rows"])
+        assumptions.add(facts["shown"])
         if progress.rows + bad.total() > _ROWS_TO_JUDGE:
+            assumptions.check(source.name)
             _judge(bad, progress.rows, settings, source.name)
     progress.end()
+    assumptions.check(source.name)
     if not progress.rows:
         first, more = short(safe(str(source.files[0])), 160), len(source.files) - 1
         raise DataError(

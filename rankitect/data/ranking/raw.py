@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankitect.data.files import write_atomically
-from rankitect.data.ranking.columns import (
-    Codes,
-    Problems,
-    as_index,
-    as_numbers,
-    single_codes,
-)
+from rankitect.data.ranking.assumptions import shown_by
+from rankitect.data.ranking.columns import Codes, Problems, as_index, as_numbers, as_values, codes_of
+from rankitect.data.ranking.features import FIRST_ID
 from rankitect.data.ranking.keys import Keys
 from rankitect.data.ranking.labels import as_labels
-from rankitect.data.ranking.lists import split_codes
+from rankitect.data.ranking.lists import split_values
 from rankitect.data.ranking.schema import Categorical, DataSettings, MultiHot, Score, TableSchema
 from rankitect.data.ranking.sources import BadRow, Piece
 from rankitect.data.ranking.times import as_times
@@ -52,7 +48,9 @@ class RawShard:
         weights: [rows] float32; None without.
         truth: Probability of label 1, [rows] float32; of generated data only.
         scores: What production answered, [rows] float32; None without such a column.
-        facts: `bad` rows by kind; the `backward` step of time inside, if any, as {line, file}; the last row's `line`.
+        facts: `bad` rows by kind; the `file`; the `lines` of the first and the last row there; what its values have
+            `shown` of what is assumed; the `largest` numbers by size, [N]; the first and the last of the `times`, and
+            the line of the first that is `backward`, or None.
     """
 
     numeric: NDArray[np.float64]
@@ -69,6 +67,14 @@ class RawShard:
     def rows(self) -> int:
         """Number of rows."""
         return len(self.labels)
+
+    def keep(self, rows: NDArray[np.bool_], **facts: Any) -> RawShard:
+        """Only some rows, with these facts in the place of others."""
+        optional = {name: None if (x := getattr(self, name)) is None else x[rows] for name in _OPTIONAL}
+        codes = [column.keep(rows) for column in self.codes]
+        numeric, labels = self.numeric[:, rows], self.labels[rows]
+        kept = {**self.facts, "largest": _largest(numeric), "times": _ends(optional["times"]), **facts}
+        return RawShard(numeric=numeric, codes=codes, labels=labels, facts=kept, **optional)
 
     def save(self, path: Path) -> None:
         """Writes it as one safetensors file, whole or not at all."""
@@ -139,26 +145,34 @@ def build(piece: Piece, schema: TableSchema, settings: DataSettings) -> RawShard
     weights: Any = None
     truth: Any = piece.truth
     if schema.group is not None:
-        single = single_codes(columns[schema.group])
+        single = codes_of(as_values(columns[schema.group]), None)
         groups = np.concatenate([np.zeros(1, np.uint64), single.keys])[single.codes]
     if schema.weight is not None:
         weights = _weights(columns[schema.weight], schema.weight, problems)
     scores: Any = None if schema.score is None else _scores(columns[schema.score.name], schema.score, problems)
     facts: dict[str, Any] = {"bad": _judge(piece, problems, settings), "file": piece.file, "backward": None}
-    lines = piece.lines
+    facts |= {"shown": shown_by(columns, schema), "largest": _largest(numeric), "times": _ends(times)}
+    shard, lines = RawShard(numeric, codes, labels, times, groups, weights, truth, facts, scores), piece.lines
     if problems.bad.any():
         good = ~problems.bad
-        numeric, labels, lines = numeric[:, good], labels[good], lines[good]
-        codes = [column.keep(good) for column in codes]
-        times, groups, weights, truth, scores = (
-            None if x is None else x[good] for x in (times, groups, weights, truth, scores)
-        )
-    if times is not None and len(times):
-        back = np.flatnonzero(np.diff(times) < 0)
-        facts["backward"] = int(lines[back[0] + 1]) if len(back) else None
-        facts["times"] = [int(times[0]), int(times[-1])]
-        facts["first_line"] = int(lines[0])
-    return RawShard(numeric, codes, labels, times, groups, weights, truth, facts, scores)
+        shard, lines = shard.keep(good), lines[good]
+    if not len(lines):
+        return shard
+    more: dict[str, Any] = {"lines": [int(lines[0]), int(lines[-1])]}
+    if shard.times is not None and len(back := np.flatnonzero(np.diff(shard.times) < 0)):
+        more["backward"] = int(lines[back[0] + 1])
+    return replace(shard, facts={**shard.facts, **more})
+
+
+def _ends(times: NDArray[np.int64] | None) -> list[int] | None:
+    return None if times is None or not len(times) else [int(times[0]), int(times[-1])]
+
+
+def _largest(numeric: NDArray[np.float64]) -> list[float]:
+    """The largest size of the numbers of each row of `numeric`; 0 where all are missing."""
+    least, most = (f.reduce(numeric, axis=1, initial=0.0) for f in (np.fmin, np.fmax))
+    sizes: list[float] = np.maximum(-least, most).tolist()
+    return sizes
 
 
 def _scores(values: Any, score: Score, problems: Problems) -> NDArray[np.float32]:
@@ -229,13 +243,16 @@ def read_features(
 
 
 def _encoded(values: Any, column: Categorical, problems: Problems) -> Codes:
+    offsets: NDArray[np.int64] | None = None
     if isinstance(column, MultiHot):
-        return split_codes(values, column, problems)
-    codes = single_codes(values)
-    if column.encoding == "index":
-        assert column.rows is not None
-        return as_index(codes, column.rows - 2, column.name, values, problems)
-    return codes
+        flat, offsets = split_values(values, column, problems)
+    else:
+        flat = as_values(values)
+    codes = codes_of(flat, offsets)
+    if column.encoding != "index":
+        return codes
+    assert column.rows is not None
+    return as_index(codes, flat, column.rows - FIRST_ID, column.name, values, problems)
 
 
 def _calendar(times: NDArray[np.int64], name: str) -> Codes:

@@ -115,10 +115,11 @@ def with_defaults(schema: TableSchema, settings: DataSettings) -> TableSchema:
     def complete(column: Categorical) -> Categorical:
         encoding = column.encoding or settings.encoding
         rows = column.rows or {"vocabulary": settings.max_rows, "hash": settings.hash_rows}.get(encoding)
-        # A hashed value needs no count unless it is asked for: counting would take the memory that hashing saves.
-        count = column.min_count or (least if encoding == "vocabulary" else settings.min_count or 1)
-        if encoding == "index":
-            count = 1
+        # A hashed value needs no count unless it is asked for: counting would take the memory that hashing saves. Of an
+        # index there is nothing to count.
+        count = None
+        if encoding != "index":
+            count = column.min_count or (least if encoding == "vocabulary" else settings.min_count or 1)
         return column.model_copy(update={"encoding": encoding, "rows": rows, "min_count": count})
 
     return schema.model_copy(

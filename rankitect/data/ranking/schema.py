@@ -134,7 +134,7 @@ class Categorical(_Column):
     encoding: Encoding | None = Field(
         default=None,
         description="vocabulary: a row for each training value; hash: values share `rows` rows by their hash; "
-        "index: the file holds whole numbers below `rows`; null: task.data.encoding",
+        "index: the file holds whole numbers below `rows` - 2; null: task.data.encoding",
     )
     rows: int | None = Field(
         default=None,

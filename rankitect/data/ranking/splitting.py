@@ -120,11 +120,11 @@ def first_backward(outlines: Sequence[Mapping[str, Any]]) -> tuple[str, int] | N
     """File and row of the first timestamp that is earlier than the one before it; None without."""
     last: int | None = None
     for facts in outlines:
-        if "times" not in facts:
+        if facts["times"] is None:
             continue
         first, end = facts["times"]
         if last is not None and first < last:
-            return facts["file"], facts["first_line"]
+            return facts["file"], facts["lines"][0]
         if facts["backward"] is not None:
             return facts["file"], facts["backward"]
         last = end

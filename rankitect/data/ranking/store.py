@@ -109,11 +109,7 @@ def stored_encoder(folder: Path) -> RowEncoder:
         vocabularies.append(Vocabulary(feature.rows, np.load(file) if file.name in manifest["files"] else None, hashed))
     centre, scale = (np.asarray(manifest[name], np.float64) for name in ("centre", "scale"))
     plan = EncodingPlan(features, tuple(vocabularies), centre, scale, manifest["values"])
-    described = manifest["described"]["schema"]
-    for column in described["categorical"]:
-        if column["encoding"] == "index":
-            column["min_count"] = None  # preprocessing counts nothing, and wrote 1; a schema may not say so
-    return RowEncoder(TableSchema.model_validate(described), plan)
+    return RowEncoder(TableSchema.model_validate(manifest["described"]["schema"]), plan)
 
 
 def _kept(file: Path) -> str:

@@ -1,7 +1,7 @@
 """Columns of times in microseconds; what no log can mean is refused, with what it probably means.
 
 A number without its unit is believed too easily: milliseconds read as seconds are the year 55840, and the hour and the
-weekday made of it look like any other. So times must lie in the years from 1990 to 2099.
+weekday made of it look like any other. So times must lie in `YEARS`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,13 +22,18 @@ from rankitect.data.ranking.schema import Timestamp
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["as_times"]
+__all__ = ["END", "FIRST", "YEARS", "Together", "as_times"]
 
 _UTC = datetime.UTC
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=_UTC)
 _MICROSECOND = datetime.timedelta(microseconds=1)
-_FIRST = (datetime.datetime(1990, 1, 1, tzinfo=_UTC) - _EPOCH) // _MICROSECOND
-_END = (datetime.datetime(2100, 1, 1, tzinfo=_UTC) - _EPOCH) // _MICROSECOND
+YEARS = range(1990, 2100)
+"""The years that a row of a log can be of."""
+FIRST, END = (
+    (datetime.datetime(year, 1, 1, tzinfo=_UTC) - _EPOCH) // _MICROSECOND for year in (YEARS.start, YEARS.stop)
+)
+"""Where they begin and end, microseconds since 1970."""
+_WITHIN = f"from {YEARS[0]} to {YEARS[-1]}"
 _NONE = -(1 << 62)  # what is no time at all
 _UNITS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
@@ -55,13 +61,12 @@ def as_times(values: pa.Array, timestamp: Timestamp, problems: Problems) -> NDAr
     Args:
         values: Text as binary, numbers, dates or times of a day.
         timestamp: How they are read.
-        problems: Takes the rows without a time of the years 1990 to 2099.
+        problems: Takes the rows without a time of those `YEARS`.
     """
     import pyarrow as pa
 
     wanted = "seconds since 1970 or ISO 8601 such as 2024-05-31 17:00:00"
     kind = values.type
-    looks = ""
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         micro = _from_typed(values)
     elif timestamp.format is not None:
@@ -71,17 +76,14 @@ def as_times(values: pa.Array, timestamp: Timestamp, problems: Problems) -> NDAr
         micro = _by_text(as_values(values), timestamp)
     else:
         micro = _scaled(numbers, timestamp)
-        looks = _looks_like(numbers, timestamp)
     no_time = micro == _NONE
     if no_time.any():
         told = _hint(values, no_time, timestamp)
         problems.mark(no_time, timestamp.name, values, "no time", f"{wanted}{told}")
-    outside = ~no_time & ((micro < _FIRST) | (micro >= _END))
+    outside = ~no_time & ((micro < FIRST) | (micro >= END))
     if outside.any():
         told = _hint(values, outside, timestamp, read=True)
-        problems.mark(outside, timestamp.name, values, "not from 1990 to 2099", f"a time from 1990 to 2099{told}")
-    if looks:
-        problems.mark(~no_time, timestamp.name, values, "a date written together", looks)
+        problems.mark(outside, timestamp.name, values, f"not {_WITHIN}", f"a time {_WITHIN}{told}")
     return np.where(no_time | outside, 0, micro)
 
 
@@ -96,7 +98,7 @@ def _from_typed(values: pa.Array) -> NDArray[np.int64]:
         counts, unit = pc.cast(values, pa.int64()), _UNITS["ms" if pa.types.is_date(kind) else kind.unit]
     whole = pc.fill_null(pc.cast(counts, pa.int64()), _NONE).to_numpy(zero_copy_only=False)
     about = whole * unit  # in floating point, which does not overflow
-    whole = np.where((about >= _FIRST) & (about < _END), whole, 0)
+    whole = np.where((about >= FIRST) & (about < END), whole, 0)
     exact = whole * int(unit) if unit >= 1 else whole // round(1 / unit)
     return np.where(_missing(values), _NONE, exact)
 
@@ -111,33 +113,70 @@ def _scaled(numbers: NDArray[np.float64], timestamp: Timestamp) -> NDArray[np.in
     """Microseconds of numbers that count from the origin; what lies far outside as 0, which is outside too."""
     start = datetime.datetime.combine(timestamp.origin, datetime.time(), _UTC) - _EPOCH
     micro = numbers * _UNITS[timestamp.unit or "s"] + start // _MICROSECOND
-    far = ~(np.abs(micro) < 2.0 * _END)
+    far = ~(np.abs(micro) < 2.0 * END)
     return np.where(np.isnan(numbers), _NONE, np.where(far, 0, micro)).astype(np.int64)
 
 
-def _looks_like(numbers: NDArray[np.float64], timestamp: Timestamp) -> str:
-    """What to say of whole numbers that are all dates written together, where their unit is not said."""
-    known = np.unique(numbers[~np.isnan(numbers)])
-    if timestamp.unit is not None or timestamp.origin != _EPOCH.date() or len(known) < 2:
-        return ""
-    if known[0] < 1e9 or known[-1] >= 1e10 or (known % 1).any():
-        return ""
-    whole = known.astype(np.int64)
-    for layout in _TAKEN_FOR_SECONDS:
-        if _all_dates(whole, layout):
-            seen = datetime.datetime.strptime(str(whole[0]), layout)
-            return (
-                f"seconds since 1970 (table.timestamp.unit=s if it is so; as {layout} the first is "
-                f"{seen:%Y-%m-%d %H:%M}: table.timestamp.format='{layout}')"
-            )
-    return ""
+@dataclass(frozen=True)
+class Together:
+    """Whole numbers that may be dates written together, where a schema does not say that they are seconds.
+
+    Attributes:
+        least: The least of them.
+        largest: The largest.
+        layouts: The formats by which every one is a date.
+    """
+
+    least: int
+    largest: int
+    layouts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, values: pa.Array, timestamp: Timestamp) -> Together | None:
+        """What the numbers of a column may be; None where nothing is left open, or there is no number."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        typed = pa.types.is_timestamp(values.type) or pa.types.is_date(values.type)
+        if typed or timestamp.format or timestamp.unit or timestamp.origin != _EPOCH.date():
+            return None
+        numbers = floats(values)
+        if numbers is None:  # there are texts that are none
+            written = pc.fill_null(pc.match_substring_regex(values, r"^\d{10}$"), False)
+            numbers = floats(values.filter(written))
+            assert numbers is not None
+        known = numbers[~np.isnan(numbers)]
+        if not len(known):
+            return None
+        least, largest = float(known.min()), float(known.max())
+        if least < 1e9 or largest >= 1e10 or (known % 1).any():
+            return cls(0, 0, ())
+        whole = known.astype(np.int64)
+        return cls(int(least), int(largest), tuple(x for x in _TAKEN_FOR_SECONDS if _all_dates(whole, x)))
+
+    def joined(self, other: Together) -> Together:
+        """Of the numbers of both."""
+        both = tuple(layout for layout in self.layouts if layout in other.layouts)
+        return Together(min(self.least, other.least), max(self.largest, other.largest), both)
+
+    @property
+    def suspicion(self) -> str:
+        """What to say of a table whose numbers these are; empty where they can be believed to be seconds."""
+        if not self.layouts or self.least == self.largest:
+            return ""
+        layout = self.layouts[0]
+        seen = datetime.datetime.strptime(str(self.least), layout)
+        return (
+            f"every number, such as {self.least}, may be a date written together (as {layout} it is "
+            f"{seen:%Y-%m-%d %H:%M}: table.timestamp.format='{layout}'), or seconds since 1970 (table.timestamp.unit=s)"
+        )
 
 
 def _all_dates(numbers: NDArray[np.int64], layout: str) -> bool:
     if layout == "%Y%m%d%H":
         year, month, day, hour = (numbers // 10**k % n for k, n in ((6, 10**4), (4, 100), (2, 100), (0, 100)))
         minute: Any = 0
-        fits = (year >= 1990) & (year < 2100)
+        fits = (year >= YEARS.start) & (year < YEARS.stop)
     else:
         month, day, hour, minute = (numbers // 10**k % 100 for k in (6, 4, 2, 0))
         fits = numbers > 0
@@ -233,7 +272,7 @@ def _hint(values: pa.Array, where: NDArray[np.bool_], timestamp: Timestamp, *, r
     if np.isnan(number):
         return "" if read else _OTHERS
     for unit, size in _UNITS.items():
-        if _FIRST <= number * size < _END:
+        if FIRST <= number * size < END:
             time = _EPOCH + datetime.timedelta(microseconds=int(number * size))
             return f" (in {_UNIT_NAMES[unit]} it is {time:%Y-%m-%d %H:%M}: table.timestamp.unit={unit})"
     if 0 <= number < 1e9:
@@ -249,6 +288,6 @@ def _layout(text: str) -> str | None:
         if together and _width(layout) != len(text):
             continue
         with contextlib.suppress(ValueError):
-            if 1990 <= datetime.datetime.strptime(text, layout).year < 2100:
+            if datetime.datetime.strptime(text, layout).year in YEARS:
                 return layout
     return None

@@ -52,7 +52,7 @@ def test_dates_written_together_are_no_seconds(layout: str, tmp_path: Path) -> N
     # Those of %Y%m%d%H and %y%m%d%H%M, taken for seconds, are of the years 2034 and 2043.
     moments = [moment + datetime.timedelta(days=7 * i) for i, moment in enumerate(MOMENTS)]
     content = text(rows(t=[moment.strftime(layout) for moment in moments]))
-    with pytest.raises(DataError, match=rf"column 't': found '.*table.timestamp.format='{layout}'"):
+    with pytest.raises(DataError, match=rf"column 't': .*table.timestamp.format='{layout}'"):
         read(tmp_path, content)
     data = read(tmp_path, content, table=timed(format=layout))
     expected = [datetime.datetime.strptime(m.strftime(layout), layout).replace(tzinfo=UTC) for m in moments]
@@ -61,7 +61,7 @@ def test_dates_written_together_are_no_seconds(layout: str, tmp_path: Path) -> N
 
 def test_seconds_that_could_be_dates_are_believed_where_the_unit_is_said(tmp_path: Path) -> None:
     content = text(rows(t=[str(1_410_211_000 + i % 60) for i in range(ROWS)]))  # 2014, and 21 October 2014 10:00
-    with pytest.raises(DataError, match=r"table.timestamp.unit=s if it is so.*'%y%m%d%H%M'"):
+    with pytest.raises(DataError, match=r"format='%y%m%d%H%M'\), or seconds since 1970 \(table.timestamp.unit=s"):
         read(tmp_path, content)
     assert joined(read(tmp_path, content, table=timed(unit="s")), "times")[0] == 1_410_211_000_000_000
 

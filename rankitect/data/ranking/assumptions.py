@@ -1,0 +1,81 @@
+"""What a schema leaves open is assumed, and refused where the whole table speaks against it.
+
+Numbers without a unit are seconds, and `|` stands between values that are no list. A few rows cannot tell whether this
+is right: seconds may look like dates by chance. So each piece of a table says what its values show, the table is judged
+by all of them together, and rows that come later, one by one, are read as the table was.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from rankitect.data.ranking.lists import DEFAULT_SEPARATOR, separators_in, wrong_separator
+from rankitect.data.ranking.schema import TableSchema
+from rankitect.data.ranking.times import Together
+from rankitect.errors import DataError, safe, short
+
+__all__ = ["Assumptions", "shown_by"]
+
+
+def shown_by(columns: Mapping[str, Any], schema: TableSchema) -> dict[str, Any]:
+    """What a piece's values show of what is assumed, as plain data.
+
+    Args:
+        columns: Arrow columns by name, of the types that `typed.plain` gives.
+        schema: What they are for.
+    """
+    separators = {column.name: separators_in(columns[column.source], column) for column in schema.multi_hot}
+    shown: dict[str, Any] = {"separators": {name: counts for name, counts in separators.items() if counts is not None}}
+    if schema.timestamp is not None:
+        together = Together.of(columns[schema.timestamp.name], schema.timestamp)
+        shown["together"] = None if together is None else [together.least, together.largest, together.layouts]
+    return shown
+
+
+class Assumptions:
+    """What is assumed of a table.
+
+    Args:
+        schema: What its columns are for.
+    """
+
+    def __init__(self, schema: TableSchema) -> None:
+        self._schema = schema
+        self._separators: dict[str, Counter[str]] = {}
+        self._together: Together | None = None
+
+    def add(self, shown: Mapping[str, Any]) -> None:
+        """Add what a piece showed."""
+        for name, counts in shown["separators"].items():
+            self._separators.setdefault(name, Counter()).update(counts)
+        if shown.get("together") is not None:
+            least, largest, layouts = shown["together"]
+            together = Together(least, largest, tuple(layouts))
+            self._together = together if self._together is None else self._together.joined(together)
+
+    def check(self, table: str) -> None:
+        """Refuse what is assumed where all pieces so far speak against it.
+
+        Args:
+            table: Name of the table, for messages.
+
+        Raises:
+            DataError: They do; names the column, and the key that says what is meant.
+        """
+        for name, counts in self._separators.items():
+            other = wrong_separator(counts)
+            if other is not None:
+                raise DataError(
+                    f"{_place(table, name)}: no value holds the separator {DEFAULT_SEPARATOR!r}, but "
+                    f"{counts[other]:,} of {counts['']:,} hold {other!r}. Say what is between values: separator: "
+                    f"{other!r} in table.multi_hot."
+                )
+        if self._together is not None and (suspicion := self._together.suspicion):
+            assert self._schema.timestamp is not None
+            raise DataError(f"{_place(table, self._schema.timestamp.name)}: {suspicion}. Say which.")
+
+
+def _place(table: str, column: str) -> str:
+    return f"{short(safe(table), 100)}, column {short(repr(column), 60)}"
