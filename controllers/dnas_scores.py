@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,12 +146,13 @@ class Scores:
         # slightly below 0 breaks ties between equal scores in favour of the larger value.
         low, high = -1e-3, 1.0
         start = self.chances(target, SHARP)
-        while (hardened := self._harden(high, start)) is not None and self._target.of(hardened) > target and high < 1e6:
+        best_values = _BestValues(self.space, self._target, self._scores, start)
+        while (hardened := best_values.at(high)) is not None and self._target.of(hardened) > target and high < 1e6:
             high *= 4
         best: Architecture | None = None
         for _ in range(2 * BISECTIONS):
             middle = (low + high) / 2
-            hardened = self._harden(middle, start)
+            hardened = best_values.at(middle)
             if hardened is not None and self._target.of(hardened) <= target:
                 best, high = hardened, middle
             else:
@@ -159,20 +161,6 @@ class Scores:
             best = self._best_draw(0.0, target, rng)
         best = self._spend(best, target)
         return best if self._target.of(best) >= least else self._best_draw(least, target, rng)
-
-    def _harden(self, mu: float, start: Mapping[str, torch.Tensor]) -> Architecture | None:
-        import torch
-
-        # Marginal costs depend on what the other choices are, and the values picked depend on marginal costs: iterate.
-        current = start
-        for _ in range(3):
-            self._target.remember(current)
-            picked = {p: int((s - mu * self._target.marginal[p]).argmax()) for p, s in self._scores.items()}
-            current = {p: torch.eye(len(s), dtype=torch.float64)[picked[p]] for p, s in self._scores.items()}
-        try:
-            return self.space.architecture({p: c.values[picked[p]] for p, c in self.space.choices.items()})
-        except SpaceError:
-            return None
 
     def _score(self, architecture: Architecture) -> float:
         columns, scores = self.space.encode([architecture]), self._scores
@@ -244,6 +232,62 @@ class Scores:
                 "another output_dir=."
             ) from error
         return scores
+
+
+class _BestValues:
+    """The best value of each choice at a price of cost, for many prices.
+
+    Args:
+        space: The space.
+        target: Tells marginal costs, and remembers those of the last price that was asked for.
+        scores: Of each value of each choice.
+        start: Probabilities, for the first marginal costs.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        target: CostTarget,
+        scores: Mapping[str, torch.Tensor],
+        start: Mapping[str, torch.Tensor],
+    ) -> None:
+        self._space, self._target = space, target
+        self._paths = list(scores)
+        self._scores = self._table(scores, -math.inf)
+        target.remember(start)
+        self._first = self._table(target.marginal, 0.0)
+        self._marginal: dict[tuple[int, ...], tuple[dict[str, torch.Tensor], np.ndarray]] = {}
+        self._architectures: dict[tuple[int, ...], Architecture | None] = {}
+
+    def at(self, mu: float) -> Architecture | None:
+        """The architecture at a price; None where a rule forbids it."""
+        # Marginal costs depend on what the other choices are, and the values picked depend on marginal costs: iterate.
+        marginal, picked = self._first, tuple[int, ...]()
+        for step in range(3):
+            if step:
+                remembered, marginal = self._marginal_costs(picked)
+                self._target.marginal.update(remembered)
+            picked = tuple((self._scores - mu * marginal).argmax(1).tolist())
+        if picked not in self._architectures:
+            values = {p: self._space.choices[p].values[n] for p, n in zip(self._paths, picked, strict=True)}
+            try:
+                self._architectures[picked] = self._space.architecture(values)
+            except SpaceError:
+                self._architectures[picked] = None
+        return self._architectures[picked]
+
+    def _marginal_costs(self, picked: tuple[int, ...]) -> tuple[dict[str, torch.Tensor], np.ndarray]:
+        if picked not in self._marginal:
+            self._target.remember_values(dict(zip(self._paths, picked, strict=True)))
+            self._marginal[picked] = dict(self._target.marginal), self._table(self._target.marginal, 0.0)
+        return self._marginal[picked]
+
+    def _table(self, vectors: Mapping[str, torch.Tensor], beyond: float) -> np.ndarray:
+        """A row for each choice, filled up with `beyond`."""
+        table = np.full((len(self._paths), max((len(vectors[p]) for p in self._paths), default=1)), beyond)
+        for row, path in zip(table, self._paths, strict=True):
+            row[: len(vectors[path])] = vectors[path].numpy()
+        return table
 
 
 def _multiplier(slope: torch.Tensor, rises: torch.Tensor, drawn: int) -> float | None:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from rankitect.contracts import Spent
-from rankitect.controllers.dnas_scores import Scores
+from rankitect.controllers.dnas_scores import SHARP, Scores
 from rankitect.errors import TrainingError
 from rankitect.graph import Architecture
+from rankitect.methods.cost_target import BISECTIONS
 from rankitect.models.backbone import largest
 from rankitect.models.checkpoints import DecoderConfig
 from rankitect.search_spaces.mobile_llm import from_backbone
@@ -75,6 +76,40 @@ def test_discretise_meets_the_target_and_wastes_little(seed: int, target: float)
     assert SPACE.validate(made) == made
     assert share(made) <= target + 1e-9
     assert share(made) >= target - 1 / CONFIG.n_layers, "no more is left over than one layer costs"
+
+
+def by_gradients(scores: Scores, target: float) -> tuple[Architecture, dict[str, torch.Tensor]]:
+    """What `discretise` does up to its price, and the marginal costs that it leaves, by gradients alone."""
+    costs = scores._target
+
+    def at(mu: float, current: dict[str, torch.Tensor]) -> Architecture:
+        for _ in range(3):
+            costs.remember(current)
+            picked = {p: int((s - mu * costs.marginal[p]).argmax()) for p, s in scores._scores.items()}
+            current = {p: torch.eye(len(s), dtype=torch.float64)[picked[p]] for p, s in scores._scores.items()}
+        return SPACE.architecture({p: c.values[picked[p]] for p, c in SPACE.choices.items()})
+
+    low, high, start = -1e-3, 1.0, scores.chances(target, SHARP)
+    while costs.of(at(high, start)) > target:
+        high *= 4
+    best = at(high, start)
+    for _ in range(2 * BISECTIONS):
+        middle = (low + high) / 2
+        hardened = at(middle, start)
+        if costs.of(hardened) <= target:
+            best, high = hardened, middle
+        else:
+            low = middle
+    return best, costs.marginal
+
+
+@settings(max_examples=5)
+@given(seeds, st.floats(0.4, 1.0))
+def test_discretise_chooses_what_gradients_of_the_cost_choose(seed: int, target: float) -> None:
+    scores, same = random_scores(seed), random_scores(seed)
+    best, marginal = by_gradients(same, target)
+    assert scores.discretise(target, np.random.default_rng(0)) == scores._spend(best, target)
+    assert all(torch.equal(costs, scores._target.marginal[p]) for p, costs in marginal.items()), "to the last digit"
 
 
 @settings(max_examples=4)
