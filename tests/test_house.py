@@ -93,21 +93,27 @@ OWN_READERS = {
 }
 
 
-def test_links_in_a_circle_end_no_path_in_a_traceback() -> None:
-    resolves = re.compile(r"\.resolve\((strict=\w+)?\)")  # raises RuntimeError for them; os.path.realpath does not
-    rooms = ("rankitect", "controllers", "evaluators", "search_spaces")
-    places = [p for room in rooms for p in (ROOT / room).rglob("*.py") if resolves.search(p.read_text("utf-8"))]
-    assert [p.relative_to(ROOT).as_posix() for p in places] == ["rankitect/data/members.py"], "which catches it"
-
-
-def test_json_and_yaml_are_read_in_one_place() -> None:
-    reads = re.compile(
-        r"json\.loads?\((?!json\.dumps|self\.\w+\.to_json|\w+\.to_json)|yaml\.(safe_)?load|validate_json|literal_eval"
-    )
+def holding(pattern: str) -> set[str]:
+    """The files of the package that hold a regular expression."""
     places = [
         path
         for room in ("rankitect", "controllers", "evaluators", "search_spaces")
         for path in (ROOT / room).rglob("*.py")
     ]
-    readers = {p.relative_to(ROOT).as_posix() for p in places if reads.search(p.read_text(encoding="utf-8"))}
-    assert readers - OWN_READERS.keys() == set(), "use rankitect.documents"
+    return {p.relative_to(ROOT).as_posix() for p in places if re.search(pattern, p.read_text(encoding="utf-8"))}
+
+
+def test_links_in_a_circle_end_no_path_in_a_traceback() -> None:
+    resolves = r"\.resolve\((strict=\w+)?\)"  # raises RuntimeError for them; os.path.realpath does not
+    assert holding(resolves) == {"rankitect/data/members.py"}, "which catches it"
+
+
+def test_json_and_yaml_are_read_in_one_place() -> None:
+    reads = (
+        r"json\.loads?\((?!json\.dumps|self\.\w+\.to_json|\w+\.to_json)|yaml\.(safe_)?load|validate_json|literal_eval"
+    )
+    assert holding(reads) - OWN_READERS.keys() == set(), "use rankitect.documents"
+
+
+def test_safetensors_files_are_opened_in_one_place() -> None:
+    assert holding(r"safe_open\(|\bload_file\(") == {"rankitect/data/tensors.py", "rankitect/reports/sections/next.py"}

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankitect.documents import parse_json
-from rankitect.errors import AssetError, DataError, DeployError
+from rankitect.errors import AssetError, DataError, DeployError, brief
 
 __all__ = ["LatencyModel", "Prediction", "space_filling"]
 
@@ -249,19 +248,15 @@ class LatencyModel:
         Raises:
             AssetError: The file is damaged, or from another device, runtime version or precision.
         """
-        from safetensors import SafetensorError, safe_open
+        from rankitect.data.tensors import described, opened_tensors
 
-        try:
-            with safe_open(str(path), "np") as file:
-                header = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            metadata = parse_json(header["metadata"], dict[str, Any], "its description")
+        with opened_tensors(Path(path), "numpy", f"{brief(path)} is no latency model") as file:
+            metadata = described(file, "metadata")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             model = cls(metadata).fit(tensors["features"], tensors["latency"], tensors.get("prior"))
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
-            raise AssetError(f"{path} is no latency model ({type(error).__name__}: {error}).") from error
         for name, value in (expected or {}).items():
             if metadata.get(name) != value:
-                raise AssetError(f"{path} was learned with {name}={metadata.get(name)}, not {value}.")
+                raise AssetError(f"{brief(path)} was learned with {name}={brief(metadata.get(name))}, not {value}.")
         return model
 
 

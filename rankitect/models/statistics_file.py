@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from rankitect.data.files import write_atomically
-from rankitect.documents import parse_json
+from rankitect.data.tensors import described, opened_tensors
+from rankitect.errors import AssetError
 from rankitect.models.importance import Statistics
 
 __all__ = ["load_statistics", "save_statistics"]
@@ -31,12 +30,10 @@ def save_statistics(path: Path, statistics: Statistics) -> None:
 
 def load_statistics(path: Path) -> Statistics | None:
     """Read statistics; None where there are none, or a crash cut them short."""
-    if not path.exists():
-        return None
     statistics = Statistics()
     try:
-        with safe_open(path, framework="pt") as file:
-            about = parse_json((file.metadata() or {})["about"], dict[str, Any])
+        with opened_tensors(path, "pt", "These are no statistics") as file:
+            about = described(file, "about")
             statistics.influence, statistics.tokens = about["influence"], about["tokens"]
             for key in file.keys():  # noqa: SIM118 - no mapping
                 if key == "residual":
@@ -46,6 +43,6 @@ def load_statistics(path: Path) -> Statistics | None:
                 if name not in FIELDS:
                     return None
                 getattr(statistics, name)[owner, weight] = file.get_tensor(key)
-    except (SafetensorError, OSError, LookupError, TypeError, ValueError):
+    except AssetError:
         return None
     return statistics

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankitect.data.files import write_atomically
-from rankitect.documents import parse_json, read_json
-from rankitect.errors import RunFolderError
+from rankitect.data.tensors import described, opened_tensors
+from rankitect.documents import read_json
+from rankitect.errors import RunFolderError, brief
 
 __all__ = ["FACTS", "LOSSES", "ROWS", "Evidence", "Slicing", "load_evidence", "read_losses", "save_facts", "save_rows"]
 
@@ -197,20 +198,14 @@ def load_evidence(folder: Path) -> Evidence | None:
 
 
 def _clicks(folder: Path) -> Evidence:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(folder / ROWS, "numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            about = parse_json(file.metadata()["about"], dict[str, Any], "its description")
+    wrong = f"{brief(folder / ROWS)} is damaged. Repeat the search's command, which writes the file again"
+    with opened_tensors(folder / ROWS, "numpy", wrong, RunFolderError) as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        about = described(file, "about")
         named = [(s["name"], tuple(s["parts"])) for s in about["slicings"]]
         slicings = [Slicing(name, arrays[f"slicing{i}"], parts) for i, (name, parts) in enumerate(named)]
         known = {name: arrays.get(name) for name in _ARRAYS}
         metric, facts, rows = about["metric"], about["facts"], len(arrays["labels"])
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise RunFolderError(
-            f"{folder / ROWS} is damaged ({error}). Repeat the search's command: it writes the file again."
-        ) from error
     losses, predicted = _losses(folder, rows)
     before = arrays.get("before")
     return Evidence(metric, losses, slicings=slicings, facts=facts, before=before, predicted=predicted, **known)
@@ -222,17 +217,13 @@ def read_losses(path: Path) -> dict[str, NDArray[np.float32]]:
     Raises:
         RunFolderError: The file is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        arrays = load_file(path)
+    wrong = (
+        f"{brief(path)} is damaged. Repeat the search's command, which measures these rows again, or goes on without "
+        "them"
+    )
+    with opened_tensors(path, "numpy", wrong, RunFolderError) as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         return {"losses": arrays["losses"], **arrays}
-    except (OSError, KeyError, SafetensorError) as error:
-        raise RunFolderError(
-            f"{path} is damaged ({error}). Repeat the search's command: it measures these rows again, or goes on "
-            "without them."
-        ) from error
 
 
 def _losses(folder: Path, rows: int) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:

@@ -18,8 +18,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.data.files import file_sha256, folder_lock, write_atomically
+from rankitect.data.tensors import opened_tensors
 from rankitect.documents import as_kind, read_json
-from rankitect.errors import ConfigError, RunFolderError, short
+from rankitect.errors import ConfigError, RunFolderError, brief, short
 
 __all__ = ["Damage", "Entry", "Registry", "check_weights"]
 
@@ -251,17 +252,13 @@ def check_weights(path: Path, module: str | None) -> None:
     Raises:
         ConfigError: There is no module, or the file is no whole safetensors file or holds nothing.
     """
-    from safetensors import SafetensorError, safe_open
-
     if module is None:
-        raise ConfigError(f"weights={path} needs a module=: an architecture is trained as candidates are.")
-    try:
-        with safe_open(path, "numpy") as file:
-            names = list(file.keys())
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{path} is no whole safetensors file ({error}). Write it with safetensors.") from error
+        raise ConfigError(f"weights={brief(path)} needs a module=: an architecture is trained as candidates are.")
+    wrong = f"{brief(path)} is no whole safetensors file. Write it with safetensors"
+    with opened_tensors(path, "numpy", wrong, ConfigError) as file:
+        names = list(file.keys())
     if not names:
-        raise ConfigError(f"{path} holds no weights.")
+        raise ConfigError(f"{brief(path)} holds no weights.")
 
 
 def _now() -> str:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.errors import BaselineError, ConfigError, RankitectError, SpaceError, short
+from rankitect.data.guard import guarded
+from rankitect.data.tensors import read_tensors
+from rankitect.errors import BaselineError, ConfigError, RankitectError, SpaceError, brief, short
 from rankitect.production.registry import Entry, Registry
 
 if TYPE_CHECKING:
@@ -184,8 +186,6 @@ def make_module(
             own.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     from rankitect.config.plugins import load_target
 
@@ -202,11 +202,10 @@ def make_module(
     if not isinstance(module, torch.nn.Module):
         raise BaselineError(f"{called}: {target} gives {type(module).__name__}, not a torch module.")
     if weights is not None:
-        try:
-            module.load_state_dict(load_file(weights))
-        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            said = short(" ".join(str(error).split()), _LONGEST)
-            raise BaselineError(f"{called}: {weights.name} holds no weights of {target} ({said}).") from error
+        wrong = f"{called}: {brief(weights.name)} holds no weights of {target}"
+        tensors = read_tensors(weights, wrong, BaselineError)
+        with guarded(wrong, BaselineError):
+            module.load_state_dict(tensors)
     return module
 
 

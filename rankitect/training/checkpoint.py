@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from rankitect.data.files import write_atomically
-from rankitect.data.guard import guarded
-from rankitect.documents import parse_json
-from rankitect.errors import ConfigError, TrainingError, brief
+from rankitect.data.tensors import described, opened_tensors
+from rankitect.errors import TrainingError, brief
 
 __all__ = ["drop_damaged", "load_state", "save_state"]
 
@@ -52,31 +51,19 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         TrainingError: when the file is damaged or of another kind.
     """
-    from safetensors import safe_open
-
     wrong = (
         f"{brief(path)} is not a training state of Rankitect, or is damaged: delete it, or go on with resume=force, "
         "which does again what it was to save"
     )
-    with guarded(wrong, TrainingError):
-        if not path.is_file():  # opening a pipe would wait for a writer
-            raise ValueError("it is no file")
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            earlier = set(about) in _WITHOUT_CHECKSUM
-            text = next(iter(about.values())) if earlier else about[_KEY]
-            info = _description(text)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if not isinstance(info, dict) or not (earlier or about[_CHECKSUM] == _checksum(tensors, text)):
+    with opened_tensors(path, "pt", wrong, TrainingError) as file:
+        about = file.metadata() or {}
+        earlier = set(about) in _WITHOUT_CHECKSUM
+        key = next(iter(about)) if earlier else _KEY
+        info = described(file, key, finite=False)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        if not (earlier or about[_CHECKSUM] == _checksum(tensors, about[key])):
             raise ValueError("it is not what was written")
         return tensors, info
-
-
-def _description(text: str) -> dict[str, Any]:
-    try:
-        return parse_json(text, dict[str, Any], "its description", finite=False)
-    except ConfigError as error:  # for the caller's guard, which has its own words
-        raise ValueError(str(error)) from None
 
 
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:

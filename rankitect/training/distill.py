@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from rankitect.data.assets import cache_root
 from rankitect.data.files import write_atomically
+from rankitect.data.tensors import read_arrays
 from rankitect.data.windows import TextWindows
+from rankitect.errors import AssetError
 from rankitect.metrics.losses import SparseTargets, cross_entropy, kl_divergence, sparse_kl_divergence, top_targets
 from rankitect.training.loop import step_seed
 from rankitect.training.settings import DistilConfig
@@ -130,13 +132,9 @@ class TeacherTargets:
         return self.folder / f"{window // 1000:04d}" / f"{window:07d}.safetensors"
 
     def _load(self, window: int) -> dict[str, NDArray[np.generic]] | None:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        path = self._path(window)
         try:
-            return load_file(path) if path.exists() else None
-        except (SafetensorError, OSError):  # cut short by a crash: make it again
+            return read_arrays(self._path(window), "These are no targets")
+        except AssetError:  # not there yet, or cut short by a crash: make it again
             return None
 
     def _keep(self, window: int, arrays: dict[str, NDArray[np.generic]]) -> None:

@@ -26,6 +26,7 @@ from rankitect.data.ranking.outliers import FAR, too_far
 from rankitect.data.ranking.raw import CALENDAR, read_features, typed_columns
 from rankitect.data.ranking.schema import TableSchema
 from rankitect.data.ranking.vocabulary import Vocabulary
+from rankitect.data.tensors import read_arrays
 from rankitect.documents import read_json
 from rankitect.errors import AssetError, DataError, safe, short
 
@@ -163,17 +164,11 @@ class RowEncoder:
         Raises:
             AssetError: A file is missing or damaged, or the two do not belong together.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
         about = read_json(folder / _ABOUT, _About, AssetError, advice="Copy the candidate again.")
         where = short(str(folder / _ARRAYS), 200)
         if about.schema_number != _SCHEMA:
             raise AssetError(f"{short(str(folder / _ABOUT), 200)}: schema_number is not {_SCHEMA}: of a newer version.")
-        try:
-            arrays = load_file(folder / _ARRAYS)
-        except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
-            raise AssetError(f"{where} is truncated or damaged ({short(safe(str(error)), 120)}).") from error
+        arrays = read_arrays(folder / _ARRAYS, f"{where} is truncated or damaged. Copy the candidate again")
         try:
             return cls(about.table, _plan(about, arrays))
         except (DataError, KeyError, ValueError) as error:

@@ -23,8 +23,8 @@ from rankitect.data.ranking.schema import Categorical, DataSettings, MultiHot, S
 from rankitect.data.ranking.sources import BadRow, Piece
 from rankitect.data.ranking.times import as_times
 from rankitect.data.ranking.typed import Role, plain, require
-from rankitect.documents import parse_json
-from rankitect.errors import DataError
+from rankitect.data.tensors import described, opened_tensors
+from rankitect.errors import AssetError, DataError, brief
 
 __all__ = ["CALENDAR", "RawShard", "build", "read_features", "typed_columns"]
 
@@ -96,11 +96,9 @@ class RawShard:
     @classmethod
     def load(cls, path: Path) -> RawShard:
         """Reads it back."""
-        from safetensors import safe_open
-
-        with safe_open(path, "numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            facts = parse_json(file.metadata()["facts"], dict[str, Any])
+        with opened_tensors(path, "numpy", _damaged(path)) as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            facts = described(file, "facts")
         codes = [
             Codes(arrays[f"codes{i}"], arrays[f"keys{i}"], arrays.get(f"offsets{i}"), None if t is None else tuple(t))
             for i, t in enumerate(facts["texts"])
@@ -111,22 +109,22 @@ class RawShard:
     @staticmethod
     def field(path: Path, name: str) -> NDArray[Any]:
         """One of its arrays."""
-        from safetensors import safe_open
-
-        with safe_open(path, "numpy") as file:
+        with opened_tensors(path, "numpy", _damaged(path)) as file:
             tensor: NDArray[Any] = file.get_tensor(name)
             return tensor
 
     @staticmethod
     def outline(path: Path) -> dict[str, Any] | None:
         """Facts and `rows` of a saved shard; None if it is not there whole."""
-        from safetensors import SafetensorError, safe_open
-
         try:
-            with safe_open(path, "numpy") as file:
-                return parse_json(file.metadata()["facts"], dict[str, Any])
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            with opened_tensors(path, "numpy", _damaged(path)) as file:
+                return described(file, "facts")
+        except AssetError:
             return None
+
+
+def _damaged(path: Path) -> str:
+    return f"{brief(path)} of the cache is damaged. Delete it, and repeat the command"
 
 
 def build(piece: Piece, schema: TableSchema, settings: DataSettings) -> RawShard:

@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.data.files import file_sha256, write_atomically, write_whole
+from rankitect.data.tensors import read_tensors
 from rankitect.documents import as_kind, read_json, read_text
 from rankitect.errors import AssetError, SpaceError, safe, short
 from rankitect.graph import Architecture, SearchSpace
@@ -31,7 +32,7 @@ __all__ = [
     "card_of",
     "model_of",
     "read_model",
-    "read_tensors",
+    "read_weights",
     "write_card",
     "write_model",
 ]
@@ -131,7 +132,7 @@ class CandidateFolder:
         Raises:
             AssetError: It is truncated or damaged.
         """
-        return read_tensors(self.path / name)
+        return read_weights(self.path / name)
 
     def _check_file(self, name: str, expected: _File, verify: bool) -> None:
         file = self.path / name
@@ -159,19 +160,13 @@ class CandidateFolder:
         return brief(self.path / name, 200)
 
 
-def read_tensors(file: Path) -> dict[str, torch.Tensor]:
+def read_weights(file: Path) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file.
 
     Raises:
         AssetError: It is truncated or damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return dict(load_file(file))
-    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise AssetError(f"{brief(file, 200)} is truncated or damaged ({brief(error)}). {_AGAIN}") from error
+    return read_tensors(file, f"{brief(file, 200)} is truncated or damaged. Copy it again")
 
 
 def _require_inside(name: str, card: str) -> None:

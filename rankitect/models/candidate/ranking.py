@@ -29,7 +29,7 @@ from rankitect.models.candidate.folder import (
     card_of,
     model_of,
     read_model,
-    read_tensors,
+    read_weights,
     write_card,
     write_model,
 )
@@ -182,7 +182,7 @@ def read_old_ranker(folder: Path, allowed_packages: Sequence[str]) -> RankingCan
         plan = make_plan(space, space.validate(Architecture.from_json(texts[closed])))
     except SpaceError as error:
         raise AssetError(f"{brief(folder, 200)} holds no whole ranker ({brief(error, 200)}). {advice}") from error
-    model = model_of(plan, read_tensors(folder / WEIGHTS), folder)
+    model = model_of(plan, read_weights(folder / WEIGHTS), folder)
     return RankingCandidate(space, searched, model.eval(), {}, _features(folder, plan, space), None)
 
 

@@ -7,10 +7,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.data.guard import guarded
 from rankitect.data.members import listing, member
+from rankitect.data.tensors import opened_tensors, read_tensors
 from rankitect.documents import read_json
-from rankitect.errors import AssetError, shown
+from rankitect.errors import AssetError, brief, shown
 from rankitect.models.checkpoints.checkpoint import check_fits, check_layers
 from rankitect.models.families import DecoderConfig, Family, family_of
 
@@ -88,18 +88,18 @@ def _weight_files(folder: Path) -> dict[Path, set[str] | None]:
 
 def _count(file: Path) -> int:
     """How many values the tensors of a file have."""
-    from safetensors import safe_open
-
-    with guarded(f"{file} is truncated or damaged. Get the file again"), safe_open(file, framework="pt") as opened:
+    with opened_tensors(file, "pt", _damaged(file)) as opened:
         return sum(prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118 - no mapping
+
+
+def _damaged(file: Path) -> str:
+    return f"{brief(file, 300)} is truncated or damaged. Get the file again"
 
 
 def _read_file(file: Path) -> dict[str, torch.Tensor]:
     import torch
-    from safetensors.torch import load_file
 
-    with guarded(f"{file} is truncated or damaged. Get the file again"):
-        tensors = load_file(file)
+    tensors = read_tensors(file, _damaged(file))
     kinds = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
     for name, tensor in tensors.items():
         if tensor.dtype not in kinds:
