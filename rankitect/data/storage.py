@@ -79,7 +79,8 @@ class Listed:
     Attributes:
         file: The file.
         inside: Its path below the folder or the fixed part of the glob.
-        partition: Columns that the names of its folders give, as `day=2024-05-31`; None is a missing value.
+        partition: Columns that the names of its folders give, as `day=2024-05-31`, those of the path that was given
+            included; None is a missing value.
     """
 
     file: DataFile
@@ -186,7 +187,8 @@ class _Place:
         key: The key of the configuration that has it.
         filesystem: Where it lies.
         local: Whether that is this machine.
-        base: The part without wildcards.
+        base: The part without wildcards, as its file system names it.
+        given: The same as it was given, for the folders that it names.
         pattern: The parts with wildcards, and those below them.
         advice: What to do where there is nothing.
         deep: Whether all folders are gone into, and not only partitions.
@@ -197,6 +199,7 @@ class _Place:
     filesystem: Any
     local: bool
     base: str
+    given: str
     pattern: tuple[str, ...]
     advice: str
     deep: bool
@@ -209,10 +212,10 @@ class _Place:
         uri = _URI.match(path)
         if filesystem is None and uri is None:
             base, pattern = _fixed(path)
-            return cls(name, key, fs.LocalFileSystem(), True, str(local_path(base, key)), pattern, advice, deep)
+            return cls(name, key, fs.LocalFileSystem(), True, str(local_path(base, key)), base, pattern, advice, deep)
         if filesystem is not None:
             base, pattern = _fixed(path)
-            return cls(name, key, filesystem, False, base.rstrip("/"), pattern, advice, deep)
+            return cls(name, key, filesystem, False, base.rstrip("/"), base, pattern, advice, deep)
         options = _OPTIONS.search(path)  # the question mark before them is no wildcard
         base, pattern = _fixed(path[: options.start()] if options else path)
         try:
@@ -222,7 +225,7 @@ class _Place:
                 f"{key}={name} cannot be opened: {_said(error)}. Supported are a path, and URIs that pyarrow opens: "
                 "file://, s3://, gs://, abfs://, hdfs://."
             ) from error
-        return cls(name, key, opened, isinstance(opened, fs.LocalFileSystem), inside, pattern, advice, deep)
+        return cls(name, key, opened, isinstance(opened, fs.LocalFileSystem), inside, inside, pattern, advice, deep)
 
     def files(self, endings: tuple[str, ...]) -> Iterator[Listed]:
         from pyarrow.fs import FileType
@@ -232,7 +235,7 @@ class _Place:
             return
         info = self._ask(self.base)[0]
         if info.type == FileType.File:
-            yield Listed(self._file(info), info.base_name)
+            yield Listed(self._file(info), info.base_name, _partition(self.given))
         elif info.type == FileType.Directory:
             yield from self._folder(info.path, "", endings, 0)
         elif info.type == FileType.NotFound:
@@ -247,7 +250,7 @@ class _Place:
         for info in self._entries(path, depth):
             below = f"{inside}{info.base_name}"
             if info.type == FileType.File and info.base_name.lower().endswith(endings):
-                yield Listed(self._file(info), below, _partition(below))
+                yield Listed(self._file(info), below, _partition(f"{self.given}/{below}"))
             elif self._is_entered(info):
                 yield from self._folder(info.path, f"{below}/", endings, depth + 1)
 
@@ -283,7 +286,7 @@ class _Place:
             elif folder and not rest and first != "*":
                 yield from self._folder(info.path, f"{below}/", endings, depth + 1)
             elif info.type == FileType.File and not rest and (first != "*" or below.lower().endswith(endings)):
-                yield Listed(self._file(info), below, _partition(below))
+                yield Listed(self._file(info), below, _partition(f"{self.given}/{below}"))
 
     def _entries(self, path: str, depth: int) -> list[Any]:
         """What lies in a folder, by name; what is hidden is left out."""
@@ -327,9 +330,9 @@ def _is_there(path: str) -> bool:
         return False
 
 
-def _partition(inside: str) -> dict[str, str | None]:
-    """Columns that the folders of a path name; values are escaped as in a URI."""
-    matches = (_PARTITION.match(part) for part in inside.split("/")[:-1])
+def _partition(path: str) -> dict[str, str | None]:
+    """Columns that the folders of a file's path name; values are escaped as in a URI."""
+    matches = (_PARTITION.match(part) for part in path.split("/")[:-1])
     pairs = [(urllib.parse.unquote(m[1]), urllib.parse.unquote(m[2])) for m in matches if m]
     return {name: None if value == _NULL else value for name, value in pairs}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rankitect.production.doubts import Doubt, doubts_from, ranked
+from rankitect.production.doubts import FEW_CLICKS, Doubt, doubts_from, ranked
 from rankitect.production.evidence import Evidence
 from rankitect.reports.roles import Roles
 from rankitect.reports.run import Run
@@ -14,8 +14,6 @@ __all__ = ["doubts_of"]
 
 _TOLD_APART = 0.995
 """AUC from which on labels are given away and not predicted."""
-_FEW_CLICKS = 100
-"""As in `rankitect.tasks.ranking.doubts`, for runs that recorded no doubts."""
 
 
 def doubts_of(
@@ -85,6 +83,6 @@ def _clicks(evidence: Evidence) -> Iterator[Doubt]:
     if evidence.labels is None:
         return
     rows, clicks = len(evidence.labels), round(float(evidence.labels.sum()))  # labels may be probabilities
-    if min(clicks, rows - clicks) < _FEW_CLICKS:
+    if min(clicks, rows - clicks) < FEW_CLICKS:
         values = {"split": "test", "clicks": min(clicks, rows - clicks), "rows": rows}
         yield Doubt("few_clicks", "the test split", True, values)

@@ -38,8 +38,8 @@ class RankingSplit:
             its own.
         truth: Probability of label 1, [rows] float32; of generated data only.
         times: Microseconds since 1970, UTC, [rows] int64, or None.
-        facts: `base_rate`, the share of `unknown` values by feature, the rows `without_group`, and of generated data
-            `bayes_ne`.
+        facts: `base_rate`, the share of `unknown` values by categorical feature and that of `missing_numbers` by
+            numeric feature, the rows `without_group`, and of generated data `bayes_ne`.
         scores: What production answered for each row, [rows] float32, or None.
     """
 

@@ -129,6 +129,7 @@ def encode(
 
     def write(number: int, path: Path) -> tuple[int, list[tuple[_Array, _Array]]]:
         shard, codes = RawShard.load(path), assignment.of(number)
+        gone = np.isnan(shard.numeric)
         arrays = _encoded(shard, plan, int(assignment.starts[number]))
         counts = []
         for split, file in enumerate(files):
@@ -142,10 +143,11 @@ def encode(
                 np.load(path, mmap_mode="r+")[target] = arrays[name][chosen]
             labels, ids = arrays["labels"][chosen], arrays["ids"][chosen]
             alone = 0 if shard.groups is None else (arrays["groups"][chosen] < 0).sum()
-            counts.append((np.array([len(rows), labels.sum(), alone]), (ids == UNKNOWN_ID).sum(axis=0)))
+            missing = gone[:, chosen].sum(axis=1)
+            counts.append((np.array([len(rows), labels.sum(), alone, *missing]), (ids == UNKNOWN_ID).sum(axis=0)))
         return shard.rows, counts
 
-    clicks, unknown = np.zeros((3, 3)), np.zeros((3, columns))
+    clicks, unknown = np.zeros((3, 3 + len(plan.features.numeric))), np.zeros((3, columns))
     tasks = (lambda number=number, path=path: write(number, path) for number, path in enumerate(shards))
     for rows, by_split in in_order(tasks, workers):
         progress.add(rows)
@@ -156,13 +158,15 @@ def encode(
     firsts = np.cumsum([0, *plan.features.slots])[:-1]
     facts = {}
     for split, name in enumerate(SPLITS):
-        rows, positive, alone = clicks[split]
+        rows, positive, alone, *missing = clicks[split].tolist()
         _check_labels(name, schema, int(rows), float(positive))
         shares = {
             feature.name: round(float(unknown[split, first] / rows), 6)
             for feature, first in zip(plan.features.categorical, firsts, strict=True)
         }
         facts[name] = {"rows": int(rows), "base_rate": float(positive / rows), "unknown": shares}
+        gone = {number: round(count / rows, 6) for number, count in zip(plan.features.numeric, missing, strict=True)}
+        facts[name]["missing_numbers"] = gone
         facts[name] |= {} if schema.group is None else {"without_group": int(alone)}
         if "truth" in files[split]:
             facts[name] |= _bayes(np.load(files[split]["truth"]), np.load(files[split]["labels"]))

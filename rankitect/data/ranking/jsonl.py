@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,50 +21,40 @@ from rankitect.errors import DataError, short
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["JsonLinesSource"]
+__all__ = ["Fields", "JsonLinesSource"]
+
+_SHOWN = 2_000
+"""Names of fields that are kept for a message."""
 
 
 @dataclass(frozen=True)
 class JsonLinesSource:
     """Files of JSON lines, one after the other. Blank lines are no rows; a field that an object lacks is missing.
 
+    A field that no row of the table has is a mistake.
+
     Attributes:
         name: Name for reports.
         schema: What the fields are for.
         files: The files.
         block_bytes: Text read at a time.
+        fields: The fields of the whole table, of which these may be some files; by default those of these files.
     """
 
     name: str
     schema: TableSchema
     files: Sequence[DataFile]
     block_bytes: int = BLOCK_BYTES
+    fields: Fields | None = None
 
     def pieces(self) -> Iterator[Callable[[], Piece]]:
         """See `Source`."""
+        wanted = (self.fields or Fields(self.files, self.schema, self.block_bytes)).wanted(self.schema)
         for file in self.files:
-            wanted: list[str] | None = None
-            for first, block in read_blocks(file, self.block_bytes, None, skip=False):
-                if wanted is None:
-                    wanted = self._wanted(block, str(file))
-                yield lambda first=first, block=block, wanted=wanted, file=file: self._parse(  # type: ignore[misc]
+            for first, block in _blocks(file, self.block_bytes):
+                yield lambda first=first, block=block, file=file: self._parse(  # type: ignore[misc]
                     block, wanted, str(file), first
                 )
-
-    def _wanted(self, block: bytes, file: str) -> list[str]:
-        """The fields to read; each must be in a row of the first block."""
-        if block.lstrip()[:1] == b"[":
-            raise DataError(f"{file} is one JSON array and no JSON lines, an object each: convert it (jq -c '.[]').")
-        every, seen = needed(self.schema), dict[str, None]()
-        for line in block.split(b"\n"):
-            try:
-                seen |= dict.fromkeys(_object(line))
-            except UnreadableRow:
-                continue
-            if all(name in seen for name in every):
-                break
-        # Where no line is an object, each is a bad row, which says more than that there is no such field.
-        return check_columns(self.schema, list(seen), file) if seen else every
 
     def _parse(self, block: bytes, wanted: Sequence[str], file: str, first: int) -> Piece:
         several = {column.source for column in self.schema.multi_hot}
@@ -83,6 +75,59 @@ class JsonLinesSource:
                 column.append(value)
         arrays = {name: plain(_array(values), name, file, self.schema.missing) for name, values in columns.items()}
         return Piece(arrays, file, np.asarray(lines, dtype=np.int64), bad)
+
+
+class Fields:
+    """The fields of a table, looked for from its first row on, as far as is needed to know that each is there.
+
+    Args:
+        files: All files of the table.
+        schema: What is read of it.
+        block_bytes: Text read at a time.
+        rows: Rows beyond which no field is looked for; None for all.
+    """
+
+    def __init__(
+        self, files: Sequence[DataFile], schema: TableSchema, block_bytes: int = BLOCK_BYTES, rows: int | None = None
+    ) -> None:
+        self._files, self._needed = files, frozenset(needed(schema))
+        self._seen: dict[str, None] = {}
+        self._rows = itertools.islice(self._read(block_bytes), rows)
+
+    def wanted(self, schema: TableSchema) -> list[str]:
+        """The fields that a schema needs, which may be a part of the whole one, each once.
+
+        Raises:
+            DataError: No row has one of them.
+        """
+        every = needed(schema)
+        while not all(name in self._seen for name in every):
+            row = next(self._rows, None)
+            if row is None:
+                break
+            # Others are kept for a message: rows may hold any number of names.
+            self._seen |= dict.fromkeys(name for name in row if name in self._needed or len(self._seen) < _SHOWN)
+        # Where no line is an object, each is a bad row, which says more than that there is no such field.
+        return check_columns(schema, list(self._seen), str(self._files[0])) if self._seen else every
+
+    def _read(self, block_bytes: int) -> Iterator[Mapping[str, Any]]:
+        for file in self._files:
+            for _, block in _blocks(file, block_bytes):
+                for line in block.split(b"\n"):
+                    with contextlib.suppress(UnreadableRow):
+                        yield _object(line)
+
+
+def _blocks(file: DataFile, size: int) -> Iterator[tuple[int, bytes]]:
+    """Blocks of whole lines with the number of the first.
+
+    Raises:
+        DataError: The file holds one array, or cannot be read.
+    """
+    for first, block in read_blocks(file, size, None, skip=False):
+        if first == 1 and block.lstrip()[:1] == b"[":
+            raise DataError(f"{file} is one JSON array and no JSON lines, an object each: convert it (jq -c '.[]').")
+        yield first, block
 
 
 def _object(line: bytes) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rankitect.data.ranking.delimited import BLOCK_BYTES, DelimitedSource
 from rankitect.data.ranking.formats import AVAZU, CRITEO, CRITEO_COLUMNS
-from rankitect.data.ranking.jsonl import JsonLinesSource
+from rankitect.data.ranking.jsonl import Fields, JsonLinesSource
 from rankitect.data.ranking.lines import Dialect
 from rankitect.data.ranking.parquet import ParquetSource
 from rankitect.data.ranking.parts import FirstRows, Part, PartitionedSource, without_columns
@@ -63,25 +63,28 @@ def _whole_source(settings: DataSettings, filesystem: Any) -> Source:
     name = files[0].name.split(".")[0] if len(files) == 1 else folder.rpartition("/")[2]
     schema = {"criteo": CRITEO, "avazu": AVAZU}.get(settings.format, settings.table)
     named = {column for each in listed for column in each.partition} & set(needed(schema))
+    size = BLOCK_BYTES
+    if settings.limit is not None:
+        size = min(size, max(_LEAST_BYTES, _ROW_BYTES * settings.limit))
+    fields = Fields(files, schema, size, settings.limit)  # of the whole table: no file needs to have them all
     if not named:
-        return _source(name, schema, files, settings)
+        return _source(name, schema, files, settings, size, fields)
     parts = []
     for each in listed:
         partition = {column: value for column, value in each.partition.items() if column in named}
         inner = without_columns(schema, partition)
-        parts.append(Part(_source(name, inner, [each.file], settings), partition))
+        parts.append(Part(_source(name, inner, [each.file], settings, size, fields), partition))
     return PartitionedSource(name, schema, parts)
 
 
-def _source(name: str, schema: TableSchema, files: Sequence[DataFile], settings: DataSettings) -> Source:
+def _source(
+    name: str, schema: TableSchema, files: Sequence[DataFile], settings: DataSettings, size: int, fields: Fields
+) -> Source:
     """The reader of a format."""
-    size = BLOCK_BYTES
-    if settings.limit is not None:
-        size = min(size, max(_LEAST_BYTES, _ROW_BYTES * settings.limit))
     if settings.format == "parquet":
         return ParquetSource(name, schema, files, limit=settings.limit)
     if settings.format == "jsonl":
-        return JsonLinesSource(name, schema, files, size)
+        return JsonLinesSource(name, schema, files, size, fields)
     if settings.format in ("libsvm", "libffm"):
         return SparseSource(name, schema, files, settings.format == "libffm", size)
     if settings.format == "criteo":

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankitect.data.ranking.features import MISSING_ID, PADDING, UNKNOWN_ID
-from rankitect.production.doubts import Doubt
+from rankitect.data.ranking.times import END, FIRST
+from rankitect.production.doubts import FEW_CLICKS, Doubt
 
 if TYPE_CHECKING:
     from rankitect.data.ranking.dataset import RankingData, RankingSplit
@@ -22,8 +23,6 @@ COPIED_ROWS = 10_000_000
 """Training rows up to which copies are looked for."""
 LEAK, SUSPECT = 0.98, 0.95
 """AUC of a single feature from which on it gives the label away, and from which on it is worth a look."""
-FEW_CLICKS = 100
-"""Of the rarer label; with so many, predicted over observed clicks is known to about 20%."""
 SHARES = {"unknown": (0.3, 0.1), "missing": (0.5, 0.2), "beyond": (0.5, 0.05), "copies": (0.1, 0.02)}
 """Shares of rows from which on a doubt is severe, and from which on it is raised."""
 CLOCK = 0.99
@@ -31,7 +30,6 @@ CLOCK = 0.99
 _PRIOR = 10.0
 """Rows of the average label that the rate of each value is smoothed by."""
 _BINS = 64
-_EARLIEST, _LATEST = (np.datetime64(day, "us").astype(np.int64) for day in ("1990-01-01", "2100-01-01"))
 
 
 def doubts_of_rows(data: RankingData, timestamp: str = "the timestamp") -> list[Doubt]:
@@ -53,13 +51,13 @@ def doubts_of_rows(data: RankingData, timestamp: str = "the timestamp") -> list[
 
 
 def impossible(low: int, high: int) -> bool:
-    """Whether times are outside of what a log can hold, 1990 to 2100.
+    """Whether times are outside of the years that a log can be of.
 
     Args:
         low: The earliest, microseconds since 1970.
         high: The latest.
     """
-    return low < int(_EARLIEST) or high >= int(_LATEST)
+    return low < FIRST or high >= END
 
 
 def _graded(kind: str, feature: str, amount: float, **values: float) -> Iterator[Doubt]:
@@ -122,6 +120,10 @@ class _Sampled:
 def _columns(data: RankingData, train: _Sampled, test: _Sampled) -> Iterator[Doubt]:
     for place, name in enumerate(data.features.numeric):
         yield from _numeric(name, train.numeric[:, place], test.numeric[:, place], train, test)
+        # A missing number is encoded as the mean, which others may have as well: only who read the rows can count it.
+        gone = [data.split(split).facts.get("missing_numbers") for split in ("train", "test")]
+        if gone[0] is not None and gone[1] is not None:
+            yield from _missing(name, gone[0][name], gone[1][name])
     first = 0
     for feature in data.features.categorical:
         columns = slice(first, first + feature.slots)
@@ -145,8 +147,6 @@ def _numeric(
     yield from _leak(name, 2 * len(edges) + 1, codes, others, train, test)
     beyond = float(np.mean((tested < low) | (tested > high)))
     yield from _graded("beyond", name, beyond, share=beyond)
-    shares = [float(np.mean(x == 0)) for x in (values, tested)]  # a missing number is encoded as the mean, 0
-    yield from _graded("missing", name, abs(shares[1] - shares[0]), train=shares[0], test=shares[1])
     if test.times is not None and len(np.unique(test.times)) > FEW_CLICKS:
         from scipy import stats
 
@@ -162,8 +162,12 @@ def _categorical(
         yield Doubt("constant", name, False)
         return
     yield from _leak(name, rows, ids, tested, train, test)
-    shares = [float(np.mean(x[:, 0] == MISSING_ID)) for x in (ids, tested)]
-    yield from _graded("missing", name, abs(shares[1] - shares[0]), train=shares[0], test=shares[1])
+    yield from _missing(name, *(float(np.mean(x[:, 0] == MISSING_ID)) for x in (ids, tested)))
+
+
+def _missing(name: str, train: float, test: float) -> Iterator[Doubt]:
+    """A doubt where the share of rows without a value changes."""
+    yield from _graded("missing", name, abs(test - train), train=train, test=test)
 
 
 def _leak(

@@ -87,6 +87,24 @@ def test_folders_that_name_a_column_and_globs(format: str, plain: RankingData, t
         assert_same(opened(cache, path, format, local), plain)
 
 
+@pytest.mark.parametrize("format", WRITERS)
+def test_folders_that_the_path_itself_names_give_columns_too(format: str, tmp_path: Path) -> None:
+    folder, cache = by_day(tmp_path / "log", format), tmp_path / "cache"
+    rows = [row for row in ROWS if row["day"] == "d1"]
+    expected = opened(cache, put(tmp_path / "d1.csv", as_csv(rows=rows)))
+    local = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    day = folder / "day=d1"
+    for path in (f"{day}/*.{format}", day, day / f"part.{format}", day.as_uri(), f"{day.as_uri()}/p*?use_mmap=true"):
+        assert_same(opened(cache, path, format), expected)
+    for path in ("log/day=d1", f"log/day=d1/*.{format}", f"log/day=d1/part.{format}"):
+        assert_same(opened(cache, path, format, local), expected)
+    other = [{**row, "day": "another"} for row in rows]  # as everywhere, the folder counts
+    put(day / f"part.{format}", WRITERS[format](NAMES, other))
+    for path in (folder / "*" / f"part.{format}", f"{day}/*.{format}", day):
+        assert "d1" in opened(cache, path, format).values["day"]
+        assert "another" not in opened(cache, path, format).values["day"]
+
+
 def test_the_name_of_a_folder_is_a_part_of_the_content(tmp_path: Path) -> None:
     folder, cache = by_day(tmp_path / "log", "csv"), tmp_path / "cache"
     opened(cache, folder)

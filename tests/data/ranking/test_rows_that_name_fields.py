@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rankitect.data.ranking import DataSettings, RankingData, open_ranking
+from rankitect.data.ranking.features import MISSING_ID
 from rankitect.errors import DataError
 
 SPARSE: dict[str, Any] = {"label": "label", "numeric": [{"name": "3", "transform": "none"}]}
@@ -93,6 +94,30 @@ def test_what_is_no_json_lines_is_said(tmp_path: Path) -> None:
         read(tmp_path, "\n".join(LINES), "jsonl", {**OBJECTS, "categorical": ["u", "z"]})
     late = [*LINES, '{"y": 1, "z": "last"}', ""]
     assert read(tmp_path, "\n".join(late), "jsonl", {**OBJECTS, "categorical": ["u", "z"]}).features.categorical
+
+
+@pytest.mark.parametrize("folders", [("", ""), ("day=1/", "day=2/"), ("", "day=2/")])
+def test_a_field_may_be_absent_from_the_first_rows_and_files(folders: tuple[str, str], tmp_path: Path) -> None:
+    early = [{"y": i % 2, "x": i, "day": 7} for i in range(40)]
+    late = [{**row, "u": "v"} for row in early]
+    for name, folder, objects in (("a", folders[0], early), ("b", folders[1], late)):
+        file = tmp_path / "log" / folder / f"{name}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join(map(json.dumps, objects)))
+    table = {"label": "y", "numeric": ["x"], "categorical": [{"name": "u", "encoding": "hash", "rows": 50}, "day"]}
+    given = {"format": "jsonl", "path": str(tmp_path / "log"), "split": "file", "workers": 1}
+
+    def opened(**more: Any) -> RankingData:
+        return open_ranking(DataSettings.model_validate({**given, "table": table, **more}), cache=tmp_path / "cache")
+
+    ids = whole(opened(), "ids")[:, 0]
+    assert (ids[:40] == MISSING_ID).all()
+    assert len(set(ids[40:].tolist()) - {MISSING_ID}) == 1
+    assert not (ids[40:] == MISSING_ID).any()
+    with pytest.raises(DataError, match=r"a\.jsonl has no column 'z'\..* Its columns: y, x, day, u\."):
+        opened(table={**table, "multi_hot": ["z"]})
+    with pytest.raises(DataError, match=r"a\.jsonl has no column 'u'"):  # no further is looked than rows are read
+        opened(limit=40)
 
 
 SVM = [f"{i % 2} qid:{i // 10} 1:{i} 3:{i / 8} 7:1" for i in range(100)]

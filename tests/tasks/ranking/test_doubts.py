@@ -14,6 +14,8 @@ from rankitect.data.ranking.dataset import RankingData, RankingSplit
 from rankitect.data.ranking.features import FIRST_ID, MISSING_ID, UNKNOWN_ID, CategoricalFeature, Features
 from rankitect.production.doubts import KINDS, Doubt, doubts_from, ranked
 from rankitect.tasks.ranking.doubts import doubts_of_rows
+from tests.data.ranking.written import read, text
+from tests.data.ranking.written import rows as sixty
 
 SIZES = {"train": 4000, "validation": 1000, "test": 1000}
 DAY = 86_400_000_000
@@ -111,6 +113,12 @@ def gone(data: RankingData) -> RankingData:
     return changed(data, "test", ids=ids)
 
 
+def gone_number(data: RankingData) -> RankingData:
+    for name, share in (("train", 0.1), ("test", 0.8)):
+        data = changed(data, name, facts={"missing_numbers": {"price": 0.0, "age": share}})
+    return data
+
+
 @pytest.mark.parametrize(
     ("spoil", "kind", "feature", "severe", "words"),
     [
@@ -127,6 +135,7 @@ def gone(data: RankingData) -> RankingData:
         (empty_number, "constant", "age", False, "the same value, or none"),
         (empty_ids, "constant", "ad", False, "the same value, or none"),
         (gone, "missing", "ad", True, "100% of the test rows"),
+        (gone_number, "missing", "age", True, "missing in 10% of the training rows and 80% of the test rows"),
     ],
 )
 def test_what_is_wrong_with_a_log_is_named(
@@ -150,6 +159,17 @@ def test_a_leak_among_few_clicks_is_named() -> None:
         data = changed(data, name, labels=(np.arange(rows) % 100 == 0).astype(np.float32), **more)
     data = with_column(data, lambda s: np.where(s.labels > 0, 1.0 + np.arange(s.rows), 0.0), "numeric", 1)
     assert "age" in [d.feature for d in doubts_of_rows(data, "ts") if d.kind == "leak"]
+
+
+def test_zeros_are_no_missing_numbers(tmp_path: Path) -> None:
+    price = ["0" if i >= 48 else "" if i % 4 == 0 else "2" for i in range(60)]  # zeros in all later rows, gaps before
+    table = {"label": "y", "numeric": [{"name": "x", "transform": "none"}], "categorical": ["u"]}
+    data = read(tmp_path, text(sixty(x=price)), table=table)
+    assert [data.split(name).facts["missing_numbers"] for name in SIZES] == [{"x": 0.25}, {"x": 0.0}, {"x": 0.0}]
+    doubts = [d for d in doubts_of_rows(data) if d.kind == "missing"]
+    assert [(d.feature, dict(d.values)) for d in doubts] == [("x", {"train": 0.25, "test": 0.0})]
+    whole = read(tmp_path, text(sixty(x=[value or "1" for value in price])), table=table)
+    assert "missing" not in [d.kind for d in doubts_of_rows(whole)]
 
 
 def test_values_that_were_always_rare_are_nothing_new() -> None:
