@@ -66,6 +66,8 @@ class DNAS:
 
     trains = True
     """`prepare` trains weights."""
+    independent = frozenset({"points", "targets", "share", "checkpoint_every"})
+    """A search is for any target between those that it was begun with."""
 
     class Config(BaseModel):
         """Keys of `controller`."""

@@ -51,6 +51,8 @@ class Reinforce(StagedSearch):
 
     trains = True
     """`prepare` trains weights."""
+    independent = frozenset({*StagedConfig.model_fields, "share", "checkpoint_every"})
+    """Policy and supernet are trained before anything is measured."""
 
     class Config(StagedConfig):
         """Keys of `controller`."""

@@ -207,6 +207,7 @@ def _measured(
     def show(done: int, total: int, note: str) -> None:
         nonlocal began
         began = True
+        folder.begin()
         progress.update("training", done, total, note)
 
     with _model_folder(folder.path) as (place, earlier):

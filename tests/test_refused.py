@@ -5,20 +5,24 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rankitect.contracts import Measurement, Metric, MetricSpec, Proposal, replay
-from rankitect.errors import RunFolderError
+from rankitect.contracts import Baseline, Measurement, Metric, MetricSpec, Proposal, Spent, replay
+from rankitect.data.files import write_whole
+from rankitect.errors import BaselineError, RunFolderError, TrainingError
 from rankitect.search import main
 from rankitect.space.choice_space import ChoiceSpace
 from rankitect.space.declaring import Choices
 from rankitect.study.folder import RunFolder
-from rankitect.study.outputs import Labels, OutputOptions
+from rankitect.study.outputs import Labels, OutputOptions, ProductionModels
 from rankitect.study.plan import StudyPlan, Subject
+from rankitect.study.snapshot import KEPT
 from rankitect.study.study import Study
+from rankitect.study.summary import read_summary
 
 CONFIGS = Path(__file__).parent / "study" / "configs"
 COMMAND = [
@@ -104,21 +108,32 @@ class Width:
     metrics = [MetricSpec("width", "", "max", "quality")]  # noqa: RUF012
 
     def measure(self, architecture: Any, context: Any) -> Measurement:
+        if architecture["width"] == 9:
+            raise ValueError("too wide")
         return Measurement({"width": Metric(float(architecture["width"]), "")})
 
 
-def study(path: Path, widths: list[int], config: dict[str, Any], *, force: bool = False) -> None:
+def widths(of: list[int]) -> list[Any]:
+    declared = Choices("widths")
+    declared.choice("width", of)
+    space = ChoiceSpace(declared)
+    return [space.architecture({"width": width}) for width in of]
+
+
+def study(
+    path: Path, of: list[int], config: dict[str, Any], *, force: bool = False, controller: Any = None,
+    baselines: Sequence[Baseline] = (), live: Sequence[Baseline] = (),
+) -> None:  # fmt: skip
     from rankitect.space.architecture import Architecture
 
     declared = Choices("widths")
-    declared.choice("width", widths)
-    space = ChoiceSpace(declared)
+    declared.choice("width", of)
     with RunFolder(path, config, force=force) as folder:
         folder.open_log(logging.getLogger("rankitect"))
-        subject = Subject({"final": Width()}, Architecture.from_json, space)
-        options = OutputOptions(Labels("widths", "none", "listed", ""), tensorboard=False)
-        controller = Listed([space.architecture({"width": width}) for width in widths])
-        Study(folder, subject, StudyPlan(["width"]), options).run(controller)
+        subject = Subject({"final": Width()}, Architecture.from_json, ChoiceSpace(declared))
+        registry = ProductionModels(lambda: live)
+        options = OutputOptions(Labels("widths", "none", "listed", ""), registry=registry, tensorboard=False)
+        Study(folder, subject, StudyPlan(["width"]), options).run(controller or Listed(widths(of)), baselines)
 
 
 def test_a_changed_space_says_how_many_trials_do_not_fit(tmp_path: Path) -> None:
@@ -129,6 +144,50 @@ def test_a_changed_space_says_how_many_trials_do_not_fit(tmp_path: Path) -> None
     assert everything(tmp_path / "run") == before
     study(tmp_path / "run", [1, 2, 3, 4], {"space": 1})
     study(tmp_path / "run", [1, 2, 3, 4, 5], {"space": 3}, force=True)
+
+
+class Failing(Listed):
+    """Cannot go on, before or after some work."""
+
+    def __init__(self, architectures: list[Any], works: bool) -> None:
+        super().__init__(architectures)
+        self.works = works
+
+    def prepare(self, session: Any) -> None:
+        if self.works:
+            session.charge("some", Spent(train_examples=7))
+        for file in session.state_dir.iterdir():
+            write_whole(file, "changed")
+        raise TrainingError("what is saved does not fit")
+
+
+@pytest.mark.parametrize("why", ["baseline", "state"])
+def test_a_forced_command_that_is_refused_late_leaves_the_folder_as_it_was(tmp_path: Path, why: str) -> None:
+    study(tmp_path / "run", [1, 2, 3, 4], {"controller": {"x": 1}})
+    (tmp_path / "run" / "state" / "own").write_text("a state")
+    before = everything(tmp_path / "run")
+    live = Baseline("live v1", widths([9])[0], {"version": 1, "added": "2026-01-01", "live": True})
+    baselines = [Baseline("known", widths([5])[0])]
+    raises = {"baseline": BaselineError, "state": TrainingError}
+    for _ in range(2):
+        with pytest.raises(raises[why]):
+            study(
+                tmp_path / "run", [1, 2, 3, 4, 6], {"controller": {"x": 2}}, force=True, baselines=baselines,
+                live=[live] if why == "baseline" else [],
+                controller=Failing(widths([1]), works=False) if why == "state" else None,
+            )  # fmt: skip
+        assert everything(tmp_path / "run") == before
+    study(tmp_path / "run", [1, 2, 3, 4], {"controller": {"x": 1}})
+
+
+def test_a_forced_command_that_has_begun_keeps_its_work(tmp_path: Path) -> None:
+    study(tmp_path / "run", [1, 2, 3, 4], {"x": 1})
+    failing = Failing(widths([1]), works=True)
+    with pytest.raises(TrainingError):
+        study(tmp_path / "run", [1, 2, 3, 4], {"x": 2}, force=True, controller=failing)
+    study(tmp_path / "run", [1, 2, 3, 4], {"x": 2})
+    assert read_summary(tmp_path / "run").ledger.stages["prepare"].train_examples == 7
+    assert not (tmp_path / "run" / KEPT).exists()
 
 
 def full(*arguments: Any, **options: Any) -> Any:

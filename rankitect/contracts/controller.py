@@ -91,8 +91,8 @@ class Controller(Protocol):
     """A search method. It never measures by itself what an evaluator can measure.
 
     What only some controllers can do is a Protocol of its own, which a controller has by having its members:
-    `AsksAhead`, `ExpectsTrials`, `TrainsInPrepare`, `TrainsAsConfigured` and `WrapsEvaluators`. The study asks with
-    `contracts.offers`.
+    `AsksAhead`, `ExpectsTrials`, `TrainsInPrepare`, `TrainsAsConfigured`, `WrapsEvaluators` and `hooks.KeepsState`. The
+    study asks with `contracts.offers`.
 
     The order of calls, in a fresh run and in a resumed one: `prepare`, `recover` (resumed only), then `ask` and `tell`
     in turn until `ask` returns an empty list or the budget ends. Proposals must be a function of the seed and of the

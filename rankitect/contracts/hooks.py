@@ -1,8 +1,9 @@
-"""What a task, or a space, may add to a study: costs owed, checks, baselines, files, facts, registered models."""
+"""What a task, a space or a controller may add to a study: costs owed, checks, baselines, files, facts, registered
+models, and what a saved state depends on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -17,11 +18,25 @@ __all__ = [
     "ExportsBaselines",
     "HasBaselines",
     "HasRegistry",
+    "KeepsState",
     "OwesUpfront",
     "Records",
     "RegisteredModels",
     "TriesModules",
 ]
+
+
+class KeepsState(Protocol):
+    """A controller that says which of its keys what it saves in `session.state_dir` does not depend on.
+
+    Another value of any other key, or of the space, the task, the device or the seed, makes a saved state useless: with
+    `resume=force` it is deleted. Without this capability a state depends on all keys of the controller.
+    """
+
+    @property
+    def independent(self) -> Collection[str]:
+        """Names of keys of the controller's section."""
+        ...
 
 
 class OwesUpfront(Protocol):

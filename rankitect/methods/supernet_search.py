@@ -134,6 +134,8 @@ class SupernetSearch(EvolvingSearch):
 
     trains = True
     """`prepare` trains weights."""
+    independent = frozenset({*EvolutionConfig.model_fields, "share", "checkpoint_every"})
+    """The supernet is trained before anything is measured."""
 
     def __init__(
         self,

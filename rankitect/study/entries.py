@@ -14,9 +14,9 @@ from rankitect.data.files import what_kind
 from rankitect.errors import RunFolderError, brief
 from rankitect.study.files import is_within
 
-__all__ = ["refuse_strange"]
+__all__ = ["IN_PLACE", "refuse_strange"]
 
-_IN_PLACE = ("study.lock", "log.txt", "study.db", "study.db-wal", "study.db-shm", "study.db-journal")
+IN_PLACE = ("study.lock", "log.txt", "study.db", "study.db-wal", "study.db-shm", "study.db-journal")
 """Files that are written in place, not replaced: another name of one, elsewhere, would be written as well."""
 _REPLACED = (
     "config.yaml", "config.previous.yaml", "summary.json", "trials.csv", "examples.json", "contrasts.json",
@@ -62,13 +62,13 @@ def _problem(entry: os.DirEntry[str], folder: Path) -> str:
     """What is wrong with an entry; empty where nothing is."""
     top = Path(entry.path).parent == folder
     if entry.is_symlink():
-        in_place = top and entry.name in _IN_PLACE
+        in_place = top and entry.name in IN_PLACE
         return "is a symbolic link" if in_place or not is_within(Path(entry.path), folder) else ""
-    if top and entry.name in (*_IN_PLACE, *_REPLACED) and entry.is_dir(follow_symlinks=False):
+    if top and entry.name in (*IN_PLACE, *_REPLACED) and entry.is_dir(follow_symlinks=False):
         return "is a folder, and must be a file"
     if top and entry.name in _FOLDERS and entry.is_file(follow_symlinks=False):
         return "is a file, and must be a folder"
-    if entry.is_file(follow_symlinks=False) and entry.name not in _IN_PLACE:
+    if entry.is_file(follow_symlinks=False) and entry.name not in IN_PLACE:
         return ""
     try:
         status = entry.stat(follow_symlinks=False)

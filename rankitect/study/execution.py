@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rankitect.contracts import (
@@ -24,12 +25,13 @@ from rankitect.contracts.task import SendsWeights
 from rankitect.errors import BaselineError, short
 from rankitect.study.confirming import CONFIRM, wanted
 from rankitect.study.dispatch import Dispatch
-from rankitect.study.ledger import Ledger, stage_of
+from rankitect.study.ledger import PREPARE, Ledger, stage_of
 from rankitect.study.loop import AskTellLoop
 from rankitect.study.monitor import Monitor
 from rankitect.study.outputs import Outputs
 from rankitect.study.runner import Inline
 from rankitect.study.session import Scalars, StudySession
+from rankitect.study.states import settle
 
 if TYPE_CHECKING:
     from rankitect.study.folder import RunFolder
@@ -176,17 +178,19 @@ class Execution:
     def _prepare(self, controller: Controller) -> None:
         session = StudySession(
             self._subject, self._plan.seed, self._folder.state_dir, self._store, self._ledger, self._hooks,
-            self._scalars,
+            self._scalars, self._folder.begin,
         )  # fmt: skip
         task = self._subject.task
         if offers(task, OwesUpfront):
-            session.charge("task", task.upfront)
+            self._ledger.charge("task", PREPARE, replace(task.upfront, seconds=0.0))
+        settle(self._folder, controller)
         try:
             if offers(self._runner, PreparesElsewhere):
                 self._runner.prepare(session, controller)
             controller.prepare(session)
         finally:
             session.prepared()
+        self._folder.begin()
 
     def _confirm(self) -> None:
         """Measure the front and the baselines with more seeds. Like the baselines, this is outside the budget."""

@@ -18,9 +18,9 @@ from rankitect.study.entries import refuse_strange
 from rankitect.study.files import is_disk_full
 from rankitect.study.folder_log import FolderLog
 from rankitect.study.lock import FolderLock
-from rankitect.study.snapshot import Snapshot
+from rankitect.study.snapshot import LOG, Snapshot
 
-__all__ = ["RunFolder", "config_hash", "difference"]
+__all__ = ["RunFolder", "config_hash", "difference", "effective"]
 
 # What has no influence on the result may differ between the sessions of one run.
 _WITHOUT_EFFECT = (
@@ -44,7 +44,7 @@ _WITHOUT_EFFECT = (
 _BEGUN = ("study.db", "state")
 """What is in the folder of a search, and of a training, once results depend on its configuration."""
 _LONGEST_MESSAGE = 500
-PREVIOUS, LOG = "config.previous.yaml", "log.txt"
+CONFIG, PREVIOUS = "config.yaml", "config.previous.yaml"
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -59,7 +59,8 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
+def effective(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a resolved configuration that can change a result, by dotted path."""
     return {
         path: value
         for path, value in _flatten(config).items()
@@ -69,13 +70,13 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """SHA-256 of everything in a resolved configuration that can change a result, 64 hexadecimal digits."""
-    text = json.dumps(_effective(config), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(effective(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One line for every effective key that differs: "recipe.heal.tokens: 23040 -> 1000"."""
-    before, after = _effective(old), _effective(new)
+    before, after = effective(old), effective(new)
     lines = []
     for key in sorted(before.keys() | after.keys()):
         if key not in after:
@@ -128,13 +129,16 @@ class RunFolder:
     Attributes:
         resumed: Whether results in it depend on its configuration already.
         changes: What differs from that configuration; only with `force` anything does.
+        earlier: That configuration; this one, where nothing depends on one.
         then: Called once the command is accepted.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any], *, force: bool = False) -> None:
-        self.path, self.config = path, config
+        self.path, self.config, self.force = path, config, force
+        self.earlier = config
         self._log: FolderLog | None = None
-        self._undone: Snapshot | None = None
+        self._before: Snapshot | None = None
+        self._accepted = False
         self.resumed = False
         self.changes: list[str] = []
         self.then: list[Callable[[], object]] = []
@@ -167,7 +171,7 @@ class RunFolder:
         # Before anything is measured or trained nothing depends on the configuration: a mistake in it may be corrected.
         if not self.config_path.exists() or not any((self.path / name).exists() for name in _BEGUN):
             return self.config
-        old = self._read_config()
+        self.earlier = old = self._read_config()
         self.changes = difference(old, self.config)
         self.resumed = True
         if not self.changes:
@@ -185,13 +189,20 @@ class RunFolder:
             logging.getLogger("rankitect").warning("report.gates stay as they were when the run began")
         return new
 
+    def remember(self) -> None:
+        """Note how the folder is, for `revert`, before anything in it is changed. Twice does no harm."""
+        if self._before is None:
+            self._before = Snapshot(self.path, None if self.changes else (CONFIG, PREVIOUS))
+
     def accept(self) -> None:
         """Make the folder that of this command: its configuration and its log are written. Twice does no harm."""
-        if self._undone is not None:
+        if self._accepted:
             return
-        self._undone = Snapshot.of(self.path)
+        self.remember()
+        self._accepted = True
         for left in self.path.glob(f".*{TEMPORARY}"):  # of a process that was killed while it wrote
-            left.unlink(missing_ok=True)
+            if not left.is_dir():
+                left.unlink(missing_ok=True)
         if self.changes:
             write_whole(self.path / PREVIOUS, self.config_path.read_text(encoding="utf-8"))
         self._write_config(self._next)
@@ -201,12 +212,19 @@ class RunFolder:
             work()
 
     def revert(self) -> None:
-        """Give the folder back as it was before `accept`, for a command that is refused after all."""
-        if self._undone is not None:
+        """Give the folder back as it was before `accept`, for a command that is refused after all; nothing where the
+        command has begun. What the command opened in the folder must be closed."""
+        if self._before is not None:
             if self._log is not None:
                 self._log.hold()
-            self._undone.restore()
-            self._undone = None
+            self._before.restore()
+            self._before, self._accepted = None, False
+
+    def begin(self) -> None:
+        """Note that the command is carried out: what happens to it from now on is no refusal. Twice does no harm."""
+        if self._before is not None:
+            self._before.discard()
+            self._before = None
 
     def _write_config(self, config: Mapping[str, Any]) -> None:
         import yaml  # type: ignore[import-untyped]
@@ -226,7 +244,7 @@ class RunFolder:
     @property
     def config_path(self) -> Path:
         """The resolved configuration."""
-        return self.path / "config.yaml"
+        return self.path / CONFIG
 
     @property
     def store_path(self) -> Path:
@@ -257,7 +275,7 @@ class RunFolder:
         What it says before `accept` is written then, or never.
         """
         self._log = FolderLog(logger)
-        if self._undone is not None:
+        if self._accepted:
             self._log.write_to(self.path / LOG)
 
     def close(self) -> None:
@@ -265,7 +283,8 @@ class RunFolder:
         if self._log is not None:
             self._log.close()
             self._log = None
-        if self._undone is not None:
+        self.begin()
+        if self._accepted:
             self._lock.release()
         else:
             self._lock.undo()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,14 +62,24 @@ class StudySession:
         ledger: The open ledger.
         hooks: Progress, and whether the user asked to stop.
         scalars: TensorBoard scalars.
+        begun: Called when the controller charges its first work.
     """
 
     def __init__(
-        self, subject: Subject, seed: int, state_dir: Path, store: Store, ledger: Ledger, hooks: Hooks, scalars: Scalars
+        self,
+        subject: Subject,
+        seed: int,
+        state_dir: Path,
+        store: Store,
+        ledger: Ledger,
+        hooks: Hooks,
+        scalars: Scalars,
+        begun: Callable[[], object] = lambda: None,
     ) -> None:
         self.space, self.task, self.seed = subject.space, subject.task, seed
         self.state_dir, self.logger = state_dir, logging.getLogger("rankitect")
         self._store, self._ledger, self._hooks, self._scalars = store, ledger, hooks, scalars
+        self._begun = begun
         self._since: float | None = time.monotonic()  # None when `prepare` has ended
 
     @property
@@ -78,6 +89,7 @@ class StudySession:
 
     def charge(self, key: str, spent: Spent) -> None:
         """Charge the stage "prepare"; a later charge of the same key replaces the earlier. Seconds are the study's."""
+        self._begun()
         self._ledger.charge(key, PREPARE, replace(spent, seconds=0.0))
         self._charge_clock()
 

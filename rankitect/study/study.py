@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rankitect.errors import DiskError
 from rankitect.study.checks import refuse_unfit, resolve_objectives
 from rankitect.study.execution import Execution
 from rankitect.study.files import explain_disk_trouble
@@ -75,13 +76,22 @@ class Study:
         Raises:
             DiskError: The run folder cannot be written; nothing finished is lost.
             RunFolderError: The store is damaged, or holds trials of another space; the folder is left as it was.
-            Exception: What the controller raised; nothing finished is lost.
+            Exception: What the controller raised; nothing finished is lost. Where that ends a command of another
+                configuration (`resume=force`) before its preparation has begun, the folder is left as it was.
         """
         resume = self._options.labels.reproduce
-        with (
-            explain_disk_trouble(self._folder.path, self._kept, resume),
-            Store(self._folder.store_path, self._subject.decode, before_writing=self._accept) as self._store,
-        ):
+        try:
+            with explain_disk_trouble(self._folder.path, self._kept, resume):
+                return self._run(controller, baselines)
+        except DiskError:
+            raise
+        except Exception:
+            if self._folder.changes:  # the folder goes back to the configuration that it belonged to
+                self._folder.revert()
+            raise
+
+    def _run(self, controller: Controller, baselines: Sequence[Baseline]) -> StudyOutcome:
+        with Store(self._folder.store_path, self._subject.decode, before_writing=self._accept) as self._store:
             if self._folder.changes:
                 # Noted before the configuration is written: killed in between, the old one goes on with all its own.
                 self._store.question()
@@ -103,7 +113,9 @@ class Study:
             RunFolderError: Says how many trials do not fit.
         """
         refuse_unfit(self._folder.path, trials, self._subject.space, thorough=bool(self._folder.changes))
-        if not self._folder.changes:
+        if self._folder.changes:
+            self._folder.remember()
+        else:
             self._folder.accept()
 
     def _kept(self) -> str:
