@@ -2,9 +2,9 @@
 
 `rankitect.search(["space=mobile_llm", "controller=dnas"])` does what the command
 `python -m rankitect.search space=mobile_llm controller=dnas` does, and so do `rankitect.train(...)`,
-`rankitect.measure(...)` and `rankitect.compare(...)`. `rankitect.search` is a module as well (`from rankitect.search
-import search` gives the same function), as the others are; docs/adr/0002 says how one name can be both.
-`rankitect.load_candidate(folder)` opens what a search or a training leaves behind.
+`rankitect.measure(...)`, `rankitect.compare(...)` and `rankitect.pick(...)`. `rankitect.search` is a module as well
+(`from rankitect.search import search` gives the same function), as the others are; docs/adr/0002 says how one name can
+be both. `rankitect.load_candidate(folder)` opens what a search or a training leaves behind.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compare", "load_candidate", "measure", "search", "train"]
+__all__ = ["__version__", "compare", "load_candidate", "measure", "pick", "search", "train"]
 
-_CALLABLE = ("compare", "measure", "search", "train")
+_CALLABLE = ("compare", "measure", "pick", "search", "train")
 """Submodules that can be called, as the function of the same name in them."""
 _FUNCTIONS = {"load_candidate": "rankitect.models.candidate"}
 """Functions by the module that they are in."""

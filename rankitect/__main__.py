@@ -18,6 +18,7 @@ COMMANDS = {
     "rankitect.baseline": "add, list or retire the production models that searches compare with",
     "rankitect.report": "write the report of a run again: a candidate against production",
     "rankitect.verify": "check that a report still says what its run folder says",
+    "rankitect.pick": "another cut of what a search measured, without searching again: prefill_ms=300 bytes=60e6",
     "rankitect.export": "a study for other tools: an Optuna storage, Parquet, CSV",
     "rankitect.run_pte": "generate text with a program that a search exported",
     "rankitect.data.ranking.synthetic": "write a generated click log in the format of Criteo or Avazu",

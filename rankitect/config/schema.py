@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from rankitect.config.choices import ChoiceConfig
+from rankitect.config.quantities import Bounds
 from rankitect.config.trust import ByHand
 from rankitect.production.settings import ExperimentConfig, GateConfig
 
@@ -23,21 +24,6 @@ __all__ = [
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
-
-
-def _pair(bounds: Any) -> Any:
-    if not isinstance(bounds, list | tuple) or len(bounds) != 2:
-        raise ValueError("a range is written [low, high]")
-    return bounds
-
-
-def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
-    if not 0 <= bounds[0] < bounds[1]:
-        raise ValueError(f"a range needs 0 <= low < high, not [{bounds[0]:g}, {bounds[1]:g}]")
-    return bounds
-
-
-Range = Annotated[tuple[float, float], BeforeValidator(_pair), AfterValidator(_ordered)]
 
 
 class PluginConfig(BaseModel):
@@ -162,10 +148,10 @@ class SearchConfig(_Strict):
     controller: PluginConfig = Field(description="the search method")
     evaluator: EvaluatorsConfig = Field(description="what is measured, and which of it the search is for")
     device: PluginConfig | None = Field(default=None, description="where latency is measured; null: nowhere")
-    constraints: dict[str, Range] = Field(
+    constraints: dict[str, Bounds] = Field(
         default_factory=dict,
-        description="allowed range of a cost by its name, relative to the backbone, or to a ranking task's production "
-        "model; null takes one away, or all",
+        description="allowed range of a cost by its name, [low, high] relative to the backbone, or to a ranking task's "
+        "production model, or amounts low..high in its unit; null takes one away, or all",
     )
     choices: dict[str, ChoiceConfig] = Field(
         default_factory=dict, description="choices that shape no graph, by name; settings are bound to them"

@@ -15,6 +15,7 @@ from rankitect.contracts.task import HasFeatures
 from rankitect.deploy.parts import Part, Workload
 from rankitect.documents import read_json
 from rankitect.errors import ConfigError
+from rankitect.graph.cost import STORED_BITS
 
 if TYPE_CHECKING:
     import torch
@@ -261,7 +262,7 @@ class AnalyticDevice(_Base):
 
         c = self.config
         flops, moved, steps = part.work()
-        bits = 4.5 if c.precision == "8da4w" else 32.0  # a group of 32 weights shares a scale of 16 bits
+        bits = STORED_BITS[4 if c.precision == "8da4w" else 32]
         kept = part.weight_bytes * bits / 32 + (moved if moved > c.cache_mib * 2**20 else 0)
         ms = max(flops / (c.peak_gflops * 1e6), kept / (c.bandwidth_gbs * 1e6)) + steps * c.step_us / 1e3
         return Timing(ms, ms, ms, ms, ms, 0, 1.0, True, 1.0, 0.0, ms, 0)

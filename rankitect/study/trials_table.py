@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from typing import Any
 
 from rankitect.contracts import Measurement, Metric, Spent, Trial
 from rankitect.documents import parse_json
-from rankitect.errors import RunFolderError
+from rankitect.errors import RunFolderError, short
 from rankitect.space.architecture import Architecture
 
 __all__ = ["TRIALS", "WRITE_AGAIN", "read_trials", "trials_csv"]
@@ -160,7 +161,7 @@ def _trial(row: Mapping[str, str], metrics: Sequence[str]) -> Trial:
         number=int(row["number"]),
         batch=int(row["batch"]),
         asked=0,
-        architecture=Architecture.from_json(row["architecture"]),
+        architecture=_architecture(row["architecture"], row["fingerprint"]),
         evaluator=row["evaluator"],
         seed=int(row["seed"]),
         tags=parse_json(row["tags"], dict[str, Any]),
@@ -172,6 +173,15 @@ def _trial(row: Mapping[str, str], metrics: Sequence[str]) -> Trial:
         attempts=int(row["attempts"]),
         spent=Spent(**{name: _amount(row[name]) for name in _SPENT if row.get(name)}),  # type: ignore[arg-type]
     )
+
+
+def _architecture(text: str, fingerprint: str) -> Architecture:
+    """An architecture with the fingerprint that it was recorded under: spaces of a user's own kind have their own."""
+    architecture = Architecture.from_json(text)
+    if not re.fullmatch("[0-9a-f]{64}", fingerprint):
+        raise ValueError(f"{short(repr(fingerprint), 80)} is no fingerprint")
+    vars(architecture)["fingerprint"] = fingerprint
+    return architecture
 
 
 def _amount(text: str) -> int | float:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING
 
+from rankitect.config.quantities import Amounts, Bounds
 from rankitect.contracts import Metric, MetricSpec
 from rankitect.errors import ConfigError, SpaceError, closest
-from rankitect.graph.cost import COSTS
+from rankitect.graph.cost import COSTS, FLOAT_BYTES, STORED_BITS
+from rankitect.space.expr import as_expr
+from rankitect.space.tables import TabulatedExpr, tabulate
 
 if TYPE_CHECKING:
     from rankitect.graph import Architecture, ChoiceSpace, SearchSpace
@@ -40,6 +45,8 @@ class CostReading:
         kind: A key of `graph.cost.COSTS`.
         scope: The part of the graph that counts; "" for all.
         decode: Whether it is of one token after a full context, and not of a prefill.
+        context: Tokens of the context that it is of, where that is not the task's.
+        bits: Bits of the values in matrices, for `weight_bytes`.
         relative: Whether it is reported as a share of the reference architecture's.
         about: What it counts, for people.
     """
@@ -47,6 +54,8 @@ class CostReading:
     kind: str
     scope: str = ""
     decode: bool = False
+    context: int | None = None
+    bits: int = 32
     relative: bool = False
     about: str = ""
 
@@ -101,8 +110,35 @@ class Costs:
     def value(self, architecture: Architecture, name: str) -> float:
         """One cost, absolute."""
         reading = self.readings[name]
+        if reading.bits != 32:
+            return float(self.space.cost(architecture, self.key(name)))
+        return float(self.space.cost(architecture, reading.kind, reading.scope, **self._symbols(name)))
+
+    def key(self, name: str) -> str:
+        """A cost as `SearchSpace.sample` names it: a kind with its scope, or a name that the space is told here.
+
+        A space knows the costs at its own free dimensions; one of another context, of one token, or of weights in fewer
+        bits is added to what it has learned.
+        """
+        reading, defaults = self.readings[name], self.space.defaults
+        if reading.bits != 32:
+            name, tables = f"{name}_in_{reading.bits}_bits", partial(self._stored, reading)
+        elif all(defaults.get(dimension) == size for dimension, size in self._symbols(name).items()):
+            return reading.key
+        else:
+            tables = partial(self.space.cost_tables, reading.kind, reading.scope, **self._symbols(name))
+        self.space.learned.setdefault(name, tables)
+        return name
+
+    def _symbols(self, name: str) -> Mapping[str, int]:
+        reading = self.readings[name]
         symbols = self.decode_symbols if reading.decode else self.symbols
-        return float(self.space.cost(architecture, reading.kind, reading.scope, **symbols))
+        return symbols if reading.context is None else {**symbols, "T": reading.context}
+
+    def _stored(self, reading: CostReading) -> TabulatedExpr:
+        params, matrices = (self.space.cost_expression(kind, reading.scope) for kind in ("params", "matrix_params"))
+        bytes_each = as_expr(Fraction(STORED_BITS[reading.bits]) / 8)
+        return tabulate(FLOAT_BYTES * (params - matrices) + bytes_each * matrices, self.space.choices, {})
 
     def metrics(self, architecture: Architecture) -> dict[str, Metric]:
         """All costs of an architecture."""
@@ -115,39 +151,50 @@ class Costs:
         return metrics
 
     def limits(
-        self, constraints: Mapping[str, tuple[float, float]], instead: Mapping[str, float] | None = None
+        self, constraints: Mapping[str, Bounds], instead: Mapping[str, float] | None = None
     ) -> dict[str, tuple[float, float]]:
-        """Constraints relative to the reference, as the bounds that `SearchSpace.sample` takes.
+        """Constraints as the bounds that `SearchSpace.sample` takes.
 
         Args:
-            constraints: Shares of a cost, by its name.
+            constraints: By the cost's name: shares of the reference's, or amounts.
             instead: Costs of another model that shares are of, where they are known.
 
         Raises:
             ConfigError: A constraint names no cost.
         """
-        bounds, other = {}, instead or {}
-        for name, (low, high) in constraints.items():
-            if name in self.space.learned:
-                whole = other.get(name) or float(self.space.cost(self.reference, name))
-                bounds[name] = (low * whole, high * whole)
-                continue
-            allowed = bounded(self.readings)
-            if name not in allowed:
-                guess = closest(name, allowed)
-                hint = " Latencies need a device: add device=host." if name.endswith("_ms") else ""
-                raise ConfigError(
-                    f"constraints: there is no cost {name!r}.{f' Did you mean {guess!r}?' if guess else ''} "
-                    f"Allowed: {', '.join([*allowed, *self.space.learned])}.{hint}"
-                )
-            whole = other.get(name) or self.value(self.reference, name)
-            bounds[self.readings[name].key] = (low * whole, high * whole)
-        return bounds
+        return {
+            self._checked(name): (bounds.low, bounds.high)
+            if isinstance(bounds, Amounts)
+            else self._of_whole(name, bounds, instead or {})
+            for name, bounds in constraints.items()
+        }
+
+    def _checked(self, name: str) -> str:
+        """The key of a cost that a constraint names; of latencies it is their name."""
+        if name in self.readings:
+            return self.key(name)
+        if name in self.space.learned:
+            return name
+        allowed = [*self.readings, *(n for n in self.space.learned if n.endswith("_ms"))]
+        guess = closest(name, allowed)
+        hint = " Latencies need a device: add device=host." if name.endswith("_ms") else ""
+        raise ConfigError(
+            f"constraints: there is no cost {name!r}.{f' Did you mean {guess!r}?' if guess else ''} "
+            f"Allowed: {', '.join(allowed)}.{hint}"
+        )
+
+    def _of_whole(self, name: str, shares: tuple[float, float], instead: Mapping[str, float]) -> tuple[float, float]:
+        """Shares of a cost of the reference, or of another model, as amounts."""
+        known = name in self.readings
+        whole = instead.get(name) or (
+            self.value(self.reference, name) if known else float(self.space.cost(self.reference, name))
+        )
+        return shares[0] * whole, shares[1] * whole
 
 
 def bounded(readings: Mapping[str, CostReading]) -> dict[str, str]:
-    """The costs that `constraints` may name, with what they count. Costs of decoding cannot be bounded on their own."""
-    return {name: reading.about for name, reading in readings.items() if not reading.decode}
+    """The costs that `constraints` may name, with what they count."""
+    return {name: reading.about for name, reading in readings.items()}
 
 
 def specs(readings: Mapping[str, CostReading]) -> list[MetricSpec]:
@@ -158,7 +205,7 @@ def specs(readings: Mapping[str, CostReading]) -> list[MetricSpec]:
 def check_constraints(
     space: ChoiceSpace,
     limits: Mapping[str, tuple[float, float]],
-    constraints: Mapping[str, tuple[float, float]],
+    constraints: Mapping[str, Bounds],
     whose: str,
 ) -> None:
     """Make sure that some architecture is within bounds, before anything is trained.
@@ -175,8 +222,13 @@ def check_constraints(
     try:
         space.sample(0, **limits)
     except SpaceError as error:
-        given = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in constraints.items())
-        raise ConfigError(f"constraints: no architecture meets them ({given}, relative to {whose}). {error}") from None
+        shares = any(not isinstance(bounds, Amounts) for bounds in constraints.values())
+        given = ", ".join(
+            f"{name} {bounds}" if isinstance(bounds, Amounts) else f"{name} {bounds[0]:g} to {bounds[1]:g}"
+            for name, bounds in constraints.items()
+        )
+        relative = f", relative to {whose}" if shares else ""
+        raise ConfigError(f"constraints: no architecture meets them ({given}{relative}). {error}") from None
 
 
 def ranking_costs(space: ChoiceSpace, reference: Architecture) -> Costs:
@@ -185,10 +237,22 @@ def ranking_costs(space: ChoiceSpace, reference: Architecture) -> Costs:
 
 
 # --- language models ------------------------------------------------------------------------------------------------
-def language_costs(space: SearchSpace, reference: Architecture, context: int) -> Costs:
-    """The costs of language models: a prefill of `context` tokens, or the token after `context` - 1 others."""
+def language_costs(
+    space: SearchSpace, reference: Architecture, context: int, cache_context: int | None = None, bits: int = 32
+) -> Costs:
+    """The costs of language models: a prefill of `context` tokens, or the token after `context` - 1 others.
+
+    Args:
+        space: The space.
+        reference: What relative costs are shares of.
+        context: Tokens.
+        cache_context: Tokens whose keys and values are counted; by default as many.
+        bits: Bits in which matrices are stored: 32, 16, 8 or 4.
+    """
     prefill, decode = {"B": 1, "T": context, "P": 0}, {"B": 1, "T": 1, "P": context - 1}
-    return Costs(LANGUAGE_COSTS, space, reference, prefill, decode)
+    cached, weights = LANGUAGE_COSTS["kv_cache_bytes"], LANGUAGE_COSTS["weight_bytes"]
+    own = {"kv_cache_bytes": replace(cached, context=cache_context), "weight_bytes": replace(weights, bits=bits)}
+    return Costs({**LANGUAGE_COSTS, **own}, space, reference, prefill, decode)
 
 
 def cost_value(space: SearchSpace, architecture: Architecture, name: str, context: int) -> float:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rankitect.config.parts import Parts
     from rankitect.contracts import Latencies, Metric, MetricSpec
     from rankitect.graph import Architecture
+    from rankitect.tasks.language.settings import LanguageConfig
 
 __all__ = ["LanguageCosts"]
 
@@ -21,13 +22,13 @@ class LanguageCosts:
     """Costs of a prefill of a whole context, and of the token after it; relative ones are shares of the backbone's.
 
     Args:
-        context: Tokens of the context.
+        config: Says how many tokens the context has, and in how many bits weights are stored.
         longest: Tokens that the backbone was made for, at most.
         parts: The study's; space and device are made after the task.
     """
 
-    def __init__(self, context: int, longest: int, parts: Parts) -> None:
-        self._context, self._longest, self._parts = context, longest, parts
+    def __init__(self, config: LanguageConfig, longest: int, parts: Parts) -> None:
+        self._config, self._longest, self._parts = config, longest, parts
 
     @property
     def reference(self) -> Architecture:
@@ -38,7 +39,8 @@ class LanguageCosts:
 
     @property
     def _readings(self) -> Costs:
-        return language_costs(self._parts.graph_space, self.reference, self._context)
+        c = self._config
+        return language_costs(self._parts.graph_space, self.reference, c.context, c.cache_context, c.bits)
 
     def limits(self) -> dict[str, tuple[float, float]]:
         """The configuration's constraints as bounds; latencies are learned for theirs."""

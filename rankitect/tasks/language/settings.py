@@ -66,6 +66,12 @@ class LanguageConfig(BaseModel):
         None, ge=1, le=10**15, description="bytes of text to read, the first documents; null: all"
     )
     context: int = Field(256, ge=8, le=2**20, description="tokens of a window in quality and costs")
+    cache_context: int | None = Field(
+        None, ge=1, le=2**24, description="tokens whose keys and values kv_cache_bytes counts; null: context"
+    )
+    bits: Literal[32, 16, 8, 4] = Field(
+        32, description="bits in which weight_bytes counts the weights of matrices; of 4, groups of 32 share a scale"
+    )
     split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the split of documents")
     criterion: Literal["energy", "magnitude", "fisher", "taylor"] = Field(
         "energy", description="importance of hidden units and heads"

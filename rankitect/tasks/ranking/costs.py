@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from rankitect.config.quantities import Amounts
 from rankitect.contracts import Metric, MetricSpec
 from rankitect.data.files import write_whole
 from rankitect.documents import read_json
@@ -132,7 +133,8 @@ class RankingCosts:
             path.unlink(missing_ok=True)
             return
         write_whole(path, self._whole.model_dump_json(indent=1) + "\n")
-        names = [name for name in self._parts.config.constraints if name in self._whole.costs]
+        shares = (name for name, b in self._parts.config.constraints.items() if not isinstance(b, Amounts))
+        names = [name for name in shares if name in self._whole.costs]
         if names:
             self._parts.say(
                 f"Constraints ({', '.join(names)}) are relative to {self._whole.name}, the production model."

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from rankitect.config.quantities import Amounts
 from rankitect.errors import ConfigError
 from rankitect.metrics.losses import cross_entropy
 from rankitect.models.backbone import Backbone, largest, rank
@@ -66,7 +67,31 @@ def test_constraints_are_relative_to_the_backbone() -> None:
         assert 0.5 <= share(made) <= 0.8
 
 
-@pytest.mark.parametrize("name", ["latency", "block_flop", "decode_flops"])
+def test_costs_at_other_lengths_and_bits_are_bounded_together() -> None:
+    costs = language_costs(SPACE, WHOLE, 24, cache_context=512, bits=4)
+    whole = {name: costs.value(WHOLE, name) for name in ("decode_flops", "kv_cache_bytes", "weight_bytes")}
+    matrices, params = SPACE.cost(WHOLE, "matrix_params"), SPACE.cost(WHOLE, "params")
+    assert whole["weight_bytes"] == 4 * (params - matrices) + matrices * 4.5 / 8
+    assert whole["kv_cache_bytes"] == SPACE.cost(WHOLE, "cache_bytes", T=512, P=0)
+    assert whole["decode_flops"] == SPACE.cost(WHOLE, "flops", T=1, P=23)
+    bounds = costs.limits(
+        {
+            "block_flops": (0.3, 0.9),
+            "decode_flops": (0.0, 0.9),
+            "kv_cache_bytes": Amounts(high=0.7 * whole["kv_cache_bytes"]),
+            "weight_bytes": Amounts(0.5 * whole["weight_bytes"], 0.95 * whole["weight_bytes"]),
+        }
+    )
+    for drawn in SPACE.sample_many(50, 0, **bounds):
+        assert 0.3 <= share(drawn) <= 0.9
+        assert costs.value(drawn, "decode_flops") <= 0.9 * whole["decode_flops"]
+        assert costs.value(drawn, "kv_cache_bytes") <= 0.7 * whole["kv_cache_bytes"]
+        assert 0.5 * whole["weight_bytes"] <= costs.value(drawn, "weight_bytes") <= 0.95 * whole["weight_bytes"]
+    # The space's own kinds mean what they meant before.
+    assert SPACE.cost(WHOLE, "weight_bytes") == 4 * params
+
+
+@pytest.mark.parametrize("name", ["latency", "block_flop", "prefill_ms"])
 def test_an_unknown_constraint_is_refused_with_the_nearest(name: str) -> None:
     with pytest.raises(ConfigError, match=f"constraints: there is no cost '{name}'"):
         language_costs(SPACE, WHOLE, 24).limits({name: (0.1, 0.5)})
