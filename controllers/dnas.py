@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rankitect.contracts import HasReference, Proposal, SharesWeights, Spent, offers
 from rankitect.contracts.task import HasPrior, HasProduction, HasSearchLoss
 from rankitect.controllers.dnas_scores import Scores
-from rankitect.errors import ConfigError, TrainingError
+from rankitect.errors import ConfigError, SpaceError, TrainingError
 from rankitect.methods.bounded_space import BoundedSpace, limits_of, main_cost
 from rankitect.methods.shared_weights import CoTraining, samples_per_update, training_defaults
 from rankitect.training.spending import training_spent
@@ -191,7 +191,12 @@ class DNAS:
             weights.close()
             self._task.adopt(supernet)
         for target in self._targets:
-            discrete = scores.discretise(target, np.random.default_rng([self._seed, 1]), self._least)
+            rng = np.random.default_rng([self._seed, 1])
+            try:
+                discrete = scores.discretise(target, rng, self._least, self._bounded.limits)
+            except SpaceError as error:
+                session.logger.warning("Nothing is proposed at %g of %s: %s", target, self._cost, error)
+                continue
             tags = {"target": target, "reached": self._reached(discrete, target, session)}
             alone, *larger = self._bounded.scaled(self._bounded.lift(discrete))
             # The search may move in a small base space: the largest size of each result is measured as well.

@@ -11,6 +11,7 @@ import numpy as np
 
 from rankitect.contracts import Spent
 from rankitect.errors import SpaceError, TrainingError, brief
+from rankitect.methods.bounded_space import Limits, nearest_within, within
 from rankitect.methods.cost_target import BISECTIONS, CostTarget
 
 if TYPE_CHECKING:
@@ -132,16 +133,26 @@ class Scores:
                 self._evidence[path] += slope.new_tensor([min(max(measured, 0.0), OUTLIER), 1.0])
         self.step += 1
 
-    def discretise(self, target: float, rng: np.random.Generator, least: float = 0.0) -> Architecture:
+    def discretise(
+        self, target: float, rng: np.random.Generator, least: float = 0.0, limits: Limits | None = None
+    ) -> Architecture:
         """The architecture of the best total score whose cost is at most the target and near it, and at least `least`.
 
-        The best value of each choice at a price of cost is taken, at the lowest price that meets the target; what is
-        left of the target is then spent on the best single changes. Where a rule forbids the result, the best of many
-        feasible draws is taken.
+        The best value of each choice at a price of cost is taken, at the lowest price that meets the target. Where that
+        breaks a bound on another cost, single changes follow that lose the least score for what they bring it nearer to
+        all bounds; what is left of the target is then spent on the best single changes. Where a rule forbids the
+        result, the best of many feasible draws is taken.
+
+        Args:
+            target: Of the reference's cost.
+            rng: Decides the draws.
+            least: The same, from below.
+            limits: Bounds on other costs, as `SearchSpace.sample` takes them.
 
         Raises:
-            SpaceError: No feasible architecture meets the target.
+            SpaceError: No feasible architecture meets the target and the bounds.
         """
+        others = {key: bounds for key, bounds in (limits or {}).items() if key != self._target.name}
         # Bisection for the lowest price of cost at which the best values together cost at most the target. A price
         # slightly below 0 breaks ties between equal scores in favour of the larger value.
         low, high = -1e-3, 1.0
@@ -157,26 +168,30 @@ class Scores:
                 best, high = hardened, middle
             else:
                 low = middle
+        if best is not None and others:
+            best = nearest_within(self.space, best, {**others, **self._bounds(0.0, target)}, self._score)
         if best is None:
-            best = self._best_draw(0.0, target, rng)
-        best = self._spend(best, target)
-        return best if self._target.of(best) >= least else self._best_draw(least, target, rng)
+            best = self._best_draw(0.0, target, rng, others)
+        best = self._spend(best, target, others)
+        return best if self._target.of(best) >= least else self._best_draw(least, target, rng, others)
 
     def _score(self, architecture: Architecture) -> float:
         columns, scores = self.space.encode([architecture]), self._scores
         return sum(float(scores[p][columns[p][0]]) for p in architecture.choices)
 
-    def _best_draw(self, least: float, target: float, rng: np.random.Generator) -> Architecture:
-        whole = self._target.whole
-        bounds = {self._target.name: (least * whole, target * whole)}
+    def _bounds(self, least: float, target: float) -> Limits:
+        return {self._target.name: (least * self._target.whole, target * self._target.whole)}
+
+    def _best_draw(self, least: float, target: float, rng: np.random.Generator, others: Limits) -> Architecture:
+        bounds = {**others, **self._bounds(least, target)}
         return max(self.space.sample_many(DRAWS, rng, **bounds), key=self._score)
 
-    def _spend(self, architecture: Architecture, target: float) -> Architecture:
+    def _spend(self, architecture: Architecture, target: float, others: Limits) -> Architecture:
         current, score, cost = architecture, self._score(architecture), self._target.of(architecture)
         while target - cost > SPARE:
             better = []
-            others = list(self.space.neighbours(current))  # architectures that differ in one choice
-            for other, total in zip(others, self._target.of_many(others), strict=True):
+            near = [a for a in self.space.neighbours(current) if within(self.space, a, others)]
+            for other, total in zip(near, self._target.of_many(near), strict=True):
                 gain, price = self._score(other) - score, total - cost
                 if gain > 0 and cost + price <= target:
                     # The most gain for its cost comes first; fingerprints order equals the same way in every run.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from rankitect.config.parts import Parts
     from rankitect.graph import Architecture, ChoiceSpace
 
-__all__ = ["BoundedSpace", "largest_by", "limits_of", "main_cost", "reference_of", "within"]
+__all__ = ["BoundedSpace", "Limits", "largest_by", "limits_of", "main_cost", "nearest_within", "reference_of", "within"]
+
+Limits: TypeAlias = Mapping[str, tuple[float, float]]
+"""The least and the largest amount of each cost that is bounded, by its kind or scope:kind."""
 
 TRIES = 64
 """Draws after which nothing new is expected."""
@@ -250,6 +253,46 @@ def within(space: ChoiceSpace, architecture: Architecture, limits: Mapping[str, 
         if not low <= space.cost(architecture, kind, scope) <= high:
             return False
     return True
+
+
+def nearest_within(
+    space: ChoiceSpace, architecture: Architecture, limits: Limits, score: Callable[[Architecture], float]
+) -> Architecture | None:
+    """An architecture within bounds, by single changes of one that is not, each of which loses the least score for what
+    it brings it nearer.
+
+    Args:
+        space: The space.
+        architecture: Where to start.
+        limits: The bounds.
+        score: What should stay high.
+
+    Returns:
+        None where no single change brings it nearer any more.
+    """
+    beyond = _beyond(space, [architecture], limits)[0]
+    while beyond > 0:
+        near = list(space.neighbours(architecture))
+        left, now, changes = _beyond(space, near, limits), score(architecture), []
+        for other, rest in zip(near, left, strict=True):
+            if rest < beyond:  # of equal changes the fingerprint decides, the same way in every run
+                changes.append(((now - score(other)) / (beyond - rest), other.fingerprint, rest, other))
+        if not changes:
+            return None
+        _, _, beyond, architecture = min(changes)
+    return architecture
+
+
+def _beyond(space: ChoiceSpace, architectures: Sequence[Architecture], limits: Limits) -> list[float]:
+    """How far beyond bounds each architecture is, the sum over costs, each relative to its bound."""
+    total = np.zeros(len(architectures))
+    columns = space.encode(architectures) if architectures else {}
+    for key, (low, high) in limits.items() if architectures else ():
+        scope, _, kind = key.rpartition(":")
+        cost = np.asarray(space.cost(columns, kind, scope), dtype=np.float64)
+        total += np.maximum(cost / high - 1, 0) if high > 0 else np.maximum(cost, 0)
+        total += np.maximum(1 - cost / low, 0) if low > 0 else 0.0
+    return [float(amount) for amount in total]
 
 
 def _columns(rows: Sequence[Mapping[str, int]]) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rankitect.tasks.costs import language_costs
 from tests.tasks.language.tiny import own_cache, parts_of, proposed, study
 
 CONTROLLERS = sorted(p.stem for p in (Path(__file__).parents[2] / "configs" / "controller").glob("*.yaml"))
@@ -75,13 +76,16 @@ def test_proposals_are_distinct_feasible_and_within_constraints(
 
 
 @every_controller
-def test_a_narrower_constraint_is_kept(controller: str, made: Callable[..., Any], tmp_path: Path) -> None:
-    parts = made(controller, "constraints.block_flops=[0.7,0.95]")
+def test_narrower_constraints_are_kept_together(controller: str, made: Callable[..., Any], tmp_path: Path) -> None:
+    shares = {"block_flops": (0.6, 0.95), "kv_cache_bytes": (0.0, 0.7), "decode_flops": (0.0, 0.9)}
+    parts = made(controller, *(f"constraints.{name}=[{low},{high}]" for name, (low, high) in shares.items()))
     study(tmp_path / "run", parts)
-    whole = parts.space.cost(parts.task.reference, "flops", "layers")
     found = proposed(tmp_path / "run", parts)
     assert found
-    assert all(0.7 <= parts.space.cost(a, "flops", "layers") / whole <= 0.95 for _, a, _, _ in found)
+    costs = language_costs(parts.space, parts.task.reference, parts.task.context)
+    for _, architecture, _, _ in found:
+        for name, (low, high) in shares.items():
+            assert low <= costs.value(architecture, name) / costs.value(parts.task.reference, name) <= high, name
 
 
 @every_controller

@@ -69,6 +69,20 @@ def test_the_expected_cost_is_the_target(target: float, scale: float) -> None:
     assert expected(chances) == pytest.approx(target, abs=0.02)
 
 
+@settings(max_examples=8, deadline=None)
+@given(seeds, st.floats(0.6, 1.0), st.floats(0.4, 0.8))
+def test_discretise_keeps_other_bounds_as_well(seed: int, target: float, kept: float) -> None:
+    whole = {kind: float(SPACE.cost(WHOLE, kind)) for kind in ("cache_bytes", "params")}
+    limits = {"cache_bytes": (0.0, kept * whole["cache_bytes"]), "params": (0.3 * whole["params"], whole["params"])}
+    made = random_scores(seed).discretise(target, np.random.default_rng(0), limits=limits)
+    assert share(made) <= target + 1e-9
+    assert SPACE.cost(made, "cache_bytes") <= kept * whole["cache_bytes"]
+    assert SPACE.cost(made, "params") >= 0.3 * whole["params"]
+    drawn = SPACE.sample_many(64, 0, **limits, **{COST: (0, target * float(SPACE.cost(WHOLE, "flops", "layers")))})
+    score = random_scores(seed)._score
+    assert score(made) >= sorted(map(score, drawn))[-2], "hardly any of many draws is better"
+
+
 @settings(max_examples=8)  # each solves for a price many times
 @given(seeds, st.floats(0.4, 1.0))
 def test_discretise_meets_the_target_and_wastes_little(seed: int, target: float) -> None:
@@ -108,7 +122,7 @@ def by_gradients(scores: Scores, target: float) -> tuple[Architecture, dict[str,
 def test_discretise_chooses_what_gradients_of_the_cost_choose(seed: int, target: float) -> None:
     scores, same = random_scores(seed), random_scores(seed)
     best, marginal = by_gradients(same, target)
-    assert scores.discretise(target, np.random.default_rng(0)) == scores._spend(best, target)
+    assert scores.discretise(target, np.random.default_rng(0)) == scores._spend(best, target, {})
     assert all(torch.equal(costs, scores._target.marginal[p]) for p, costs in marginal.items()), "to the last digit"
 
 
