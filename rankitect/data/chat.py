@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from rankitect.errors import DataError, safe, short
 
@@ -92,7 +92,9 @@ class TemplateChat:
                 raise DataError(f"a message holds {short(repr(held), 40)}, which would end it")
         given = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            text: str = self._compiled.render(messages=given, add_generation_prompt=False, tools=None, **self.tokens)
+            text: str = self._compiled.render(
+                messages=given, tools=None, documents=None, add_generation_prompt=False, **self.tokens
+            )
         except Exception as error:  # a template raises whatever it likes
             said = short(safe(" ".join(str(error).split())), 160)
             raise DataError(f"the chat template cannot render it ({said or type(error).__name__})") from error
@@ -107,8 +109,20 @@ def _environment() -> ImmutableSandboxedEnvironment:
     """Where templates run: with what `transformers` gives them, and without what could take memory or time on end."""
     import json
 
-    from jinja2 import TemplateError
+    from jinja2 import TemplateError, nodes
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """`{% generation %} … {% endgeneration %}` around what the model says: a mark that adds nothing to the text."""
+
+        tags: ClassVar[set[str]] = {"generation"}
+
+        def parse(self, parser: Parser) -> nodes.Node:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.Scope(body, lineno=line)  # what is set inside is not known outside, as in transformers
 
     class Bounded(ImmutableSandboxedEnvironment):
         intercepted_binops = frozenset({"*", "**", "%"})
@@ -127,10 +141,10 @@ def _environment() -> ImmutableSandboxedEnvironment:
             raise TemplateError(f"range of {len(values)} values")
         return values
 
-    def as_json(value: Any, indent: int | None = None, **_: Any) -> str:
-        return json.dumps(value, ensure_ascii=False, indent=indent)
+    def as_json(value: Any, ensure_ascii: bool = False, indent: Any = None, **how: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **how)
 
-    environment = Bounded(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    environment = Bounded(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"])
     environment.filters["tojson"] = as_json
     environment.globals |= {"raise_exception": refuse, "range": bounded_range}
     return environment

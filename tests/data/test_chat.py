@@ -121,6 +121,30 @@ def test_a_hostile_or_broken_template_is_refused(template: str) -> None:
         TemplateChat(template, {}, frozenset()).render([Message("user", "x")])
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}"
+        "{{ m.role }}: {{ m.content }}{% endif %}{% endfor %}",
+        "{%- for m in messages -%}\n  {%- generation -%}\n {{ m.content }}\n {%- endgeneration -%}\n{%- endfor -%}\n",
+        "{% for m in messages %}\n{% generation %}\n{{ m.content }}\n{% endgeneration %}\n{% endfor %}",
+        "{% for m in messages %}{% generation %}{{ loop.index }}{{ m.content }}{% endgeneration %}{% endfor %}",
+        "{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}",
+        "{% set n = namespace(x=1) %}{% generation %}{% set n.x = 2 %}{{ n.x }}{% endgeneration %}{{ n.x }}",
+        "{% generation %}{% generation %}a{% endgeneration %}{% endgeneration %}",
+        "{{ messages | tojson }}{{ messages | tojson(True) }}{{ messages | tojson(indent='--') }}",
+        "{{ messages | tojson(ensure_ascii=True, separators=(',', ':'), sort_keys=True) }}",
+        "{% if documents is not none %}documents{% endif %}{% if tools is none %}no tools{% endif %}",
+        "{% for m in messages %}{{ m.content }}{% if loop.first %}{% break %}{% endif %}{% endfor %}",
+    ],
+)
+def test_the_tags_and_filters_of_transformers_are_known(template: str) -> None:
+    render = pytest.importorskip("transformers.utils.chat_template_utils").render_jinja_template
+    chat = [{"role": "user", "content": "Hé <b>"}, {"role": "assistant", "content": "Hello!"}]
+    theirs = render([chat], chat_template=template, add_generation_prompt=False)[0][0]
+    assert TemplateChat(template, {}, frozenset()).render([Message(**message) for message in chat]) == theirs
+
+
 def test_a_template_sees_no_clock() -> None:
     template = "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}fixed{% endif %}"
     assert TemplateChat(template, {}, frozenset()).render([Message("user", "x")]) == "fixed"
