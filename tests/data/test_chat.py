@@ -124,8 +124,8 @@ def test_a_hostile_or_broken_template_is_refused(template: str) -> None:
 @pytest.mark.parametrize(
     "template",
     [
-        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}"
-        "{{ m.role }}: {{ m.content }}{% endif %}{% endfor %}",
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.role }}: {{ m.content }}{% else %}"
+        "{% generation %}{{ m.content }}{% endgeneration %}{% endif %}{% endfor %}",
         "{%- for m in messages -%}\n  {%- generation -%}\n {{ m.content }}\n {%- endgeneration -%}\n{%- endfor -%}\n",
         "{% for m in messages %}\n{% generation %}\n{{ m.content }}\n{% endgeneration %}\n{% endfor %}",
         "{% for m in messages %}{% generation %}{{ loop.index }}{{ m.content }}{% endgeneration %}{% endfor %}",
