@@ -12,6 +12,7 @@ A search that runs takes a change up before its next trial; its report compares 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -117,6 +118,7 @@ def _list(registry: Registry) -> int:
 
 def _of_run(given: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
     """A candidate of a run folder with what belongs to it: in words, and what is to be registered."""
+    from rankitect.study.files import inside
     from rankitect.study.summary import candidate_of, read_summary
 
     for name in sorted(set(given) - _BESIDE_RUN):
@@ -125,13 +127,14 @@ def _of_run(given: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
     summary = read_summary(run)
     chosen = candidate_of(summary.pareto, given.get("candidate", "1"), run)
     short = chosen.fingerprint[:8]
-    place = run / "candidates" / f"{chosen.rank:02d}-{short}"
+    place = inside(run, f"candidates/{chosen.rank:02d}-{short}")
     _refuse_settings(place, f"candidate {chosen.rank} ({short}) of {run}")
     fields: dict[str, Any] = {"architecture": chosen.architecture, "task": summary.task}
-    if (place / "space.json").is_file():
-        fields["space"] = place / "space.json"
-    if (place / "features.json").is_file():
-        fields["features"] = _json(place / "features.json")
+    space, features = (inside(place, name) for name in ("space.json", "features.json"))
+    if space.is_file():
+        fields["space"] = space
+    if features.is_file():
+        fields["features"] = _json(features)
     return f"candidate {chosen.rank} ({short}) of {run}", fields
 
 
@@ -206,14 +209,20 @@ def _tried(fields: Mapping[str, Any], of_task: Sequence[str], config_dir: str | 
 
 
 def _configured(group: str, config_dir: str | None) -> dict[str, str]:
-    """Names of the tasks or spaces that a search can be configured with, and the options that choose them."""
+    """Names of the tasks or spaces that a search can be configured with, and the options that choose them.
+
+    A file that cannot be read has the name of its option: whoever chooses it is told what is wrong with it.
+    """
     from rankitect.config.compose import configs_folder, groups
     from rankitect.documents import as_kind, read_yaml
 
     names: dict[str, str] = {}
     for option, path in groups([configs_folder(), *([Path(config_dir)] if config_dir else [])])[group].items():
-        part = read_yaml(path, dict[str, Any])
-        names.setdefault(str(as_kind(part.get(group, part), dict[str, Any], path).get("name", option)), option)
+        name = option
+        with contextlib.suppress(ConfigError):
+            part = read_yaml(path, dict[str, Any])
+            name = str(as_kind(part.get(group, part), dict[str, Any], path).get("name", option))
+        names.setdefault(name, option)
     return names
 
 

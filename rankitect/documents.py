@@ -24,10 +24,23 @@ from rankitect.errors import ConfigError, RankitectError, safe, short
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-__all__ = ["as_kind", "parse_json", "parse_yaml", "problem_of", "read_json", "read_text", "read_yaml"]
+__all__ = [
+    "AT_ONCE",
+    "YAML_BYTES",
+    "as_kind",
+    "parse_json",
+    "parse_yaml",
+    "problem_of",
+    "read_json",
+    "read_text",
+    "read_yaml",
+]
 
 T = TypeVar("T")
 
+AT_ONCE = sum({getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY")})
+"""Flags of `os.open`, as far as the system has them: bytes are read as they are, no other program gets the file, and a
+pipe that nobody writes to is not waited for."""
 JSON_BYTES = 2**28
 """What a JSON file may have, bytes; the largest in use are tokenizers of tens of MiB."""
 YAML_BYTES = 2**18
@@ -182,8 +195,7 @@ def _told(work: Callable[[], T], called: object, error: type[RankitectError], ad
 
 
 def _text(path: Path, most: int) -> str:
-    # A pipe that nobody writes to would be waited for.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with open(os.open(path, os.O_RDONLY | AT_ONCE), "rb") as file:
         facts = os.fstat(file.fileno())
         if not stat.S_ISREG(facts.st_mode):
             raise _Unfit("is no regular file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+import rankitect
 from rankitect.documents import as_kind, parse_json, parse_yaml, read_json, read_text, read_yaml
 from rankitect.errors import AssetError, ConfigError, safe, short
 
@@ -170,3 +172,14 @@ def test_a_text_for_a_message_is_short_and_holds_nothing_that_a_terminal_obeys(t
     assert all(c.isprintable() or c == "\n" for c in told)
     if text.replace("\n", "").isprintable() and len(text) <= most:
         assert told == text
+
+
+def test_a_file_is_read_where_the_system_knows_no_pipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.json").write_text('{"a": 1}')
+    for flag in ("O_NONBLOCK", "O_CLOEXEC", "O_NOFOLLOW"):
+        monkeypatch.delattr(os, flag, raising=False)
+    package = Path(rankitect.__path__[0])
+    assert runpy.run_path(str(package / "documents.py"))["read_json"](tmp_path / "x.json") == {"a": 1}
+    descriptor = runpy.run_path(str(package / "data" / "files.py"))["open_plain"](tmp_path / "x.json", os.O_RDONLY)
+    assert os.read(descriptor, 9) == b'{"a": 1}'
+    os.close(descriptor)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rankitect.config.presets import fitting_presets
-from rankitect.config.trust import check_files, check_values, refuse_resolvers
+from rankitect.config.trust import check_values, refuse_resolvers
 from rankitect.errors import ConfigError, closest, short
 
 __all__ = ["Composed", "compose", "configs_folder", "groups", "quoted"]
@@ -87,8 +87,6 @@ def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> Compo
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"The folder of configurations {folder} does not exist.")
-    for folder in folders[1:]:
-        check_files(folder)
     known = groups(folders)
     prepared: list[str] = []
     given: set[str] = set()
@@ -101,7 +99,9 @@ def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> Compo
         if key is not None:
             given.add(key)
     if extra_folder is not None:
-        prepared.append(f"hydra.searchpath=[{quoted('file://' + str(folders[1]))}]")
+        from rankitect.config.source import search_path
+
+        prepared.append(f"hydra.searchpath=[{quoted(search_path(folders[1]))}]")
     raw, data, choices = _compose(folders[0], prepared)
     if presets := list(fitting_presets(data, choices, known)):
         raw, data, choices = _compose(folders[0], [*prepared, *presets])

@@ -19,6 +19,8 @@ from rankitect.config.plugins import config_model
 from rankitect.config.resolve import resolve
 from rankitect.config.schema import PluginConfig, SearchConfig
 from rankitect.contracts import NamesCosts, offers
+from rankitect.documents import YAML_BYTES, read_text
+from rankitect.errors import ConfigError
 
 __all__ = ["help_text"]
 
@@ -64,9 +66,13 @@ def _groups(folders: Sequence[Path], reads: Callable[[str], bool]) -> Iterator[s
 
 
 def _about(path: Path) -> str:
-    """The first sentence of the comment at the top of a file."""
+    """The first sentence of the comment at the top of a file; what is wrong with one that cannot be read."""
     comment: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+        text = read_text(path, most=YAML_BYTES)
+    except ConfigError as error:
+        return f"({error})"
+    for line in text.splitlines():
         if not line.startswith("#"):
             break
         if "@package" not in line:

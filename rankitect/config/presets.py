@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rankitect.documents import YAML_BYTES, read_text
+
 __all__ = ["fitting_presets"]
 
 _WHEN = re.compile(r"^# @when (\S+)$", re.MULTILINE)
@@ -46,7 +48,7 @@ def fitting_presets(
 
 
 def _conditions(path: Path) -> dict[str, str]:
-    head = _WHEN.search(path.read_text(encoding="utf-8"))
+    head = _WHEN.search(read_text(path, most=YAML_BYTES))
     pairs = head[1].split(",") if head else []
     return dict(pair.partition("=")[::2] for pair in pairs)
 

@@ -12,16 +12,14 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from rankitect.config.bindings import sections_of
-from rankitect.documents import read_yaml
 from rankitect.errors import ConfigError, short
 
-__all__ = ["ByHand", "check_files", "check_values", "refuse_from_files", "refuse_resolvers"]
+__all__ = ["ByHand", "check_values", "refuse_from_files", "refuse_resolvers"]
 
 _REFERENCE = re.compile(r"\$\{\.*[A-Za-z_][\w.]*\}")
 """A reference to another key, which is all that `${…}` may be."""
@@ -41,16 +39,6 @@ class ByHand:
 
         adb: Annotated[str, ByHand()] = "adb"
     """
-
-
-def check_files(folder: Path) -> None:
-    """Read every configuration of a user's folder, before Hydra does.
-
-    Raises:
-        ConfigError: One is no YAML, has a key twice, or asks for more than the value of another key in `${…}`.
-    """
-    for path in sorted(folder.glob("**/*.yaml")):
-        refuse_resolvers(read_yaml(path), f"{path}: ")
 
 
 def refuse_resolvers(value: Any, where: str) -> None:

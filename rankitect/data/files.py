@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from rankitect.documents import AT_ONCE
+
 __all__ = [
     "TEMPORARY",
     "file_sha256",
@@ -118,7 +120,7 @@ def open_plain(path: Path, flags: int) -> int:
     Raises:
         OSError: It is something else, or cannot be opened.
     """
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    flags |= getattr(os, "O_NOFOLLOW", 0) | AT_ONCE
     try:
         descriptor = os.open(path, flags, 0o666)
     except OSError as error:

@@ -18,9 +18,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.data.files import file_sha256, folder_lock, write_atomically
+from rankitect.data.members import member
 from rankitect.data.tensors import opened_tensors
 from rankitect.documents import as_kind, read_json
-from rankitect.errors import ConfigError, RunFolderError, brief, short
+from rankitect.errors import AssetError, BaselineError, ConfigError, RunFolderError, brief, short
 
 __all__ = ["Damage", "Entry", "Registry", "check_weights"]
 
@@ -138,8 +139,18 @@ class Registry:
         return self.folder / entry.name / f"v{entry.version:03d}.json"
 
     def path(self, entry: Entry, file: str) -> Path:
-        """One of a model's other files."""
-        return self.folder / entry.name / file
+        """One of a model's other files.
+
+        Raises:
+            BaselineError: A link leads out of the model's folder.
+        """
+        place = self.folder / entry.name
+        try:
+            if place.is_symlink():
+                raise AssetError(f"{brief(place)} is a link, which is not followed.")
+            return member(place, file) or place / file
+        except AssetError as error:
+            raise BaselineError(str(error)) from error
 
     def add(
         self,
@@ -166,8 +177,8 @@ class Registry:
             note: A note for people.
 
         Raises:
-            ConfigError: The name or the module's path is none, there is neither an architecture nor a module, or the
-                weights are not of a module or are no safetensors file.
+            ConfigError: The name or the module's path is none, there is neither an architecture nor a module, the
+                weights are not of a module or are no safetensors file, or the model's folder is a link or a file.
             SpaceError: The architecture is none.
             OSError: The folder cannot be written.
         """
@@ -183,17 +194,16 @@ class Registry:
             check_weights(weights, module)
         added = {"name": name, "task": task, "note": note, "module": module, "added": _now(), "version": 1}
         as_kind(added, Entry, f"The baseline {name}")
-        place = self.folder / name
-        place.mkdir(parents=True, exist_ok=True)
+        place = self._folder_of(name)
         with folder_lock(self.folder):
             version = 1 + max(
                 (int(match[1]) for p in place.iterdir() if (match := _VERSION.fullmatch(p.name))), default=0
             )
             stem = f"v{version:03d}"
             if space is not None:
-                shutil.copyfile(space, place / f"{stem}.space.json")
+                _copy(space, place / f"{stem}.space.json")
             if weights is not None:
-                shutil.copyfile(weights, place / f"{stem}.safetensors")
+                _copy(weights, place / f"{stem}.safetensors")
             entry = Entry(
                 name=name,
                 version=version,
@@ -237,9 +247,28 @@ class Registry:
             self._write(retired)
         return retired
 
+    def _folder_of(self, name: str) -> Path:
+        """A model's folder, made where there is none. A registry may come from others: a link in it could lead what is
+        written to anywhere.
+
+        Raises:
+            ConfigError: It is a link, or no folder.
+        """
+        place = self.folder / name
+        if place.is_symlink() or (place.exists() and not place.is_dir()):
+            raise ConfigError(f"{brief(place)} is a link or a file, not a folder: nothing is written there. Delete it.")
+        place.mkdir(parents=True, exist_ok=True)
+        return place
+
     def _write(self, entry: Entry) -> None:
+        self._folder_of(entry.name)
         text = json.dumps(entry.model_dump(mode="json"), indent=1) + "\n"
         write_atomically(self.file(entry), lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file. What has the target's name already, such as a link, is replaced and not followed."""
+    write_atomically(target, lambda part: shutil.copyfile(source, part))
 
 
 def check_weights(path: Path, module: str | None) -> None:

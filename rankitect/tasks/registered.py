@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.data.guard import guarded
 from rankitect.data.tensors import read_tensors
+from rankitect.documents import read_text
 from rankitect.errors import BaselineError, ConfigError, RankitectError, SpaceError, brief, short
 from rankitect.production.registry import Entry, Registry
 
@@ -155,7 +156,7 @@ class Registered:
         entry = self._known.get(architecture.fingerprint)
         if entry is None or entry.space is None or self._registry is None:
             return None
-        return SearchSpace.from_json(self._registry.path(entry, entry.space).read_text(), self._allowed)
+        return SearchSpace.from_json(read_text(self._registry.path(entry, entry.space), BaselineError), self._allowed)
 
     def module(self, entry: Entry, features: Any, seed: int) -> nn.Module:
         """A registered module, with its weights where it has some.

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from rankitect.config import resolve
 from rankitect.config.compose import configs_folder, groups
+from rankitect.config.help import help_text
 from rankitect.config.plugins import config_model, load_target
 from rankitect.config.schema import PluginConfig, SearchConfig, StageConfig
 from rankitect.contracts import plugin
@@ -155,10 +156,69 @@ def test_the_environment_and_other_resolvers_are_refused_unread(
     for said in (
         refusal(f'report.baseline="{value}"'),
         refusal("preset=mine", folder=written(tmp_path, preset_mine=f'{ROOT}report: {{baseline: "{quoted}"}}\n')),
-        refusal(folder=written(tmp_path, preset_mine=f'defaults:\n  - "{quoted}"\n')),
+        refusal("preset=mine", folder=written(tmp_path, preset_mine=f'defaults:\n  - "{quoted}"\n')),
+        refusal(
+            "preset=mine", folder=written(tmp_path, preset_mine="defaults: [more]\n", preset_more=f'a: "{quoted}"\n')
+        ),
     ):
         assert "hunter2" not in said
         assert "only ${key}" in said or "cannot be composed" in said
+
+
+BROKEN = {
+    "no YAML": b"a: [b\n",
+    "a key twice": b"a: 1\na: 2\n",
+    "another encoding": "a: ü\n".encode("utf-16"),
+    "no mapping": b"- a\n",
+    "a resolver": b'a: "${oc.env:SECRET}"\n',
+    "a tag": b"a: !!python/name:os.system\n",
+    "a bomb": b"a: &a [1, 1]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (i + 1, i + 1, i, i) for i in range(97, 117)),
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_a_file_counts_when_it_is_composed_and_not_before(tmp_path: Path, content: bytes) -> None:
+    written(tmp_path, preset_mine=f"{ROOT}confirm:\n  seeds: 3\n", controller_mine="defaults: [broken]\n")
+    for group in ("preset", "task", "controller"):
+        (tmp_path / group).mkdir(exist_ok=True)
+        (tmp_path / group / "broken.yaml").write_bytes(content)
+    data = resolve(["preset=mine"], tmp_path).data
+    assert data["confirm"]["seeds"] == 3
+    assert {**data, "confirm": None, "preset": None} == {**resolve([]).data, "confirm": None}
+    for choice in ("preset=broken", "task=broken", "controller=mine"):
+        said = refusal(choice, folder=tmp_path)
+        assert "broken.yaml" in said
+        assert "SECRET" not in said or "only ${key}" in said
+
+
+def test_files_that_lie_elsewhere_are_checked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "SECRET", "hunter2")
+    own = tmp_path / "own"
+    own.mkdir()
+    (tmp_path / "far.yaml").write_text('defaults:\n  - "${oc.env:SECRET}"\n')
+    said = refusal("preset=mine", folder=written(own, preset_mine="defaults: [../../far]\n"))
+    assert "far.yaml" in said
+    assert "hunter2" not in said
+
+
+def test_numbers_of_a_file_are_those_that_hydra_reads(tmp_path: Path) -> None:
+    folder = written(tmp_path, preset_mine=f"{ROOT}# a comment: ü\nbudget:\n  minutes: 1e1\nseed: 0x10\n")
+    data = resolve(["preset=mine"], folder).data
+    assert (data["budget"]["minutes"], data["seed"]) == (10.0, 16)
+
+
+def test_an_empty_file_and_one_of_comments_set_nothing(tmp_path: Path) -> None:
+    for text in ("", "# nothing\n", "---\n"):
+        data = resolve(["preset=mine"], written(tmp_path, preset_mine=text)).data
+        assert {**data, "preset": None} == resolve([]).data
+
+
+def test_help_lists_a_file_that_cannot_be_read_and_what_is_wrong_with_it(tmp_path: Path) -> None:
+    (written(tmp_path, task_good="# Good data.\n") / "task" / "bad.yaml").write_bytes(BROKEN["another encoding"])
+    shown = help_text(extra_folder=tmp_path)
+    assert "Good data" in shown
+    assert "bad" in shown
+    assert "UTF-16" in shown
 
 
 def test_another_key_may_be_referred_to() -> None:
@@ -209,7 +269,7 @@ def _of(name: str, annotation: Any, marks: list[Any]) -> list[tuple[str, list[An
     if get_origin(annotation) is Annotated:
         inner, *own = get_args(annotation)
         return _of(name, inner, [*marks, *(mark for m in own for mark in getattr(m, "metadata", [m]))])
-    return [found for argument in get_args(annotation) for found in _of(name, argument, marks)]
+    return [key for argument in get_args(annotation) for key in _of(name, argument, marks)]
 
 
 def test_every_whole_number_of_a_configuration_has_an_upper_bound() -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 import rankitect
 from rankitect.baseline import main
-from rankitect.errors import ConfigError, RunFolderError
+from rankitect.errors import BaselineError, ConfigError, RunFolderError
 from rankitect.production.registry import Registry
 from rankitect.study.summary import CandidateSummary, Summary
 from rankitect.tasks.registered import Registered
@@ -71,6 +71,44 @@ def test_versions_follow_each_other_and_the_newest_is_live(tmp_path: Path) -> No
 def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="is no name"):
         Registry(tmp_path).add(name, "criteo", module="my.legacy")
+
+
+def test_links_in_a_registry_lead_nothing_that_is_written_elsewhere(tmp_path: Path) -> None:
+    registry, secret, weights = Registry(tmp_path / "registry"), tmp_path / "secret", tmp_path / "w.safetensors"
+    secret.write_text("kept")
+    save_file({"a": torch.ones(2)}, weights)
+    (tmp_path / "registry" / "own").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("v001.safetensors", "v001.space.json", ".v001.json.part"):
+        (tmp_path / "registry" / "own" / name).symlink_to(secret)
+    entry = registry.add("own", "criteo", module="my.legacy", weights=weights, space=weights)
+    assert secret.read_text() == "kept"
+    assert registry.path(entry, "v001.safetensors").read_bytes() == weights.read_bytes()
+    assert not (registry.folder / "own" / "v001.space.json").is_symlink()
+    (registry.folder / "far").symlink_to(tmp_path / "elsewhere")
+    (registry.folder / "file").write_text("")
+    for name in ("far", "file"):
+        with pytest.raises(ConfigError, match=f"{name} is a link or a file"):
+            registry.add(name, "criteo", module="my.legacy")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    (registry.folder / "own").rename(tmp_path / "elsewhere" / "own")
+    (registry.folder / "own").symlink_to(tmp_path / "elsewhere" / "own")
+    before = (tmp_path / "elsewhere" / "own" / "v001.json").read_text()
+    with pytest.raises(ConfigError, match="own is a link or a file"):
+        registry.retire("own")
+    assert (tmp_path / "elsewhere" / "own" / "v001.json").read_text() == before
+
+
+def test_links_in_a_registry_lead_nothing_that_is_read_elsewhere(tmp_path: Path) -> None:
+    registry, weights = Registry(tmp_path / "registry"), tmp_path / "w.safetensors"
+    save_file({"a": torch.ones(2)}, weights)
+    entry = registry.add("own", "criteo", module="my.legacy", weights=weights)
+    kept = registry.path(entry, "v001.safetensors")
+    kept.unlink()
+    assert registry.path(entry, "v001.safetensors") == kept, "whoever reads it says that it is missing"
+    kept.symlink_to(weights)
+    with pytest.raises(BaselineError, match="is a link out of its folder"):
+        registry.path(entry, "v001.safetensors")
 
 
 def test_a_damaged_entry_is_named_and_only_that_model_is_left_out(tmp_path: Path) -> None:
