@@ -13,11 +13,20 @@ from rankitect.contracts import Spent
 from rankitect.study.checksums import SPENDING, count, sign
 from rankitect.study.database import transaction
 
-__all__ = ["Charges"]
+__all__ = ["TRIAL", "Charges", "trial_key"]
 
 _COLUMNS = ", ".join(SPENDING)  # names from this program only
 _EARLIER = f"SELECT stage, {_COLUMNS} FROM charges WHERE key = ?"
 _RECORD = f"INSERT OR REPLACE INTO charges (key, stage, {_COLUMNS}) VALUES (?, ?{', ?' * len(SPENDING)})"
+
+
+TRIAL = "trial:"
+"""How the key of a charge for a trial begins."""
+
+
+def trial_key(number: int) -> str:
+    """The key of the charge for a trial."""
+    return f"{TRIAL}{number}"
 
 
 class Charges:
@@ -59,6 +68,13 @@ class Charges:
         """Charge a stage in a transaction of its own; a later charge of the same key replaces the earlier."""
         with self.transaction():
             self.record(key, stage, spent)
+
+    def set_aside(self, key: str) -> None:
+        """Give a charge another key, inside a transaction: a later charge of this key is one more, in its place."""
+        taken = self._connection.execute("SELECT COUNT(*) FROM charges WHERE key LIKE ?", (f"earlier % {key}",))
+        aside = f"earlier {taken.fetchone()[0] + 1} {key}"
+        self._connection.execute("UPDATE charges SET key = ? WHERE key = ?", (aside, key))
+        sign(self._connection, "charges", aside)
 
     def totals(self) -> dict[str, Spent]:
         """What was spent, by stage."""

@@ -114,6 +114,8 @@ def connect(path: Path) -> sqlite3.Connection:
 def reading(path: Path, *, alone: bool = False) -> Iterator[sqlite3.Connection]:
     """Open a study's file to read, and check it; nothing in its folder is changed where this process is `alone` there.
 
+    Everything is read in one transaction: of a search that goes on meanwhile, all of it is of one moment.
+
     Args:
         path: The file.
         alone: Whether this process holds the folder's lock, so that nobody writes meanwhile.
@@ -127,6 +129,7 @@ def reading(path: Path, *, alone: bool = False) -> Iterator[sqlite3.Connection]:
         connection = sqlite3.connect(target, uri=True, isolation_level=None, timeout=10.0)
         try:
             _secure(connection)
+            connection.execute("BEGIN")
             _check(path, connection)
             yield connection
         finally:

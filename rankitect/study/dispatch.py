@@ -162,7 +162,7 @@ class Dispatch:
     def _is_news(self, earlier: Trial) -> bool:
         """Whether a result of an earlier configuration is reused for the first time: a controller that proposes it has
         not run out of proposals."""
-        news = self._store.standings[earlier.batch] == "apart" and earlier.number not in self._met
+        news = self._store.batches.standings[earlier.batch] == "apart" and earlier.number not in self._met
         self._met.add(earlier.number)
         return news
 

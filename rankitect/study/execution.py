@@ -99,6 +99,7 @@ class Execution:
 
     def _until_stopped(self, controller: Controller, baselines: Sequence[Baseline]) -> str:
         try:
+            self._retry_production()
             self._measure_baselines([*baselines, *self._registered()])
             self._require_production()
             ended = self._search(controller)
@@ -126,6 +127,14 @@ class Execution:
         """Production models that are to be measured: those that are registered at this moment."""
         return [b for b in self._registry.baselines() if b.registered is None or b.registered.get("live")]
 
+    def _retry_production(self) -> None:
+        """Registered models that failed are tried again by every command: the cause may be gone."""
+        live = {b.name for b in self._registered() if b.registered is not None}
+        for trial in self._store.baselines:
+            if trial.state == "FAILED" and trial.duplicate_of is None and trial.baseline in live:
+                self._logger.info("the production model %s failed before and is measured again", trial.baseline)
+                self._store.retry(trial.number)
+
     def _require_production(self) -> None:
         """A search that would be compared with a model which cannot be measured ends before it has spent anything.
 
@@ -139,7 +148,8 @@ class Execution:
                 name = str(trial.baseline).rpartition(" v")[0]
                 raise BaselineError(
                     f"The production model {trial.baseline} could not be measured: {short(str(trial.cause), 250)}. "
-                    f"Mend it and register it anew, or take it out: python -m rankitect.baseline retire {name}."
+                    "Repeat the command once the cause is gone, or take the model out: "
+                    f"python -m rankitect.baseline retire {name}."
                 )
 
     def _measure_baselines(self, baselines: Sequence[Baseline]) -> None:

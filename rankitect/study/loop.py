@@ -60,7 +60,7 @@ class AskTellLoop:
         self._ahead = controller if offers(controller, AsksAhead) else None
         self._batches = self._recorded()  # every batch that was asked for, by its number
         self._open: deque[int] = deque()  # numbers of those whose results the controller was not told
-        self._earlier = deque(sorted(n for n in self._batches if store.standings[n] == "earlier"))
+        self._earlier = deque(sorted(n for n in self._batches if store.batches.standings[n] == "earlier"))
 
     def run(self) -> str:
         """Search until the controller has finished or a limit is reached; returns how it ended (`StudyOutcome.ended`).
@@ -85,7 +85,7 @@ class AskTellLoop:
     def _recorded(self) -> dict[int, list[Trial]]:
         batches: dict[int, list[Trial]] = {}
         for trial in self._store.trials:
-            apart = self._store.standings[trial.batch] == "apart"
+            apart = self._store.batches.standings[trial.batch] == "apart"
             if trial.baseline is None and trial.batch != CONFIRM and not apart:
                 batches.setdefault(trial.batch, []).append(trial)
         return batches
@@ -125,7 +125,7 @@ class AskTellLoop:
             if not proposals:
                 break
             self._validate(proposals, asked)
-            number = max(self._store.standings, default=0) + 1
+            number = max(self._store.batches.standings, default=0) + 1
             self._batches[number] = self._store.add_batch(number, asked, proposals, self._plan.seed)
             self._dispatch.add(self._batches[number])
             self._open.append(number)
@@ -147,7 +147,7 @@ class AskTellLoop:
 
     def _take_over(self, number: int) -> None:
         """A batch of an earlier configuration is what this one asks for as well: its results are told."""
-        self._store.own(number)
+        self._store.batches.own(number)
         self._dispatch.add(self._batches[number])
         self._open.append(number)
 
@@ -158,7 +158,7 @@ class AskTellLoop:
             logging.getLogger("rankitect").info(
                 "resume=force: from batch %d on, other architectures are proposed than before", self._earlier[0]
             )
-            dropped = self._store.set_apart(self._earlier)
+            dropped = self._store.withdraw(self._earlier)
             self._dispatch.forget(dropped)
             for number in self._earlier:
                 del self._batches[number]

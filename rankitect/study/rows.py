@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, JsonVal
 
 from rankitect.contracts import Measurement, Spent, Trial
 from rankitect.errors import RankitectError, RunFolderError, brief
+from rankitect.study.charges import TRIAL, trial_key
 from rankitect.study.checksums import COLUMNS, SPENDING
 from rankitect.study.confirming import CONFIRM
 from rankitect.study.database import columns_of, counts_rows, damaged
@@ -181,7 +182,7 @@ def read(path: Path, connection: sqlite3.Connection, decode: Callable[[str], Any
             evaluator=row.evaluator, seed=row.seed, tags=row.tags, state=row.state,
             measurement=None if row.measurement is None else Measurement.from_dict(row.measurement.model_dump()),
             cause=row.cause, duplicate_of=row.duplicate_of, baseline=row.baseline, attempts=row.attempts,
-            spent=spent.get(_charged(number), Spent()),
+            spent=spent.get(trial_key(number), Spent()),
         )
         for number, row in sorted(rows.items())
     }  # fmt: skip
@@ -206,11 +207,6 @@ def _rows(path: Path, connection: sqlite3.Connection, table: str) -> list[Any]:
     return out
 
 
-def _charged(number: int) -> str:
-    """The key of the charge for a trial."""
-    return f"trial:{number}"
-
-
 def _spent(charge: _Charge, in_rows: bool) -> Spent:
     spent = Spent(**{name: charge.__dict__[name] for name in SPENDING})
     if not in_rows:
@@ -225,9 +221,9 @@ def _agree(path: Path, rows: Mapping[int, _Row], batches: Mapping[int, _Batch], 
     for number, row in rows.items():
         if problem := _problem(row, rows, batches, charges):
             raise damaged(path, f"trial {number} {problem}")
-    measured = {_charged(n) for n, row in rows.items() if row.state in ("DONE", "FAILED") and row.duplicate_of is None}
+    measured = {trial_key(n) for n, row in rows.items() if row.state in ("DONE", "FAILED") and row.duplicate_of is None}
     for key in charges:
-        if key.startswith(_charged(0)[:-1]) and key not in measured:
+        if key.startswith(TRIAL) and key not in measured:
             raise damaged(path, f"there is a charge for {key[:40]!r}, which was not measured")
 
 
@@ -239,7 +235,7 @@ def _problem(row: _Row, rows: Mapping[int, _Row], batches: Mapping[int, _Batch],
     if (row.state == "DONE") != (row.measurement is not None) or (row.state == "FAILED") != (row.cause is not None):
         return f"is {row.state}, and its result says something else"
     if row.duplicate_of is None:
-        return "has no charge" if finished and _charged(row.number) not in charges else ""
+        return "has no charge" if finished and trial_key(row.number) not in charges else ""
     first = rows.get(row.duplicate_of)
     if not finished or first is None or first.duplicate_of is not None or first.state != row.state:
         return f"repeats trial {row.duplicate_of}, which has no such result"

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from rankitect.contracts import ArchitectureLike, Measurement, Proposal, Spent, Trial, TrialState
-from rankitect.study.charges import Charges
+from rankitect.study.batches import Batches
+from rankitect.study.charges import Charges, trial_key
 from rankitect.study.checksums import count, sign
-from rankitect.study.confirming import CONFIRM
 from rankitect.study.database import connect, reading
-from rankitect.study.rows import Contents, Standing, read
+from rankitect.study.index import TrialIndex
+from rankitect.study.rows import Contents, read
 
 __all__ = ["Store"]
 
@@ -31,10 +31,31 @@ def _dumps(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def _kinds(trial: Trial) -> list[str]:
-    """What a trial counts as: "FAILED", and "measured" where it is held against the budget."""
-    measured = trial.finished and trial.duplicate_of is None and trial.baseline is None and trial.batch != CONFIRM
-    return [*(["measured"] if measured else []), *(["FAILED"] if trial.state == "FAILED" else [])]
+def _read(path: Path, decode: Callable[[str], Any] | None, stack: ExitStack) -> tuple[sqlite3.Connection, Contents]:
+    """A file that is opened to read, until the stack is closed, and what it holds."""
+    connection = stack.enter_context(reading(path))
+    try:
+        return connection, read(path, connection, decode)
+    except BaseException:
+        stack.close()
+        raise
+
+
+def _open(
+    path: Path,
+    decode: Callable[[str], Any] | None,
+    before_writing: Callable[[Sequence[Trial]], None],
+    stack: ExitStack,
+) -> tuple[sqlite3.Connection, Contents]:
+    """A file that is opened to write, until the stack is closed, and what it held; nothing where there was none."""
+    contents = Contents({}, {}, {})
+    if path.exists() and path.stat().st_size:
+        with reading(path, alone=True) as connection:
+            contents = read(path, connection, decode)
+    before_writing(list(contents.trials.values()))
+    connection = connect(path)
+    stack.callback(connection.close)
+    return connection, contents
 
 
 class Store:
@@ -54,7 +75,7 @@ class Store:
         connection: The open file.
         charges: What was spent.
         counts: How many trials are "FAILED", and how many are "measured" and count against the budget.
-        standings: What each batch is to the configuration of now, by its number.
+        batches: What was asked for.
     """
 
     def __init__(
@@ -67,36 +88,13 @@ class Store:
     ) -> None:
         self.path = path
         self._stack = ExitStack()
-        if readonly:
-            self.connection = self._stack.enter_context(reading(path))
-            try:
-                contents = read(path, self.connection, decode)
-            except BaseException:
-                self._stack.close()
-                raise
-        else:
-            contents = self._before(decode)
-            before_writing(list(contents.trials.values()))
-            self.connection = connect(path)
-            self._stack.callback(self.connection.close)
-        self._trials, self.standings = contents.trials, contents.standings
+        self.connection, contents = (
+            _read(path, decode, self._stack) if readonly else _open(path, decode, before_writing, self._stack)
+        )
+        self._index = TrialIndex(contents.trials)
+        self.batches = Batches(self.connection, contents.standings)
         self.charges = Charges(self.connection, contents.totals)
-        # Counted as trials come and end. Going through thousands of trials for each new one would take longer than the
-        # measurement of a cheap one.
-        self.counts = Counter(kind for trial in self._trials.values() for kind in _kinds(trial))
-        self._baselines = [n for n, t in self._trials.items() if t.baseline is not None and t.batch != CONFIRM]
-        self._results = {
-            (trial.architecture.fingerprint, trial.evaluator, trial.seed): trial.number
-            for trial in self._trials.values()
-            if trial.finished and trial.duplicate_of is None
-        }
-
-    def _before(self, decode: Callable[[str], Any] | None) -> Contents:
-        """What an existing file holds; nothing where there is none."""
-        if not self.path.exists() or self.path.stat().st_size == 0:
-            return Contents({}, {}, {})
-        with reading(self.path, alone=True) as connection:
-            return read(self.path, connection, decode)
+        self.counts = self._index.counts
 
     def close(self) -> None:
         """Close the file."""
@@ -111,21 +109,20 @@ class Store:
     @property
     def trials(self) -> list[Trial]:
         """All trials in the order of their numbers."""
-        return list(self._trials.values())
+        return list(self._index.trials.values())
 
     def trial(self, number: int) -> Trial:
         """The trial of that number."""
-        return self._trials[number]
+        return self._index.trials[number]
 
     @property
     def baselines(self) -> list[Trial]:
         """The trials of baselines, their confirmation apart."""
-        return [self._trials[number] for number in self._baselines]
+        return self._index.baselines()
 
     def result_of(self, fingerprint: str, evaluator: str, seed: int) -> Trial | None:
         """The finished trial (done or failed) that measured this, if there is one."""
-        number = self._results.get((fingerprint, evaluator, seed))
-        return None if number is None else self._trials[number]
+        return self._index.result_of(fingerprint, evaluator, seed)
 
     def add_batch(
         self, batch: int, asked: int, proposals: Sequence[Proposal], seed: int, baselines: Sequence[str] | None = None
@@ -139,13 +136,10 @@ class Store:
             seed: Seed for proposals without one.
             baselines: A name for each proposal, if these are baselines.
         """
-        number = max(self._trials, default=0)
+        number = max(self._index.trials, default=0)
         added = []
         with self.charges.transaction():
-            if batch not in self.standings:
-                self.connection.execute("INSERT INTO batches (batch, asked) VALUES (?, ?)", (batch, asked))
-                sign(self.connection, "batches", batch)
-                count(self.connection, "batches", 1)
+            self.batches.record(batch, asked)
             count(self.connection, "trials", len(proposals))
             for index, proposal in enumerate(proposals):
                 number += 1
@@ -170,9 +164,7 @@ class Store:
                 )  # fmt: skip
                 sign(self.connection, "trials", number)
                 added.append(trial)
-        self.standings.setdefault(batch, "own")
-        self._trials.update((trial.number, trial) for trial in added)
-        self._baselines += [t.number for t in added if t.baseline is not None and t.batch != CONFIRM]
+        self._index.add(added)
         return added
 
     def start(self, number: int) -> Trial:
@@ -183,41 +175,73 @@ class Store:
                 (os.getpid(), time.time(), number),
             )
             sign(self.connection, "trials", number)
-        return self._update(number, state="RUNNING", attempts=self._trials[number].attempts + 1)
+        return self._index.update(number, state="RUNNING", attempts=self._index.trials[number].attempts + 1)
 
     def wait(self, number: int, *, count_attempt: bool) -> Trial:
         """Put a trial that did not finish back in the queue."""
-        attempts = self._trials[number].attempts - (0 if count_attempt else 1)
+        attempts = self._index.trials[number].attempts - (0 if count_attempt else 1)
         with self.charges.transaction():
             self.connection.execute(
                 "UPDATE trials SET state = 'WAITING', attempts = ? WHERE number = ?", (attempts, number)
             )
             sign(self.connection, "trials", number)
-        return self._update(number, state="WAITING", attempts=attempts)
+        return self._index.update(number, state="WAITING", attempts=attempts)
+
+    def retry(self, number: int) -> list[Trial]:
+        """Put a failed trial back in the queue, as if it had not been tried, with those that took its result over.
+
+        What the failure cost stays charged.
+        """
+        again = [t.number for t in self._index.trials.values() if number in (t.number, t.duplicate_of)]
+        with self.charges.transaction():
+            for each in again:
+                self.connection.execute(
+                    "UPDATE trials SET state = 'WAITING', attempts = 0, duplicate_of = NULL, cause = NULL, "
+                    "traceback = NULL, ended = NULL WHERE number = ?",
+                    (each,),
+                )
+                sign(self.connection, "trials", each)
+            self.charges.set_aside(trial_key(number))
+        reset: dict[str, Any] = {"attempts": 0, "duplicate_of": None, "cause": None, "spent": Spent()}
+        return [self._index.update(each, state="WAITING", **reset) for each in again]
+
+    def withdraw(self, batches: Collection[int]) -> list[Trial]:
+        """Note that the configuration of now does not ask for these batches; gives what was not finished in them.
+
+        That is deleted: it was wanted by the earlier configuration alone, and nothing of it was charged.
+        """
+        dropped = [t for t in self._index.trials.values() if t.batch in batches and not t.finished]
+        with self.charges.transaction():
+            for trial in dropped:
+                self.connection.execute("DELETE FROM trials WHERE number = ?", (trial.number,))
+            count(self.connection, "trials", -len(dropped))
+            self.batches.stand(batches, "apart")
+        self._index.drop(dropped)
+        return dropped
 
     def finish(self, number: int, measurement: Measurement, spent: Spent, stage: str) -> Trial:
         """Record a result and charge what it cost."""
         text = _dumps(measurement.to_dict())
         with self.charges.transaction():
             self._end(number, "DONE", measurement=text)
-            self.charges.record(f"trial:{number}", stage, spent)
-        return self._update(
-            number, state="DONE", measurement=Measurement.from_dict(json.loads(text)), spent=spent, result=True
+            self.charges.record(trial_key(number), stage, spent)
+        return self._index.update(
+            number, state="DONE", measurement=Measurement.from_dict(json.loads(text)), spent=spent
         )
 
     def fail(self, number: int, cause: str, traceback: str, spent: Spent, stage: str) -> Trial:
         """Record a failure with its cause and the tail of its traceback, and charge what it cost."""
         with self.charges.transaction():
             self._end(number, "FAILED", cause=cause, traceback=traceback)
-            self.charges.record(f"trial:{number}", stage, spent)
-        return self._update(number, state="FAILED", cause=cause, spent=spent, result=True)
+            self.charges.record(trial_key(number), stage, spent)
+        return self._index.update(number, state="FAILED", cause=cause, spent=spent)
 
     def reuse(self, number: int, earlier: Trial) -> Trial:
         """Give a trial the outcome of an earlier one that measured the same; it costs nothing."""
         text = None if earlier.measurement is None else _dumps(earlier.measurement.to_dict())
         with self.charges.transaction():
             self._end(number, earlier.state, measurement=text, cause=earlier.cause, duplicate_of=earlier.number)
-        return self._update(
+        return self._index.update(
             number,
             state=earlier.state,
             measurement=earlier.measurement,
@@ -231,52 +255,7 @@ class Store:
         self.connection.execute(f"UPDATE trials SET {assignments} WHERE number = ?", (*columns.values(), number))
         sign(self.connection, "trials", number)
 
-    def _update(self, number: int, *, result: bool = False, **changes: Any) -> Trial:
-        before = self._trials[number]
-        trial = self._trials[number] = replace(before, **changes)
-        self.counts.subtract(_kinds(before))
-        self.counts.update(_kinds(trial))
-        if result:
-            self._results[trial.architecture.fingerprint, trial.evaluator, trial.seed] = number
-        return trial
-
-    # --- another configuration, by `resume=force` ---------------------------------------------------------------------
-    def question(self) -> None:
-        """Note that no batch is known to be of the configuration of now."""
-        self._stand([n for n, standing in self.standings.items() if n > 0 and standing == "own"], "earlier")
-
-    def own(self, batch: int) -> None:
-        """Note that the configuration of now has asked for this batch as well."""
-        self._stand([batch], "own")
-
-    def set_apart(self, batches: Collection[int]) -> list[Trial]:
-        """Note that the configuration of now does not ask for these batches; gives what was not finished in them.
-
-        That is deleted: it was wanted by the earlier configuration alone, and nothing of it was charged.
-        """
-        dropped = [t for t in self._trials.values() if t.batch in batches and not t.finished]
-        with self.charges.transaction():
-            for trial in dropped:
-                self.connection.execute("DELETE FROM trials WHERE number = ?", (trial.number,))
-            count(self.connection, "trials", -len(dropped))
-        for trial in dropped:
-            del self._trials[trial.number]
-        self._stand(batches, "apart")
-        return dropped
-
-    def _stand(self, batches: Iterable[int], standing: Standing) -> None:
-        with self.charges.transaction():
-            for batch in batches:
-                self.connection.execute("UPDATE batches SET standing = ? WHERE batch = ?", (standing, batch))
-                sign(self.connection, "batches", batch)
-                self.standings[batch] = standing
-
     def times(self) -> dict[int, tuple[float | None, float | None]]:
         """Start and end of every trial, in seconds since 1970."""
         rows = self.connection.execute("SELECT number, started, ended FROM trials")
         return {number: (started, ended) for number, started, ended in rows}
-
-    def traceback(self, number: int) -> str | None:
-        """Tail of the traceback of a failed trial."""
-        row = self.connection.execute("SELECT traceback FROM trials WHERE number = ?", (number,)).fetchone()
-        return None if row is None else row[0]

@@ -94,7 +94,7 @@ class Study:
         with Store(self._folder.store_path, self._subject.decode, before_writing=self._accept) as self._store:
             if self._folder.changes:
                 # Noted before the configuration is written: killed in between, the old one goes on with all its own.
-                self._store.question()
+                self._store.batches.question()
             try:
                 self._folder.accept()
                 execution = Execution(

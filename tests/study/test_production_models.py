@@ -9,6 +9,7 @@ import pytest
 
 from rankitect.contracts import Baseline, Measurement, TrialContext
 from rankitect.errors import BaselineError
+from rankitect.study.store import Store
 from rankitect.study.summary import COMPARED, read_summary
 from tests.study.test_study import run
 from tests.study.toys import Point, Quadratic
@@ -41,9 +42,25 @@ def test_a_registered_model_that_fails_stops_the_search_before_it_spends_anythin
     for _ in range(2):
         with pytest.raises(BaselineError, match=r"live v1 could not be measured: .*exploded.* retire live\."):
             run(tmp_path / "run", evaluator=evaluator, baselines=KNOWN, registry=lambda: [live])
-    assert len(evaluator.measured) == 3, "the baselines, and no trial of the search"
+    assert len(evaluator.measured) == 4, "the baselines, the live one twice, and no trial of the search"
     run(tmp_path / "run", evaluator=evaluator, baselines=KNOWN, registry=list)
     assert read_summary(tmp_path / "run").pareto
+
+
+def test_a_registered_model_that_failed_is_tried_again(tmp_path: Path) -> None:
+    live = Baseline("live v1", Point({"x": 5, "y": 0}), {"version": 1, "added": "2026-01-01", "live": True})
+    for failures in (1, 2):
+        with pytest.raises(BaselineError, match="Repeat the command once the cause is gone"):
+            run(tmp_path / "run", evaluator=Quadratic(misbehave={5: "raise"}), registry=lambda: [live])
+        with Store(tmp_path / "run" / "study.db", Point.from_json, readonly=True) as store:
+            keys = [key for (key,) in store.connection.execute("SELECT key FROM charges ORDER BY key")]
+            assert sum(key.endswith("trial:1") for key in keys) == failures, "no failure is forgotten in the ledger"
+    run(tmp_path / "run", registry=lambda: [live])
+    run(tmp_path / "fresh", registry=lambda: [live])
+    mine, fresh = (read_summary(tmp_path / name) for name in ("run", "fresh"))
+    assert [b.metrics for b in mine.baselines] == [b.metrics for b in fresh.baselines]
+    assert [c.fingerprint for c in mine.pareto] == [c.fingerprint for c in fresh.pareto]
+    assert mine.left_out == {}
 
 
 class Costless(Quadratic):

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from rankitect.contracts import Trial
+from rankitect.contracts import Proposal, Trial
 from rankitect.errors import RunFolderError
 from rankitect.study.checksums import COLUMNS
-from rankitect.study.database import explain_damage
+from rankitect.study.database import explain_damage, reading
 from rankitect.study.files import disk_trouble
 from rankitect.study.ledger import Budget
 from rankitect.study.plan import Limits
@@ -245,8 +245,6 @@ def test_what_was_not_finished_under_the_earlier_configuration_is_withdrawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path / "run", RandomPoints(seed=0), budget=Budget(trials=6), limits=Limits(batch=4))
-    from rankitect.contracts import Proposal
-
     with Store(tmp_path / "run" / "study.db", Point.from_json) as store:
         store.add_batch(9, 1, [Proposal(Point({"x": 77, "y": 1}))], 0)
     forced(tmp_path / "run", RandomPoints(seed=5), monkeypatch)
@@ -279,3 +277,20 @@ def test_a_summary_of_the_folder_says_the_same_as_its_store(whole: Path) -> None
     assert summary["ledger"]["trials"]["failed"] == sum(
         t.state == "FAILED" and t.duplicate_of is None for t in contents(whole)[0]
     )
+
+
+def test_a_reader_sees_one_moment_of_a_search_that_goes_on(file: Path) -> None:
+    with (
+        Store(file, Point.from_json) as writer,
+        Store(file, Point.from_json, readonly=True) as reader,
+        reading(file) as other,
+    ):
+        before = reader.times(), reader.charges.worked()
+        [trial] = writer.add_batch(7, 1, [Proposal(Point({"x": 55, "y": 2}))], 0)
+        writer.start(trial.number)
+        session = writer.charges.open_session()
+        writer.charges.keep_session(session, 1000.0)
+        assert (reader.times(), reader.charges.worked()) == before
+        assert other.execute("SELECT COUNT(*) FROM trials WHERE batch = 7").fetchone()[0] == 0
+    with Store(file, Point.from_json, readonly=True) as reader:
+        assert trial.number in reader.times()

@@ -169,7 +169,10 @@ def test_a_failed_trial_is_charged_and_explained(tmp_path: Path) -> None:
     with Store(tmp_path / "run" / "study.db", Point.from_json, readonly=True) as store:
         failed = next(trial for trial in store.trials if trial.state == "FAILED")
         assert failed.spent.train_tokens == 5
-        assert "in measure" in (store.traceback(failed.number) or "")
+        assert "in measure" in (
+            store.connection.execute("SELECT traceback FROM trials WHERE number = ?", (failed.number,)).fetchone()[0]
+            or ""
+        )
 
 
 def test_a_run_in_which_everything_fails_ends(tmp_path: Path) -> None:
