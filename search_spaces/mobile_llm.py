@@ -7,9 +7,10 @@ MobileLLM (arXiv 2402.14905); the patterns full / sliding window / skip are Mobi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,8 +19,9 @@ from rankitect.config.quantities import Size
 from rankitect.contracts.task import HasBackbone
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Block, Graph, SearchSpace, T, Wire, Zero
-from rankitect.models.families import DecoderConfig, axes
-from rankitect.space.choices import ChoiceValue
+from rankitect.models.families import PLAIN, DecoderBlocks, DecoderConfig, axes
+from rankitect.models.families.blocks import Rotation
+from rankitect.space.choices import Choice, ChoiceValue
 from rankitect.space.repeats import LAYERS
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ def mobile_llm(
     rope_base: float = 10000.0,
     norm_eps: float = 1e-5,
     tied: bool = True,
+    blocks: DecoderBlocks = PLAIN,
 ) -> SearchSpace:
     """A space of decoders of up to `layers` layers.
 
@@ -95,29 +98,77 @@ def mobile_llm(
         rope_base: Base of the rotary positions.
         norm_eps: Added to the mean square in norms.
         tied: Whether tokens are scored by the embedding's table; else by a table of the head's own.
+        blocks: What the blocks compute, where they are not those of a plain Llama. A layer that has a window of its own
+            keeps it: "full" is all that it saw before, and "swa" the smaller of the two windows, which is left out
+            where it would be the same.
     """
-    from rankitect.blocks import GQA, Embed, Head, Norm, Rope, SwiGLU, TiedHead
+    from rankitect.blocks import Embed, Head, Norm, Rope, SwiGLU, TiedHead
 
+    blocks.check_layers(layers)
     g = Graph("mobile_llm")
     ids = g.input("ids", B, T, dtype="int")
     width = g.choice(axes.CHANNELS, widths)
-    rope = Rope(head // 2, rope_base)(ids, name="rope")
+    norm = Norm(norm_eps, blocks.norm_offset)
+    ropes: dict[Rotation, Wire] = {}
+    for i in range(layers):
+        turned = blocks.rotation(i, rope_base)
+        if turned is not None and turned not in ropes:
+            name = f"rope{len(ropes) + 1}" if ropes else "rope"
+            ropes[turned] = Rope(head // 2, turned.base, turned.scaling)(ids, name=name)
+
+    def before(x: Wire, name: str) -> Wire:
+        return x if blocks.norms == "post" else norm(x, name=name)
+
+    def behind(y: Wire, name: str) -> Wire:
+        if blocks.norms == "pre":
+            return y
+        normed = norm(y.always(), name=name)
+        return normed.gated(y.edge.gate) if y.optional else normed
 
     def layer(i: int, x: Wire) -> Wire:
         k, q, f = g.choice(axes.KV_HEADS, kv_heads), g.choice(axes.QUERY_HEADS, group), g.choice(axes.FFN, ffn)
-        known: dict[str, Block] = {
-            axes.FULL: GQA(k, q, head),
-            axes.WINDOW: GQA(k, q, head, window),
-            axes.SKIP: Zero(),
-        }
-        kinds = {p: known[p] for p in patterns}
-        x = x + g.oneof(axes.PATTERN, kinds, Norm(norm_eps)(x, name="norm1"), rope, share=True)
-        return x + SwiGLU(f)(Norm(norm_eps)(x, name="norm2"), name="mlp")
+        turned = blocks.rotation(i, rope_base)
+        inputs = [before(x, "norm1"), *([] if turned is None else [ropes[turned]])]
+        kinds = _attention(partial(_gqa, blocks, norm_eps, k, q, head, turned is not None), i, patterns, window, blocks)
+        x = x + behind(g.oneof(axes.PATTERN, kinds, *inputs, share=True), "behind1")
+        return x + behind(SwiGLU(f, blocks.act)(before(x, "norm2"), name="mlp"), "behind2")
 
-    x = g.repeat(LAYERS, layers, layer, Embed(vocab, width)(ids, name="embed"), runs=runs)
-    x = Norm(norm_eps)(x, name="norm")
+    x = g.repeat(LAYERS, layers, layer, Embed(vocab, width, blocks.embed_scale)(ids, name="embed"), runs=runs)
+    x = norm(x, name="norm")
     g.out = TiedHead(vocab)(x, name="head", weights="embed") if tied else Head(vocab)(x, name="head")
     return SearchSpace(g, version="1", defaults={"T": context})
+
+
+def _gqa(
+    blocks: DecoderBlocks, eps: float, kv: Choice, group: Choice, head: int, rotary: bool, window: int | None
+) -> Block:
+    """The attention of a layer."""
+    from rankitect.blocks import GQA
+
+    normed = {"eps": eps, "offset": blocks.norm_offset} if blocks.qk_norm != "none" else {}
+    return GQA(kv, group, head, window, blocks.bias, blocks.qk_norm, **normed, scale=blocks.score_scale, rotary=rotary)
+
+
+def _attention(
+    of_window: Callable[[int | None], Block], layer: int, patterns: Sequence[str], window: int, blocks: DecoderBlocks
+) -> dict[str, Block]:
+    """The candidates for the attention of a layer, by pattern.
+
+    Args:
+        of_window: Gives attention to a window, None for all tokens.
+        layer: The number of the layer, which may have a window of its own.
+        patterns: Those that were asked for.
+        window: That of the pattern "swa".
+        blocks: Of the decoder.
+    """
+    own = blocks.window(layer)
+    known: dict[str, Callable[[], Block]] = {
+        axes.FULL: lambda: of_window(own),
+        axes.WINDOW: lambda: of_window(window if own is None else min(own, window)),
+        axes.SKIP: Zero,
+    }
+    same = own is not None and own <= window and axes.FULL in patterns
+    return {p: known[p]() for p in patterns if not (same and p == axes.WINDOW)}
 
 
 def from_backbone(
@@ -162,6 +213,7 @@ def from_backbone(
         rope_base=config.rope_base,
         norm_eps=config.norm_eps,
         tied=config.tied_embeddings,
+        blocks=config.blocks,
     )
 
 

@@ -1,21 +1,21 @@
 """Which architectures are a model class of `transformers`, and under which configuration and tensor names.
 
-The layers of its decoders are all alike, which is the one real limit. Which class a model is written as follows from
-the family of its backbone (`Family.overrides`).
+The layers of its decoders are of one size, which is the one real limit. Which class a model is written as follows from
+the family of its backbone (`Family.written_as`), and what that class cannot be is said by `families.writing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
-from rankitect.blocks import GQA, Embed, SwiGLU, TiedHead
+from rankitect.blocks import GQA, Embed, Head, Rope, SwiGLU
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, SearchSpace
-from rankitect.models.families import DecoderConfig, axes, family_of
+from rankitect.models.families import FAMILIES, DecoderBlocks, DecoderConfig, axes, family_of
+from rankitect.models.families.blocks import Rotation
+from rankitect.models.families.writing import unwritable
 from rankitect.models.plan import Step, make_plan
 from rankitect.models.pretrained import file_tensors
 from rankitect.models.supernet import Standalone
@@ -28,15 +28,13 @@ class HuggingFaceLayout:
     """How an architecture is written for `transformers`, or why it cannot be.
 
     Attributes:
-        config: The model's sizes; None where there is no such model.
+        config: The model's sizes, and the family as which it is written; None where there is no such model.
         layers: Scope of each layer, in the order in which they run; one that runs twice is there twice.
-        overrides: Keys of config.json that make it another class than its family's.
         reason: Why there is no such model; None where there is one.
     """
 
     config: DecoderConfig | None
     layers: tuple[str, ...] = ()
-    overrides: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None
 
     def tensors(self, model: Standalone) -> dict[str, torch.Tensor]:
@@ -52,27 +50,32 @@ class HuggingFaceLayout:
 
 @dataclass(frozen=True)
 class _Layer:
-    """One run of a layer: where it is, and all that must be equal between layers."""
+    """One run of a layer: where it is, and what it computes."""
 
     scope: str
     attention: tuple[int, int, int] | None  # key/value heads, query heads of each, size of a head
     window: int | None
+    rotation: Rotation | None
     ffn: int
 
 
 def _layers(steps: tuple[Step, ...]) -> list[_Layer]:
     layers: list[_Layer] = []
+    ropes = {step.path: step.block for step in steps if isinstance(step.block, Rope)}
     heads: tuple[int, int, int] | None = None
     window: int | None = None
+    rotation: Rotation | None = None
     for step in steps:
         if isinstance(step.block, GQA):
             kv, group, head, _ = step.shapes["q"]
             heads, window = (kv, group, head), step.block.window
+            rope = ropes[step.edges[1].source] if step.block.rotary else None
+            rotation = Rotation(rope.base, rope.scaling) if rope is not None else None
         elif isinstance(step.block, SwiGLU):  # the last block of a layer, with or without attention before it
             number = axes.number_of(step.weights)
             assert number is not None, "huggingface_layout has checked that every feed-forward is in a layer"
-            layers.append(_Layer(axes.layer(number), heads, window, step.shapes["gate"][0]))
-            heads = window = None
+            layers.append(_Layer(axes.layer(number), heads, window, rotation, step.shapes["gate"][0]))
+            heads = window = rotation = None
     return layers
 
 
@@ -88,7 +91,7 @@ def huggingface_layout(space: SearchSpace, architecture: Architecture, config: D
         The layout; its `reason` says why where there is none.
     """
     steps, family = make_plan(space, architecture).steps, family_of(config)
-    kinds = {"embedding": Embed, "tied head": TiedHead}
+    kinds = {"embedding": Embed, "head": Head}
     absent = [name for name, kind in kinds.items() if not any(isinstance(s.block, kind) for s in steps)]
     if absent:
         return _none(f"space {space.name!r} is not a {family.title}: it has no {' and no '.join(absent)}")
@@ -107,19 +110,40 @@ def huggingface_layout(space: SearchSpace, architecture: Architecture, config: D
     kv, group, head = first.attention
     width = next(s.shapes["weight"][1] for s in steps if isinstance(s.block, Embed))
     sizes = replace(
-        config, d_model=width, n_layers=len(layers), n_heads=kv * group, n_kv_heads=kv, head_dim=head, ffn=first.ffn
-    )
-    return HuggingFaceLayout(sizes, tuple(layer.scope for layer in layers), family.overrides(sizes, first.window))
+        config, d_model=width, n_layers=len(layers), n_heads=kv * group, n_kv_heads=kv, head_dim=head, ffn=first.ffn,
+        blocks=_blocks(config, layers),
+    )  # fmt: skip
+    turned = [sizes.blocks.rotation(i, sizes.rope_base) for i in range(len(layers))]
+    for layer, rotation in zip(layers, turned, strict=True):
+        if layer.rotation != rotation:
+            return _none(
+                f"{layer.scope} sees {_seen(layer)} and is turned by other positions than layers of the {family.title} "
+                "of transformers that see as much"
+            )
+    sizes = replace(sizes, family=family.written_as(sizes))
+    reason = unwritable(FAMILIES[sizes.family], sizes)
+    if reason is not None:
+        return _none(reason)
+    return HuggingFaceLayout(sizes, tuple(layer.scope for layer in layers))
+
+
+def _blocks(config: DecoderConfig, layers: list[_Layer]) -> DecoderBlocks:
+    """The blocks of a backbone, with what the layers of an architecture see and whether they are turned."""
+    windows, rotary = tuple(layer.window for layer in layers), tuple(layer.rotation is not None for layer in layers)
+    return replace(config.blocks, windows=windows if any(windows) else (), rotary=() if all(rotary) else rotary)
+
+
+def _seen(layer: _Layer) -> str:
+    return "every earlier token" if layer.window is None else f"the last {layer.window} tokens"
 
 
 def _difference(layers: list[_Layer]) -> str | None:
-    """The first way in which layers differ, in words; None where all are alike."""
+    """The first way in which the sizes of layers differ, in words; None where all are alike."""
 
     def attention(layer: _Layer) -> str:
         if layer.attention is None:
             return "no attention"
-        seen = "full attention" if layer.window is None else f"attention to the last {layer.window} tokens"
-        return f"{seen} with {layer.attention[0]} key/value heads of {layer.attention[1]} query heads"
+        return f"attention with {layer.attention[0]} key/value heads of {layer.attention[1]} query heads"
 
     first = layers[0]
     for layer in layers[1:]:

@@ -6,16 +6,17 @@ Statistics are gathered where blocks call `read`, so any block with internal dim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from rankitect.blocks import Norm
+from rankitect.blocks import GQA, Norm, SwiGLU
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture
+from rankitect.graph.block import Sum
 from rankitect.models.plan import SlicedParams, Step, run_plan
 from rankitect.models.supernet import Supernet
 
@@ -43,7 +44,8 @@ class Statistics:
         taylor: The same with the absolute value.
         slopes: For each such weight, the mean outer product of the loss's gradient at its output, a token's loss
             counted as one, [outputs, outputs] (if asked for).
-        residual: Mean square of each channel of the residual stream, summed over its reads by norms, [D].
+        residual: Mean square of each channel of the residual stream, summed over its reads (behind the norms, where it
+            is read through one), [D].
         influence: For each layer, 1 minus the mean cosine of what goes in and what comes out (block influence,
             ShortGPT, arXiv 2403.03853).
         tokens: Tokens seen.
@@ -81,6 +83,7 @@ class _Observer:
         self.plan = supernet.plan(architecture)
         self.gradients = gradients
         self.statistics = Statistics()
+        self._reads = _reads_of(self.plan.steps)
         self._masks: dict[Key, torch.Tensor] = {}
         self._outputs: dict[str, torch.Tensor] = {}
 
@@ -126,7 +129,7 @@ class _Observer:
 
     def _after(self, step: Step, p: Any, outputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         self._outputs[step.path] = outputs[0].detach()
-        if isinstance(step.block, Norm):
+        if step.path in self._reads:
             square = outputs[0].detach().square().flatten(0, -2).sum(0)
             residual = self.statistics.residual
             self.statistics.residual = residual + square if residual.numel() else square
@@ -141,6 +144,19 @@ class _Observer:
                 scopes.setdefault(".".join(parts[:2]), []).append(step)
         for scope, steps in scopes.items():
             yield scope, steps[0].edges[0].source, steps[-1].path
+
+
+def _reads_of(steps: Sequence[Step]) -> set[str]:
+    """The nodes whose outputs are reads of the residual stream.
+
+    A norm reads it, unless it stands behind a part, so that what it gives is only added to the stream; attention and
+    feed-forwards without a norm before them read it themselves.
+    """
+    norms = {step.path for step in steps if isinstance(step.block, Norm)}
+    readers = [step for step in steps if not isinstance(step.block, Sum)]
+    behind = norms - {edge.source for step in readers for edge in step.edges}
+    plain = {step.edges[0].source for step in readers if isinstance(step.block, GQA | SwiGLU)} - norms
+    return (norms - behind) | plain
 
 
 def _add(sums: dict[Key, torch.Tensor], key: Key, value: torch.Tensor) -> None:

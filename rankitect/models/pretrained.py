@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from rankitect.errors import SpaceError
 from rankitect.models.checkpoints import DecoderCheckpoint
 from rankitect.models.families import DecoderConfig, Family, Weight, axes, family_of
 from rankitect.models.families.family import Key
 from rankitect.models.supernet import Standalone
 
-__all__ = ["Orders", "check_prunable", "file_tensors", "space_tensors"]
+__all__ = ["Orders", "file_tensors", "space_tensors"]
 
 
 @dataclass(frozen=True)
@@ -87,30 +86,13 @@ class Orders:
         return by_layer.get(layer)
 
 
-def check_prunable(checkpoint: DecoderCheckpoint) -> None:
-    """Check that a pretrained model can be pruned.
-
-    Raises:
-        SpaceError: It has an output table of its own (the space ties it to the embedding).
-    """
-    if not checkpoint.config.tied_embeddings:
-        raise SpaceError(
-            f"{checkpoint.source}: its output table is not tied to the embedding. Models with an output table of their "
-            "own can be trained from scratch (task.backbone=none task.shape.tied=false), but not pruned."
-        )
-
-
 def space_tensors(checkpoint: DecoderCheckpoint, orders: Orders | None = None) -> dict[Key, torch.Tensor]:
     """A checkpoint's weights under the names and shapes of a space made from it, sorted. They share no memory with it.
 
     Args:
         checkpoint: The pretrained model.
         orders: Of its units, heads and channels; None to leave everything where it is.
-
-    Raises:
-        SpaceError: The checkpoint cannot be pruned.
     """
-    check_prunable(checkpoint)
     config, orders = checkpoint.config, orders or Orders()
     family = family_of(config)
     tensors: dict[Key, torch.Tensor] = {}
@@ -130,7 +112,7 @@ def _in_order_of_registration(family: Family, config: DecoderConfig) -> list[tup
     """
     return sorted(
         family.weights(config),
-        key=lambda place: (-1, 0) if place[0] is None else (place[0], len(place[1].dims) > 1),
+        key=lambda place: (-1, 0) if place[0] is None else (place[0], place[1].kind == "matrix"),
     )
 
 

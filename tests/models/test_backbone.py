@@ -183,12 +183,6 @@ def test_orders_given_by_hand_sort_heads_and_units() -> None:
     assert torch.equal(tensors["layers.0.mlp", "down"], down.flip(0, 1))
 
 
-def test_a_model_with_an_output_table_of_its_own_is_refused() -> None:
-    untied = random_checkpoint(dataclasses.replace(CONFIG, tied_embeddings=False), 0)
-    with pytest.raises(SpaceError, match="output table is not tied to the embedding"):
-        space_tensors(untied)
-
-
 def test_a_width_beyond_the_backbone_is_refused() -> None:
     with pytest.raises(SpaceError, match="64 is more than the backbone's 32"):
         from_backbone(CONFIG, widths=(64,))

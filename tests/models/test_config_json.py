@@ -145,7 +145,7 @@ def test_plain_rotary_positions_are_read_under_every_spelling(
     ("rope", "message"),
     [
         ({"rope_scaling": True}, "rope_scaling is True; it must be a mapping, or null"),
-        ({"rope_scaling": {"rope_theta": 77.0, "factor": 8.0}}, "rope_scaling.factor is 8.0. Only plain RoPE"),
+        ({"rope_scaling": {"rope_theta": 77.0, "factor": 8.0}}, "rope_scaling.factor is 8.0, which the RoPE of"),
         ({"rope_scaling": {"rope_type": "default", "factor": 8.0}}, "rope_scaling.factor is 8.0"),
         ({"rope_scaling": {"type": "linear"}}, "rope_scaling.factor is missing"),
         ({"rope_scaling": {"type": "linear", "factor": True}}, "rope_scaling.factor is True"),

@@ -174,27 +174,26 @@ def test_a_supernet_shares_no_memory_with_its_checkpoint() -> None:
 
 # Another family is one object
 
-MISTRAL = dataclasses.replace(
+OTHER = dataclasses.replace(
     LLAMA,
-    name="mistral",
-    title="Mistral",
+    name="other",
+    title="Other",
     huggingface=dataclasses.replace(
         LLAMA.huggingface,
-        model_type="mistral",
-        architecture="MistralForCausalLM",
+        model_type="ministral",
+        architecture="MinistralForCausalLM",
         required={"hidden_act": ("silu",), "sliding_window": (None,)},
         explicit=frozenset({"sliding_window"}),
     ),
     gguf=GGUFFormat(architecture="mistral3", rotates_neighbours=False),
-    overrides=lambda config, window: {"sliding_window": window},
 )
 """A family that differs from Llama in its class and in its keys."""
 
 
 @pytest.fixture
 def another_family(monkeypatch: pytest.MonkeyPatch) -> DecoderCheckpoint:
-    monkeypatch.setitem(FAMILIES, MISTRAL.name, MISTRAL)
-    return random_checkpoint(dataclasses.replace(CONFIG, family=MISTRAL.name), 0)
+    monkeypatch.setitem(FAMILIES, OTHER.name, OTHER)
+    return random_checkpoint(dataclasses.replace(CONFIG, family=OTHER.name), 0)
 
 
 def test_another_family_is_read_pruned_and_written(another_family: DecoderCheckpoint, tmp_path: Path) -> None:
@@ -223,25 +222,25 @@ def test_a_field_that_a_family_does_not_compute_is_refused(another_family: Decod
     (tmp_path / "config.json").write_text(json.dumps({**written, "sliding_window": 4096}))
     with pytest.raises(AssetError, match=r"sliding_window is 4096\. Supported: None\."):
         load_checkpoint(tmp_path)
-    del written["sliding_window"]  # a Mistral of transformers has a window of 4096 then
+    del written["sliding_window"]  # a Ministral of transformers has a window of 4096 then
     (tmp_path / "config.json").write_text(json.dumps(written))
-    with pytest.raises(AssetError, match=r"sliding_window is missing; a Mistral must state it\. Supported: None\."):
+    with pytest.raises(AssetError, match=r"sliding_window is missing; a Other must state it\. Supported: None\."):
         load_checkpoint(tmp_path)
 
 
 def test_a_family_that_is_not_supported_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as with_it:
-        with_it.setitem(FAMILIES, MISTRAL.name, MISTRAL)
-        checkpoint = random_checkpoint(dataclasses.replace(CONFIG, family=MISTRAL.name), 0)
+        with_it.setitem(FAMILIES, OTHER.name, OTHER)
+        checkpoint = random_checkpoint(dataclasses.replace(CONFIG, family=OTHER.name), 0)
         backbone = Backbone(checkpoint, SPACE)
         model = backbone.inherit(backbone.largest)
         config = checkpoint.config
         save_candidate(tmp_path, SPACE, backbone.largest, model, ByteTokenizer(), config=config)
-    with pytest.raises(AssetError, match=r"config: family is 'mistral'\. Supported: 'llama'\."):
+    with pytest.raises(AssetError, match=r"config: family is 'other'\. Supported: 'llama', "):
         load_candidate(tmp_path)
-    with pytest.raises(AssetError, match=r"model_type is 'mistral'\. Supported: 'llama'\."):
+    with pytest.raises(AssetError, match=r"model_type is 'ministral'\. Supported: 'llama', "):
         load_checkpoint(tmp_path / "hf")
-    with pytest.raises(AssetError, match=r"family is 'mistral'\. Supported: 'llama'\."):
+    with pytest.raises(AssetError, match=r"family is 'other'\. Supported: 'llama', "):
         family_of(config)
 
 

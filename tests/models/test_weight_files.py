@@ -12,9 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rankitect.errors import AssetError, SpaceError
+from rankitect.errors import AssetError
 from rankitect.models.checkpoints import DecoderConfig, load_checkpoint, save_huggingface
-from rankitect.models.pretrained import check_prunable
 from tests.models.checkpoint_files import UNTIED, lively, write_gguf
 
 CONFIG = DecoderConfig(vocab=256, d_model=32, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, ffn=32, context=64)
@@ -235,8 +234,3 @@ def test_a_token_without_a_row_in_the_embedding_is_refused(folder: Path) -> None
 def test_the_name_of_a_model_of_the_hub_is_told_from_a_path() -> None:
     with pytest.raises(AssetError, match="models of the Hugging Face hub are not fetched"):
         load_checkpoint("HuggingFaceTB/SmolLM2-135M")
-
-
-def test_a_model_that_cannot_be_pruned_is_refused_when_it_is_opened() -> None:
-    with pytest.raises(SpaceError, match=r"not tied to the embedding.*task\.shape\.tied=false\), but not pruned"):
-        check_prunable(lively(UNTIED))

@@ -5,7 +5,6 @@ Where every layer is alike, the same model is also written as a folder that `tra
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,9 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from rankitect.data.files import write_whole
 from rankitect.data.tokenizer import Tokenizer, load_tokenizer
-from rankitect.documents import read_json
 from rankitect.errors import AssetError, DataError
 from rankitect.graph import Architecture, SearchSpace
 from rankitect.graph.cost import COSTS
@@ -187,8 +184,6 @@ def save_candidate(
     shutil.rmtree(target, ignore_errors=True)  # an older candidate's would pass for this one's
     if huggingface and layout.config is not None:
         save_huggingface(target, layout.config, layout.tensors(model), tokenizer, usage)
-        if layout.overrides:
-            _override(target / "config.json", layout.overrides)
         card["huggingface"] = {"folder": _HUGGINGFACE, "reason": None}
     write_card(folder, card, [*written.values(), *files])
     written |= {_artifact(name): name for name in files if "/" not in name}
@@ -225,7 +220,3 @@ def read_language(folder: CandidateFolder, verify: bool, allowed_packages: Seque
         )
     usage = Usage.load(folder.path, tokenizer, config.vocab)
     return LanguageCandidate(space, architecture, model.eval(), folder.card, tokenizer, config, usage)
-
-
-def _override(file: Path, values: Mapping[str, Any]) -> None:
-    write_whole(file, json.dumps({**read_json(file, dict[str, Any], AssetError), **values}, indent=2) + "\n")

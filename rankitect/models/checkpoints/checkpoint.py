@@ -73,7 +73,7 @@ def check_tensors(config: DecoderConfig, tensors: Mapping[str, torch.Tensor], wh
     if extra:
         raise AssetError(
             f"{where}: {_count(extra, 'tensor')} that a plain {family.title} model does not have: {_some(extra)}. "
-            "Biases, adapters, experts and scaled RoPE are not supported."
+            "Adapters and experts are not supported."
         )
     for name, shape in shapes.items():
         given = tuple(tensors[name].shape)
@@ -121,7 +121,7 @@ def random_checkpoint(config: DecoderConfig, seed: int) -> DecoderCheckpoint:
     """An untrained model with the byte tokenizer, the same for the same config and seed.
 
     Weights are normal with standard deviation 0.02 times sqrt(576 / d_model), those that write into the residual stream
-    divided by sqrt(2 n_layers), so that its variance does not grow with depth; norms are one.
+    divided by sqrt(2 n_layers), so that its variance does not grow with depth; norms change nothing, biases are zero.
 
     Args:
         config: The model's sizes and family; `vocab` at least 256, because tokens are bytes.
@@ -143,8 +143,8 @@ def random_checkpoint(config: DecoderConfig, seed: int) -> DecoderCheckpoint:
     tensors: dict[str, torch.Tensor] = {}
     for number, weight in family.weights(config):
         name, shape = family.huggingface_name(weight, number), weight.stored_shape(config)
-        if len(shape) == 1:
-            tensors[name] = torch.ones(shape)
+        if weight.kind != "matrix":
+            tensors[name] = torch.full(shape, 1 - config.blocks.norm_offset if weight.kind == "gain" else 0.0)
         else:
             scale = std / (2 * config.n_layers) ** 0.5 if weight.reads_units else std
             tensors[name] = torch.randn(shape, generator=generator) * scale

@@ -73,7 +73,8 @@ def family_in(metadata: Metadata) -> Family:
     if kind != _MODEL:
         raise AssetError(f"{metadata.path} holds no model: its general.type is {shown(kind)}.")
     architecture = metadata.get("general.architecture", str)
-    by_architecture = {family.gguf.architecture: family for family in FAMILIES.values()}
+    # The first family of an architecture: Mistral's files say that they are of Llama's.
+    by_architecture = {family.gguf.architecture: family for family in reversed(FAMILIES.values())}
     if architecture not in by_architecture:
         supported = ", ".join(map(repr, by_architecture))
         raise AssetError(

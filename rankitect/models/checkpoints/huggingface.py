@@ -13,11 +13,13 @@ from rankitect.data.tokenizer import Tokenizer, load_tokenizer
 from rankitect.documents import read_json
 from rankitect.errors import AssetError
 from rankitect.models.checkpoints.checkpoint import DecoderCheckpoint, check_tensors
+from rankitect.models.checkpoints.fused import fused
 from rankitect.models.checkpoints.huggingface_config import read_config
 from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.checkpoints.usage_sources import usage_of_folder
 from rankitect.models.checkpoints.weights import WEIGHTS, read_weights
 from rankitect.models.families import DecoderConfig, family_of
+from rankitect.models.families.writing import huggingface_keys, unwritable
 
 if TYPE_CHECKING:
     import torch
@@ -82,16 +84,19 @@ def save_huggingface(
         usage: How the model is used, written beside the tokenizer; by default what the tokenizer knows.
 
     Raises:
-        AssetError: The tensors are not those of the config.
+        AssetError: The tensors are not those of the config, or the class of its family cannot be such a model.
     """
     from safetensors.torch import save_file
 
-    folder = Path(folder)
+    folder, family = Path(folder), family_of(config)
+    reason = unwritable(family, config)
+    if reason is not None:
+        raise AssetError(f"{folder}: this model cannot be written as a {family.title}: {reason}.")
     check_tensors(config, tensors, str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _CONFIG).unlink(missing_ok=True)
     # slices of a supernet share storage with it; clones do not, and only they may be stored
-    own = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
+    own = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in fused(tensors, config).items()}
     write_atomically(folder / WEIGHTS, lambda part: save_file(own, part, metadata={"format": "pt"}))
     usage, ids = usage or Usage(), dict[str, Any]()
     if tokenizer:
@@ -104,18 +109,10 @@ def save_huggingface(
 
 
 def _to_huggingface(config: DecoderConfig, ids: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-    layout = family_of(config).huggingface
-    sizes = {key: vars(config)[name] for name, key in layout.sizes.items()}
     return {
-        "architectures": [layout.architecture],
-        "model_type": layout.model_type,
-        **sizes,
-        "rope_theta": config.rope_base,  # for transformers 4; 5 reads the next line
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
-        **{key: values[0] for key, values in layout.required.items()},
-        **layout.written,
+        **huggingface_keys(family_of(config), config),
         "torch_dtype": dtype,
-        "bos_token_id": ids.get("bos_token_id"),  # null, or transformers would take the ids of Llama 1
+        "bos_token_id": ids.get("bos_token_id"),  # null, or transformers would take the ids of another model
         "eos_token_id": ids.get("eos_token_id"),
         "pad_token_id": ids.get("pad_token_id"),
     }

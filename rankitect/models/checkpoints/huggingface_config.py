@@ -6,15 +6,19 @@ Which keys a family understands, and at which values others are neutral, is stat
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rankitect.errors import AssetError, shown
-from rankitect.models.checkpoints.rotary import ROTARY_KEYS, rope_base
-from rankitect.models.families import FAMILIES, DecoderConfig, Family, HuggingFaceFormat
-from rankitect.models.families.values import LIMITS, among
+from rankitect.models.checkpoints.rotary import ROTARY_KEYS, read_rotation
+from rankitect.models.families import FAMILIES, DecoderBlocks, DecoderConfig, Family, HuggingFaceFormat
+from rankitect.models.families.keys import EXPERTS
+from rankitect.models.families.values import LIMITS, Number, among
 
 __all__ = ["read_config"]
 
+MAX_LAYERS = 10_000
+_SCORE = Number(1, 2**31 - 1)
 _DERIVED = ("n_kv_heads", "head_dim")
 """Numbers that follow from others where a file leaves them out, or says null."""
 
@@ -40,18 +44,50 @@ def read_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
     if numbers["head_dim"] is None:
         numbers["head_dim"] = numbers["d_model"] // numbers["n_heads"]
     numbers["norm_eps"] = float(numbers["norm_eps"])
-    numbers["rope_base"] = rope_base(raw, layout.defaults["rope_base"], numbers["context"], where)
+    rotation, local_base = read_rotation(raw, layout, numbers["context"], where)
+    numbers["rope_base"] = rotation.base
     try:
-        return DecoderConfig(**numbers, family=family.name)
+        blocks = replace(
+            _blocks(raw, family, numbers, where), rope_scaling=rotation.scaling, local_rope_base=local_base
+        )
+        return DecoderConfig(**numbers, family=family.name, blocks=blocks)
     except AssetError as error:
-        raise AssetError(f"{where}: {error}") from error
+        raise error if str(error).startswith(where) else AssetError(f"{where}: {error}") from error
+
+
+def _blocks(raw: Mapping[str, Any], family: Family, numbers: Mapping[str, Any], where: str) -> DecoderBlocks:
+    """What the blocks of a model compute, apart from RoPE.
+
+    Raises:
+        AssetError: A key has a value that means nothing.
+    """
+    layout, layers, stated = family.huggingface, numbers["n_layers"], dict[str, Any]()
+    if layers > MAX_LAYERS:
+        raise AssetError(f"{where}: the model has {layers:,} layers; at most {MAX_LAYERS:,} are supported.")
+    if layout.rotary is not None:
+        stated["rotary"] = layout.rotary.read(raw, layers, where)
+    if layout.windows is not None:
+        stated["windows"] = layout.windows.read(raw, stated.get("rotary") or (True,) * layers, where)
+    if layout.score_scale is not None and raw.get(layout.score_scale) is not None:
+        _SCORE.check(raw[layout.score_scale], f"{where}: {layout.score_scale}")
+        stated["score_scale"] = raw[layout.score_scale] ** -0.5
+    if family.scales_embedding:
+        stated["embed_scale"] = numbers["d_model"] ** 0.5
+    return replace(family.blocks, **stated)
 
 
 def _family(raw: Mapping[str, Any], where: str) -> Family:
     by_type = {family.huggingface.model_type: family for family in FAMILIES.values()}
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or model_type not in by_type:
-        raise AssetError(f"{where}: model_type is {shown(model_type)}. Supported: {', '.join(map(repr, by_type))}.")
+        experts = (
+            ", a mixture of experts, which is not supported"
+            if isinstance(model_type, str) and model_type in EXPERTS
+            else ""
+        )
+        raise AssetError(
+            f"{where}: model_type is {shown(model_type)}{experts}. Supported: {', '.join(map(repr, by_type))}."
+        )
     return by_type[model_type]
 
 
@@ -67,9 +103,9 @@ def _check_keys(raw: Mapping[str, Any], family: Family, where: str) -> None:
     layout = family.huggingface
     missing = sorted(layout.explicit - raw.keys())
     if missing:
-        allowed = _listed(layout.required[missing[0]])
-        raise AssetError(f"{where}: {missing[0]} is missing; a {family.title} must state it. Supported: {allowed}.")
-    understood = {*layout.sizes.values(), *ROTARY_KEYS}
+        allowed = f" Supported: {_listed(layout.required[missing[0]])}." if missing[0] in layout.required else ""
+        raise AssetError(f"{where}: {missing[0]} is missing; a {family.title} must state it.{allowed}")
+    understood = {*layout.sizes.values(), *ROTARY_KEYS, *layout.of_layers}
     for key, value in raw.items():
         if key in layout.required:
             if not among(value, layout.required[key]):
@@ -97,7 +133,7 @@ def _number(raw: Mapping[str, Any], name: str, key: str, layout: HuggingFaceForm
     """
     value = raw.get(key)
     if value is None:  # null states nothing
-        if name in _DERIVED:
+        if name in _DERIVED and name not in layout.defaults:
             return None
         if name not in layout.defaults:
             raise AssetError(f"{where}: {key} is {'null' if key in raw else 'missing'}; it must be stated.")

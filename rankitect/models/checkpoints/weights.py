@@ -12,6 +12,7 @@ from rankitect.data.tensors import opened_tensors, read_tensors
 from rankitect.documents import read_json
 from rankitect.errors import AssetError, brief, shown
 from rankitect.models.checkpoints.checkpoint import check_fits, check_layers
+from rankitect.models.checkpoints.fused import joints, parted
 from rankitect.models.families import DecoderConfig, Family, family_of
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def read_weights(folder: Path, config: DecoderConfig) -> dict[str, torch.Tensor]
         stored |= tensors
     check_layers(config, len(stored), str(folder))
     family = family_of(config)
-    tensors = _named(stored, family, config, folder)
+    tensors = parted(_named(stored, family, config, folder), config, str(folder))
     if config.tied_embeddings:
         _tie(tensors, family, folder)
     return tensors
@@ -114,6 +115,7 @@ def _named(
 ) -> dict[str, torch.Tensor]:
     """Tensors under the names that the family gives them; those of no weight keep their own, for `check_tensors`."""
     known, base = family.tensor_shapes(config).keys() | {family.head.huggingface}, family.huggingface.base
+    known |= {name for name, _ in joints(config)}
     named: dict[str, torch.Tensor] = {}
     origins: dict[str, str] = {}
     for origin, tensor in stored.items():

@@ -10,14 +10,20 @@ torch.
 """
 
 from rankitect.errors import AssetError
+from rankitect.models.families.blocks import PLAIN, DecoderBlocks
 from rankitect.models.families.config import HEAD, VOCAB, DecoderConfig
 from rankitect.models.families.family import Family, GGUFFormat, HuggingFaceFormat, Weight
 from rankitect.models.families.llama import LLAMA
+from rankitect.models.families.mistral import MISTRAL
+from rankitect.models.families.qwen import QWEN2, QWEN3
 
 __all__ = [
     "FAMILIES",
     "HEAD",
+    "LLAMA",
+    "PLAIN",
     "VOCAB",
+    "DecoderBlocks",
     "DecoderConfig",
     "Family",
     "GGUFFormat",
@@ -26,7 +32,7 @@ __all__ = [
     "family_of",
 ]
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA,)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3)}
 """The families that are supported, by name."""
 
 

@@ -1,4 +1,4 @@
-"""The sizes of a decoder whose layers are all alike, whatever its family."""
+"""The sizes of a decoder whose layers are all of one size, whatever its family."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from rankitect.errors import AssetError, shown
 from rankitect.models.families import axes
+from rankitect.models.families.blocks import PLAIN, DecoderBlocks
 from rankitect.models.families.values import LIMITS
 
 __all__ = ["HEAD", "VOCAB", "DecoderConfig"]
@@ -22,7 +23,7 @@ _DEFAULT_FAMILY = "llama"
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The sizes and constants of a decoder-only language model with equal layers.
+    """The sizes and constants of a decoder-only language model with layers of equal sizes.
 
     Attributes:
         vocab: Rows of the token embedding.
@@ -37,6 +38,7 @@ class DecoderConfig:
         tied_embeddings: True if the output projection is the token embedding.
         context: Longest sequence the model was made for, tokens.
         family: Name of the model's family, a key of `families.FAMILIES`.
+        blocks: What its blocks compute, where they are not those of a plain Llama.
     """
 
     vocab: int
@@ -51,6 +53,7 @@ class DecoderConfig:
     tied_embeddings: bool = True
     context: int = 2048
     family: str = _DEFAULT_FAMILY
+    blocks: DecoderBlocks = PLAIN
 
     def __post_init__(self) -> None:
         """Check that the numbers can be a model.
@@ -69,6 +72,15 @@ class DecoderConfig:
             )
         if self.head_dim % 2:
             raise AssetError(f"model config: head_dim is {self.head_dim}, it must be even (RoPE rotates pairs).")
+        if not isinstance(self.blocks, DecoderBlocks):
+            raise AssetError(f"model config: blocks is {shown(self.blocks)}; it must be a mapping.")
+        self.blocks.check_layers(self.n_layers)
+        kind = self.blocks.rope_scaling[:1]
+        if (kind == ("dynamic",) and self.head_dim < 4) or (kind == ("yarn",) and self.rope_base <= 1):
+            raise AssetError(
+                f"model config: head_dim is {self.head_dim} and rope_base is {self.rope_base:g}, for which the scaling "
+                f"{kind[0]!r} means nothing."
+            )
 
     @property
     def query_heads(self) -> int:
@@ -88,10 +100,12 @@ class DecoderConfig:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data. The default family is left out: candidates were written before there was any other."""
-        data = asdict(self)
+        """Plain data. The default family and blocks are left out: candidates were written before there were others."""
+        data = {**asdict(self), "blocks": self.blocks.to_json()}
         if self.family == _DEFAULT_FAMILY:
             del data["family"]
+        if not data["blocks"]:
+            del data["blocks"]
         return data
 
     @classmethod
@@ -99,9 +113,10 @@ class DecoderConfig:
         """Read what `to_json` wrote.
 
         Raises:
-            AssetError: A key is missing or unknown, or a number is not allowed.
+            AssetError: A key is missing or unknown, or a value is not allowed.
         """
+        blocks = {"blocks": DecoderBlocks.from_json(data["blocks"])} if "blocks" in data else {}
         try:
-            return cls(**data)
+            return cls(**{**data, **blocks})
         except TypeError as error:
             raise AssetError(f"these are not the sizes of a decoder ({shown(str(error))[1:-1]})") from error

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 from rankitect.models.families import axes
+from rankitect.models.families.blocks import PLAIN, SCALINGS, DecoderBlocks
 from rankitect.models.families.config import HEAD, DecoderConfig
 from rankitect.models.families.keys import (
     GGUF_NEUTRAL,
@@ -17,8 +18,9 @@ from rankitect.models.families.keys import (
     HUGGINGFACE_NEUTRAL,
     HUGGINGFACE_SIZES,
 )
+from rankitect.models.families.layer_keys import RotaryKeys, WindowKeys
 
-__all__ = ["Family", "GGUFFormat", "HuggingFaceFormat", "Key", "Weight"]
+__all__ = ["Family", "GGUFFormat", "HuggingFaceFormat", "Key", "Weight", "as_itself"]
 
 Key = tuple[str, str]
 """A weight of a space: the path of the node that owns it, and its name there."""
@@ -38,6 +40,7 @@ class Weight:
         huggingface: Its name in Hugging Face folders, for a weight of a layer without the layer's prefix.
         gguf: Its name in GGUF files, likewise.
         rotated: Whether RoPE turns what this weight computes.
+        kind: A "matrix", the "gain" of a norm, or a "bias".
     """
 
     owner: str
@@ -46,11 +49,12 @@ class Weight:
     huggingface: str
     gguf: str
     rotated: bool = False
+    kind: Literal["matrix", "gain", "bias"] = "matrix"
 
     @property
     def reads_units(self) -> bool:
         """Whether this is the weight through which hidden units (of heads, of a feed-forward) reach the stream."""
-        return len(self.dims) > 1 and self.dims[0] == axes.CHANNELS
+        return self.kind == "matrix" and self.dims[0] == axes.CHANNELS
 
     def shape(self, config: DecoderConfig) -> tuple[int, ...]:
         """Its shape in a space, one dimension for each of `dims`."""
@@ -71,7 +75,7 @@ class HuggingFaceFormat:
         architecture: The class that loads it.
         required: Keys of config.json that the class reads and that change what it computes, each with the values that
             mean what the family's blocks compute; the first is written, and any other is refused.
-        explicit: Of these, the keys that config.json must state, because the class has another default.
+        explicit: Keys that config.json must state, because the class has another default than what is supported.
         defaults: By name in `DecoderConfig`, what holds where config.json states nothing: the class's own defaults.
         sizes: The key of config.json for each number of a `DecoderConfig`.
         neutral: Keys that the family does not know, with the values that change nothing.
@@ -79,6 +83,13 @@ class HuggingFaceFormat:
         written: More keys to write, which do not change what a trained model computes.
         base: The prefix of all weights but the output table's; files of the model without its output leave it out.
         layer: The prefix of a layer's weights, with its number to be filled in.
+        windows: The keys that say which layers see a window; None for a class in which none does.
+        rotary: The keys that say which layers are turned by positions; None for a class in which all are.
+        scalings: The kinds of scaled RoPE that the class computes.
+        local_base: The key of RoPE's base in layers with a window, where the class has another one for them.
+        score_scale: The key of the number whose inverse square root scales products of queries and keys, if any.
+        fused: Matrices of a layer that hold several of its weights one below the other: their names, as those of the
+            weights are given in the table.
     """
 
     model_type: str
@@ -92,6 +103,18 @@ class HuggingFaceFormat:
     written: Mapping[str, Any] = field(default_factory=dict)
     base: str = "model."
     layer: str = "model.layers.{}."
+    windows: WindowKeys | None = None
+    rotary: RotaryKeys | None = None
+    scalings: frozenset[str] = frozenset(SCALINGS)
+    local_base: str | None = None
+    score_scale: str | None = None
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def of_layers(self) -> frozenset[str]:
+        """The keys of config.json that are understood beside those of sizes and of RoPE."""
+        by_layer = [keys.keys for keys in (self.windows, self.rotary) if keys is not None]
+        return frozenset().union(*by_layer, {key for key in (self.local_base, self.score_scale) if key is not None})
 
 
 @dataclass(frozen=True)
@@ -116,8 +139,9 @@ class GGUFFormat:
     layer: str = "blk.{}."
 
 
-def _no_overrides(config: DecoderConfig, window: int | None) -> Mapping[str, Any]:
-    return {}
+def as_itself(config: DecoderConfig) -> str:
+    """A model is written as a model of its own family."""
+    return config.family
 
 
 @dataclass(frozen=True)
@@ -133,8 +157,10 @@ class Family:
         layer: The weights of every layer, in the order of the forward.
         norm: The weight after the layers.
         head: The output table, which models with tied embeddings do not have.
-        overrides: Given an architecture's sizes and its attention window (None for full attention), the keys of
-            config.json that make it a class of `transformers` that can compute it.
+        blocks: What its blocks compute, where they are not those of a plain Llama; what a file states is added to it.
+        scales_embedding: Whether rows of the embedding are multiplied by the square root of their width.
+        written_as: From an architecture's sizes to the name of the family as which it is written for `transformers`:
+            one of the same weights whose class can compute it.
     """
 
     name: str
@@ -145,7 +171,9 @@ class Family:
     layer: tuple[Weight, ...]
     norm: Weight
     head: Weight
-    overrides: Callable[[DecoderConfig, int | None], Mapping[str, Any]] = _no_overrides
+    blocks: DecoderBlocks = PLAIN
+    scales_embedding: bool = False
+    written_as: Callable[[DecoderConfig], str] = as_itself
 
     def weights(self, config: DecoderConfig) -> Iterator[tuple[int | None, Weight]]:
         """Every weight of a model with the number of its layer, None outside of them; in the order of the forward."""

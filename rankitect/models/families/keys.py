@@ -11,7 +11,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["GGUF_NEUTRAL", "GGUF_SIZES", "HUGGINGFACE_IGNORED", "HUGGINGFACE_NEUTRAL", "HUGGINGFACE_SIZES"]
+__all__ = [
+    "BASE",
+    "EXPERTS",
+    "FULL",
+    "GGUF_NEUTRAL",
+    "GGUF_SIZES",
+    "HUGGINGFACE_IGNORED",
+    "HUGGINGFACE_NEUTRAL",
+    "HUGGINGFACE_SIZES",
+    "KIND",
+    "LOCAL",
+    "SCALING_KEYS",
+]
+
+KIND, BASE = "rope_type", "rope_theta"
+"""The keys of config.json of RoPE's kind and base."""
+FULL, LOCAL = "full_attention", "sliding_attention"
+"""What config.json calls layers that see everything, and layers that see a window."""
+SCALING_KEYS: Mapping[str, tuple[str | None, ...]] = {
+    "linear": ("factor",),
+    "dynamic": ("factor", None),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": (
+        *("factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "attention_factor", "truncate"),
+    ),
+}
+"""For each kind of scaled RoPE the keys of its numbers, in the order of `blocks.SCALINGS`. None: the longest sequence
+that the model was made for, which has a key of its own."""
 
 HUGGINGFACE_SIZES: Mapping[str, str] = {
     "vocab": "vocab_size",
@@ -43,7 +70,7 @@ _BOOKKEEPING = """
     model_type architectures transformers_version torch_dtype dtype _name_or_path name_or_path _commit_hash
     _attn_implementation _attn_implementation_autoset attn_implementation _flash_attn_2_enabled
     experts_implementation transformers.js_config unsloth_fixed unsloth_version is_llama_config
-    use_cache pretraining_tp is_decoder torchscript use_bfloat16 tf_legacy_loss tie_last_hidden_states
+    auto_map use_cache pretraining_tp is_decoder torchscript use_bfloat16 tf_legacy_loss tie_last_hidden_states
     output_hidden_states output_attentions return_dict max_sequence_length
     model_max_length tokenizer_model_max_length tokenizer_padding_side gradient_checkpointing
     initializer_range attention_dropout hidden_dropout attn_pdrop resid_pdrop embd_pdrop
@@ -51,6 +78,7 @@ _BOOKKEEPING = """
     tokenizer_class prefix bos_token_id eos_token_id pad_token_id sep_token_id unk_token_id decoder_start_token_id
 """
 _GENERATION = """
+    cache_implementation
     max_length max_new_tokens min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty
     temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size
     encoder_no_repeat_ngram_size bad_words_ids num_return_sequences return_dict_in_generate
@@ -59,6 +87,13 @@ _GENERATION = """
 """
 HUGGINGFACE_IGNORED = frozenset(f"{_BOOKKEEPING} {_GENERATION}".split())
 """Keys of config.json that change nothing a trained model computes: bookkeeping, how it is trained, how one samples."""
+
+_MIXTURES = """
+    mixtral qwen2_moe qwen3_moe qwen3_next olmoe flex_olmo phimoe granitemoe deepseek_v2 deepseek_v3 gpt_oss llama4
+    llama4_text dbrx jamba ernie4_5_moe glm4_moe minimax
+"""
+EXPERTS = frozenset(_MIXTURES.split())
+"""Values of `model_type` of mixtures of experts, which are refused as such."""
 
 GGUF_SIZES: Mapping[str, str] = {
     "d_model": "embedding_length",

@@ -40,10 +40,9 @@ def open_checkpoint(config: LanguageConfig, parts: Parts) -> DecoderCheckpoint:
     """The pretrained model that a configuration names.
 
     Raises:
-        RankitectError: It cannot be read or fetched, or cannot be pruned; names `task.backbone`.
+        RankitectError: It cannot be read or fetched; names `task.backbone`.
     """
     from rankitect.models.checkpoints import load_checkpoint
-    from rankitect.models.pretrained import check_prunable
 
     if config.backbone == SCRATCH:
         return _no_weights(config)
@@ -51,9 +50,7 @@ def open_checkpoint(config: LanguageConfig, parts: Parts) -> DecoderCheckpoint:
         return _tiny_backbone(parts.config.seed)
     parts.say(f"Backbone: {config.backbone}")
     try:
-        checkpoint = load_checkpoint(config.backbone)
-        check_prunable(checkpoint)
-        return checkpoint
+        return load_checkpoint(config.backbone)
     except RankitectError as error:
         raise type(error)(f"task.backbone={config.backbone}: {error}") from error
 

@@ -1,0 +1,75 @@
+"""Every family against `transformers`: logits of the whole model, of pruned ones, and what each field of its
+configuration does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rankitect.graph import SearchSpace
+from rankitect.models.backbone import Backbone, rank
+from rankitect.models.candidate import load_candidate, save_candidate
+from rankitect.models.checkpoints import DecoderCheckpoint, load_checkpoint, save_huggingface
+from rankitect.models.families import axes
+from rankitect.models.importance import gather
+from rankitect.models.relaxed import RelaxedSupernet, one_hot
+from rankitect.search_spaces.mobile_llm import from_backbone
+from tests.models.family_models import TRUE_CONFIGS, config_of, model_of, write
+
+IDS = torch.randint(0, 256, (2, 40), generator=torch.Generator().manual_seed(7))
+
+
+@pytest.fixture(scope="module", params=list(TRUE_CONFIGS))
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, DecoderCheckpoint]:
+    """A model of transformers, and what is loaded from the folder that it writes."""
+    model = model_of(config_of(request.param))
+    return model, load_checkpoint(write(tmp_path_factory.mktemp("family"), model))
+
+
+@torch.no_grad()
+def test_a_model_computes_what_transformers_computes(pair: tuple[Any, DecoderCheckpoint], tmp_path: Path) -> None:
+    theirs, checkpoint = pair
+    expected = theirs(IDS).logits
+    backbone = Backbone(checkpoint, from_backbone(checkpoint.config, ffn_step=16, window=6))
+    torch.testing.assert_close(backbone.inherit(backbone.largest)(IDS), expected, atol=1e-4, rtol=0)
+    save_huggingface(tmp_path, checkpoint.config, checkpoint.tensors, checkpoint.tokenizer)
+    again = load_checkpoint(tmp_path)
+    assert again.config == checkpoint.config
+    assert all(torch.equal(again.tensors[name], tensor) for name, tensor in checkpoint.tensors.items())
+
+
+def smallest(space: SearchSpace) -> dict[str, Any]:
+    """The smallest heads and feed-forwards, in all layers."""
+    small = (axes.KV_HEADS, axes.QUERY_HEADS, axes.FFN)
+    return {path: min(space.choices[path].values) for axis in small for path in axes.paths(space.choices, axis)}
+
+
+@torch.no_grad()
+def test_pruned_models_are_one_in_every_reading(pair: tuple[Any, DecoderCheckpoint], tmp_path: Path) -> None:
+    import transformers
+
+    checkpoint = pair[1]
+    space = from_backbone(checkpoint.config, widths=(24,), ffn_step=16, window=6)
+    plain = Backbone(checkpoint, space)
+    statistics = gather(plain.supernet, plain.largest, [IDS])
+    orders = rank(checkpoint.config, plain.supernet, statistics)
+    backbone = Backbone(checkpoint, space, orders, statistics.gram)
+    whole = plain.inherit(plain.largest)(IDS)
+    torch.testing.assert_close(backbone.inherit(backbone.largest)(IDS), whole, atol=1e-4, rtol=0)
+    relaxed = RelaxedSupernet(backbone.supernet)
+    for seed in range(3):
+        architecture = space.sample(seed)
+        model = backbone.inherit(architecture)
+        logits = model(IDS)
+        torch.testing.assert_close(backbone.supernet.activate(architecture)(IDS), logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(relaxed(one_hot(space, architecture), IDS), logits, atol=1e-4, rtol=1e-4)
+    alike = space.architecture({**backbone.largest.choices, **smallest(space)})
+    model = backbone.inherit(alike)
+    save_candidate(tmp_path, space, alike, model, checkpoint.tokenizer, config=checkpoint.config)
+    assert load_candidate(tmp_path).config == checkpoint.config
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", local_files_only=True).eval()
+    torch.testing.assert_close(theirs(IDS).logits, model(IDS), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(load_checkpoint(tmp_path / "hf").config.blocks.windows, checkpoint.config.blocks.windows)
