@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["batch_digest", "differences", "identity_of"]
 
-_NEW = ("the loss",)
+_NEW = ("the loss", "what the loss was given")
 """Names that states of earlier versions lack."""
 _DEEPEST = 8
-"""Objects inside each other that a batch is looked through."""
+"""Objects inside each other that a batch or a loss is looked through."""
+_LONGEST = 150
+"""Characters of what a loss was given that are kept as they are; the rest is kept as a hash."""
 
 
 def identity_of(
@@ -43,7 +48,11 @@ def identity_of(
     if tables is not None:
         settings |= {f"tables.{name}": value for name, value in asdict(tables.config).items()}
     digest = hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
-    return {**settings, "the model's shapes": digest[:12], "the loss": _name(loss), **provenance}
+    given = ", ".join(_given(loss, _DEEPEST))
+    if len(given) > _LONGEST:
+        given = f"{given[:_LONGEST]}… ({hashlib.sha256(given.encode()).hexdigest()[:12]})"
+    about = {"the model's shapes": digest[:12], "the loss": _name(loss), "what the loss was given": given}
+    return {**settings, **about, **provenance}
 
 
 def _name(function: object) -> str:
@@ -51,6 +60,46 @@ def _name(function: object) -> str:
     named = inspect.isfunction(function) or inspect.ismethod(function)
     kind: Any = function if named else type(function)
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _given(function: object, depth: int) -> Iterator[str]:
+    """What a callable was given before it is called, as `name=value`: the arguments of a partial, the variables that a
+    function closes over, its defaults, and the fields of a frozen dataclass whose method it is. Two losses of one name
+    are then told apart."""
+    values: dict[str, object] = {}
+    if isinstance(function, functools.partial):
+        values = {"function": function.func, **{str(i): v for i, v in enumerate(function.args)}, **function.keywords}
+    elif inspect.ismethod(function):
+        values = {"self": function.__self__, "function": function.__func__}
+    elif inspect.isfunction(function):
+        parameters = inspect.signature(function, follow_wrapped=False).parameters
+        values = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # a variable that is not set yet
+                values[name] = cell.cell_contents
+    elif is_dataclass(function) and _is_frozen(type(function)):
+        values = {field.name: getattr(function, field.name) for field in fields(function)}
+    for name, value in values.items():
+        yield f"{name}={_described(value, depth - 1)}"
+
+
+def _is_frozen(kind: Any) -> bool:
+    """Whether nothing changes the fields of a dataclass's instances; false for a dataclass itself."""
+    return is_dataclass(kind) and bool(kind.__dataclass_params__.frozen)  # type: ignore[union-attr]
+
+
+def _described(value: object, depth: int) -> str:
+    """A plain value as it is written, tensors and arrays as a hash; of anything else what kind of thing it is, and what
+    it was given. The content of other objects may change while a model trains."""
+    if value is None or isinstance(value, bool | int | float | str | bytes | Enum):
+        return repr(value)
+    if isinstance(value, Tensor | np.ndarray):
+        return batch_digest(value)
+    if isinstance(value, tuple | frozenset) and depth > 0:
+        items = [_described(item, depth - 1) for item in value]
+        return f"({', '.join(items if isinstance(value, tuple) else sorted(items))})"
+    inner = ", ".join(_given(value, depth)) if depth > 0 else ""
+    return _name(value) + (f"({inner})" if inner else "")
 
 
 def differences(saved: object, identity: Mapping[str, JSON]) -> str:

@@ -294,6 +294,17 @@ def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.Capture
     assert "v002.json is not a registered baseline" in shown.err
 
 
+def test_a_broken_configuration_of_another_task_stops_no_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own" / "task").mkdir(parents=True)
+    (tmp_path / "own" / "task" / "broken.yaml").write_text("a: [")
+    where = [f"registry={tmp_path / 'registry'}", "--config-dir", str(tmp_path / "own")]
+    assert main(["add", "y", *LEGACY, *where]) == 0
+    assert main(["add", "z", "task=broken", *LEGACY[1:], *where]) == 2
+    assert "broken.yaml" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_search_compares_with_what_is_registered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     registry = tmp_path / "registry"

@@ -1,7 +1,11 @@
 """The loop: it learns, resumes to the bit, guards against what is not finite, and says what is wrong."""
 
+import functools
 import math
 import os
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
 
 import pytest
 import torch
@@ -134,6 +138,93 @@ def test_training_goes_on_with_the_same_data_and_loss_only(tmp_path):
 
 def other_loss(model, batch):
     return 2 * loss_fn(model, batch)
+
+
+def scaled_loss(model, batch, scale=1.0):
+    return scale * loss_fn(model, batch)
+
+
+def closed_loss(scale):
+    def loss(model, batch):
+        return scale * loss_fn(model, batch)
+
+    return loss
+
+
+def wrapped_loss(loss):
+    return functools.wraps(loss)(lambda model, batch: loss(model, batch))
+
+
+def default_loss(factor):
+    def loss(model, batch, *, scale=factor):
+        return scale * loss_fn(model, batch)
+
+    return loss
+
+
+@dataclass(frozen=True)
+class Loss:
+    scale: Any
+
+    def __call__(self, model, batch):
+        return torch.as_tensor(self.scale).sum() * loss_fn(model, batch)
+
+    def method(self, model, batch):
+        return self(model, batch)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda scale: functools.partial(scaled_loss, scale=scale),
+        lambda scale: functools.partial(functools.partial(scaled_loss), scale=scale),
+        closed_loss, default_loss, Loss,
+        lambda scale: Loss(scale).method,
+        lambda scale: Loss((scale, 1)),
+        lambda scale: Loss(torch.tensor([scale, 1.0])),
+        lambda scale: closed_loss(Scale.ONE if scale == 1.0 else Scale.TWO),
+        lambda scale: wrapped_loss(closed_loss(scale)),
+        lambda scale: functools.partial(closed_loss(scale)),
+    ],
+)  # fmt: skip
+def test_losses_of_one_name_are_told_apart_by_what_they_were_given(tmp_path, make):
+    file, polls = tmp_path / "state.safetensors", iter(range(100))
+    train(network(), make(1.0), batch_at, CONFIG, checkpoint=file, should_stop=lambda: next(polls) == 5)
+    with pytest.raises(TrainingError, match=r"what the loss was given .* and not "):
+        train(network(), make(2.0), batch_at, CONFIG, checkpoint=file)
+    assert train(network(), make(1.0), batch_at, CONFIG, checkpoint=file).finished
+
+
+class Scale(float, Enum):
+    ONE, TWO = 1.0, 2.0
+
+
+def test_two_functions_in_the_same_partial_are_two_losses(tmp_path):
+    file, polls = tmp_path / "state.safetensors", iter(range(100))
+    partial = functools.partial
+    train(network(), partial(loss_fn), batch_at, CONFIG, checkpoint=file, should_stop=lambda: next(polls) == 5)
+    with pytest.raises(TrainingError, match=r"what the loss was given .*loss_fn.* and not .*other_loss"):
+        train(network(), partial(other_loss), batch_at, CONFIG, checkpoint=file)
+
+
+def test_what_changes_while_a_loss_is_used_is_no_part_of_it(tmp_path):
+    file, polls, seen = tmp_path / "state.safetensors", iter(range(100)), []
+
+    def loss(model, batch):
+        seen.append(len(seen))
+        return loss_fn(model, batch)
+
+    train(network(), loss, batch_at, CONFIG, checkpoint=file, should_stop=lambda: next(polls) == 5)
+    assert train(network(), loss, batch_at, CONFIG, checkpoint=file).finished
+
+
+def test_a_state_of_before_is_gone_on_with_whatever_its_loss_was_given(tmp_path):
+    file, polls = tmp_path / "state.safetensors", iter(range(100))
+    train(network(), closed_loss(1.0), batch_at, CONFIG, checkpoint=file, should_stop=lambda: next(polls) == 5)
+    tensors, info = load_state(file)
+    del info["identity"]["what the loss was given"]
+    save_state(file, tensors, info)
+    assert train(network(), closed_loss(1.0), batch_at, CONFIG, checkpoint=file).finished
 
 
 def test_any_flipped_byte_of_a_state_is_noticed(tmp_path):
