@@ -232,11 +232,11 @@ def _check_tables(
     expected = _objects()
     if other := sorted(objects.keys() ^ expected.keys()):
         raise damaged(path, f"{other[0][:60]!r} is not in both its tables and those of a study")
-    for name, made in objects.items():
+    for name, there in objects.items():
         # Tables of earlier formats had fewer columns, which says nothing bad about them.
         depth = 4 if version == _VERSION else 3
-        if made[:depth] != expected[name][:depth]:
-            raise damaged(path, f"its {made[1]} {name[:60]!r} is not that of a study")
+        if there[:depth] != expected[name][:depth]:
+            raise damaged(path, f"its {there[1]} {name[:60]!r} is not that of a study")
     for table, columns in COLUMNS.items():
         needed = [c for c in columns if c not in SPENDING and c != "standing"]
         if missing := [c for c in needed if c not in columns_of(connection, table)]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankitect.contracts import Measurement, Metric, MetricSpec
-from rankitect.data.files import file_sha256, write_whole
+from rankitect.data.files import write_whole
 from rankitect.documents import parse_json
+from rankitect.study.example_tables import hashes_of_tables, write_tables
 from rankitect.study.files import copy_or_link, inside
 from rankitect.study.pareto import MeasuredCandidate, baselines, candidates, pareto_front
 from rankitect.study.summary import (
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from rankitect.study.store import Store
 
 __all__ = ["Labels", "OutputOptions", "Outputs", "ProductionModels"]
-
-EXAMPLES, CONTRASTS = "examples.json", "contrasts.json"
 
 
 @dataclass(frozen=True)
@@ -128,8 +126,7 @@ class Outputs:
             artifacts = self._write_candidates(front)
             self._write_compared()
             self.drop_dominated(front)
-            self._write_examples()
-            self._write_contrasts()
+            write_tables(self.folder.path, self.store.trials, self.final)
         else:
             artifacts = [dict((candidate.trial.measurement or _NONE).artifacts) for candidate in front]
         table = trials_csv(self.store.trials, self.store.times()).encode()
@@ -168,7 +165,7 @@ class Outputs:
             left_out={**self._registry.left_out(), **self._failed_baselines()},
             versions=versions(),
             reproduce=self.labels.reproduce,
-            files={TRIALS: hashlib.sha256(table).hexdigest(), **(self._beside() if with_candidates else {})},
+            files={TRIALS: hashlib.sha256(table).hexdigest(), **(hashes_of_tables(self.folder.path) if with_candidates else {})},
         )
         write_whole(self.folder.path / "summary.json", summary.to_json())
         return summary
@@ -201,44 +198,6 @@ class Outputs:
         first = min(trial.number for trial in self.store.trials if trial.baseline == name)
         earlier = sum(trial.baseline is None and trial.number < first for trial in self.store.trials)
         return RegisteredSummary(**entry, after_trials=earlier)
-
-    def _write_examples(self) -> None:
-        """examples.json: what the final evaluator saw of each example (`notes["examples"]`), for paired comparisons."""
-        models: dict[str, Any] = {}
-        more: dict[str, list[Any]] = {}
-        about: dict[str, Any] = {}
-        for trial in self.store.trials:
-            notes = trial.measurement.notes if trial.measurement is not None and trial.evaluator == self.final else {}
-            given = notes.get("examples")
-            if not isinstance(given, dict):
-                continue
-            same = {"metric": given["metric"], "clusters": given["clusters"]}
-            about = about or same
-            fingerprint = trial.architecture.fingerprint
-            if same == about and fingerprint in models and trial.duplicate_of is None:
-                more.setdefault(fingerprint, []).append(given["values"])
-            elif same == about:
-                models.setdefault(fingerprint, given["values"])
-        if models:
-            text = json.dumps({**about, "models": models, "more_seeds": more})
-            write_whole(self.folder.path / EXAMPLES, text + "\n")
-
-    def _write_contrasts(self) -> None:
-        """contrasts.json: trials that answer a question of design (tag `contrasts`), and what each example gave."""
-        sides = []
-        for trial in self.store.trials:
-            for question, side in trial.tags.get("contrasts", []) if trial.ok else []:
-                measurement = trial.measurement or _NONE
-                metrics = {name: metric.value for name, metric in measurement.metrics.items()}
-                about = {"question": question, "side": side, "fingerprint": trial.architecture.fingerprint}
-                sides.append({**about, "metrics": metrics, "examples": measurement.notes.get("examples")})
-        if sides:
-            write_whole(self.folder.path / CONTRASTS, json.dumps(sides) + "\n")
-
-    def _beside(self) -> dict[str, str]:
-        """Hashes of the tables that were written for reports, by name."""
-        paths = [self.folder.path / name for name in (EXAMPLES, CONTRASTS)]
-        return {path.name: file_sha256(path) for path in paths if path.is_file()}
 
     def _write_candidates(self, front: Sequence[MeasuredCandidate]) -> list[dict[str, str]]:
         """Build all folders beside the old ones and swap, so that a reader never sees a mixture of two fronts."""

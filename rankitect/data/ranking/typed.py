@@ -16,6 +16,17 @@ __all__ = ["Role", "is_list", "plain", "require"]
 
 Role = Literal["number", "time", "value", "values"]
 """What a column is read as: numbers, times, one value a row, or several."""
+_LISTS = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
+_TEXTS = (
+    "string",
+    "large_string",
+    "string_view",
+    "binary",
+    "large_binary",
+    "fixed_size_binary",
+    "binary_view",
+)
+"""Arrow's names for its kinds of lists, and for those of texts and bytes."""
 _WANTED = {"number": "numbers", "time": "times, numbers or text", "value": "one value a row"}
 
 
@@ -130,28 +141,14 @@ def _unwrapped(values: pa.Array) -> pa.Array:
 
 
 def _any_list(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    is_kind = pa.types
-    return bool(
-        is_kind.is_list(kind)
-        or is_kind.is_large_list(kind)
-        or is_kind.is_fixed_size_list(kind)
-        or is_kind.is_list_view(kind)
-        or is_kind.is_large_list_view(kind)
-    )
+    return _is_any(kind, _LISTS)
 
 
 def _is_text(kind: pa.DataType) -> bool:
+    return _is_any(kind, _TEXTS)
+
+
+def _is_any(kind: pa.DataType, names: Sequence[str]) -> bool:
     import pyarrow as pa
 
-    is_kind = pa.types
-    return bool(
-        is_kind.is_string(kind)
-        or is_kind.is_large_string(kind)
-        or is_kind.is_string_view(kind)
-        or is_kind.is_binary(kind)
-        or is_kind.is_large_binary(kind)
-        or is_kind.is_fixed_size_binary(kind)
-        or is_kind.is_binary_view(kind)
-    )
+    return any(getattr(pa.types, f"is_{name}")(kind) for name in names)

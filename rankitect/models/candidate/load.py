@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from rankitect.errors import AssetError
 from rankitect.models.candidate.base import Candidate, read_candidate
@@ -13,6 +14,7 @@ from rankitect.models.candidate.ranking import FEATURES, RankingCandidate, read_
 
 __all__ = ["load_candidate", "load_language_model", "load_ranker"]
 
+_C = TypeVar("_C", bound=Candidate)
 _ELSEWHERE = (
     ("candidates", "it is a run folder: give one of the folders in its candidates/"),
     ("program.json", "it holds an exported program: rankitect.deploy.artifact.load reads it"),
@@ -60,9 +62,7 @@ def load_language_model(
         AssetError: As there, and where the candidate is of another task.
     """
     candidate = load_candidate(folder, verify=verify, allowed_packages=allowed_packages)
-    if not isinstance(candidate, LanguageCandidate):
-        raise AssetError(f"{brief(folder, 200)} is no language model: load_candidate reads it.")
-    return candidate
+    return _as(LanguageCandidate, candidate, folder, "language model")
 
 
 def load_ranker(
@@ -74,8 +74,12 @@ def load_ranker(
         AssetError: As there, and where the candidate is of another task.
     """
     candidate = load_candidate(folder, verify=verify, allowed_packages=allowed_packages)
-    if not isinstance(candidate, RankingCandidate):
-        raise AssetError(f"{brief(folder, 200)} is no ranker: load_candidate reads it.")
+    return _as(RankingCandidate, candidate, folder, "ranker")
+
+
+def _as(kind: type[_C], candidate: Candidate, folder: str | Path, called: str) -> _C:
+    if not isinstance(candidate, kind):
+        raise AssetError(f"{brief(folder, 200)} is no {called}: load_candidate reads it.")
     return candidate
 
 
