@@ -165,7 +165,10 @@ class Outputs:
             left_out={**self._registry.left_out(), **self._failed_baselines()},
             versions=versions(),
             reproduce=self.labels.reproduce,
-            files={TRIALS: hashlib.sha256(table).hexdigest(), **(hashes_of_tables(self.folder.path) if with_candidates else {})},
+            files={
+                TRIALS: hashlib.sha256(table).hexdigest(),
+                **(hashes_of_tables(self.folder.path) if with_candidates else {}),
+            },
         )
         write_whole(self.folder.path / "summary.json", summary.to_json())
         return summary
