@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -25,14 +25,8 @@ PROMISED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROMISED)
 def test_an_example_runs_and_prints_what_it_promises(name: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / f"{name}.py")],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    done = run(
+        [str(EXAMPLES / f"{name}.py")], tmp_path, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     )
     assert done.returncode == 0, done.stderr
     assert PROMISED[name] in done.stdout

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -43,15 +43,8 @@ def test_an_addition_is_one_file_and_works(title: str, tmp_path: Path) -> None:
     for name, text in {**files, "use_it.py": scripts[0]}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "use_it.py"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    quiet = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = run(["use_it.py"], tmp_path, {**os.environ, **quiet})
     assert done.returncode == 0, done.stderr
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {*(Path(name).parts[0] for name in files), "use_it.py", "runs"}, "nothing else but run folders"

@@ -19,6 +19,7 @@ import rankitect
 from benchmarks.resume import MOMENTS, drill, finished
 from rankitect.data.assets import ASSETS
 from rankitect.search import main
+from tests.processes import run
 from tests.tasks.language.tiny import own_cache
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +47,9 @@ def start(*overrides: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
 
 
 def command(*overrides: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    if not options:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(cwd)])}
+        return run(["-m", "rankitect.search", *SMOKE, *overrides], cwd, environment)
     process = start(*overrides, cwd=cwd, **options)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
