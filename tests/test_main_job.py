@@ -313,8 +313,7 @@ def test_a_loss_that_is_no_number_fails_the_trial_and_not_the_run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_killing_at_any_moment_loses_and_changes_nothing(seed: int, tmp_path: Path) -> None:
-    killed, wrong = drill(tmp_path, [*SMOKE, "controller=dnas"], kills=3, seed=seed)
+def test_killing_at_any_moment_loses_and_changes_nothing(tmp_path: Path) -> None:
+    killed, wrong = drill(tmp_path, [*SMOKE, "controller=dnas"], kills=3, seed=0)  # one at each moment
     assert wrong == []
     assert any(kill.landed for kill in killed)

@@ -26,7 +26,7 @@ import pytest
 
 from tests.faults import Round, found, possible
 
-ROUNDS = int(os.environ.get("SOAK", "4"))
+ROUNDS = int(os.environ.get("SOAK", "2"))
 RAY_ROUNDS = max(1, ROUNDS // 5)
 COLUMNS = ("injected", "in mid-run", "finished trials lost", "counted twice", "ledger differs", "result differs")
 TABLE: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
@@ -125,7 +125,7 @@ def shoot(it: Round, calm: Calm) -> None:
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_a_study_ends_as_if_undisturbed(calm: Calm, tmp_path: Path, number: int) -> None:
     random.seed(1000 + number)
-    shoot(Round(tmp_path / "run", random.choice(["inline", "processes"])), calm)
+    shoot(Round(tmp_path / "run", ("inline", "processes")[number % 2]), calm)
 
 
 @pytest.mark.parametrize("number", range(RAY_ROUNDS))

@@ -107,9 +107,8 @@ def test_a_compiled_model_gives_what_it_gave(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["decoder", "dcnv2"])
-def test_a_model_compiled_to_machine_code_gives_what_it_gave(name: str) -> None:
-    model, inputs = model_and_inputs(name)
+def test_a_model_compiled_to_machine_code_gives_what_it_gave() -> None:
+    model, inputs = model_and_inputs("decoder")
     torch._dynamo.reset()
     torch.testing.assert_close(output(torch.compile(model), inputs), output(model, inputs), rtol=1e-3, atol=1e-4)
 
