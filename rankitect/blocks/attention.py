@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from rankitect.blocks.dense import ACTIVATIONS, deployed_rms, norm_start
 from rankitect.blocks.rotary import Rope, rotate, turn
 from rankitect.errors import SpaceError
-from rankitect.graph import Block, Call, Expr, P, Param, Params, T, TensorType, as_expr
+from rankitect.graph import Block, Call, Expr, P, Packing, Param, Params, T, TensorType, as_expr
 from rankitect.space.expr import ExprLike, minimum
 
 __all__ = ["GQA", "QK_NORMS", "Rope", "SwiGLU", "attended"]
@@ -99,6 +99,14 @@ class GQA(Block):
         return params
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
+        return self._mixed(p, None, *inputs)
+
+    def packed(self, p: Params, packing: Packing, *inputs: torch.Tensor) -> torch.Tensor:
+        """See `Block.packed`."""
+        return self._mixed(p, packing.seen(self.window), *inputs)
+
+    def _mixed(self, p: Params, seen: torch.Tensor | None, *inputs: torch.Tensor) -> torch.Tensor:
+        """The outputs; a token sees what `seen` says (see `Packing.seen`), or all that stand before it."""
         x = inputs[0]
         kv, group, head, _ = p.q.shape
         batch, tokens, _ = x.shape
@@ -111,7 +119,11 @@ class GQA(Block):
         if self.rotary:
             rope = inputs[1].to(x.dtype)  # positions are computed in float32
             q, k = rotate(q, rope), rotate(k, rope)
-        h = self._attend(q, k, v)
+        if seen is None:
+            h = self._attend(q, k, v)
+        else:
+            gqa = group > 1
+            h = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=self.scale, enable_gqa=gqa)
         h = h.transpose(1, 2).unflatten(2, (kv, group))
         return p.read(h, "o", ("kv", "group", None))
 

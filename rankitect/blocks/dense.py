@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from rankitect.errors import SpaceError
-from rankitect.graph import Block, Call, Elementwise, Expr, Param, Params, TensorType, as_expr
+from rankitect.graph import Block, Call, Elementwise, Expr, Packing, Param, Params, TensorType, as_expr
 from rankitect.space.expr import ExprLike
 
 __all__ = ["ACTIVATIONS", "Embed", "Head", "Linear", "Norm", "TiedHead", "deployed_rms", "norm_start"]
@@ -114,6 +114,10 @@ class Head(Block):
 
     def deploy(self, p: Params, call: Call, *inputs: torch.Tensor) -> torch.Tensor:
         return self.run(p, call.last(inputs[0]))
+
+    def packed(self, p: Params, packing: Packing, *inputs: torch.Tensor) -> torch.Tensor:
+        """See `Block.packed`. Only of the rows that tokens are predicted from: [1, N, vocab]."""
+        return self.run(p, packing.last(inputs[0]))
 
     def flops(self, *inputs: TensorType) -> Expr:
         return 2 * inputs[0].numel * self.vocab

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from rankitect.errors import SpaceError
-from rankitect.graph import Call, Elementwise, Params
+from rankitect.graph import Call, Elementwise, Packing, Params
 
 __all__ = ["SCALINGS", "Rope", "Scaling", "rotate", "turn"]
 
@@ -117,6 +117,21 @@ class Rope(Elementwise):
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         ids = inputs[0]
         return self._table(ids.shape[1], ids.device)
+
+    def packed(self, p: Params, packing: Packing, *inputs: torch.Tensor) -> torch.Tensor:
+        """See `Block.packed`. Each row has positions of its own: [2, B, 1, T, half].
+
+        Raises:
+            SpaceError: The scaling depends on the length of each text.
+        """
+        positions = packing.positions
+        tokens = int(positions.max()) + 1
+        if self.scaling[:1] == ("dynamic",) and tokens > float(self.scaling[2]):
+            raise SpaceError(
+                f"Rope: scaling 'dynamic' turns texts of more than {self.scaling[2]:,.0f} tokens by their length, so "
+                f"that texts of different lengths cannot be packed; there is one of {tokens:,}"
+            )
+        return self._table(tokens, positions.device)[:, positions].unsqueeze(2)
 
     def _table(self, tokens: int, device: torch.device) -> torch.Tensor:
         """[2, tokens, half]."""

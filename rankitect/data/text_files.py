@@ -13,7 +13,7 @@ from rankitect.data.storage import DataFile, open_raw, size_of
 from rankitect.data.streams import PACKED, likely_encoding, open_text_stream, refuse_unless, unpacked_name
 from rankitect.errors import DataError, safe, short
 
-__all__ = ["JsonLines", "ParquetColumn", "TextFile", "open_file", "supported_endings"]
+__all__ = ["JsonLines", "ParquetColumn", "TextFile", "open_file", "supported_endings", "utf8_lines"]
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst")
 JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
@@ -78,13 +78,13 @@ class TextFile:
 
     def __iter__(self) -> Iterator[Document]:
         if self.whole:
-            text = "".join(line for _, line in _utf8_lines(self.path))
+            text = "".join(line for _, line in utf8_lines(self.path))
             yield from [Document(self.name, text)] if text.strip() else []
             return
         wanted = self.piece_bytes or min(_PIECE_BYTES, self.size(_PIECES * _PIECE_BYTES) // _PIECES)
         lines: list[str] = []
         size = piece = 0
-        for line in (part for _, whole in _utf8_lines(self.path) for part in _cut(whole, wanted)):
+        for line in (part for _, whole in utf8_lines(self.path) for part in _cut(whole, wanted)):
             lines.append(line)
             size += len(line.encode())
             if size >= wanted and (not line.strip() or size >= 2 * wanted):
@@ -115,7 +115,7 @@ class JsonLines:
         return unpacked_name(self.path.name)
 
     def __iter__(self) -> Iterator[Document]:
-        for row, line in _utf8_lines(self.path):
+        for row, line in utf8_lines(self.path):
             if not line.strip():
                 continue
             where = f"{_shown(self.path)}, row {row}"
@@ -266,7 +266,7 @@ def _cut(line: str, wanted: int) -> Iterator[str]:
     yield line[start:]
 
 
-def _utf8_lines(file: DataFile) -> Iterator[tuple[int, str]]:
+def utf8_lines(file: DataFile) -> Iterator[tuple[int, str]]:
     """Lines with their number from 1, ends kept as "\\n"; a byte that is not UTF-8 is an error with its place."""
     for row, raw in enumerate(_lines(file), start=1):
         try:

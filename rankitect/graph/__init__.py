@@ -5,7 +5,7 @@ What can be read from the pair of graph and architecture without tensors is here
 Models are built in `rankitect.models`, blocks are in `rankitect.blocks`.
 """
 
-from rankitect.graph.block import Block, Call, Elementwise, Param, Params, Sum, Zero
+from rankitect.graph.block import Block, Call, Elementwise, Packing, Param, Params, Sum, Zero
 from rankitect.graph.graph import Candidate, Edge, Graph, Node, Wire
 from rankitect.graph.space import SearchSpace, Size
 from rankitect.graph.types import B, P, T, TensorType
@@ -32,6 +32,7 @@ __all__ = [
     "Graph",
     "Node",
     "P",
+    "Packing",
     "Param",
     "Params",
     "SearchSpace",

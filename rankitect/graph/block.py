@@ -15,7 +15,7 @@ from rankitect.space.expr import Expr, ExprLike, as_expr
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Block", "Call", "Elementwise", "Param", "Params"]
+__all__ = ["Block", "Call", "Elementwise", "Packing", "Param", "Params"]
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,25 @@ class Call(Protocol):
         """The one row that the next token is predicted from: [1, T, D] -> [1, 1, D]."""
 
 
+class Packing(Protocol):
+    """Sequences that share their beginnings, side by side in the rows of a batch: what `Block.packed` gets beside
+    weights and inputs. Each row is a forest of tokens; a token follows its ancestors and sees nothing else."""
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """How many tokens stand before each in its own sequence, int64 [B, T]."""
+
+    def seen(self, window: int | None) -> torch.Tensor:
+        """Which tokens (last axis) each token sees, itself included, bool [B, 1, T, T].
+
+        Args:
+            window: How many tokens back in its own sequence, itself included; None for all.
+        """
+
+    def last(self, x: torch.Tensor) -> torch.Tensor:
+        """The rows that tokens are predicted from: [B, T, D] -> [1, N, D]."""
+
+
 @dataclass_transform(frozen_default=True)
 class Block:
     """A layer, written once. Subclasses are frozen dataclasses; their fields may be numbers, choices and expressions.
@@ -187,6 +206,13 @@ class Block:
 
         Equal to what `run` gives for a prompt, or for its last token. Default: `run`, right for every block that
         treats each token alone.
+        """
+        return self.run(p, *inputs)
+
+    def packed(self, p: Params, packing: Packing, *inputs: torch.Tensor) -> Any:
+        """The outputs for sequences that are packed, each equal to what `run` gives for the sequence alone.
+
+        Default: `run`, right for every block that treats each token alone.
         """
         return self.run(p, *inputs)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rankitect.errors import SpaceError
-from rankitect.graph import Architecture, Param, SearchSpace
+from rankitect.graph import Architecture, Packing, Param, SearchSpace
 from rankitect.graph.cost import FLOAT_BYTES
 from rankitect.graph.facts import STARTS
 from rankitect.models.copying import Piece, copied
@@ -30,7 +30,7 @@ from rankitect.models.plan import (
     weight_bounds,
 )
 
-__all__ = ["ActiveSubnet", "Standalone", "Supernet", "build"]
+__all__ = ["ActiveSubnet", "PlannedModel", "Standalone", "Supernet", "build"]
 
 Key = tuple[str, str]
 
@@ -69,19 +69,42 @@ def _start(space: SearchSpace, shapes: Mapping[Key, tuple[int, ...]], seed: int)
     return tensors
 
 
-class _PlannedModel(nn.Module):
+class PlannedModel(nn.Module):
     """Runs a plan on the weights of a tree."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
         self.plan = plan
 
-    def _run(self, tree: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
+    @property
+    def tree(self) -> nn.Module:
+        """What holds the weights."""
+        return self
+
+    def packed(self, ids: torch.Tensor, packing: Packing) -> torch.Tensor:
+        """The logits of the next tokens for sequences that share their beginnings (`rankitect.models.packed`).
+
+        Args:
+            ids: Rows of tokens [B, T] int64.
+            packing: What each token follows.
+
+        Returns:
+            [1, N, V] for the N rows that `packing.last` takes.
+        """
+
+        def turn(step: Step, p: Any, given: Sequence[torch.Tensor]) -> Any:
+            return step.block.packed(p, packing, *given)
+
+        logits: torch.Tensor = self._run((ids,), turn)
+        return logits
+
+    def _run(self, inputs: tuple[torch.Tensor, ...], call: Callable[..., Any] | None = None) -> Any:
+        tree = self.tree
         owners = {s.weights: find_owner(tree, s.weights) for s in self.plan.steps if s.shapes}
-        return run_plan(self.plan, inputs, lambda step: SlicedParams(step, owners.get(step.weights, tree)))
+        return run_plan(self.plan, inputs, lambda step: SlicedParams(step, owners.get(step.weights, tree)), call=call)
 
 
-class Standalone(_PlannedModel):
+class Standalone(PlannedModel):
     """One architecture as a module of its own: it holds just what it uses, under names such as `layers.3.mlp.gate`."""
 
     def __init__(self, plan: Plan, tensors: Mapping[Key, torch.Tensor]) -> None:
@@ -95,7 +118,7 @@ class Standalone(_PlannedModel):
         weight = next(self.parameters(), None)
         if weight is not None:
             inputs = tuple(x.to(weight.dtype) if x.is_floating_point() else x for x in inputs)
-        return self._run(self, inputs)
+        return self._run(inputs)
 
     def owner(self, path: str) -> ParameterHolder:
         """The module that holds the weights of `path`, for example `layers.3.mlp`."""
@@ -106,7 +129,7 @@ class Standalone(_PlannedModel):
         return {f"{owner}.{name}": (self.owner(owner), name) for owner, name in self.plan.tables()}
 
 
-class ActiveSubnet(_PlannedModel):
+class ActiveSubnet(PlannedModel):
     """A view of a supernet as one architecture. Holds no weights and no state: any number can be used in turns.
 
     Gradients go to the supernet's weights.
@@ -116,9 +139,14 @@ class ActiveSubnet(_PlannedModel):
         super().__init__(plan)
         self._supernet = [supernet]  # in a list, so that the weights are not registered twice
 
+    @property
+    def tree(self) -> nn.Module:
+        """The supernet's weights."""
+        return self._supernet[0].weights
+
     def forward(self, *inputs: torch.Tensor) -> Any:
         """The architecture's outputs."""
-        return self._run(self._supernet[0].weights, inputs)
+        return self._run(inputs)
 
 
 class Supernet(nn.Module):

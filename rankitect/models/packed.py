@@ -1,0 +1,331 @@
+"""Likelihoods of continuations: sequences that share their beginnings are computed together, each token once.
+
+The choices of a question begin with the same tokens, and so do questions with the same examples before them. Their
+sequences are packed as a forest of tokens into the rows of a batch, in which a token sees its ancestors only, as in the
+tree attention of speculative decoding (SpecInfer, arXiv 2305.09781); every block says what it gives for such rows
+(`Block.packed`). Logits are computed only where a continuation is predicted.
+
+Shapes: B rows, T tokens of a row, N tokens that something is predicted from, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rankitect.data.continuations import Continuation
+from rankitect.models.supernet import PlannedModel
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["Forest", "Likelihood", "likelihoods", "pack", "plain_likelihoods"]
+
+ROW = 256
+"""Tokens of a row, where no sequence is longer: few enough for attention to cost little beside the other layers."""
+BATCH = 1024
+"""Tokens in one forward."""
+_OPEN = 4
+"""Rows that are tried for the next group of sequences."""
+_LOGITS = 64
+"""Rows of logits that are read at once, so that they are in the processor's cache when they are read again."""
+_OWN = "rankitect."
+_TRIED = 3
+"""Groups of sequences that a model is tried on, packed and alone."""
+_CLOSE = {torch.float32: 1e-3, torch.float64: 1e-6}
+"""By how much the likelihood of a token may differ from rounding, nats; 0.1 in half precision."""
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihood:
+    """How likely a model holds continuations, in the order in which they were given.
+
+    Attributes:
+        nats: Sum of the log-likelihoods of the predicted tokens, [C] float64.
+        greedy: Whether each of these tokens is the likeliest one, [C].
+        forwarded: Tokens that went forward.
+    """
+
+    nats: NDArray[np.float64]
+    greedy: NDArray[np.bool_]
+    forwarded: int
+
+
+@dataclass
+class _Row:
+    """A forest: tokens in an order in which each comes after what it follows.
+
+    The last token of a sequence is in it only where another sequence goes on from there: nothing is predicted from it.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    children: dict[tuple[int, int], int] = field(default_factory=dict)
+    ends: list[tuple[int, tuple[tuple[int, int], ...]]] = field(default_factory=list)
+    """For each sequence its number, and its predicted tokens, each with the node that it is predicted from."""
+
+    def new(self, group: Sequence[tuple[int, Continuation]]) -> int:
+        """How many tokens a group would add."""
+        added: dict[tuple[int, int], int] = {}
+        for _, one in group:
+            node = -1
+            for token in one.tokens[:-1]:
+                child = self.children.get((node, token))
+                node = added.setdefault((node, token), -2 - len(added)) if child is None else child
+        return len(added)
+
+    def add(self, group: Sequence[tuple[int, Continuation]]) -> None:
+        """Put a group in."""
+        for number, one in group:
+            node, path = -1, []
+            for depth, token in enumerate(one.tokens):
+                if depth >= one.start:
+                    path.append((node, token))
+                if depth == len(one.tokens) - 1:
+                    break
+                child = self.children.get((node, token))
+                if child is None:
+                    child = self.children[node, token] = len(self.tokens)
+                    self.tokens.append(token)
+                    self.parents.append(node)
+                node = child
+            self.ends.append((number, tuple(path)))
+
+
+@dataclass(frozen=True, eq=False)
+class Forest:
+    """Continuations as they are packed into rows, for any number of models; made by `pack`.
+
+    Attributes:
+        count: Continuations.
+        tokens: Tokens of all rows.
+        groups: The continuations as they were given.
+        rows: The rows, the longest first.
+    """
+
+    count: int
+    tokens: int
+    groups: tuple[tuple[Continuation, ...], ...]
+    rows: tuple[_Row, ...]
+
+
+def pack(groups: Sequence[Sequence[Continuation]], row: int = ROW) -> Forest:
+    """Pack continuations into rows.
+
+    Args:
+        groups: Continuations that begin alike, as the choices of a question do, together.
+        row: Tokens of a row; one that holds a longer group has that group's.
+    """
+    numbered, count = [], 0
+    for group in groups:
+        numbered.append([(count + i, one) for i, one in enumerate(group)])
+        count += len(group)
+    rows: list[_Row] = []
+    opened: list[_Row] = []
+    # In the order of their tokens, groups with a long beginning in common come one after the other.
+    for numbers in sorted((g for g in numbered if g), key=lambda g: g[0][1].tokens):
+        fits = [(size, i) for i, r in enumerate(opened) if len(r.tokens) + (size := r.new(numbers)) <= row]
+        if fits:
+            _, best = min(fits, key=lambda fit: (fit[0], -len(opened[fit[1]].tokens)))
+            opened[best].add(numbers)
+            continue
+        if len(opened) == _OPEN:
+            opened.remove(max(opened, key=lambda r: len(r.tokens)))
+        opened.append(_Row())
+        opened[-1].add(numbers)
+        rows.append(opened[-1])
+    rows.sort(key=lambda r: -len(r.tokens))
+    whole = tuple(tuple(group) for group in groups)
+    return Forest(count, sum(len(r.tokens) for r in rows), whole, tuple(rows))
+
+
+class _Batch:
+    """Some rows as tensors: the `Packing` that blocks see, and what is predicted from where."""
+
+    def __init__(self, rows: Sequence[_Row], device: torch.device) -> None:
+        width = len(rows[0].tokens)
+        shape = (len(rows), width)
+        ids, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        seen = np.zeros((*shape, width), np.bool_)
+        for b, row in enumerate(rows):
+            ids[b, : len(row.tokens)] = row.tokens
+            for i, parent in enumerate(row.parents):
+                if parent >= 0:
+                    seen[b, i] = seen[b, parent]
+                    positions[b, i] = positions[b, parent] + 1
+                seen[b, i, i] = True
+            filled = np.arange(len(row.tokens), width)
+            seen[b, filled, filled] = True  # a row of nothing but hidden keys has no softmax
+        edges = {(b, *edge): 0 for b, row in enumerate(rows) for _, path in row.ends for edge in path}
+        number = {edge: n for n, edge in enumerate(edges)}
+        at, self.row_of = np.unique([b * width + node for b, node, _ in edges], return_inverse=True)
+        self.targets = np.asarray([token for _, _, token in edges], np.int64)
+        self.sequences = [
+            (one, [number[b, *edge] for edge in path]) for b, row in enumerate(rows) for one, path in row.ends
+        ]
+        self.ids = torch.from_numpy(ids).to(device)
+        self.positions = torch.from_numpy(positions).to(device)
+        self._at = torch.from_numpy(at).to(device)
+        self._seen = torch.from_numpy(seen).to(device)
+        self._windows: dict[int | None, Tensor] = {}
+
+    def seen(self, window: int | None) -> Tensor:
+        """See `Packing.seen`."""
+        if window not in self._windows:
+            seen = self._seen
+            if window is not None:
+                seen = seen & (self.positions[:, :, None] - self.positions[:, None, :] < window)
+            self._windows[window] = seen[:, None]
+        return self._windows[window]
+
+    def last(self, x: Tensor) -> Tensor:
+        """See `Packing.last`."""
+        return x.flatten(0, 1)[self._at][None]
+
+
+def likelihoods(
+    model: nn.Module, forest: Forest, *, check: Callable[[], None] | None = None, device: torch.device | None = None
+) -> Likelihood:
+    """How likely a model holds packed continuations.
+
+    A model of blocks that cannot be packed, which is tried on the first groups, and a module that is no model of
+    blocks compute each sequence alone: `plain_likelihoods`.
+
+    Args:
+        model: Ids [B, T] to logits [B, T, V], causal; it keeps its mode.
+        forest: What `pack` gave.
+        check: Called before every forward; may raise, to stop.
+        device: Where the model is; by default, where its first weight is.
+    """
+    device = device or _device_of(model)
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            if not isinstance(model, PlannedModel) or not _packs(model, forest, device):
+                flat = [one for group in forest.groups for one in group]
+                return plain_likelihoods(model, flat, check=check, device=device)
+            return _packed(model, forest.rows, forest.count, device, check)
+    finally:
+        model.train(training)
+
+
+def _packed(
+    model: PlannedModel,
+    rows: Sequence[_Row],
+    count: int,
+    device: torch.device,
+    check: Callable[[], None] | None = None,
+) -> Likelihood:
+    nats, greedy = np.zeros(count), np.ones(count, np.bool_)
+    forwarded = 0
+    for batch in _batches(rows):
+        if check is not None:
+            check()
+        made = _Batch(batch, device)
+        logits = model.packed(made.ids, made)[0]
+        each, likeliest = _scores(logits, made.row_of, made.targets)
+        for number, edges in made.sequences:
+            nats[number], greedy[number] = each[edges].sum(), bool(likeliest[edges].all())
+        forwarded += sum(len(row.tokens) for row in batch)
+    return Likelihood(nats, greedy, forwarded)
+
+
+def _batches(rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
+    """Rows, of which the first is the longest, so many at a time that a forward has about `BATCH` tokens."""
+    start = 0
+    while start < len(rows):
+        count = max(1, BATCH // max(1, len(rows[start].tokens)))
+        yield rows[start : start + count]
+        start += count
+
+
+def _scores(
+    logits: Tensor, row_of: NDArray[np.int64], targets: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The log-likelihood of tokens, and whether each is the likeliest.
+
+    Args:
+        logits: [N, V].
+        row_of: The row that each token is predicted from, [K].
+        targets: The tokens, [K].
+    """
+    order = np.argsort(row_of, kind="stable")
+    nats, likeliest = np.zeros(len(targets)), np.zeros(len(targets), np.bool_)
+    cuts = np.searchsorted(row_of[order], np.arange(0, len(logits) + _LOGITS, _LOGITS))
+    for n, start in enumerate(range(0, len(logits), _LOGITS)):
+        part = logits[start : start + _LOGITS].float()
+        total, best = part.logsumexp(-1), part.argmax(-1)
+        which = order[cuts[n] : cuts[n + 1]]
+        rows = torch.from_numpy(row_of[which] - start).to(part.device)
+        wanted = torch.from_numpy(targets[which]).to(part.device)
+        nats[which] = (part[rows, wanted] - total[rows]).double().cpu().numpy()
+        likeliest[which] = (best[rows] == wanted).cpu().numpy()
+    return nats, likeliest
+
+
+def plain_likelihoods(
+    model: nn.Module,
+    continuations: Sequence[Continuation],
+    *,
+    check: Callable[[], None] | None = None,
+    device: torch.device | None = None,
+) -> Likelihood:
+    """The same of any causal module, each sequence alone in a row that is filled up on the right.
+
+    Args:
+        model: Ids [B, T] to logits [B, T, V], causal.
+        continuations: What is predicted.
+        check: Called before every forward; may raise, to stop.
+        device: Where the model is; by default, where its first weight is.
+    """
+    device = device or _device_of(model)
+    nats, greedy = np.zeros(len(continuations)), np.ones(len(continuations), np.bool_)
+    order = sorted(range(len(continuations)), key=lambda i: -len(continuations[i].tokens))
+    forwarded = start = 0
+    with torch.inference_mode():
+        while start < len(order):
+            width = len(continuations[order[start]].tokens) - 1
+            chosen = order[start : start + max(1, BATCH // max(1, width))]
+            start += len(chosen)
+            if check is not None:
+                check()
+            ids = np.zeros((len(chosen), width), np.int64)
+            for b, i in enumerate(chosen):
+                ids[b, : len(continuations[i].tokens) - 1] = continuations[i].tokens[:-1]
+            logits = model(torch.from_numpy(ids).to(device))
+            forwarded += sum(len(continuations[i].tokens) - 1 for i in chosen)
+            for b, i in enumerate(chosen):
+                one = continuations[i]
+                part = logits[b, one.start - 1 : len(one.tokens) - 1]
+                targets = np.asarray(one.tokens[one.start :], np.int64)
+                each, likeliest = _scores(part, np.arange(len(targets)), targets)
+                nats[i], greedy[i] = each.sum(), bool(likeliest.all())
+    return Likelihood(nats, greedy, forwarded)
+
+
+def _packs(model: PlannedModel, forest: Forest, device: torch.device) -> bool:
+    """Whether a model gives for packed sequences what it gives for each alone: a block of the user's that mixes tokens
+    may not know of packing. Those of `rankitect.blocks` are tested for it."""
+    if all(type(step.block).__module__.startswith(_OWN) for step in model.plan.steps):
+        return True
+    groups = [group for group in forest.groups if group][:_TRIED]
+    some = pack(groups)
+    together = _packed(model, some.rows, some.count, device)
+    flat = [one for group in groups for one in group]
+    alone = plain_likelihoods(model, flat, device=device)
+    tokens = np.asarray([len(one.tokens) - one.start for one in flat])
+    weight = next(model.tree.parameters(), None)
+    close = 0.1 if weight is None else _CLOSE.get(weight.dtype, 0.1)
+    return bool((np.abs(together.nats - alone.nats) <= close * tokens).all())
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    tree = model.tree if isinstance(model, PlannedModel) else model
+    weight = next(tree.parameters(), None)
+    return torch.device("cpu") if weight is None else weight.device
