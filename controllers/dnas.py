@@ -28,10 +28,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.contracts import HasReference, Proposal, SharesWeights, Spent, offers
-from rankitect.contracts.task import HasPrior, HasProduction, HasSearchLoss
+from rankitect.contracts.task import HasPrior, HasSearchLoss
 from rankitect.controllers.dnas_scores import Scores
-from rankitect.errors import ConfigError, SpaceError, TrainingError
-from rankitect.methods.bounded_space import BoundedSpace, limits_of, main_cost
+from rankitect.controllers.dnas_targets import CostTargets
+from rankitect.errors import SpaceError, TrainingError
+from rankitect.methods.bounded_space import BoundedSpace, main_cost
 from rankitect.methods.shared_weights import CoTraining, samples_per_update, training_defaults
 from rankitect.training.spending import training_spent
 
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
 __all__ = ["DNAS"]
 
 STATE = "dnas.safetensors"
-MISSED = 0.05
-"""Share of a target by which an architecture's cost may differ from it before that is worth saying."""
 PATIENCE = 4
 """Steps in a row whose loss may be not finite: they teach nothing and are left out."""
 
@@ -84,7 +83,7 @@ class DNAS:
         points: int = Field(
             6, ge=1, le=10_000, description="cost targets, spread evenly over what the constraints allow"
         )
-        targets: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(
+        targets: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = Field(
             None,
             min_length=1,
             description="cost targets of one's own, of the production model's where there is one, else of the largest "
@@ -115,8 +114,7 @@ class DNAS:
         bounded: BoundedSpace,
         task: Searchable,
         seed: int,
-        targets: list[float],
-        least: float = 0.0,
+        targets: CostTargets,
     ) -> None:
         self._config, self._bounded, self._task, self._seed = config, bounded, task, seed
         self._space = bounded.graph_space
@@ -124,8 +122,7 @@ class DNAS:
         self._weight_steps = samples_per_update(task) if config.weight_steps is None else config.weight_steps
         self._steps = -(-steps // self._weight_steps) if config.steps is None else config.steps
         self._weight_lr = lr if config.weight_lr is None else config.weight_lr
-        self._cost = config.cost or main_cost(task)
-        self._targets, self._least = sorted(targets, reverse=True), least
+        self._cost, self._targets = targets.cost, targets
         self._front: list[tuple[Architecture, dict[str, float]]] = []
         self._asked: set[Architecture] = set()
 
@@ -156,17 +153,8 @@ class DNAS:
         cost = config.cost or main_cost(task)
         bounded = BoundedSpace.of(parts, shared=True)
         Scores(bounded.graph_space, cost, task.reference)  # refuses an unknown cost before any work
-        low, high = _share_range(cost, task, bounded)
-        step = (high - low) / config.points
-        unit = _production_share(cost, task, bounded)
-        own = [round(target * unit, 12) for target in config.targets or ()]
-        targets = own or [round(low + (i + 0.5) * step, 4) for i in range(config.points)]
-        if outside := [t for t in targets if not low - 1e-9 <= t <= high + 1e-9]:
-            raise ConfigError(
-                f"controller.targets: {outside[0] / unit:g} is outside of the constraints, which allow "
-                f"{low / unit:g} to {high / unit:g} of {cost}."
-            )
-        return cls(config, bounded, task, parts.config.seed, targets, low)
+        targets = CostTargets.of(cost, config.targets, config.points, task, bounded)
+        return cls(config, bounded, task, parts.config.seed, targets)
 
     def prepare(self, session: Session) -> None:
         """Search, or go on from the last checkpoint; then discretise."""
@@ -190,37 +178,28 @@ class DNAS:
         if weights is not None:
             weights.close()
             self._task.adopt(supernet)
-        for target in self._targets:
-            rng = np.random.default_rng([self._seed, 1])
+        for share in self._targets.values:
+            rng, target = np.random.default_rng([self._seed, 1]), self._targets.shown(share)
             try:
-                discrete = scores.discretise(target, rng, self._least, self._bounded.limits)
+                discrete = scores.discretise(share, rng, self._targets.least, self._bounded.limits)
             except SpaceError as error:
                 session.logger.warning("Nothing is proposed at %g of %s: %s", target, self._cost, error)
                 continue
-            tags = {"target": target, "reached": self._reached(discrete, target, session)}
+            reached = self._targets.reached(discrete, self._task, self._bounded)
+            if missed := self._targets.missed(target, reached):
+                session.logger.warning("%s", missed)
+            tags = {"target": target, "reached": reached}
             alone, *larger = self._bounded.scaled(self._bounded.lift(discrete))
             # The search may move in a small base space: the largest size of each result is measured as well.
             for variant, about in ((alone, tags), *((a, {"target": target}) for a in larger[-1:])):
                 if variant not in [a for a, _ in self._front]:
                     self._front.append((variant, about))
 
-    def _reached(self, architecture: Architecture, target: float, session: Session) -> float:
-        """The cost of what the search chose for a target, of the largest architecture's; says where that is far off."""
-        scope, _, kind = self._cost.rpartition(":")
-        whole = float(self._space.cost(self._task.reference, kind, scope))
-        reached = round(float(self._space.cost(architecture, kind, scope)) / whole, 4)
-        if abs(reached - target) > MISSED * target:
-            session.logger.warning(
-                "controller.targets: %g of %s was missed: the best architecture that was found below it has %g. "
-                "More steps, or targets closer together, may find others.", target, self._cost, reached,
-            )  # fmt: skip
-        return reached
-
     def _search(self, scores: Scores, weights: CoTraining | None, supernet: Supernet, session: Session) -> None:
         from rankitect.models.relaxed import RelaxedSupernet
 
         c, relaxed = self._config, RelaxedSupernet(supernet)
-        low, high = self._targets[-1], self._targets[0]
+        low, high = self._targets.values[-1], self._targets.values[0]
         bad = 0  # steps in a row whose loss was not finite
         while scores.step < self._steps and session.remaining() > 1 - c.share:
             part = scores.step / max(self._steps - 1, 1)
@@ -241,8 +220,8 @@ class DNAS:
             if bad > PATIENCE:
                 raise TrainingError(f"The search cannot go on: its loss is not finite, {bad} steps in a row.")
             session.scalar("dnas/loss", value, scores.step)
-            session.scalar("dnas/target", target, scores.step)
-            session.progress(scores.step, self._steps, f"loss {value:.3f} at {target:.0%}")
+            session.scalar("dnas/target", self._targets.shown(target), scores.step)
+            session.progress(scores.step, self._steps, f"loss {value:.3f} at {self._targets.shown(target):.0%}")
             session.charge("dnas", scores.spent)
             if scores.step % c.checkpoint_every == 0 or scores.step == self._steps or session.should_stop():
                 _save(session.state_dir, scores, weights, final=scores.step == self._steps)
@@ -290,17 +269,6 @@ def _score_step(
     return float(loss.detach()), training_spent(task, task.unit, scores.space, task.reference, used)
 
 
-def _share_range(cost: str, task: Searchable, bounded: BoundedSpace) -> tuple[float, float]:
-    """The allowed cost, relative to the reference; down to the cheapest architecture where nothing bounds it."""
-    space, bounds = bounded.graph_space, limits_of(task).get(cost)
-    scope, _, kind = cost.rpartition(":")
-    whole = float(space.cost(task.reference, kind, scope))
-    if bounds is None:
-        cheapest = bounded.extreme(cost, False, np.random.default_rng(0))
-        return float(space.cost(cheapest, kind, scope)) / whole, 1.0
-    return bounds[0] / whole, min(bounds[1] / whole, 1.0)
-
-
 def _save(folder: Path, scores: Scores, weights: CoTraining | None, final: bool) -> None:
     """A checkpoint: the scores name the step, so weights of that step are there before them."""
     if weights is not None:
@@ -309,13 +277,6 @@ def _save(folder: Path, scores: Scores, weights: CoTraining | None, final: bool)
     for old in folder.glob("weights-*.safetensors"):
         if old.name != _weights_file(scores.step):
             old.unlink()
-
-
-def _production_share(cost: str, task: Searchable, bounded: BoundedSpace) -> float:
-    """What the production model costs, relative to the reference; 1 where there is none."""
-    known = task.production_cost(cost) if offers(task, HasProduction) else None
-    scope, _, kind = cost.rpartition(":")
-    return known / float(bounded.graph_space.cost(task.reference, kind, scope)) if known else 1.0
 
 
 def _weights_file(step: int) -> str:

@@ -7,6 +7,7 @@ import reprlib
 from collections.abc import Iterable
 
 __all__ = [
+    "LONGEST_MESSAGE",
     "AssetError",
     "BaselineError",
     "ConfigError",
@@ -24,7 +25,7 @@ __all__ = [
     "shown",
 ]
 
-_LONGEST = 500
+LONGEST_MESSAGE = 500
 """Characters of a message."""
 
 
@@ -35,7 +36,7 @@ class RankitectError(ValueError):
     """
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(short(safe(str(message)), _LONGEST))
+        super().__init__(short(safe(str(message)), LONGEST_MESSAGE))
 
 
 class SpaceError(RankitectError):

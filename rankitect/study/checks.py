@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rankitect.contracts import Baseline, Measurement, MetricSpec, Trial
-from rankitect.errors import ConfigError, RunFolderError, SpaceError, brief
+from rankitect.errors import LONGEST_MESSAGE, ConfigError, RunFolderError, SpaceError, brief
 from rankitect.production.settings import SPECIAL_METRICS, GateConfig
 from rankitect.space.choice_space import ChoiceSpace
 
@@ -116,9 +116,9 @@ def problem(measurement: Measurement, promised: Sequence[MetricSpec]) -> str | N
 
 
 def one_line(error: BaseException) -> str:
-    """An exception in one line of at most 500 characters."""
+    """An exception in one line, as long as a message may be."""
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
+    return f"{type(error).__name__}: {text}"[:LONGEST_MESSAGE] if text else type(error).__name__
 
 
 def in_words(measurement: Measurement) -> str:

@@ -168,7 +168,7 @@ def _secure(connection: sqlite3.Connection) -> None:
 
 
 def damaged(path: Path, what: object) -> RunFolderError:
-    """The error for a file that is not what was written, in at most 500 characters.
+    """The error for a file that is not what was written.
 
     Args:
         path: The file.

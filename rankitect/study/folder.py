@@ -12,7 +12,7 @@ from typing import Any, NoReturn, Self
 
 from rankitect.data.files import TEMPORARY, write_whole
 from rankitect.documents import parse_yaml, read_text
-from rankitect.errors import RunFolderError, brief
+from rankitect.errors import LONGEST_MESSAGE, RunFolderError, brief
 from rankitect.production.settings import gates_header, gates_problem
 from rankitect.study.entries import refuse_strange
 from rankitect.study.files import is_disk_full
@@ -43,7 +43,6 @@ _WITHOUT_EFFECT = (
 
 _BEGUN = ("study.db", "state")
 """What is in the folder of a search, and of a training, once results depend on its configuration."""
-_LONGEST_MESSAGE = 500
 CONFIG, PREVIOUS = "config.yaml", "config.previous.yaml"
 
 
@@ -95,7 +94,7 @@ def _another(path: Path, changes: Sequence[str]) -> str:
     told = ""
     for place, change in enumerate(changes):
         line, more = f"  {brief(change, 120)}\n", f"  and {len(changes) - place} more\n"
-        if len(head + told + line + more + tail) > _LONGEST_MESSAGE:
+        if len(head + told + line + more + tail) > LONGEST_MESSAGE:
             return head + told + more + tail
         told += line
     return head + told + tail

@@ -78,9 +78,12 @@ def exporter(parts: Parts, latency: Latencies | None, text: Callable[[], Tensor]
     return export
 
 
-def program_exporter(parts: Parts, latency: Latencies | None, text: Callable[[], Tensor]) -> Exporter:
-    """The same without the drawing, for baselines. Arguments are those of `exporter`."""
-    return partial(_program, parts, latency, text)
+def program_exporter(
+    parts: Parts, latency: Latencies | None, text: Callable[[], Tensor], wanted: Callable[[Architecture], bool]
+) -> Exporter:
+    """The same without the drawing, for baselines that are `wanted`. Other arguments are those of `exporter`."""
+    program = partial(_program, parts, latency, text)
+    return lambda trial, folder: program(trial, folder) if wanted(trial.architecture) else {}
 
 
 def _program(

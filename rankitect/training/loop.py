@@ -138,11 +138,10 @@ def train(
     if parameters is None:
         parameters = dict(model.named_parameters()) if tables is None else tables.dense_parameters()
     optimizer = GuardedOptimizer(parameters, config.optimizer, config.steps, tables)
-    run = _Run()
-    identity = identity_of(config, model, tables, loss_fn, provenance or {})
     digest = _digest_of(batch_at, config.seed) if provenance is None and peers().world == 1 else None
-    if checkpoint is not None and checkpoint.exists():
-        run = _restore(checkpoint, identity, model, optimizer, digest)
+    identity = identity_of(config, model, tables, loss_fn, provenance or {})
+    state = None if checkpoint is None else _SavedState(checkpoint, identity, model, optimizer, digest)
+    run = _Run() if state is None or not state.path.exists() else state.load()
     before = run.seconds
     started = saved = time.monotonic()
     finished = True
@@ -158,19 +157,16 @@ def train(
             batch = batch_at(run.step)
             optimizer.begin(run.step)
             report = optimizer.step(loss_fn(model, batch), run.step, size(batch))
-            run.losses.append(report.loss)
-            run.step, run.skipped = run.step + 1, run.skipped + report.skipped
-            run.tokens += int(peers().total(size(batch)))
-            run.seconds = before + time.monotonic() - started
+            run.note(report, int(peers().total(size(batch))), before + time.monotonic() - started)
             if progress is not None:
                 progress(run.step, config.steps, report)
             due = run.step % config.checkpoint_every == 0 and time.monotonic() - saved >= config.checkpoint_seconds
-            if checkpoint is not None and due and run.step < config.steps:
-                _try_to_save(checkpoint, identity, model, optimizer, run, digest)
+            if state is not None and due and run.step < config.steps:
+                state.save(run)
                 saved = time.monotonic()
     model.eval()
-    if checkpoint is not None and (keep_finished or not finished):
-        _try_to_save(checkpoint, identity, model, optimizer, run, digest)
+    if state is not None and (keep_finished or not finished):
+        state.save(run)
     return TrainResult(run.step, run.tokens, run.seconds, run.losses, run.skipped, finished)
 
 
@@ -183,6 +179,12 @@ class _Run:
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
     skipped: int = 0
+
+    def note(self, report: StepReport, tokens: int, seconds: float) -> None:
+        """Count a step that was done, `seconds` after the beginning of the training."""
+        self.losses.append(report.loss)
+        self.step, self.skipped = self.step + 1, self.skipped + report.skipped
+        self.tokens, self.seconds = self.tokens + tokens, seconds
 
 
 def _batch_size(batch: object) -> int:
@@ -224,65 +226,70 @@ def _digest_of(batch_at: Callable[[int], Any], seed: int) -> Callable[[int], str
     return digest
 
 
-def _try_to_save(
-    path: Path,
-    identity: Mapping[str, JSON],
-    model: nn.Module,
-    optimizer: GuardedOptimizer,
-    run: _Run,
-    digest: Callable[[int], str] | None,
-) -> None:
-    from safetensors import SafetensorError  # which is also what it raises on a full disk
+@dataclass(frozen=True)
+class _SavedState:
+    """The state of a training in a file.
 
-    try:
-        _save(path, identity, model, optimizer, run, digest)
-    except (OSError, SafetensorError) as error:
-        _log.warning("The training state cannot be written to %s (%s); training goes on without it.", path, error)
+    Attributes:
+        path: The file.
+        identity: What the training belongs to.
+        model: What is trained.
+        optimizer: Trains it.
+        digest: Gives the hash of a step's batch; None where the identity says which data they are.
+    """
 
+    path: Path
+    identity: Mapping[str, JSON]
+    model: nn.Module
+    optimizer: GuardedOptimizer
+    digest: Callable[[int], str] | None
 
-def _save(
-    path: Path,
-    identity: Mapping[str, JSON],
-    model: nn.Module,
-    optimizer: GuardedOptimizer,
-    run: _Run,
-    digest: Callable[[int], str] | None,
-) -> None:
-    tensors = {f"model/{name}": optimizer.whole(name, tensor) for name, tensor in model_tensors(model).items()}
-    tensors |= {f"optimizer/{name}": tensor for name, tensor in optimizer.state().items()}
-    info: dict[str, Any] = {"identity": dict(identity), "halvings": optimizer.halvings, "run": asdict(run)}
-    if digest is not None and run.step:
-        info["batch"] = digest(run.step - 1)
-    save_state(path, tensors, info)
+    def save(self, run: _Run) -> None:
+        """Write the state. Where that cannot be done, training goes on without it."""
+        from safetensors import SafetensorError  # which is also what it raises on a full disk
 
+        whole = self.optimizer.whole
+        try:
+            tensors = {f"model/{name}": whole(name, tensor) for name, tensor in model_tensors(self.model).items()}
+            tensors |= {f"optimizer/{name}": tensor for name, tensor in self.optimizer.state().items()}
+            info: dict[str, Any] = {
+                "identity": dict(self.identity), "halvings": self.optimizer.halvings, "run": asdict(run),
+            }  # fmt: skip
+            if self.digest is not None and run.step:
+                info["batch"] = self.digest(run.step - 1)
+            save_state(self.path, tensors, info)
+        except (OSError, SafetensorError) as error:
+            _log.warning(
+                "The training state cannot be written to %s (%s); training goes on without it.", self.path, error
+            )
 
-def _restore(
-    path: Path,
-    identity: Mapping[str, JSON],
-    model: nn.Module,
-    optimizer: GuardedOptimizer,
-    digest: Callable[[int], str] | None,
-) -> _Run:
-    tensors, info = load_state(path)
-    remedy = "delete it, or choose another folder."
-    if different := differences(info.get("identity"), identity):
-        raise TrainingError(f"{brief(path)} was written by training with {different}: {remedy}")
-    states = {
-        name.removeprefix("optimizer/"): value for name, value in tensors.items() if name.startswith("optimizer/")
-    }
-    # The identity is that of this training, so that what does not fit below can only be damage.
-    try:
-        with torch.no_grad():
-            for name, tensor in model_tensors(model).items():
-                tensor.copy_(optimizer.part(name, tensors[f"model/{name}"]))
-        optimizer.load_state(states, info["halvings"])
-        run = _Run(**info["run"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise TrainingError(f"{brief(path)} is a damaged training state ({brief(error, 100)}): {remedy}") from error
-    goes_on = 0 < run.step < identity["steps"]  # type: ignore[operator]
-    now = digest(run.step - 1) if goes_on and digest is not None else None
-    if now is not None and info.get("batch", now) != now:
-        raise TrainingError(
-            f"{brief(path)} was written by training on other data: its batch of step {run.step} was another: {remedy}"
-        )
-    return run
+    def load(self) -> _Run:
+        """Put the state into model and optimizer; gives how far it had come.
+
+        Raises:
+            TrainingError: It is damaged, or that of another training.
+        """
+        tensors, info = load_state(self.path)
+        remedy = "delete it, or choose another folder."
+        if different := differences(info.get("identity"), self.identity):
+            raise TrainingError(f"{brief(self.path)} was written by training with {different}: {remedy}")
+        states = {n.removeprefix("optimizer/"): value for n, value in tensors.items() if n.startswith("optimizer/")}
+        # The identity is that of this training, so that what does not fit below can only be damage.
+        try:
+            with torch.no_grad():
+                for name, tensor in model_tensors(self.model).items():
+                    tensor.copy_(self.optimizer.part(name, tensors[f"model/{name}"]))
+            self.optimizer.load_state(states, info["halvings"])
+            run = _Run(**info["run"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise TrainingError(
+                f"{brief(self.path)} is a damaged training state ({brief(error, 100)}): {remedy}"
+            ) from error
+        goes_on = 0 < run.step < self.identity["steps"]  # type: ignore[operator]
+        now = self.digest(run.step - 1) if goes_on and self.digest is not None else None
+        if now is not None and info.get("batch", now) != now:
+            raise TrainingError(
+                f"{brief(self.path)} was written by training on other data: its batch of step {run.step} was another: "
+                f"{remedy}"
+            )
+        return run

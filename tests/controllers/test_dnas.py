@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from rankitect.blocks import Linear
 from rankitect.controllers.dnas import DNAS, STATE
 from rankitect.controllers.dnas_scores import Scores
+from rankitect.controllers.dnas_targets import CostTargets
 from rankitect.graph import B, Graph, SearchSpace, Zero
 from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.models.supernet import Supernet
@@ -159,7 +160,7 @@ def test_the_controller_needs_no_more_than_a_supernet_and_a_loss(tmp_path: Path)
     whole = SPACE.cost(Regression.reference, "flops")
     target = SPACE.cost(best, "flops") / whole + 0.01
     config = DNAS.Config(steps=80, targets=[target], cost="flops", lr=0.3, scale=(0.3, 0.01), weight_lr=0)
-    controller = DNAS(config, BoundedSpace(SPACE, {}), Regression(), seed=0, targets=[target])
+    controller = DNAS(config, BoundedSpace(SPACE, {}), Regression(), seed=0, targets=CostTargets("flops", (target,)))
     session = SimpleNamespace(
         state_dir=tmp_path, scalar=lambda *a: None, progress=lambda *a: None, charge=lambda *a: None,
         check=lambda: None, should_stop=lambda: False, remaining=lambda: 1.0, spent=lambda: None,

@@ -121,7 +121,8 @@ def _target_check(trials: Sequence[Trial]) -> Iterator[_Check]:
     missed = {target: reached for target, reached in sorted(met.items()) if abs(reached - target) > _MISSED * target}
     if met:
         told = "; ".join(f"{target:.3g} gave {reached:.3g}" for target, reached in missed.items())
-        meaning = f"of the largest model's cost: {told}" if missed else f"all within {as_percent(_MISSED, 0)}"
+        every = f"all within {as_percent(_MISSED, 0)}"
+        meaning = f"shares of the cost that targets are relative to: {told}" if missed else every
         yield _Check("Missed cost targets", f"{len(missed)} of {len(met)}", len(missed), bool(missed), meaning)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rankitect.config.parts import Parts
-    from rankitect.contracts import Baseline, Exporter, Latencies, Spent, Trial
+    from rankitect.contracts import Baseline, Exporter, Latencies, Spent
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.metrics.language import TextQuality
     from rankitect.models.supernet import Standalone
@@ -174,16 +174,16 @@ class Language(CostedTask, PrunedBackbone):
         """Write a language model with its tokenizer and what its backbone's files say of its use."""
         from rankitect.models.candidate import save_candidate
 
-        checkpoint = self.checkpoint
+        known, notes = self.checkpoint, {"backbone": self.checkpoint.source}
         return save_candidate(
             folder,
             self.space,
             architecture,
             model,
-            checkpoint.tokenizer,
-            config=checkpoint.config,
-            usage=checkpoint.usage,
-            notes={"backbone": checkpoint.source},
+            known.tokenizer,
+            config=known.config,
+            usage=known.usage,
+            notes=notes,
         )
 
     # --- hooks of the study -----------------------------------------------------------------------------------------
@@ -199,8 +199,7 @@ class Language(CostedTask, PrunedBackbone):
 
         influence = self.statistics.influence if self.config.depth_baselines else None
         uniform = uniform_baselines(self.space, self.reference, self.config.uniform, influence, self.context)
-        whole = "largest" if self.backbone_name is None else "backbone"
-        backbone = Baseline(whole, self.reference, reference=True)
+        backbone = Baseline("largest" if self.backbone_name is None else "backbone", self.reference, reference=True)
         return [backbone, *(Baseline(name, pruned) for name, pruned in uniform)]
 
     @cached_property
@@ -232,10 +231,7 @@ class Language(CostedTask, PrunedBackbone):
         takes minutes, and of all baselines predicted latencies are known."""
         from rankitect.tasks.exporting import program_exporter
 
-        program = program_exporter(parts, self.latency, self.sample_text)
+        def wanted(architecture: Architecture) -> bool:
+            return architecture == self.reference or self.registered.entry(architecture) is not None
 
-        def export(trial: Trial, folder: Path) -> dict[str, str]:
-            wanted = trial.architecture == self.reference or self.registered.entry(trial.architecture) is not None
-            return program(trial, folder) if wanted else {}
-
-        return export
+        return program_exporter(parts, self.latency, self.sample_text, wanted)

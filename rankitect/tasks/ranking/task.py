@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rankitect.contracts import MetricSpec, SharedTraining, Spent, Unit
-from rankitect.errors import ConfigError
-from rankitect.tasks.costed import CostedTask
 from rankitect.tasks.costs import RANKING_COSTS, bounded
+from rankitect.tasks.ranking.hooks import RankingHooks
 from rankitect.tasks.ranking.settings import RankingConfig
 from rankitect.tasks.shared_weights import SharedWeights
 from rankitect.training.spending import training_flops
@@ -21,23 +20,21 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rankitect.config.parts import Parts
-    from rankitect.contracts import Baseline, Exporter, TrialContext
+    from rankitect.contracts import TrialContext
     from rankitect.data.ranking.batch import RankingBatch
     from rankitect.data.ranking.encoder import RowEncoder
     from rankitect.data.ranking.features import Features
     from rankitect.graph import Architecture, ChoiceSpace, SearchSpace
     from rankitect.metrics.ranking import RankingQuality
     from rankitect.models.supernet import Standalone, Supernet
-    from rankitect.tasks.ranking.costs import RankingCosts
     from rankitect.tasks.ranking.fit import FitConfig, FitResult
     from rankitect.tasks.ranking.models import NamedModel
-    from rankitect.tasks.registered import Registered
     from rankitect.training.embeddings import HasLookupTables, TableStorage
 
 __all__ = ["Ranking"]
 
 
-class Ranking(CostedTask, SharedWeights):
+class Ranking(RankingHooks, SharedWeights):
     """Rankers trained from scratch on a click log.
 
     Attributes:
@@ -46,7 +43,6 @@ class Ranking(CostedTask, SharedWeights):
         features: What the data give to a model; spaces are made from it.
     """
 
-    _costs: RankingCosts
     Config = RankingConfig
     unit: Unit = "examples"
     search_split = "validation"
@@ -127,6 +123,10 @@ class Ranking(CostedTask, SharedWeights):
         """A model of an architecture or a registered module, and whether it comes with its own weights."""
         return self._known.standalone(architecture, seed)
 
+    def production_cost(self, name: str) -> float | None:
+        """A cost of the production model that constraints are relative to; None where there is none, or it has none."""
+        return self._costs.production_cost(name)
+
     # --- training ---------------------------------------------------------------------------------------------------
     def fit_config(self, architecture: Architecture, seed: int, epochs: float | None = None) -> FitConfig:
         """How one model is trained; see `RankingTraining.fit_config`."""
@@ -200,76 +200,3 @@ class Ranking(CostedTask, SharedWeights):
         from rankitect.data.ranking.store import stored_encoder
 
         return stored_encoder(self.data.table.folder)
-
-    # --- hooks of the study -----------------------------------------------------------------------------------------
-    @property
-    def registered(self) -> Registered:
-        """The registry's production models for this task."""
-        return self._known.registered
-
-    def check(self, parts: Parts) -> None:
-        """Raise what can be known only now: splits of one class, constraints that no architecture meets."""
-        from rankitect.metrics.ranking import require_classes
-        from rankitect.tasks.ranking.rows import check_slices
-
-        for split in ("train", "validation", "test"):
-            require_classes(self.data, split)
-        check_slices(self.data.table, parts.config.report.slices)
-        if self.config.one_pass and parts.config.runner.together > 1:
-            raise ConfigError(
-                "task.one_pass predicts every row before it is learnt from, which runner.together="
-                f"{parts.config.runner.together} processes that share rows out cannot do: use runner.together=1."
-            )
-        self.registered.require_runnable()
-        self._costs.check()
-
-    def try_module(self, target: str, weights: Path | None, allowed: Sequence[str]) -> Mapping[str, Any]:
-        """Make somebody else's module and call it on validation rows; gives the features that it was made for.
-
-        Raises:
-            BaselineError: It cannot be made or run, or gives no logits.
-        """
-        from rankitect.tasks.ranking.tried import TRIED_ROWS, try_module
-        from rankitect.tasks.registered import make_module
-
-        module = make_module(target, weights, self.features, allowed, f"module={target}")
-        rows = self.data.table.split("validation").batch(0, TRIED_ROWS)
-        try_module(module, rows, f"module={target}", trained=weights is not None)
-        return self.features.to_json()
-
-    def baselines(self, parts: Parts) -> list[Baseline]:
-        """Known rankers, trained exactly as candidates are, and what the log says that production answered."""
-        self._costs.keep_reference()
-        return self._known.baselines()
-
-    def logged(self, architecture: Architecture, split: str) -> RankingQuality | None:
-        """The quality of the scores that production logged; None for an architecture that stands for a model."""
-        from rankitect.tasks.ranking.logged import LOGGED, logged_quality
-
-        return logged_quality(self.data.table, architecture, split) if architecture.space == LOGGED else None
-
-    def production_cost(self, name: str) -> float | None:
-        """A cost of the production model that constraints are relative to; None where there is none, or it has none."""
-        return self._costs.production_cost(name)
-
-    def exporter(self, parts: Parts) -> Exporter:
-        """Draws each candidate's graph, and exports its dense part where the device runs programs."""
-        from rankitect.tasks.ranking.exporting import ranking_exporter
-        from rankitect.tasks.ranking.models import mend_losses
-
-        mend_losses(parts.folder, self.data, parts.config.allowed_packages, parts.say)
-        return ranking_exporter(parts, self.data, self.model_of)
-
-    def baseline_exporter(self, parts: Parts) -> Exporter:
-        """Exports the dense part of a baseline where the device runs programs; a registered module has none."""
-        from rankitect.tasks.ranking.exporting import program_exporter
-
-        return program_exporter(parts, self.data)
-
-    def record(self, parts: Parts) -> None:
-        """Leave what a report needs of the test rows in the run folder."""
-        from rankitect.tasks.ranking.rows import record_rows
-
-        table = self.config.data.table
-        label, timestamp = (column.name if column is not None else "" for column in (table.label, table.timestamp))
-        record_rows(self.data.table, parts.folder, parts.config.report.slices, label, timestamp or "the timestamp")

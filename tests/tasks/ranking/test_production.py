@@ -224,7 +224,16 @@ def test_bounds_and_targets_are_relative_to_production(tmp_path: Path) -> None:
     dnas = DNAS.from_config(DNAS.Config(targets=[1.0]), again)
     base = BoundedSpace.of(again, shared=True).graph_space
     whole = float(base.cost(again.task.reference, "flops", ""))  # type: ignore[attr-defined]
-    assert dnas._targets == [pytest.approx(flops / whole)]
+    assert dnas._targets.values == (pytest.approx(flops / whole),)
+    assert dnas._targets.shown(flops / whole) == 1.0
+    wide = DNAS.from_config(DNAS.Config(targets=[1.5, 0.5]), again)  # more than production costs
+    assert wide._targets.values == (pytest.approx(1.5 * flops / whole), pytest.approx(0.5 * flops / whole))
+    assert [wide._targets.shown(value) for value in wide._targets.values] == [1.5, 0.5]
+    a = base.sample_many(1, 3)[0]
+    reached = wide._targets.reached(a, again.task, wide._bounded)  # type: ignore[arg-type]
+    assert reached == pytest.approx(float(base.cost(a, "flops", "")) / flops, abs=1e-4)
+    assert wide._targets.missed(1.0, 0.96) == ""
+    assert "1 of the production model's flops was missed: " in wide._targets.missed(1.0, 0.9)
     with pytest.raises(ConfigError, match=r"0\.01 is outside of the constraints, which allow 0\.1 to 1\.5"):
         DNAS.from_config(DNAS.Config(targets=[0.01]), again)
     narrow = alone(tmp_path, {"flops": (0.0001, 0.0002)}, **folders)
