@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rankitect.data.ranking.lines import Dialect, Rows, count_rows, is_plain, last_row_end, sort_out, without_ragged
+from rankitect.data.ranking.lines import (
+    CheckedRows,
+    Dialect,
+    count_rows,
+    is_plain,
+    last_row_end,
+    sort_out,
+    without_ragged,
+)
 from rankitect.data.ranking.schema import TableSchema
 from rankitect.data.ranking.sources import BadRow, Piece, check_columns
 from rankitect.data.storage import DataFile
@@ -182,8 +190,8 @@ def _may_have_blank_lines(table: pa.Table, dialect: Dialect) -> bool:
 
 
 def _read_carefully(
-    rows: Rows, columns: int, places: Sequence[int], dialect: Dialect, file: str
-) -> tuple[pa.Table, Rows]:
+    rows: CheckedRows, columns: int, places: Sequence[int], dialect: Dialect, file: str
+) -> tuple[pa.Table, CheckedRows]:
     """The values of rows, of which some may be ragged, and the rows that they are of."""
     import pyarrow as pa
 

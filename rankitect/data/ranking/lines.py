@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rankitect.data.ranking.sources import BadRow
 from rankitect.errors import DataError
 
-__all__ = ["Dialect", "Rows", "count_rows", "is_plain", "last_row_end", "sort_out", "without_ragged"]
+__all__ = ["CheckedRows", "Dialect", "count_rows", "is_plain", "last_row_end", "sort_out", "without_ragged"]
 
 _LF, _CR = 10, 13
 _SHOWN = 80  # bytes of a row in a message
@@ -53,7 +53,7 @@ class Dialect:
 
 
 @dataclass(frozen=True)
-class Rows:
+class CheckedRows:
     """Rows that can be taken apart, and those that cannot.
 
     Attributes:
@@ -87,7 +87,7 @@ def count_rows(block: bytes, mark: bytes | None) -> int:
     return len(_Outline.of(block, mark, newlines=True).stops)
 
 
-def sort_out(block: bytes, first: int, dialect: Dialect, file: str) -> Rows:
+def sort_out(block: bytes, first: int, dialect: Dialect, file: str) -> CheckedRows:
     """The rows of a block without blank lines and without those that would be read wrongly.
 
     Where there is no quote and no stray carriage return, any reader finds the same rows, and `is_plain` says so faster.
@@ -119,7 +119,7 @@ def sort_out(block: bytes, first: int, dialect: Dialect, file: str) -> Rows:
     return outline.without([*troubles, *outline.blank(dialect.delimiter.encode())], first, bad)
 
 
-def without_ragged(rows: Rows, columns: int, dialect: Dialect) -> Rows:
+def without_ragged(rows: CheckedRows, columns: int, dialect: Dialect) -> CheckedRows:
     """The rows that have as many values as there are columns."""
     quote = None if dialect.quote is None else dialect.quote.encode()
     outline = _Outline.of(rows.block, quote, newlines=dialect.newlines)
@@ -131,7 +131,7 @@ def without_ragged(rows: Rows, columns: int, dialect: Dialect) -> Rows:
         if row not in blank
     )
     left = outline.without(ragged, 0, ())
-    return Rows(left.block, rows.lines[left.lines], (*rows.bad, *bad))
+    return CheckedRows(left.block, rows.lines[left.lines], (*rows.bad, *bad))
 
 
 def is_plain(block: bytes, dialect: Dialect) -> bool:
@@ -245,10 +245,10 @@ class _Outline:
         end = min(int(self.stops[row]), start + _SHOWN)
         return repr(self.data[start:end].tobytes().rstrip(b"\r").decode("utf-8", "backslashreplace"))
 
-    def without(self, rows: Any, first: int, bad: tuple[BadRow, ...]) -> Rows:
+    def without(self, rows: Any, first: int, bad: tuple[BadRow, ...]) -> CheckedRows:
         """All rows but some."""
         kept = np.ones(len(self.stops), dtype=np.bool_)
         kept[np.asarray(rows, dtype=np.int64)] = False
         lengths = np.append(self.starts[1:], len(self.data)) - self.starts
         block = self.block if kept.all() else self.data[np.repeat(kept, lengths)].tobytes()
-        return Rows(block, first + np.flatnonzero(kept), bad)
+        return CheckedRows(block, first + np.flatnonzero(kept), bad)

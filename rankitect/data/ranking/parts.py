@@ -11,11 +11,11 @@ from rankitect.data.ranking.sources import Piece, Source
 from rankitect.data.ranking.typed import plain
 from rankitect.data.storage import DataFile
 
-__all__ = ["FirstRows", "Part", "PartitionedSource", "partitions_of", "without_columns"]
+__all__ = ["FirstRows", "Partition", "PartitionedSource", "partitions_of", "without_columns"]
 
 
 @dataclass(frozen=True)
-class Part:
+class Partition:
     """A part of a partitioned table.
 
     Attributes:
@@ -41,7 +41,7 @@ class PartitionedSource:
 
     name: str
     schema: TableSchema
-    parts: Sequence[Part]
+    parts: Sequence[Partition]
 
     @property
     def files(self) -> Sequence[DataFile]:
@@ -54,7 +54,7 @@ class PartitionedSource:
             for read in part.source.pieces():
                 yield lambda read=read, part=part: self._joined(read(), part)  # type: ignore[misc]
 
-    def _joined(self, piece: Piece, part: Part) -> Piece:
+    def _joined(self, piece: Piece, part: Partition) -> Piece:
         import pyarrow as pa
 
         columns = dict(piece.columns)

@@ -10,7 +10,7 @@ from rankitect.data.ranking.formats import AVAZU, CRITEO, CRITEO_COLUMNS
 from rankitect.data.ranking.jsonl import Fields, JsonLinesSource
 from rankitect.data.ranking.lines import Dialect
 from rankitect.data.ranking.parquet import ParquetSource
-from rankitect.data.ranking.parts import FirstRows, Part, PartitionedSource, without_columns
+from rankitect.data.ranking.parts import FirstRows, Partition, PartitionedSource, without_columns
 from rankitect.data.ranking.schema import Categorical, DataSettings, TableSchema
 from rankitect.data.ranking.sources import Source, needed
 from rankitect.data.ranking.sparse import SparseSource
@@ -73,7 +73,7 @@ def _whole_source(settings: DataSettings, filesystem: Any) -> Source:
     for each in listed:
         partition = {column: value for column, value in each.partition.items() if column in named}
         inner = without_columns(schema, partition)
-        parts.append(Part(_source(name, inner, [each.file], settings, size, fields), partition))
+        parts.append(Partition(_source(name, inner, [each.file], settings, size, fields), partition))
     return PartitionedSource(name, schema, parts)
 
 

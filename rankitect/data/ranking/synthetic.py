@@ -23,7 +23,7 @@ from rankitect.data.ranking.sources import Piece
 from rankitect.documents import as_kind
 from rankitect.terminal import Parser, answered, ended
 
-__all__ = ["Rows", "SyntheticSource", "main", "write_avazu", "write_criteo"]
+__all__ = ["SyntheticRows", "SyntheticSource", "main", "write_avazu", "write_criteo"]
 
 _ROWS = 1 << 16  # of a piece; part of what the rows are
 _RANK = 4  # of the teacher's factors
@@ -33,7 +33,7 @@ _TRIED = 1 << 15  # rows that the teacher's scale and bias are found on
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class SyntheticRows:
     """Generated rows.
 
     Attributes:
@@ -91,12 +91,12 @@ class SyntheticSource:
         sizes: NDArray[np.int64] = np.geomspace(min(s.smallest, s.ids), s.ids, s.categorical).round().astype(np.int64)
         return sizes
 
-    def rows(self) -> Iterator[Rows]:
+    def rows(self) -> Iterator[SyntheticRows]:
         """All rows, in pieces."""
         for number in range(-(-self.settings.rows // _ROWS)):
             yield self.piece(number)
 
-    def piece(self, number: int) -> Rows:
+    def piece(self, number: int) -> SyntheticRows:
         """One piece of the rows: a function of the settings and its number."""
         s = self.settings
         count = min(_ROWS, s.rows - number * _ROWS)
@@ -107,7 +107,7 @@ class SyntheticSource:
         scale, bias = self._level
         truth = (1 / (1 + np.exp(-(scale * logit + bias)))).astype(np.float32)
         labels = (rng.random(count) < truth).astype(np.uint8)
-        return Rows(numeric, ids, _START + (share * s.days * _DAY).astype(np.int64), truth, labels)
+        return SyntheticRows(numeric, ids, _START + (share * s.days * _DAY).astype(np.int64), truth, labels)
 
     def pieces(self) -> Iterator[Callable[[], Piece]]:
         """See `Source`."""

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from rankitect.production.registry import Entry
     from rankitect.tasks.ranking.known import KnownRankers
 
-__all__ = ["REFERENCE", "RankingCosts", "Reference"]
+__all__ = ["REFERENCE", "RankingCosts", "ReferenceCosts"]
 
 REFERENCE = "reference.json"
 """The file, in a run folder, that says which production model constraints are relative to."""
 
 
-class Reference(BaseModel):
+class ReferenceCosts(BaseModel):
     """The production model that bounds are relative to, with its costs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -112,17 +112,19 @@ class RankingCosts:
 
     # --- what bounds are relative to --------------------------------------------------------------------------------
     @cached_property
-    def _whole(self) -> Reference | None:
+    def _whole(self) -> ReferenceCosts | None:
         """The production model whose costs bounds are shares of, as it was when the run began; None where there was
         none."""
         path = self._parts.folder / REFERENCE
         if (self._parts.folder / "study.db").exists():  # the registry may have changed since
-            return read_json(path, Reference, RunFolderError) if path.is_file() else None
+            return read_json(path, ReferenceCosts, RunFolderError) if path.is_file() else None
         production = self._known.production()
         if production is None:
             return None
         name, architecture = production
-        return Reference(name=name, costs={cost: m.value for cost, m in self.metrics(architecture).items() if m.value})
+        return ReferenceCosts(
+            name=name, costs={cost: m.value for cost, m in self.metrics(architecture).items() if m.value}
+        )
 
     def keep_reference(self) -> None:
         """Note in the run folder which production model bounds are relative to, so that a resumed run has the same."""
