@@ -240,7 +240,7 @@ def prompt_attention(call: Call, q: torch.Tensor, k: torch.Tensor, v: torch.Tens
     """
     kv, group, tokens, head = q.shape
     step = min(window or QUERIES, QUERIES)
-    made = []
+    chunks = []
     for start in range(0, tokens, step):
         end = min(tokens, start + step)
         first = 0 if window is None else max(0, start - window + 1)
@@ -249,10 +249,13 @@ def prompt_attention(call: Call, q: torch.Tensor, k: torch.Tensor, v: torch.Tens
         shape = (end - start, start - first, window)
         mask = call.constant(("mask", *shape), partial(_mask, *shape))
         chances = (scores + mask).softmax(-1).view(kv, group * (end - start), end - first)
-        made.append(torch.bmm(chances, _part(v, 1, first, end)).view(kv, group, end - start, head))
-    while len(made) > 1:  # XNNPACK joins at most five tensors at once
-        made = [torch.cat(made[i : i + 4], dim=2) if made[i + 1 : i + 2] else made[i] for i in range(0, len(made), 4)]
-    return made[0]
+        chunks.append(torch.bmm(chances, _part(v, 1, first, end)).view(kv, group, end - start, head))
+    while len(chunks) > 1:  # XNNPACK joins at most five tensors at once
+        chunks = [
+            torch.cat(chunks[i : i + 4], dim=2) if chunks[i + 1 : i + 2] else chunks[i]
+            for i in range(0, len(chunks), 4)
+        ]
+    return chunks[0]
 
 
 def _part(x: torch.Tensor, axis: int, start: int, end: int) -> torch.Tensor:

@@ -50,8 +50,8 @@ class Linear(Block):
             raise SpaceError(f"Linear: activation {self.act!r} is unknown; allowed: {', '.join(ACTIVATIONS)}")
 
     def params(self, *inputs: TensorType) -> dict[str, Param]:
-        found = {_name(i): Param.of(self.width, x[-1], gate=x.gate, joint=self.beside) for i, x in enumerate(inputs)}
-        return {**found, "bias": Param.of(self.width, init="zeros")} if self.bias else found
+        weights = {_name(i): Param.of(self.width, x[-1], gate=x.gate, joint=self.beside) for i, x in enumerate(inputs)}
+        return {**weights, "bias": Param.of(self.width, init="zeros")} if self.bias else weights
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         bias = p.bias if self.bias else None

@@ -47,15 +47,15 @@ class FieldLinear(Block):
         check_act("FieldLinear", self.act)
 
     def params(self, *inputs: TensorType) -> dict[str, Param]:
-        found = {_name(i): Param.of(self.count, x[1], gate=x.gate, joint=0) for i, x in enumerate(inputs)}
-        return {**found, "bias": Param.of(self.count, init="zeros")} if self.bias else found
+        weights = {_name(i): Param.of(self.count, x[1], gate=x.gate, joint=0) for i, x in enumerate(inputs)}
+        return {**weights, "bias": Param.of(self.count, init="zeros")} if self.bias else weights
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         total: Any = p.bias if self.bias else 0
         for i, x in zip(p.present, inputs, strict=True):
             total = F.linear(x.transpose(1, 2), getattr(p, _name(i))) + total
-        made: torch.Tensor = ACTIVATIONS[self.act](total).transpose(1, 2)
-        return made
+        fields: torch.Tensor = ACTIVATIONS[self.act](total).transpose(1, 2)
+        return fields
 
     def flops(self, *inputs: TensorType) -> Expr:
         return sum((2 * x.numel * self.count * x.gate for x in inputs), start=as_expr(0))
@@ -98,8 +98,8 @@ class FieldAttention(Block):
 
     def params(self, *inputs: TensorType) -> dict[str, Param]:
         width = inputs[0][2]
-        made = {name: Param.of(self.heads, self.head, width) for name in "qkv"}
-        return {**made, "o": Param.of(width, self.heads, self.head, inputs=(1, 2))}
+        weights = {name: Param.of(self.heads, self.head, width) for name in "qkv"}
+        return {**weights, "o": Param.of(width, self.heads, self.head, inputs=(1, 2))}
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         x = inputs[0]
@@ -126,11 +126,11 @@ class FlatLinear(Block):
         check_act("FlatLinear", self.act)
 
     def params(self, *inputs: TensorType) -> dict[str, Param]:
-        found = {
+        weights = {
             _name(i): Param.of(self.width, x[1], x[2], inputs=(1, 2), gate=x.gate, joint=0)
             for i, x in enumerate(inputs)
         }
-        return {**found, "bias": Param.of(self.width, init="zeros")} if self.bias else found
+        return {**weights, "bias": Param.of(self.width, init="zeros")} if self.bias else weights
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         total: Any = p.bias if self.bias else 0
@@ -167,8 +167,8 @@ class ToFields(Block):
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         count, width, _ = p.weight.shape
-        made = F.linear(inputs[0], p.weight.flatten(0, 1), p.bias.flatten()).unflatten(1, (count, width))
-        return ACTIVATIONS[self.act](made)
+        fields = F.linear(inputs[0], p.weight.flatten(0, 1), p.bias.flatten()).unflatten(1, (count, width))
+        return ACTIVATIONS[self.act](fields)
 
     def flops(self, *inputs: TensorType) -> Expr:
         return 2 * inputs[0].numel * self.count * self.width

@@ -66,8 +66,8 @@ class Tables(Block):
 
     def fields(self) -> dict[str, Expr]:
         """The width, the number of features and, where the block takes all columns, their number."""
-        found = {**super().fields(), "F": as_expr(len(self.rows))}
-        return found if self.columns else {**found, "S": as_expr(sum(self.slots))}
+        symbols = {**super().fields(), "F": as_expr(len(self.rows))}
+        return symbols if self.columns else {**symbols, "S": as_expr(sum(self.slots))}
 
     def params(self, *inputs: TensorType) -> dict[str, Param]:
         last = inputs[0][1].constant
