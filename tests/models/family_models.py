@@ -48,6 +48,33 @@ TRUE_CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2-window": ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}),
     "qwen2.5-yarn": ("qwen2", {"rope_parameters": YARN}),
     "qwen3": ("qwen3", {"tie_word_embeddings": True, "head_dim": 16, "rope_parameters": {"rope_theta": 1e6}}),
+    "smollm3": ("smollm3", {"rope_parameters": {"rope_theta": 5e6}}),
+    "smollm3-window": (
+        "smollm3",
+        {"no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 8, "tie_word_embeddings": False},
+    ),
+    "gemma3": (
+        "gemma3_text",
+        {"head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 8, "num_key_value_heads": 1},
+    ),
+    "gemma3-scaled": (
+        "gemma3_text",
+        {
+            "head_dim": 16,
+            "sliding_window": 4,
+            "sliding_window_pattern": 2,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            },
+        },
+    ),
+    "olmo2": ("olmo2", {"num_key_value_heads": 4, "rope_parameters": {"rope_theta": 5e5}, "rms_norm_eps": 1e-6}),
+    "olmo2-grouped": ("olmo2", {}),
+    "phi3": (
+        "phi3",
+        {"num_key_value_heads": 4, "sliding_window": 7, "rms_norm_eps": 1e-5, "original_max_position_embeddings": 64},
+    ),
 }
 """For each model its type and what it states beside `SIZES`."""
 

@@ -21,9 +21,10 @@ from rankitect.models.families.values import ROPE_BASE, Number, among
 
 __all__ = ["ROTARY_KEYS", "read_rotation"]
 
-_NESTED, _MAPPINGS = "rope_parameters", ("rope_parameters", "rope_scaling")
+_NESTED, _SCALING = _MAPPINGS = ("rope_parameters", "rope_scaling")
 _PART, _ORIGINAL = "partial_rotary_factor", "original_max_position_embeddings"
-_KINDS = (KIND, "type")
+_OLD_KIND = "type"
+_KINDS = (KIND, _OLD_KIND)
 _PLAIN, _YARN = "default", "yarn"
 _FACTOR, _ATTENTION = "factor", "attention_factor"
 _YARN_DEFAULTS = {"beta_fast": 32, "beta_slow": 1, "truncate": True}
@@ -52,6 +53,8 @@ def read_rotation(
     if layout.local_base is None:
         return reader.one(mappings, layout.defaults["rope_base"], BASE), None
     nested = mappings.pop(_NESTED)
+    if KIND not in mappings[_SCALING] and _OLD_KIND in mappings[_SCALING]:  # the class leaves it out of account
+        raise AssetError(f"{where}: {_SCALING}.{_OLD_KIND} is stated. Supported: {KIND}.")
     unknown = sorted(nested.keys() - {FULL, LOCAL})
     if unknown:
         raise AssetError(f"{where}: {_NESTED} has {shown(unknown[0])}. Supported: {FULL!r} and {LOCAL!r}.")

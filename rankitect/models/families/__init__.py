@@ -13,9 +13,13 @@ from rankitect.errors import AssetError
 from rankitect.models.families.blocks import PLAIN, DecoderBlocks
 from rankitect.models.families.config import HEAD, VOCAB, DecoderConfig
 from rankitect.models.families.family import Family, GGUFFormat, HuggingFaceFormat, Weight
+from rankitect.models.families.gemma3 import GEMMA3
 from rankitect.models.families.llama import LLAMA
 from rankitect.models.families.mistral import MISTRAL
+from rankitect.models.families.olmo2 import OLMO2
+from rankitect.models.families.phi3 import PHI3
 from rankitect.models.families.qwen import QWEN2, QWEN3
+from rankitect.models.families.smollm3 import SMOLLM3
 
 __all__ = [
     "FAMILIES",
@@ -32,7 +36,9 @@ __all__ = [
     "family_of",
 ]
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3)}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (LLAMA, SMOLLM3, MISTRAL, QWEN2, QWEN3, GEMMA3, OLMO2, PHI3)
+}
 """The families that are supported, by name."""
 
 

@@ -1,0 +1,69 @@
+"""Gemma 3's text models (arXiv 2503.19786).
+
+A GeGLU; norms before and behind each part and of each head, whose weights are stored less 1; a scaled embedding; and
+five layers with a window, turned by a base of their own, for one that sees everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rankitect.models.families.axes import CHANNELS
+from rankitect.models.families.blocks import PLAIN
+from rankitect.models.families.family import GGUFFormat, HuggingFaceFormat, Weight, as_itself
+from rankitect.models.families.keys import HUGGINGFACE_IGNORED
+from rankitect.models.families.layer_keys import WindowKeys
+from rankitect.models.families.llama import LLAMA
+from rankitect.models.families.qwen import HEAD_NORMS
+from rankitect.models.families.values import Number
+
+__all__ = ["GEMMA3"]
+
+_NORMS = (
+    Weight("norm1", "weight", (CHANNELS,), "input_layernorm.weight", "attn_norm.weight", kind="gain"),
+    Weight(
+        "behind1", "weight", (CHANNELS,), "post_attention_layernorm.weight", "post_attention_norm.weight", kind="gain"
+    ),
+    Weight("norm2", "weight", (CHANNELS,), "pre_feedforward_layernorm.weight", "ffn_norm.weight", kind="gain"),
+    Weight("behind2", "weight", (CHANNELS,), "post_feedforward_layernorm.weight", "post_ffw_norm.weight", kind="gain"),
+)
+
+GEMMA3 = replace(
+    LLAMA,
+    name="gemma3",
+    title="Gemma 3",
+    huggingface=HuggingFaceFormat(
+        model_type="gemma3_text",
+        architecture="Gemma3ForCausalLM",
+        required={
+            "hidden_activation": ("gelu_pytorch_tanh",),
+            "attention_bias": (False,),
+            "attn_logit_softcapping": (None,),
+            "final_logit_softcapping": (None,),
+            "use_bidirectional_attention": (False, None),
+        },
+        explicit=frozenset({"num_key_value_heads"}),
+        defaults={
+            "rope_base": 1_000_000.0,
+            "local_rope_base": 10_000.0,
+            "norm_eps": 1e-6,
+            "tied_embeddings": True,
+            "context": 131_072,
+            "head_dim": 256,
+        },
+        ignored=HUGGINGFACE_IGNORED | {"_sliding_window_pattern"},  # what `layer_types` was made from
+        windows=WindowKeys(
+            default=4096,
+            by_layer=True,
+            rule=lambda layer, every, rotary: (layer + 1) % every != 0,
+            number=("sliding_window_pattern", 6, Number(1, 2**31 - 1)),
+        ),
+        local_base="rope_local_base_freq",
+        score_scale="query_pre_attn_scalar",
+    ),
+    gguf=GGUFFormat(architecture="gemma3", rotates_neighbours=False),
+    layer=(*_NORMS, *(weight for weight in LLAMA.layer if weight.kind == "matrix"), *HEAD_NORMS),
+    blocks=replace(PLAIN, qk_norm="head", score_scale=256**-0.5, norm_offset=1.0, norms="both", act="gelu_tanh"),
+    scales_embedding=True,
+    written_as=as_itself,
+)
