@@ -91,11 +91,18 @@ def model_of(config: Any, seed: int = 0) -> Any:
     import transformers
 
     torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    return some_weights(
+        transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    )
+
+
+def some_weights(model: Any) -> Any:
+    """A model whose norms and biases are none that change nothing."""
+    noise = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:
-                parameter.add_(0.3 * torch.randn(parameter.shape))
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=noise))
     return model
 
 
