@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rankitect.contracts import Spent
-from rankitect.study.checksums import SPENDING, count, sign
+from rankitect.study.checksums import count, sign
 from rankitect.study.database import transaction
+from rankitect.study.schema import SPENDING
 
 __all__ = ["TRIAL", "Charges", "trial_key"]
 

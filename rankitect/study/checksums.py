@@ -10,39 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from dataclasses import fields
 
-from rankitect.contracts import Spent
+from rankitect.study.schema import COLUMNS
 
-__all__ = ["COLUMNS", "SPENDING", "attach", "count", "count_all", "damage", "sign", "sign_all"]
+__all__ = ["attach", "count", "count_all", "damage", "sign", "sign_all"]
 
-SPENDING = tuple(field.name for field in fields(Spent))
-"""The columns of the table of charges that make a `Spent`, in the order of its fields."""
-COLUMNS = {
-    "batches": ("batch", "asked", "standing"),
-    "trials": (
-        "number",
-        "batch",
-        "baseline",
-        "fingerprint",
-        "evaluator",
-        "seed",
-        "architecture",
-        "tags",
-        "state",
-        "attempts",
-        "pid",
-        "started",
-        "ended",
-        "duplicate_of",
-        "measurement",
-        "cause",
-        "traceback",
-    ),
-    "charges": ("key", "stage", *SPENDING),
-    "sessions": ("id", "pid", "host", "started", "seconds"),
-}
-"""The columns of each table, its key first, but for the checksum."""
 _FUNCTION = "row_checksum"
 _ROWS = "rows of "
 _CALL = {table: f"{_FUNCTION}('{table}', {', '.join(columns)})" for table, columns in COLUMNS.items()}

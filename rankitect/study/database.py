@@ -14,9 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rankitect.errors import RunFolderError, brief
-from rankitect.study.checksums import COLUMNS, SPENDING, attach, count_all, damage, sign_all
+from rankitect.study.checksums import attach, count_all, damage, sign_all
 from rankitect.study.earlier import counted_rows
 from rankitect.study.files import can_write, disk_trouble
+from rankitect.study.schema import COLUMNS, SCHEMA, SPENDING
 
 __all__ = ["columns_of", "connect", "counts_rows", "damaged", "explain_damage", "reading", "transaction"]
 
@@ -24,59 +25,6 @@ _VERSION = "3"
 _EARLIER = ("1", "2")
 """Formats without checksums. They are read as they are, and brought up to date where a study goes on in them."""
 
-_SCHEMA = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    """CREATE TABLE batches (
-    batch INTEGER PRIMARY KEY,
-    asked INTEGER NOT NULL,
-    standing TEXT NOT NULL DEFAULT 'own' CHECK (standing IN ('own', 'earlier', 'apart')),
-    checksum TEXT
-)""",
-    """CREATE TABLE trials (
-    number INTEGER PRIMARY KEY,
-    batch INTEGER NOT NULL REFERENCES batches (batch),
-    baseline TEXT,
-    fingerprint TEXT NOT NULL,
-    evaluator TEXT NOT NULL,
-    seed INTEGER NOT NULL,
-    architecture TEXT NOT NULL,
-    tags TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('WAITING', 'RUNNING', 'DONE', 'FAILED')),
-    attempts INTEGER NOT NULL DEFAULT 0,
-    pid INTEGER,
-    started REAL,
-    ended REAL,
-    duplicate_of INTEGER REFERENCES trials (number),
-    measurement TEXT,
-    cause TEXT,
-    traceback TEXT,
-    checksum TEXT
-)""",
-    """CREATE UNIQUE INDEX measured_once ON trials (fingerprint, evaluator, seed)
-    WHERE state IN ('DONE', 'FAILED') AND duplicate_of IS NULL""",
-    """CREATE TABLE charges (
-    key TEXT PRIMARY KEY,
-    stage TEXT NOT NULL,
-    train_tokens INTEGER NOT NULL,
-    eval_tokens INTEGER NOT NULL,
-    latency_measurements INTEGER NOT NULL,
-    seconds REAL NOT NULL,
-    train_examples INTEGER NOT NULL DEFAULT 0,
-    eval_examples INTEGER NOT NULL DEFAULT 0,
-    teacher_tokens INTEGER NOT NULL DEFAULT 0,
-    generated_tokens INTEGER NOT NULL DEFAULT 0,
-    train_flops INTEGER NOT NULL DEFAULT 0,
-    checksum TEXT
-)""",
-    """CREATE TABLE sessions (
-    id INTEGER PRIMARY KEY,
-    pid INTEGER,
-    host TEXT,
-    started REAL,
-    seconds REAL NOT NULL,
-    checksum TEXT
-)""",
-)
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -247,7 +195,7 @@ def _objects() -> dict[str, tuple[str, ...]]:
     """What a new file holds, by name: type, table and SQL."""
     connection = sqlite3.connect(":memory:")
     try:
-        for statement in _SCHEMA:
+        for statement in SCHEMA:
             connection.execute(statement)
         rows = connection.execute("SELECT name, type, tbl_name, sql FROM sqlite_master").fetchall()
     finally:
@@ -261,7 +209,7 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    for statement in _SCHEMA:
+    for statement in SCHEMA:
         connection.execute(statement)
     connection.execute("INSERT INTO meta VALUES ('schema', ?)", (_VERSION,))
     count_all(connection)

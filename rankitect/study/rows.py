@@ -13,10 +13,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, JsonVal
 from rankitect.contracts import Measurement, Spent, Trial
 from rankitect.errors import RankitectError, RunFolderError, brief
 from rankitect.study.charges import TRIAL, trial_key
-from rankitect.study.checksums import COLUMNS, SPENDING
 from rankitect.study.confirming import CONFIRM
 from rankitect.study.database import columns_of, counts_rows, damaged
 from rankitect.study.files import is_inside
+from rankitect.study.schema import COLUMNS, SPENDING
 
 __all__ = ["Contents", "Recorded", "Standing", "read"]
 

@@ -57,6 +57,8 @@ def settle(folder: RunFolder, controller: Controller) -> None:
         logging.getLogger("rankitect").warning(
             "The saved state of the controller was deleted, and its preparation begins anew: %s", told
         )
+    elif states and folder.changes:
+        logging.getLogger("rankitect").info("The saved state of the controller is kept: what changed is nothing to it.")
     write_whole(note, json.dumps(now, indent=1) + "\n")
 
 

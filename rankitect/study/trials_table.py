@@ -41,6 +41,14 @@ _REPEATS, _LOW, _HIGH = ".n", ".ci95_lo", ".ci95_hi"
 _FORMULA = ("=", "+", "-", "@")
 
 
+def _about(trial: Trial) -> tuple[Any, ...]:
+    """The values of the columns `_ABOUT`."""
+    return (
+        trial.number, trial.batch, trial.state, trial.evaluator, trial.seed, trial.architecture.fingerprint,
+        _guarded(trial.baseline), trial.duplicate_of, trial.attempts, _guarded(trial.cause),
+    )  # fmt: skip
+
+
 def trials_csv(trials: Sequence[Trial], times: Mapping[int, tuple[float | None, float | None]]) -> str:
     """All trials as a table: one row a trial, one column a metric.
 
@@ -57,16 +65,7 @@ def trials_csv(trials: Sequence[Trial], times: Mapping[int, tuple[float | None, 
     for trial in trials:
         started, ended = times.get(trial.number, (None, None))
         row: dict[str, Any] = {
-            "number": trial.number,
-            "batch": trial.batch,
-            "state": trial.state,
-            "evaluator": trial.evaluator,
-            "seed": trial.seed,
-            "fingerprint": trial.architecture.fingerprint,
-            "baseline": _guarded(trial.baseline),
-            "duplicate_of": trial.duplicate_of,
-            "attempts": trial.attempts,
-            "cause": _guarded(trial.cause),
+            **dict(zip(_ABOUT, _about(trial), strict=True)),
             **trial.spent.to_dict(),
             "started": _time(started),
             "ended": _time(ended),

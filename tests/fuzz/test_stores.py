@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from rankitect.study.checksums import COLUMNS
+from rankitect.study.schema import COLUMNS
 from rankitect.study.store import Store
 from tests.fuzz import mutate
 from tests.fuzz.harness import Fuzz, run_main

@@ -15,11 +15,11 @@ import pytest
 
 from rankitect.contracts import Proposal, Trial
 from rankitect.errors import RunFolderError
-from rankitect.study.checksums import COLUMNS
 from rankitect.study.database import explain_damage, reading
 from rankitect.study.files import disk_trouble
 from rankitect.study.ledger import Budget
 from rankitect.study.plan import Limits
+from rankitect.study.schema import COLUMNS
 from rankitect.study.store import Store
 from tests.study.test_study import run
 from tests.study.toys import Point, Quadratic, RandomPoints
