@@ -18,6 +18,7 @@ from rankitect.data.chat_templates import DEFAULT, chat_templates
 from rankitect.data.files import write_atomically
 from rankitect.data.guard import guarded
 from rankitect.data.members import listing, member
+from rankitect.data.pre_tokenizers import COMPOSED, PRE_TOKENIZERS, spelled
 from rankitect.documents import parse_json, read_json, read_text
 from rankitect.errors import AssetError, DataError, shown
 
@@ -32,9 +33,6 @@ SPECIAL_ROLES = ("bos", "eos", "unk", "pad")
 _TOKENIZER, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
 _MOST_IDS = 2**31
 """Token ids are kept as int32."""
-
-_DIGITS_APART = ("smollm", "starcoder", "refact")
-_PRE_TOKENIZERS = ("gpt-2", *_DIGITS_APART)
 
 
 class Tokenizer(ABC):
@@ -244,8 +242,7 @@ def byte_level_bpe(
     Args:
         tokens: Token texts in the byte-level alphabet; the index is the id.
         merges: Merges in order of priority, each ``"left right"``.
-        pre: How text is cut before merging: "gpt-2", or a kind that also sets every digit apart ("smollm",
-            "starcoder", "refact").
+        pre: How text is cut before merging: a key of `pre_tokenizers.PRE_TOKENIZERS`.
         source: The file, for errors.
         control_ids: Ids of special tokens.
         added_ids: Ids of tokens that text is searched for before it is cut.
@@ -255,13 +252,14 @@ def byte_level_bpe(
     Raises:
         AssetError: `pre` is not supported or the tables contradict each other.
     """
-    from tokenizers import AddedToken, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, decoders, models, normalizers
     from tokenizers import Tokenizer as Backend
 
-    if pre not in _PRE_TOKENIZERS:
+    if pre not in PRE_TOKENIZERS:
         raise AssetError(
-            f"{source}: pre-tokenizer {shown(pre)} is not supported. Supported: {', '.join(_PRE_TOKENIZERS)}."
+            f"{source}: pre-tokenizer {shown(pre)} is not supported. Supported: {', '.join(PRE_TOKENIZERS)}."
         )
+    cut = PRE_TOKENIZERS[pre]
     vocab = {token: i for i, token in enumerate(tokens)}
     if len(vocab) != len(tokens):
         raise AssetError(f"{source}: the token table names {len(tokens) - len(vocab)} tokens twice.")
@@ -275,10 +273,11 @@ def byte_level_bpe(
     if wrong:
         raise AssetError(f"{source}: special token id {wrong[0]} is outside the token table of {len(tokens)} tokens.")
     with guarded(f"{source}: its tables make no tokenizer"):
-        backend = Backend(models.BPE(vocab=vocab, merges=[(pair[0], pair[1]) for pair in pairs]))
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True)
-    digits = [pre_tokenizers.Digits(individual_digits=True)] if pre in _DIGITS_APART else []
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*digits, byte_level])
+        merged = [(pair[0], pair[1]) for pair in pairs]
+        backend = Backend(models.BPE(vocab=vocab, merges=merged, ignore_merges=cut.whole))
+    backend.pre_tokenizer = cut.build()
+    if pre in COMPOSED:
+        backend.normalizer = normalizers.NFC()
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(tokens[i], special=True, normalized=False) for i in control_ids])
     backend.add_tokens([AddedToken(tokens[i], special=False, normalized=False) for i in added_ids])
@@ -354,15 +353,8 @@ def _is_byte_tokenizer(backend: tokenizers.Tokenizer) -> bool:
 
 def _bytes_as_bpe() -> BPETokenizer:
     """The byte-level BPE without merges that gives the same ids as `ByteTokenizer`."""
-    alphabet = _byte_alphabet()
+    alphabet = spelled()
     return byte_level_bpe([alphabet[byte] for byte in range(256)], [], pre="gpt-2", source="byte tokenizer")
-
-
-def _byte_alphabet() -> dict[int, str]:
-    """The printable character that stands for each byte in byte-level vocabularies (GPT-2's convention)."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in sorted(printable)} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
 def _utf8(text: str) -> bytes:

@@ -6,12 +6,12 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankitect.data.tokenizer import BPETokenizer, byte_level_bpe
-from rankitect.errors import AssetError, shown
+from rankitect.errors import AssetError
 from rankitect.models.checkpoints.checkpoint import DecoderCheckpoint, check_fits, check_layers, check_tensors
 from rankitect.models.checkpoints.gguf_config import Metadata, family_in, read_sizes
 from rankitect.models.checkpoints.gguf_file import GGUFFile, TensorEntry
 from rankitect.models.checkpoints.gguf_parts import open_parts, tensors_of
+from rankitect.models.checkpoints.gguf_tokenizer import read_tokenizer
 from rankitect.models.checkpoints.usage_sources import usage_of_gguf
 from rankitect.models.families import HEAD, DecoderConfig, Family
 
@@ -22,8 +22,6 @@ __all__ = ["load_gguf"]
 
 _FACTORS = "rope_freqs.weight"
 """The tensor by which llama.cpp divides RoPE's frequencies."""
-_CONTROL, _USER_DEFINED, _TOKEN_TYPES = 3, 4, range(1, 7)
-"""The token types of special tokens, and of tokens that text is searched for before it is cut; all there are."""
 
 
 def load_gguf(path: Path, source: str | None = None) -> DecoderCheckpoint:
@@ -53,7 +51,7 @@ def load_gguf(path: Path, source: str | None = None) -> DecoderCheckpoint:
     check_fits(sum(prod(entry.shape) for _, entry in stored.values()), str(path))
     tensors = dict(_tensor(file, entry, family, config) for file, entry in stored.values())
     check_tensors(config, tensors, str(path))
-    tokenizer = _tokenizer(metadata, config.vocab)
+    tokenizer = read_tokenizer(metadata, config.vocab)
     usage = usage_of_gguf(parts[0].metadata, config.vocab, config.context, path)
     return DecoderCheckpoint(config, tensors, tokenizer, source or str(path), usage)
 
@@ -82,37 +80,3 @@ def _tensor(file: GGUFFile, entry: TensorEntry, family: Family, config: DecoderC
         heads = prod(config.sizes[dim] for dim in weight.dims[: weight.dims.index(HEAD)])
         values = values.view(heads, config.head_dim // 2, 2, -1).transpose(1, 2).reshape(shape)
     return family.huggingface_name(weight, number), values
-
-
-def _tokenizer(metadata: Metadata, vocab: int) -> BPETokenizer:
-    path = metadata.path
-    kind = metadata.get("tokenizer.ggml.model", str)
-    if kind != "gpt2":
-        raise AssetError(
-            f"{path}: its tokenizer is of kind {shown(kind)}. Supported: 'gpt2' (byte-level BPE). Use the model's "
-            "Hugging Face folder, whose tokenizer.json may be of any kind."
-        )
-    tokens, merges = (metadata.all(f"tokenizer.ggml.{key}", str) for key in ("tokens", "merges"))
-    if not tokens or merges is None:
-        raise AssetError(f"{path}: the GGUF metadata holds no tokenizer.ggml.tokens, or no tokenizer.ggml.merges.")
-    if len(tokens) > vocab:
-        raise AssetError(f"{path}: the tokenizer has {len(tokens)} tokens, but the embedding has only {vocab} rows.")
-    types = metadata.all("tokenizer.ggml.token_type", int) or [1] * len(tokens)
-    if len(types) != len(tokens) or not set(types) <= set(_TOKEN_TYPES):
-        raise AssetError(f"{path}: tokenizer.ggml.token_type must hold a type from 1 to 6 for each token.")
-    roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
-    special = {
-        role: metadata.get(f"tokenizer.ggml.{key}_token_id", int)
-        for role, key in roles.items()
-        if f"tokenizer.ggml.{key}_token_id" in metadata.values
-    }
-    return byte_level_bpe(
-        tokens,
-        merges,
-        pre=metadata.get("tokenizer.ggml.pre", str),  # files that do not say it were made before it was known
-        source=str(path),
-        control_ids=[i for i, token_type in enumerate(types) if token_type == _CONTROL],
-        added_ids=[i for i, token_type in enumerate(types) if token_type == _USER_DEFINED],
-        special_ids=special,
-        chat_template=metadata.get("tokenizer.chat_template", str, "") or None,
-    )
