@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,10 @@ from torch import nn
 
 import rankitect
 from rankitect.baseline import main
+from rankitect.contracts import Measurement, TrialContext
 from rankitect.errors import BaselineError, ConfigError, RunFolderError
+from rankitect.evaluators.ranking import Trained
+from rankitect.graph import Architecture
 from rankitect.production.registry import Registry
 from rankitect.study.summary import CandidateSummary, Summary
 from rankitect.tasks.registered import Registered
@@ -342,21 +344,23 @@ def test_a_search_compares_with_what_is_registered(tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.slow
-def test_a_baseline_that_is_added_while_a_search_runs_is_its_reference_from_then_on(tmp_path: Path) -> None:
+def test_a_baseline_that_is_added_while_a_search_runs_is_its_reference_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registry, path = tmp_path / "registry", tmp_path / "run"
-    first = rankitect.search([*SMOKE, f"output_dir={tmp_path}/first", "report.registry=null"], quiet=True)
-    given = [*SMOKE, f"report.registry={registry}", "confirm.seeds=1", "controller.samples=40", f"output_dir={path}"]
-    process = subprocess.Popen([sys.executable, "-m", "rankitect.search", *given], stdout=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 120
-        while "trial 5 done" not in (path / "log.txt").read_text() if (path / "log.txt").exists() else True:
-            assert time.monotonic() < until
-            assert process.poll() is None
-            time.sleep(0.02)
-        assert main(["add", "live", f"run={first.folder}", f"registry={registry}", "note=since noon"]) == 0
-        assert process.wait(timeout=300) == 0
-    finally:
-        process.kill()
+    small = ["controller.samples=1", "controller.bands=1", "report.page=false", "report.registry=null"]
+    first = rankitect.search([*SMOKE, *small, f"output_dir={tmp_path}/first"], quiet=True)
+    plain, measured = Trained.measure, list[object]()
+
+    def measure(self: Trained, architecture: Architecture, context: TrialContext) -> Measurement:
+        measured.append(architecture)
+        if len(measured) == 3:  # the first finalist, after two baselines
+            assert main(["add", "live", f"run={first.folder}", f"registry={registry}", "note=since noon"]) == 0
+        return plain(self, architecture, context)
+
+    monkeypatch.setattr(Trained, "measure", measure)
+    given = [*SMOKE, f"report.registry={registry}", "confirm.seeds=1", f"output_dir={path}"]
+    assert rankitect.search(given, quiet=True).ended == "finished"
     summary = json.loads((path / "summary.json").read_text())
     added = next(b for b in summary["baselines"] if b["name"] == "live v1")["registered"]
     assert added["after_trials"] > 0
