@@ -27,7 +27,7 @@ def found(path: Path, *more: str) -> Any:
     return [(p["fingerprint"], p["metrics"]["normalized_entropy"]["value"]) for p in summary["pareto"]], stages
 
 
-# Ray Train takes twenty seconds to start. With a supernet it starts for the preparation and for each trial, else once.
+# Ray Train takes twenty seconds to start, for the preparation and for each trial, of which `sampled` has only one.
 @pytest.mark.parametrize(("backend", "controller"), [("torch", "sampled"), ("torchrec", "one_shot")])
 def test_two_processes_find_what_one_finds(backend: str, controller: str, tmp_path: Path) -> None:
     pytest.importorskip("ray")
