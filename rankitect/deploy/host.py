@@ -10,14 +10,13 @@ from collections.abc import Callable
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from rankitect.data.assets import cache_root
 from rankitect.data.files import folder_lock, write_atomically
+from rankitect.data.kept import keep_record, kept_record
 from rankitect.deploy.lowering import Precision, lower
 from rankitect.deploy.parts import Part, Workload, reference_part
 from rankitect.deploy.timing import Meter, Reference, Timing, TimingSettings
-from rankitect.documents import read_json
 from rankitect.errors import DeployError
 
 __all__ = ["Host", "processor"]
@@ -96,10 +95,8 @@ class Host:
             timing = self._meter.time(program, self.reference(part.workload), copies=self.settings.copies(size))
         self.measured += 1
         if timing.trusted:
-            _write(path, timing)
-            write_atomically(
-                self._folder / "identity.json", lambda p: p.write_text(json.dumps(self.identity, indent=1))
-            )
+            keep_record(path, timing.to_json())
+            keep_record(self._folder / "identity.json", self.identity)
         return timing
 
     def whole(self, path: Path, workload: Workload, method: str) -> Timing:
@@ -120,7 +117,7 @@ class Host:
             if known is None:
                 known = self._meter.time(path, copies=copies)
                 if known.trusted:
-                    _write(record, known)
+                    keep_record(record, known.to_json())
         return Reference(path, copies, known.p50 * copies)
 
     def close(self) -> None:
@@ -129,11 +126,9 @@ class Host:
 
 
 def _read(path: Path) -> Timing | None:
+    """A measurement that was kept; None where there is none that can be trusted."""
+    record = kept_record(path)
     try:
-        return Timing(**read_json(path, dict[str, Any]))
-    except (ValueError, TypeError):
+        return None if record is None else Timing(**record)
+    except TypeError:  # of another version
         return None
-
-
-def _write(path: Path, timing: Timing) -> None:
-    write_atomically(path, lambda p: p.write_text(json.dumps(timing.to_json())))

@@ -9,7 +9,6 @@ predicted from others (conformal prediction by cross-validation, arXiv 1905.0292
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -225,17 +224,14 @@ class LatencyModel:
     # --- on disk ----------------------------------------------------------------------------------------------------
     def save(self, path: str | Path) -> None:
         """Write the measurements; the fit is a function of them."""
-        from safetensors.numpy import save_file
-
-        from rankitect.data.files import write_atomically
+        from rankitect.data.kept import write_sealed
 
         if self._features is None or self._latency is None:
             raise DataError("The latency model has learned nothing yet: call fit first.")
         tensors = {"features": self._features, "latency": self._latency}
         if self._prior is not None:
             tensors["prior"] = self._prior
-        header = {"kind": "rankitect latency model", "metadata": json.dumps(self.metadata, sort_keys=True)}
-        write_atomically(Path(path), lambda part: save_file(tensors, part, metadata=header))
+        write_sealed(Path(path), tensors, dict(self.metadata))
 
     @classmethod
     def load(cls, path: str | Path, expected: Mapping[str, str] | None = None) -> LatencyModel:
@@ -248,11 +244,12 @@ class LatencyModel:
         Raises:
             AssetError: The file is damaged, or from another device, runtime version or precision.
         """
-        from rankitect.data.tensors import described, opened_tensors
+        from rankitect.data.guard import guarded
+        from rankitect.data.kept import read_sealed
 
-        with opened_tensors(Path(path), "numpy", f"{brief(path)} is no latency model") as file:
-            metadata = described(file, "metadata")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        refused = f"{brief(path)} is no latency model"
+        tensors, metadata = read_sealed(Path(path), refused)
+        with guarded(refused):
             model = cls(metadata).fit(tensors["features"], tensors["latency"], tensors.get("prior"))
         for name, value in (expected or {}).items():
             if metadata.get(name) != value:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rankitect.data.assets import cache_root
-from rankitect.data.files import write_atomically
-from rankitect.data.tensors import read_arrays
+from rankitect.data.kept import keep_arrays, kept_arrays
 from rankitect.data.windows import TextWindows
-from rankitect.errors import AssetError
 from rankitect.metrics.losses import SparseTargets, cross_entropy, kl_divergence, sparse_kl_divergence, top_targets
 from rankitect.training.loop import step_seed
 from rankitect.training.settings import DistilConfig
@@ -31,7 +28,6 @@ from rankitect.training.text import windows_of_step
 __all__ = ["DistillBatch", "Distillation", "TeacherTargets", "weights_fingerprint"]
 
 _FORMAT = 2
-_log = logging.getLogger(__name__)
 
 
 def weights_fingerprint(model: nn.Module) -> str:
@@ -125,27 +121,15 @@ class TeacherTargets:
             "tail": targets.tail.numpy().astype(np.float32),
             "entropy": targets.entropy.numpy().astype(np.float32),
         }
-        self._keep(window, arrays)
+        keep_arrays(self._path(window), arrays, {"targets": self.folder.name})
         return arrays
 
     def _path(self, window: int) -> Path:
         return self.folder / f"{window // 1000:04d}" / f"{window:07d}.safetensors"
 
     def _load(self, window: int) -> dict[str, NDArray[np.generic]] | None:
-        try:
-            return read_arrays(self._path(window), "These are no targets")
-        except AssetError:  # not there yet, or cut short by a crash: make it again
-            return None
-
-    def _keep(self, window: int, arrays: dict[str, NDArray[np.generic]]) -> None:
-        from safetensors.numpy import save_file
-
-        path = self._path(window)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda part: save_file(arrays, part))
-        except OSError as error:
-            _log.warning("Teacher's logits are not kept (%s): %s", path, error.strerror or error)
+        kept = kept_arrays(self._path(window))
+        return kept[0] if kept is not None and kept[1] == {"targets": self.folder.name} else None
 
 
 @dataclass(frozen=True)
