@@ -129,7 +129,7 @@ def test_all_mistakes_of_a_recipe_are_listed_at_once() -> None:
         ("recipe", "# @package _global_\nheal: {tokens: 5}\n", "recipe/mine.yaml:2: it is 'recipe.heal.tokens' now."),
         ("preset", "# @package _global_\nheal:\n  lr: 5\n", "preset/mine.yaml:3: it is 'recipe.heal.lr' now."),
         ("recipe", "a: {stage: train\n", "recipe/mine.yaml is no YAML in line 2: "),
-        ("recipe", "- train\n", "recipe/mine.yaml must hold a mapping of names to values, not ['train']"),
+        ("recipe", "- train\n", "recipe/mine.yaml must hold a mapping of names to values, not a list"),
     ],
 )
 def test_a_mistake_in_a_users_file_names_file_and_line(folder: Path, group: str, content: str, text: str) -> None:
