@@ -34,6 +34,7 @@ from rankitect.controllers.dnas_targets import CostTargets
 from rankitect.errors import SpaceError, TrainingError
 from rankitect.methods.bounded_space import BoundedSpace, main_cost
 from rankitect.methods.shared_weights import CoTraining, samples_per_update, training_defaults
+from rankitect.training.placement import placement
 from rankitect.training.spending import training_spent
 
 if TYPE_CHECKING:
@@ -261,7 +262,8 @@ def _score_step(
     """
     relaxed.freeze(True)  # gradients of the mixture's weights alone are wanted, which saves those of the model
     try:
-        loss, used = task.search_loss(lambda *x: relaxed(drawn, *x), scores.step)
+        with placement().computing():
+            loss, used = task.search_loss(lambda *x: relaxed(drawn, *x), scores.step)
         loss.backward()
     finally:
         relaxed.freeze(False)

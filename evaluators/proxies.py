@@ -13,6 +13,7 @@ from rankitect.contracts.task import HasSearchLoss
 from rankitect.errors import ConfigError
 from rankitect.evaluators.costs import cost_specs_of, costs_of
 from rankitect.graph import SearchSpace
+from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -112,7 +113,7 @@ class Proxy:
     def _fresh(self) -> Supernet:
         task = require(self._task, SharesWeights, f"{self.name}, where no weights are there to inherit,")
         supernet: Supernet = task.supernet(self._graph_space)
-        return supernet
+        return placement().place(supernet)
 
     def _score(self, architecture: Architecture, context: TrialContext) -> tuple[float, Spent]:
         from rankitect.evaluators import proxy_scores as scores
@@ -124,7 +125,8 @@ class Proxy:
 
         def loss_of(model: nn.Module, step: int) -> Tensor:
             context.check()
-            loss, tokens = task.search_loss(model, step)
+            with placement().computing():
+                loss, tokens = task.search_loss(model, step)
             used.append(int(tokens))
             return loss
 

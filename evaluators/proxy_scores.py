@@ -230,14 +230,15 @@ class _Switches(TorchFunctionMode):
     def __init__(self, rows: int) -> None:
         super().__init__()
         self.rows = rows
-        self.kernel = torch.zeros(rows, rows, dtype=torch.float64)
+        self.kernel: Tensor | None = None
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func in _SWITCHES and args[0].shape[0] % self.rows == 0:
             on = (args[0].detach() > 0).reshape(self.rows, -1).double()
-            self.kernel += on @ on.T + (1 - on) @ (1 - on).T
+            together = on @ on.T + (1 - on) @ (1 - on).T
+            self.kernel = together if self.kernel is None else self.kernel + together
         return func(*args, **(kwargs or {}))
 
 
@@ -258,7 +259,8 @@ def nwot(model: nn.Module, inputs: tuple[Tensor, ...], jitter: float = 0.0) -> f
     switches = _Switches(len(inputs[0]))
     with torch.no_grad(), switches:
         model(*inputs)
-    if not jitter and not float(switches.kernel.abs().sum()):
+    if switches.kernel is None and not jitter:
         raise TrainingError("NWOT counts ReLU, SiLU and GELU units; this model has none.")
-    kernel = switches.kernel + jitter * torch.eye(switches.rows, dtype=torch.float64)
+    own = jitter * torch.eye(switches.rows, dtype=torch.float64, device=inputs[0].device)
+    kernel = own if switches.kernel is None else switches.kernel + own
     return _finite("NWOT", float(torch.linalg.slogdet(kernel).logabsdet))

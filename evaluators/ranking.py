@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.contracts import Measurement, MetricSpec, Spent
+from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,7 +82,10 @@ class Trained:
         if (logged := task.logged(architecture, "test")) is not None:
             return self._of_log(architecture, logged, context)
         model, result = task.trained(architecture, context)
-        validation = ranking_quality(model, task.data, "validation", check=context.check)
+        with placement().computing():
+            validation = ranking_quality(
+                model, task.data, "validation", check=context.check, device=placement().of(model)
+            )
         trained = 0 if result is None else result.examples
         if result is not None and task.config.refit and not task.config.one_pass:
             model, more = _refitted(task, architecture, context, result)

@@ -149,10 +149,12 @@ def _run(
     from rankitect.study.stopping import StopSignal
     from rankitect.training.checkpoint import drop_damaged
     from rankitect.training.host import configure_host
+    from rankitect.training.placement import choose
 
     warm_up(resolved)
     configure_host(resolved.config.runner.threads)
     progress = Progress(quiet=quiet or not resolved.config.runner.progress)
+    choose(resolved.config.placement, progress.say)
     if resolved.config.resume == "force":
         folder.then.append(lambda: drop_damaged(folder.path / "state", progress.say))
     with stop.on_signals(progress.say) if stop is not None else nullcontext():

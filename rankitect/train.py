@@ -128,10 +128,12 @@ def _run(
     from rankitect.study.trained import TrainedSummary
     from rankitect.training.checkpoint import drop_damaged
     from rankitect.training.host import configure_host
+    from rankitect.training.placement import choose
 
     config = asked.resolved.config
     configure_host(config.runner.threads)
     progress = Progress(quiet=quiet or not config.runner.progress)
+    choose(config.placement, progress.say)
     with stop.on_signals(progress.say) if stop is not None else nullcontext():
         stopped = stop or StopSignal()
         try:

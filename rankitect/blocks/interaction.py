@@ -21,9 +21,9 @@ def _products(x: torch.Tensor) -> torch.Tensor:
     return torch.bmm(x, x.transpose(1, 2)).flatten(1)
 
 
-def _pairs(fields: int) -> torch.Tensor:
+def _pairs(fields: int, device: torch.device | None = None) -> torch.Tensor:
     """Where different fields meet, below the diagonal."""
-    i, j = torch.tril_indices(fields, fields, -1)
+    i, j = torch.tril_indices(fields, fields, -1, device=device)
     return i * fields + j
 
 
@@ -38,7 +38,7 @@ class Dot(Block):
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         x = inputs[0]
-        return _products(x).index_select(1, _pairs(x.shape[1]).to(x.device))
+        return _products(x).index_select(1, _pairs(x.shape[1], x.device))
 
     def deploy(self, p: Params, call: Call, *inputs: torch.Tensor) -> torch.Tensor:
         fields = inputs[0].shape[1]

@@ -14,6 +14,7 @@ from rankitect.production.settings import ExperimentConfig, GateConfig
 __all__ = [
     "BudgetConfig",
     "EvaluatorsConfig",
+    "PlacementConfig",
     "PluginConfig",
     "ReportConfig",
     "RunnerConfig",
@@ -116,6 +117,24 @@ class RunnerConfig(_Strict):
         return value
 
 
+class PlacementConfig(_Strict):
+    """Where models are trained and measured, in what precision, and what is traded for memory."""
+
+    device: str = Field(
+        default="cpu",
+        pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$",
+        description="cpu, cuda, cuda:1, mps, or auto: the best that is there",
+    )
+    precision: Literal["float32", "bf16", "tf32"] = Field(
+        default="float32",
+        description="of matrix products; weights, their optimiser and losses are float32 in any case",
+    )
+    checkpointing: bool = Field(
+        default=False,
+        description="compute a layer's activations again in the backward pass instead of keeping them",
+    )
+
+
 class ReportConfig(_Strict):
     """What is written for people, and what a candidate must show against production: written down before the search."""
 
@@ -162,6 +181,9 @@ class SearchConfig(_Strict):
     budget: BudgetConfig = BudgetConfig()
     confirm: ConfirmConfig = ConfirmConfig()
     runner: RunnerConfig = Field(default=RunnerConfig(), description="how and where trials are measured")
+    placement: PlacementConfig = Field(
+        default=PlacementConfig(), description="device and precision of training and measuring"
+    )
     report: ReportConfig = Field(default=ReportConfig(), description="what is written, and what a candidate must show")
     seed: int = Field(default=0, ge=0, lt=2**32, description="seed of everything random")
     output_dir: str | None = Field(

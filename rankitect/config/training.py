@@ -15,7 +15,19 @@ from rankitect.errors import ConfigError, short
 __all__ = ["TrainingConfig", "reads", "resolve_training"]
 
 MODEL = "model"
-_WHOLE = ("space", "task", "recipe", "device", "choices", "seed", "output_dir", "resume", "preset", "allowed_packages")
+_WHOLE = (
+    "space",
+    "task",
+    "recipe",
+    "device",
+    "choices",
+    "seed",
+    "placement",
+    "output_dir",
+    "resume",
+    "preset",
+    "allowed_packages",
+)
 _PARTS = ("evaluator.final", "runner.threads", "runner.progress")
 """Sections of which only this part is read."""
 

@@ -86,6 +86,7 @@ class FinalLayerTuned:
         """Fit, measure, put back."""
         from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig
         from rankitect.training.parallel import peers
+        from rankitect.training.placement import placement
 
         supernet: Supernet = self._task.inherited  # the search has trained it
         chosen = final_parameters(supernet)
@@ -95,7 +96,8 @@ class FinalLayerTuned:
             model = supernet.activate(architecture)
             for step in range(self._steps):
                 context.check()
-                loss, tokens = self._task.train_loss(model, step)
+                with placement().computing():
+                    loss, tokens = self._task.train_loss(model, step)
                 optimizer.step(loss, step, tokens)
                 used += int(peers().total(tokens))
                 context.spent = self._spent(supernet, architecture, used)

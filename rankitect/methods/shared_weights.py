@@ -13,6 +13,7 @@ from rankitect.contracts import SharedTraining, SharesWeights, Spent, offers, re
 from rankitect.contracts.task import HoldsTables, TunesSharedTraining
 from rankitect.errors import TrainingError, brief
 from rankitect.training.parallel import peers
+from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
     import torch
@@ -74,9 +75,16 @@ def _held(task: object, model: nn.Module, lr: float | None = None) -> TableStora
 
 def _loss_of(task: SharesWeights, batch: int | None) -> Callable[[nn.Module, int], tuple[torch.Tensor, int]]:
     """The training loss on batches of a size; None: the task's."""
-    if batch is None:
-        return task.train_loss
-    return partial(require(task, TunesSharedTraining, f"training with batches of {batch}").train_loss, batch=batch)
+    loss: Callable[[nn.Module, int], tuple[torch.Tensor, int]] = task.train_loss
+    if batch is not None:
+        sized = require(task, TunesSharedTraining, f"training with batches of {batch}")
+        loss = partial(sized.train_loss, batch=batch)
+
+    def computed(model: nn.Module, step: int) -> tuple[torch.Tensor, int]:
+        with placement().computing():
+            return loss(model, step)
+
+    return computed
 
 
 class CoTraining:
@@ -101,7 +109,7 @@ class CoTraining:
         batch: int | None = None,
         table_lr: float | None = None,
     ) -> None:
-        self.supernet, self._task = supernet, task
+        self.supernet, self._task = placement().place(supernet), task
         self._loss = _loss_of(task, batch)
         self._tables = _held(task, supernet, table_lr)
         weights = self._tables.dense_parameters() if self._tables else dict(supernet.weights.named_parameters())
@@ -143,10 +151,9 @@ class CoTraining:
             The loss of each before the step, without distillation, and what the step cost. In-place distillation adds
             nothing: the first architecture is trained in any case, and its outputs are at hand.
         """
-        import torch
-
         self._optimizer.begin(step)
-        losses, total, used, spent = [], torch.zeros(()), 0, Spent()
+        losses, used, spent = [], 0, Spent()
+        total: torch.Tensor | None = None
         teacher: torch.Tensor | None = None
         for architecture in architectures:
             # The task's loss hides the outputs that distillation compares; a hook on the model records them.
@@ -159,8 +166,10 @@ class CoTraining:
                 loss = (1 - distil) * loss + distil * likeness(outputs[-1], teacher)
             elif distil:
                 teacher = outputs[-1].detach()
-            total, used = total + loss / len(architectures), used + amount
+            part = loss / len(architectures)
+            total, used = part if total is None else total + part, used + amount
             spent += self._spent(architecture, amount)
+        assert total is not None
         self._optimizer.step(total, step, used)
         return losses, spent
 
@@ -231,6 +240,7 @@ class Paired:
         self, supernet: Supernet, architecture: Architecture, task: SharesWeights, lr: float, steps: int
     ) -> None:
         self._task, self._space, self._architecture = task, supernet.space, architecture
+        self._loss = _loss_of(task, None)
         self.model = supernet.extract(architecture)
         self._tables = _held(task, self.model)
         weights = self._tables.dense_parameters() if self._tables else dict(self.model.named_parameters())
@@ -251,7 +261,7 @@ class Paired:
         from rankitect.training.spending import training_spent
 
         self._optimizer.begin(step)
-        loss, amount = self._task.train_loss(self.model, step)
+        loss, amount = self._loss(self.model, step)
         report, whole = self._optimizer.step(loss, step, amount), int(peers().total(amount))
         return report.loss, training_spent(self._task, self._task.unit, self._space, self._architecture, whole)
 

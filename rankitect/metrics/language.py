@@ -19,6 +19,7 @@ from rankitect.errors import DataError
 from rankitect.metrics.intervals import mean_estimate
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from rankitect.data.tokens import SplitTokens
@@ -140,6 +141,7 @@ def text_quality(
     count: int | None = None,
     batch: int | None = None,
     check: Callable[[], None] | None = None,
+    device: torch.device | str = "cpu",
 ) -> TextQuality:
     """Perplexity and bits per byte of a model on a split.
 
@@ -151,6 +153,7 @@ def text_quality(
         count: how many windows to use, spread evenly; all when None.
         batch: windows in one forward; by default about 1024 tokens.
         check: called before every forward; may raise, to stop.
+        device: where the model is.
 
     Raises:
         DataError: when the split is shorter than one window.
@@ -172,9 +175,9 @@ def text_quality(
             for start in range(0, len(chosen), batch):
                 if check is not None:
                     check()
-                ids = torch.from_numpy(tokens.read(chosen[start : start + batch], context))
+                ids = torch.from_numpy(tokens.read(chosen[start : start + batch], context)).to(device)
                 losses = token_nats(model(ids[:, :-1]), ids[:, 1:])
-                nats.append(losses.double().mean(1).numpy())
+                nats.append(losses.cpu().double().mean(1).numpy())
     finally:
         model.train(training)
     return _summary(tokens, context, chosen, np.concatenate(nats))

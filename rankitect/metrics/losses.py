@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 _ROWS = 64  # small enough to stay in cache, large enough that threads seldom wait for each other
+_ROWS_ELSEWHERE = 2048  # on an accelerator, where every operation is a message
 _LEAST = 1e-6  # floor of the student's tail mass; its error in float32 is of this size
 
 
@@ -64,6 +65,7 @@ def top_targets(logits: Tensor, k: int, *, samples: int = 0, temperature: float 
     Returns:
         Ids and probs [..., K + S].
     """
+    logits = _wide(logits)
     log_p = (logits if temperature == 1.0 else logits / temperature).log_softmax(-1)
     kept, ids = torch.topk(log_p, min(k, logits.shape[-1]), dim=-1)
     probs = kept.exp()
@@ -72,9 +74,9 @@ def top_targets(logits: Tensor, k: int, *, samples: int = 0, temperature: float 
         return SparseTargets(ids, probs, tail, -torch.xlogy(probs, probs).sum(-1) - torch.xlogy(tail, tail))
     p = log_p.exp()
     entropy = -(p * log_p).sum(-1)
-    rest = p.scatter_(-1, ids, 0.0).double().cumsum(-1)
+    rest = p.scatter_(-1, ids, 0.0).to(_widest(p.device)).cumsum(-1)
     draws = torch.rand(tail.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)[..., None]
-    points = (draws.to(rest.device) + torch.arange(samples, device=rest.device)) / samples * rest[..., -1:]
+    points = (draws.to(rest.device, rest.dtype) + torch.arange(samples, device=rest.device)) / samples * rest[..., -1:]
     drawn = torch.searchsorted(rest, points, right=True).clamp_max(logits.shape[-1] - 1)
     weights = (tail / samples)[..., None].expand(*tail.shape, samples)
     return SparseTargets(torch.cat([ids, drawn], -1), torch.cat([probs, weights], -1), torch.zeros_like(tail), entropy)
@@ -91,11 +93,11 @@ def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
         [...] float32.
     """
     flat, wanted = logits.detach().flatten(0, -2), targets.flatten()
-    nats = torch.empty(len(flat), dtype=torch.float32, device=flat.device)
-    for start in range(0, len(flat), _ROWS):
-        rows = flat[start : start + _ROWS].float()
-        picked = rows.gather(1, wanted[start : start + _ROWS, None])[:, 0]
-        nats[start : start + _ROWS] = torch.logsumexp(rows, dim=1) - picked
+    nats, size = torch.empty(len(flat), dtype=torch.float32, device=flat.device), _rows(flat)
+    for start in range(0, len(flat), size):
+        rows = flat[start : start + size].float()
+        picked = rows.gather(1, wanted[start : start + size, None])[:, 0]
+        nats[start : start + size] = torch.logsumexp(rows, dim=1) - picked
     return nats.view(targets.shape)
 
 
@@ -153,13 +155,28 @@ def kl_divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
         logits: the student's, [..., V] float32.
         teacher_logits: [..., V] float32, without gradient.
     """
-    loss: Tensor = _DenseKL.apply(logits, teacher_logits)
+    loss: Tensor = _DenseKL.apply(_wide(logits), _wide(teacher_logits))
     return loss
 
 
 def _sparse(logits: Tensor, teacher: SparseTargets, labels: Tensor | None, weight: float) -> Tensor:
-    loss: Tensor = _SparseKL.apply(logits, teacher.ids, teacher.probs, teacher.tail, labels, weight)
+    loss: Tensor = _SparseKL.apply(_wide(logits), teacher.ids, teacher.probs, teacher.tail, labels, weight)
     return loss - teacher.entropy.mean()
+
+
+def _rows(flat: Tensor) -> int:
+    """Rows that are read at a time."""
+    return _ROWS if flat.device.type == "cpu" else _ROWS_ELSEWHERE
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """Logits in float32 where they are in less, as in a model that computes in bfloat16."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    """What sums are made in: Apple's GPUs have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 class _SparseKL(torch.autograd.Function):
@@ -174,12 +191,12 @@ class _SparseKL(torch.autograd.Function):
         ctx: Any, logits: Tensor, ids: Tensor, probs: Tensor, tail: Tensor, labels: Tensor | None, weight: float
     ) -> Tensor:
         flat = logits.detach().flatten(0, -2)
-        wanted = ctx.needs_input_grad[0]
+        wanted, size = ctx.needs_input_grad[0], _rows(flat)
         grad = torch.empty_like(flat, memory_format=torch.contiguous_format) if wanted else None
-        scratch = None if wanted else flat.new_empty(min(_ROWS, len(flat)), flat.shape[1])
-        loss = torch.zeros((), dtype=torch.float64, device=flat.device)
-        for start in range(0, len(flat), _ROWS):
-            part = slice(start, start + _ROWS)
+        scratch = None if wanted else flat.new_empty(min(size, len(flat)), flat.shape[1])
+        loss = torch.zeros((), dtype=_widest(flat.device), device=flat.device)
+        for start in range(0, len(flat), size):
+            part = slice(start, start + size)
             z, p, t, kept = flat[part], probs[part], tail[part], ids[part]
             exps = grad[part] if grad is not None else scratch[: len(z)]  # type: ignore[index]
             top = z.amax(1, keepdim=True)
@@ -215,9 +232,9 @@ class _DenseKL(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, teacher_logits: Tensor) -> Tensor:
         flat, teacher = logits.detach().flatten(0, -2), teacher_logits.flatten(0, -2)
         grad = torch.empty_like(flat, memory_format=torch.contiguous_format) if ctx.needs_input_grad[0] else None
-        loss = torch.zeros((), dtype=torch.float64, device=flat.device)
-        for start in range(0, len(flat), _ROWS):
-            part = slice(start, start + _ROWS)
+        loss, size = torch.zeros((), dtype=_widest(flat.device), device=flat.device), _rows(flat)
+        for start in range(0, len(flat), size):
+            part = slice(start, start + size)
             log_q, log_p = flat[part].log_softmax(1), teacher[part].log_softmax(1)
             p = log_p.exp()
             loss += (p * (log_p - log_q)).sum()
@@ -245,8 +262,9 @@ def sampled_cross_entropy(seed: int) -> Callable[[Tensor, Tensor], Tensor]:
     generator = torch.Generator().manual_seed(seed)
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        chances = logits.detach().softmax(-1).flatten(0, 1)
-        drawn = torch.multinomial(chances, 1, generator=generator).view_as(targets)
+        # Drawn on the CPU wherever the model is, so that the labels are the same.
+        chances = logits.detach().float().softmax(-1).flatten(0, 1).cpu()
+        drawn = torch.multinomial(chances, 1, generator=generator).view(targets.shape).to(targets.device)
         return cross_entropy(logits, drawn)
 
     return loss

@@ -20,6 +20,7 @@ from rankitect.metrics.intervals import Estimate
 from rankitect.metrics.ranking_metrics import Bin, RankingMetrics, entropy_difference, entropy_estimate, sigmoid
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from rankitect.data.ranking.batch import RankingBatch
@@ -191,6 +192,7 @@ def ranking_quality(
     rows: int | None = None,
     batch: int = EVALUATED_ROWS,
     check: Callable[[], None] | None = None,
+    device: torch.device | str = "cpu",
 ) -> RankingQuality:
     """Normalized entropy and the rest of a model on a split.
 
@@ -201,6 +203,7 @@ def ranking_quality(
         rows: how many rows to use at least, a random sample that is the same every time; all when None.
         batch: rows in one forward.
         check: called before every forward; may raise, to stop.
+        device: where the model is.
 
     Raises:
         DataError: when the split is empty, of one class, or holds a label outside of [0, 1].
@@ -225,7 +228,7 @@ def ranking_quality(
                 if check is not None:
                     check()
                 weights = None if each.weight is None else each.weight.numpy()
-                logits = logits_of(model, each).float().numpy()
+                logits = logits_of(model, each.to(device)).float().cpu().numpy()
                 losses.append(metrics.update(logits, each.label.numpy(), weights, row=each.row))
                 seen.append(_Facts(logits, each.label, each.weight, each.group))
                 if metrics.rows >= wanted:

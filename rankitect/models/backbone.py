@@ -70,6 +70,7 @@ class Backbone:
         gram: Second moments of hidden units in the *unsorted* order, by (owner, name) of the weight that reads them;
             with them, pruned weights are refitted.
         influence: Block influence of each layer, by scope.
+        device: Where the supernet is.
     """
 
     def __init__(
@@ -79,10 +80,11 @@ class Backbone:
         orders: Orders | None = None,
         gram: Mapping[Key, torch.Tensor] | None = None,
         influence: Mapping[str, float] | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.checkpoint, self.space, self.orders = checkpoint, space, orders or Orders()
         self.family = family_of(checkpoint.config)
-        self.supernet = Supernet(space, tensors=space_tensors(checkpoint, self.orders))
+        self.supernet = Supernet(space, tensors=space_tensors(checkpoint, self.orders)).to(device)
         self.largest = largest(space)
         self.influence = dict(influence or {})
         for layer in range(checkpoint.config.n_layers):

@@ -114,7 +114,7 @@ class _Observer:
         if not self.gradients:
             return x
         # The gradient of a mask of ones is the first-order change of the loss when each unit is removed.
-        self._masks[key] = torch.ones(x.shape[2:], requires_grad=True)
+        self._masks[key] = torch.ones(x.shape[2:], device=x.device, requires_grad=True)
         return x * self._masks[key]
 
     def _shown(self, key: Key, x: torch.Tensor) -> torch.Tensor:
@@ -199,6 +199,15 @@ def gather(
     statistics.slopes = {key: slope / statistics.tokens for key, slope in statistics.slopes.items()}
     statistics.residual = statistics.residual / statistics.tokens
     statistics.influence = {scope: total / statistics.tokens for scope, total in statistics.influence.items()}
+    return _on_cpu(statistics)
+
+
+def _on_cpu(statistics: Statistics) -> Statistics:
+    """Where rankings are made and files written, wherever the model was."""
+    gathered = (statistics.gram, statistics.fisher, statistics.taylor, statistics.slopes)
+    for sums in gathered:
+        sums.update({key: value.cpu() for key, value in sums.items()})
+    statistics.residual = statistics.residual.cpu()
     return statistics
 
 

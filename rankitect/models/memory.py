@@ -41,17 +41,18 @@ def available_memory() -> int | None:
     return min(limits) if limits else None
 
 
-def check_memory(parts: Mapping[str, int], what: str) -> None:
+def check_memory(parts: Mapping[str, int], what: str, limit: int | None = None) -> None:
     """Refuse what does not fit into memory, before it is allocated.
 
     Args:
         parts: Bytes by name.
         what: What is to be allocated, for the error.
+        limit: Bytes that there are; None: those of this machine.
 
     Raises:
         SpaceError: The sum is more than there is: gives the estimate, the limit and the largest parts.
     """
-    total, limit = sum(parts.values()), available_memory()
+    total, limit = sum(parts.values()), available_memory() if limit is None else limit
     if limit is None or total <= limit:
         return
     largest = sorted(parts.items(), key=lambda p: -p[1])[:3]

@@ -17,6 +17,7 @@ from torch import nn
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, Block, Edge, Expr, Node, SearchSpace
 from rankitect.graph.block import Input, Zeros
+from rankitect.models.recompute import run_recomputed
 from rankitect.space.tables import Assignments, upper_bound
 
 __all__ = [
@@ -333,6 +334,7 @@ def run_plan(
     mix: Callable[[Edge, torch.Tensor], torch.Tensor] | None = None,
     after: Callable[[Step, Any, tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]] | None = None,
     call: Callable[[Step, Any, Sequence[torch.Tensor]], Any] | None = None,
+    recompute: bool = False,
 ) -> Any:
     """Run the steps of a plan.
 
@@ -343,6 +345,7 @@ def run_plan(
         mix: In a relaxed model, weighs an input by its edge's gate.
         after: In a relaxed model, masks the outputs of a step.
         call: In a deployed program, runs a step's block.
+        recompute: Whether the activations of a layer are computed again in the backward pass, instead of kept.
 
     Returns:
         The output, or a tuple where there are several.
@@ -350,16 +353,25 @@ def run_plan(
     if len(inputs) != len(plan.inputs):
         raise SpaceError(f"the model takes {len(plan.inputs)} inputs ({', '.join(plan.inputs)}), not {len(inputs)}")
     values: dict[str, tuple[torch.Tensor, ...]] = {path: (x,) for path, x in zip(plan.inputs, inputs, strict=True)}
-    for step, last in zip(plan.steps, _last_uses(plan), strict=True):
-        given = [values[e.source][e.index] for e in step.edges]
-        if mix is not None:
-            given = [mix(e, x) for e, x in zip(step.edges, given, strict=True)]
-        p = params(step)
-        result = step.block.run(p, *given) if call is None else call(step, p, given)
-        outputs = result if isinstance(result, tuple) else (result,)
-        values[step.path] = outputs if after is None else after(step, p, outputs)
-        for path in last:  # without this, all activations of an inference would stay in memory until its end
-            del values[path]
+    lasts = list(_last_uses(plan))
+
+    def run(numbers: range, values: dict[str, tuple[torch.Tensor, ...]]) -> None:
+        for i in numbers:
+            step = plan.steps[i]
+            given = [values[e.source][e.index] for e in step.edges]
+            if mix is not None:
+                given = [mix(e, x) for e, x in zip(step.edges, given, strict=True)]
+            p = params(step)
+            result = step.block.run(p, *given) if call is None else call(step, p, given)
+            outputs = result if isinstance(result, tuple) else (result,)
+            values[step.path] = outputs if after is None else after(step, p, outputs)
+            for path in lasts[i]:  # without this, all activations of an inference would stay in memory until its end
+                del values[path]
+
+    if recompute and torch.is_grad_enabled():
+        run_recomputed(plan, values, run)
+    else:
+        run(range(len(plan.steps)), values)
     outputs = tuple(values[e.source][e.index] for e in plan.outputs)
     return outputs if len(outputs) != 1 else outputs[0]
 

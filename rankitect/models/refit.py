@@ -36,7 +36,7 @@ def refit_change(full: torch.Tensor, gram: torch.Tensor, units: Sequence[int], r
     """
     inside = torch.zeros(full.shape[1:], dtype=torch.bool)
     inside[tuple(slice(n) for n in units)] = True
-    kept, lost = inside.flatten().nonzero()[:, 0], (~inside).flatten().nonzero()[:, 0]
+    kept, lost = (each.flatten().nonzero()[:, 0].to(full.device) for each in (inside, ~inside))
     # The kept units predict the lost ones by ridge regression; what the lost ones contributed is added through that.
     square = _with_ridge(gram, ridge)[kept][:, kept]
     right = (gram[kept][:, lost] @ full.flatten(1)[:, lost].T).double()
@@ -80,7 +80,7 @@ class Refit:
     """
 
     def __init__(self, full: torch.Tensor, gram: torch.Tensor, options: Sequence[tuple[int, ...]]) -> None:
-        self._full, self._gram = full, gram
+        self._full, self._gram = full, gram.to(full.device)
         self._units = tuple(full.shape[1:])
         self._options = [o for o in options if o != self._units]
         self._known: dict[tuple[int, ...], torch.Tensor] = {}
@@ -122,12 +122,12 @@ class Refit:
             change = self.change((self._full.shape[0], *units))
             lost[(slice(None), *(slice(n) for n in units))] -= part if change is None else part + change
         flat = lost.flatten(1)
-        return 0.5 * float(((slopes @ flat) * (flat @ self._gram)).sum())
+        return 0.5 * float(((slopes.to(flat.device) @ flat) * (flat @ self._gram)).sum())
 
     def mixed(self, weight: Callable[[Expr], torch.Tensor], dims: Sequence[Expr | None]) -> torch.Tensor:
         """The expected change at its largest, [outputs, units...], given each size's probability."""
         if self._bank is None:
-            self._bank = torch.zeros(len(self._options), self._full.numel())
+            self._bank = self._full.new_zeros(len(self._options), self._full.numel())
             for row, units in zip(self._bank, self._options, strict=True):
                 part = self.change((self._full.shape[0], *units))
                 row.view(self._full.shape)[(slice(None), *(slice(n) for n in units))] = part

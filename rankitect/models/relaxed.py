@@ -43,23 +43,24 @@ class _Masks:
         self.space = space
         self.bound = bounds(space)
         self._tables: dict[Expr, TabulatedExpr] = {}
-        self._reach: dict[Expr, tuple[tuple[str, ...], torch.Tensor]] = {}
+        self._reach: dict[tuple[Expr, torch.device], tuple[tuple[str, ...], torch.Tensor]] = {}
 
     def tables(self, expr: Expr) -> TabulatedExpr:
         if expr not in self._tables:
             self._tables[expr] = tabulate(expr, self.space.choices, self.space.defaults)
         return self._tables[expr]
 
-    def reach(self, expr: Expr) -> tuple[tuple[str, ...], torch.Tensor]:
-        """The choices of a dimension, and bool [joint values..., entries]: is entry j inside."""
-        if expr not in self._reach:
+    def reach(self, expr: Expr, device: torch.device) -> tuple[tuple[str, ...], torch.Tensor]:
+        """The choices of a dimension, and [joint values..., entries] of 0 and 1: is entry j inside."""
+        key = (expr, device)
+        if key not in self._reach:
             paths = tuple(sorted(expr.paths))
             values = torch.as_tensor(
                 expr.evaluate(Assignments(self.space.choices, joint_grid(self.space.choices, paths), {}))
             )
             inside = values[..., None] > torch.arange(self.bound(expr))
-            self._reach[expr] = (paths, inside.float())
-        return self._reach[expr]
+            self._reach[key] = (paths, inside.float().to(device))
+        return self._reach[key]
 
 
 class Mixture:
@@ -74,7 +75,8 @@ class Mixture:
         self._masks, self._weights = masks, weights
         self._means: dict[Expr, torch.Tensor] = {}
         self._known_masks: dict[Expr, torch.Tensor] = {}
-        self._zero = torch.zeros(())
+        self._device = next((w.device for w in weights.values()), torch.device("cpu"))
+        self._zero = torch.zeros((), device=self._device)
 
     def mean(self, expr: Expr) -> Any:
         """The expectation of an expression; a number where nothing is open."""
@@ -87,7 +89,7 @@ class Mixture:
     def mask(self, expr: Expr) -> torch.Tensor:
         """Probability that each entry of a dimension is kept, [largest size]."""
         if expr not in self._known_masks:
-            paths, value = self._masks.reach(expr)
+            paths, value = self._masks.reach(expr, self._device)
             for path in paths:
                 value = torch.tensordot(self._weights[path], value, dims=1)
             self._known_masks[expr] = value
@@ -200,8 +202,8 @@ class RelaxedSupernet(nn.Module):
         self._run(one_hot(self.space, architecture), inputs, listen)
 
     def _run(self, weights: Weights, inputs: Sequence[torch.Tensor], listen: Listen | None) -> Any:
-        mixture = self.mixture(weights)
         tree = self._supernet[0].weights
+        mixture = self.mixture(_beside(weights, next(tree.parameters(), None)))
         owners = {s.weights: tree.owner(s.weights) for s in self._plan.steps if s.shapes}
 
         def params(step: Step) -> _RelaxedParams:
@@ -226,6 +228,14 @@ class RelaxedSupernet(nn.Module):
         first = next(iter(weights.values()))
         cost: torch.Tensor = tables.expectation(weights.__getitem__, first.new_zeros((), dtype=torch.float64))
         return cost
+
+
+def _beside(weights: Weights, parameter: torch.Tensor | None) -> Weights:
+    """The weights of all choices where a model's parameters are: hundreds of short vectors, moved as one."""
+    if parameter is None or not weights or all(w.device == parameter.device for w in weights.values()):
+        return weights
+    together = torch.cat(list(weights.values())).to(parameter.device)
+    return dict(zip(weights, together.split([len(w) for w in weights.values()]), strict=True))
 
 
 def _mask_outputs(step: Step, params: _RelaxedParams, outputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -70,7 +70,13 @@ def _start(space: SearchSpace, shapes: Mapping[Key, tuple[int, ...]], seed: int)
 
 
 class PlannedModel(nn.Module):
-    """Runs a plan on the weights of a tree."""
+    """Runs a plan on the weights of a tree.
+
+    Attributes:
+        recompute: Whether a layer's activations are computed again in the backward pass.
+    """
+
+    recompute = False
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -101,7 +107,11 @@ class PlannedModel(nn.Module):
     def _run(self, inputs: tuple[torch.Tensor, ...], call: Callable[..., Any] | None = None) -> Any:
         tree = self.tree
         owners = {s.weights: find_owner(tree, s.weights) for s in self.plan.steps if s.shapes}
-        return run_plan(self.plan, inputs, lambda step: SlicedParams(step, owners.get(step.weights, tree)), call=call)
+
+        def params(step: Step) -> SlicedParams:
+            return SlicedParams(step, owners.get(step.weights, tree))
+
+        return run_plan(self.plan, inputs, params, call=call, recompute=self.recompute)
 
 
 class Standalone(PlannedModel):
@@ -138,6 +148,7 @@ class ActiveSubnet(PlannedModel):
     def __init__(self, plan: Plan, supernet: Supernet) -> None:
         super().__init__(plan)
         self._supernet = [supernet]  # in a list, so that the weights are not registered twice
+        self.recompute = supernet.recompute
 
     @property
     def tree(self) -> nn.Module:
@@ -160,7 +171,12 @@ class Supernet(nn.Module):
     Raises:
         SpaceError: A given weight is missing, unknown or of another shape, all do not fit into memory, or a block of
             the user's does not keep what every block must.
+
+    Attributes:
+        recompute: Whether its models compute a layer's activations again in the backward pass.
     """
+
+    recompute = False
 
     def __init__(self, space: SearchSpace, seed: int = 0, tensors: Mapping[Key, torch.Tensor] | None = None) -> None:
         super().__init__()

@@ -158,6 +158,7 @@ def parts_of(setup: WorkerSetup, shared: Mapping[str, bytes], *, controller: boo
     from rankitect.config.parts import build
     from rankitect.config.resolve import restored
     from rankitect.training.host import configure_host
+    from rankitect.training.placement import choose
 
     if setup.gib is not None:
         most = int(setup.gib * 2**30)
@@ -166,7 +167,9 @@ def parts_of(setup: WorkerSetup, shared: Mapping[str, bytes], *, controller: boo
     if setup.run_folder is None and "place" not in _BUILT:
         _BUILT["place"] = tempfile.TemporaryDirectory(prefix="rankitect-")  # removed when the process ends
     folder = Path(setup.run_folder if setup.run_folder is not None else _BUILT["place"].name)
-    parts = build(restored(json.loads(json.dumps(setup.data))), folder, _silent, measuring=not controller)
+    resolved = restored(json.loads(json.dumps(setup.data)))
+    choose(resolved.config.placement, _silent)
+    parts = build(resolved, folder, _silent, measuring=not controller)
     if shared and offers(parts.task, SendsWeights):
         parts.task.receive(shared)
     _BUILT.update(key=key, parts=parts)

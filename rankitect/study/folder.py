@@ -38,7 +38,11 @@ _WITHOUT_EFFECT = (
     "runner.trial_gib",
     "runner.address",
     "runner.cpus",
+    "placement.device",
+    "placement.checkpointing",
 )
+_LATER = {"placement.precision": "float32"}
+"""Keys that are younger than some run folders, with what these did: it changes no hash."""
 
 
 _BEGUN = ("study.db", "state")
@@ -64,6 +68,7 @@ def effective(config: Mapping[str, Any]) -> dict[str, Any]:
         path: value
         for path, value in _flatten(config).items()
         if not any(path == name or path.startswith(f"{name}.") for name in _WITHOUT_EFFECT)
+        and not (path in _LATER and value == _LATER[path])
     }
 
 

@@ -39,7 +39,7 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(info)
     about = {_KEY: text, _CHECKSUM: _checksum(plain, text)}
     write_atomically(path, lambda part: save_file(plain, part, about))

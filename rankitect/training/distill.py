@@ -22,6 +22,7 @@ from rankitect.data.kept import keep_arrays, kept_arrays
 from rankitect.data.windows import TextWindows
 from rankitect.metrics.losses import SparseTargets, cross_entropy, kl_divergence, sparse_kl_divergence, top_targets
 from rankitect.training.loop import step_seed
+from rankitect.training.placement import placement
 from rankitect.training.settings import DistilConfig
 from rankitect.training.text import windows_of_step
 
@@ -34,7 +35,7 @@ def weights_fingerprint(model: nn.Module) -> str:
     """SHA-256 over a model's parameters and buffers: names, shapes, types and bytes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        plain = tensor.detach().contiguous()
+        plain = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {list(plain.shape)} {plain.dtype}\n".encode())
         digest.update(plain.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -81,7 +82,8 @@ class TeacherTargets:
             context,
             self.k,
         ]
-        key = hashlib.sha256(json.dumps([*described, samples, temperature]).encode()).hexdigest()
+        named = [placement().named] if placement().named else []
+        key = hashlib.sha256(json.dumps([*described, samples, temperature, *named]).encode()).hexdigest()
         self.folder = (cache_root() / "teacher" if cache is None else cache) / key[:32]
         self.computed = 0
         """Windows for which the teacher has run, in this process."""
@@ -107,8 +109,9 @@ class TeacherTargets:
         self.teacher.eval()
         try:
             with torch.inference_mode():
-                ids = torch.from_numpy(self.tokens.read(np.array([window]), self.context))
-                logits = self.teacher(ids[:, :-1])[0]
+                ids = placement().move(torch.from_numpy(self.tokens.read(np.array([window]), self.context)))
+                with placement().computing():
+                    logits = self.teacher(ids[:, :-1])[0]
                 targets = top_targets(
                     logits, self.k, samples=self.samples, temperature=self.temperature, seed=step_seed(0, window)
                 )
@@ -116,10 +119,10 @@ class TeacherTargets:
             self.teacher.train(training)
         self.computed += 1
         arrays: dict[str, NDArray[np.generic]] = {
-            "ids": targets.ids.numpy().astype(np.int32),
-            "logp": targets.probs.clamp_min(1e-30).log().numpy().astype(np.float16),
-            "tail": targets.tail.numpy().astype(np.float32),
-            "entropy": targets.entropy.numpy().astype(np.float32),
+            "ids": targets.ids.cpu().numpy().astype(np.int32),
+            "logp": targets.probs.clamp_min(1e-30).log().cpu().numpy().astype(np.float16),
+            "tail": targets.tail.cpu().numpy().astype(np.float32),
+            "entropy": targets.entropy.cpu().numpy().astype(np.float32),
         }
         keep_arrays(self._path(window), arrays, {"targets": self.folder.name})
         return arrays
@@ -198,13 +201,14 @@ class Distillation:
         windows = windows_of_step(self.task, self.config, self.split, step, self.seed if seed is None else seed)
         ids = torch.from_numpy(self.tokens.read(windows, self.config.context))
         if self.targets is not None:
-            return DistillBatch(ids, self.targets.at(windows))
-        with torch.inference_mode():
+            return placement().move(DistillBatch(ids, self.targets.at(windows)))
+        ids = placement().move(ids)
+        with torch.inference_mode(), placement().computing():
             return DistillBatch(ids, self.teacher(ids[:, :-1]))
 
     def loss(self, model: Callable[[Tensor], Tensor], batch: DistillBatch) -> Tensor:
         """KL(teacher || model) plus the weighted cross-entropy, nats a token."""
-        logits, config = model(batch.ids[:, :-1]), self.config
+        logits, config = model(batch.ids[:, :-1]).float(), self.config
         targets = batch.ids[:, 1:]
         if isinstance(batch.teacher, SparseTargets):
             return sparse_kl_divergence(

@@ -4,8 +4,9 @@ A table has many rows of which a batch uses few, so its optimiser runs inside of
 whatever holds the table:
 
 - "torchrec": a torchrec `FusedEmbeddingBagCollection`, whose fbgemm kernel looks up and updates (SGD, Adagrad and
-  row-wise Adagrad; fbgemm's CPU kernels have no Adam). Its rows are a multiple of four wide: other tables are held with
-  columns of zeros beside them, which no rule but row-wise Adagrad's minds (these stay with torch).
+  row-wise Adagrad; Adam stays with torch), where the table is: on the CPU, or with fbgemm's CUDA build on a GPU. Its
+  rows are a multiple of four wide: other tables are held with columns of zeros beside them, which no rule but row-wise
+  Adagrad's minds (these stay with torch).
 - "torch": sparse gradients, which a hook gives to an optimiser of torch's as soon as they are there (Adam, too).
 - "auto": the first where it is installed and can, else the second.
 
@@ -36,6 +37,7 @@ from rankitect.graph.cost import FLOAT_BYTES
 from rankitect.models.memory import check_memory
 from rankitect.models.plan import ParameterHolder
 from rankitect.training.parallel import peers
+from rankitect.training.placement import placement
 from rankitect.training.table_stores import (
     DIVIDED_ROWS,
     FUSED_RULES,
@@ -65,6 +67,15 @@ class HasLookupTables(Protocol):
 def torchrec_installed() -> bool:
     """Whether torchrec and fbgemm are there."""
     return all(importlib.util.find_spec(name) is not None for name in ("torchrec", "fbgemm_gpu"))
+
+
+def kernels_for(device: torch.device) -> bool:
+    """Whether the installed fbgemm has kernels for a device: its CPU build has none for CUDA."""
+    if device.type == "cpu" or not torchrec_installed():
+        return device.type == "cpu"
+    import fbgemm_gpu
+
+    return device.type == "cuda" and "cuda" in fbgemm_gpu.__variant__
 
 
 def state_bytes(rows: int, width: int, optimizer: Rule) -> int:
@@ -115,7 +126,7 @@ class TableStorage:
                 "says how); backend=torch works without."
             )
         self.backends = {name: self._choose(owner.get_parameter(key)) for name, (owner, key) in tables.items()}
-        check_memory(self._needs(tables), "Training the embedding tables")
+        check_memory(self._needs(tables), "Training the embedding tables", placement().memory())
         self._stores: dict[str, TableStore] = {}
         fused = FusedStore if peers().world == 1 else DividedStore
         for name, (owner, key) in tables.items():
@@ -126,7 +137,7 @@ class TableStorage:
     def _choose(self, table: nn.Parameter) -> str:
         # fbgemm pads columns to a multiple of four. Row-wise Adagrad takes a mean over columns: padding changes it.
         whole = table.shape[1] == fused_width(table.shape[1]) or self.config.optimizer != "rowwise_adagrad"
-        fused = self.config.optimizer in FUSED_RULES and whole and table.device.type == "cpu"
+        fused = self.config.optimizer in FUSED_RULES and whole and kernels_for(table.device)
         if peers().world > 1:
             # Blocks are of equal size, rounded up: with fewer than world ** 2 rows the last process may get none.
             least = max(DIVIDED_ROWS, peers().world ** 2)

@@ -23,6 +23,7 @@ from rankitect.training.checkpoint import load_state, save_state
 from rankitect.training.identity import batch_digest, differences, identity_of
 from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig, StepReport
 from rankitect.training.parallel import peers
+from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
     from rankitect.training.embeddings import TableStorage
@@ -134,7 +135,8 @@ def train(
         TrainingError: when the loss stays not finite, or the checkpoint is damaged or belongs to another model, other
             settings or another provenance; the message names what differs.
     """
-    size = size or _batch_size
+    size, place = size or _batch_size, placement()
+    place.place(model)
     if parameters is None:
         parameters = dict(model.named_parameters()) if tables is None else tables.dense_parameters()
     optimizer = GuardedOptimizer(parameters, config.optimizer, config.steps, tables)
@@ -146,17 +148,19 @@ def train(
     started = saved = time.monotonic()
     finished = True
     model.train()
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with place.own_random_numbers(), torch.enable_grad():
         while run.step < config.steps:
             if should_stop is not None and should_stop():
                 finished = False
                 break
-            torch.default_generator.manual_seed(step_seed(config.seed, run.step))  # `torch.manual_seed` is slow
+            place.seed(step_seed(config.seed, run.step))
             if before_step is not None:
                 before_step(run.step)
-            batch = batch_at(run.step)
+            batch = place.move(batch_at(run.step))
             optimizer.begin(run.step)
-            report = optimizer.step(loss_fn(model, batch), run.step, size(batch))
+            with place.computing():
+                loss = loss_fn(model, batch)
+            report = optimizer.step(loss, run.step, size(batch))
             run.note(report, int(peers().total(size(batch))), before + time.monotonic() - started)
             if progress is not None:
                 progress(run.step, config.steps, report)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["GuardedOptimizer", "OptimizerConfig", "StepReport", "learning_rate"]
 
 _OF_TABLES = "tables:"
+_FUSED = {"sgd": ("cpu", "cuda", "mps"), "adagrad": ("cpu", "cuda"), "adamw": ("cpu", "cuda", "mps")}
+"""Devices on which torch has one kernel for the whole step of an optimiser."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,14 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
 
 
 def _optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    first = next((parameter for group in groups for parameter in group["params"]), None)
+    device = "cpu" if first is None else first.device.type
+    fused = device in _FUSED.get(config.kind, _FUSED["adamw"])
     if config.kind == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, fused=True)
+        return torch.optim.SGD(groups, lr=config.lr, fused=fused)
     if config.kind == "adagrad":
-        return torch.optim.Adagrad(groups, lr=config.lr, eps=config.eps, fused=True)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+        return torch.optim.Adagrad(groups, lr=config.lr, eps=config.eps, fused=fused)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
 
 
 class GuardedOptimizer:
@@ -202,4 +207,9 @@ class GuardedOptimizer:
             parameter = self.parameters.get(name)
             if parameter is None or (value.ndim and value.shape != parameter.shape):
                 raise TrainingError(f"The optimiser's saved state does not belong to this model: {name!r} differs.")
-            self._optimizer.state[parameter][moment] = value.clone()
+            self._optimizer.state[parameter][moment] = value.to(self._home(moment, parameter), copy=True)
+
+    def _home(self, moment: str, parameter: nn.Parameter) -> torch.device:
+        """Where a part of the state is kept: with the parameter, but for a count of steps that no kernel reads."""
+        counted_here = moment == "step" and not self._optimizer.defaults.get("fused")
+        return torch.device("cpu") if counted_here else parameter.device

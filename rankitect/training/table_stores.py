@@ -6,6 +6,7 @@ See `rankitect.training.embeddings`, which chooses among them.
 from __future__ import annotations
 
 import gc
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -247,7 +248,7 @@ class FusedStore(TableStore):
         held.zero_()
         held[:, : self._width].copy_(self.part(self.table.detach()))
         owner.register_parameter(name, nn.Parameter(held[:, : self._width], trained))
-        self._each = torch.arange(1)
+        self._each = torch.arange(1, device=self.table.device)
 
     def _make(self, table: Any, config: TableConfig) -> None:
         """The collection of one table, and the kernel in it."""
@@ -257,7 +258,7 @@ class FusedStore(TableStore):
         kinds = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "rowwise_adagrad": FusedRowWiseAdagrad}
         settings: dict[str, Any] = {"lr": config.lr} | ({} if config.optimizer == "sgd" else {"eps": config.eps})
         self._collection: Any = FusedEmbeddingBagCollection(
-            [table], optimizer_type=kinds[config.optimizer], optimizer_kwargs=settings, device=torch.device("cpu")
+            [table], optimizer_type=kinds[config.optimizer], optimizer_kwargs=settings, device=self.table.device
         )
         # The collection's own forward takes its input apart, narrows ids to 32 bits, and copies what the kernel gives:
         # with one table of one feature, its kernel can be called as it is.
@@ -270,7 +271,7 @@ class FusedStore(TableStore):
             return vectors
         # The kernel sums bags of rows; single rows are bags of one, whose offsets count up.
         if len(self._each) != rows.numel() + 1:
-            self._each = torch.arange(rows.numel() + 1)
+            self._each = torch.arange(rows.numel() + 1, device=rows.device)
         return self._kernel(rows.flatten(), self._each, None).view(*rows.shape, -1)
 
     def set_lr(self, lr: float) -> None:
@@ -325,13 +326,14 @@ class DividedStore(FusedStore):
             "adagrad": EmbOptimType.EXACT_ADAGRAD,
             "rowwise_adagrad": EmbOptimType.EXACT_ROWWISE_ADAGRAD,
         }
-        world, cpu = peers().world, torch.device("cpu")
+        world, device = peers().world, self.table.device
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # processes of this machine: each has a device there
         whole = EmbeddingBagCollection(tables=[table], device=torch.device("meta"))
         sharder = ByRows({"optimizer": kinds[config.optimizer], "learning_rate": config.lr, "eps": config.eps})
         plan = construct_module_sharding_plan(
-            whole, {table.name: row_wise(compute_kernel="fused")}, sharder, world, world, device_type="cpu"
+            whole, {table.name: row_wise(compute_kernel="fused")}, sharder, local, world, device_type=device.type
         )
-        self._collection = sharder.shard(whole, plan, ShardingEnv.from_process_group(dist.group.WORLD), cpu)
+        self._collection = sharder.shard(whole, plan, ShardingEnv.from_process_group(dist.group.WORLD), device)
         self._kernel = self._collection._lookups[0]._emb_modules[0]
 
     @property

@@ -6,6 +6,7 @@ Shapes: B batch, T context, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -19,6 +20,7 @@ from rankitect.metrics.losses import cross_entropy
 from rankitect.training.loop import TrainConfig, TrainResult, train
 from rankitect.training.optimizer import StepReport
 from rankitect.training.parallel import peers
+from rankitect.training.placement import placement
 from rankitect.training.settings import TextTraining
 
 __all__ = ["NextToken", "TextObjective", "TokenBatch", "train_on_text", "windows_of_step"]
@@ -55,11 +57,11 @@ class TextObjective(Protocol[Batch]):
         ...
 
 
+@dataclass(frozen=True)
 class TokenBatch:
     """Token ids [B, T + 1] int64."""
 
-    def __init__(self, ids: Tensor) -> None:
-        self.ids = ids
+    ids: Tensor
 
     def __len__(self) -> int:
         return self.ids.shape[0] * (self.ids.shape[1] - 1)
@@ -99,7 +101,7 @@ class NextToken:
     def batch_at(self, step: int, seed: int | None = None) -> TokenBatch:
         """The batch of a step, a pure function of step and seed (by default the objective's own)."""
         windows = windows_of_step(self.task, self.config, self.split, step, self.seed if seed is None else seed)
-        return TokenBatch(torch.from_numpy(self._tokens.read(windows, self.config.context)))
+        return placement().move(TokenBatch(torch.from_numpy(self._tokens.read(windows, self.config.context))))
 
     def loss(self, model: Callable[[Tensor], Tensor], batch: TokenBatch) -> Tensor:
         """Mean negative log-likelihood, nats a token."""

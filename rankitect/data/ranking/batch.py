@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 __all__ = ["RankingBatch"]
@@ -40,6 +41,14 @@ class RankingBatch:
         if rows == slice(None):
             return self
         return replace(self, **{name: x[rows] for name, x in vars(self).items() if name != "row" and x is not None})
+
+    def to(self, device: torch.device | str) -> RankingBatch:
+        """The rows on a device; itself where they are there."""
+        if str(device) == str(self.label.device):
+            return self
+        return replace(
+            self, **{name: x.to(device) for name, x in vars(self).items() if name != "row" and x is not None}
+        )
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from rankitect.contracts import StopRequested
 from rankitect.errors import ConfigError, RankitectError
 from rankitect.tasks.language.settings import SCRATCH
 from rankitect.tasks.shared_weights import SharedWeights
+from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
     import torch
@@ -131,6 +132,7 @@ class Pretrained:
 
         c = self._config
         key = [self.fingerprint, self._data.text.fingerprint, c.context, c.calibration_tokens, c.slope_tokens]
+        key += [placement().named] if placement().named else []
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
         path = cache_root() / "statistics" / f"{name}.safetensors"
         statistics = load_statistics(path)
@@ -191,12 +193,16 @@ class Pretrained:
         from rankitect.models.importance import gather
 
         whole, (batch, count, sloped) = largest(self._parts.graph_space), self._calibration()
-        statistics = gather(self._plain, whole, self._batches(batch, count))
+        plain = placement().place(self._plain)
+        with placement().computing():
+            statistics = gather(plain, whole, self._batches(batch, count))
         if sloped:
             loss = sampled_cross_entropy(self._parts.config.seed)
-            with_slopes = gather(self._plain, whole, self._batches(batch, sloped), loss)
+            with placement().computing():
+                with_slopes = gather(plain, whole, self._batches(batch, sloped), loss)
             statistics.slopes = with_slopes.slopes
             statistics.fisher, statistics.taylor = with_slopes.fisher, with_slopes.taylor
+        plain.to("cpu")  # where it is ranked; what takes its place on the device is sorted
         return statistics
 
     def _batches(self, batch: int, steps: int) -> Iterator[torch.Tensor]:
@@ -208,7 +214,7 @@ class Pretrained:
         for ids in self._data.batches("train", batch=batch, steps=steps):
             if self._parts.stop():
                 raise StopRequested
-            yield ids
+            yield placement().move(ids)
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -218,7 +224,10 @@ class Pretrained:
         statistics = self.statistics
         orders = rank(self.checkpoint.config, self._plain, statistics, self._config.criterion)
         gram = statistics.gram if self._config.refit else None
-        backbone = Backbone(self.checkpoint, self._parts.graph_space, orders, gram, statistics.influence)
+        backbone = Backbone(
+            self.checkpoint, self._parts.graph_space, orders, gram, statistics.influence, placement().device
+        )
+        placement().place(backbone.supernet)
         del self._plain  # half a gigabyte; its fingerprint was taken for the statistics
         return backbone
 
@@ -268,7 +277,7 @@ class PrunedBackbone(SharedWeights):
         from rankitect.models.supernet import Supernet
 
         if self.backbone_name is None:
-            return Supernet(space, self._parts.config.seed)
+            return placement().place(Supernet(space, self._parts.config.seed))
         return self.backbone.supernet.copy()
 
     @property
@@ -288,7 +297,8 @@ class PrunedBackbone(SharedWeights):
         from rankitect.models.supernet import build
 
         inherited = self.inherited
-        return build(self.space, architecture, seed) if inherited is None else inherited.extract(architecture)
+        model = build(self.space, architecture, seed) if inherited is None else inherited.extract(architecture)
+        return placement().place(model)
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.contracts import offers
 from rankitect.contracts.stage import HasObjective
+from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +81,7 @@ class Searching:
         objective = self.objective("train")
         batch, space, supernet = objective.batch_at(0), self._parts.graph_space, self._pretrained.backbone.supernet
         rises = []
-        with torch.inference_mode():
+        with torch.inference_mode(), placement().computing():
             for value in values:
                 model = supernet.activate(space.architecture({**whole, path: value}))
                 rises.append(float(objective.loss(model, batch)))

@@ -12,6 +12,7 @@ from rankitect.tasks.costed import CostedTask
 from rankitect.tasks.costs import LANGUAGE_COSTS, bounded, check_constraints
 from rankitect.tasks.language.pretrained import PrunedBackbone
 from rankitect.tasks.language.settings import LanguageConfig
+from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +90,7 @@ class Language(CostedTask, PrunedBackbone):
     def batch_at(self, split: str, step: int) -> torch.Tensor:
         """The batch of a step, as large as those of the recipe: token ids [B, T + 1] int64."""
         recipe = self.searching.objective("train").config
-        return self.data.batch_at(split, step, batch=recipe.batch, context=recipe.context)
+        return placement().move(self.data.batch_at(split, step, batch=recipe.batch, context=recipe.context))
 
     def sample_text(self) -> torch.Tensor:
         """Windows of the test text, [W, T + 1] int64: what a program's quality is compared with its model's on."""
@@ -101,7 +102,8 @@ class Language(CostedTask, PrunedBackbone):
         """Mean cross-entropy of the next tokens, nats a token."""
         from rankitect.metrics.language import next_token_loss
 
-        return next_token_loss(model, batch)
+        with placement().computing():
+            return next_token_loss(model, batch.to(placement().of(model)))
 
     def quality(
         self, model: nn.Module, split: str, *, sample: int | None = None, check: Callable[[], None] | None = None
@@ -110,7 +112,10 @@ class Language(CostedTask, PrunedBackbone):
         from rankitect.metrics.language import text_quality
 
         usual = {"test": self.config.test_windows, "search": self.config.search_windows}.get(split)
-        return text_quality(model, self.data, split, count=sample or usual, check=check)
+        with placement().computing():
+            return text_quality(
+                model, self.data, split, count=sample or usual, check=check, device=placement().of(model)
+            )
 
     def quality_specs(self, split: str) -> list[MetricSpec]:
         """Perplexity; on the test split bits per byte as well."""

@@ -27,6 +27,7 @@ from rankitect.training.embeddings import HasLookupTables, TableConfig, TableSto
 from rankitect.training.loop import TrainConfig, train
 from rankitect.training.optimizer import OptimizerConfig, StepReport
 from rankitect.training.parallel import peers
+from rankitect.training.placement import placement
 
 __all__ = ["FitConfig", "FitResult", "Progressive", "fit", "refit"]
 
@@ -114,12 +115,12 @@ class Progressive:
     def loss(self, model: nn.Module, batch: RankingBatch) -> Tensor:
         """The training loss; notes the predictions that it is made of."""
         logits = logits_of(model, batch)
-        predicted = logits.detach().float()
+        predicted = logits.detach().float().cpu()
         if bool(torch.isfinite(predicted).all()):  # else the step is skipped as well
-            weights = None if batch.weight is None else batch.weight.numpy()
+            weights = None if batch.weight is None else batch.weight.cpu().numpy()
             part = self.parts[min(self._step * len(self.parts) // self._steps, len(self.parts) - 1)]
             for metrics in (self.whole, part):
-                metrics.update(predicted.numpy(), batch.label.numpy(), weights, row=batch.row)
+                metrics.update(predicted.numpy(), batch.label.cpu().numpy(), weights, row=batch.row)
         self._step += 1
         return weighted_loss(logits, batch)
 
@@ -155,7 +156,7 @@ def fit(
     every = steps if config.one_pass else min(steps, max(1, round(config.evaluate_every * epoch)))
     if progressive is not None and checkpoint is not None:
         raise TrainingError("Online training keeps no checkpoint: its progressive validation is one undisturbed pass.")
-    tables = _held_tables(model, config)
+    tables = _held_tables(placement().place(model), config)
     best = _Best(model, data, config.patience, steps, checkpoint, tables)
 
     def after(done: int, total: int, report: StepReport) -> None:
@@ -244,7 +245,7 @@ def refit(
     """
     whole = data.with_validation()
     epoch = whole.steps("train", config.batch)
-    tables = _held_tables(model, config)
+    tables = _held_tables(placement().place(model), config)
     try:
         result = train(
             model,
@@ -316,7 +317,8 @@ class _Best:
         """Measure the weights after so many steps."""
         if done in self.entropies:
             return
-        quality = ranking_quality(self._model, self._data, "validation")
+        with placement().computing():
+            quality = ranking_quality(self._model, self._data, "validation", device=placement().of(self._model))
         self.entropies[done] = quality.normalized_entropy
         self.evaluated += quality.rows
         if self.step == done and (done < self._steps or self._file is not None):

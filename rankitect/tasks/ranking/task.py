@@ -11,6 +11,7 @@ from rankitect.tasks.costs import RANKING_COSTS, bounded
 from rankitect.tasks.ranking.hooks import RankingHooks
 from rankitect.tasks.ranking.settings import RankingConfig
 from rankitect.tasks.shared_weights import SharedWeights
+from rankitect.training.placement import placement
 from rankitect.training.spending import training_flops
 
 if TYPE_CHECKING:
@@ -77,13 +78,14 @@ class Ranking(RankingHooks, SharedWeights):
     # --- data, loss and quality -------------------------------------------------------------------------------------
     def batch_at(self, split: str, step: int) -> RankingBatch:
         """The rows of a training step."""
-        return self.data.batch_at(split, step)
+        return placement().move(self.data.batch_at(split, step))
 
     def loss(self, model: nn.Module | Callable[..., torch.Tensor], batch: RankingBatch) -> torch.Tensor:
         """Weighted mean of the binary cross-entropy, nats."""
         from rankitect.metrics.ranking import ranking_loss
 
-        return ranking_loss(model, batch)
+        with placement().computing():
+            return ranking_loss(model, batch.to(placement().of(model)))
 
     def quality(
         self, model: nn.Module, split: str, *, sample: int | None = None, check: Callable[[], None] | None = None
@@ -92,7 +94,10 @@ class Ranking(RankingHooks, SharedWeights):
         from rankitect.metrics.ranking import ranking_quality
 
         usual = self.config.search_rows if split == self.search_split else None
-        return ranking_quality(model, self.data, split, rows=sample or usual, check=check)
+        with placement().computing():
+            return ranking_quality(
+                model, self.data, split, rows=sample or usual, check=check, device=placement().of(model)
+            )
 
     def quality_specs(self, split: str) -> list[MetricSpec]:
         """Normalized entropy; on the test split log-loss and AUC as well."""
@@ -155,7 +160,7 @@ class Ranking(RankingHooks, SharedWeights):
         """Fresh weights for a search to train."""
         from rankitect.models.supernet import Supernet
 
-        return Supernet(space, self._parts.config.seed)
+        return placement().place(Supernet(space, self._parts.config.seed))
 
     def training_spent(self, space: SearchSpace, architecture: Architecture, amount: int) -> Spent:
         """What training an architecture as a part of shared weights costs."""

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from rankitect.contracts import SharedTraining, Spent
 from rankitect.errors import ConfigError
+from rankitect.training.placement import placement
 from rankitect.training.spending import training_flops
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class RankingTraining:
         from rankitect.tasks.ranking.fit import fit
 
         model, ready = self._known.standalone(architecture, context.seed)
+        placement().place(model)
         if ready:
             return model, None
         config, flops = self.fit_config(architecture, context.seed, epochs), self._flops(architecture)
@@ -157,14 +159,14 @@ class RankingTraining:
 
         seed = None if self._config.one_pass else self._parts.config.seed + SEARCH_ORDER
         whole = self._data.batch_at("train", step, batch=batch or self._config.shared_batch, seed=seed)
-        own = whole.part(peers().shard(len(whole)))
+        own = placement().move(whole.part(peers().shard(len(whole))))
         return ranking_loss(model, own), len(own)
 
     def search_loss(self, forward: Callable[..., torch.Tensor], step: int) -> tuple[torch.Tensor, int]:
         """The loss on a batch of validation rows, and their number."""
         from rankitect.metrics.ranking import ranking_loss
 
-        batch = self._data.batch_at("validation", step, batch=self._config.shared_batch)
+        batch = placement().move(self._data.batch_at("validation", step, batch=self._config.shared_batch))
         return ranking_loss(forward, batch), len(batch)
 
 

@@ -1,0 +1,269 @@
+"""Where and how this process trains and measures models: device, precision, and what is traded for memory.
+
+One place decides, and all follow it in one of three ways: whoever makes a model places it (`Placement.place`), whoever
+makes a batch moves it (`Placement.move`), and whoever runs a model does so within `Placement.computing`. Rooms below
+follow the tensors that they are given. Weights are drawn on the CPU and moved, so that a model starts the same on every
+device; weights, the optimiser's state and losses are float32 in every precision. Nothing else moves a tensor: the tests
+run every task under a mode that refuses copies from elsewhere (`tests/training/test_placement.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rankitect.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from rankitect.config.schema import PlacementConfig
+
+__all__ = ["Placement", "accelerators", "choose", "placement", "using"]
+
+M = TypeVar("M", bound="nn.Module")
+T = TypeVar("T")
+AMPERE = (8, 0)
+"""The compute capability from which CUDA devices have TF32 and bfloat16."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What was decided.
+
+    Attributes:
+        device: Where weights and batches are.
+        precision: Of matrix products: "float32", "bf16" (autocast) or "tf32".
+        checkpointing: Whether a layer's activations are computed again in the backward pass.
+    """
+
+    device: torch.device
+    precision: str = "float32"
+    checkpointing: bool = False
+
+    def place(self, module: M) -> M:
+        """Bring a model here, in place; the model itself."""
+        from rankitect.models.supernet import Standalone, Supernet
+
+        if isinstance(module, Supernet | Standalone):
+            module.recompute = self.checkpointing
+        return module if self._has(module) else module.to(self.device)
+
+    def _has(self, module: nn.Module) -> bool:
+        return all(x.device == self.device for x in (*module.parameters(), *module.buffers()))
+
+    def move(self, value: T) -> T:
+        """A batch here: a tensor, or a dataclass, mapping, list or tuple with tensors in it; anything else as it is."""
+        return value if self.device.type == "cpu" else _moved(value, self.device)
+
+    def of(self, model: object) -> torch.device:
+        """Where a model's inputs must be: with its weights; here, where it is a function or has none."""
+        import torch
+        from torch import nn
+
+        from rankitect.models.supernet import PlannedModel
+
+        if not isinstance(model, nn.Module):
+            return self.device
+        held = model.tree if isinstance(model, PlannedModel) else model
+        tensor = next(chain[torch.Tensor](held.parameters(), held.buffers()), None)
+        return self.device if tensor is None else tensor.device
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Forward passes inside are in the chosen precision. Losses bring what they are given to float32."""
+        if self.precision != "bf16":
+            yield
+            return
+        import torch
+
+        with torch.autocast(self.device.type, torch.bfloat16):
+            yield
+
+    @contextmanager
+    def own_random_numbers(self) -> Iterator[None]:
+        """What is drawn inside leaves the caller's random state as it was, on the CPU and here."""
+        import torch
+
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
+            yield
+
+    def seed(self, seed: int) -> None:
+        """Seed torch's random numbers on the CPU and here."""
+        import torch
+
+        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` is slow
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
+
+    def memory(self) -> int | None:
+        """Bytes that this process may still take on the device; None where nobody says."""
+        import torch
+
+        from rankitect.models.memory import available_memory
+
+        if self.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.device)[0]
+        if self.device.type == "mps":
+            return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+        return available_memory()
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What results depend on, for hashes of what is kept; empty for the usual."""
+        return {} if self.precision == "float32" else {"precision": self.precision}
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _moved(vars(value)[f.name], device) for f in fields(value) if f.init})
+    if isinstance(value, Mapping):
+        return {key: _moved(part, device) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        parts = [_moved(part, device) for part in value]
+        # A named tuple is made of its parts one by one.
+        return type(value)(parts) if type(value) in (list, tuple) else type(value)(*parts)
+    return value
+
+
+_CURRENT: Placement | None = None
+
+
+def placement() -> Placement:
+    """What was decided for this process: the CPU in float32, where nobody chose."""
+    import torch
+
+    return _CURRENT or Placement(torch.device("cpu"))
+
+
+@contextmanager
+def using(chosen: Placement) -> Iterator[Placement]:
+    """Another placement for as long as this lasts."""
+    global _CURRENT
+    before, _CURRENT = _CURRENT, chosen
+    try:
+        yield chosen
+    finally:
+        _CURRENT = before
+
+
+# --- from the configuration -------------------------------------------------------------------------------------------
+def choose(config: PlacementConfig, say: Callable[[str], object]) -> Placement:
+    """Decide for this process, once, before anything is loaded.
+
+    Args:
+        config: The section `placement`.
+        say: Told what the user should know of it, in sentences.
+
+    Raises:
+        ConfigError: There is no such device, or it cannot do what is asked of it.
+    """
+    global _CURRENT
+    import torch
+
+    device = _device(config.device)
+    chosen = Placement(device, config.precision, config.checkpointing)
+    notes = [f"Device: {accelerators()[str(device)]} ({device})"] if device.type != "cpu" else []
+    for note in [*notes, *_precision_notes(chosen)]:
+        say(note)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # On a CPU the switch would choose bfloat16 products: results there are float32 whatever it says.
+    torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
+    _CURRENT = chosen
+    return chosen
+
+
+def accelerators() -> dict[str, str]:
+    """The accelerators that torch can use, by the name that a configuration gives them: what they are."""
+    import torch
+
+    there = {}
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        about = torch.cuda.get_device_properties(index)
+        size, capability = about.total_memory / 2**30, f"{about.major}.{about.minor}"
+        there[f"cuda:{index}"] = f"{about.name}, {size:.0f} GiB, compute capability {capability}"
+    if torch.backends.mps.is_available():
+        there["mps"] = "Apple GPU"
+    return there
+
+
+def _device(wanted: str) -> torch.device:
+    """The device of a configuration; of several processes on a machine, each takes its own.
+
+    Raises:
+        ConfigError: It is not there.
+    """
+    import torch
+
+    if wanted == "cpu":
+        return torch.device("cpu")
+    there = accelerators()
+    cuda = [name for name in there if name.startswith("cuda")]
+    name = wanted
+    if wanted == "auto":
+        name = "cuda" if cuda else "mps" if "mps" in there else "cpu"
+    if name == "cuda" and cuda:  # torchrun and Ray Train number the processes of a machine
+        local = os.environ.get("LOCAL_RANK", "0")
+        name = cuda[int(local) % len(cuda) if local.isdecimal() else 0]
+    if name != "cpu" and name not in there:
+        why = ""
+        if wanted.startswith("cuda") and torch.version.cuda is None:
+            why = f" This is torch {torch.__version__}, which was built without CUDA (README: make venv EXTRAS=cuda)."
+        raise ConfigError(
+            f"placement.device={wanted} is not there.{why} Devices of this machine: {', '.join(['cpu', *there])}."
+        )
+    return torch.device(name)
+
+
+def _precision_notes(chosen: Placement) -> list[str]:
+    """What there is to say of the precision on the device.
+
+    Raises:
+        ConfigError: The device does not have it.
+    """
+    import torch
+
+    device, precision = chosen.device, chosen.precision
+    capable = device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE
+    if precision == "tf32" and not capable:
+        raise ConfigError(
+            f"placement.precision=tf32 is one of CUDA devices of compute capability 8.0 or more, and not of {device}. "
+            "Allowed here: float32, bf16."
+        )
+    slow = (device.type == "cuda" and not capable) or (device.type == "cpu" and _slow_on_cpu())
+    if precision == "bf16" and slow:
+        return [
+            f"placement.precision=bf16 is emulated on {device}, or as good as: products take longer than in float32. "
+            "It saves some memory and no time."
+        ]
+    return []
+
+
+def _slow_on_cpu() -> bool:
+    """Whether a product in bfloat16 takes longer than one in float32: processors say that they have it, and differ."""
+    import time
+
+    import torch
+
+    took = {}
+    for kind in (torch.float32, torch.bfloat16):
+        x, best = torch.ones(256, 256, dtype=kind), float("inf")
+        for _ in range(4):
+            began = time.perf_counter()
+            x @ x
+            best = min(best, time.perf_counter() - began)
+        took[kind] = best
+    return took[torch.bfloat16] > took[torch.float32]
