@@ -18,6 +18,7 @@ import pytest
 import rankitect
 from rankitect.errors import RunFolderError
 from rankitect.study.store import Store
+from tests.processes import run
 from tests.study.toys import Point
 
 ROOT = Path(__file__).parents[1]
@@ -28,10 +29,8 @@ COMMAND = [sys.executable, "-m", "rankitect.search", "--config-dir", str(CONFIGS
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def command(*overrides: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *overrides], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, **options
-    )
+def command(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return run([*COMMAND[1:], *overrides], cwd, ENVIRONMENT)
 
 
 def start(*overrides: str, cwd: Path) -> subprocess.Popen[str]:
