@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankitect.config.measures import notes_of
 from rankitect.contracts import Measurement, MetricSpec, Spent
 
 if TYPE_CHECKING:
@@ -66,8 +67,13 @@ class Healed:
 
     @property
     def metrics(self) -> list[MetricSpec]:
-        """Perplexity, bits per byte, and all costs."""
-        return [*self._task.quality_specs("test"), *self._task.cost_specs]
+        """Perplexity, bits per byte, what the measures give, and all costs."""
+        task, split = self._task, self._split
+        return [*task.quality_specs("test"), *self._parts.measures.specs(split), *task.cost_specs]
+
+    @property
+    def _split(self) -> str:
+        return self._task.search_split if self._config.split == "search" else "test"
 
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Inherit, train as the recipe says, measure, save."""
@@ -75,7 +81,8 @@ class Healed:
         task.learn_latency(context.check, context.progress)
         trained = self._trained(architecture, context)
         quality = task.quality(trained.model, self._config.split, check=context.check)
-        metrics = {**quality.metrics, **task.costs(architecture)}
+        asked = self._parts.measures.measure(trained.model, self._split, context.check)
+        metrics = {**quality.metrics, **asked.metrics, **task.costs(architecture)}
         artifacts = {name: context.artifact(context.folder / path) for name, path in trained.artifacts.items()}
         if self._config.save:
             saved = task.save_candidate(context.folder, architecture, trained.model)
@@ -85,8 +92,9 @@ class Healed:
             "values": [round(float(x), 6) for x in quality.window_nats],
             "clusters": quality.window_documents.tolist(),
         }
-        spent = trained.spent + Spent.evaluation(quality.amount, task.unit)
-        return Measurement(metrics, spent, artifacts, {"examples": examples}, trained.reused)
+        spent = trained.spent + Spent.evaluation(quality.amount, task.unit) + asked.spent
+        notes = {"examples": examples, **notes_of(asked)}
+        return Measurement(metrics, spent, artifacts, notes, trained.reused)
 
     def _trained(self, architecture: Architecture, context: TrialContext) -> RecipeResult:
         """The model after the recipe."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankitect.config.measures import Measures
 from rankitect.contracts import InheritsWeights, Measurement, MetricSpec, Spent, Task, offers, require
 from rankitect.contracts.task import HasBackbone, LearnsLatency, TrainsBriefly
 from rankitect.evaluators.costs import cost_specs_of, costs_of
@@ -44,8 +45,9 @@ class Inherited:
             description="how much of the split is used: windows of a text, rows of a table; null takes the task's",
         )
 
-    def __init__(self, config: Config, task: Screenable, space: ChoiceSpace) -> None:
+    def __init__(self, config: Config, task: Screenable, space: ChoiceSpace, measures: Measures | None = None) -> None:
         self._config, self._task, self._space = config, task, space
+        self._measures = Measures() if measures is None else measures
         # The first metric alone: it is what a search goes by.
         self._quality = task.quality_specs(task.search_split)[0]
 
@@ -66,7 +68,7 @@ class Inherited:
         pretrained = offers(task, HasBackbone) and task.backbone_name is not None
         if not parts.trains_weights and not pretrained and task.inherited is None:
             _trains_briefly(task, f"evaluator.screen={parts.names.get('evaluator.screen', 'inherited')}")
-        return cls(config, task, parts.space)
+        return cls(config, task, parts.space, parts.measures)
 
     @property
     def name(self) -> str:
@@ -75,8 +77,8 @@ class Inherited:
 
     @property
     def metrics(self) -> list[MetricSpec]:
-        """The quality that a search goes by, and all costs."""
-        return [self._quality, *cost_specs_of(self._task)]
+        """The quality that a search goes by, what the measures give, and all costs."""
+        return [self._quality, *self._measures.specs(self._task.search_split), *cost_specs_of(self._task)]
 
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Measure one architecture."""
@@ -86,8 +88,10 @@ class Inherited:
         model, spent = self._model(architecture, context)
         quality = self._task.quality(model, self._task.search_split, sample=self._config.sample, check=context.check)
         name = self._quality.name
-        metrics = {name: quality.metrics[name], **costs_of(self._task, self._space, architecture)}
-        return Measurement(metrics, spent + Spent.evaluation(quality.amount, self._task.unit))
+        asked = self._measures.measure(model, self._task.search_split, context.check)
+        costs = costs_of(self._task, self._space, architecture)
+        spent += Spent.evaluation(quality.amount, self._task.unit) + asked.spent
+        return Measurement({name: quality.metrics[name], **asked.metrics, **costs}, spent)
 
     def _model(self, architecture: Architecture, context: TrialContext) -> tuple[nn.Module, Spent]:
         supernet = self._task.inherited

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankitect.config.measures import Measures, notes_of
 from rankitect.contracts import Measurement, Metric, MetricSpec, Spent, Task
 from rankitect.contracts.capability import offers
 from rankitect.evaluators.costs import cost_specs_of, costs_of
@@ -35,8 +36,9 @@ class TrainedFromScratch:
         optimizer: OptimizerConfig = Field(OptimizerConfig(), description="learning rate, schedule, clipping")
         save: bool = Field(True, description="keep each candidate's weights")
 
-    def __init__(self, config: Config, task: Task, space: SearchSpace) -> None:
+    def __init__(self, config: Config, task: Task, space: SearchSpace, measures: Measures | None = None) -> None:
         self._config, self._task, self._space = config, task, space
+        self._measures = Measures() if measures is None else measures
 
     @classmethod
     def needs(cls, config: Config) -> Sequence[type]:
@@ -50,7 +52,7 @@ class TrainedFromScratch:
         Raises:
             ConfigError: The task has no data, loss or quality, or the space no graph.
         """
-        return cls(config, parts.require(Task, "evaluator.final"), parts.graph_space)
+        return cls(config, parts.require(Task, "evaluator.final"), parts.graph_space, parts.measures)
 
     @property
     def name(self) -> str:
@@ -59,9 +61,10 @@ class TrainedFromScratch:
 
     @property
     def metrics(self) -> list[MetricSpec]:
-        """Quality on both splits, and all costs."""
+        """Quality on both splits, what the measures give on the test split, and all costs."""
         task = self._task
         quality = [spec for split in (task.search_split, "test") for spec in task.quality_specs(split)]
+        quality += self._measures.specs("test")
         return list({spec.name: spec for spec in (*quality, *cost_specs_of(task))}.values())
 
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
@@ -75,11 +78,15 @@ class TrainedFromScratch:
             quality = task.quality(model, split, check=context.check)
             metrics |= quality.metrics
             spent += Spent.evaluation(quality.amount, task.unit)
+        asked = self._measures.measure(model, "test", context.check)
+        metrics |= asked.metrics
+        spent += asked.spent
         artifacts = {}
         if c.save:
             saved = self._saved(architecture, model, context.folder)
             artifacts = {name: context.artifact(context.folder / path) for name, path in saved.items()}
-        return Measurement({**metrics, **costs_of(task, self._space, architecture)}, spent, artifacts)
+        costs = costs_of(task, self._space, architecture)
+        return Measurement({**metrics, **costs}, spent, artifacts, notes_of(asked))
 
     def _saved(self, architecture: Architecture, model: Standalone, folder: Path) -> dict[str, str]:
         """Write the candidate, with what its task knows of the use of its models."""

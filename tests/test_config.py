@@ -182,7 +182,7 @@ PUBLIC_KEYS = """
 allowed_packages budget.minutes budget.tokens budget.trials choices confirm.candidates confirm.seeds constraints
 controller.name controller.target device.name device.target evaluator.final.name evaluator.final.target
 evaluator.objectives evaluator.proxy.name evaluator.proxy.target evaluator.screen.name evaluator.screen.target
-output_dir placement.checkpointing placement.device placement.precision preset recipe report.baseline
+measures output_dir placement.checkpointing placement.device placement.precision preset recipe report.baseline
 report.experiment.allocation
 report.experiment.alpha report.experiment.effects report.experiment.metric report.experiment.power
 report.experiment.rate report.experiment.unit report.experiment.units_a_day report.experiment.variance report.gates

@@ -1,9 +1,9 @@
 """Joining the parts that a configuration names: the one place where a plug-in is made.
 
 A plug-in class says how it is made in a class method `from_config(config, parts)`, where `config` is its checked
-`Config` and `parts` holds what is made already, in the order task, space, device, stages of the recipe, evaluators,
-controller. A plain function is called with its keys. The task first, and then the space, may bring baselines, files for
-candidates and checks of the whole: the capabilities `HasBaselines`, `Exports` and `ChecksParts` of
+`Config` and `parts` holds what is made already, in the order task, space, device, stages of the recipe, measures,
+evaluators, controller. A plain function is called with its keys. The task first, and then the space, may bring
+baselines, files for candidates and checks of the whole: the capabilities `HasBaselines`, `Exports` and `ChecksParts` of
 `rankitect.contracts.task`.
 """
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rankitect.config.alternatives import controllers_for, refuse_settings
 from rankitect.config.bindings import Bindings
 from rankitect.config.choices import declared_choices
+from rankitect.config.measures import Measures, own_measure
 from rankitect.contracts import (
     BoundsCosts,
     Controller,
@@ -31,6 +32,7 @@ from rankitect.contracts import (
 )
 from rankitect.contracts.capability import missing_members
 from rankitect.contracts.hooks import ChecksParts, Exports, ExportsBaselines, HasBaselines
+from rankitect.contracts.measure import Measure
 from rankitect.contracts.plugin import DecodesArchitectures
 from rankitect.contracts.requirement import NeedsCapabilities
 from rankitect.contracts.stage import Stage
@@ -49,7 +51,13 @@ if TYPE_CHECKING:
 __all__ = ["Parts", "architecture_from", "build", "make_task"]
 
 C = TypeVar("C")
-_ROLES: Mapping[str, type] = {"controller": Controller, "evaluator": Evaluator, "device": Device, "recipe": Stage}
+_ROLES: Mapping[str, type] = {
+    "controller": Controller,
+    "evaluator": Evaluator,
+    "device": Device,
+    "recipe": Stage,
+    "measures": Measure,
+}
 """What a section's plug-in must be, by the first word of the section."""
 _EVALUATORS = ("evaluator.screen", "evaluator.proxy", "evaluator.final")
 
@@ -68,6 +76,7 @@ class Parts:
             take `graph_space`.
         stages: The stages of the recipe by name, in order; `stages_for` gives those of one architecture.
         stage_plugins: What the stages are made from, by name.
+        measures: What models are asked beside the task's quality; evaluators ask it of the models that they make.
         evaluators: Evaluators by the key that proposals use: "final" and, if configured, "screen" and
             "proxy".
         controller: The search method.
@@ -89,6 +98,7 @@ class Parts:
     space: ChoiceSpace = None  # type: ignore[assignment]  # made after the task, which may ask for it only later
     stages: dict[str, Stage] = field(default_factory=dict)
     stage_plugins: dict[str, Plugin] = field(default_factory=dict)
+    measures: Measures = field(default_factory=Measures)
     evaluators: dict[str, Evaluator] = field(default_factory=dict)
     controller: Controller | None = None
     device: Device | None = None
@@ -190,9 +200,13 @@ def build(
     for hook in (parts.task, parts.space):
         if offers(hook, ChecksParts):
             hook.check(parts)
+    named = {section: plugin for section, plugin in plugins.items() if section.startswith("measures.")}
+    parts.measures = Measures({s.partition(".")[2]: _measure(s, plugin, parts) for s, plugin in named.items()})
     for section in _EVALUATORS:
         if section in plugins:
             parts.evaluators[section.rpartition(".")[2]] = _make(section, plugins[section], parts)
+    if named:
+        parts.measures.checked(parts.evaluators["final"].metrics, parts.names["evaluator.final"])
     parts.decode = _decoder(parts.space)
     if measuring and not (offers(method, WrapsEvaluators) and method.wraps_evaluators):
         return parts
@@ -310,6 +324,15 @@ def _stage(section: str, plugin: Plugin, parts: Parts) -> Stage:
     except RankitectError as error:
         raise type(error)(f"{section}: {error}") from error
     return stage
+
+
+def _measure(section: str, plugin: Plugin, parts: Parts) -> Measure:
+    """A measure, once it has read what it asks."""
+    try:
+        measure: Measure = own_measure(plugin, parts) or _make(section, plugin, parts)
+    except RankitectError as error:
+        raise type(error)(f"{section}: {error}") from error
+    return measure
 
 
 def _make(section: str, plugin: Plugin, parts: Parts) -> Any:

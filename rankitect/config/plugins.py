@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, create_model
 
 from rankitect.config.bindings import with_bindings
+from rankitect.contracts.measure import declared_measure
 from rankitect.contracts.plugin import is_declared
 from rankitect.errors import ConfigError
 
@@ -126,6 +127,7 @@ def _siblings(missing: str) -> str:
 
 def config_model(plugin: Callable[..., Any]) -> type[BaseModel]:
     """The model of a plug-in's keys: its `Config`, or one made from a function's parameters; unknown keys forbidden."""
+    given = 0 if declared_measure(plugin) is None else 2  # the model and the task are no keys of a measure
     model = getattr(plugin, "Config", None)
     if isinstance(model, type) and issubclass(model, BaseModel):
         if own := sorted({"name", "target"} & model.model_fields.keys()):
@@ -136,7 +138,7 @@ def config_model(plugin: Callable[..., Any]) -> type[BaseModel]:
         return type(model.__name__, (model,), {"model_config": forbid, "__module__": model.__module__})
     fields: dict[str, Any] = {}
     if inspect.isfunction(plugin):
-        for name, parameter in inspect.signature(plugin, eval_str=True).parameters.items():
+        for name, parameter in list(inspect.signature(plugin, eval_str=True).parameters.items())[given:]:
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 continue
             kind = Any if parameter.annotation is parameter.empty else parameter.annotation

@@ -21,6 +21,7 @@ from rankitect.config.bindings import (
     without_bindings,
 )
 from rankitect.config.compose import Composed, compose
+from rankitect.config.measures import measure_section
 from rankitect.config.plugins import Plugin, config_model, load_target
 from rankitect.config.schema import SearchConfig
 from rankitect.config.stages import misplaced_stages, stage_section, without_stage
@@ -48,7 +49,8 @@ class Resolved:
     Attributes:
         config: The core's keys.
         plugins: Plug-ins by section: "space", "task", "controller", "evaluator.final", and "evaluator.screen",
-            "evaluator.proxy" and "device" if any; then the stages of the recipe in order, as "recipe.heal".
+            "evaluator.proxy" and "device" if any; then the stages of the recipe in order, as "recipe.heal", and the
+            measures, as "measures.arc".
         data: All of it as plain data, defaults filled in; what config.yaml holds and the hash is taken of.
     """
 
@@ -90,6 +92,8 @@ def checked(composed: Composed) -> Resolved:
             "heal: {stage: distil}."
         )
     raw["recipe"] = {name: stage for name, stage in recipe.items() if stage is not None}
+    if isinstance(raw.get("measures"), Mapping):
+        raw["measures"] = {name: measure for name, measure in raw["measures"].items() if measure is not None}
     try:
         config = SearchConfig.model_validate(raw)
     except ValidationError as error:
@@ -119,6 +123,16 @@ def checked(composed: Composed) -> Resolved:
             mistakes.append(str(error))
             continue
         data["recipe"][name] = {"stage": stage, "target": part["target"], **plugins[section].data}
+    for name in config.measures:
+        section, given = f"measures.{name}", raw["measures"][name]
+        try:
+            part = measure_section(name, given, composed)
+            kind = str(given.get("measure") or str(part["target"]).rpartition(".")[2])
+            plugins[section] = _plugin(section, kind, part, config.allowed_packages, composed)
+        except ConfigError as error:
+            mistakes.append(str(error))
+            continue
+        data["measures"][name] = {"measure": kind, "target": part["target"], **plugins[section].data}
     mistakes += misplaced_stages(plugins)
     mistakes += _unknown_costs(config.constraints, plugins.get("task"), composed)
     if mistakes:
@@ -158,6 +172,10 @@ def restored(data: Mapping[str, Any]) -> Resolved:
             target = load_target(part["target"], config.allowed_packages, f"recipe.{name}.target")
             own = {key: value for key, value in part.items() if key != "stage"}
             plugins[f"recipe.{name}"] = _own_keys(part["stage"], target, own)
+        for name, part in data.get("measures", {}).items():
+            target = load_target(part["target"], config.allowed_packages, f"measures.{name}.target")
+            own = {key: value for key, value in part.items() if key != "measure"}
+            plugins[f"measures.{name}"] = _own_keys(part["measure"], target, own)
     except (ValidationError, KeyError, TypeError) as error:
         raise ConfigError(f"This is no configuration of this version: {error}") from None
     return Resolved(config, plugins, dict(data))

@@ -14,6 +14,7 @@ from rankitect.production.settings import ExperimentConfig, GateConfig
 __all__ = [
     "BudgetConfig",
     "EvaluatorsConfig",
+    "MeasureConfig",
     "PlacementConfig",
     "PluginConfig",
     "ReportConfig",
@@ -53,6 +54,19 @@ class StageConfig(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     stage: str = Field(min_length=1, description="the kind of stage: a file of configs/stage")
+
+
+class MeasureConfig(BaseModel):
+    """A measure: a file of configs/measure by name, or a class or function by its dotted path; and its own keys."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    measure: str | None = Field(
+        default=None, min_length=1, description="the kind of measure: a file of configs/measure"
+    )
+    target: str | None = Field(
+        default=None, min_length=1, description="in its place, dotted path of a class or function of your own"
+    )
 
 
 class BudgetConfig(_Strict):
@@ -177,6 +191,10 @@ class SearchConfig(_Strict):
     )
     recipe: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")], StageConfig] = Field(
         default_factory=dict, description="stages of training after a model is made, in order, by names of yours"
+    )
+    measures: dict[Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")], MeasureConfig] = Field(
+        default_factory=dict,
+        description="what models are asked beside the task's quality, by names that their metrics then begin with",
     )
     budget: BudgetConfig = BudgetConfig()
     confirm: ConfirmConfig = ConfirmConfig()

@@ -15,7 +15,7 @@ from rankitect.errors import ConfigError, closest
 if TYPE_CHECKING:
     from rankitect.config.plugins import Plugin
 
-__all__ = ["misplaced_stages", "stage_section", "without_stage"]
+__all__ = ["misplaced_stages", "part_of_file", "stage_section", "without_stage"]
 
 
 def stage_section(name: str, section: Mapping[str, Any], composed: Composed) -> dict[str, Any]:
@@ -29,25 +29,42 @@ def stage_section(name: str, section: Mapping[str, Any], composed: Composed) -> 
     Raises:
         ConfigError: There is no such stage, or the keys name a class of their own.
     """
-    kind, files = section["stage"], composed.files.get("stage", {})
+    return part_of_file("recipe", "stage", name, section, composed)
+
+
+def part_of_file(root: str, group: str, name: str, section: Mapping[str, Any], composed: Composed) -> dict[str, Any]:
+    """A section's keys over those of a file that it names, where its class is named.
+
+    Args:
+        root: The section that it is one of: "recipe".
+        group: The folder of the files, and the key that names one of them: "stage".
+        name: Of the section in its root.
+        section: Its keys.
+        composed: Says which files there are, and where keys came from.
+
+    Raises:
+        ConfigError: There is no such file, or the keys name a class of their own.
+    """
+    kind, files, at = section[group], composed.files.get(group, {}), f"{root}.{name}"
     if kind not in files:
         guess = closest(str(kind), files)
         raise ConfigError(
-            f"'recipe.{name}.stage' {composed.came_from(f'recipe.{name}.stage')} is {kind!r}, which is no stage."
-            f"{f' Did you mean {chr(39)}{guess}{chr(39)}?' if guess else ''} Stages: {', '.join(sorted(files))}."
+            f"'{at}.{group}' {composed.came_from(f'{at}.{group}')} is {kind!r}, which is no {group}."
+            f"{f' Did you mean {chr(39)}{guess}{chr(39)}?' if guess else ''} "
+            f"{group.capitalize()}s: {', '.join(sorted(files))}."
         )
-    if "target" in section:
+    if section.get("target") is not None:
         raise ConfigError(
-            f"'recipe.{name}.target' {composed.came_from(f'recipe.{name}.target')}: the class of a stage is named in "
-            "its file, stage/<name>.yaml of a folder of configurations."
+            f"'{at}.target' {composed.came_from(f'{at}.target')}: the class of a {group} is named in its file, "
+            f"{group}/<name>.yaml of a folder of configurations."
         )
-    return {**_read(files[kind]), **{key: value for key, value in section.items() if key != "stage"}}
+    return {**_read(files[kind], group), **{key: value for key, value in section.items() if key != group}}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, group: str) -> dict[str, Any]:
     content: object = read_yaml(path)
     if not isinstance(content, dict) or not isinstance(content.get("target"), str):
-        raise ConfigError(f"{path} must have a line target: package.module.Class, the class of the stage.")
+        raise ConfigError(f"{path} must have a line target: package.module.Class, the class of the {group}.")
     return content
 
 

@@ -19,6 +19,7 @@ _WHOLE = (
     "space",
     "task",
     "recipe",
+    "measures",
     "device",
     "choices",
     "seed",

@@ -24,7 +24,7 @@ from rankitect.models.supernet import PlannedModel
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Forest", "Likelihood", "likelihoods", "pack", "plain_likelihoods"]
+__all__ = ["BATCH", "Forest", "Likelihood", "device_of", "likelihoods", "pack", "plain_likelihoods"]
 
 ROW = 256
 """Tokens of a row, where no sequence is longer: few enough for attention to cost little beside the other layers."""
@@ -202,7 +202,7 @@ def likelihoods(
         check: Called before every forward; may raise, to stop.
         device: Where the model is; by default, where its first weight is.
     """
-    device = device or _device_of(model)
+    device = device or device_of(model)
     training = model.training
     model.eval()
     try:
@@ -284,7 +284,7 @@ def plain_likelihoods(
         check: Called before every forward; may raise, to stop.
         device: Where the model is; by default, where its first weight is.
     """
-    device = device or _device_of(model)
+    device = device or device_of(model)
     nats, greedy = np.zeros(len(continuations)), np.ones(len(continuations), np.bool_)
     order = sorted(range(len(continuations)), key=lambda i: -len(continuations[i].tokens))
     forwarded = start = 0
@@ -325,7 +325,8 @@ def _packs(model: PlannedModel, forest: Forest, device: torch.device) -> bool:
     return bool((np.abs(together.nats - alone.nats) <= close * tokens).all())
 
 
-def _device_of(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
+    """Where the first weight of a model is, an active part of a supernet included."""
     tree = model.tree if isinstance(model, PlannedModel) else model
     weight = next(tree.parameters(), None)
     return torch.device("cpu") if weight is None else weight.device

@@ -24,7 +24,7 @@ __all__ = ["SETTINGS", "settle"]
 
 SETTINGS = "settings.json"
 """File of the settings, beside the states."""
-_ELSEWHERE = ("budget", "confirm", "evaluator", "recipe", "report", "runner")
+_ELSEWHERE = ("budget", "confirm", "evaluator", "measures", "recipe", "report", "runner")
 """Sections of a configuration that no preparation depends on: they say how candidates are measured, and how many."""
 
 
