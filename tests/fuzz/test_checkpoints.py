@@ -17,14 +17,20 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
+from rankitect.models.backbone import Backbone
 from rankitect.models.checkpoints import DecoderCheckpoint, DecoderConfig, load_checkpoint, save_huggingface
+from rankitect.models.checkpoints.huggingface_config import read_config
+from rankitect.models.checkpoints.rotary import ROTARY_KEYS
+from rankitect.models.families import FAMILIES
+from rankitect.search_spaces.mobile_llm import from_backbone
 from tests.fuzz import mutate
 from tests.fuzz.harness import Fuzz
 from tests.models.checkpoint_files import gguf_name, interleaved, lively, some_ids, write_gguf
-from tests.models.reference import ReferenceLlama
+from tests.models.test_family_flips import FITTING, whole_config
+from tests.models.test_family_flips import theirs as transformers_logits
 
 SMALL = DecoderConfig(vocab=258, d_model=32, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, ffn=32, context=64)
-IDS = some_ids(SMALL, 1, 24)
+IDS = some_ids(SMALL, 1, 24) % 256
 
 
 @cache
@@ -287,6 +293,51 @@ class TestConfigJson(Fuzz):
             theirs = logits_of_transformers(config, weights())
         except Exception:  # it is strict about what changes nothing, such as use_cache="True"
             theirs = logits_of_transformers({key: config[key] for key in COMPUTING & config.keys()}, weights())
-        with torch.no_grad():
-            ours = ReferenceLlama.load(value)(IDS)
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+        torch.testing.assert_close(logits_of(value), theirs, atol=1e-4, rtol=0)
+
+
+def logits_of(checkpoint: DecoderCheckpoint) -> torch.Tensor:
+    """What a search would prune."""
+    backbone = Backbone(checkpoint, from_backbone(checkpoint.config))
+    with torch.no_grad():
+        return backbone.inherit(backbone.largest)(IDS)
+
+
+@cache
+def folder_of(family: str) -> tuple[dict[str, bytes], dict[str, Any], DecoderCheckpoint]:
+    """The files of a family's folder, its configuration as `transformers` writes it, and the model."""
+    config = whole_config(family)
+    checkpoint = lively(read_config(config, "config.json"))
+    transformers_logits(config, checkpoint, IDS)  # the first model takes seconds of imports, which are no case's
+    with TemporaryDirectory() as name:
+        save_huggingface(name, checkpoint.config, checkpoint.tensors, checkpoint.tokenizer)
+        return {path.name: path.read_bytes() for path in Path(name).iterdir()}, config, checkpoint
+
+
+class TestConfigJsonOfFamilies(Fuzz):
+    """The configuration of Hugging Face folders of every family: its number, and config.json."""
+
+    cases = 80
+
+    def make(self, random: Random) -> bytes:
+        number = random.randrange(len(FAMILIES))
+        _, config, _ = folder_of(list(FAMILIES)[number])
+        if random.random() < 0.5:
+            key = random.choice(sorted(FITTING))
+            config = {**config, key: random.choice(FITTING[key])}
+        return bytes([number]) + mutate.json_text(random, config)
+
+    def read(self, data: bytes, folder: Path) -> DecoderCheckpoint:
+        files = folder_of(list(FAMILIES)[data[0]])[0]
+        return load_checkpoint(written(files | {"config.json": data[1:]}, folder))
+
+    def confirm(self, data: bytes, value: DecoderCheckpoint) -> None:
+        family, config = list(FAMILIES)[data[0]], json.loads(data[1:].decode("utf-8-sig"))
+        checkpoint, layout = folder_of(family)[2], FAMILIES[family].huggingface
+        computing = {"model_type", *layout.sizes.values(), *layout.required, *layout.of_layers, *ROTARY_KEYS}
+        try:
+            theirs = transformers_logits(config, checkpoint, IDS)
+        except Exception:  # it is strict about what changes nothing, such as use_cache="True"
+            kept = {key: config[key] for key in computing & config.keys()} | {"pad_token_id": None}
+            theirs = transformers_logits(kept, checkpoint, IDS)
+        torch.testing.assert_close(logits_of(value), theirs, atol=1e-4, rtol=0)

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from rankitect.data.tokenizer import Tokenizer, load_tokenizer
-from rankitect.models.checkpoints.gguf_config import Metadata
+from rankitect.models.checkpoints.gguf_metadata import Metadata
 from rankitect.models.checkpoints.gguf_tokenizer import read_tokenizer
 from tests.fuzz import mutate
 from tests.fuzz.harness import Fuzz

@@ -61,6 +61,18 @@ def gguf_name(name: str) -> str:
     return name
 
 
+def write_tokenizer(writer: gguf.GGUFWriter, folder: Path) -> None:
+    """The keys of a byte-level tokenizer of 258 tokens; its files are made in a folder."""
+    folder = folder / "byte-tokenizer"
+    folder.mkdir(exist_ok=True)
+    ByteTokenizer().save(folder)
+    vocab = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    writer.add_token_list([*sorted(vocab, key=vocab.get), "Ġt", "<|end|>"])
+    writer.add_token_types([1] * 257 + [3])
+    writer.add_token_merges(["Ġ t"])
+    writer.add_eos_token_id(257)
+
+
 def write_gguf(
     path: Path,
     checkpoint: DecoderCheckpoint,
@@ -96,14 +108,7 @@ def write_gguf(
             writer.add_string(key, str(value))
     writer.add_rope_freq_base(config.rope_base)
     writer.add_layer_norm_rms_eps(config.norm_eps)
-    folder = path.parent / "byte-tokenizer"
-    folder.mkdir(exist_ok=True)
-    ByteTokenizer().save(folder)
-    vocab = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
-    writer.add_token_list([*sorted(vocab, key=vocab.get), "Ġt", "<|end|>"])
-    writer.add_token_types([1] * 257 + [3])
-    writer.add_token_merges(["Ġ t"])
-    writer.add_eos_token_id(257)
+    write_tokenizer(writer, path.parent)
     for name, tensor in checkpoint.tensors.items():
         if name in leave_out:
             continue

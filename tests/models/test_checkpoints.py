@@ -193,8 +193,11 @@ def test_unknown_name_lists_what_is_allowed(tmp_path: Path) -> None:
         ({"architecture": "bert"}, "holds a model of architecture 'bert'. Supported: "),
         ({"leave_out": ("model.layers.1.mlp.up_proj.weight",)}, "1 tensor of 20 missing: model.layers.1.mlp.up_proj"),
         ({"extra": {"blk.0.attn_q.bias": np.ones(128, np.float32)}}, "does not have: blk.0.attn_q.bias. Adapters"),
-        ({"extra": {"rope_freqs.weight": np.full(16, 2, np.float32)}}, "scaled RoPE (the tensor rope_freqs.weight)"),
-        ({"keys": {"llama.rope.scaling.type": "yarn"}}, "llama.rope.scaling.type is 'yarn'. Supported: 'none' or"),
+        (
+            {"extra": {"rope_freqs.weight": np.full(16, 2, np.float32)}},
+            "(the tensor rope_freqs.weight) by other",
+        ),
+        ({"keys": {"llama.rope.scaling.type": "su"}}, "llama.rope.scaling.type is 'su'. Supported: 'none' or"),
         ({"keys": {"llama.expert_count": 8}}, "llama.expert_count is 8. Supported: 0."),
         ({"keys": {"llama.feed_forward_length": 64}}, "has shape (96, 64), but its configuration asks for (64, 64)"),
         ({"keys": {"llama.attention.head_count": 3}}, "n_heads is 3, it must be a multiple of n_kv_heads, 2"),

@@ -3,6 +3,7 @@ configuration does."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 import torch
 
 from rankitect.graph import SearchSpace
-from rankitect.models.backbone import Backbone, rank
+from rankitect.models.backbone import Backbone, largest, rank
 from rankitect.models.candidate import load_candidate, save_candidate
 from rankitect.models.checkpoints import DecoderCheckpoint, load_checkpoint, save_huggingface
+from rankitect.models.checkpoints.huggingface_config import read_config
 from rankitect.models.families import axes
+from rankitect.models.huggingface_layout import huggingface_layout
 from rankitect.models.importance import gather
 from rankitect.models.relaxed import RelaxedSupernet, one_hot
 from rankitect.search_spaces.mobile_llm import from_backbone
@@ -66,10 +69,32 @@ def test_pruned_models_are_one_in_every_reading(pair: tuple[Any, DecoderCheckpoi
         logits = model(IDS)
         torch.testing.assert_close(backbone.supernet.activate(architecture)(IDS), logits, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(relaxed(one_hot(space, architecture), IDS), logits, atol=1e-4, rtol=1e-4)
-    alike = space.architecture({**backbone.largest.choices, **smallest(space)})
+    fewer = {axes.path(axes.RUNS, 1): axes.DROPPED}  # what a layer sees, and whether it is turned, stays with it
+    alike = space.architecture({**backbone.largest.choices, **smallest(space), **fewer})
     model = backbone.inherit(alike)
     save_candidate(tmp_path, space, alike, model, checkpoint.tokenizer, config=checkpoint.config)
     assert load_candidate(tmp_path).config == checkpoint.config
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", local_files_only=True).eval()
     torch.testing.assert_close(theirs(IDS).logits, model(IDS), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(load_checkpoint(tmp_path / "hf").config.blocks.windows, checkpoint.config.blocks.windows)
+    windows = checkpoint.config.blocks.windows
+    assert load_checkpoint(tmp_path / "hf").config.blocks.windows == windows[:1] + windows[2:]
+
+
+def test_what_a_class_of_transformers_cannot_be_is_said() -> None:
+    gemma = read_config(json.loads(config_of("gemma3-scaled").to_json_string(use_diff=False)), "config.json")
+    space = from_backbone(gemma, widths=(24,), ffn_step=16, window=3)
+    whole = largest(space)
+
+    def reason(**changed: Any) -> str:
+        some = {path: value for axis, value in changed.items() for path in axes.paths(space.choices, axis)}
+        return str(huggingface_layout(space, space.architecture({**whole.choices, **some}), gemma).reason)
+
+    assert reason() == "None"
+    assert "its embedding is multiplied by 5.65685, that of the Gemma 3 of transformers of this width by 4.8" in reason(
+        width=24
+    )
+    assert "see different numbers of tokens" in reason(**{axes.PATTERN: axes.WINDOW})
+    one = space.architecture({**whole.choices, axes.path(axes.PATTERN, 1): axes.WINDOW})
+    assert "layers.1 sees the last 3 tokens and is turned by other positions" in str(
+        huggingface_layout(space, one, gemma).reason
+    )

@@ -120,8 +120,8 @@ def test_weights_that_are_no_numbers_are_refused(whole: Path, tmp_path: Path, va
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"llama.rope.scaling.factor": 4}, "llama.rope.scaling.factor is 4. Supported: 0.0 or 1.0."),
-        ({"llama.rope.scale_linear": 4}, "llama.rope.scale_linear is 4"),
+        ({"llama.rope.scaling.factor": "4"}, "llama.rope.scaling.factor is '4'; it must be a number from 0 to"),
+        ({"llama.rope.scaling.type": "longrope"}, "llama.rope.scaling.type is 'longrope'. Supported: 'none' or"),
         ({"llama.rope.scaling.original_context_length": 64}, "original_context_length is 64. Supported: 128."),
         ({"llama.rope.scaling.yarn_log_multiplier": 1}, "'llama.rope.scaling.yarn_log_multiplier' is 1, and no Llama"),
         ({"llama.rope.dimension_count": 16}, "llama.rope.dimension_count is 16. Supported: 32."),

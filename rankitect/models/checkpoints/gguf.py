@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankitect.errors import AssetError
 from rankitect.models.checkpoints.checkpoint import DecoderCheckpoint, check_fits, check_layers, check_tensors
-from rankitect.models.checkpoints.gguf_config import Metadata, family_in, read_sizes
+from rankitect.models.checkpoints.gguf_config import family_in, read_sizes
 from rankitect.models.checkpoints.gguf_file import GGUFFile, TensorEntry
+from rankitect.models.checkpoints.gguf_metadata import Metadata
 from rankitect.models.checkpoints.gguf_parts import open_parts, tensors_of
 from rankitect.models.checkpoints.gguf_tokenizer import read_tokenizer
 from rankitect.models.checkpoints.usage_sources import usage_of_gguf
-from rankitect.models.families import HEAD, DecoderConfig, Family
+from rankitect.models.families import HEAD, DecoderConfig, Family, Weight
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +25,9 @@ __all__ = ["load_gguf"]
 
 _FACTORS = "rope_freqs.weight"
 """The tensor by which llama.cpp divides RoPE's frequencies."""
+_LONG = frozenset({"rope_factors_long.weight", "rope_factors_short.weight"})
+_LLAMA3, _PUBLISHED = "llama3", (1.0, 4.0, 8192)
+"""Llama 3's scaling, and all of its published numbers but the factor: low, high, and the context before it."""
 
 
 def load_gguf(path: Path, source: str | None = None) -> DecoderCheckpoint:
@@ -45,38 +51,126 @@ def load_gguf(path: Path, source: str | None = None) -> DecoderCheckpoint:
     if embedding not in stored:
         raise AssetError(f"{path}: the tensor {embedding!r} is missing.")
     config = read_sizes(family, metadata, stored[embedding][1].shape[0], tied=head not in stored)
+    if long := sorted(_LONG & stored.keys()):
+        raise AssetError(f"{path}: RoPE for long texts (longrope, the tensor {long[0]}) is not supported.")
     if _FACTORS in stored:
-        _check_factors(*stored.pop(_FACTORS))
+        config = _scaled(config, *stored.pop(_FACTORS))
     check_layers(config, len(stored), str(path))
     check_fits(sum(prod(entry.shape) for _, entry in stored.values()), str(path))
-    tensors = dict(_tensor(file, entry, family, config) for file, entry in stored.values())
+    tensors = dict(one for file, entry in stored.values() for one in _tensors(file, entry, family, config))
     check_tensors(config, tensors, str(path))
     tokenizer = read_tokenizer(metadata, config.vocab)
     usage = usage_of_gguf(parts[0].metadata, config.vocab, config.context, path)
     return DecoderCheckpoint(config, tensors, tokenizer, source or str(path), usage)
 
 
-def _check_factors(file: GGUFFile, entry: TensorEntry) -> None:
-    """Refuse factors that change RoPE's frequencies; those of 1 change nothing."""
-    if not (file.values(entry) == 1).all():
-        raise AssetError(f"{file.path}: scaled RoPE (the tensor {_FACTORS}) is not supported, only plain RoPE.")
+def _scaled(config: DecoderConfig, file: GGUFFile, entry: TensorEntry) -> DecoderConfig:
+    """A config with the scaling of RoPE that its frequencies are divided by; factors of 1 change nothing.
 
+    Llama 3's files state the factors that follow from its scaling, and not the numbers which they follow from.
 
-def _tensor(file: GGUFFile, entry: TensorEntry, family: Family, config: DecoderConfig) -> tuple[str, torch.Tensor]:
-    """A tensor's name and values as Hugging Face has them; its own name if the family has no such weight.
-
-    Such a tensor is reported as unexpected later, by `check_tensors`.
+    Raises:
+        AssetError: The factors are those of no published Llama 3.
     """
     import torch
 
-    values, shape = torch.from_numpy(file.values(entry)), entry.shape
-    known = family.of_gguf(entry.name)
-    if known is None:
-        return entry.name, values
-    number, weight = known
-    if weight.rotated and family.gguf.rotates_neighbours and shape == weight.stored_shape(config):
+    from rankitect.blocks.rotary import SCALINGS
+
+    factors = torch.from_numpy(file.values(entry)).flatten()
+    if bool((factors == 1).all()):
+        return config
+    scaling = (_LLAMA3, round(float(factors.max()), 4), *_PUBLISHED)
+    half = config.head_dim // 2
+    if factors.numel() == half and scaling[1] >= 1 and not config.blocks.rope_scaling:
+        plain, scaled = (
+            SCALINGS[kind](half, config.rope_base, 0, *numbers)[0] for kind, *numbers in (("linear", 1.0), scaling)
+        )
+        if torch.allclose(factors, plain / scaled, rtol=1e-3):
+            return replace(config, blocks=replace(config.blocks, rope_scaling=scaling))
+    raise AssetError(
+        f"{file.path}: RoPE's frequencies are scaled (the tensor {_FACTORS}) by other factors than those of Llama 3.1 "
+        "and 3.2. Use the model's Hugging Face folder, which says how."
+    )
+
+
+def _tensors(
+    file: GGUFFile, entry: TensorEntry, family: Family, config: DecoderConfig
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The names and values of a tensor's weights as Hugging Face has them.
+
+    A tensor that is no weight of the family keeps its name: `check_tensors` reports it as unexpected.
+
+    Raises:
+        AssetError: It holds several weights, and has another number of rows than they.
+    """
+    import torch
+
+    values = torch.from_numpy(file.values(entry))
+    fused, known = family.fused_in_gguf(entry.name), family.of_gguf(entry.name)
+    if fused is not None:
+        number, weights = fused
+        rows = [weight.stored_shape(config)[0] for weight in weights]
+        if entry.shape[0] != sum(rows):
+            raise AssetError(
+                f"{file.path}: {entry.name} has {entry.shape[0]} rows, but its configuration asks for {sum(rows)}."
+            )
+        for weight, part in zip(weights, values.split(rows), strict=True):
+            yield family.huggingface_name(weight, number), _as_stored_by_huggingface(part, weight, family, config)
+    elif known is not None:
+        place, weight = known
+        yield family.huggingface_name(weight, place), _as_stored_by_huggingface(values, weight, family, config)
+    else:
+        yield entry.name, values
+
+
+def _as_stored_by_huggingface(
+    values: torch.Tensor, weight: Weight, family: Family, config: DecoderConfig
+) -> torch.Tensor:
+    """A weight's values in the order, and with the meaning, that they have in Hugging Face folders."""
+    if weight.kind == "gain" and family.gguf.gains_with_offset:
+        values = values - config.blocks.norm_offset
+    if weight.rotated and family.gguf.rotates_neighbours and tuple(values.shape) == weight.stored_shape(config):
         # llama.cpp's RoPE rotates neighbouring rows of a head, Hugging Face's the two halves: for the former, the
         # halves are stored interleaved. A tensor of another shape is left alone: `check_tensors` reports it.
         heads = prod(config.sizes[dim] for dim in weight.dims[: weight.dims.index(HEAD)])
+<<<<<<< HEAD
         values = values.view(heads, config.head_dim // 2, 2, -1).transpose(1, 2).reshape(shape)
     return family.huggingface_name(weight, number), values
+=======
+        values = values.view(heads, config.head_dim // 2, 2, -1).transpose(1, 2).reshape(values.shape)
+    return values.contiguous()
+
+
+def _tokenizer(metadata: Metadata, vocab: int) -> BPETokenizer:
+    path = metadata.path
+    kind = metadata.get("tokenizer.ggml.model", str)
+    if kind != "gpt2":
+        raise AssetError(
+            f"{path}: its tokenizer is of kind {shown(kind)}. Supported: 'gpt2' (byte-level BPE). Use the model's "
+            "Hugging Face folder, whose tokenizer.json may be of any kind."
+        )
+    tokens, merges = (metadata.all(f"tokenizer.ggml.{key}", str) for key in ("tokens", "merges"))
+    if not tokens or merges is None:
+        raise AssetError(f"{path}: the GGUF metadata holds no tokenizer.ggml.tokens, or no tokenizer.ggml.merges.")
+    if len(tokens) > vocab:
+        raise AssetError(f"{path}: the tokenizer has {len(tokens)} tokens, but the embedding has only {vocab} rows.")
+    types = metadata.all("tokenizer.ggml.token_type", int) or [1] * len(tokens)
+    if len(types) != len(tokens) or not set(types) <= set(_TOKEN_TYPES):
+        raise AssetError(f"{path}: tokenizer.ggml.token_type must hold a type from 1 to 6 for each token.")
+    roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    special = {
+        role: metadata.get(f"tokenizer.ggml.{key}_token_id", int)
+        for role, key in roles.items()
+        if f"tokenizer.ggml.{key}_token_id" in metadata.values
+    }
+    return byte_level_bpe(
+        tokens,
+        merges,
+        pre=metadata.get("tokenizer.ggml.pre", str),  # files that do not say it were made before it was known
+        source=str(path),
+        control_ids=[i for i, token_type in enumerate(types) if token_type == _CONTROL],
+        added_ids=[i for i, token_type in enumerate(types) if token_type == _USER_DEFINED],
+        special_ids=special,
+        chat_template=metadata.get("tokenizer.chat_template", str, "") or None,
+    )
+>>>>>>> 10392b8 (GGUF files of every family are read: fused matrices, norms, windows, scaled positions)

@@ -1,4 +1,4 @@
-"""Reading the metadata of GGUF files: typed values, and the sizes of a model.
+"""Reading the sizes of a model from the metadata of GGUF files.
 
 As in config.json, every key under the architecture's name is understood, or known to change nothing, or refused. Which
 is which is stated by the family's `GGUFFormat`.
@@ -6,61 +6,19 @@ is which is stated by the family's `GGUFFormat`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
+from collections.abc import Container
+from typing import Any
 
 from rankitect.errors import AssetError, shown
+from rankitect.models.checkpoints.gguf_blocks import BlocksReader
+from rankitect.models.checkpoints.gguf_metadata import Metadata, shortest
 from rankitect.models.families import FAMILIES, DecoderConfig, Family
 from rankitect.models.families.values import LIMITS, among
 
-__all__ = ["Metadata", "family_in", "read_sizes"]
-
-T = TypeVar("T", bool, int, float, str)
+__all__ = ["family_in", "read_sizes"]
 
 _MODEL = "model"
 """The value of `general.type` of a whole model; there are also adapters, vocabularies and projectors."""
-
-
-class Metadata:
-    """Typed access to a file's keys, with errors that name file, key and what it holds.
-
-    Args:
-        path: The file.
-        values: Its values by key.
-    """
-
-    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
-        self.path, self.values = path, values
-
-    def get(self, key: str, kind: type[T], default: T | None = None) -> T:
-        """The value of a key.
-
-        Raises:
-            AssetError: The key is missing and has no default, or its value is of another type.
-        """
-        value = self.values.get(key, default)
-        if value is None:
-            raise AssetError(f"{self.path}: the key {key!r} is missing from the GGUF metadata.")
-        if type(value) is not kind:  # a bool is no int here
-            raise self._wrong(key, f"one value of type {kind.__name__}")
-        return value
-
-    def all(self, key: str, kind: type[T]) -> list[T] | None:
-        """The list that a key holds; None for a key that is missing.
-
-        Raises:
-            AssetError: Its value is no list, or holds values of another type.
-        """
-        values = self.values.get(key)
-        if values is not None and not (isinstance(values, list) and all(type(value) is kind for value in values)):
-            raise self._wrong(key, f"a list of values of type {kind.__name__}")
-        return values
-
-    def _wrong(self, key: str, supported: str) -> AssetError:
-        return AssetError(f"{self.path}: the key {key!r} holds {shown(self.values[key])}; supported is {supported}.")
 
 
 def family_in(metadata: Metadata) -> Family:
@@ -109,17 +67,26 @@ def read_sizes(family: Family, metadata: Metadata, vocab: int, *, tied: bool) ->
     if numbers["head_dim"] is None:
         numbers["head_dim"] = numbers["d_model"] // numbers["n_heads"]
     for name in ("rope_base", "norm_eps"):
-        numbers[name] = _shortest(numbers[name])
+        numbers[name] = shortest(numbers[name])
+    reader = BlocksReader(family, metadata, numbers)
     try:
-        config = DecoderConfig(vocab=vocab, tied_embeddings=tied, family=family.name, **numbers)
+        blocks = reader.read()
+        config = DecoderConfig(vocab=vocab, tied_embeddings=tied, family=family.name, **numbers, blocks=blocks)
     except AssetError as error:
-        raise AssetError(f"{path}: {error}") from error
-    _check_keys(family, metadata, config)
+        raise error if str(error).startswith(str(path)) else AssetError(f"{path}: {error}") from error
+    _check_keys(family, metadata, config, reader.read_keys)
     return config
 
 
-def _check_keys(family: Family, metadata: Metadata, config: DecoderConfig) -> None:
-    """Refuse what would compute something else than the family's blocks do, or might."""
+def _check_keys(family: Family, metadata: Metadata, config: DecoderConfig, understood: Container[str]) -> None:
+    """Refuse what would compute something else than the family's blocks do, or might.
+
+    Args:
+        family: The model's.
+        metadata: What its file states.
+        config: Read from it.
+        understood: The keys that were read beside those of sizes.
+    """
     layout, prefix = family.gguf, f"{family.gguf.architecture}."
     repeated = {  # what says again, in other words, what another key has said
         "vocab_size": (config.vocab,),
@@ -129,7 +96,7 @@ def _check_keys(family: Family, metadata: Metadata, config: DecoderConfig) -> No
     }
     for key, value in metadata.values.items():
         suffix = key.removeprefix(prefix)
-        if suffix == key or suffix in layout.sizes.values():
+        if suffix == key or suffix in layout.sizes.values() or suffix in understood:
             continue
         supported = repeated.get(suffix) or layout.neutral.get(suffix)
         if supported is None:
@@ -140,8 +107,3 @@ def _check_keys(family: Family, metadata: Metadata, config: DecoderConfig) -> No
             raise AssetError(
                 f"{metadata.path}: {key} is {shown(value)}. Supported: {' or '.join(map(repr, supported))}."
             )
-
-
-def _shortest(value: float) -> float:
-    """The decimal number that was meant by a value stored as float32 (1e-05, not 9.99999974e-06)."""
-    return float(str(np.float32(value)))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rankitect.data.members import member
 from rankitect.errors import AssetError, shown
-from rankitect.models.checkpoints.gguf_config import Metadata
 from rankitect.models.checkpoints.gguf_file import GGUFFile, TensorEntry
+from rankitect.models.checkpoints.gguf_metadata import Metadata
 
 __all__ = ["open_parts", "tensors_of"]
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 from rankitect.data.token_tables import KINDS, TokenTables, TokenType, tokenizer_from
 from rankitect.data.tokenizer import Tokenizer
 from rankitect.errors import AssetError, shown
-from rankitect.models.checkpoints.gguf_config import Metadata
+from rankitect.models.checkpoints.gguf_metadata import Metadata
 
 __all__ = ["ROLES", "read_tokenizer", "tokenizer_keys"]
 

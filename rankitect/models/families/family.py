@@ -90,6 +90,7 @@ class HuggingFaceFormat:
         score_scale: The key of the number whose inverse square root scales products of queries and keys, if any.
         fused: Matrices of a layer that hold several of its weights one below the other: their names, as those of the
             weights are given in the table.
+        divides_width: Whether the class refuses a width that is no multiple of the query heads.
     """
 
     model_type: str
@@ -109,6 +110,7 @@ class HuggingFaceFormat:
     local_base: str | None = None
     score_scale: str | None = None
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    divides_width: bool = False
 
     @property
     def of_layers(self) -> frozenset[str]:
@@ -129,6 +131,13 @@ class GGUFFormat:
         sizes: The key, without the architecture, for each number of a `DecoderConfig`.
         neutral: Other keys under the architecture's name, with the values that change nothing.
         layer: The prefix of a layer's weights, with its number to be filled in.
+        windows: Where layers see a window (`attention.sliding_window`), one of how many sees everything; 0 where
+            none does. None: no layer sees a window.
+        local_base: RoPE's base in layers with a window, where it is another and the file does not state it.
+        unturned: One layer of how many is not turned by positions; None: all are turned.
+        gains_with_offset: Whether weights of norms are stored with what the blocks add to them.
+        blocks: From the sizes to what the blocks compute and no key states.
+        fused: Matrices of a layer that hold several of its weights, as in `HuggingFaceFormat`.
     """
 
     architecture: str
@@ -137,6 +146,12 @@ class GGUFFormat:
     sizes: Mapping[str, str] = field(default_factory=lambda: GGUF_SIZES)
     neutral: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: GGUF_NEUTRAL)
     layer: str = "blk.{}."
+    windows: int | None = None
+    local_base: float | None = None
+    unturned: int | None = None
+    gains_with_offset: bool = False
+    blocks: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda sizes: {}
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def as_itself(config: DecoderConfig) -> str:
@@ -204,12 +219,24 @@ class Family:
         for weight in (self.embedding, self.norm, self.head):
             if weight.gguf == name:
                 return None, weight
+        number, rest = self._in_layer(name)
+        return next(((number, weight) for weight in self.layer if weight.gguf == rest), None) if rest else None
+
+    def fused_in_gguf(self, name: str) -> tuple[int, tuple[Weight, ...]] | None:
+        """The weights that a matrix of GGUF files holds, with the number of their layer; None for another name."""
+        number, rest = self._in_layer(name)
+        if rest not in self.gguf.fused:
+            return None
+        return number, tuple(w for part in self.gguf.fused[rest] for w in self.layer if w.gguf == part)
+
+    def _in_layer(self, name: str) -> tuple[int, str]:
+        """A name in GGUF files as the number of a layer and the name there, which is empty for one of no layer."""
         before, after = self.gguf.layer.split("{}")
         number, _, rest = name.removeprefix(before).partition(after)
         # A damaged file may hold any name; only a plain decimal number is one of a layer.
         if not name.startswith(before) or not number.isdecimal() or len(number) > 9 or str(int(number)) != number:
-            return None
-        return next(((int(number), weight) for weight in self.layer if weight.gguf == rest), None)
+            return 0, ""
+        return int(number), rest
 
     def tensor_shapes(self, config: DecoderConfig) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor of a model in Hugging Face's names and layout, in the order of the forward."""

@@ -6,7 +6,9 @@ five layers with a window, turned by a base of their own, for one that sees ever
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from rankitect.models.families.axes import CHANNELS
 from rankitect.models.families.blocks import PLAIN
@@ -19,6 +21,7 @@ from rankitect.models.families.values import Number
 
 __all__ = ["GEMMA3"]
 
+_LAYERS_OF_27B = 62
 _NORMS = (
     Weight("norm1", "weight", (CHANNELS,), "input_layernorm.weight", "attn_norm.weight", kind="gain"),
     Weight(
@@ -27,6 +30,13 @@ _NORMS = (
     Weight("norm2", "weight", (CHANNELS,), "pre_feedforward_layernorm.weight", "ffn_norm.weight", kind="gain"),
     Weight("behind2", "weight", (CHANNELS,), "post_feedforward_layernorm.weight", "post_ffw_norm.weight", kind="gain"),
 )
+
+
+def _scale(sizes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The scale of products, which GGUF files do not state: llama.cpp knows the one model where it is another."""
+    by_width = sizes["n_layers"] == _LAYERS_OF_27B
+    return {"score_scale": (sizes["d_model"] / sizes["n_heads"] if by_width else sizes["head_dim"]) ** -0.5}
+
 
 GEMMA3 = replace(
     LLAMA,
@@ -60,8 +70,16 @@ GEMMA3 = replace(
         ),
         local_base="rope_local_base_freq",
         score_scale="query_pre_attn_scalar",
+        divides_width=True,
     ),
-    gguf=GGUFFormat(architecture="gemma3", rotates_neighbours=False),
+    gguf=GGUFFormat(
+        architecture="gemma3",
+        rotates_neighbours=False,
+        windows=6,
+        local_base=10_000.0,
+        gains_with_offset=True,
+        blocks=_scale,
+    ),
     layer=(*_NORMS, *(weight for weight in LLAMA.layer if weight.kind == "matrix"), *HEAD_NORMS),
     blocks=replace(PLAIN, qk_norm="head", score_scale=256**-0.5, norm_offset=1.0, norms="both", act="gelu_tanh"),
     scales_embedding=True,

@@ -125,11 +125,7 @@ GGUF_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "attention.max_alibi_bias": (0.0,),
     "attention.scale": (0.0,),
     "attention.sliding_window": (0,),
-    "rope.scaling.type": ("none", "linear"),
-    "rope.scaling.factor": (0.0, 1.0),
     "rope.scaling.attn_factor": (1.0,),
     "rope.scaling.finetuned": (False, True),
-    "rope.scale_linear": (0.0, 1.0),
 }
-"""Keys of a GGUF file that change what some model computes, with the values that change nothing. llama.cpp takes a
-scaling factor of 0 for none, and linear scaling by a factor of 1 is none."""
+"""Keys of a GGUF file that change what some model computes, with the values that change nothing."""

@@ -30,6 +30,7 @@ LLAMA = Family(
         required={"hidden_act": ("silu", "swish"), "attention_bias": (False,), "mlp_bias": (False,)},
         defaults={"rope_base": 10_000.0, "norm_eps": 1e-6, "tied_embeddings": False, "context": 2048},
         written={"attention_dropout": 0.0},
+        divides_width=True,
     ),
     gguf=GGUFFormat(architecture="llama", rotates_neighbours=True),
     embedding=Weight("embed", "weight", (VOCAB, CHANNELS), "model.embed_tokens.weight", "token_embd.weight"),

@@ -16,6 +16,7 @@ MISTRAL = replace(
     title="Mistral",
     huggingface=replace(
         LLAMA.huggingface,
+        divides_width=False,
         model_type="mistral",
         architecture="MistralForCausalLM",
         required={"hidden_act": ("silu", "swish")},

@@ -34,6 +34,7 @@ OLMO2 = replace(
     title="OLMo 2",
     huggingface=replace(
         LLAMA.huggingface,
+        divides_width=False,
         model_type="olmo2",
         architecture="Olmo2ForCausalLM",
         required={"hidden_act": ("silu", "swish"), "attention_bias": (False,)},

@@ -19,6 +19,7 @@ PHI3 = replace(
     title="Phi-3",
     huggingface=replace(
         LLAMA.huggingface,
+        divides_width=False,
         model_type="phi3",
         architecture="Phi3ForCausalLM",
         required={"hidden_act": ("silu", "swish")},
@@ -31,6 +32,14 @@ PHI3 = replace(
             "mlp.gate_up_proj.weight": ("mlp.gate_proj.weight", "mlp.up_proj.weight"),
         },
     ),
-    gguf=GGUFFormat(architecture="phi3", rotates_neighbours=False),
+    gguf=GGUFFormat(
+        architecture="phi3",
+        rotates_neighbours=False,
+        windows=0,
+        fused={
+            "attn_qkv.weight": ("attn_q.weight", "attn_k.weight", "attn_v.weight"),
+            "ffn_up.weight": ("ffn_gate.weight", "ffn_up.weight"),
+        },
+    ),
     written_as=as_itself,
 )

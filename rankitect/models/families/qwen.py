@@ -30,6 +30,7 @@ HEAD_NORMS = (
 
 _HUGGINGFACE = replace(
     LLAMA.huggingface,
+    divides_width=False,
     required={"hidden_act": ("silu", "swish")},
     explicit=frozenset({"num_key_value_heads"}),
     defaults={"rope_base": 10_000.0, "norm_eps": 1e-6, "tied_embeddings": False, "context": 32_768},

@@ -17,6 +17,7 @@ SMOLLM3 = replace(
     title="SmolLM3",
     huggingface=replace(
         LLAMA.huggingface,
+        divides_width=False,
         model_type="smollm3",
         architecture="SmolLM3ForCausalLM",
         explicit=frozenset({"num_key_value_heads"}),
@@ -25,6 +26,6 @@ SMOLLM3 = replace(
         windows=WindowKeys(switch="use_sliding_window", by_layer=True, rule=lambda layer, number, rotary: not rotary),
         rotary=RotaryKeys("no_rope_layers", "no_rope_layer_interval", 4),
     ),
-    gguf=GGUFFormat(architecture="smollm3", rotates_neighbours=True),
+    gguf=GGUFFormat(architecture="smollm3", rotates_neighbours=True, unturned=4),
     written_as=as_itself,
 )

@@ -74,6 +74,8 @@ def unwritable(family: Family, config: DecoderConfig) -> str | None:
     """
     layout, blocks = family.huggingface, config.blocks
     whose = f"the {family.title} of transformers"
+    if layout.divides_width and config.d_model % config.n_heads:
+        return f"its width, {config.d_model}, is no multiple of its {config.n_heads} query heads, as {whose} wants it"
     if layout.windows is None:
         said: Mapping[str, Any] | None = None if blocks.windows else {}
     else:
