@@ -93,7 +93,6 @@ def test_what_a_class_of_transformers_cannot_be_is_said() -> None:
     assert "its embedding is multiplied by 5.65685, that of the Gemma 3 of transformers of this width by 4.8" in reason(
         width=24
     )
-    assert "see different numbers of tokens" in reason(**{axes.PATTERN: axes.WINDOW})
     one = space.architecture({**whole.choices, axes.path(axes.PATTERN, 1): axes.WINDOW})
     assert "layers.1 sees the last 3 tokens and is turned by other positions" in str(
         huggingface_layout(space, one, gemma).reason

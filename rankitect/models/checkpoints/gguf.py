@@ -133,44 +133,5 @@ def _as_stored_by_huggingface(
         # llama.cpp's RoPE rotates neighbouring rows of a head, Hugging Face's the two halves: for the former, the
         # halves are stored interleaved. A tensor of another shape is left alone: `check_tensors` reports it.
         heads = prod(config.sizes[dim] for dim in weight.dims[: weight.dims.index(HEAD)])
-<<<<<<< HEAD
-        values = values.view(heads, config.head_dim // 2, 2, -1).transpose(1, 2).reshape(shape)
-    return family.huggingface_name(weight, number), values
-=======
         values = values.view(heads, config.head_dim // 2, 2, -1).transpose(1, 2).reshape(values.shape)
     return values.contiguous()
-
-
-def _tokenizer(metadata: Metadata, vocab: int) -> BPETokenizer:
-    path = metadata.path
-    kind = metadata.get("tokenizer.ggml.model", str)
-    if kind != "gpt2":
-        raise AssetError(
-            f"{path}: its tokenizer is of kind {shown(kind)}. Supported: 'gpt2' (byte-level BPE). Use the model's "
-            "Hugging Face folder, whose tokenizer.json may be of any kind."
-        )
-    tokens, merges = (metadata.all(f"tokenizer.ggml.{key}", str) for key in ("tokens", "merges"))
-    if not tokens or merges is None:
-        raise AssetError(f"{path}: the GGUF metadata holds no tokenizer.ggml.tokens, or no tokenizer.ggml.merges.")
-    if len(tokens) > vocab:
-        raise AssetError(f"{path}: the tokenizer has {len(tokens)} tokens, but the embedding has only {vocab} rows.")
-    types = metadata.all("tokenizer.ggml.token_type", int) or [1] * len(tokens)
-    if len(types) != len(tokens) or not set(types) <= set(_TOKEN_TYPES):
-        raise AssetError(f"{path}: tokenizer.ggml.token_type must hold a type from 1 to 6 for each token.")
-    roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
-    special = {
-        role: metadata.get(f"tokenizer.ggml.{key}_token_id", int)
-        for role, key in roles.items()
-        if f"tokenizer.ggml.{key}_token_id" in metadata.values
-    }
-    return byte_level_bpe(
-        tokens,
-        merges,
-        pre=metadata.get("tokenizer.ggml.pre", str),  # files that do not say it were made before it was known
-        source=str(path),
-        control_ids=[i for i, token_type in enumerate(types) if token_type == _CONTROL],
-        added_ids=[i for i, token_type in enumerate(types) if token_type == _USER_DEFINED],
-        special_ids=special,
-        chat_template=metadata.get("tokenizer.chat_template", str, "") or None,
-    )
->>>>>>> 10392b8 (GGUF files of every family are read: fused matrices, norms, windows, scaled positions)
