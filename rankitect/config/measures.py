@@ -153,7 +153,7 @@ class _Function:
         estimate = mean_estimate(values)
         ends = estimate.interval() if len(values) > 1 else None
         metric = Metric(estimate.value, self.spec.unit, len(values), ends)
-        return Measured({"": metric}, {"": Answers(tuple(values))})
+        return Measured({"": metric}, {"": Answers(tuple(values), direction=self.spec.direction)})
 
 
 def _several(value: object) -> bool:
@@ -171,5 +171,5 @@ def _named(measure: str, metric: str) -> str:
 
 def _plain(answers: Answers) -> dict[str, Any]:
     values = [int(value) if value in (0, 1) else round(value, 6) for value in answers.values]
-    clusters = None if answers.clusters is None else list(answers.clusters)
-    return {"values": values} if clusters is None else {"values": values, "clusters": clusters}
+    clusters = {} if answers.clusters is None else {"clusters": list(answers.clusters)}
+    return {"direction": answers.direction, "values": values, **clusters}

@@ -24,6 +24,7 @@ from rankitect.contracts import (
     Device,
     Evaluator,
     FromConfig,
+    LacksCapability,
     TrainsAsConfigured,
     TrainsInPrepare,
     WrapsEvaluators,
@@ -330,6 +331,8 @@ def _measure(section: str, plugin: Plugin, parts: Parts) -> Measure:
     """A measure, once it has read what it asks."""
     try:
         measure: Measure = own_measure(plugin, parts) or _make(section, plugin, parts)
+    except LacksCapability:  # names the measure itself
+        raise
     except RankitectError as error:
         raise type(error)(f"{section}: {error}") from error
     return measure

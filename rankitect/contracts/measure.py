@@ -21,10 +21,12 @@ class Answers:
     Attributes:
         values: Of each example, [N].
         clusters: Number of the cluster of each example, where some are alike, [N]; None where each stands alone.
+        direction: Whether less or more is better.
     """
 
     values: tuple[float, ...]
     clusters: tuple[int, ...] | None = None
+    direction: Direction = "max"
 
 
 @dataclass(frozen=True)

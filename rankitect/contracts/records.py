@@ -214,7 +214,8 @@ class Measurement:
         artifacts: Files by a short name ("weights", "onnx"), as paths relative to the run folder, with "/".
         notes: Anything else worth keeping; must survive JSON. "examples" makes reports compare models pairwise on the
             same examples: {"metric", "values", "clusters"}, where the metric is the exponential of the values' mean,
-            and examples of one cluster (a document) are alike. "not_known" lists promised metrics that a baseline
+            and examples of one cluster (a document) are alike. "answers" does so for metrics that are means, by their
+            names: {"direction", "values", "clusters"}. "not_known" lists promised metrics that a baseline
             cannot have, such as the costs of logged scores.
         reused: The part of `spent` that was not computed again, because its result was stored before: it is charged, so
             that methods stay comparable, and not paid.

@@ -53,7 +53,8 @@ class GateConfig(BaseModel):
     """One gate: `report.gates.<name>`.
 
     A gate of quality is one of non-inferiority: with `at_most: 0.002` the candidate passes when the whole 95% interval
-    of its relative change lies below +0.2%; with 0 it must be better beyond doubt.
+    of its relative change lies below +0.2%; with 0 it must be better beyond doubt. Of an accuracy, and whatever else is
+    better the more, the change is what is lost: 0.01 is 1% less.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)

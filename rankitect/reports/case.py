@@ -145,14 +145,18 @@ class Case:
         return Verdict.HOLD if doubtful and verdict is Verdict.SHIP else verdict
 
     def relative(self, name: str) -> Observed | None:
-        """The relative change of a metric without rows; None where one of both has none."""
-        return relative_change(self.candidate.metrics, self.production.metrics, name)
+        """The relative change of a metric, in pairs where both models answered the same questions; None where one of
+        both has none."""
+        table = self.run.answers.get(name)
+        paired = None if table is None else table.change(*self.prints)
+        return paired or relative_change(self.candidate.metrics, self.production.metrics, name)
 
     @cached_property
     def rivals(self) -> list[Rival]:
         """The production model, the registered live model and the best baseline, with the change over each."""
         production, evidence = (self.production, self.standing), self.evidence or self.run.evidence
-        return rivals_of(self.candidate, production, self.run.summary.baselines, self.roles, evidence)
+        table = self.run.answers.get(self.roles.quality.name)
+        return rivals_of(self.candidate, production, self.run.summary.baselines, self.roles, evidence, table)
 
     @property
     def unknown(self) -> list[str]:
@@ -176,6 +180,9 @@ class Case:
             for of in ("change", "value"):
                 if objective is not None and (objective.name, of) in observed:
                     observed[role, of] = observed[objective.name, of]
+        if self.roles.sign > 0 and (gained := observed.get(("quality", "change"))) is not None:
+            # A gate on the quality bounds how much worse it may be: of what is better the more, the loss.
+            observed["quality", "change"] = Observed(-gained.value, -gained.high, -gained.low, gained.vague)
         tested = [s.change for s in self.slices if s.change is not None]
         for name, changes in (("worst_slice", tested), (LATENCY, [latency.change for latency in self.latencies])):
             if changes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
+from rankitect.production.answers import AnswerTable
 from rankitect.production.change import change
 from rankitect.production.evidence import Evidence
 from rankitect.reports.numbers import possible
@@ -143,7 +144,12 @@ def families(points: Sequence[ModelPoint]) -> dict[str, list[ModelPoint]]:
     return {name: sorted(members, key=lambda p: p.cost) for name, members in grouped.items()}
 
 
-def compare(points: Sequence[ModelPoint], roles: Roles, evidence: Evidence | None = None) -> list[Comparison]:
+def compare(
+    points: Sequence[ModelPoint],
+    roles: Roles,
+    evidence: Evidence | None = None,
+    answers: AnswerTable | None = None,
+) -> list[Comparison]:
     """Compare each candidate with the best baseline of its cost; paired over examples where that was measured.
 
     Between two baselines of one recipe the quality is interpolated along cost, in the logarithm where all are positive:
@@ -155,6 +161,7 @@ def compare(points: Sequence[ModelPoint], roles: Roles, evidence: Evidence | Non
         points: Baselines and candidates.
         roles: What is quality and what is cost.
         evidence: The rows that the models were measured on, where the run keeps them.
+        answers: What each question gave the quality, where it is a mean over questions.
 
     Returns:
         One comparison a candidate that can be compared, in the order of the candidates.
@@ -168,7 +175,7 @@ def compare(points: Sequence[ModelPoint], roles: Roles, evidence: Evidence | Non
         curves = _curves(grouped, [p for p in points if p.kind == "reference"])
         each = (_best_curve(p, curves, roles) for p in candidates)
         comparisons = [c for c in each if c is not None]
-    return [_over_rows(c, roles, evidence) for c in comparisons]
+    return [_over_questions(c, roles, answers) if answers else _over_rows(c, roles, evidence) for c in comparisons]
 
 
 def _curves(
@@ -199,6 +206,18 @@ def _over_rows(comparison: Comparison, roles: Roles, evidence: Evidence | None) 
     if paired.vague:
         return replace(comparison, separated=None)
     return replace(comparison, paired=(-paired.high, -paired.low), separated=paired.separated)
+
+
+def _over_questions(comparison: Comparison, roles: Roles, answers: AnswerTable) -> Comparison:
+    """The same with the interval of the gain over the same questions, where it is over one model."""
+    others = [name for name, share in comparison.mixture if share]
+    observed = answers.change(comparison.point.fingerprint, others[0]) if len(others) == 1 else None
+    if observed is None:
+        return comparison
+    if observed.vague:
+        return replace(comparison, separated=None)
+    low, high = sorted((roles.sign * observed.low, roles.sign * observed.high))
+    return replace(comparison, paired=(low, high), separated=low > 0 or high < 0)
 
 
 def _against_models(point: ModelPoint, models: Sequence[ModelPoint], roles: Roles) -> Comparison:

@@ -72,6 +72,7 @@ def material_of(run: Run, baseline: str | None = None, candidate: str | None = N
     """
     roles = roles_of(run)
     points = points_of(run, roles) if roles else []
-    comparisons = compare(points, roles, run.evidence) if roles else []
+    answers = run.answers.get(roles.quality.name) if roles else None
+    comparisons = compare(points, roles, run.evidence, answers) if roles else []
     case = case_of(run, roles, comparisons, baseline, candidate)
     return Material(run, roles, points, comparisons, case, reproduction_of(run, case))

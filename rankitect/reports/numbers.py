@@ -30,8 +30,9 @@ _SHARE_UNITS = ("share", "fraction", "ratio", "%", "percent")
 FINE = ("ne", "auc", "nat")
 """Units of values in whose third or fourth decimal models differ: normalized entropy, area under the curve, nats."""
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-_ABOVE_ZERO = ("entropy", "loss", "perplexity", "per_byte", "calibration", "auc", "accuracy", "_ms")
-_AT_MOST_ONE = ("auc", "accuracy")
+_ANSWERED = ("_acc", "_acc_norm", "_acc_bytes", "_exact_match")
+_ABOVE_ZERO = ("entropy", "loss", "perplexity", "per_byte", "calibration", "auc", "accuracy", "_ms", *_ANSWERED)
+_AT_MOST_ONE = ("auc", "accuracy", *_ANSWERED)
 _FAR = 10.0
 """Relative change from which on an interval's end says nothing."""
 _ACRONYMS = {"flops": "FLOPs", "kv": "KV", "ffn": "FFN", "ne": "NE", "auc": "AUC", "p50": "p50", "p99": "p99"}

@@ -21,7 +21,7 @@ from rankitect.study.summary import CandidateSummary
 
 __all__ = ["ReportCheck", "compared", "reproduction_of"]
 
-_FILES = ("config.yaml", "summary.json", "trials.csv", ROWS, FACTS, "examples.json", "contrasts.json")
+_FILES = ("config.yaml", "summary.json", "trials.csv", ROWS, FACTS, "examples.json", "answers.json", "contrasts.json")
 
 
 def reproduction_of(run: Run, case: Case | str) -> dict[str, JSON]:

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from rankitect.errors import RunFolderError
 from rankitect.metrics.intervals import around
+from rankitect.production.answers import AnswerTable
 from rankitect.production.change import change
 from rankitect.production.evidence import Evidence
 from rankitect.production.gates import Observed
@@ -117,6 +118,7 @@ def rivals_of(
     baselines: Sequence[BaselineSummary],
     roles: Roles,
     evidence: Evidence | None,
+    answers: AnswerTable | None = None,
 ) -> list[Rival]:
     """The production model, the registered live model and the best baseline, each once, and the change over each.
 
@@ -126,6 +128,7 @@ def rivals_of(
         baselines: All baselines; the live model is named even where it has no value of the quality.
         roles: What is quality and what is cost.
         evidence: The rows that the models were measured on, where the run keeps them.
+        answers: What each question gave the quality, where it is a mean over questions.
     """
     models = [b for b in baselines if roles.quality.name in b.metrics] or [production[0]]
     claims = [production, (best_baseline(models, roles), Standing.BEST)]
@@ -136,19 +139,24 @@ def rivals_of(
         same = [(model, standing) for model, standing in claims if model.name == name]
         model, standings = same[0][0], tuple(dict.fromkeys(standing for _, standing in same))
         if model.fingerprint != candidate.fingerprint:
-            rivals.append(Rival(model, standings, *_quality_change(candidate, model, roles, evidence)))
+            rivals.append(Rival(model, standings, *_quality_change(candidate, model, roles, evidence, answers)))
     return rivals
 
 
 def _quality_change(
-    candidate: CandidateSummary, model: BaselineSummary, roles: Roles, evidence: Evidence | None
+    candidate: CandidateSummary,
+    model: BaselineSummary,
+    roles: Roles,
+    evidence: Evidence | None,
+    answers: AnswerTable | None,
 ) -> tuple[Observed | None, bool]:
     """The relative change of the quality, and whether it is over the same rows."""
     rows = evidence is not None and {candidate.fingerprint, model.fingerprint} <= set(evidence.losses)
     if evidence is not None and rows and evidence.metric == roles.quality.name:
         over = change(evidence, candidate.fingerprint, model.fingerprint)
         return Observed(over.value, over.low, over.high, over.vague), True
-    return relative_change(candidate.metrics, model.metrics, roles.quality.name), False
+    paired = None if answers is None else answers.change(candidate.fingerprint, model.fingerprint)
+    return paired or relative_change(candidate.metrics, model.metrics, roles.quality.name), paired is not None
 
 
 def relative_change(ours: dict[str, MetricSummary], theirs: dict[str, MetricSummary], name: str) -> Observed | None:

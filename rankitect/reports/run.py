@@ -15,6 +15,7 @@ from rankitect.config.schema import ReportConfig
 from rankitect.contracts import Trial
 from rankitect.documents import parse_yaml, read_json
 from rankitect.errors import RankitectError, RunFolderError
+from rankitect.production.answers import AnswerTable, load_answers
 from rankitect.production.evidence import Evidence, load_evidence
 from rankitect.production.settings import gates_problem
 from rankitect.study.checks import one_line
@@ -95,6 +96,11 @@ class Run:
     def evidence(self) -> Evidence | None:
         """The rows of the test data and the models' losses on them; None where the run keeps none."""
         return load_evidence(self.folder)
+
+    @cached_property
+    def answers(self) -> dict[str, AnswerTable]:
+        """What each question gave each model, by the metric that is the mean of it; empty where nothing was asked."""
+        return load_answers(self.folder)
 
     @cached_property
     def offered(self) -> dict[str, list[Any]]:

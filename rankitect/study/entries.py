@@ -19,7 +19,8 @@ __all__ = ["IN_PLACE", "refuse_strange"]
 IN_PLACE = ("study.lock", "log.txt", "study.db", "study.db-wal", "study.db-shm", "study.db-journal")
 """Files that are written in place, not replaced: another name of one, elsewhere, would be written as well."""
 _REPLACED = (
-    "config.yaml", "config.previous.yaml", "summary.json", "trials.csv", "examples.json", "contrasts.json",
+    "config.yaml", "config.previous.yaml", "summary.json", "trials.csv", "examples.json", "answers.json",
+    "contrasts.json",
 )  # fmt: skip
 _FOLDERS = ("candidates", "compared", "model", "report", "state", "tensorboard", "trials")
 

@@ -12,11 +12,11 @@ from rankitect.data.files import file_sha256, write_whole
 
 __all__ = ["hashes_of_tables", "write_tables"]
 
-_EXAMPLES, _CONTRASTS = "examples.json", "contrasts.json"
+_EXAMPLES, _ANSWERS, _CONTRASTS = "examples.json", "answers.json", "contrasts.json"
 
 
 def write_tables(folder: Path, trials: Sequence[Trial], final: str) -> None:
-    """Write examples.json and contrasts.json, each where there is something to write.
+    """Write examples.json, answers.json and contrasts.json, each where there is something to write.
 
     Args:
         folder: The run folder.
@@ -28,13 +28,15 @@ def write_tables(folder: Path, trials: Sequence[Trial], final: str) -> None:
     """
     if models := _examples(trials, final):
         write_whole(folder / _EXAMPLES, json.dumps(models) + "\n")
+    if answers := _answers(trials, final):
+        write_whole(folder / _ANSWERS, json.dumps(answers) + "\n")
     if sides := _contrasts(trials):
         write_whole(folder / _CONTRASTS, json.dumps(sides) + "\n")
 
 
 def hashes_of_tables(folder: Path) -> dict[str, str]:
     """SHA-256 of the tables that are there, by name."""
-    paths = [folder / name for name in (_EXAMPLES, _CONTRASTS)]
+    paths = [folder / name for name in (_EXAMPLES, _ANSWERS, _CONTRASTS)]
     return {path.name: file_sha256(path) for path in paths if path.is_file()}
 
 
@@ -56,6 +58,25 @@ def _examples(trials: Sequence[Trial], final: str) -> dict[str, Any]:
         elif same == about:
             models.setdefault(fingerprint, given["values"])
     return {**about, "models": models, "more_seeds": more} if models else {}
+
+
+def _answers(trials: Sequence[Trial], final: str) -> dict[str, Any]:
+    """What each question gave the measures of the final evaluator (`notes["answers"]`), by metric; the values of a
+    model's seeds one after the other. Answers to other questions than the first model's are left out."""
+    tables: dict[str, Any] = {}
+    for trial in trials:
+        notes = trial.measurement.notes if trial.measurement is not None and trial.evaluator == final else {}
+        given = notes.get("answers")
+        for metric, answers in given.items() if isinstance(given, dict) else ():
+            values, clusters = answers["values"], answers.get("clusters")
+            about = {"direction": answers["direction"], "clusters": clusters, "count": len(values), "models": {}}
+            table = tables.setdefault(metric, about)
+            if (table["clusters"], table["count"]) != (clusters, len(values)):
+                continue
+            seeds = table["models"].setdefault(trial.architecture.fingerprint, [])
+            if not seeds or trial.duplicate_of is None:
+                seeds.append(values)
+    return {name: {key: t[key] for key in ("direction", "clusters", "models")} for name, t in tables.items()}
 
 
 def _contrasts(trials: Sequence[Trial]) -> list[dict[str, Any]]:

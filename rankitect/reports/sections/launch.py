@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from rankitect.production.gates import GateResult, Outcome, Verdict
 from rankitect.reports.cards import Cell, Status, Table
 from rankitect.reports.case import Case
-from rankitect.reports.numbers import compact, percent_range, plural, possible, readable_name, signed_percent
+from rankitect.reports.numbers import (
+    compact,
+    lower_name,
+    percent_range,
+    plural,
+    possible,
+    readable_name,
+    signed_percent,
+)
 from rankitect.reports.run import Run
 from rankitect.reports.section import Facts, ProductionSection
 from rankitect.study.summary import RegisteredSummary
@@ -104,7 +112,9 @@ def _gate_row(case: Case, result: GateResult) -> tuple[Cell, ...]:
     roles = {"quality": case.roles.quality.name, "cost": case.roles.cost.name if case.roles.cost else "cost"}
     name = roles.get(gate.metric, gate.metric)
     against = " against production" if gate.of == "change" else ""
-    condition = f"{readable_name(name)}{against}: {gate.bound_text(gate.of == 'change')}"
+    lost = gate.metric == "quality" and gate.of == "change" and case.roles.sign > 0
+    subject = f"Loss in {lower_name(readable_name(name))}" if lost else readable_name(name)
+    condition = f"{subject}{against}: {gate.bound_text(gate.of == 'change')}"
     return Cell(result.name), _observed_cell(name, result), _outcome_cell(result), Cell(condition)
 
 

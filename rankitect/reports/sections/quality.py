@@ -28,6 +28,11 @@ class QualitySection(ProductionSection):
             ("Metric", "Change", *case.titles), tuple(_metric_row(case, n) for n in _qualities(case)), sortable=False
         )
         change = case.change
+        if name in case.run.answers and (relative := case.relative(name)) is not None:
+            separated = relative.low > 0 or relative.high < 0
+            better = case.roles.sign * relative.value > 0
+            words |= {"answered": True, "relative": relative, "separated": separated, "better": better}
+            return Facts(Status.WARN if not separated else Status.PASS if better else Status.FAIL, words, (table,))
         if not case.paired or change is None or case.evidence is None:
             return Facts(Status.WARN, words, (table,))
         few = min(change.seeds) < _SEEDS
@@ -52,6 +57,8 @@ def _metric_row(case: Case, name: str) -> tuple[Cell, ...]:
         relative = Observed(case.change.value, case.change.low, case.change.high, case.change.vague)
         ends = "two training seeds: no interval" if relative.vague else percent_range(relative.low, relative.high)
         note = f"{ends}, paired"
+    elif relative is not None and name in case.run.answers and not relative.vague:
+        note = f"{percent_range(relative.low, relative.high)}, paired"
     change = DASH if relative is None else Cell(signed_percent(relative.value), relative.value, note=note)
     models = (case.candidate.metrics[name], case.production.metrics[name])
     return Cell(readable_name(name)), change, *(_value_cell(name, metric) for metric in models)
