@@ -69,7 +69,11 @@ def test_a_key_that_only_the_plugin_knows_can_be_set() -> None:
         ("budget.minutes=-1", "'budget.minutes' on the command line is -1: should be greater than 0."),
         ("budget=null", "'budget' on the command line is null: should be a section, written {key: value}."),
         ("constraints=3", "'constraints' on the command line is 3: should be a section, written {key: value}."),
-        ("constraints.params=3", "'constraints.params' on the command line is 3: a range is written [low, high]."),
+        (
+            "constraints.params=3",
+            "'constraints.params' on the command line is 3: a range is written [low, high], in shares, or low..high, in the "
+            "unit of the cost.",
+        ),
         ("choices.lr=3", "'choices.lr' on the command line is 3: write a list of values, or {low: 1e-4,"),
         ("evaluator.objectives=3", "'evaluator.objectives' on the command line is 3: should be a list, written [a,b]."),
         ("budget.trials=2.5", "'budget.trials' on the command line is 2.5: should be a valid integer"),

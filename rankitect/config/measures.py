@@ -111,7 +111,7 @@ def own_measure(plugin: Plugin, parts: Parts) -> Measure | None:
     if declared is None:
         return None
     keys = list(inspect.signature(plugin.target).parameters)[_GIVEN:]
-    given = {name: getattr(plugin.config, name) for name in keys}
+    given = {name: vars(plugin.config)[name] for name in keys}
     spec = MetricSpec("", declared.unit, declared.direction, declared.role)
     return _Function(plugin.name, plugin.target, given, spec, parts.task)
 
