@@ -71,8 +71,8 @@ def test_a_key_that_only_the_plugin_knows_can_be_set() -> None:
         ("constraints=3", "'constraints' on the command line is 3: should be a section, written {key: value}."),
         (
             "constraints.params=3",
-            "'constraints.params' on the command line is 3: a range is written [low, high], in shares, or low..high, in the "
-            "unit of the cost.",
+            "'constraints.params' on the command line is 3: a range is written [low, high], in shares, or low..high, "
+            "in the unit of the cost.",
         ),
         ("choices.lr=3", "'choices.lr' on the command line is 3: write a list of values, or {low: 1e-4,"),
         ("evaluator.objectives=3", "'evaluator.objectives' on the command line is 3: should be a list, written [a,b]."),
