@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from rankitect.contracts import MetricSpec, Task
+from rankitect.contracts import MetricSpec
 from rankitect.contracts.measure import Answers, Measured
-from rankitect.contracts.task import HasBackbone
-from rankitect.tasks.language.questions import QuestionSettings
+from rankitect.tasks.language.questions import AnswersText, QuestionSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,10 +16,6 @@ if TYPE_CHECKING:
     from rankitect.tasks.language.questions import Asked
 
 __all__ = ["ChoiceQuestions"]
-
-
-class AnswersText(Task, HasBackbone, Protocol):
-    """A task of language models, with a tokenizer."""
 
 
 class ChoiceQuestions:

@@ -111,6 +111,7 @@ def test_every_dependency_is_pinned_to_a_version_that_the_package_allows() -> No
         ("bayesian",): extras["bayesian"],
         ("deploy",): extras["deploy"],
         ("ray",): extras["ray"],
+        ("lm-eval",): extras["lm-eval"],
         ("docs",): extras["docs"],
     }
     for files, requirements in groups.items():

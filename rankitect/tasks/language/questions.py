@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rankitect.contracts import Spent
+from rankitect.contracts import Spent, Task
+from rankitect.contracts.task import HasBackbone
 from rankitect.data.storage import problem_of_place
 from rankitect.errors import ConfigError, DataError
 
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
     from rankitect.models.checkpoints import DecoderCheckpoint
     from rankitect.models.packed import Forest
 
-__all__ = ["Asked", "QuestionSettings", "ask"]
+__all__ = ["AnswersText", "Asked", "QuestionSettings", "ask", "first_token"]
+
+
+class AnswersText(Task, HasBackbone, Protocol):
+    """A task of language models, with a tokenizer."""
 
 
 class QuestionSettings(BaseModel):
@@ -73,7 +78,7 @@ def ask(settings: QuestionSettings, checkpoint: DecoderCheckpoint, key: str = "p
     """
     from rankitect.data.questions import divided, read_questions
 
-    begin = _begin(settings, checkpoint)
+    begin = first_token(checkpoint, settings.begin)
     sides = divided(read_questions(settings.path, key, settings.limit), settings.search, settings.seed)
     asked = {}
     for name, questions in zip(("search", "test"), sides, strict=True):
@@ -85,18 +90,22 @@ def ask(settings: QuestionSettings, checkpoint: DecoderCheckpoint, key: str = "p
     return asked
 
 
-def _begin(settings: QuestionSettings, checkpoint: DecoderCheckpoint) -> int | None:
-    """The token that sequences begin with.
+def first_token(checkpoint: DecoderCheckpoint, wanted: bool | None) -> int | None:
+    """The token that sequences begin with, or None.
+
+    Args:
+        checkpoint: The pretrained model.
+        wanted: Whether there is to be one; None as the model was trained.
 
     Raises:
         ConfigError: It is wanted, and the tokenizer has none.
     """
     known = checkpoint.tokenizer.special_ids.get("bos")
-    if settings.begin is None:
+    if wanted is None:
         return known if checkpoint.usage.settings.get("add_bos_token") is True else None
-    if settings.begin and known is None:
+    if wanted and known is None:
         raise ConfigError("begin=true: the backbone's tokenizer has no first token (bos).")
-    return known if settings.begin else None
+    return known if wanted else None
 
 
 @dataclass(frozen=True, eq=False)

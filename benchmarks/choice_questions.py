@@ -1,0 +1,176 @@
+"""Choice questions: are the answers those of EleutherAI's lm-eval, and in how much less time on the CPU?
+
+A pretrained model is written as a Hugging Face folder and asked the same questions by lm-eval's own model class
+(transformers), one sequence at a time as is its default and in batches, and by Rankitect, whose choices share what they
+begin with. Both count seconds of the process, from texts to scores, alternating; every answer is compared. Files that
+are not there are left out. Needs the extra `lm-eval`, and `accelerate` for lm-eval's model class.
+
+    python benchmarks/choice_questions.py --questions arc_easy.jsonl piqa.jsonl --count 60
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import Results, table
+
+METRICS = {True: ("acc", "acc_norm", "acc_bytes"), False: ("acc",)}
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=Path, nargs="+", required=True, help="files of JSON lines")
+    parser.add_argument("--count", type=int, default=60, help="questions of each file, the first")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="batch sizes of lm-eval")
+    parser.add_argument("--backbone", default="smollm2-135m")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=Path("runs/bench-questions"))
+    options = parser.parse_args()
+    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    results = Results(options.folder / "results.jsonl")
+    answer_all(options, results)
+    print_table(options, results)
+
+
+def answer_all(options: argparse.Namespace, results: Results) -> None:
+    """Ask every file in every way, in turns."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    ways: dict[str, Callable[[Path, int], dict[str, Any]]] = {"rankitect": ours(options)}
+    for batch in options.batches:
+        ways[f"lm-eval, batch {batch}"] = theirs(options, batch)
+    for path in options.questions:
+        for way, asked in ways.items():
+            key = {"file": path.name, "way": way, "count": options.count, "threads": options.threads}
+            if results.find(**key) is None:
+                results.add({**key, **asked(path, options.count)})
+
+
+def ours(options: argparse.Namespace) -> Callable[[Path, int], dict[str, Any]]:
+    """Rankitect's way: the backbone as a model of blocks."""
+    from rankitect.models.backbone import largest
+    from rankitect.models.checkpoints import load_checkpoint
+    from rankitect.models.pretrained import space_tensors
+    from rankitect.models.supernet import Supernet
+    from rankitect.search_spaces.mobile_llm import from_backbone
+    from rankitect.tasks.language.questions import QuestionSettings, ask
+
+    checkpoint = load_checkpoint(options.backbone)
+    space = from_backbone(checkpoint.config)
+    model = Supernet(space, tensors=space_tensors(checkpoint)).activate(largest(space))
+
+    def answer(path: Path, count: int) -> dict[str, Any]:
+        start, wall = time.process_time(), time.perf_counter()
+        asked = ask(QuestionSettings(path=str(path), limit=count), checkpoint)["test"]
+        right, spent = asked.answered(model)
+        return {
+            "seconds": time.process_time() - start,
+            "wall": time.perf_counter() - wall,
+            "tokens": spent.eval_tokens,
+            "right": {name: values.astype(int).tolist() for name, values in right.items()},
+        }
+
+    return answer
+
+
+def theirs(options: argparse.Namespace, batch: int) -> Callable[[Path, int], dict[str, Any]]:
+    """lm-eval's way, with its own model class on a Hugging Face folder of the same weights."""
+    from rankitect.models.checkpoints import load_checkpoint, save_huggingface
+
+    folder = options.folder / "huggingface"
+    if not (folder / "config.json").exists():
+        checkpoint = load_checkpoint(options.backbone)
+        save_huggingface(folder, checkpoint.config, checkpoint.tensors, checkpoint.tokenizer)
+    from lm_eval.models.huggingface import HFLM
+
+    model = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=batch)
+
+    def answer(path: Path, count: int) -> dict[str, Any]:
+        from lm_eval.evaluator import evaluate
+
+        start, wall = time.process_time(), time.perf_counter()
+        quiet = io.StringIO()
+        with contextlib.redirect_stderr(quiet), contextlib.redirect_stdout(quiet):
+            task = harness_task(path, count)
+            found = evaluate(model, {path.stem: task}, bootstrap_iters=0, log_samples=True)
+        samples = sorted(found["samples"][path.stem], key=lambda sample: sample["doc_id"])
+        names = [name for name in METRICS[True] if name in samples[0]]
+        return {
+            "seconds": time.process_time() - start,
+            "wall": time.perf_counter() - wall,
+            "right": {name: [int(sample[name]) for sample in samples] for name in names},
+        }
+
+    return answer
+
+
+def harness_task(path: Path, count: int) -> Any:
+    """The questions of a file as a task of lm-eval."""
+    from datasets import Dataset
+    from lm_eval.api.task import ConfigurableTask
+
+    from rankitect.data.questions import read_questions
+
+    questions = read_questions(str(path), "--questions", count)
+    choices = bool(questions[0].choices)
+    rows = [{"query": q.query, "choices": list(q.choices), "gold": q.gold, "answer": q.answers[0]} for q in questions]
+    kind = (
+        {"output_type": "multiple_choice", "doc_to_choice": "{{choices}}", "doc_to_target": "{{gold}}"}
+        if choices
+        else {"output_type": "loglikelihood", "doc_to_target": " {{answer}}"}
+    )
+    metrics = [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in METRICS[choices]]
+    data = {"custom_dataset": lambda **_: {"test": Dataset.from_list(rows)}, "test_split": "test"}
+    return ConfigurableTask(
+        config={"task": path.stem, "doc_to_text": "{{query}}", "metric_list": metrics, **kind, **data}
+    )
+
+
+def print_table(options: argparse.Namespace, results: Results) -> None:
+    """Seconds, how often the fastest way answers right, and whether all ways answer alike."""
+    rows = []
+    ways = ["rankitect", *(f"lm-eval, batch {batch}" for batch in options.batches)]
+    totals = dict.fromkeys(ways, 0.0)
+    for path in options.questions:
+        found = {}
+        for way in ways:
+            key = {"file": path.name, "way": way, "count": options.count, "threads": options.threads}
+            found[way] = results.find(**key) or {}
+            totals[way] += found[way]["seconds"]
+        rows.append([path.name, *_answers(found, ways), *_times({way: found[way]["seconds"] for way in ways})])
+    rows.append(["all", "", "", *_times(totals)])
+    names = ["rankitect, CPU s", *(f"{way}, CPU s (times as many)" for way in ways[1:])]
+    table("Choice questions", ["questions", "right", "answered alike", *names], rows, timed=False)
+
+
+def _answers(found: dict[str, dict[str, Any]], ways: Sequence[str]) -> list[str]:
+    right = found["rankitect"]["right"]
+    counts = ", ".join(f"{name} {sum(values)}" for name, values in right.items())
+    total = len(next(iter(right.values())))
+    alike = [
+        int((np.asarray(right[name]) == np.asarray(found[way]["right"][name])).sum())
+        for way in ways[1:]
+        for name in right
+        if name in found[way]["right"]
+    ]
+    return [f"{counts} of {total}", f"{min(alike, default=0)} of {total}"]
+
+
+def _times(seconds: dict[str, float]) -> list[str]:
+    own = seconds["rankitect"]
+    return [f"{own:.1f}", *(f"{value:.1f} ({value / own:.2f})" for way, value in seconds.items() if way != "rankitect")]
+
+
+if __name__ == "__main__":
+    main()
