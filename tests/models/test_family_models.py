@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from rankitect.errors import AssetError
 from rankitect.graph import SearchSpace
 from rankitect.models.backbone import Backbone, largest, rank
 from rankitect.models.candidate import load_candidate, save_candidate
@@ -20,7 +22,7 @@ from rankitect.models.huggingface_layout import huggingface_layout
 from rankitect.models.importance import gather
 from rankitect.models.relaxed import RelaxedSupernet, one_hot
 from rankitect.search_spaces.mobile_llm import from_backbone
-from tests.models.family_models import TRUE_CONFIGS, config_of, model_of, write
+from tests.models.family_models import TRUE_CONFIGS, config_of, model_of, some_weights, write
 
 IDS = torch.randint(0, 256, (2, 40), generator=torch.Generator().manual_seed(7))
 
@@ -97,3 +99,30 @@ def test_what_a_class_of_transformers_cannot_be_is_said() -> None:
     assert "layers.1 sees the last 3 tokens and is turned by other positions" in str(
         huggingface_layout(space, one, gemma).reason
     )
+
+
+@pytest.mark.parametrize("prefix", ["model.language_model.", "language_model.model."])
+@torch.no_grad()
+def test_the_text_model_of_a_model_that_sees_images_is_read(prefix: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    text = {key: value for key, value in config_of("gemma3").to_dict().items() if key != "architectures"}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 28, "patch_size": 14, "model_type": "siglip_vision_model"}
+    config = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    model = some_weights(transformers.Gemma3ForConditionalGeneration(config).float().eval())
+    write(tmp_path, model)
+    file = tmp_path / "model.safetensors"
+    save_file({k.replace("model.language_model.", prefix): v for k, v in load_file(file).items()}, file)
+    checkpoint = load_checkpoint(tmp_path)
+    backbone = Backbone(checkpoint, from_backbone(checkpoint.config))
+    torch.testing.assert_close(backbone.inherit(backbone.largest)(IDS), model(IDS).logits, atol=1e-4, rtol=0)
+    stated = json.loads((tmp_path / "config.json").read_text())
+    for change, message in [
+        ({"text_config": None}, "text_config is None; it must be the configuration of the text model"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings is False. Supported: True."),
+        ({"logit_bias": 1.0}, "'logit_bias' is 1.0, which is not understood"),
+        ({"text_config": {**stated["text_config"], "final_logit_softcapping": 30.0}}, "text_config: final_logit_softc"),
+    ]:
+        with pytest.raises(AssetError) as caught:
+            read_config({**stated, **change}, "config.json")
+        assert message in str(caught.value)

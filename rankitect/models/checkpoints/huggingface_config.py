@@ -12,13 +12,15 @@ from typing import Any
 from rankitect.errors import AssetError, shown
 from rankitect.models.checkpoints.rotary import ROTARY_KEYS, read_rotation
 from rankitect.models.families import FAMILIES, DecoderBlocks, DecoderConfig, Family, HuggingFaceFormat
+from rankitect.models.families.family import TextPart
 from rankitect.models.families.keys import EXPERTS
-from rankitect.models.families.values import LIMITS, Number, among
+from rankitect.models.families.values import LIMITS, Number, among, same
 
 __all__ = ["read_config"]
 
 MAX_LAYERS = 10_000
 _SCORE = Number(1, 2**31 - 1)
+_TIED = "tie_word_embeddings"
 _DERIVED = ("n_kv_heads", "head_dim")
 """Numbers that follow from others where a file leaves them out, or says null."""
 
@@ -34,6 +36,7 @@ def read_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
         AssetError: The model is of no supported family, a number is missing or cannot be one, or a key would change
             what the model computes.
     """
+    raw, where = _text_part(raw, where)
     family = _family(raw, where)
     layout = family.huggingface
     _check_architectures(raw.get("architectures"), layout, where)
@@ -74,6 +77,38 @@ def _blocks(raw: Mapping[str, Any], family: Family, numbers: Mapping[str, Any], 
     if family.scales_embedding:
         stated["embed_scale"] = numbers["d_model"] ** 0.5
     return replace(family.blocks, **stated)
+
+
+def _text_part(raw: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], str]:
+    """The configuration of the text model, of a model that also sees images, and what to call it; else as given."""
+    for layout in (family.huggingface for family in FAMILIES.values()):
+        part = layout.text_part
+        if part is not None and same(raw.get("model_type"), part.model_type):
+            return _text_of(part, layout.neutral, raw, where), f"{where}: {part.key}"
+    return raw, where
+
+
+def _text_of(
+    part: TextPart, neutral: Mapping[str, tuple[Any, ...]], raw: Mapping[str, Any], where: str
+) -> Mapping[str, Any]:
+    """The configuration of the text model of a model that also sees images.
+
+    Raises:
+        AssetError: It has none, or is stated in a way that is not understood.
+    """
+    given, text = raw.get("architectures"), raw.get(part.key)
+    if given is not None and given != [part.architecture]:
+        raise AssetError(f"{where}: architectures is {shown(given)}. Supported: {[part.architecture]}.")
+    if not isinstance(text, dict):
+        raise AssetError(f"{where}: {part.key} is {shown(text)}; it must be the configuration of the text model.")
+    known = {part.key, _TIED, *part.ignored, *(key for key, values in neutral.items() if among(raw.get(key), values))}
+    unknown = sorted(key for key, value in raw.items() if key not in known and value is not None)
+    if unknown:
+        raise AssetError(f"{where}: {shown(unknown[0])} is {shown(raw[unknown[0]])}, which is not understood.")
+    for place, config in (("", raw), (f"{part.key}.", text)):
+        if not among(config.get(_TIED), (True, None)):
+            raise AssetError(f"{where}: {place}{_TIED} is {shown(config[_TIED])}. Supported: True.")
+    return {"model_type": part.text_type, **text}
 
 
 def _family(raw: Mapping[str, Any], where: str) -> Family:

@@ -116,14 +116,19 @@ def _named(
     """Tensors under the names that the family gives them; those of no weight keep their own, for `check_tensors`."""
     known, base = family.tensor_shapes(config).keys() | {family.head.huggingface}, family.huggingface.base
     known |= {name for name, _ in joints(config)}
+    text = family.huggingface.text_part
+    prefixes = text.prefixes if text is not None else {}
     named: dict[str, torch.Tensor] = {}
     origins: dict[str, str] = {}
     for origin, tensor in stored.items():
         plain = ".".join(part for part in origin.split(".") if part not in _WRAPPERS)
+        if text is not None and plain.startswith(text.others):
+            continue
         if plain.endswith(_FREQUENCIES):
             _check_frequencies(tensor, config, f"{folder}: {shown(origin)}")
             continue
-        spellings = (plain, base + plain, plain.removeprefix(base))
+        inner = next((to + plain.removeprefix(p) for p, to in prefixes.items() if plain.startswith(p)), plain)
+        spellings = (plain, base + plain, plain.removeprefix(base), inner)
         name = next((spelling for spelling in spellings if spelling in known), origin)
         if name in named:
             raise AssetError(f"{folder}: {shown(origins[name])} and {shown(origin)} are both the weight {name}.")

@@ -20,7 +20,7 @@ from rankitect.models.families.keys import (
 )
 from rankitect.models.families.layer_keys import RotaryKeys, WindowKeys
 
-__all__ = ["Family", "GGUFFormat", "HuggingFaceFormat", "Key", "Weight", "as_itself"]
+__all__ = ["Family", "GGUFFormat", "HuggingFaceFormat", "Key", "TextPart", "Weight", "as_itself"]
 
 Key = tuple[str, str]
 """A weight of a space: the path of the node that owns it, and its name there."""
@@ -67,6 +67,29 @@ class Weight:
 
 
 @dataclass(frozen=True)
+class TextPart:
+    """How a family's text model stands in the folder of a model that also sees images.
+
+    Attributes:
+        model_type: The value of `model_type` in config.json.
+        architecture: The class that loads it.
+        key: The key of config.json whose value is the configuration of the text model.
+        text_type: The value of `model_type` there, where none is stated.
+        ignored: Keys beside it that change nothing where there is text alone.
+        prefixes: What the names of the text model's weights begin with there, and what that stands for.
+        others: What the names of all other weights begin with.
+    """
+
+    model_type: str
+    architecture: str
+    key: str
+    text_type: str
+    ignored: frozenset[str]
+    prefixes: Mapping[str, str]
+    others: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class HuggingFaceFormat:
     """How a family is written as a folder for `transformers`: what each key of config.json may be.
 
@@ -91,6 +114,7 @@ class HuggingFaceFormat:
         fused: Matrices of a layer that hold several of its weights one below the other: their names, as those of the
             weights are given in the table.
         divides_width: Whether the class refuses a width that is no multiple of the query heads.
+        text_part: How the text model stands in folders of models that also see images; None where there are none.
     """
 
     model_type: str
@@ -111,6 +135,7 @@ class HuggingFaceFormat:
     score_scale: str | None = None
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     divides_width: bool = False
+    text_part: TextPart | None = None
 
     @property
     def of_layers(self) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Gemma 3's text models (arXiv 2503.19786).
+"""Gemma 3's text models (arXiv 2503.19786), alone or in the folders of those that also see images.
 
 A GeGLU; norms before and behind each part and of each head, whose weights are stored less 1; a scaled embedding; and
 five layers with a window, turned by a base of their own, for one that sees everything.
@@ -12,7 +12,7 @@ from typing import Any
 
 from rankitect.models.families.axes import CHANNELS
 from rankitect.models.families.blocks import PLAIN
-from rankitect.models.families.family import GGUFFormat, HuggingFaceFormat, Weight, as_itself
+from rankitect.models.families.family import GGUFFormat, HuggingFaceFormat, TextPart, Weight, as_itself
 from rankitect.models.families.keys import HUGGINGFACE_IGNORED
 from rankitect.models.families.layer_keys import WindowKeys
 from rankitect.models.families.llama import LLAMA
@@ -22,6 +22,10 @@ from rankitect.models.families.values import Number
 __all__ = ["GEMMA3"]
 
 _LAYERS_OF_27B = 62
+_IMAGES = """
+    vision_config mm_tokens_per_image boi_token_index eoi_token_index image_token_index boi_token_id eoi_token_id
+    image_token_id
+"""
 _NORMS = (
     Weight("norm1", "weight", (CHANNELS,), "input_layernorm.weight", "attn_norm.weight", kind="gain"),
     Weight(
@@ -52,8 +56,13 @@ GEMMA3 = replace(
             "final_logit_softcapping": (None,),
             "use_bidirectional_attention": (False, None),
         },
-        explicit=frozenset({"num_key_value_heads"}),
         defaults={
+            "vocab": 262_208,
+            "d_model": 2304,
+            "n_layers": 26,
+            "n_heads": 8,
+            "n_kv_heads": 4,
+            "ffn": 9216,
             "rope_base": 1_000_000.0,
             "local_rope_base": 10_000.0,
             "norm_eps": 1e-6,
@@ -71,6 +80,15 @@ GEMMA3 = replace(
         local_base="rope_local_base_freq",
         score_scale="query_pre_attn_scalar",
         divides_width=True,
+        text_part=TextPart(
+            model_type="gemma3",
+            architecture="Gemma3ForConditionalGeneration",
+            key="text_config",
+            text_type="gemma3_text",
+            ignored=HUGGINGFACE_IGNORED | set(_IMAGES.split()),
+            prefixes={"model.language_model.": "model.", "language_model.": ""},
+            others=("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."),
+        ),
     ),
     gguf=GGUFFormat(
         architecture="gemma3",
