@@ -88,6 +88,11 @@ class Tokenizer(ABC):
         return self.encode_batch(texts)
 
     @property
+    def begin_id(self) -> int | None:
+        """The first token (bos), where the tokenizer's file puts it before every text; `encode` never does."""
+        return None
+
+    @property
     def chat(self) -> ChatFormat:
         """How a conversation becomes text: by the model's template, or plainly where it has none."""
         return PLAIN
@@ -196,6 +201,13 @@ class BPETokenizer(Tokenizer):
         backend = Backend.from_str(self._backend.to_str())
         backend.encode_special_tokens = False
         return backend
+
+    @cached_property
+    def begin_id(self) -> int | None:
+        """See `Tokenizer.begin_id`."""
+        with guarded(f"{self._source} cannot encode a text"):
+            added = self._backend.encode("", add_special_tokens=True).ids
+        return added[0] if added and added[0] == self.special_ids.get("bos") else None
 
     @cached_property
     def chat(self) -> ChatFormat:

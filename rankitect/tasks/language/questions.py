@@ -95,14 +95,16 @@ def first_token(checkpoint: DecoderCheckpoint, wanted: bool | None) -> int | Non
 
     Args:
         checkpoint: The pretrained model.
-        wanted: Whether there is to be one; None as the model was trained.
+        wanted: Whether there is to be one; None as the model was trained, which its tokenizer's files say.
 
     Raises:
         ConfigError: It is wanted, and the tokenizer has none.
     """
     known = checkpoint.tokenizer.special_ids.get("bos")
     if wanted is None:
-        return known if checkpoint.usage.settings.get("add_bos_token") is True else None
+        stated = checkpoint.usage.settings.get("add_bos_token")
+        wanted = stated if isinstance(stated, bool) else checkpoint.tokenizer.begin_id is not None
+        return known if wanted else None
     if wanted and known is None:
         raise ConfigError("begin=true: the backbone's tokenizer has no first token (bos).")
     return known if wanted else None

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from rankitect.data.tokenizer import ByteTokenizer
+from rankitect.data.tokenizer import BPETokenizer, ByteTokenizer
 from rankitect.errors import ConfigError, DataError
 from rankitect.models.checkpoints import DecoderCheckpoint, DecoderConfig, random_checkpoint
 from rankitect.models.checkpoints.usage import Usage
@@ -86,6 +86,19 @@ def test_open_answers_are_right_where_each_token_is_the_likeliest_or_where_they_
     assert ended["test"].answered(Alternating())[0]["exact_match"][0]  # byte 100 is d
 
 
+def _with_template() -> BPETokenizer:
+    """Bytes as a tokenizer.json has them, which puts <s> before every text, as Llama 3's does."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate([*alphabet, "<s>"])}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<s>"])
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 256)])
+    return BPETokenizer(backend, {"bos": 256})
+
+
 def test_sequences_begin_with_the_first_token_where_the_model_was_trained_so(tmp_path):
     def first(checkpoint: DecoderCheckpoint, **keys: object) -> int:
         return asked(tmp_path, CHOICES, checkpoint, **keys)["test"].sequences[0][0].tokens[0]
@@ -94,6 +107,10 @@ def test_sequences_begin_with_the_first_token_where_the_model_was_trained_so(tmp
     trained.tokenizer.special_ids = {"bos": 7}
     assert first(trained) == 7
     assert first(trained, begin=False) == ord("0")
+    bpe = _with_template()
+    by_template = replace(backbone(), tokenizer=bpe)
+    assert first(by_template) == bpe.special_ids["bos"]
+    assert first(replace(by_template, usage=Usage(settings={"add_bos_token": False}))) != bpe.special_ids["bos"]
     plain = backbone()
     assert first(plain) == ord("0")
     with pytest.raises(ConfigError, match=r"begin=true: the backbone's tokenizer has no first token"):
