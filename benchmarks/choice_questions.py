@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=Path, nargs="+", required=True, help="files of JSON lines")
     parser.add_argument("--count", type=int, default=60, help="questions of each file, the first")
+    parser.add_argument("--shots", type=int, default=0, help="answered questions before each, the last of the file")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="batch sizes of lm-eval")
     parser.add_argument("--backbone", default="smollm2-135m")
     parser.add_argument("--threads", type=int, default=1)
@@ -51,10 +53,37 @@ def answer_all(options: argparse.Namespace, results: Results) -> None:
     for batch in options.batches:
         ways[f"lm-eval, batch {batch}"] = theirs(options, batch)
     for path in options.questions:
+        shown = with_examples(path, options) if options.shots else path
         for way, asked in ways.items():
-            key = {"file": path.name, "way": way, "count": options.count, "threads": options.threads}
+            key = key_of(path, way, options)
             if results.find(**key) is None:
-                results.add({**key, **asked(path, options.count)})
+                results.add({**key, **asked(shown, options.count)})
+
+
+def key_of(path: Path, way: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What tells a measurement from others."""
+    return {
+        "file": path.name,
+        "way": way,
+        "count": options.count,
+        "shots": options.shots,
+        "threads": options.threads,
+    }
+
+
+def with_examples(path: Path, options: argparse.Namespace) -> Path:
+    """The questions with the same answered ones before each, as a file of their own."""
+    from rankitect.data.questions import read_questions
+
+    questions = read_questions(str(path), "--questions")
+    before = "".join(f"{q.query} {q.answers[0]}\n\n" for q in questions[-options.shots :])
+    lines = [
+        {"query": before + q.query, **({"choices": q.choices, "gold": q.gold} if q.choices else {"answer": q.answers})}
+        for q in questions[: options.count]
+    ]
+    written = options.folder / f"{path.stem}-{options.shots}.jsonl"
+    written.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return written
 
 
 def ours(options: argparse.Namespace) -> Callable[[Path, int], dict[str, Any]]:
@@ -145,8 +174,7 @@ def print_table(options: argparse.Namespace, results: Results) -> None:
     for path in options.questions:
         found = {}
         for way in ways:
-            key = {"file": path.name, "way": way, "count": options.count, "threads": options.threads}
-            found[way] = results.find(**key) or {}
+            found[way] = results.find(**key_of(path, way, options)) or {}
             totals[way] += found[way]["seconds"]
         rows.append([path.name, *_answers(found, ways), *_times({way: found[way]["seconds"] for way in ways})])
     rows.append(["all", "", "", *_times(totals)])

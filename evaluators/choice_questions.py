@@ -47,7 +47,7 @@ class ChoiceQuestions:
         return self._asked.get("search" if split == self._search else "test")
 
     def specs(self, split: str) -> Sequence[MetricSpec]:
-        """The accuracies, the one to choose by last; none on the split of a search where no questions are set apart."""
+        """The accuracies; none on the split of a search where no questions are set apart for it."""
         asked = self._on(split)
         return [MetricSpec(name, "share", "max", "quality") for name in (asked.metrics if asked is not None else ())]
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankitect.config.measures import Measures, notes_of
 from rankitect.contracts import Measurement, MetricSpec, Spent
 from rankitect.training.placement import placement
 
@@ -57,20 +58,23 @@ class Trained:
 
         save: bool = Field(True, description="keep each candidate's weights")
 
-    def __init__(self, config: Config, task: Ranking) -> None:
+    def __init__(self, config: Config, task: Ranking, measures: Measures | None = None) -> None:
         self._config, self._task = config, task
+        self._measures = Measures() if measures is None else measures
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Trained:
         """Made from its section of the configuration."""
         from rankitect.tasks.ranking.task import Ranking
 
-        return cls(config, parts.require(Ranking, "evaluator.final"))
+        return cls(config, parts.require(Ranking, "evaluator.final"), parts.measures)
 
     @property
     def metrics(self) -> list[MetricSpec]:
-        """Normalized entropy on both splits, log-loss and AUC on the test split, and all costs."""
-        return [*self._task.quality_specs("validation"), *self._task.quality_specs("test"), *self._task.cost_specs]
+        """Normalized entropy on both splits, log-loss and AUC on the test split, what the measures give, all costs."""
+        task = self._task
+        quality = [*task.quality_specs("validation"), *task.quality_specs("test"), *self._measures.specs("test")]
+        return [*quality, *task.cost_specs]
 
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Train, measure, save."""
@@ -91,16 +95,17 @@ class Trained:
             model, more = _refitted(task, architecture, context, result)
             trained += more
         test = task.quality(model, "test", check=context.check)
-        metrics = {**validation.metrics, **test.metrics, **task.costs(architecture)}
+        asked = self._measures.measure(model, "test", context.check)
+        metrics = {**validation.metrics, **test.metrics, **asked.metrics, **task.costs(architecture)}
         artifacts = {"losses": context.artifact(folder / save_losses(folder, test))}
         if self._config.save and isinstance(model, Standalone):
             for name, path in task.save_candidate(folder, architecture, model).items():
                 artifacts[name] = context.artifact(folder / path)
         evaluated = 0 if result is None else result.evaluated
-        spent = Spent(eval_examples=evaluated + validation.rows + test.rows)
+        spent = Spent(eval_examples=evaluated + validation.rows + test.rows) + asked.spent
         if trained:
             spent += task.spent_alone(architecture, trained)
-        return Measurement(metrics, spent, artifacts, _notes(result, test))
+        return Measurement(metrics, spent, artifacts, {**_notes(result, test), **notes_of(asked)})
 
     def _of_log(self, architecture: Architecture, test: RankingQuality, context: TrialContext) -> Measurement:
         """What production answered when the rows were logged: nothing is trained, and no cost is known."""
@@ -109,11 +114,11 @@ class Trained:
         validation = self._task.logged(architecture, "validation")
         assert validation is not None
         artifacts = {"losses": context.artifact(context.folder / save_losses(context.folder, test))}
-        costs = [spec.name for spec in self._task.cost_specs]
+        unknown = [spec.name for spec in (*self._measures.specs("test"), *self._task.cost_specs)]
         return Measurement(
             {**validation.metrics, **test.metrics},
             artifacts=artifacts,
-            notes={**_notes(None, test), "not_known": costs},
+            notes={**_notes(None, test), "not_known": unknown},
         )
 
 

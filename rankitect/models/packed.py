@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -119,7 +120,7 @@ def pack(groups: Sequence[Sequence[Continuation]], row: int = ROW) -> Forest:
 
     Args:
         groups: Continuations that begin alike, as the choices of a question do, together.
-        row: Tokens of a row; one that holds a longer group has that group's.
+        row: Tokens of a row beyond what all groups begin with; one that holds a longer group has that group's.
     """
     numbered, count = [], 0
     for group in groups:
@@ -128,7 +129,11 @@ def pack(groups: Sequence[Sequence[Continuation]], row: int = ROW) -> Forest:
     rows: list[_Row] = []
     opened: list[_Row] = []
     # In the order of their tokens, groups with a long beginning in common come one after the other.
-    for numbers in sorted((g for g in numbered if g), key=lambda g: g[0][1].tokens):
+    ordered = sorted((g for g in numbered if g), key=lambda g: g[0][1].tokens)
+    if ordered:  # what the first and the last have in common, all have: answered examples before each question, say
+        pairs = zip(ordered[0][0][1].tokens, ordered[-1][0][1].tokens, strict=False)
+        row += sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    for numbers in ordered:
         fits = [(size, i) for i, r in enumerate(opened) if len(r.tokens) + (size := r.new(numbers)) <= row]
         if fits:
             _, best = min(fits, key=lambda fit: (fit[0], -len(opened[fit[1]].tokens)))

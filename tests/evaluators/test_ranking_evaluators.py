@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 import rankitect
 from rankitect.contracts import Measurement, StopRequested, TrialContext
+from rankitect.contracts.measure import measure
 from rankitect.methods.shared_weights import CoTraining
 from rankitect.models.candidate import load_ranker
 from rankitect.models.supernet import build
@@ -148,3 +149,24 @@ def test_the_smallest_search_ends_with_a_paired_comparison(tmp_path: Path, parts
     assert "Normalized entropy" in page
     assert "examples trained and evaluated" in page
     assert "tokens trained" not in page
+
+
+@measure("min", unit="weight")
+def largest_weight(model, task, times: float = 1.0):
+    """The largest weight of a ranker: a measure of a user's own."""
+    return times * max(float(weight.abs().max()) for weight in model.parameters())
+
+
+def test_a_function_of_ones_own_is_a_metric_of_every_ranker(tmp_path: Path) -> None:
+    result = rankitect.search(
+        ["space=ranking_engineered", "controller=random", "task=ranking", "preset=smoke", "report.page=false"],
+        measures={"weight": {"target": "tests.evaluators.test_ranking_evaluators.largest_weight", "times": 2}},
+        evaluator={"objectives": ["validation_normalized_entropy", "weight"]},
+        controller={"samples": 2, "bands": 1},
+        task={"baselines": ["lr"]},
+        allowed_packages=["rankitect", "tests"],
+        output_dir=str(tmp_path / "run"),
+    )
+    summary = result.summary
+    assert [o.name for o in summary.objectives] == ["validation_normalized_entropy", "weight"]
+    assert all(model.metrics["weight"].value > 0 for model in (*summary.baselines, *summary.pareto))

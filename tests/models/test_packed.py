@@ -61,6 +61,13 @@ def test_a_group_that_is_longer_than_a_row_has_a_row_of_its_own():
     np.testing.assert_allclose(likelihoods(model, forest).nats, plain_likelihoods(model, flat(asked)).nats, atol=1e-4)
 
 
+def test_what_all_questions_begin_with_goes_forward_once_however_long_it_is():
+    examples = tuple(range(40))
+    asked = [[Continuation((*examples, 50 + n, one), 41) for one in (1, 2)] for n in range(5)]
+    forest = pack(asked, row=8)
+    assert [len(row.tokens) for row in forest.rows] == [45]
+
+
 def test_a_module_that_is_no_model_of_blocks_computes_each_sequence_alone():
     model = nn.Sequential(nn.Embedding(4, 8), nn.Linear(8, 4))
     asked = [[Continuation((0, 1, 2), 1), Continuation((0, 1, 3), 2)]]

@@ -108,18 +108,21 @@ class HarnessModel:
         import numpy as np
 
         from rankitect.models.packed import Likelihood, likelihoods, pack
+        from rankitect.training.placement import placement
 
         for one in asked:
             self._refuse_long(len(one.tokens) - 1)
         if self._model is None:
             return Likelihood(np.zeros(len(asked)), np.zeros(len(asked), np.bool_), 0)
         groups = [list(group) for _, group in groupby(asked, key=lambda one: one.tokens[: one.start])]
-        result = likelihoods(self._model, pack(groups), check=self._check)
+        with placement().computing():
+            result = likelihoods(self._model, pack(groups), check=self._check)
         self.spent += Spent(eval_tokens=result.forwarded)
         return result
 
     def _generated(self, texts: Sequence[str], settings: dict[str, Any]) -> list[str]:
         from rankitect.models.greedy import greedy_continuations
+        from rankitect.training.placement import placement
 
         if settings.get("do_sample") and settings.get("temperature", 0):
             raise DataError(f"generation settings {shown(str(settings))}: answers are greedy, and not sampled.")
@@ -139,9 +142,10 @@ class HarnessModel:
             return any(stop in text for stop in stops)
 
         stop_ids = self._checkpoint.usage.stop_ids
-        made, forwarded = greedy_continuations(
-            self._model, prompts, most, stop=stop_ids, ended=ended, check=self._check
-        )
+        with placement().computing():
+            made, forwarded = greedy_continuations(
+                self._model, prompts, most, stop=stop_ids, ended=ended, check=self._check
+            )
         self.spent += Spent(eval_tokens=forwarded, generated_tokens=sum(map(len, made)))
         answers = [tokenizer.decode(tokens) for tokens in made]
         for stop in stops:

@@ -206,10 +206,12 @@ class Asked:
 
         from rankitect.metrics.choices import right_choices
         from rankitect.models.packed import likelihoods
+        from rankitect.training.placement import placement
 
         if self.settings.answer == "generated":
             return self._generated(model, check)
-        result = likelihoods(model, self._forest, check=check)
+        with placement().computing():
+            result = likelihoods(model, self._forest, check=check)
         spent = Spent(eval_tokens=result.forwarded)
         ends = np.cumsum([len(group) for group in self.sequences])[:-1]
         if not self.questions[0].choices:
@@ -224,11 +226,13 @@ class Asked:
         import numpy as np
 
         from rankitect.models.greedy import greedy_continuations
+        from rankitect.training.placement import placement
 
         prompts = [group[0].tokens[:-1] for group in self.sequences]
-        made, forwarded = greedy_continuations(
-            model, prompts, self.settings.tokens, stop=self.stop, ended=self._ended, check=check
-        )
+        with placement().computing():
+            made, forwarded = greedy_continuations(
+                model, prompts, self.settings.tokens, stop=self.stop, ended=self._ended, check=check
+            )
         right = [
             self._plain(self._cut(self.tokenizer.decode(tokens))) in {self._plain(text) for text in one.answers}
             for one, tokens in zip(self.questions, made, strict=True)
