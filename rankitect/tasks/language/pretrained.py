@@ -144,10 +144,11 @@ class Pretrained:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the backbone's weights."""
+        """A hash of the backbone's weights, and of what its blocks compute where this is not as in a plain Llama."""
         from rankitect.training.distill import weights_fingerprint
 
-        return weights_fingerprint(self._plain)
+        weights, blocks = weights_fingerprint(self._plain), self.checkpoint.config.blocks.to_json()
+        return hashlib.sha256(json.dumps([weights, blocks]).encode()).hexdigest() if blocks else weights
 
     @cached_property
     def _plain(self) -> Any:

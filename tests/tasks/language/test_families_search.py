@@ -1,0 +1,54 @@
+"""A search on a backbone of another family than Llama: calibrated, pruned, healed, and written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import rankitect
+from rankitect.models.candidate.language import LanguageCandidate
+from rankitect.models.families import DecoderBlocks
+from tests.models import family_models
+from tests.tasks.language.tiny import own_cache, parts_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Gemma 3 with wide feed-forwards, as uniform pruning needs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(family_models.SIZES, "intermediate_size", 128)
+        patch.setitem(family_models.SIZES, "initializer_range", 0.05)
+        model = family_models.model_of(family_models.config_of("gemma3-scaled"))
+    return family_models.write(tmp_path_factory.mktemp("gemma"), model)
+
+
+def test_a_gemma_is_searched_and_its_candidates_are_read_back(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    keys = ["space=mobile_llm", "space.ffn_step=8", "controller=dnas", "preset=smoke", f"task.backbone={folder}"]
+    with own_cache(tmp_path / "cache"):
+        result = rankitect.search(keys, output_dir=tmp_path / "run", quiet=True)
+    (first, *_) = sorted((result.folder / "candidates").iterdir())
+    candidate = rankitect.load_candidate(first)
+    assert isinstance(candidate, LanguageCandidate)
+    assert candidate.config.blocks.windows == (4, None, 4, None)
+    assert candidate.generate("A dictionary", tokens=4)
+    assert torch.isfinite(candidate.model(candidate.encode("A dictionary"))).all()
+
+
+def test_what_was_kept_of_a_backbone_is_not_taken_for_one_that_computes_something_else(
+    folder: Path, tmp_path: Path
+) -> None:
+    def fingerprint() -> str:
+        return str(parts_of(tmp_path, "space.ffn_step=8", f"task.backbone={folder}").task.backbone_fingerprint)
+
+    config = folder / "config.json"
+    stated = json.loads(config.read_text())
+    one = fingerprint()
+    config.write_text(json.dumps({**stated, "query_pre_attn_scalar": 99}))
+    assert fingerprint() != one
+    config.write_text(json.dumps(stated))
+    assert fingerprint() == one
+    assert DecoderBlocks().to_json() == {}  # that of a plain Llama is a hash of its weights alone, as it always was
