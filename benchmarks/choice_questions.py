@@ -2,8 +2,8 @@
 
 A pretrained model is written as a Hugging Face folder and asked the same questions by lm-eval's own model class
 (transformers), one sequence at a time as is its default and in batches, and by Rankitect, whose choices share what they
-begin with. Both count seconds of the process, from texts to scores, alternating; every answer is compared. Files that
-are not there are left out. Needs the extra `lm-eval`, and `accelerate` for lm-eval's model class.
+begin with. Both count seconds of the process, from texts to scores, in turns; every answer is compared. Needs the extra
+`lm-eval`.
 
     python benchmarks/choice_questions.py --questions arc_easy.jsonl piqa.jsonl --count 60
 """
@@ -29,7 +29,7 @@ METRICS = {True: ("acc", "acc_norm", "acc_bytes"), False: ("acc",)}
 def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--questions", type=Path, nargs="+", required=True, help="files of JSON lines")
+    parser.add_argument("--questions", type=Path, nargs="*", default=[], help="files of JSON lines")
     parser.add_argument("--count", type=int, default=60, help="questions of each file, the first")
     parser.add_argument("--shots", type=int, default=0, help="answered questions before each, the last of the file")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="batch sizes of lm-eval")
@@ -37,6 +37,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("runs/bench-questions"))
     options = parser.parse_args()
+    if not options.questions:
+        print("No questions were given (--questions): there is nothing to ask.")
+        return
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
     options.folder.mkdir(parents=True, exist_ok=True)
     results = Results(options.folder / "results.jsonl")
