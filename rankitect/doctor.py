@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import Literal
 
 from rankitect import __version__
+from rankitect.documents import parse_json
+from rankitect.errors import ConfigError
 from rankitect.machine import usable_cores
 from rankitect.terminal import Parser, ended, say
 
 __all__ = [
     "Check",
+    "check_accelerators",
     "check_assets",
     "check_disk",
     "check_links",
@@ -174,6 +177,12 @@ def _load_remedy(name: str) -> str:
 
 def _run(code: str, timeout: float) -> str:
     """Run Python code in a fresh process; return the last line of what went wrong, or nothing."""
+    done = _python(code, timeout)
+    return done if isinstance(done, str) else ""
+
+
+def _python(code: str, timeout: float) -> subprocess.CompletedProcess[str] | str:
+    """Run Python code in a fresh process; what it did, or the last line of what went wrong."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, check=False, errors="replace"
@@ -181,7 +190,7 @@ def _run(code: str, timeout: float) -> str:
     except subprocess.TimeoutExpired:
         return f"no answer within {timeout:.0f} s"
     if done.returncode == 0:
-        return ""
+        return done
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     if done.returncode < 0:
         last = lines[-1] if lines else "(none)"
@@ -250,6 +259,28 @@ def check_threads() -> Check:
     return Check("threads", "ok", using)
 
 
+def check_accelerators(timeout: float = LOAD_TIMEOUT_SECONDS) -> list[Check]:
+    """Look for what models can be trained on beside the CPU (`placement.device`), in a process of its own.
+
+    Args:
+        timeout: Seconds that it may take.
+    """
+    code = "import json; from rankitect.training.placement import accelerators; print(json.dumps(accelerators()))"
+    done = _python(code, timeout)
+    if isinstance(done, str):
+        return [Check("accelerators", "warn", done, "the main job runs on the CPU; repair torch to use another device")]
+    try:
+        there = parse_json(done.stdout, dict[str, str], "what torch says")
+    except ConfigError:
+        return [Check("accelerators", "warn", "torch does not say which there are")]
+    if there:
+        return [Check(f"accelerator {name}", "ok", about, f"placement.device={name}") for name, about in there.items()]
+    if shutil.which("nvidia-smi") is not None:
+        remedy = "install torch's CUDA build: `make venv EXTRAS=cuda`; models are trained on the CPU without it"
+        return [Check("accelerators", "warn", "there is a driver for NVIDIA devices, and torch can use none", remedy)]
+    return [Check("accelerators", "ok", "none: models are trained on the CPU")]
+
+
 def check_links() -> list[Check]:
     """Look for the plug-in rooms: symbolic links in a checkout, which git on Windows may write as text files."""
     here = Path(__file__).parent
@@ -288,7 +319,7 @@ def diagnose(folder: Path, load: bool = True) -> list[Check]:
     return [
         *check_versions(),
         *check_links(),
-        *(check_loads() if load else []),
+        *([*check_loads(), *check_accelerators()] if load else []),
         check_disk(folder),
         *([memory] if memory else []),
         check_threads(),

@@ -108,8 +108,10 @@ def run_search(
         RankitectError: The input is wrong, or the disk cannot be written.
     """
     from rankitect.config import resolve
+    from rankitect.runners.launched import refuse_launched
     from rankitect.study.folder import RunFolder, config_hash
 
+    refuse_launched("rankitect.search")
     resolved = resolve(overrides, Path(config_dir) if config_dir else None)
     digest = config_hash(resolved.data)
     names = {section: plugin.name for section, plugin in resolved.plugins.items()}
@@ -154,7 +156,7 @@ def _run(
     warm_up(resolved)
     configure_host(resolved.config.runner.threads)
     progress = Progress(quiet=quiet or not resolved.config.runner.progress)
-    choose(resolved.config.placement, progress.say)
+    choose(resolved.config.placement, progress.say, resolved.config.runner.together)
     if resolved.config.resume == "force":
         folder.then.append(lambda: drop_damaged(folder.path / "state", progress.say))
     with stop.on_signals(progress.say) if stop is not None else nullcontext():

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rankitect.config.parts import Parts
     from rankitect.config.training import TrainingConfig
     from rankitect.contracts import ArchitectureLike, Measurement
+    from rankitect.runners.launched import Launch
     from rankitect.study.folder import RunFolder
     from rankitect.study.progress import Progress
     from rankitect.study.stopping import StopSignal
@@ -72,7 +73,7 @@ def train(
         RankitectError: The input is wrong, with what to do about it (`DiskError` for a disk that cannot be written).
     """
     given = [*([overrides] if isinstance(overrides, str) else overrides or []), *as_overrides(keys)]
-    return _train(given, config_dir, None, (lambda text: None) if quiet else say, quiet=quiet)
+    return _train(given, config_dir, None, _silent if quiet else say, quiet=quiet)
 
 
 def _train(
@@ -84,9 +85,12 @@ def _train(
     quiet: bool = False,
 ) -> TrainingRun:
     from rankitect.config.training import resolve_training
-    from rankitect.study.folder import RunFolder, config_hash
-    from rankitect.study.trained import read_trained
+    from rankitect.runners.launched import launched
+    from rankitect.study.folder import config_hash
 
+    launch = launched()
+    if launch is not None and launch.rank:
+        out, quiet = _silent, True
     asked = resolve_training(overrides, Path(config_dir) if config_dir else None)
     if asked.model is not None and asked.model.endswith(".json") and not Path(asked.model).is_file():
         raise ConfigError(f"model={asked.model}: there is no such file.")
@@ -95,16 +99,43 @@ def _train(
     command = command_line("rankitect.train", overrides, config_dir)
     out(shown(asked.data).rstrip())
     out(f"\nConfiguration hash: {digest}\nRun folder: {path}\nTo resume: {command}\n")
+    if launch is None:
+        return _in_folder(asked, path, command, stop, out, quiet=quiet)
+    with launch.joined(asked.resolved.config.placement.device), launch.folder(path) as own:
+        return _in_folder(asked, own, command, stop, out, quiet=quiet, launch=launch)
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+def _in_folder(
+    asked: TrainingConfig,
+    path: Path,
+    command: str,
+    stop: StopSignal | None,
+    out: Callable[[str], None],
+    *,
+    quiet: bool,
+    launch: Launch | None = None,
+) -> TrainingRun:
+    from rankitect.study.folder import RunFolder
+    from rankitect.study.trained import read_trained
+
     force = asked.resolved.config.resume == "force"
     with RunFolder(path, asked.data, force=force) as folder:
-        if (summary := read_trained(path)) is not None and folder.resumed and not force:
+        summary = read_trained(path)
+        finished = summary is not None and folder.resumed and not force
+        if launch is not None and not launch.go(not finished) and not finished:
+            raise SystemExit(0)  # the first process has the model already
+        if finished:
             return TrainingRun(path, summary)
         log = logging.getLogger("rankitect")
         folder.open_log(log)
         if folder.resumed:
             out("Resuming from the last checkpoint.")
         try:
-            return TrainingRun(path, _run(asked, folder, command, stop, quiet=quiet))
+            return TrainingRun(path, _run(asked, folder, command, stop, quiet=quiet, launch=launch))
         except RankitectError as error:
             log.error("%s", error)
             raise
@@ -118,7 +149,13 @@ def _names(asked: TrainingConfig) -> dict[str, str]:
 
 
 def _run(
-    asked: TrainingConfig, folder: RunFolder, command: str, stop: StopSignal | None, *, quiet: bool
+    asked: TrainingConfig,
+    folder: RunFolder,
+    command: str,
+    stop: StopSignal | None,
+    *,
+    quiet: bool,
+    launch: Launch | None,
 ) -> TrainedSummary | None:
     """Train, measure, write; None where the user asked to stop."""
     from rankitect.config.parts import build
@@ -133,7 +170,7 @@ def _run(
     config = asked.resolved.config
     configure_host(config.runner.threads)
     progress = Progress(quiet=quiet or not config.runner.progress)
-    choose(config.placement, progress.say)
+    choose(config.placement, progress.say, 1 if launch is None else launch.world)
     with stop.on_signals(progress.say) if stop is not None else nullcontext():
         stopped = stop or StopSignal()
         try:
@@ -142,8 +179,11 @@ def _run(
             folder.accept()
             if config.resume == "force":
                 drop_damaged(folder.state_dir, progress.say)
+            if launch is not None:
+                launch.share(folder.state_dir)
             progress.start()
-            measurement = _measured(parts, architecture, folder, stopped, progress)
+            asked_to_stop = stopped if launch is None else launch.together(stopped)
+            measurement = _measured(parts, architecture, folder, asked_to_stop, progress)
         except StopRequested:
             return None
         finally:
@@ -196,7 +236,7 @@ def _model(asked: TrainingConfig, parts: Parts) -> tuple[str, ArchitectureLike]:
 
 
 def _measured(
-    parts: Parts, architecture: ArchitectureLike, folder: RunFolder, stop: StopSignal, progress: Progress
+    parts: Parts, architecture: ArchitectureLike, folder: RunFolder, stop: Callable[[], bool], progress: Progress
 ) -> Measurement:
     """Train the model as the recipe says and measure it with the final evaluator; files go to `model/`."""
     from rankitect.contracts import TrialContext

@@ -20,6 +20,8 @@ SCRIPTS = (
     "graph_overhead",
     "embedding_backends",
     "attention_patterns",
+    "accelerator",
+    "backbone_plan",
 )
 
 

@@ -186,14 +186,14 @@ PUBLIC_KEYS = """
 allowed_packages budget.minutes budget.tokens budget.trials choices confirm.candidates confirm.seeds constraints
 controller.name controller.target device.name device.target evaluator.final.name evaluator.final.target
 evaluator.objectives evaluator.proxy.name evaluator.proxy.target evaluator.screen.name evaluator.screen.target
-measures output_dir placement.checkpointing placement.device placement.precision preset recipe report.baseline
-report.experiment.allocation
+measures output_dir placement.accumulate placement.checkpointing placement.compile placement.device placement.precision
+placement.shard preset recipe report.baseline report.experiment.allocation
 report.experiment.alpha report.experiment.effects report.experiment.metric report.experiment.power
 report.experiment.rate report.experiment.unit report.experiment.units_a_day report.experiment.variance report.gates
 report.keep_all report.page report.registry report.slices report.tensorboard resume
 runner.address runner.ahead runner.attempts runner.baselines runner.batch runner.cpus
-runner.duplicates runner.failures runner.kind runner.progress runner.threads runner.together runner.trial_gib
-runner.trial_minutes runner.workers seed
+runner.duplicates runner.failures runner.gpus runner.kind runner.progress runner.threads runner.together
+runner.trial_gib runner.trial_minutes runner.workers seed
 space.name space.target task.name task.target
 """
 

@@ -144,3 +144,11 @@ def test_the_pinned_packages_load_together() -> None:
     checks = doctor.check_loads()
     assert [check.status for check in checks] == ["ok"], checks
     assert "torch + fbgemm_gpu + torchrec" in checks[0].name
+
+
+def test_accelerators_are_those_that_torch_can_use() -> None:
+    from rankitect.training.placement import accelerators
+
+    checks, there = doctor.check_accelerators(), accelerators()
+    assert [check.name.removeprefix("accelerator ") for check in checks] == (list(there) or ["accelerators"])
+    assert all(check.status == "ok" for check in checks) or not there

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ import torch
 from safetensors.torch import load_file
 
 import rankitect
-from rankitect.errors import RunFolderError
+from rankitect.errors import ConfigError, RunFolderError
 from rankitect.report import main as report
 from rankitect.train import main, train
+from tests.processes import run
 from tests.tasks.language.tiny import own_cache
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -294,3 +297,39 @@ def test_a_setting_of_a_stage_is_decided_by_a_choice_of_the_architecture(tmp_pat
         train([*given, f"model={path}"], output_dir=tmp_path / str(rate), quiet=True)
         models[rate] = weights(tmp_path / str(rate))
     assert not equal(models[1e-4], models[1e-2])
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_train_what_one_does(tmp_path: Path) -> None:
+    """They are started as torchrun starts them, and divide weights, gradients and running means."""
+    asked = [*SMOKE, "model=uniform width 75%"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+
+    def process(rank: int) -> subprocess.CompletedProcess[str]:
+        said = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
+        env = {**os.environ, **said, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        env["RANKITECT_CACHE"] = str(tmp_path / "shared")
+        return run(["-m", "rankitect.train", *asked, "output_dir=together", "placement.shard=true"], tmp_path, env)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(process, range(2))
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "The model is trained" in first.stdout
+    assert second.stdout == ""
+    train(asked, output_dir=tmp_path / "alone", quiet=True)
+    assert summary(tmp_path / "together")["spent"]["train_tokens"] == 512
+    one, other = weights(tmp_path / "alone"), weights(tmp_path / "together")
+    assert one.keys() == other.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(other[name], weight, rtol=1e-3, atol=2e-4)
+
+
+def test_what_divides_a_model_among_processes_needs_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"placement\.shard=true divides .* and there is one"):
+        train([*SMOKE, "placement.shard=true"], output_dir=tmp_path / "one", quiet=True)
+    for name, value in {"TORCHELASTIC_RUN_ID": "test", "RANK": "0", "WORLD_SIZE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"runner=ray runner\.together=8"):
+        rankitect.search(["preset=smoke"], output_dir=tmp_path / "search", quiet=True)

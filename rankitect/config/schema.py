@@ -108,6 +108,9 @@ class RunnerConfig(_Strict):
         description="of a running Ray cluster (host:port), not from a file; null: one is started here",
     )
     cpus: float = Field(default=1.0, gt=0, description="processors that a trial declares to Ray")
+    gpus: float | None = Field(
+        default=None, ge=0, le=1024, description="GPUs that a trial declares to Ray; null: 1 where models are on CUDA"
+    )
     together: int = Field(
         default=1,
         ge=1,
@@ -146,6 +149,15 @@ class PlacementConfig(_Strict):
     checkpointing: bool = Field(
         default=False,
         description="compute a layer's activations again in the backward pass instead of keeping them",
+    )
+    accumulate: int = Field(
+        default=1, ge=1, le=65536, description="parts of a training batch that are computed one after the other"
+    )
+    compile: bool = Field(default=False, description="torch.compile of models that are trained alone")
+    shard: bool = Field(
+        default=False,
+        description="divide weights, gradients and optimiser of a language model that is trained alone among the "
+        "processes that train it (FSDP2)",
     )
 
 

@@ -123,11 +123,11 @@ class CoTraining:
     def step(self, architecture: Architecture, step: int) -> tuple[float, Spent]:
         """One step on one architecture; the loss before it, and what the step cost."""
         self._optimizer.begin(step)
-        loss, amount = self._loss(self.supernet.activate(architecture), step)
-        report = self._optimizer.step(loss, step, amount)
+        model = self.supernet.activate(architecture)
+        report, amount = self._optimizer.learn(lambda: self._loss(model, step), step)
         return report.loss, self._spent(architecture, amount)
 
-    def _spent(self, architecture: Architecture, amount: int) -> Spent:
+    def _spent(self, architecture: Architecture, amount: float) -> Spent:
         """What a step cost in all processes that train together, of which each has a part of the batch."""
         from rankitect.training.spending import training_spent
 
@@ -152,7 +152,27 @@ class CoTraining:
             nothing: the first architecture is trained in any case, and its outputs are at hand.
         """
         self._optimizer.begin(step)
-        losses, used, spent = [], 0, Spent()
+        parts: list[list[tuple[float, int]]] = []
+
+        def compute() -> tuple[torch.Tensor, float]:
+            losses, total = self._losses(architectures, step, distil)
+            parts.append(losses)
+            return total, sum(amount for _, amount in losses)
+
+        self._optimizer.learn(compute, step)
+        means, spent = [], Spent()
+        for architecture, own in zip(architectures, zip(*parts, strict=True), strict=True):
+            amount = sum(each for _, each in own)
+            mean = own[0][0] if len(own) == 1 else sum(loss * each for loss, each in own) / max(amount, 1)
+            means.append(peers().mean(mean, amount)[0])
+            spent += self._spent(architecture, amount)
+        return means, spent
+
+    def _losses(
+        self, architectures: Sequence[Architecture], step: int, distil: float
+    ) -> tuple[list[tuple[float, int]], torch.Tensor]:
+        """The loss of each architecture with its amount of data, and what is to be minimised."""
+        losses: list[tuple[float, int]] = []
         total: torch.Tensor | None = None
         teacher: torch.Tensor | None = None
         for architecture in architectures:
@@ -161,17 +181,15 @@ class CoTraining:
             model = self.supernet.activate(architecture)
             model.register_forward_hook(lambda module, inputs, output, outputs=outputs: outputs.append(output))
             loss, amount = self._loss(model, step)
-            losses.append(peers().mean(float(loss.detach()), amount)[0])
+            losses.append((float(loss.detach()), amount))
             if teacher is not None and distil:
                 loss = (1 - distil) * loss + distil * likeness(outputs[-1], teacher)
             elif distil:
                 teacher = outputs[-1].detach()
             part = loss / len(architectures)
-            total, used = part if total is None else total + part, used + amount
-            spent += self._spent(architecture, amount)
+            total = part if total is None else total + part
         assert total is not None
-        self._optimizer.step(total, step, used)
-        return losses, spent
+        return losses, total
 
     def save(
         self,
@@ -261,8 +279,8 @@ class Paired:
         from rankitect.training.spending import training_spent
 
         self._optimizer.begin(step)
-        loss, amount = self._loss(self.model, step)
-        report, whole = self._optimizer.step(loss, step, amount), int(peers().total(amount))
+        report, amount = self._optimizer.learn(lambda: self._loss(self.model, step), step)
+        whole = int(peers().total(amount))
         return report.loss, training_spent(self._task, self._task.unit, self._space, self._architecture, whole)
 
     def tensors(self) -> dict[str, torch.Tensor]:

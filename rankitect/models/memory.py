@@ -8,10 +8,25 @@ from pathlib import Path
 
 from rankitect.errors import SpaceError
 
-__all__ = ["LIMIT_VARIABLE", "available_memory", "check_memory"]
+__all__ = ["LIMIT_VARIABLE", "available_memory", "by_hand", "check_memory"]
 
 LIMIT_VARIABLE = "RANKITECT_MEMORY_GIB"
 """Environment variable that sets the limit by hand, in GiB."""
+
+
+def by_hand() -> int | None:
+    """Bytes of the limit that is set by hand; None where there is none.
+
+    Raises:
+        SpaceError: It is no number.
+    """
+    given = os.environ.get(LIMIT_VARIABLE)
+    if not given:
+        return None
+    try:
+        return int(float(given) * 2**30)
+    except ValueError:
+        raise SpaceError(f"{LIMIT_VARIABLE} must be a number of GiB, found {given!r}.") from None
 
 
 def available_memory() -> int | None:
@@ -22,12 +37,8 @@ def available_memory() -> int | None:
     Raises:
         SpaceError: The limit set by hand is no number.
     """
-    by_hand = os.environ.get(LIMIT_VARIABLE)
-    if by_hand:
-        try:
-            return int(float(by_hand) * 2**30)
-        except ValueError:
-            raise SpaceError(f"{LIMIT_VARIABLE} must be a number of GiB, found {by_hand!r}.") from None
+    if (given := by_hand()) is not None:
+        return given
     limits = []
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
@@ -41,13 +52,17 @@ def available_memory() -> int | None:
     return min(limits) if limits else None
 
 
-def check_memory(parts: Mapping[str, int], what: str, limit: int | None = None) -> None:
+REMEDY = "Use narrower embeddings, fewer rows (a higher minimum count, or hashing), or another machine"
+
+
+def check_memory(parts: Mapping[str, int], what: str, limit: int | None = None, remedy: str = REMEDY) -> None:
     """Refuse what does not fit into memory, before it is allocated.
 
     Args:
         parts: Bytes by name.
         what: What is to be allocated, for the error.
         limit: Bytes that there are; None: those of this machine.
+        remedy: What to do about it.
 
     Raises:
         SpaceError: The sum is more than there is: gives the estimate, the limit and the largest parts.
@@ -58,9 +73,8 @@ def check_memory(parts: Mapping[str, int], what: str, limit: int | None = None) 
     largest = sorted(parts.items(), key=lambda p: -p[1])[:3]
     listed = ", ".join(f"{name} {_gib(size)}" for name, size in largest)
     raise SpaceError(
-        f"{what} needs {_gib(total)}, but only {_gib(max(limit, 0))} of memory are available ({listed}). Use narrower "
-        f"embeddings, fewer rows (a higher minimum count, or hashing), or another machine; {LIMIT_VARIABLE} sets the "
-        "limit by hand."
+        f"{what} needs {_gib(total)}, but only {_gib(max(limit, 0))} of memory are available ({listed}). {remedy}; "
+        f"{LIMIT_VARIABLE} sets the limit by hand."
     )
 
 

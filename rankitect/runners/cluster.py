@@ -13,6 +13,7 @@ from typing import Any
 
 from rankitect.contracts import Controller, Job, JobResult, Session, Spent, StopRequested, TrainsInPrepare, offers
 from rankitect.errors import ConfigError
+from rankitect.runners.together import Resources
 from rankitect.runners.workers import RemoteJob, RemoteResult, SetUpError, WorkerSetup, run_job
 from rankitect.study.checks import one_line
 
@@ -32,6 +33,7 @@ class Cluster:
         setup: What a worker needs.
         address: Address of a running cluster; None starts one here.
         cpus: Processors that a task declares.
+        gpus: GPUs that it declares.
         together: Processes that train one model side by side.
         attempts: How often such processes are begun again after one is lost.
         minutes: A trial that takes longer fails; None for no limit.
@@ -48,25 +50,26 @@ class Cluster:
         *,
         address: str | None = None,
         cpus: float = 1.0,
+        gpus: float = 0.0,
         together: int = 1,
         attempts: int = 5,
         minutes: float | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.workers, self._stop, self._setup = workers, stop, setup
-        self._gang = (together, cpus, attempts)
+        self._gang = (together, {"CPU": cpus, **({"GPU": gpus} if gpus else {})}, attempts)
         self._seconds = None if minutes is None else 60.0 * minutes
         self._ray = _ray()
         self._own = not self._ray.is_initialized()
         if self._own:
             self._connect(address, math.ceil(max(workers * together * cpus, 1.0)))
-        self._require(cpus, setup.gib)
-        options: dict[str, Any] = {"num_cpus": cpus, "max_retries": 0, "num_returns": "streaming"}
+        self._require(cpus, gpus, setup.gib)
+        options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0, "num_returns": "streaming"}
         if setup.gib is not None:
             options["memory"] = int(setup.gib * 2**30)
         self._run = self._ray.remote(**options)(_remote)
         if together > 1:
-            self._run = self._ray.remote(**{**options, "num_cpus": 0})(_remote_together)
+            self._run = self._ray.remote(**{**options, "num_cpus": 0, "num_gpus": 0})(_remote_together)
         self._known = self._ray.put(setup)
         self._shared = self._ray.put({})
         self._running: dict[Any, tuple[Job, float | None]] = {}  # and since when; None while it waits for its turn
@@ -87,20 +90,26 @@ class Cluster:
                 "or leave runner.address out to have one started here."
             ) from error
 
-    def _require(self, cpus: float, gib: float | None) -> None:
+    def _require(self, cpus: float, gpus: float, gib: float | None) -> None:
         """Make sure that some node can run a trial at all, and begin no more trials than there are processors for."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        need = {"CPU": cpus, "memory": (gib or 0.0) * 2**30}
+        need = {"CPU": cpus, "GPU": gpus, "memory": (gib or 0.0) * 2**30}
         if not any(all(node.get(kind, 0.0) >= amount for kind, amount in need.items()) for node in nodes):
-            has = ", ".join(f"{n.get('CPU', 0):g} processors and {n.get('memory', 0) / 2**30:.1f} GiB" for n in nodes)
-            raise ConfigError(
-                f"No node of the Ray cluster can run a trial of runner.cpus={cpus:g} and runner.trial_gib={gib}: {has}."
+            has = ", ".join(
+                f"{n.get('CPU', 0):g} processors, {n.get('GPU', 0):g} GPUs and {n.get('memory', 0) / 2**30:.1f} GiB"
+                for n in nodes
             )
-        most = int(sum(node.get("CPU", 0.0) // cpus for node in nodes)) // self._gang[0]
+            raise ConfigError(
+                f"No node of the Ray cluster can run a trial of runner.cpus={cpus:g}, runner.gpus={gpus:g} and "
+                f"runner.trial_gib={gib}: {has}."
+            )
+        shares = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
+        fit = (min(int(node.get(kind, 0.0) / amount) for kind, amount in shares.items()) for node in nodes)
+        most = sum(fit) // self._gang[0]
         if not most:
             raise ConfigError(
-                f"runner.together={self._gang[0]} processes of runner.cpus={cpus:g} are more than the Ray cluster has "
-                "processors for."
+                f"runner.together={self._gang[0]} processes of runner.cpus={cpus:g} and runner.gpus={gpus:g} are more "
+                "than the Ray cluster has processors or GPUs for."
             )
         self.workers = min(self.workers, most)
 
@@ -206,13 +215,18 @@ def _remote(setup: WorkerSetup, shared: Mapping[str, bytes], job: RemoteJob) -> 
 
 
 def _remote_together(
-    setup: WorkerSetup, shared: Mapping[str, bytes], job: RemoteJob, count: int, cpus: float, attempts: int
+    setup: WorkerSetup,
+    shared: Mapping[str, bytes],
+    job: RemoteJob,
+    count: int,
+    each: Resources,
+    attempts: int,
 ) -> Iterator[RemoteResult | None]:
     """What a Ray task does where the model is trained by `count` processes."""
     from rankitect.runners.together import measure_together
 
     yield None
-    yield measure_together(setup, shared, job, count, cpus, attempts)
+    yield measure_together(setup, shared, job, count, each, attempts)
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

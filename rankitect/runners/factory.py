@@ -30,6 +30,23 @@ def _estimates(device: object) -> bool:
     return offers(device, Estimates) and device.estimate
 
 
+def _gpus(resolved: Resolved) -> float:
+    """GPUs that a trial declares to Ray: as configured, or one where models are placed on CUDA devices.
+
+    Raises:
+        ConfigError: A device is named by its number, which is another one in each task of Ray's.
+    """
+    from rankitect.training.placement import placement
+
+    wanted, c = resolved.config.placement.device, resolved.config.runner
+    if wanted.startswith("cuda:"):
+        raise ConfigError(
+            f"placement.device={wanted} with runner=ray: Ray gives each trial its own devices. Use "
+            "placement.device=cuda."
+        )
+    return c.gpus if c.gpus is not None else float(placement().device.type == "cuda")
+
+
 def warm_up(resolved: Resolved) -> None:
     """Begin what processes of the runner need, before the study's own process builds its parts."""
     if resolved.config.runner.kind == "local" and not _alone(resolved.config.runner):
@@ -83,6 +100,7 @@ def runner_of(resolved: Resolved, folder: Path, stop: Callable[[], bool]) -> Run
         setup(None, threads),
         address=c.address,
         cpus=c.cpus,
+        gpus=_gpus(resolved),
         together=c.together,
         attempts=c.attempts,
         minutes=c.trial_minutes,

@@ -1,4 +1,4 @@
-"""One model trained by several processes of a Ray cluster side by side (Ray Train, torch.distributed with gloo).
+"""One model trained by several processes of a Ray cluster side by side (Ray Train, torch.distributed).
 
 Every process builds the study's parts and runs the same program; `rankitect.training.parallel` gives each a part of
 every batch and sums the gradients. The first process reports for all: what it writes, charges and shows goes through a
@@ -22,8 +22,10 @@ from rankitect.errors import TrainingError
 from rankitect.runners.workers import RemoteJob, RemoteResult, WorkerSetup, parts_of, run_job
 from rankitect.study.checks import one_line
 
-__all__ = ["measure_together", "prepare_together"]
+__all__ = ["Resources", "measure_together", "prepare_together"]
 
+Resources = Mapping[str, float]
+"""What a process declares to Ray, by Ray's names."""
 _MOMENT = 0.2
 
 
@@ -170,17 +172,21 @@ def _measure(given: Mapping[str, Any]) -> None:
         ray.get(given["mailbox"].finish.remote(answer))
 
 
-def _fit(loop: Any, given: Mapping[str, Any], count: int, cpus: float, attempts: int) -> str:
+def _fit(loop: Any, given: Mapping[str, Any], count: int, each: Resources, attempts: int) -> str:
     """Run a function in `count` processes that torch.distributed joins. Returns the error in one line, or nothing."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
+
+    from rankitect.training.parallel import backend
 
     with tempfile.TemporaryDirectory(prefix="rankitect-") as place:
         trainer = TorchTrainer(
             loop,
             train_loop_config=dict(given),
-            torch_config=TorchConfig(backend="gloo"),
-            scaling_config=ScalingConfig(num_workers=count, resources_per_worker={"CPU": cpus}),
+            torch_config=TorchConfig(backend=backend("cuda" if each.get("GPU") else "cpu")),
+            scaling_config=ScalingConfig(
+                num_workers=count, use_gpu=bool(each.get("GPU")), resources_per_worker=dict(each)
+            ),
             run_config=RunConfig(storage_path=place, failure_config=FailureConfig(max_failures=attempts - 1)),
         )
         try:
@@ -191,7 +197,7 @@ def _fit(loop: Any, given: Mapping[str, Any], count: int, cpus: float, attempts:
 
 
 # In the study -------------------------------------------------------------------------------------------------------
-def prepare_together(session: Session, setup: WorkerSetup, count: int, cpus: float, attempts: int) -> None:
+def prepare_together(session: Session, setup: WorkerSetup, count: int, each: Resources, attempts: int) -> None:
     """Have the preparation of the controller done by so many processes. Its state is then in `session.state_dir`, from
     where the controller goes on as after an interruption.
 
@@ -199,7 +205,7 @@ def prepare_together(session: Session, setup: WorkerSetup, count: int, cpus: flo
         session: The study's.
         setup: What the processes need.
         count: Number of processes.
-        cpus: Processors of each.
+        each: What each of them declares: "CPU" and perhaps "GPU".
         attempts: How often all of them may be begun.
 
     Raises:
@@ -211,7 +217,7 @@ def prepare_together(session: Session, setup: WorkerSetup, count: int, cpus: flo
     folder = session.state_dir
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote({name: (folder / name).read_bytes() for name in _written(folder)})
     given = {"setup": setup, "mailbox": mailbox, "trials": session.trials}
-    running = ray.remote(num_cpus=0, max_retries=0)(_fit).remote(_prepare, given, count, cpus, attempts)
+    running = ray.remote(num_cpus=0, max_retries=0)(_fit).remote(_prepare, given, count, each, attempts)
     handlers: dict[str, Callable[..., None]] = {
         "charge": session.charge, "progress": session.progress, "scalar": session.scalar,
     }  # fmt: skip
@@ -230,7 +236,12 @@ def prepare_together(session: Session, setup: WorkerSetup, count: int, cpus: flo
 
 
 def measure_together(
-    setup: WorkerSetup, shared: Mapping[str, bytes], job: RemoteJob, count: int, cpus: float, attempts: int
+    setup: WorkerSetup,
+    shared: Mapping[str, bytes],
+    job: RemoteJob,
+    count: int,
+    each: Resources,
+    attempts: int,
 ) -> RemoteResult:
     """Measure a trial whose model is trained by `count` processes; runs as a Ray task of its own.
 
@@ -241,7 +252,7 @@ def measure_together(
 
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote({})
     given = {"setup": setup, "shared": shared, "mailbox": mailbox, "job": job}
-    if error := _fit(_measure, given, count, cpus, attempts):
+    if error := _fit(_measure, given, count, each, attempts):
         raise TrainingError(f"Training in {count} processes side by side failed: {error}")
     answer: RemoteResult = ray.get(mailbox.result.remote())
     return answer

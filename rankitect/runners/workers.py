@@ -168,7 +168,7 @@ def parts_of(setup: WorkerSetup, shared: Mapping[str, bytes], *, controller: boo
         _BUILT["place"] = tempfile.TemporaryDirectory(prefix="rankitect-")  # removed when the process ends
     folder = Path(setup.run_folder if setup.run_folder is not None else _BUILT["place"].name)
     resolved = restored(json.loads(json.dumps(setup.data)))
-    choose(resolved.config.placement, _silent)
+    choose(resolved.config.placement, _silent, resolved.config.runner.together)
     parts = build(resolved, folder, _silent, measuring=not controller)
     if shared and offers(parts.task, SendsWeights):
         parts.task.receive(shared)

@@ -38,8 +38,12 @@ _WITHOUT_EFFECT = (
     "runner.trial_gib",
     "runner.address",
     "runner.cpus",
+    "runner.gpus",
     "placement.device",
     "placement.checkpointing",
+    "placement.accumulate",
+    "placement.compile",
+    "placement.shard",
 )
 _LATER = {"placement.precision": "float32"}
 """Keys that are younger than some run folders, with what these did: it changes no hash."""

@@ -24,6 +24,7 @@ from rankitect.training.identity import batch_digest, differences, identity_of
 from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig, StepReport
 from rankitect.training.parallel import peers
 from rankitect.training.placement import placement
+from rankitect.training.sharding import bring_back, divided
 
 if TYPE_CHECKING:
     from rankitect.training.embeddings import TableStorage
@@ -108,6 +109,7 @@ def train(
     checkpoint: Path | None = None,
     keep_finished: bool = True,
     provenance: Mapping[str, JSON] | None = None,
+    divide: bool = False,
 ) -> TrainResult:
     """Trains a model in place.
 
@@ -130,13 +132,18 @@ def train(
         provenance: what else the result depends on, by name: the data, the mixture, a teacher. Kept in the checkpoint,
             which is refused where any of it differs. Where a caller gives none, a hash of the last batch is kept, so
             that training does not go on with other data.
+        divide: whether the placement may divide the model among the processes that train it. What `progress` and
+            `should_stop` see of the model is then as it was before.
 
     Raises:
         TrainingError: when the loss stays not finite, or the checkpoint is damaged or belongs to another model, other
             settings or another provenance; the message names what differs.
     """
-    size, place = size or _batch_size, placement()
+    count, place = size or _batch_size, placement()
     place.place(model)
+    given = model
+    if divide and place.shard and peers().world > 1:
+        model = divided(given, place)
     if parameters is None:
         parameters = dict(model.named_parameters()) if tables is None else tables.dense_parameters()
     optimizer = GuardedOptimizer(parameters, config.optimizer, config.steps, tables)
@@ -144,11 +151,17 @@ def train(
     identity = identity_of(config, model, tables, loss_fn, provenance or {})
     state = None if checkpoint is None else _SavedState(checkpoint, identity, model, optimizer, digest)
     run = _Run() if state is None or not state.path.exists() else state.load()
+
+    def compute() -> tuple[Tensor, float]:
+        batch = place.move(batch_at(run.step))
+        with place.computing():
+            return loss_fn(model, batch), count(batch)
+
     before = run.seconds
     started = saved = time.monotonic()
     finished = True
     model.train()
-    with place.own_random_numbers(), torch.enable_grad():
+    with place.own_random_numbers(), place.compiled(model), torch.enable_grad():
         while run.step < config.steps:
             if should_stop is not None and should_stop():
                 finished = False
@@ -156,12 +169,9 @@ def train(
             place.seed(step_seed(config.seed, run.step))
             if before_step is not None:
                 before_step(run.step)
-            batch = place.move(batch_at(run.step))
             optimizer.begin(run.step)
-            with place.computing():
-                loss = loss_fn(model, batch)
-            report = optimizer.step(loss, run.step, size(batch))
-            run.note(report, int(peers().total(size(batch))), before + time.monotonic() - started)
+            report, amount = optimizer.learn(compute, run.step)
+            run.note(report, int(peers().total(amount)), before + time.monotonic() - started)
             if progress is not None:
                 progress(run.step, config.steps, report)
             due = run.step % config.checkpoint_every == 0 and time.monotonic() - saved >= config.checkpoint_seconds
@@ -171,6 +181,9 @@ def train(
     model.eval()
     if state is not None and (keep_finished or not finished):
         state.save(run)
+    if model is not given:
+        bring_back(given, model, place)
+        given.eval()
     return TrainResult(run.step, run.tokens, run.seconds, run.losses, run.skipped, finished)
 
 

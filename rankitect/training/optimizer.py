@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from rankitect.errors import TrainingError
-from rankitect.training.parallel import peers
+from rankitect.training.parallel import one_part, peers
+from rankitect.training.placement import placement
 from rankitect.training.settings import OptimizerConfig
+from rankitect.training.sharding import is_divided, part_of, whole
 
 if TYPE_CHECKING:
     from rankitect.training.embeddings import TableStorage
@@ -132,14 +134,56 @@ class GuardedOptimizer:
         Raises:
             TrainingError: when it was not finite more often than `retries` allows.
         """
-        together = peers()
-        (value, share), lr = together.mean(loss.item(), size), self.lr(step)
+        value, share = peers().mean(loss.item(), size)
         self._optimizer.zero_grad(set_to_none=True)
-        norm = math.nan
         if math.isfinite(value):
             (loss if share == 1.0 else loss * share).backward()
+        return self._finish(value, step)
+
+    def learn(self, compute: Callable[[], tuple[Tensor, float]], step: int) -> tuple[StepReport, float]:
+        """A step on a batch, in one piece or in as many parts, one after the other, as the placement says.
+
+        Args:
+            compute: Gives the loss on this process's rows (`Group.shard`), and their number. Where a batch is computed
+                in parts it is called for each, and their gradients are added.
+            step: As for `step`.
+
+        Returns:
+            The report, and the rows of all parts.
+
+        Raises:
+            TrainingError: As `step`, or there are tables, which take a step in every backward pass.
+        """
+        parts = placement().accumulate
+        if parts == 1:
+            loss, size = compute()
+            return self.step(loss, step, size), size
+        if self._tables is not None:
+            raise TrainingError(
+                f"placement.accumulate={parts} adds the gradients of the parts of a batch, and embedding tables take "
+                "their step on each: use placement.accumulate=1, or task.tables.optimizer=dense."
+            )
+        self._optimizer.zero_grad(set_to_none=True)
+        total = rows = 0.0
+        for part in range(parts):
+            with one_part(part, parts):
+                loss, size = compute()
+            value = loss.item()
+            if math.isfinite(value):
+                (loss * size).backward()
+            total, rows = total + value * size, rows + size
+        value, share = peers().mean(total / max(rows, 1e-12), rows)
+        grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+        if grads:
+            torch._foreach_mul_(grads, share / max(rows, 1e-12))
+        return self._finish(value, step), rows
+
+    def _finish(self, value: float, step: int) -> StepReport:
+        """Update the parameters from their gradients, or not, where something is not finite."""
+        lr, norm = self.lr(step), math.nan
+        if math.isfinite(value):
             grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
-            together.sum_(grads)
+            peers().sum_([grad for grad in grads if not is_divided(grad)])  # the others were summed as they came
             norm = self._clip(grads)
         if not math.isfinite(norm):
             self._optimizer.zero_grad(set_to_none=True)
@@ -154,7 +198,7 @@ class GuardedOptimizer:
     def _clip(self, grads: Sequence[Tensor]) -> float:
         if not grads:
             return 0.0
-        total = nn.utils.get_total_norm(grads)
+        total = whole(nn.utils.get_total_norm(grads))
         if self.config.clip is not None:
             scale = self.config.clip / (total.item() + 1e-6)
             if scale < 1.0:  # where the gradient is short, its memory need not be touched
@@ -172,17 +216,20 @@ class GuardedOptimizer:
             )
 
     def whole(self, name: str, held: Tensor) -> Tensor:
-        """A parameter of the model with all its rows; see `TableStorage.whole`."""
-        return held if self._tables is None else self._tables.whole(name, held)
+        """A parameter of the model, all of it, where the processes divide it; see `TableStorage.whole`."""
+        return whole(held) if self._tables is None else self._tables.whole(name, held)
 
-    def part(self, name: str, whole: Tensor) -> Tensor:
+    def part(self, name: str, everything: Tensor) -> Tensor:
         """What this process holds of a parameter; see `TableStorage.part`."""
-        return whole if self._tables is None else self._tables.part(name, whole)
+        if self._tables is not None:
+            return self._tables.part(name, everything)
+        held = self.parameters.get(name)
+        return everything if held is None else part_of(everything, held)
 
     def state(self) -> dict[str, Tensor]:
         """Running means and step counts, as `<moment>/<parameter>`; live tensors, to be saved at once."""
         state = {
-            f"{moment}/{name}": value
+            f"{moment}/{name}": whole(value)
             for name, parameter in self.parameters.items()
             for moment, value in self._optimizer.state.get(parameter, {}).items()
             if isinstance(value, Tensor)
@@ -207,9 +254,11 @@ class GuardedOptimizer:
             parameter = self.parameters.get(name)
             if parameter is None or (value.ndim and value.shape != parameter.shape):
                 raise TrainingError(f"The optimiser's saved state does not belong to this model: {name!r} differs.")
-            self._optimizer.state[parameter][moment] = value.to(self._home(moment, parameter), copy=True)
+            self._optimizer.state[parameter][moment] = self._held(moment, value, parameter)
 
-    def _home(self, moment: str, parameter: nn.Parameter) -> torch.device:
-        """Where a part of the state is kept: with the parameter, but for a count of steps that no kernel reads."""
-        counted_here = moment == "step" and not self._optimizer.defaults.get("fused")
-        return torch.device("cpu") if counted_here else parameter.device
+    def _held(self, moment: str, value: Tensor, parameter: nn.Parameter) -> Tensor:
+        """A part of the state where it is kept: with the parameter, but for a count of steps that no kernel reads."""
+        if moment == "step" and not self._optimizer.defaults.get("fused"):
+            return value.to("cpu", copy=True)
+        own = value.to(parameter.device, copy=True)
+        return part_of(own, parameter) if own.ndim else own

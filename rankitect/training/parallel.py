@@ -8,14 +8,15 @@ wrapper keeps buckets for a fixed graph, and a supernet has another graph every 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Group", "join", "peers"]
+__all__ = ["Group", "backend", "join", "leave", "one_part", "peers"]
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,20 @@ class Group:
     Attributes:
         rank: Of this one.
         world: How many.
+        part: Which part of its rows this process computes now (`one_part`).
+        parts: Of how many, one after the other.
     """
 
     rank: int = 0
     world: int = 1
+    part: int = 0
+    parts: int = 1
 
     def shard(self, rows: int) -> slice:
-        """This process's part of so many rows; all of them where there are too few for everyone."""
-        return slice(self.rank, None, self.world) if rows >= self.world else slice(None)
+        """This process's part of so many rows, and of that the one that it computes now; all of them where there are
+        too few for everyone."""
+        shares = self.world * self.parts
+        return slice(self.rank * self.parts + self.part, None, shares) if rows >= shares else slice(None)
 
     def total(self, number: float) -> float:
         """The sum of a number over all processes."""
@@ -129,6 +136,37 @@ _GROUP = Group()
 def peers() -> Group:
     """The processes that this one trains with; itself alone, unless it joined others."""
     return _GROUP
+
+
+@contextmanager
+def one_part(part: int, parts: int) -> Iterator[None]:
+    """Inside, `shard` gives a part of this process's rows, of so many that are computed one after the other.
+
+    Args:
+        part: Its number, from 0.
+        parts: How many.
+    """
+    global _GROUP
+    whole, _GROUP = _GROUP, replace(_GROUP, part=part, parts=parts)
+    try:
+        yield
+    finally:
+        _GROUP = whole
+
+
+def backend(device: str) -> str:
+    """Who carries messages: gloo those of the CPU, NCCL those of CUDA devices.
+
+    Args:
+        device: The kind that is trained on.
+    """
+    return "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+
+
+def leave() -> None:
+    """Be alone again."""
+    global _GROUP
+    _GROUP = Group()
 
 
 def join() -> Group:

@@ -10,6 +10,7 @@ run every task under a mode that refuses copies from elsewhere (`tests/training/
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -40,11 +41,17 @@ class Placement:
         device: Where weights and batches are.
         precision: Of matrix products: "float32", "bf16" (autocast) or "tf32".
         checkpointing: Whether a layer's activations are computed again in the backward pass.
+        accumulate: Parts in which a batch is computed, one after the other.
+        compile: Whether models that are trained alone are compiled.
+        shard: Whether what such a model is trained with is divided among the processes that train it.
     """
 
     device: torch.device
     precision: str = "float32"
     checkpointing: bool = False
+    accumulate: int = 1
+    compile: bool = False
+    shard: bool = False
 
     def place(self, module: M) -> M:
         """Bring a model here, in place; the model itself."""
@@ -108,13 +115,26 @@ class Placement:
         """Bytes that this process may still take on the device; None where nobody says."""
         import torch
 
-        from rankitect.models.memory import available_memory
+        from rankitect.models.memory import available_memory, by_hand
 
+        if by_hand() is not None or self.device.type == "cpu":
+            return available_memory()
         if self.device.type == "cuda":
             return torch.cuda.mem_get_info(self.device)[0]
         if self.device.type == "mps":
             return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-        return available_memory()
+        return None
+
+    @contextmanager
+    def compiled(self, module: nn.Module) -> Iterator[None]:
+        """Calls of a model inside are compiled, where that was chosen; afterwards the model is as it was."""
+        before = module._compiled_call_impl
+        if self.compile:
+            module.compile(dynamic=False)
+        try:
+            yield
+        finally:
+            module._compiled_call_impl = before
 
     @property
     def named(self) -> dict[str, str]:
@@ -160,12 +180,13 @@ def using(chosen: Placement) -> Iterator[Placement]:
 
 
 # --- from the configuration -------------------------------------------------------------------------------------------
-def choose(config: PlacementConfig, say: Callable[[str], object]) -> Placement:
+def choose(config: PlacementConfig, say: Callable[[str], object], processes: int = 1) -> Placement:
     """Decide for this process, once, before anything is loaded.
 
     Args:
         config: The section `placement`.
         say: Told what the user should know of it, in sentences.
+        processes: How many train a model together.
 
     Raises:
         ConfigError: There is no such device, or it cannot do what is asked of it.
@@ -173,9 +194,16 @@ def choose(config: PlacementConfig, say: Callable[[str], object]) -> Placement:
     global _CURRENT
     import torch
 
+    if config.shard and processes == 1:
+        raise ConfigError(
+            "placement.shard=true divides a model among the processes that train it, and there is one: use runner=ray "
+            "runner.together=N, or torchrun for rankitect.train."
+        )
     device = _device(config.device)
-    chosen = Placement(device, config.precision, config.checkpointing)
+    chosen = Placement(device, config.precision, config.checkpointing, config.accumulate, config.compile, config.shard)
     notes = [f"Device: {accelerators()[str(device)]} ({device})"] if device.type != "cpu" else []
+    if config.compile:
+        _require_compiler(device)
     for note in [*notes, *_precision_notes(chosen)]:
         say(note)
     if device.type == "cuda":
@@ -267,3 +295,17 @@ def _slow_on_cpu() -> bool:
             best = min(best, time.perf_counter() - began)
         took[kind] = best
     return took[torch.bfloat16] > took[torch.float32]
+
+
+def _require_compiler(device: torch.device) -> None:
+    """Raise where `torch.compile` has no compiler for the device.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    import importlib.util
+
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise ConfigError("placement.compile=true needs triton for CUDA devices, which is not installed.")
+    if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", ""), "g++", "clang++"))):
+        raise ConfigError("placement.compile=true needs a C++ compiler on the CPU, and there is none (g++, clang++).")

@@ -150,4 +150,5 @@ def train_on_text(
         checkpoint=checkpoint,
         keep_finished=False,
         provenance=provenance,
+        divide=True,
     )

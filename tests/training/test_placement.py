@@ -16,12 +16,14 @@ import torch
 from rankitect.config.parts import Parts
 from rankitect.config.schema import PlacementConfig
 from rankitect.contracts import Spent, TrialContext
-from rankitect.errors import ConfigError
+from rankitect.errors import ConfigError, SpaceError, TrainingError
+from rankitect.methods.shared_weights import CoTraining
 from rankitect.metrics.losses import cross_entropy
 from rankitect.models.backbone import largest
 from rankitect.models.supernet import Supernet, build
 from rankitect.search_spaces.mobile_llm import mobile_llm
 from rankitect.study.folder import config_hash
+from rankitect.training.footprint import kept_activations
 from rankitect.training.loop import TrainConfig, train
 from rankitect.training.optimizer import OptimizerConfig
 from rankitect.training.placement import Placement, choose, placement, using
@@ -250,3 +252,66 @@ def test_a_model_and_batches_of_ones_own_follow_the_placement() -> None:
         )
     assert result.steps == 2
     assert devices(model) == {META}
+
+
+@pytest.mark.parametrize("controller", [1, 2])
+def test_a_batch_in_parts_teaches_what_it_teaches_in_one(controller: int, tmp_path: Path) -> None:
+    """A supernet's sandwich, and a model alone."""
+    trained = {}
+    for parts in (1, 2):
+        with using(Placement(CPU, accumulate=parts)):
+            found = ranking_parts(tmp_path, "task.tables.optimizer=dense", "controller=random", "task.batch=256")
+            task: Any = found.task
+            supernet = Supernet(found.graph_space, seed=1)
+            weights = CoTraining(supernet, task, 1e-2, 4)
+            architectures = found.graph_space.sample_many(controller, np.random.default_rng(0))
+            losses = [weights.step_together(architectures, step, distil=0.5) for step in range(2)]
+            alone, result = task.trained(architectures[0], TrialContext(tmp_path, tmp_path, 0))
+        trained[parts] = (losses, result.steps, [p.detach() for m in (supernet, alone) for p in m.parameters()])
+    assert trained[1][1] == trained[2][1]
+    for (one, spent), (other, also) in zip(trained[1][0], trained[2][0], strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+        assert spent == also
+    for p, q in zip(trained[1][2], trained[2][2], strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-3, atol=2e-4)
+
+
+def test_tables_that_take_their_step_in_each_backward_pass_are_not_computed_in_parts(tmp_path: Path) -> None:
+    parts = ranking_parts(tmp_path, "controller=random")
+    task: Any = parts.task
+    architecture = parts.graph_space.sample(np.random.default_rng(0))
+    with using(Placement(CPU, accumulate=2)), pytest.raises(TrainingError, match=r"task\.tables\.optimizer=dense"):
+        task.trained(architecture, TrialContext(tmp_path, tmp_path, 0))
+
+
+# --- what it will take ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("recompute", [False, True])
+def test_activations_are_known_before_there_are_any(recompute: bool) -> None:
+    architecture = largest(SPACE)
+    model, sizes = build(SPACE, architecture), {}
+    model.recompute = recompute
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        if (storage := x.untyped_storage()).data_ptr() not in weights | {IDS.untyped_storage().data_ptr()}:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        logits = model(IDS[:, :-1])
+    foretold, outputs = kept_activations(SPACE, architecture, [(2, 24)], recompute=recompute)
+    assert outputs == logits.numel() * 4
+    assert sum(sizes.values()) <= 1.02 * foretold
+    assert foretold <= 1.6 * sum(sizes.values())  # attention without a kernel of its own keeps its matrix
+
+
+def test_a_backbone_that_is_too_large_is_refused_before_it_is_calibrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANKITECT_MEMORY_GIB", "0.002")
+    with pytest.raises(
+        SpaceError, match=r"Training the largest model on cpu \(.* tokens at a time\) needs .*MiB"
+    ) as error:
+        parts_of(tmp_path, "controller=dnas")
+    assert "placement.checkpointing=true" in str(error.value)
+    assert not (tmp_path / "statistics").exists()

@@ -193,8 +193,11 @@ class Language(CostedTask, PrunedBackbone):
 
     # --- hooks of the study -----------------------------------------------------------------------------------------
     def check(self, parts: Parts) -> None:
-        """Raise what can be known only now: constraints that no architecture meets."""
+        """Raise what can be known only now: too little memory, constraints that no architecture meets."""
+        from rankitect.tasks.language.memory import check_footprint
+
         _ = self.latency  # makes latencies costs of the space
+        check_footprint(parts, self.reference, self.context, pretrained=self.backbone_name is not None)
         check_constraints(parts.graph_space, self.limits(), parts.config.constraints, "the backbone")
 
     def baselines(self, parts: Parts) -> list[Baseline]:

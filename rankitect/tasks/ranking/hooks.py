@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.errors import ConfigError
 from rankitect.tasks.costed import CostedTask
+from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +58,11 @@ class RankingHooks(CostedTask):
             raise ConfigError(
                 "task.one_pass predicts every row before it is learnt from, which runner.together="
                 f"{parts.config.runner.together} processes that share rows out cannot do: use runner.together=1."
+            )
+        if placement().shard:
+            raise ConfigError(
+                "placement.shard=true divides language models. A ranker's tables are divided with runner.together=N "
+                "and task.tables.backend=torchrec; the rest of it is small."
             )
         self._known.registered.require_runnable()
         self._costs.check()
