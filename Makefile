@@ -2,7 +2,7 @@
 # configuration, so the same command goes on where it was stopped, and says at the end where its report is.
 
 PYTHON ?= python3
-# Optional parts to install as well: deploy, bayesian, ray, lm-eval (files in requirements/), cuda. Example: make test EXTRAS="deploy ray"
+# Optional parts to install as well: deploy, bayesian, ray, lm-eval, llama (files in requirements/), cuda. Example: make test EXTRAS="deploy ray"
 EXTRAS ?=
 # What `make search` searches, and how: make search SPACE=ranking_blocks CONTROLLER=one_shot
 SPACE ?= mobile_llm

@@ -1,7 +1,8 @@
-"""The command `python -m rankitect.export`: a study for other tools.
+"""The command `python -m rankitect.export`: a study, or one of its candidates, for other tools.
 
     python -m rankitect.export run=runs/my-run to=optuna        # optuna-dashboard sqlite:///runs/my-run/optuna.db
     python -m rankitect.export run=runs/my-run to=parquet out=trials.parquet
+    python -m rankitect.export run=runs/my-run candidate=1 to=gguf precision=q8_0 out=model.gguf
 
 TensorBoard scalars are in the run folder anyway (`report.tensorboard`), and so is trials.csv.
 """
@@ -19,10 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.command_line import pairs
 from rankitect.data.files import write_atomically
+from rankitect.deploy.formats import FORMATS as MODELS
+from rankitect.deploy.formats import export_candidate
 from rankitect.documents import parse_json
 from rankitect.errors import ConfigError, RunFolderError, brief
 from rankitect.study.entries import refuse_strange
-from rankitect.study.summary import check_files, read_summary
+from rankitect.study.files import inside
+from rankitect.study.summary import candidate_of, check_files, read_summary
 from rankitect.study.trials_table import TRIALS, WRITE_AGAIN
 from rankitect.terminal import Parser, answered, ended, say
 
@@ -34,7 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["main", "to_optuna", "to_table"]
 
 FORMATS = {"optuna": "optuna.db", "parquet": "trials.parquet", "csv": "trials.flat.csv"}
-_KEYS = ("run", "to", "out")
+_KEYS = ("run", "to", "out", "candidate", "precision")
+_OF_CANDIDATES = ("candidate", "precision")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,9 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = Parser(
         prog="python -m rankitect.export",
-        description="Export a study: an Optuna storage, or a flat table with a column for each choice and metric.",
+        description=(
+            "Export a study: an Optuna storage, or a flat table with a column for each choice and metric. Or one of "
+            "its language models in a format of other tools."
+        ),
     )
-    parser.add_argument("keys", nargs="+", metavar="key=value", help=f"run=FOLDER to={'|'.join(FORMATS)} [out=FILE]")
+    words = f"run=FOLDER to={'|'.join(FORMATS)} [out=FILE], or candidate=RANK to={'|'.join(MODELS)} [precision=] [out=]"
+    parser.add_argument("keys", nargs="+", metavar="key=value", help=words)
     options = parser.parse_args(arguments)
     return answered(lambda: _export(pairs(options.keys, _KEYS)))
 
@@ -59,15 +68,38 @@ def _export(given: Mapping[str, str]) -> int:
     form = given.get("to", "")
     if "run" not in given:
         raise ConfigError("run=FOLDER is missing: the folder that a search printed as its run folder.")
-    if form not in FORMATS:
+    if form not in (*FORMATS, *MODELS):
         said = f"is '{form}', which is no format" if form else "is missing"
-        raise ConfigError(f"to= {said}: {', '.join(FORMATS)}.")
+        raise ConfigError(f"to= {said}: {', '.join(FORMATS)}; of a candidate, {', '.join(MODELS)}.")
     folder = Path(given["run"])
     if not folder.is_dir():
         raise RunFolderError(f"run={folder} is no folder: give the one that a search printed as its run folder.")
+    if form in MODELS:
+        return _export_candidate(folder, form, given)
+    for key in _OF_CANDIDATES:
+        if key in given:
+            raise ConfigError(f"{key}= is for to={', '.join(MODELS)}, and to={form} exports the whole study.")
     out = Path(given.get("out", folder / FORMATS[form]))
     to_optuna(folder, out) if form == "optuna" else to_table(folder, out, form)
     say(out)
+    return 0
+
+
+def _export_candidate(folder: Path, form: str, given: Mapping[str, str]) -> int:
+    """Write one candidate of a run in another format."""
+    if "candidate" not in given:
+        raise ConfigError(f"candidate= is missing: the rank of the candidate that to={form} exports.")
+    summary = read_summary(folder)
+    chosen = inside(folder, candidate_of(summary.pareto, given["candidate"], folder).folder)
+    out = Path(given["out"]) if "out" in given else None
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"There is no folder {out.parent} for out=. Make it, or give another out=.")
+    if out is not None and out.exists():
+        raise ConfigError(f"{out} is there already. Give another out=, or delete it.")
+    place, notes = export_candidate(chosen, form, out, given.get("precision"))
+    say(place)
+    for note in notes:
+        say(f"({note})")
     return 0
 
 

@@ -125,7 +125,9 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["folder=x"]) == 2
     said = capsys.readouterr().err
     assert "is no run folder" in said
-    assert "to= is 'excel', which is no format: optuna, parquet, csv." in said
+    assert (
+        "to= is 'excel', which is no format: optuna, parquet, csv; of a candidate, gguf, huggingface, decilm." in said
+    )
 
 
 def test_what_a_search_has_not_written_yet_is_named(
@@ -176,3 +178,24 @@ def test_a_full_disk_ends_with_its_exit_code_and_leaves_no_file(
         assert main([f"run={run}", f"to={form}", f"out={tmp_path / 'table'}"]) == 3
     assert "written" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["to=gguf"], "candidate= is missing"),
+        (["to=gguf", "candidate=99"], "There is no candidate '99'"),
+        (
+            ["to=csv", "candidate=1"],
+            "candidate= is for to=gguf, huggingface, decilm, and to=csv exports the whole study",
+        ),
+        (["to=gguf", "candidate=1", "out=@/none/m.gguf"], "There is no folder"),
+        (["to=gguf", "candidate=1"], "has no candidate.json"),
+    ],
+)
+def test_what_is_no_export_of_a_candidate_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    given = [word.replace("@", str(tmp_path)) for word in words]
+    assert main([f"run={run}", *given]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())

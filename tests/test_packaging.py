@@ -112,6 +112,7 @@ def test_every_dependency_is_pinned_to_a_version_that_the_package_allows() -> No
         ("deploy",): extras["deploy"],
         ("ray",): extras["ray"],
         ("lm-eval",): extras["lm-eval"],
+        ("llama",): extras["llama"],
         ("docs",): extras["docs"],
     }
     for files, requirements in groups.items():

@@ -66,11 +66,11 @@ def logits(model: torch.nn.Module, ids: torch.Tensor = IDS) -> torch.Tensor:
         return model(ids)
 
 
-def transformers_logits(folder: Path, ids: torch.Tensor = IDS) -> torch.Tensor:
+def transformers_logits(folder: Path, ids: torch.Tensor = IDS, code: bool = False) -> torch.Tensor:
     transformers = pytest.importorskip("transformers")
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, trust_remote_code=code)
     with torch.no_grad():
-        return model(ids).logits
+        return model.eval()(ids).logits
 
 
 MIXED = variant(ffn_0=16, attn_1="swa", attn_2="skip", group_0=1, runs_1=2)
@@ -111,7 +111,7 @@ def test_the_card_states_sizes_and_costs(tmp_path: Path) -> None:
     assert card["costs"]["flops_decode"]["value"] < card["costs"]["flops"]["value"]
     assert card["fingerprint"] == MIXED.fingerprint
     names = {p.name for p in tmp_path.iterdir()}
-    assert names == {"candidate.json", *card["files"]}, "nothing but the format's files is left behind"
+    assert names == {"candidate.json", "hf", *card["files"]}, "nothing but the format's files is left behind"
 
 
 def test_weights_have_readable_names(tmp_path: Path) -> None:
@@ -143,22 +143,30 @@ def test_transformers_agrees_where_layers_are_alike(tmp_path: Path, name: str) -
     ],
     ids=["ffn", "skip", "swa", "group", "all-skip", "empty"],
 )
-def test_the_card_says_why_there_is_no_hugging_face_folder(
+def test_the_card_says_why_a_candidate_is_no_class_of_transformers(
     tmp_path: Path, architecture: Architecture, reason: str
 ) -> None:
     model, files = saved(tmp_path, architecture)
-    assert "huggingface" not in files
-    assert not (tmp_path / "hf").exists()
     found = load_candidate(tmp_path)
-    assert found.card["huggingface"]["folder"] is None
-    assert re.search(reason, found.card["huggingface"]["reason"])
+    said = found.card["huggingface"]
+    assert re.search(reason, said["reason"])
     assert torch.equal(logits(found.model), logits(model))
+    if reason == "no layer is kept":
+        assert said["folder"] is said["class"] is None
+        assert "huggingface" not in files
+        assert not (tmp_path / "hf").exists()
+    else:
+        assert (said["folder"], files["huggingface"]) == ("hf", "hf")
+        assert said["class"] in ("DeciLMForCausalLM", "RankitectForCausalLM")
+        assert said["class"] in json.loads((tmp_path / "hf" / "config.json").read_text())["architectures"]
 
 
 def test_an_older_candidates_hugging_face_folder_does_not_stay(tmp_path: Path) -> None:
-    saved(tmp_path, variant())
-    assert (tmp_path / "hf").is_dir()
     saved(tmp_path, MIXED)
+    assert (tmp_path / "hf" / "modeling_rankitect.py").is_file()
+    saved(tmp_path, variant())
+    assert not (tmp_path / "hf" / "modeling_rankitect.py").exists()
+    saved(tmp_path, variant(), huggingface=False)
     assert not (tmp_path / "hf").exists()
 
 

@@ -70,7 +70,7 @@ def test_a_users_folder_can_add_a_stage_and_a_recipe(folder: Path) -> None:
         (
             ["recipe.heal.stage=distill"],
             "'recipe.heal.stage' on the command line is 'distill', which is no stage. Did you mean 'distil'? Stages: "
-            "distil, export, train.",
+            "distil, export, gguf, train.",
         ),
         (
             ["recipe.heel.tokens=5"],
@@ -79,7 +79,7 @@ def test_a_users_folder_can_add_a_stage_and_a_recipe(folder: Path) -> None:
         (["recipe.heal.stage=5"], "'recipe.heal.stage' on the command line is 5: should be a valid string."),
         (["recipe.heal.stage=null"], "'recipe.heal.stage' on the command line is null: should be a valid string."),
         (["recipe.more=3"], "'recipe.more' on the command line is 3, which does not say which stage it is."),
-        (["recipe.more=3"], "A stage of its own needs recipe.more.stage=, one of distil, export, train."),
+        (["recipe.more=3"], "A stage of its own needs recipe.more.stage=, one of distil, export, gguf, train."),
         (
             ["recipe.heal.token=5"],
             "Unknown key 'recipe.heal.token' on the command line. Did you mean 'recipe.heal.tokens'",

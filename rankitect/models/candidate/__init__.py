@@ -6,9 +6,10 @@ A folder holds safetensors and JSON only (docs/candidate-format.md). What is com
 
 from rankitect.models.candidate.base import Candidate, save_model
 from rankitect.models.candidate.folder import CARD, SCHEMA
-from rankitect.models.candidate.language import LanguageCandidate, TextScore, save_candidate
+from rankitect.models.candidate.language import save_candidate
 from rankitect.models.candidate.load import load_candidate, load_language_model, load_ranker
 from rankitect.models.candidate.ranking import RankingCandidate, save_ranker
+from rankitect.models.candidate.scoring import LanguageCandidate, TextScore
 
 __all__ = [
     "CARD",

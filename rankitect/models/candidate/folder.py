@@ -30,6 +30,7 @@ __all__ = [
     "TaskName",
     "brief",
     "card_of",
+    "guarded_model",
     "model_of",
     "read_model",
     "read_weights",
@@ -279,14 +280,14 @@ def read_model(
     Raises:
         AssetError: The files contradict each other or the card.
     """
-    searched = _guarded(folder, lambda: Architecture.from_json(folder.text(ARCHITECTURE)))
+    searched = guarded_model(folder.path, lambda: Architecture.from_json(folder.text(ARCHITECTURE)))
     closed = MODEL if folder.has(MODEL) else ARCHITECTURE
 
     def make() -> tuple[SearchSpace, Plan]:
         space = SearchSpace.from_json(folder.text(SPACE), allowed_packages)
         return space, make_plan(space, space.validate(Architecture.from_json(folder.text(closed))))
 
-    space, plan = _guarded(folder, make)
+    space, plan = guarded_model(folder.path, make)
     if searched.fingerprint != folder.fingerprint:
         raise AssetError(
             f"{brief(folder.path, 200)}: {ARCHITECTURE} is {searched.fingerprint[:8]}, but {CARD} describes "
@@ -314,15 +315,23 @@ def model_of(plan: Plan, tensors: dict[str, torch.Tensor], folder: Path) -> Stan
     return Standalone(plan, by_key)
 
 
-def _guarded(folder: CandidateFolder, make: Callable[[], _T]) -> _T:
-    """What is made of a space from others: its blocks, which a package of any author may hold, raise what they like."""
+def guarded_model(place: Path, make: Callable[[], _T]) -> _T:
+    """What is made of a space from others: its blocks, which a package of any author may hold, raise what they like.
+
+    Args:
+        place: Where the space comes from, for errors.
+        make: Makes it.
+
+    Raises:
+        AssetError: It cannot be made.
+    """
     try:
         return make()
     except AssetError:
         raise
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise AssetError(
-            f"{brief(folder.path, 200)}: its {SPACE} and {ARCHITECTURE} make no model: {brief(error, 250)}"
+            f"{brief(place, 200)}: its space and its architecture make no model: {brief(error, 250)}"
         ) from error
 
 

@@ -1,25 +1,20 @@
 """Candidates that are language models: their tokenizer and how they are used come with them.
 
-Where every layer is alike, the same model is also written as a folder that `transformers` loads.
+The same model is also written as a folder that `transformers` loads, with code of its own where its layers differ.
 """
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-
 from rankitect.data.tokenizer import Tokenizer, load_tokenizer
-from rankitect.errors import AssetError, DataError
+from rankitect.errors import AssetError
 from rankitect.graph import Architecture, SearchSpace
 from rankitect.graph.cost import COSTS
-from rankitect.models.candidate.base import REQUIRED, Candidate, device_of
+from rankitect.models.candidate.base import REQUIRED
 from rankitect.models.candidate.folder import (
     CARD,
     CandidateFolder,
@@ -29,108 +24,17 @@ from rankitect.models.candidate.folder import (
     write_card,
     write_model,
 )
-from rankitect.models.checkpoints import DecoderConfig, save_huggingface
+from rankitect.models.candidate.huggingface import save_folder
+from rankitect.models.candidate.scoring import LanguageCandidate
+from rankitect.models.checkpoints import DecoderConfig
 from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.families import family_of
-from rankitect.models.huggingface_layout import huggingface_layout
 from rankitect.models.supernet import Standalone
 
-__all__ = ["LanguageCandidate", "TextScore", "read_language", "save_candidate"]
+__all__ = ["read_language", "save_candidate"]
 
 _HUGGINGFACE = "hf"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
-
-
-@dataclass(frozen=True)
-class TextScore:
-    """How well a model predicts a text.
-
-    Attributes:
-        nats: Negative log-likelihood of the predicted tokens, summed, in nats.
-        tokens: Tokens that were predicted: all but the first of each window.
-    """
-
-    nats: float
-    tokens: int
-
-    @property
-    def perplexity(self) -> float:
-        """exp(nats a token); lower is better."""
-        try:
-            return math.exp(self.nats / self.tokens)
-        except OverflowError:
-            return math.inf
-
-
-@dataclass(frozen=True, eq=False)
-class LanguageCandidate(Candidate):
-    """A language model: token ids [B, T] int64 to logits [B, T, V].
-
-    Attributes:
-        tokenizer: The backbone's.
-        config: The backbone's sizes and family.
-        usage: How the backbone is used: chat template, begin and stop tokens, sampling defaults.
-    """
-
-    tokenizer: Tokenizer
-    config: DecoderConfig
-    usage: Usage
-
-    def encode(self, text: str) -> torch.Tensor:
-        """Token ids of a text where the model is, [1, T] int64. No token is added.
-
-        Raises:
-            DataError: The text has no tokens, or cannot be encoded.
-        """
-        ids = torch.as_tensor(self.tokenizer.encode(text)).long()[None]
-        if not ids.numel():
-            raise DataError("The text has no tokens.")
-        return ids.to(device_of(self.model))
-
-    @torch.inference_mode()
-    def score(self, inputs: str | Sequence[str]) -> list[TextScore]:
-        """How well the model predicts each text.
-
-        A text longer than the backbone's context is read in windows, each of which is predicted from its own beginning
-        on, as a search measures perplexity.
-
-        Args:
-            inputs: Texts of at least two tokens.
-
-        Raises:
-            DataError: A text is too short, or cannot be encoded.
-        """
-        scores = []
-        for number, text in enumerate([inputs] if isinstance(inputs, str) else inputs):
-            ids, nats = self.encode(text), 0.0
-            if ids.shape[1] < 2:
-                raise DataError(f"Text {number} ({brief(repr(text), 60)}) has one token: nothing to predict.")
-            for start in range(0, ids.shape[1] - 1, self.config.context):
-                window = ids[:, start : start + self.config.context + 1]
-                logits = self.model(window[:, :-1])[0].float()
-                nats += float(F.cross_entropy(logits, window[0, 1:], reduction="sum"))
-            scores.append(TextScore(nats, ids.shape[1] - 1))
-        return scores
-
-    @torch.inference_mode()
-    def generate(self, prompt: str, tokens: int = 32) -> str:
-        """The most probable next tokens after a prompt, until one of the stop tokens; nothing is cached.
-
-        Args:
-            prompt: A text; special tokens written in it are plain characters.
-            tokens: How many at most.
-
-        Raises:
-            DataError: The prompt has no tokens, or cannot be encoded.
-        """
-        ids, answer = self.encode(prompt), list[int]()
-        while len(answer) < tokens:
-            token = int(self.model(ids[:, -self.config.context :])[0, -1].argmax())
-            if token in self.usage.stop_ids:
-                break
-            answer.append(token)
-            ids = torch.cat([ids, ids.new_tensor([[token]])], dim=1)
-        return self.tokenizer.decode(answer)
 
 
 def save_candidate(
@@ -178,13 +82,12 @@ def save_candidate(
     card["costs_at"]["flops_decode"] = f"one token after {context}"
     written = write_model(folder, space, architecture, model)
     files = usage.save(folder, tokenizer)
-    layout = huggingface_layout(space, architecture, config)
-    card["huggingface"] = {"folder": None, "reason": layout.reason or "not asked for"}
     target = folder / _HUGGINGFACE
     shutil.rmtree(target, ignore_errors=True)  # an older candidate's would pass for this one's
-    if huggingface and layout.config is not None:
-        save_huggingface(target, layout.config, layout.tensors(model), tokenizer, usage)
-        card["huggingface"] = {"folder": _HUGGINGFACE, "reason": None}
+    card["huggingface"] = {"folder": None, "class": None, "reason": "not asked for"}
+    if huggingface:
+        kind, reason = save_folder(target, space, architecture, model, tokenizer, config, usage)
+        card["huggingface"] = {"folder": _HUGGINGFACE if kind else None, "class": kind, "reason": reason}
     write_card(folder, card, [*written.values(), *files])
     written |= {_artifact(name): name for name in files if "/" not in name}
     written |= {name.partition("/")[0]: name.partition("/")[0] for name in files if "/" in name}

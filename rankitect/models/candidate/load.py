@@ -9,8 +9,12 @@ from typing import TypeVar
 from rankitect.errors import AssetError
 from rankitect.models.candidate.base import Candidate, read_candidate
 from rankitect.models.candidate.folder import CARD, WEIGHTS, CandidateFolder, brief
-from rankitect.models.candidate.language import LanguageCandidate, read_language
+from rankitect.models.candidate.gguf import load_gguf_candidate
+from rankitect.models.candidate.huggingface import IDENTITY, load_by_layer
+from rankitect.models.candidate.language import read_language
 from rankitect.models.candidate.ranking import FEATURES, RankingCandidate, read_old_ranker, read_ranker
+from rankitect.models.candidate.scoring import LanguageCandidate
+from rankitect.models.checkpoints.gguf_file import is_gguf
 
 __all__ = ["load_candidate", "load_language_model", "load_ranker"]
 
@@ -34,7 +38,8 @@ def load_candidate(
     >>> candidate.score(rows)  # doctest: +SKIP
 
     Args:
-        folder: A folder in a run folder's candidates/, or a copy of one. Nothing else is needed.
+        folder: A folder in a run folder's candidates/, or a copy of one; nothing else is needed. Or what
+            was made from one: a GGUF file, or a Hugging Face folder whose layers differ.
         verify: Compare every file's SHA-256 with the card's (0.3 s for half a gigabyte); sizes are always compared.
         allowed_packages: Where the space's blocks may come from; a folder can run no code from elsewhere.
 
@@ -45,6 +50,10 @@ def load_candidate(
         AssetError: A file is missing, truncated, altered or of another schema, or the files contradict each other.
     """
     folder = Path(folder)
+    if _is_file(folder) and is_gguf(folder):
+        return load_gguf_candidate(folder, allowed_packages)
+    if _is_file(folder / IDENTITY) and not _is_file(folder / CARD):
+        return load_by_layer(folder, allowed_packages)
     if not _is_file(folder / CARD):
         if _is_file(folder / FEATURES) and _is_file(folder / WEIGHTS):
             return read_old_ranker(folder, allowed_packages)

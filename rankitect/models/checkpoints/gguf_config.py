@@ -17,6 +17,8 @@ from rankitect.models.families.values import LIMITS, among
 
 __all__ = ["family_in", "read_sizes"]
 
+_BY_LAYER = "deci"
+"""llama.cpp's architecture of pruned models, which states heads and widths by layer."""
 _MODEL = "model"
 """The value of `general.type` of a whole model; there are also adapters, vocabularies and projectors."""
 
@@ -33,6 +35,11 @@ def family_in(metadata: Metadata) -> Family:
     architecture = metadata.get("general.architecture", str)
     # The first family of an architecture: Mistral's files say that they are of Llama's.
     by_architecture = {family.gguf.architecture: family for family in reversed(FAMILIES.values())}
+    if architecture == _BY_LAYER:
+        raise AssetError(
+            f"{metadata.path} holds a model whose layers differ ({_BY_LAYER}); those of a backbone must be alike. "
+            "rankitect.load_candidate reads one that was written here, to compare it."
+        )
     if architecture not in by_architecture:
         supported = ", ".join(map(repr, by_architecture))
         raise AssetError(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankitect.data.files import write_atomically
+from rankitect.data.files import write_atomically, write_whole
 from rankitect.data.members import listing, member
 from rankitect.data.tokenizer import Tokenizer, load_tokenizer
 from rankitect.documents import read_json
@@ -24,7 +24,7 @@ from rankitect.models.families.writing import huggingface_keys, unwritable
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["load_huggingface", "save_huggingface"]
+__all__ = ["load_huggingface", "save_huggingface", "write_folder"]
 
 _CONFIG, _ADAPTER = "config.json", "adapter_config.json"
 
@@ -86,18 +86,41 @@ def save_huggingface(
     Raises:
         AssetError: The tensors are not those of the config, or the class of its family cannot be such a model.
     """
-    from safetensors.torch import save_file
-
     folder, family = Path(folder), family_of(config)
     reason = unwritable(family, config)
     if reason is not None:
         raise AssetError(f"{folder}: this model cannot be written as a {family.title}: {reason}.")
     check_tensors(config, tensors, str(folder))
+    write_folder(folder, huggingface_keys(family, config), fused(tensors, config), tokenizer, usage)
+
+
+def write_folder(
+    folder: Path,
+    keys: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    tokenizer: Tokenizer | None = None,
+    usage: Usage | None = None,
+    code: Mapping[str, str] | None = None,
+) -> None:
+    """Write the files of a folder, each atomically, config.json last.
+
+    Args:
+        folder: Created if it does not exist; other files in it are left alone.
+        keys: Those of config.json that say what the model computes.
+        tensors: As the model's class names them.
+        tokenizer: Also written, with ``tokenizer_config.json``; None writes a folder without tokenizer.
+        usage: How the model is used; by default what the tokenizer knows.
+        code: Files of code that go along, by name.
+    """
+    from safetensors.torch import save_file
+
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _CONFIG).unlink(missing_ok=True)
     # slices of a supernet share storage with it; clones do not, and only they may be stored
-    own = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in fused(tensors, config).items()}
+    own = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
     write_atomically(folder / WEIGHTS, lambda part: save_file(own, part, metadata={"format": "pt"}))
+    for name, text in (code or {}).items():
+        write_whole(folder / name, text)
     usage, ids = usage or Usage(), dict[str, Any]()
     if tokenizer:
         usage.save(folder, tokenizer)
@@ -105,17 +128,14 @@ def save_huggingface(
     else:
         _write_json(folder / "generation_config.json", {})
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in own.values()}
-    _write_json(folder / _CONFIG, _to_huggingface(config, ids, dtypes.pop() if len(dtypes) == 1 else "float32"))
-
-
-def _to_huggingface(config: DecoderConfig, ids: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-    return {
-        **huggingface_keys(family_of(config), config),
-        "torch_dtype": dtype,
+    content = {
+        **keys,
+        "torch_dtype": dtypes.pop() if len(dtypes) == 1 else "float32",
         "bos_token_id": ids.get("bos_token_id"),  # null, or transformers would take the ids of another model
         "eos_token_id": ids.get("eos_token_id"),
         "pad_token_id": ids.get("pad_token_id"),
     }
+    _write_json(folder / _CONFIG, content)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from rankitect.models.checkpoints.usage import (
     read_object,
 )
 
-__all__ = ["usage_of_folder", "usage_of_gguf"]
+__all__ = ["SAMPLING", "usage_of_folder", "usage_of_gguf"]
 
 _log = logging.getLogger("rankitect")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".ckpt", ".index.json")
@@ -33,8 +33,8 @@ _OF_TOKENIZER = (
 _READ_APART = (SETTINGS, GENERATION, TEMPLATE, TEMPLATES)
 _TEXTS = ("", ".md", ".txt", ".json", ".jsonl", ".jinja", ".yaml", ".yml", ".toml", ".rst", ".pdf", ".bib", ".cff")
 _LARGEST, _LARGEST_TOKENIZER, _MOST = 4 << 20, 256 << 20, 200
-_SAMPLING = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
-_SAMPLING |= {"penalty_repeat": "repetition_penalty"}
+SAMPLING = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
+SAMPLING |= {"penalty_repeat": "repetition_penalty"}
 _TABLES = ("tokens", "scores", "token_type", "merges")
 
 
@@ -111,7 +111,7 @@ def usage_of_gguf(metadata: Mapping[str, Any], vocab: int, context: int, path: P
     stops = list(dict.fromkeys(stop for stop in stops if stop is not None))
     ids: dict[str, Any] = {"bos_token_id": key("bos_token_id"), "pad_token_id": key("padding_token_id")}
     ids["eos_token_id"] = stops[0] if len(stops) == 1 else stops or None
-    sampling = {f"general.sampling.{name}": to for name, to in _SAMPLING.items()}
+    sampling = {f"general.sampling.{name}": to for name, to in SAMPLING.items()}
     generation = {to: metadata[name] for name, to in sampling.items() if name in metadata}
     generation = {**checked_ids(ids, vocab, path), **({"do_sample": True, **generation} if generation else {})}
     settings: dict[str, Any] = {"model_max_length": context}

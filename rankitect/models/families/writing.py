@@ -11,7 +11,7 @@ from rankitect.models.families.config import DecoderConfig
 from rankitect.models.families.family import Family
 from rankitect.models.families.keys import BASE, FULL, KIND, LOCAL, SCALING_KEYS
 
-__all__ = ["class_of", "huggingface_keys", "unwritable"]
+__all__ = ["class_of", "huggingface_keys", "rope_keys", "unwritable"]
 
 
 def huggingface_keys(family: Family, config: DecoderConfig) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def huggingface_keys(family: Family, config: DecoderConfig) -> dict[str, Any]:
     layout, blocks = family.huggingface, config.blocks
     keys: dict[str, Any] = class_of(family)
     keys |= {key: vars(config)[name] for name, key in layout.sizes.items()}
-    keys |= _rope(layout.local_base, config)
+    keys |= rope_keys(layout.local_base, config)
     keys |= {key: values[0] for key, values in layout.required.items()}
     if layout.windows is not None:
         keys |= layout.windows.write(blocks.windows or (None,) * config.n_layers) or {}
@@ -40,7 +40,7 @@ def class_of(family: Family) -> dict[str, Any]:
     return {"architectures": [family.huggingface.architecture], "model_type": family.huggingface.model_type}
 
 
-def _rope(local_key: str | None, config: DecoderConfig) -> dict[str, Any]:
+def rope_keys(local_key: str | None, config: DecoderConfig) -> dict[str, Any]:
     """RoPE as both transformers 4 and 5 read it."""
     blocks, scaling = config.blocks, _scaling(config.blocks)
     plain = {KIND: "default", BASE: config.rope_base}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rankitect.contracts import Baseline, Exporter, Latencies, Spent
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.metrics.language import TextQuality
+    from rankitect.models.checkpoints.precisions import GGUFPrecision
     from rankitect.models.supernet import Standalone
     from rankitect.production.registry import Entry
     from rankitect.tasks.language.contrasts import Contrast
@@ -189,6 +190,30 @@ class Language(CostedTask, PrunedBackbone):
             config=known.config,
             usage=known.usage,
             notes=notes,
+        )
+
+    def check_gguf(self, precision: GGUFPrecision) -> None:
+        """See `rankitect.recipes.gguf.WritesGGUF`."""
+        from rankitect.data.table_writing import tables_of
+        from rankitect.models.checkpoints.precisions import require_quantizer
+
+        require_quantizer(precision)
+        tables_of(self.checkpoint.tokenizer, self.checkpoint.config.vocab)
+
+    def save_gguf(self, path: Path, architecture: Architecture, model: Standalone, precision: GGUFPrecision) -> None:
+        """See `rankitect.recipes.gguf.WritesGGUF`."""
+        from rankitect.models.candidate.gguf import save_gguf
+
+        checkpoint = self.checkpoint
+        save_gguf(
+            path,
+            self.space,
+            architecture,
+            model,
+            checkpoint.tokenizer,
+            config=checkpoint.config,
+            usage=checkpoint.usage,
+            precision=precision,
         )
 
     # --- hooks of the study -----------------------------------------------------------------------------------------

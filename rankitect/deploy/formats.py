@@ -1,0 +1,77 @@
+"""A language candidate in the formats that other tools read, after the search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rankitect.errors import ConfigError, SpaceError
+from rankitect.models.checkpoints.precisions import PRECISIONS
+
+if TYPE_CHECKING:
+    from rankitect.models.checkpoints.precisions import GGUFPrecision
+
+__all__ = ["FORMATS", "export_candidate"]
+
+FORMATS = {"gguf": "model.gguf", "huggingface": "hf", "decilm": "decilm"}
+"""The formats, each with the name that is written into the candidate's folder where no other place is given."""
+
+
+def export_candidate(
+    folder: Path,
+    form: str,
+    out: Path | None = None,
+    precision: str | None = None,
+    allowed_packages: Sequence[str] = ("rankitect",),
+) -> tuple[Path, tuple[str, ...]]:
+    """Write a candidate in another format.
+
+    Args:
+        folder: The candidate's.
+        form: A key of `FORMATS`.
+        out: Where to; by default into the candidate's folder. What is there under that name is replaced.
+        precision: Of a GGUF file; by default float16.
+        allowed_packages: Where the space's blocks may come from.
+
+    Returns:
+        What was written, and what a user should know of it.
+
+    Raises:
+        ConfigError: The format or the precision is none of those that there are.
+        AssetError: The folder is no language candidate, or no such file can hold its tokenizer.
+        SpaceError: The format cannot express the architecture; says why.
+        OSError: The disk is full or cannot be written.
+    """
+    if form not in FORMATS:
+        raise ConfigError(f"to={form} is no format of a candidate: {', '.join(FORMATS)}.")
+    if precision is not None and form != "gguf":
+        raise ConfigError(f"precision= is for to=gguf; to={form} is written in float32.")
+    kept: GGUFPrecision = _precision(precision)
+    from rankitect.models.candidate import load_language_model
+    from rankitect.models.candidate.gguf import save_gguf
+    from rankitect.models.candidate.huggingface import save_decilm, save_folder
+
+    c = load_language_model(folder, allowed_packages=allowed_packages)
+    place = out or folder / FORMATS[form]
+    model = (place, c.space, c.architecture, c.model, c.tokenizer)
+    if form == "gguf":
+        return place, save_gguf(*model, config=c.config, usage=c.usage, precision=kept)
+    if form == "decilm":
+        return place, save_decilm(*model, c.config, c.usage)
+    kind, reason = save_folder(*model, c.config, c.usage)
+    if kind is None:
+        raise SpaceError(f"{c.architecture.fingerprint[:8]} is no model of transformers: {reason}.")
+    return place, () if reason is None else (f"written as {kind}, with its own code: {reason}",)
+
+
+def _precision(given: str | None) -> GGUFPrecision:
+    """The precision that is meant.
+
+    Raises:
+        ConfigError: There is none of this name.
+    """
+    known = next((one for one in PRECISIONS if one == (given or "float16")), None)
+    if known is None:
+        raise ConfigError(f"precision={given} is none of {', '.join(PRECISIONS)}.")
+    return known

@@ -1,0 +1,111 @@
+"""Language models that are loaded: what a text scores, and what follows it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from rankitect.data.tokenizer import Tokenizer
+from rankitect.errors import DataError
+from rankitect.models.candidate.base import Candidate, device_of
+from rankitect.models.candidate.folder import brief
+from rankitect.models.checkpoints.usage import Usage
+from rankitect.models.families import DecoderConfig
+
+__all__ = ["LanguageCandidate", "TextScore"]
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """How well a model predicts a text.
+
+    Attributes:
+        nats: Negative log-likelihood of the predicted tokens, summed, in nats.
+        tokens: Tokens that were predicted: all but the first of each window.
+    """
+
+    nats: float
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nats a token); lower is better."""
+        try:
+            return math.exp(self.nats / self.tokens)
+        except OverflowError:
+            return math.inf
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageCandidate(Candidate):
+    """A language model: token ids [B, T] int64 to logits [B, T, V].
+
+    Attributes:
+        tokenizer: The backbone's.
+        config: The backbone's sizes and family.
+        usage: How the backbone is used: chat template, begin and stop tokens, sampling defaults.
+    """
+
+    tokenizer: Tokenizer
+    config: DecoderConfig
+    usage: Usage
+
+    def encode(self, text: str) -> torch.Tensor:
+        """Token ids of a text where the model is, [1, T] int64. No token is added.
+
+        Raises:
+            DataError: The text has no tokens, or cannot be encoded.
+        """
+        ids = torch.as_tensor(self.tokenizer.encode(text)).long()[None]
+        if not ids.numel():
+            raise DataError("The text has no tokens.")
+        return ids.to(device_of(self.model))
+
+    @torch.inference_mode()
+    def score(self, inputs: str | Sequence[str]) -> list[TextScore]:
+        """How well the model predicts each text.
+
+        A text longer than the backbone's context is read in windows, each of which is predicted from its own beginning
+        on, as a search measures perplexity.
+
+        Args:
+            inputs: Texts of at least two tokens.
+
+        Raises:
+            DataError: A text is too short, or cannot be encoded.
+        """
+        scores = []
+        for number, text in enumerate([inputs] if isinstance(inputs, str) else inputs):
+            ids, nats = self.encode(text), 0.0
+            if ids.shape[1] < 2:
+                raise DataError(f"Text {number} ({brief(repr(text), 60)}) has one token: nothing to predict.")
+            for start in range(0, ids.shape[1] - 1, self.config.context):
+                window = ids[:, start : start + self.config.context + 1]
+                logits = self.model(window[:, :-1])[0].float()
+                nats += float(F.cross_entropy(logits, window[0, 1:], reduction="sum"))
+            scores.append(TextScore(nats, ids.shape[1] - 1))
+        return scores
+
+    @torch.inference_mode()
+    def generate(self, prompt: str, tokens: int = 32) -> str:
+        """The most probable next tokens after a prompt, until one of the stop tokens; nothing is cached.
+
+        Args:
+            prompt: A text; special tokens written in it are plain characters.
+            tokens: How many at most.
+
+        Raises:
+            DataError: The prompt has no tokens, or cannot be encoded.
+        """
+        ids, answer = self.encode(prompt), list[int]()
+        while len(answer) < tokens:
+            token = int(self.model(ids[:, -self.config.context :])[0, -1].argmax())
+            if token in self.usage.stop_ids:
+                break
+            answer.append(token)
+            ids = torch.cat([ids, ids.new_tensor([[token]])], dim=1)
+        return self.tokenizer.decode(answer)

@@ -1,0 +1,179 @@
+"""An architecture of `mobile_llm` as a row of layers: what each computes, and in what they differ.
+
+This is what every format needs to know that other tools read (`huggingface_layout`, `gguf_layout`). A dropped layer is
+not there, and a layer that runs twice is there twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from math import prod
+
+from rankitect.blocks import GQA, Embed, Head, Rope, SwiGLU
+from rankitect.graph import Architecture, SearchSpace
+from rankitect.models.families import HEAD, DecoderBlocks, DecoderConfig, Weight, axes, family_of
+from rankitect.models.families.blocks import Rotation
+from rankitect.models.families.family import Key
+from rankitect.models.plan import Step, make_plan
+
+__all__ = ["DecoderLayer", "DecoderLayers", "decoder_layers", "merged"]
+
+
+@dataclass(frozen=True)
+class DecoderLayer:
+    """One run of a layer: where it is, and what it computes.
+
+    Attributes:
+        scope: Where its weights are.
+        kv_heads: Key/value heads; 0 where it has no attention.
+        group: Query heads of each key/value head.
+        head: Size of a head.
+        window: How many tokens back it sees; None for all.
+        rotation: How its heads are turned by positions; None where they are not.
+        ffn: Width of its feed-forward.
+    """
+
+    scope: str
+    kv_heads: int
+    group: int
+    head: int
+    window: int | None
+    rotation: Rotation | None
+    ffn: int
+
+    @property
+    def heads(self) -> int:
+        """Query heads; 0 where it has no attention."""
+        return self.kv_heads * self.group
+
+    @property
+    def attention(self) -> str:
+        """Its attention in words."""
+        if not self.kv_heads:
+            return "no attention"
+        return f"attention with {self.kv_heads} key/value heads of {self.group} query heads"
+
+    @property
+    def seen(self) -> str:
+        """What it sees, in words."""
+        return "every earlier token" if self.window is None else f"the last {self.window} tokens"
+
+
+@dataclass(frozen=True)
+class DecoderLayers:
+    """An architecture as a row of layers.
+
+    Attributes:
+        config: Sizes and blocks of the model. Those that layers may differ in are of the first layer with attention.
+        layers: In the order in which they run; empty where the architecture is no decoder.
+        difference: How the sizes of layers differ, or why they cannot be a model's at all; None where all are alike.
+        shapes: Of the weights in the space, by owner and name.
+    """
+
+    config: DecoderConfig
+    layers: tuple[DecoderLayer, ...] = ()
+    difference: str | None = None
+    shapes: Mapping[Key, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Where the weights of each layer are."""
+        return tuple(layer.scope for layer in self.layers)
+
+    def weights(self) -> Iterator[tuple[int | None, Weight, Key]]:
+        """Every weight with the number of its layer (None outside of them) and its key in the space.
+
+        A layer without attention has none of those that belong to it; the weights of one that runs twice come twice.
+        """
+        for number, weight in family_of(self.config).weights(self.config):
+            owner = weight.owner if number is None else f"{self.layers[number].scope}.{weight.owner}"
+            if (owner, weight.name) in self.shapes:
+                yield number, weight, (owner, weight.name)
+
+
+def decoder_layers(space: SearchSpace, architecture: Architecture, config: DecoderConfig) -> DecoderLayers:
+    """An architecture of `mobile_llm` as layers.
+
+    Args:
+        space: The search space.
+        architecture: The closed choices.
+        config: The backbone's sizes; those that the architecture decides are replaced.
+    """
+    plan, family = make_plan(space, architecture), family_of(config)
+    steps = plan.steps
+    kinds = {"embedding": Embed, "head": Head}
+    absent = [name for name, kind in kinds.items() if not any(isinstance(s.block, kind) for s in steps)]
+    if absent:
+        return DecoderLayers(
+            config, difference=f"space {space.name!r} is not a {family.title}: it has no {' and no '.join(absent)}"
+        )
+    outside = [s.path for s in steps if isinstance(s.block, SwiGLU) and axes.number_of(s.weights) is None]
+    if outside:
+        return DecoderLayers(
+            config, difference=f"space {space.name!r} is not a {family.title}: {outside[0]} is in no layer"
+        )
+    layers = _layers(steps, config.head_dim)
+    if not layers:
+        return DecoderLayers(config, difference="no layer is kept")
+    first = next((layer for layer in layers if layer.kv_heads), layers[0])
+    width = next(s.shapes["weight"][1] for s in steps if isinstance(s.block, Embed))
+    sizes = replace(
+        config, d_model=width, n_layers=len(layers), n_heads=max(first.heads, 1), n_kv_heads=max(first.kv_heads, 1),
+        head_dim=first.head, ffn=first.ffn, blocks=_blocks(config, layers),
+    )  # fmt: skip
+    return DecoderLayers(sizes, tuple(layers), _difference(layers), plan.shapes())
+
+
+def _layers(steps: tuple[Step, ...], head: int) -> list[DecoderLayer]:
+    layers: list[DecoderLayer] = []
+    ropes = {step.path: step.block for step in steps if isinstance(step.block, Rope)}
+    attention: Step | None = None
+    for step in steps:
+        if isinstance(step.block, GQA):
+            attention = step
+        elif isinstance(step.block, SwiGLU):  # the last block of a layer, with or without attention before it
+            number, ffn = axes.number_of(step.weights), step.shapes["gate"][0]
+            assert number is not None, "decoder_layers has checked that every feed-forward is in a layer"
+            scope = axes.layer(number)
+            if attention is None or not isinstance(attention.block, GQA):
+                layers.append(DecoderLayer(scope, 0, 0, head, None, None, ffn))
+                continue
+            kv, group, size, _ = attention.shapes["q"]
+            rope = ropes[attention.edges[1].source] if attention.block.rotary else None
+            rotation = Rotation(rope.base, rope.scaling) if rope is not None else None
+            layers.append(DecoderLayer(scope, kv, group, size, attention.block.window, rotation, ffn))
+            attention = None
+    return layers
+
+
+def _blocks(config: DecoderConfig, layers: list[DecoderLayer]) -> DecoderBlocks:
+    """The blocks of a backbone, with what the layers of an architecture see and whether they are turned."""
+    windows, rotary = tuple(layer.window for layer in layers), tuple(layer.rotation is not None for layer in layers)
+    return replace(config.blocks, windows=windows if any(windows) else (), rotary=() if all(rotary) else rotary)
+
+
+def _difference(layers: list[DecoderLayer]) -> str | None:
+    """The first way in which the sizes of layers differ, in words; None where all are alike."""
+    first = layers[0]
+    for layer in layers[1:]:
+        if layer.attention != first.attention:
+            return f"layers differ: {first.scope} has {first.attention}, {layer.scope} has {layer.attention}"
+        if layer.ffn != first.ffn:
+            return (
+                f"layers differ: the feed-forward width of {first.scope} is {first.ffn}, of {layer.scope} {layer.ffn}"
+            )
+    return None
+
+
+def merged(weight: Weight, shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a weight in files, where the dimensions of heads are one.
+
+    Args:
+        weight: Which it is.
+        shape: Its shape in a space, one dimension for each of `weight.dims`.
+    """
+    heads = {axes.KV_HEADS, axes.QUERY_HEADS, HEAD}
+    runs = groupby(zip(weight.dims, shape, strict=True), key=lambda one: "heads" if one[0] in heads else one[0])
+    return tuple(prod(size for _, size in run) for _, run in runs)
