@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rankitect.config.stages import part_of_file
 from rankitect.contracts.measure import Answers, Measure, Measured, declared_measure
 from rankitect.contracts.records import Metric, MetricSpec, Spent
-from rankitect.errors import ConfigError, shown
+from rankitect.errors import ConfigError, short
 
 if TYPE_CHECKING:
     from rankitect.config.compose import Composed
@@ -144,7 +144,8 @@ class _Function:
             values = []
         if not values:
             raise ConfigError(
-                f"the measure {self.name} gave {shown(value)}: a number is wanted, or one for each example."
+                f"the measure {self.name} gave {short(' '.join(repr(value).split()), 80)}: a number is wanted, or one for "
+                "each example."
             )
         if not _several(value):
             return Measured({"": Metric(values[0], self.spec.unit)})
