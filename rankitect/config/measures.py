@@ -143,10 +143,8 @@ class _Function:
         except (TypeError, ValueError):
             values = []
         if not values:
-            raise ConfigError(
-                f"the measure {self.name} gave {short(' '.join(repr(value).split()), 80)}: a number is wanted, or one for "
-                "each example."
-            )
+            given = short(" ".join(repr(value).split()), 80)
+            raise ConfigError(f"the measure {self.name} gave {given}: a number is wanted, or one for each example.")
         if not _several(value):
             return Measured({"": Metric(values[0], self.spec.unit)})
         from rankitect.metrics.intervals import mean_estimate
