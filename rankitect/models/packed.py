@@ -31,6 +31,8 @@ ROW = 256
 """Tokens of a row, where no sequence is longer: few enough for attention to cost little beside the other layers."""
 BATCH = 1024
 """Tokens in one forward."""
+WIDEST = 4096
+"""Tokens of a row up to which sequences are packed: what each token sees takes the square of that."""
 _OPEN = 4
 """Rows that are tried for the next group of sequences."""
 _LOGITS = 64
@@ -198,8 +200,8 @@ def likelihoods(
 ) -> Likelihood:
     """How likely a model holds packed continuations.
 
-    A model of blocks that cannot be packed, which is tried on the first groups, and a module that is no model of
-    blocks compute each sequence alone: `plain_likelihoods`.
+    A model of blocks that cannot be packed, which is tried on the first groups, a module that is no model of blocks,
+    and one that is asked very long sequences compute each sequence alone: `plain_likelihoods`.
 
     Args:
         model: Ids [B, T] to logits [B, T, V], causal; it keeps its mode.
@@ -212,7 +214,8 @@ def likelihoods(
     model.eval()
     try:
         with torch.inference_mode():
-            if not isinstance(model, PlannedModel) or not _packs(model, forest, device):
+            wide = bool(forest.rows) and len(forest.rows[0].tokens) > WIDEST
+            if wide or not isinstance(model, PlannedModel) or not _packs(model, forest, device):
                 flat = [one for group in forest.groups for one in group]
                 return plain_likelihoods(model, flat, check=check, device=device)
             return _packed(model, forest.rows, forest.count, device, check)

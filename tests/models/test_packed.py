@@ -15,6 +15,7 @@ from rankitect.blocks import Embed, Head, Rope
 from rankitect.data.continuations import Continuation
 from rankitect.errors import SpaceError
 from rankitect.graph import B, Block, Expr, Graph, Params, SearchSpace, T, TensorType, as_expr
+from rankitect.models import packed
 from rankitect.models.packed import Forest, likelihoods, pack, plain_likelihoods
 from rankitect.models.supernet import Supernet, build
 from tests.models.test_backbone import BACKBONES, SPACE, architectures
@@ -102,6 +103,13 @@ def test_a_block_that_knows_nothing_of_packing_is_measured_sequence_by_sequence(
     result = likelihoods(model, pack(asked))
     np.testing.assert_allclose(result.nats, plain_likelihoods(model, flat(asked)).nats)
     assert result.forwarded == sum(len(one.tokens) - 1 for one in flat(asked))
+
+
+def test_very_long_sequences_are_computed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "WIDEST", 5)
+    model = BACKBONES["plain"].supernet.activate(SPACE.sample(0))
+    asked = [[Continuation((1, 2, 3, 4, 5, 6, one), 6) for one in (1, 2)]]
+    assert likelihoods(model, pack(asked)).forwarded == 12
 
 
 def test_positions_that_depend_on_the_length_of_a_text_are_not_packed():
