@@ -111,6 +111,8 @@ def _sentence_piece(state: Mapping[str, Any]) -> TokenTables:
     unknown = model.get("unk_id") if unigram else vocab.get(model.get("unk_token"))
     if unknown is not None:
         types[unknown] = TokenType.UNKNOWN
+    if model.get("byte_fallback") and unigram:
+        raise AssetError(f"{_NOT_WRITTEN}: llama.cpp's unigrams have no tokens of single bytes.")
     if model.get("byte_fallback"):
         for byte in range(256):
             if (number := vocab.get(f"<0x{byte:02X}>")) is not None:

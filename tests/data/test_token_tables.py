@@ -31,7 +31,7 @@ def sentence_piece(kind: str, prefix: bool, **options: Any) -> tuple[Any, TokenT
     library.SentencePieceTrainer.train(
         sentence_iterator=iter(TRAINING),
         model_writer=written,
-        vocab_size=320,
+        vocab_size=320 if options.get("byte_fallback") else 64,
         model_type={"llama": "bpe", "t5": "unigram"}[kind],
         minloglevel=2,
         normalization_rule_name="identity",
@@ -60,8 +60,8 @@ def sentence_piece(kind: str, prefix: bool, **options: Any) -> tuple[Any, TokenT
 SENTENCE_PIECES = [
     ("llama", True, {"byte_fallback": True}),
     ("llama", False, {"user_defined_symbols": ["\n\n", "<mask>"], "byte_fallback": True}),
-    ("t5", True, {"byte_fallback": True, "remove_extra_whitespaces": True}),
-    ("t5", False, {"byte_fallback": True}),
+    ("t5", True, {"remove_extra_whitespaces": True}),
+    ("t5", False, {}),
 ]
 
 
@@ -70,8 +70,11 @@ def test_sentence_piece_gives_the_same_ids(kind: str, prefix: bool, options: dic
     model, tables = sentence_piece(kind, prefix, **options)
     tokenizer = tokenizer_from(tables, "test", {"bos": 1, "eos": 2})
     for text in TEXTS:
+        if kind == "t5" and "</s>" in text:  # what spells a special token is cut, which may make two unknowns of one
+            assert not {1, 2} & set(tokenizer.encode(text).tolist())
+            continue
         assert tokenizer.encode(text).tolist() == model.encode(text), text
-        if not tables.collapse:
+        if options.get("byte_fallback"):
             assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
@@ -136,6 +139,14 @@ def test_begin_and_end_tokens_that_a_tokenizer_adds_are_seen() -> None:
     backend = Backend.from_str(byte_level("llama-bpe").to_json())
     backend.post_processor = TemplateProcessing("<|end|> $A", None, [("<|end|>", 260)])
     assert adds(BPETokenizer(backend, {"bos": 260})) == (True, False)
+
+
+def test_unigrams_of_bytes_are_read_but_not_written() -> None:
+    model, tables = sentence_piece("t5", False, byte_fallback=True)
+    tokenizer = tokenizer_from(tables, "test")
+    assert tokenizer.encode("hé 漢").tolist() == model.encode("hé 漢")
+    with pytest.raises(AssetError, match=r"llama\.cpp's unigrams have no tokens of single bytes"):
+        tables_of(tokenizer, 400)
 
 
 def refused() -> dict[str, Tokenizer]:

@@ -87,6 +87,8 @@ def tokenizer_keys(tables: TokenTables) -> Iterator[tuple[str, Any]]:
     if tables.kind == "gpt2":
         yield f"{_PREFIX}merges", list(tables.merges) or [""]  # no file can hold a list of nothing
         return
+    if TokenType.UNKNOWN in tables.types:  # llama.cpp takes others by default
+        yield f"{_PREFIX}unknown_token_id", list(tables.types).index(TokenType.UNKNOWN)
     yield f"{_PREFIX}scores", list(tables.scores)
     yield f"{_PREFIX}add_space_prefix", tables.space_prefix
     if tables.kind == "t5":
