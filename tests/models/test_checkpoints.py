@@ -191,6 +191,7 @@ def test_unknown_name_lists_what_is_allowed(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"architecture": "bert"}, "holds a model of architecture 'bert'. Supported: "),
+        ({"architecture": "qwen2moe"}, "architecture 'qwen2moe', a mixture of experts, which is not supported."),
         ({"leave_out": ("model.layers.1.mlp.up_proj.weight",)}, "1 tensor of 20 missing: model.layers.1.mlp.up_proj"),
         ({"extra": {"blk.0.attn_q.bias": np.ones(128, np.float32)}}, "does not have: blk.0.attn_q.bias. Adapters"),
         (
@@ -258,6 +259,7 @@ def test_gguf_of_another_version_or_kind_is_refused(tiny_gguf: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"model_type": "gemma2"}, "The nearest to it is 'gemma3'."),
         ({"model_type": "gpt2"}, "model_type is 'gpt2'. Supported: 'llama', "),
         ({"model_type": "qwen3_moe"}, "model_type is 'qwen3_moe', a mixture of experts, which is not supported."),
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, "rope_parameters.factor is missing"),

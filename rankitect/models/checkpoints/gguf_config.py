@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
-from rankitect.errors import AssetError, shown
+from rankitect.errors import AssetError, closest, shown
 from rankitect.models.checkpoints.gguf_blocks import BlocksReader
 from rankitect.models.checkpoints.gguf_metadata import Metadata, shortest
 from rankitect.models.families import FAMILIES, DecoderConfig, Family
@@ -42,8 +42,12 @@ def family_in(metadata: Metadata) -> Family:
         )
     if architecture not in by_architecture:
         supported = ", ".join(map(repr, by_architecture))
+        mixture = ", a mixture of experts, which is not supported" if architecture.endswith("moe") else ""
+        near = closest(architecture, by_architecture)
+        nearest = f" The nearest to it is {near!r}." if near is not None else ""
         raise AssetError(
-            f"{metadata.path} holds a model of architecture {shown(architecture)}. Supported: {supported}."
+            f"{metadata.path} holds a model of architecture {shown(architecture)}{mixture}. Supported: {supported}."
+            f"{nearest}"
         )
     return by_architecture[architecture]
 

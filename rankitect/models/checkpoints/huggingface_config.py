@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from rankitect.errors import AssetError, shown
+from rankitect.errors import AssetError, closest, shown
 from rankitect.models.checkpoints.rotary import ROTARY_KEYS, read_rotation
 from rankitect.models.families import FAMILIES, DecoderBlocks, DecoderConfig, Family, HuggingFaceFormat
 from rankitect.models.families.family import TextPart
@@ -121,16 +121,17 @@ def _family(raw: Mapping[str, Any], where: str) -> Family:
             f"{where}: model_type is {shown(model_type)}, a model whose layers differ; a backbone's must be alike. "
             "rankitect.load_candidate reads the folder of one that was written here, to compare it."
         )
-    if not isinstance(model_type, str) or model_type not in by_type:
-        experts = (
-            ", a mixture of experts, which is not supported"
-            if isinstance(model_type, str) and model_type in EXPERTS
-            else ""
-        )
-        raise AssetError(
-            f"{where}: model_type is {shown(model_type)}{experts}. Supported: {', '.join(map(repr, by_type))}."
-        )
-    return by_type[model_type]
+    if isinstance(model_type, str) and model_type in by_type:
+        return by_type[model_type]
+    parts = [family.huggingface.text_part for family in FAMILIES.values()]
+    supported = [*by_type, *(part.model_type for part in parts if part is not None)]
+    name = model_type if isinstance(model_type, str) else ""
+    mixture = ", a mixture of experts, which is not supported" if name in EXPERTS else ""
+    near = closest(name, supported)
+    nearest = f" The nearest to it is {near!r}." if near is not None else ""
+    raise AssetError(
+        f"{where}: model_type is {shown(model_type)}{mixture}. Supported: {', '.join(map(repr, supported))}.{nearest}"
+    )
 
 
 def _check_architectures(given: Any, layout: HuggingFaceFormat, where: str) -> None:
