@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from rankitect.models.packed import BATCH, device_of
+from rankitect.models.packed import BATCH, device_of, turned_by_length
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +38,7 @@ def greedy_continuations(
     Returns:
         The continuations, and how many tokens went forward.
     """
-    device = device_of(model)
+    device, by_length = device_of(model), turned_by_length(model)
     made: list[list[int]] = [[] for _ in prompts]
     going = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     forwarded, training = 0, model.training
@@ -47,7 +47,7 @@ def greedy_continuations(
         with torch.inference_mode():
             for _ in range(most):
                 left = []
-                for chosen in _batches(going, [len(prompts[i]) + len(made[i]) for i in going]):
+                for chosen in _batches(going, [len(prompts[i]) + len(made[i]) for i in going], by_length):
                     if check is not None:
                         check()
                     lengths = [len(prompts[i]) + len(made[i]) for i in chosen]
@@ -70,13 +70,13 @@ def greedy_continuations(
     return made, forwarded
 
 
-def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-    """Texts, so many at a time that a forward has about `BATCH` tokens."""
+def _batches(order: Sequence[int], lengths: Sequence[int], by_length: bool) -> list[list[int]]:
+    """Texts, so many at a time that a forward has about `BATCH` tokens; of one length, if need be."""
     batches: list[list[int]] = []
     widest = 0
     for i, length in zip(order, lengths, strict=True):
         widest = max(widest, length) if batches else length
-        if not batches or (len(batches[-1]) + 1) * widest > BATCH:
+        if not batches or (len(batches[-1]) + 1) * widest > BATCH or (by_length and length != widest):
             batches.append([])
             widest = length
         batches[-1].append(i)

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rankitect.blocks import Rope
 from rankitect.data.continuations import Continuation
 from rankitect.models.supernet import PlannedModel
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["BATCH", "Forest", "Likelihood", "device_of", "likelihoods", "pack", "plain_likelihoods"]
+__all__ = ["BATCH", "Forest", "Likelihood", "device_of", "likelihoods", "pack", "plain_likelihoods", "turned_by_length"]
 
 ROW = 256
 """Tokens of a row, where no sequence is longer: few enough for attention to cost little beside the other layers."""
@@ -215,7 +216,8 @@ def likelihoods(
     try:
         with torch.inference_mode():
             wide = bool(forest.rows) and len(forest.rows[0].tokens) > WIDEST
-            if wide or not isinstance(model, PlannedModel) or not _packs(model, forest, device):
+            apart = wide or turned_by_length(model)
+            if apart or not isinstance(model, PlannedModel) or not _packs(model, forest, device):
                 flat = [one for group in forest.groups for one in group]
                 return plain_likelihoods(model, flat, check=check, device=device)
             return _packed(model, forest.rows, forest.count, device, check)
@@ -284,7 +286,7 @@ def plain_likelihoods(
     check: Callable[[], None] | None = None,
     device: torch.device | None = None,
 ) -> Likelihood:
-    """The same of any causal module, each sequence alone in a row that is filled up on the right.
+    """The same of any causal module, each sequence alone in a row, which is filled up on the right if need be.
 
     Args:
         model: Ids [B, T] to logits [B, T, V], causal.
@@ -292,7 +294,7 @@ def plain_likelihoods(
         check: Called before every forward; may raise, to stop.
         device: Where the model is; by default, where its first weight is.
     """
-    device = device or device_of(model)
+    device, by_length = device or device_of(model), turned_by_length(model)
     nats, greedy = np.zeros(len(continuations)), np.ones(len(continuations), np.bool_)
     order = sorted(range(len(continuations)), key=lambda i: -len(continuations[i].tokens))
     forwarded = start = 0
@@ -300,6 +302,8 @@ def plain_likelihoods(
         while start < len(order):
             width = len(continuations[order[start]].tokens) - 1
             chosen = order[start : start + max(1, BATCH // max(1, width))]
+            if by_length:
+                chosen = [i for i in chosen if len(continuations[i].tokens) - 1 == width]
             start += len(chosen)
             if check is not None:
                 check()
@@ -331,6 +335,13 @@ def _packs(model: PlannedModel, forest: Forest, device: torch.device) -> bool:
     weight = next(model.tree.parameters(), None)
     close = 0.1 if weight is None else _CLOSE.get(weight.dtype, 0.1)
     return bool((np.abs(together.nats - alone.nats) <= close * tokens).all())
+
+
+def turned_by_length(model: nn.Module) -> bool:
+    """Whether what a model computes for a token depends on how long the text goes on, as its rotary positions do that
+    are scaled by the length of each text: then only texts of one length can stand beside each other."""
+    steps = model.plan.steps if isinstance(model, PlannedModel) else ()
+    return any(isinstance(step.block, Rope) and step.block.scaling[:1] == ("dynamic",) for step in steps)
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from rankitect.data.continuations import Continuation
 from rankitect.errors import AssetError
 from rankitect.graph import SearchSpace
 from rankitect.models.backbone import Backbone, largest, rank
@@ -20,6 +22,7 @@ from rankitect.models.checkpoints.huggingface_config import read_config
 from rankitect.models.families import axes
 from rankitect.models.huggingface_layout import huggingface_layout
 from rankitect.models.importance import gather
+from rankitect.models.packed import likelihoods, pack, plain_likelihoods, turned_by_length
 from rankitect.models.relaxed import RelaxedSupernet, one_hot
 from rankitect.search_spaces.mobile_llm import from_backbone
 from tests.models.family_models import TRUE_CONFIGS, config_of, model_of, some_weights, write
@@ -44,6 +47,25 @@ def test_a_model_computes_what_transformers_computes(pair: tuple[Any, DecoderChe
     again = load_checkpoint(tmp_path)
     assert again.config == checkpoint.config
     assert all(torch.equal(again.tensors[name], tensor) for name, tensor in checkpoint.tensors.items())
+
+
+def test_packed_sequences_have_the_likelihoods_of_each_alone(pair: tuple[Any, DecoderCheckpoint]) -> None:
+    checkpoint = pair[1]
+    space = from_backbone(checkpoint.config, ffn_step=16, window=6)
+    backbone = Backbone(checkpoint, space)
+    rows = IDS.tolist()
+    asked = [
+        [Continuation((*row[:start], *row[end : end + 7]), start) for end in (start, 25, 31)]
+        for row in rows
+        for start in (9, 14, 20)
+    ]
+    flat = [one for group in asked for one in group]
+    for architecture in (backbone.largest, space.sample(3)):
+        model = backbone.supernet.activate(architecture)
+        together, alone = likelihoods(model, pack(asked, row=48)), [plain_likelihoods(model, [one]) for one in flat]
+        np.testing.assert_allclose(together.nats, [one.nats[0] for one in alone], atol=1e-4)
+        every = sum(one.forwarded for one in alone)
+        assert together.forwarded == every if turned_by_length(model) else together.forwarded < every
 
 
 def smallest(space: SearchSpace) -> dict[str, Any]:

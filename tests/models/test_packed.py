@@ -16,7 +16,7 @@ from rankitect.data.continuations import Continuation
 from rankitect.errors import SpaceError
 from rankitect.graph import B, Block, Expr, Graph, Params, SearchSpace, T, TensorType, as_expr
 from rankitect.models import packed
-from rankitect.models.packed import Forest, likelihoods, pack, plain_likelihoods
+from rankitect.models.packed import Forest, likelihoods, pack, plain_likelihoods, turned_by_length
 from rankitect.models.supernet import Supernet, build
 from tests.models.test_backbone import BACKBONES, SPACE, architectures
 
@@ -118,8 +118,9 @@ def test_positions_that_depend_on_the_length_of_a_text_are_not_packed():
     space = SearchSpace(g)
     model = Supernet(space).activate(space.sample(0))
     forest = pack([[Continuation(tuple(range(7)), 2)]])
+    assert turned_by_length(model)
     with pytest.raises(SpaceError, match="cannot be packed; there is one of 6"):
-        likelihoods(model, forest)
+        packed._packed(model, forest.rows, 1, torch.device("cpu"))
 
 
 def test_the_check_is_called_before_every_forward_and_the_mode_is_kept():
