@@ -9,7 +9,6 @@ which share of it is reached (`--mfu`) is an assumption until `accelerator.py` h
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +33,7 @@ def main() -> None:
     """Print the tables."""
     options = arguments(
         __doc__ or "", rounds=1, batch=8, context=2048, calibration=1_000_000, search=20_000_000, heal=100_000_000,
-        candidates=6, test=500_000, mfu=0.4,
+        candidates=6, test=500_000, mfu=0.4, ffn_step=128,
     )  # fmt: skip
     from rankitect.models.backbone import largest
     from rankitect.models.checkpoints import DecoderConfig
@@ -42,7 +41,7 @@ def main() -> None:
 
     sizes = {**LLAMA_1B, "n_layers": 2, "vocab": 512, "d_model": 256, "ffn": 512} if options.quick else LLAMA_1B
     config = DecoderConfig(**sizes)  # type: ignore[arg-type]
-    space = from_backbone(config)
+    space = from_backbone(config, ffn_step=options.ffn_step)
     whole = largest(space)
     work = phases(space, whole, options)
     total = sum(work.values())
@@ -54,8 +53,9 @@ def main() -> None:
         timed=False,
     )
     needed = {
-        name: memory(space, whole, config, options.batch, options.context, recompute)
-        for name, recompute in (("as it is", False), ("checkpointing", True))
+        "as it is": memory(space, whole, config, options.batch, options.context, False),
+        "checkpointing": memory(space, whole, config, options.batch, options.context, True),
+        f"and {options.batch} parts": memory(space, whole, config, 1, options.context, True),
     }
     names = list(needed["as it is"])
     table(
@@ -110,24 +110,13 @@ def phases(space: Any, whole: Any, options: Any) -> Mapping[str, float]:
 
 def memory(space: Any, whole: Any, config: Any, batch: int, context: int, recompute: bool) -> Mapping[str, float]:
     """Bytes on the device while the supernet is trained beside the backbone."""
-    from rankitect.graph.cost import FLOAT_BYTES
-    from rankitect.models.families import axes
+    from rankitect.models.backbone import BANKS, MOMENTS, refit_memory
     from rankitect.training.footprint import training_memory
 
     parts = dict(training_memory(space, whole, [(batch, context)], recompute=recompute))
     parts["the backbone, which teaches"] = parts["weights"]
-    grams = refits = 0.0
-    units = {"heads": config.n_heads * config.head_dim, "ffn": config.ffn}
-    axes_of = {"heads": (axes.KV_HEADS, axes.QUERY_HEADS), "ffn": (axes.FFN,)}
-    for layer in range(config.n_layers):
-        for kind, many in units.items():
-            paths = [axes.path(axis, layer) for axis in axes_of[kind]]
-            sizes = math.prod(len(space.choices[path].values) for path in paths if path in space.choices)
-            grams += FLOAT_BYTES * many**2
-            refits += FLOAT_BYTES * config.d_model * many * sizes
-    parts["second moments of hidden units"] = grams
-    parts["refits of every size, for the relaxed supernet"] = refits
-    return parts
+    refits = refit_memory(config, space)
+    return {**parts, **{name: refits[name] for name in (MOMENTS, BANKS)}}
 
 
 if __name__ == "__main__":

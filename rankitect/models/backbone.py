@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
+from math import prod
 
 import torch
 
 from rankitect.graph import Architecture, SearchSpace
+from rankitect.graph.cost import FLOAT_BYTES
 from rankitect.models.checkpoints import DecoderCheckpoint, DecoderConfig
 from rankitect.models.families import Weight, axes, family_of
 from rankitect.models.families.family import Key
@@ -20,7 +22,9 @@ from rankitect.models.pretrained import Orders, space_tensors
 from rankitect.models.refit import Refit
 from rankitect.models.supernet import Standalone, Supernet
 
-__all__ = ["Backbone", "largest", "rank"]
+__all__ = ["BANKS", "MOMENTS", "REFITS", "Backbone", "largest", "rank", "refit_memory"]
+
+MOMENTS, REFITS, BANKS = "moments of hidden units", "refits of every size", "the same for the relaxed supernet"
 
 
 def largest(space: SearchSpace) -> Architecture:
@@ -58,6 +62,37 @@ def rank(config: DecoderConfig, plain: Supernet, statistics: Statistics, criteri
         group[i] = heads[kv[i]].argsort(dim=1, descending=True, stable=True)
         ffn[i] = scores(axes.FFN, i).argsort(descending=True, stable=True)
     return Orders(statistics.residual.argsort(descending=True, stable=True), kv, group, ffn)
+
+
+def _options(space: SearchSpace, config: DecoderConfig, weight: Weight, layer: int) -> list[tuple[int, ...]]:
+    """Every joint size of the hidden units that a weight reads."""
+    sizes = []
+    for dim, whole in zip(weight.dims[1:], weight.shape(config)[1:], strict=True):
+        choice = space.choices.get(axes.path(dim, layer))
+        sizes.append([whole] if choice is None else [int(v) for v in choice.values])  # type: ignore[arg-type]
+    return list(product(*sizes))
+
+
+def refit_memory(config: DecoderConfig, space: SearchSpace) -> dict[str, int]:
+    """Bytes that refits of a backbone take, by what they are for, before there is one.
+
+    Refits of every size are those of a search by activated architectures. The relaxed supernet holds them at the
+    largest size, and no other copy of them.
+
+    Args:
+        config: The backbone's sizes.
+        space: Made from it.
+    """
+    family, needed = family_of(config), dict.fromkeys((MOMENTS, REFITS, BANKS), 0)
+    for layer in range(config.n_layers):
+        for weight in (family.reader(axes.KV_HEADS), family.reader(axes.FFN)):
+            outputs, *units = weight.shape(config)
+            whole = prod(units)
+            options = [prod(option) for option in _options(space, config, weight, layer)]
+            needed[MOMENTS] += FLOAT_BYTES * whole**2
+            needed[REFITS] += FLOAT_BYTES * outputs * (sum(options) - max(options))
+            needed[BANKS] += FLOAT_BYTES * outputs * whole * (len(options) - 1)
+    return needed
 
 
 class Backbone:
@@ -98,15 +133,8 @@ class Backbone:
         order = self.orders.units(self.checkpoint.config, layer, weight)
         module = self.supernet.weights.owner(owner)
         full = module.get_parameter(name).detach()
-        module.variants[name] = Refit(full, gram[order][:, order], self._options(weight, layer))
-
-    def _options(self, weight: Weight, layer: int) -> list[tuple[int, ...]]:
-        """Every joint size of the hidden units that a weight reads."""
-        sizes = []
-        for dim, whole in zip(weight.dims[1:], weight.shape(self.checkpoint.config)[1:], strict=True):
-            choice = self.space.choices.get(axes.path(dim, layer))
-            sizes.append([whole] if choice is None else [int(v) for v in choice.values])  # type: ignore[arg-type]
-        return list(product(*sizes))
+        options = _options(self.space, self.checkpoint.config, weight, layer)
+        module.variants[name] = Refit(full, gram[order][:, order], options)
 
     def inherit(self, architecture: Architecture) -> Standalone:
         """The pruned backbone as a model of its own."""

@@ -129,8 +129,9 @@ class Refit:
         if self._bank is None:
             self._bank = self._full.new_zeros(len(self._options), self._full.numel())
             for row, units in zip(self._bank, self._options, strict=True):
-                part = self.change((self._full.shape[0], *units))
-                row.view(self._full.shape)[(slice(None), *(slice(n) for n in units))] = part
+                part = row.view(self._full.shape)[(slice(None), *(slice(n) for n in units))]
+                part.copy_(self._known.get(units) if units in self._known else self._compute(units))
+                self._known[units] = part  # a second copy would be gigabytes for a model of a billion weights
         chances = []
         known = {d: weight(d) for d in dims if d is not None}
         for units in self._options:

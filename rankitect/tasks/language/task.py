@@ -222,7 +222,8 @@ class Language(CostedTask, PrunedBackbone):
         from rankitect.tasks.language.memory import check_footprint
 
         _ = self.latency  # makes latencies costs of the space
-        check_footprint(parts, self.reference, self.context, pretrained=self.backbone_name is not None)
+        sizes = None if self.backbone_name is None else self.checkpoint.config
+        check_footprint(parts, self.reference, self.context, pretrained=sizes, refit=self.config.refit)
         check_constraints(parts.graph_space, self.limits(), parts.config.constraints, "the backbone")
 
     def baselines(self, parts: Parts) -> list[Baseline]:
