@@ -37,6 +37,7 @@ KEYS = {
     "out": "a new folder to write their architectures to",
     "<metric>": "a bound: 300, 100..300, ..300 or 100..",
 }
+_OPTIONS = ("objectives", "limit", "out")
 SHORT = {"bytes": ("weight_bytes", "table_bytes")}
 """Names for what a run has only one of."""
 FINAL = "final"
@@ -98,13 +99,13 @@ def _picked(folder: Path, words: Sequence[str]) -> pd.DataFrame:
     if not measured:
         raise RunFolderError(f"{folder} has no candidate that was measured in full; let its search go on.")
     metrics = list(dict.fromkeys(name for c in measured for name in c.metrics))
-    plain, given = split_words([_spelled(word, metrics) for word in words], [*KEYS, *metrics])
+    plain, given = split_words([_spelled(word, metrics) for word in words], [*_OPTIONS, *metrics])
     if plain:
         raise ConfigError(f"{short(repr(plain[0]), 80)} is no bound: write <metric>=<value>, as in {metrics[0]}=…")
-    specs = _objectives(given.pop("objectives", None), summary, metrics)
+    known = _specs(summary)
+    specs = _objectives(given.pop("objectives", None), known, summary, metrics)
     limit, out = _limit(given.pop("limit", None)), given.pop("out", None)
-    better_large = {o.name for o in summary.objectives if o.direction == "max"}
-    bounds = {name: _amounts(name, text, name in better_large) for name, text in given.items()}
+    bounds = {name: _amounts(name, text, known.get(name)) for name, text in given.items()}
     within = [c for c in measured if _meets(c, bounds)]
     if not within:
         raise ConfigError(_nearest(measured, bounds))
@@ -134,20 +135,36 @@ def _spelled(word: str, metrics: Sequence[str]) -> str:
     return f"{full}{equals}{value}"
 
 
-def _objectives(text: str | None, summary: Summary, metrics: Sequence[str]) -> list[MetricSpec]:
-    """What the front is taken over."""
+def _specs(summary: Summary) -> dict[str, MetricSpec]:
+    """The metrics of which it is known what is better; costs are, in summaries of earlier versions as well."""
     from rankitect.contracts import MetricSpec
 
-    own = {o.name: MetricSpec(o.name, o.unit, o.direction, o.role) for o in summary.objectives}
-    if text is None:
-        return list(own.values())
-    names = [name.strip() for name in text.split(",")]
+    specs = {}
+    for metrics in (*(c.metrics for c in summary.pareto), *(b.metrics for b in summary.baselines)):
+        for name, metric in metrics.items():
+            if metric.direction is not None:
+                specs[name] = MetricSpec(name, metric.unit, metric.direction, metric.role)
+            elif metric.role == "cost":
+                specs[name] = MetricSpec(name, metric.unit, "min", "cost")
+    return {**specs, **{o.name: MetricSpec(o.name, o.unit, o.direction, o.role) for o in summary.objectives}}
+
+
+def _objectives(
+    text: str | None, known: Mapping[str, MetricSpec], summary: Summary, metrics: Sequence[str]
+) -> list[MetricSpec]:
+    """What the front is taken over."""
+    names = [o.name for o in summary.objectives] if text is None else [name.strip() for name in text.split(",")]
     for name in names:
         if name not in metrics:
             guess = closest(name, metrics)
             hint = f" Did you mean {guess!r}?" if guess else ""
             raise ConfigError(f"objectives: the run measured no {short(repr(name), 80)}.{hint}")
-    return [own.get(name, MetricSpec(name, "", "min", "cost")) for name in names]
+        if name not in known:
+            raise ConfigError(
+                f"objectives: the run does not say whether a small or a large {name} is better. Bound it by a range "
+                f"instead: {name}=low..high."
+            )
+    return [known[name] for name in names]
 
 
 def _limit(text: str | None) -> int | None:
@@ -158,12 +175,17 @@ def _limit(text: str | None) -> int | None:
     return int(text[:9])
 
 
-def _amounts(name: str, text: str, better_large: bool) -> Amounts:
+def _amounts(name: str, text: str, spec: MetricSpec | None) -> Amounts:
     """What a metric may be: a range, or a number that is its worse end."""
     from rankitect.config.quantities import Amounts
 
     if ".." not in text:
-        text = f"{text}.." if better_large else f"..{text}"
+        if spec is None:
+            raise ConfigError(
+                f"{name}={short(text, 40)}: the run does not say whether a small or a large {name} is better. Write a "
+                f"range: {name}=..{short(text, 40)} (at most), or {name}={short(text, 40)}.. (at least)."
+            )
+        text = f"{text}.." if spec.direction == "max" else f"..{text}"
     try:
         return Amounts.parse(text)
     except ValueError as error:

@@ -88,6 +88,19 @@ def test_a_run_of_an_earlier_version_is_cut_with_its_baselines(capsys: pytest.Ca
     assert capsys.readouterr().out.count("candidates/") == 1
 
 
+def test_of_other_metrics_it_is_known_what_is_better_or_asked(run: Path, tmp_path: Path) -> None:
+    """In the old run, bits per byte is neither an objective nor a cost, and its summary states no directions."""
+    with pytest.raises(ConfigError, match="does not say whether a small or a large bits_per_byte is better"):
+        rankitect.pick(OLD, objectives="bits_per_byte")
+    with pytest.raises(ConfigError, match="Write a range"):
+        rankitect.pick(OLD, bits_per_byte=9)
+    least = measured(OLD).bits_per_byte.min()
+    assert set(found_by(rankitect.pick(OLD, bits_per_byte=f"..{least!r}")).bits_per_byte) == {least}
+    assert rankitect.pick(OLD, objectives="params").params[0] == measured(OLD).params.min(), "costs are better small"
+    stated = json.loads((run / "summary.json").read_text())["pareto"][0]["metrics"]
+    assert {name: metric["direction"] for name, metric in stated.items()} == {"loss": "min", "cost": "min"}
+
+
 def test_nothing_within_the_bounds_says_what_there_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = measured(run)
     assert main([f"run={run}", "cost=..-1"]) == 2
@@ -101,6 +114,7 @@ def test_nothing_within_the_bounds_says_what_there_is(run: Path, capsys: pytest.
     [
         (["costs=3"], "Did you mean cost="),
         (["cost"], "is no bound"),
+        (["<metric>=3"], "is none of"),
         (["cost=cheap"], "is no range such as"),
         (["cost=.."], "is no range such as"),
         (["cost=nan"], "is no range such as"),

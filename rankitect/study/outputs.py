@@ -111,7 +111,7 @@ class Outputs:
         self.objectives = list(objectives)
         self.references: Collection[str] = ()
         self.logged: Collection[str] = ()
-        self._roles = {spec.name: spec.role for spec in metrics}
+        self._specs = {spec.name: spec for spec in metrics}
         self._export, self._registry, self._keep_all = options.export, options.registry, options.keep_all
         self._export_baseline = options.export_baseline
 
@@ -174,11 +174,13 @@ class Outputs:
         return summary
 
     def _metrics(self, metrics: Mapping[str, Metric]) -> dict[str, MetricSummary]:
+        known = self._specs
         return {
             name: MetricSummary(
                 value=metric.value,
                 unit=metric.unit,
-                role=self._roles.get(name, "diagnostic"),
+                role=known[name].role if name in known else "diagnostic",
+                direction=known[name].direction if name in known else None,
                 n=metric.n,
                 ci95=metric.ci95,
             )

@@ -72,11 +72,15 @@ class _Model(BaseModel):
 
 
 class MetricSummary(_Model):
-    """A value with its unit, its role and, where measured more than once, the number of repeats and a 95% interval."""
+    """A value with its unit, its role and, where measured more than once, the number of repeats and a 95% interval.
+
+    `direction` says which values are better; it is not known of metrics that nobody promised, nor in earlier summaries.
+    """
 
     value: float
     unit: str
     role: Role
+    direction: Direction | None = None
     n: int | None = None
     ci95: tuple[float, float] | None = None
 
