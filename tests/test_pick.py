@@ -94,7 +94,7 @@ def test_of_other_metrics_it_is_known_what_is_better_or_asked(run: Path, tmp_pat
         rankitect.pick(OLD, objectives="bits_per_byte")
     with pytest.raises(ConfigError, match="Write a range"):
         rankitect.pick(OLD, bits_per_byte=9)
-    least = measured(OLD).bits_per_byte.min()
+    least = float(measured(OLD).bits_per_byte.min())
     assert set(found_by(rankitect.pick(OLD, bits_per_byte=f"..{least!r}")).bits_per_byte) == {least}
     assert rankitect.pick(OLD, objectives="params").params[0] == measured(OLD).params.min(), "costs are better small"
     stated = json.loads((run / "summary.json").read_text())["pareto"][0]["metrics"]
