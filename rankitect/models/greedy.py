@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from rankitect.models.packed import BATCH, device_of, turned_by_length
+from rankitect.models.packed import BATCH, turned_by_length
+from rankitect.models.supernet import device_of
 
 if TYPE_CHECKING:
     from torch import nn

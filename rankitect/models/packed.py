@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from rankitect.blocks import Rope
 from rankitect.data.continuations import Continuation
-from rankitect.models.supernet import PlannedModel
+from rankitect.models.supernet import PlannedModel, device_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["BATCH", "Forest", "Likelihood", "device_of", "likelihoods", "pack", "plain_likelihoods", "turned_by_length"]
+__all__ = ["BATCH", "Forest", "Likelihood", "likelihoods", "pack", "plain_likelihoods", "turned_by_length"]
 
 ROW = 256
 """Tokens of a row, where no sequence is longer: few enough for attention to cost little beside the other layers."""
@@ -342,10 +342,3 @@ def turned_by_length(model: nn.Module) -> bool:
     are scaled by the length of each text: then only texts of one length can stand beside each other."""
     steps = model.plan.steps if isinstance(model, PlannedModel) else ()
     return any(isinstance(step.block, Rope) and step.block.scaling[:1] == ("dynamic",) for step in steps)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the first weight of a model is, an active part of a supernet included."""
-    tree = model.tree if isinstance(model, PlannedModel) else model
-    weight = next(tree.parameters(), None)
-    return torch.device("cpu") if weight is None else weight.device

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from rankitect.models.plan import (
     weight_bounds,
 )
 
-__all__ = ["ActiveSubnet", "PlannedModel", "Standalone", "Supernet", "build"]
+__all__ = ["ActiveSubnet", "PlannedModel", "Standalone", "Supernet", "build", "device_of"]
 
 Key = tuple[str, str]
 
@@ -268,6 +269,13 @@ def _check(tensors: Mapping[Key, torch.Tensor], shapes: Mapping[Key, tuple[int, 
     for key, shape in shapes.items():
         if tuple(tensors[key].shape) != shape:
             raise SpaceError(f"weight {'.'.join(key)} is {list(tensors[key].shape)}, not {list(shape)}")
+
+
+def device_of(model: nn.Module, other: torch.device | str = "cpu") -> torch.device:
+    """Where a model's weights are, or those of the supernet that it is a part of; `other` where it has none."""
+    held = model.tree if isinstance(model, PlannedModel) else model
+    tensor = next(chain[torch.Tensor](held.parameters(), held.buffers()), None)
+    return torch.device(other) if tensor is None else tensor.device
 
 
 def build(space: SearchSpace, architecture: Architecture, seed: int = 0) -> Standalone:

@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
-from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rankitect.errors import ConfigError
@@ -70,16 +69,11 @@ class Placement:
 
     def of(self, model: object) -> torch.device:
         """Where a model's inputs must be: with its weights; here, where it is a function or has none."""
-        import torch
         from torch import nn
 
-        from rankitect.models.supernet import PlannedModel
+        from rankitect.models.supernet import device_of
 
-        if not isinstance(model, nn.Module):
-            return self.device
-        held = model.tree if isinstance(model, PlannedModel) else model
-        tensor = next(chain[torch.Tensor](held.parameters(), held.buffers()), None)
-        return self.device if tensor is None else tensor.device
+        return device_of(model, self.device) if isinstance(model, nn.Module) else self.device
 
     @contextmanager
     def computing(self) -> Iterator[None]:

@@ -26,6 +26,7 @@ _READ = ("aten._local_scalar_dense.default", "aten.item.default", "aten.equal.de
 _COPIES = ("aten._to_copy.default",)
 ON_THE_CPU = {
     "checkpoints/checkpoint.py": ("random_checkpoint",),
+    "blocks/rotary.py": (),
     "models/supernet.py": ("_start",),
     "models/pretrained.py": (),
     "models/refit.py": ("refit_change",),
@@ -38,7 +39,8 @@ ON_THE_CPU = {
     "controllers/reinforce_policy.py": (),
 }
 """What is on the CPU by design: weights as they are read or drawn, before they are moved, and draws, the same for every
-device; costs and the scores of choices, vectors of a few numbers. Functions by file; none: all of it."""
+device; costs, the scores of choices and the frequencies of scaled positions, vectors of a few numbers. Functions by
+file; none: all of it."""
 
 
 class Elsewhere(TorchDispatchMode):

@@ -11,7 +11,7 @@ import torch
 
 from rankitect.graph import Architecture, SearchSpace
 from rankitect.models.candidate.folder import CandidateFolder, card_of, read_model, write_card, write_model
-from rankitect.models.supernet import Standalone
+from rankitect.models.supernet import Standalone, device_of
 
 __all__ = ["REQUIRED", "Candidate", "read_candidate", "save_model"]
 
@@ -44,11 +44,6 @@ class Candidate:
         """
         given = [inputs] if isinstance(inputs, torch.Tensor) else list(inputs)
         return self.model(*(x.to(device_of(self.model)) for x in given))
-
-
-def device_of(model: torch.nn.Module) -> torch.device:
-    """Where a model's weights are."""
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def save_model(

@@ -17,7 +17,7 @@ from rankitect.data.ranking.features import Features
 from rankitect.documents import read_json, read_text
 from rankitect.errors import AssetError, DataError, SpaceError
 from rankitect.graph import Architecture, SearchSpace
-from rankitect.models.candidate.base import REQUIRED, Candidate, device_of
+from rankitect.models.candidate.base import REQUIRED, Candidate
 from rankitect.models.candidate.folder import (
     ARCHITECTURE,
     CARD,
@@ -34,7 +34,7 @@ from rankitect.models.candidate.folder import (
     write_model,
 )
 from rankitect.models.plan import Plan, make_plan
-from rankitect.models.supernet import Standalone
+from rankitect.models.supernet import Standalone, device_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 
 from rankitect.data.tokenizer import Tokenizer
 from rankitect.errors import DataError
-from rankitect.models.candidate.base import Candidate, device_of
+from rankitect.models.candidate.base import Candidate
 from rankitect.models.candidate.folder import brief
 from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.families import DecoderConfig
+from rankitect.models.supernet import device_of
 
 __all__ = ["LanguageCandidate", "TextScore"]
 
