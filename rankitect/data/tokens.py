@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,6 +59,7 @@ class SplitTokens:
         documents: ids of the documents, in the order of their tokens.
         token_offsets: where each document starts and the last one ends, in tokens, [documents + 1].
         byte_offsets: the same places in bytes of UTF-8, [documents + 1].
+        begin: the token that every window begins with, in place of the one before it; None: that one.
     """
 
     name: str
@@ -66,6 +67,7 @@ class SplitTokens:
     documents: tuple[str, ...]
     token_offsets: NDArray[np.int64]
     byte_offsets: NDArray[np.int64]
+    begin: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -85,6 +87,8 @@ class SplitTokens:
         """Token ids of windows, [len(windows), context + 1]; the last `context` of each are to be predicted."""
         places = np.asarray(windows, dtype=np.int64)[:, None] * context + np.arange(context + 1)
         read: NDArray[np.int64] = self.ids[places].astype(np.int64)
+        if self.begin is not None:
+            read[:, 0] = self.begin
         return read
 
     def bytes_between(self, start: int, stop: int) -> float:
@@ -126,6 +130,21 @@ class TokenizedText:
         if name not in self.splits:
             raise DataError(f"The text {self.name!r} has no split {name!r}; it has {', '.join(self.splits)}.")
         return self.splits[name]
+
+    def beginning_with(self, begin: int | None) -> TokenizedText:
+        """The same text, whose windows begin with a token; itself where that is None.
+
+        Raises:
+            DataError: when the vocabulary has no such token.
+        """
+        if begin is None:
+            return self
+        if not 0 <= begin < self.vocab_size:
+            raise DataError(f"The first token, {begin}, is not in the vocabulary of {self.vocab_size:,} tokens.")
+        # What is kept of a text is known by its fingerprint, and depends on what its windows begin with.
+        fingerprint = hashlib.sha256(f"{self.fingerprint} begins with {begin}".encode()).hexdigest()
+        splits = {name: replace(split, begin=begin) for name, split in self.splits.items()}
+        return replace(self, fingerprint=fingerprint, splits=splits)
 
 
 def tokenize(

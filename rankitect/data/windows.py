@@ -51,6 +51,7 @@ class TextWindows:
         split_seed: int = 0,
         field: str = "text",
         limit: int | None = None,
+        begin: int | None = None,
         cache: Path | None = None,
     ) -> TextWindows:
         """Reads, splits and tokenises a text (from the cache where that was done) and checks that it is long enough.
@@ -64,6 +65,7 @@ class TextWindows:
                 on the same held-out text.
             field: JSON field or parquet column with the text, or with messages, which the tokenizer's template renders.
             limit: bytes of text to read, the first documents; None for all.
+            begin: the token that every window begins with, as models expect it that were trained so; None: none.
             cache: folder of tokenised texts.
 
         Raises:
@@ -71,7 +73,8 @@ class TextWindows:
         """
         if isinstance(text, str | Path):
             text = open_text(text, field=field, chat=tokenizer.chat, limit=limit)
-        windows = cls(tokenize(text, tokenizer, seed=split_seed, cache=cache), context=context, seed=seed)
+        tokenized = tokenize(text, tokenizer, seed=split_seed, cache=cache).beginning_with(begin)
+        windows = cls(tokenized, context=context, seed=seed)
         for split in windows.text.splits:
             windows.require(split)
         return windows

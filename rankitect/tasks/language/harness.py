@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.contracts import Spent
 from rankitect.errors import DataError, shown
-from rankitect.tasks.language.questions import first_token
+from rankitect.tasks.language.text import first_token
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rankitect.contracts import Spent, Task
 from rankitect.contracts.task import HasBackbone
 from rankitect.data.storage import problem_of_place
-from rankitect.errors import ConfigError, DataError
+from rankitect.errors import DataError
+from rankitect.tasks.language.text import first_token
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from rankitect.models.checkpoints import DecoderCheckpoint
     from rankitect.models.packed import Forest
 
-__all__ = ["AnswersText", "Asked", "QuestionSettings", "ask", "first_token"]
+__all__ = ["AnswersText", "Asked", "QuestionSettings", "ask"]
 
 
 class AnswersText(Task, HasBackbone, Protocol):
@@ -88,26 +89,6 @@ def ask(settings: QuestionSettings, checkpoint: DecoderCheckpoint, key: str = "p
     if "test" not in asked or (settings.search and "search" not in asked):
         raise DataError(f"{key}: the questions are too few to be divided (search={settings.search:g}).")
     return asked
-
-
-def first_token(checkpoint: DecoderCheckpoint, wanted: bool | None) -> int | None:
-    """The token that sequences begin with, or None.
-
-    Args:
-        checkpoint: The pretrained model.
-        wanted: Whether there is to be one; None as the model was trained, which its tokenizer's files say.
-
-    Raises:
-        ConfigError: It is wanted, and the tokenizer has none.
-    """
-    known = checkpoint.tokenizer.special_ids.get("bos")
-    if wanted is None:
-        stated = checkpoint.usage.settings.get("add_bos_token")
-        wanted = stated if isinstance(stated, bool) else checkpoint.tokenizer.begin_id is not None
-        return known if wanted else None
-    if wanted and known is None:
-        raise ConfigError("begin=true: the backbone's tokenizer has no first token (bos).")
-    return known if wanted else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,6 +65,9 @@ class LanguageConfig(BaseModel):
     text_limit: int | None = Field(
         None, ge=1, le=10**15, description="bytes of text to read, the first documents; null: all"
     )
+    begin: bool | None = Field(
+        None, description="whether windows begin with the first token (bos); null: as the model was trained"
+    )
     context: int = Field(256, ge=8, le=2**20, description="tokens of a window in quality and costs")
     cache_context: int | None = Field(
         None, ge=1, le=2**24, description="tokens whose keys and values kv_cache_bytes counts; null: context"

@@ -67,7 +67,7 @@ class Language(CostedTask, PrunedBackbone):
         longest = self.checkpoint.config.context
         if config.context > longest:
             raise ConfigError(f"task.context is {config.context}; the backbone was made for at most {longest}.")
-        self.data = open_windows(self.checkpoint.tokenizer, config, parts.config.seed)
+        self.data = open_windows(self.checkpoint, config, parts.config.seed)
         self._pretrained = Pretrained(self.checkpoint, config, self.data, parts)
         self._costs = LanguageCosts(config, longest, parts)
         self.searching = Searching(self, self._pretrained, parts)

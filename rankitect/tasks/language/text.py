@@ -4,40 +4,63 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rankitect.errors import DataError, safe, short
+from rankitect.errors import ConfigError, DataError, safe, short
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
-    from rankitect.data.tokenizer import Tokenizer
     from rankitect.data.tokens import TokenizedText
     from rankitect.data.windows import TextWindows
+    from rankitect.models.checkpoints import DecoderCheckpoint
     from rankitect.tasks.language.settings import LanguageConfig
 
-__all__ = ["open_windows", "record_text"]
+__all__ = ["first_token", "open_windows", "record_text"]
 
 
-def open_windows(tokenizer: Tokenizer, config: LanguageConfig, seed: int) -> TextWindows:
+def first_token(checkpoint: DecoderCheckpoint, wanted: bool | None) -> int | None:
+    """The token that sequences begin with, or None.
+
+    Args:
+        checkpoint: The pretrained model.
+        wanted: Whether there is to be one; None as the model was trained, which its tokenizer's files say.
+
+    Raises:
+        ConfigError: It is wanted, and the tokenizer has none.
+    """
+    known = checkpoint.tokenizer.special_ids.get("bos")
+    if wanted is None:
+        stated = checkpoint.usage.settings.get("add_bos_token")
+        wanted = stated if isinstance(stated, bool) else checkpoint.tokenizer.begin_id is not None
+        return known if wanted else None
+    if wanted and known is None:
+        raise ConfigError("begin=true: the backbone's tokenizer has no first token (bos).")
+    return known if wanted else None
+
+
+def open_windows(checkpoint: DecoderCheckpoint, config: LanguageConfig, seed: int) -> TextWindows:
     """The text that a configuration names, in windows.
 
     Args:
-        tokenizer: The backbone's.
+        checkpoint: The backbone; its tokenizer counts, and what it was trained to begin with.
         config: The keys of `task`.
         seed: Of the order of training windows.
 
     Raises:
-        DataError: It cannot be read, or is too short; names `task.text`.
+        ConfigError: Windows are to begin with a token that the tokenizer does not have.
+        DataError: The text cannot be read, or is too short; names `task.text`.
     """
     from rankitect.data.windows import TextWindows
 
+    begin = first_token(checkpoint, config.begin)
     try:
         data = TextWindows.open(
-            tokenizer,
+            checkpoint.tokenizer,
             config.text,
             context=config.context,
             seed=seed,
             split_seed=config.split_seed,
             field=config.field,
             limit=config.text_limit,
+            begin=begin,
         )
         for split in ("train", "search", "test"):
             data.require(split, 1, config.context)
