@@ -109,8 +109,7 @@ class _Observer:
         return _Observed(step, weights.owner(step.weights) if step.shapes else weights, self._show, self._shown)
 
     def _show(self, key: Key, x: torch.Tensor) -> torch.Tensor:
-        flat = x.detach().flatten(0, 1).flatten(1)
-        _add(self.statistics.gram, key, flat.T @ flat)
+        _add(self.statistics.gram, key, _outer(x.detach().flatten(0, 1).flatten(1)))
         if not self.gradients:
             return x
         # The gradient of a mask of ones is the first-order change of the loss when each unit is removed.
@@ -121,8 +120,7 @@ class _Observer:
         if self.gradients and x.requires_grad:
 
             def add(slope: torch.Tensor) -> None:
-                flat = slope.flatten(0, 1)
-                _add(self.statistics.slopes, key, flat.T @ flat)
+                _add(self.statistics.slopes, key, _outer(slope.flatten(0, 1)))
 
             x.register_hook(add)
         return x
@@ -130,7 +128,7 @@ class _Observer:
     def _after(self, step: Step, p: Any, outputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         self._outputs[step.path] = outputs[0].detach()
         if step.path in self._reads:
-            square = outputs[0].detach().square().flatten(0, -2).sum(0)
+            square = _wide(outputs[0].detach()).square().flatten(0, -2).sum(0)
             residual = self.statistics.residual
             self.statistics.residual = residual + square if residual.numel() else square
         return outputs
@@ -157,6 +155,20 @@ def _reads_of(steps: Sequence[Step]) -> set[str]:
     behind = norms - {edge.source for step in readers for edge in step.edges}
     plain = {step.edges[0].source for step in readers if isinstance(step.block, GQA | SwiGLU)} - norms
     return (norms - behind) | plain
+
+
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    """In float32 where it is in less, as in a model that computes in bfloat16: sums are over all of the text."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def _outer(rows: torch.Tensor) -> torch.Tensor:
+    """The sum of the outer products of rows, in float32 whatever the model computes in."""
+    kind, rows = rows.device.type, _wide(rows)
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return rows.T @ rows
+    with torch.autocast(kind, enabled=False):
+        return rows.T @ rows
 
 
 def _add(sums: dict[Key, torch.Tensor], key: Key, value: torch.Tensor) -> None:

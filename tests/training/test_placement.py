@@ -20,6 +20,7 @@ from rankitect.errors import ConfigError, SpaceError, TrainingError
 from rankitect.methods.shared_weights import CoTraining
 from rankitect.metrics.losses import cross_entropy
 from rankitect.models.backbone import largest
+from rankitect.models.importance import gather
 from rankitect.models.supernet import Supernet, build
 from rankitect.search_spaces.mobile_llm import mobile_llm
 from rankitect.study.folder import config_hash
@@ -241,6 +242,20 @@ def test_products_in_bfloat16_leave_weights_and_losses_in_float32() -> None:
         assert gradient.dtype == torch.float32
         assert not torch.equal(gradient, fine[name]) or not gradient.any()
         assert (gradient - fine[name]).norm() <= 0.1 * fine[name].norm() + 1e-6, name
+
+
+def test_statistics_are_float32_whatever_the_model_computes_in() -> None:
+    space = SPACE
+    found = {}
+    for precision in ("float32", "bf16"):
+        with using(Placement(CPU, precision)) as chosen, chosen.computing():
+            found[precision] = gather(Supernet(space, seed=1), largest(space), [IDS], cross_entropy)
+    fine, coarse = found["float32"], found["bf16"]
+    for sums in ("gram", "slopes", "fisher", "taylor"):
+        for key, value in vars(coarse)[sums].items():
+            assert value.dtype == torch.float32
+            exact = vars(fine)[sums][key]
+            assert (value - exact).norm() <= 0.15 * exact.norm() + 1e-9, (sums, key)
 
 
 def test_a_model_and_batches_of_ones_own_follow_the_placement() -> None:
