@@ -46,7 +46,7 @@ def whole_gguf() -> bytes:
 class TestGGUFCandidate(Fuzz):
     """Candidates in GGUF files."""
 
-    cases = 120
+    cases = 80
 
     def make(self, random: Random) -> bytes:
         data = whole_gguf()
@@ -98,7 +98,7 @@ def whole_folder(deci: bool) -> dict[str, bytes]:
 class TestFolderByLayer(Fuzz):
     """Hugging Face folders of candidates whose layers differ."""
 
-    cases = 150
+    cases = 100
 
     def make(self, random: Random) -> Damage:
         deci = random.random() < 0.3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from rankitect.data.files import write_atomically
 from rankitect.data.table_writing import adds
 from rankitect.data.tokenizer import Tokenizer
 from rankitect.errors import AssetError
+from rankitect.models.checkpoints.gguf_file import GGUFFile
 from rankitect.models.checkpoints.gguf_tokenizer import ROLES
 from rankitect.models.checkpoints.precisions import FILE_TYPES, PLAIN, GGUFPrecision, require_quantizer
 from rankitect.models.checkpoints.usage import Usage, as_ids
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["usage_keys", "write_gguf"]
 
+_log = logging.getLogger("rankitect")
 _STOPS = ("eos", "eot", "eom")
 
 
@@ -141,8 +144,19 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
 def _quantize(source: Path, target: Path, precision: GGUFPrecision) -> None:
     import llama_cpp
 
+    logging.getLogger("llama-cpp-python").setLevel(logging.CRITICAL)  # it prints a line for every tensor
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.ftype, settings.nthread = FILE_TYPES[precision], 1
     failed = llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(settings))
     if failed or not target.exists():
-        raise AssetError(f"llama.cpp cannot bring the model to {precision}; its own messages say why.")
+        raise AssetError(f"llama.cpp cannot bring the model to {precision}.")
+    matrices = [entry for entry in GGUFFile(target).tensors.values() if len(entry.shape) > 1]
+    kept = sum(entry.kind.name in ("F32", "F16", "BF16") for entry in matrices)
+    if kept:
+        _log.warning(
+            "%d of %d matrices stay in 16 bits or more: blocks of %s do not fit their rows. Widths, and products of "
+            "heads and their size, that are multiples of 256 fit all of them.",
+            kept,
+            len(matrices),
+            precision,
+        )
