@@ -220,6 +220,19 @@ def test_a_recipe_that_ends_with_export_leaves_a_program_that_generates_as_the_m
     assert load(place).generator.greedy(prompt, 8) == wanted[len(prompt) :]
 
 
+@pytest.mark.slow
+def test_a_recipe_that_ends_with_gguf_leaves_a_file_that_is_the_model(tmp_path: Path) -> None:
+    from rankitect.models.candidate import load_candidate
+
+    more = ["recipe.gguf.precision=float32", "model=uniform width 75%"]
+    done = train([*SMOKE, "recipe=heal_gguf", *more], output_dir=tmp_path / "run", quiet=True)
+    place = tmp_path / "run" / "model"
+    assert done.summary.artifacts["gguf"] == "model/model.gguf"
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        assert torch.equal(load_candidate(place / "model.gguf").model(ids), load_candidate(place).model(ids))
+
+
 def test_a_known_ranker_is_trained_as_the_task_says(tmp_path: Path) -> None:
     trained = rankitect.train(
         ["space=ranking_engineered", *SMOKE, "task.refit=false"], model="lr", output_dir=tmp_path / "run", quiet=True
