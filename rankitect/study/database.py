@@ -10,21 +10,18 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from rankitect.errors import RunFolderError, brief
 from rankitect.study.checksums import attach, count_all, damage, sign_all
 from rankitect.study.earlier import counted_rows
 from rankitect.study.files import can_write, disk_trouble
-from rankitect.study.schema import COLUMNS, SCHEMA, SPENDING
+from rankitect.study.schema import COLUMNS, EARLIER, SCHEMA
 
-__all__ = ["columns_of", "connect", "counts_rows", "damaged", "explain_damage", "reading", "transaction"]
+__all__ = ["columns_of", "connect", "counts_rows", "damaged", "explain_damage", "is_blank", "reading", "transaction"]
 
 _VERSION = "3"
-_EARLIER = ("1", "2")
-"""Formats without checksums. They are read as they are, and brought up to date where a study goes on in them."""
-
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -38,7 +35,7 @@ def connect(path: Path) -> sqlite3.Connection:
         RunFolderError: The file is damaged after all.
         sqlite3.OperationalError: The disk is full.
     """
-    fresh = _empty(path)
+    fresh = is_blank(path)
     connection = sqlite3.connect(path, isolation_level=None, timeout=10.0)
     try:
         with explain_damage(path):
@@ -108,6 +105,25 @@ def _empty(path: Path) -> bool:
     return not path.exists() or path.stat().st_size == 0
 
 
+def is_blank(path: Path) -> bool:
+    """Whether a study's file is not there, or has no tables: a process that is killed before it makes them leaves that.
+
+    Args:
+        path: The file; the caller holds the folder's lock.
+
+    Raises:
+        RunFolderError: The file is no database.
+    """
+    if _empty(path):
+        return True
+    with _undisturbed(path) as target, explain_damage(path), closing(sqlite3.connect(target, uri=True)) as connection:
+        return _has_no_tables(connection)
+
+
+def _has_no_tables(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+
+
 def _secure(connection: sqlite3.Connection) -> None:
     """What the file itself names is not run, and what does not fit into a page is damage, not a crash."""
     connection.execute("PRAGMA trusted_schema=OFF")
@@ -158,10 +174,10 @@ def _check(path: Path, connection: sqlite3.Connection) -> None:
     if "meta" not in objects:
         raise damaged(path, "it has no table `meta`")
     version = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-    if version is None or version[0] not in (_VERSION, *_EARLIER):
+    if version is None or version[0] not in (_VERSION, *EARLIER):
         raise RunFolderError(
             f"{brief(path)} has study format {brief(version[0], 40)}, this version reads the formats "
-            f"{', '.join(_EARLIER)} and {_VERSION}. Use the version that wrote it, or choose another output_dir=."
+            f"{', '.join(EARLIER)} and {_VERSION}. Use the version that wrote it, or choose another output_dir=."
             if version
             else f"{brief(path)} does not say its study format. Choose another output_dir=."
         )
@@ -185,10 +201,18 @@ def _check_tables(
         depth = 4 if version == _VERSION else 3
         if there[:depth] != expected[name][:depth]:
             raise damaged(path, f"its {there[1]} {name[:60]!r} is not that of a study")
-    for table, columns in COLUMNS.items():
-        needed = [c for c in columns if c not in SPENDING and c != "standing"]
-        if missing := [c for c in needed if c not in columns_of(connection, table)]:
-            raise damaged(path, f"its table {table} has no column {missing[0]}")
+    if version in EARLIER:
+        _check_earlier(path, connection, version)
+
+
+def _check_earlier(path: Path, connection: sqlite3.Connection, version: str) -> None:
+    """Refuse what that format had not: a file that only says so would keep its checksums from being looked at."""
+    for table, columns in EARLIER[version].items():
+        if other := sorted(columns ^ set(columns_of(connection, table))):
+            had = "no column" if other[0] in columns else "a column"
+            raise damaged(path, f"it says format {version}, and its table {table} has {had} {brief(other[0], 60)!r}")
+    if more := connection.execute("SELECT key FROM meta WHERE key <> 'schema'").fetchone():
+        raise damaged(path, f"it says format {version}, which had no {brief(more[0], 60)!r}")
 
 
 def _objects() -> dict[str, tuple[str, ...]]:

@@ -8,7 +8,7 @@ from dataclasses import fields
 
 from rankitect.contracts import Spent
 
-__all__ = ["COLUMNS", "SCHEMA", "SPENDING"]
+__all__ = ["COLUMNS", "EARLIER", "SCHEMA", "SPENDING"]
 
 SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -83,3 +83,14 @@ def _columns() -> dict[str, tuple[str, ...]]:
 
 COLUMNS = _columns()
 """The columns of each table, its key first, but for the checksum; checksums are of the values in this order."""
+
+
+def _earlier() -> dict[str, dict[str, frozenset[str]]]:
+    second = {table: frozenset(columns) - {"standing"} for table, columns in COLUMNS.items()}
+    spending = {"train_tokens", "eval_tokens", "latency_measurements", "seconds"}
+    return {"1": second | {"charges": frozenset({"key", "stage"} | spending)}, "2": second}
+
+
+EARLIER = _earlier()
+"""The columns of each table in earlier formats, by the format's number; these had no checksums. They are read as they
+are, and brought up to date where a study goes on in them."""

@@ -17,14 +17,19 @@ from pathlib import Path
 from typing import Any, Self
 
 from rankitect.contracts import ArchitectureLike, Measurement, Proposal, Spent, Trial, TrialState
+from rankitect.errors import RunFolderError, brief
 from rankitect.study.batches import Batches
 from rankitect.study.charges import Charges, trial_key
 from rankitect.study.checksums import count, sign
-from rankitect.study.database import connect, reading
+from rankitect.study.database import connect, is_blank, reading
 from rankitect.study.index import TrialIndex
 from rankitect.study.rows import Contents, read
 
 __all__ = ["Store"]
+
+
+_LEFT = ("summary.json", "trials.csv", "trials", "state")
+"""What is beside a study's file only once that was made."""
 
 
 def _dumps(value: Any) -> str:
@@ -49,13 +54,25 @@ def _open(
 ) -> tuple[sqlite3.Connection, Contents]:
     """A file that is opened to write, until the stack is closed, and what it held; nothing where there was none."""
     contents = Contents({}, {}, {})
-    if path.exists() and path.stat().st_size:
+    if is_blank(path):
+        _refuse_lost(path)
+    else:
         with reading(path, alone=True) as connection:
             contents = read(path, connection, decode)
     before_writing(list(contents.trials.values()))
     connection = connect(path)
     stack.callback(connection.close)
     return connection, contents
+
+
+def _refuse_lost(path: Path) -> None:
+    """Refuse to begin a study where one was: what it measured would be measured again, over its results."""
+    if (left := next((name for name in _LEFT if (path.parent / name).exists()), None)) is not None:
+        state = "holds nothing" if path.exists() else "is gone"
+        raise RunFolderError(
+            f"{brief(path)} {state}, and the {left} beside it is of a search that has begun: what it measured would be "
+            "measured again. Restore the file from a copy, or start again with another output_dir=."
+        )
 
 
 class Store:
@@ -68,8 +85,8 @@ class Store:
         before_writing: Given what the file holds, once that is found in order; what it raises leaves the file as it is.
 
     Raises:
-        RunFolderError: The file is no study, is damaged, or was written by another version of the format; or trials are
-            of another space.
+        RunFolderError: The file is no study, is damaged, or was written by another version of the format; trials are
+            of another space; or the file is empty or gone, and its folder is of a search that has begun.
 
     Attributes:
         connection: The open file.

@@ -355,11 +355,6 @@ class TestFoldersResumed(_Folders):
 
     def confirm(self, data: Any, value: Any) -> None:
         trials, front = value
-        if data[0] == "study.db":  # gone or empty: everything was measured again, at other times
-            places = [COLUMNS["trials"].index(name) for name in ("fingerprint", "state", "architecture", "seed")]
-            mine, there = ({tuple(row[p] for p in places) for row in t} for t in (trials, undamaged()["trials"]))
-            assert mine <= there
-            return
         assert trials == undamaged()["trials"]
         metrics = [c["metrics"] for c in json.loads((whole() / "summary.json").read_text())["pareto"]]
         assert [c["metrics"] for c in front] == metrics

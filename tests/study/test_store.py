@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import shutil
@@ -22,7 +21,7 @@ from rankitect.study.plan import Limits
 from rankitect.study.schema import COLUMNS
 from rankitect.study.store import Store
 from tests.study.test_study import run
-from tests.study.toys import Point, Quadratic, RandomPoints
+from tests.study.toys import Point, Quadratic, RandomPoints, downgrade, sql
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +47,6 @@ def contents(path: Path) -> tuple[list[Trial], dict[str, Any], float]:
         return store.trials, store.charges.totals(), store.charges.worked()
 
 
-def sql(file: Path, *statements: str) -> None:
-    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
-        for statement in statements:
-            connection.execute(statement)
-
-
 EDITS = [
     ("DELETE FROM batches", "which is not in the table of batches|has 0 rows"),
     ("DELETE FROM trials WHERE number = 11", "table trials has 10 rows"),
@@ -68,6 +61,12 @@ EDITS = [
     ("CREATE VIEW v AS SELECT * FROM trials", "'v' is not in both its tables"),
     ("DROP INDEX measured_once", "'measured_once' is not in both its tables"),
     ("ALTER TABLE trials ADD COLUMN more TEXT", "table 'trials' is not that of a study"),
+    ("UPDATE meta SET value = '2' WHERE key = 'schema'", "format 2, and its table batches has a column 'checksum'"),
+    ("UPDATE meta SET value = '1' WHERE key = 'schema'", "format 1, and its table batches has a column 'checksum'"),
+    ("UPDATE meta SET value = '4' WHERE key = 'schema'", "study format 4"),
+    ("UPDATE meta SET value = '' WHERE key = 'schema'", "study format"),
+    ("UPDATE meta SET value = 2 WHERE key = 'schema'", "format 2, and"),
+    ("DELETE FROM meta", "does not say its study format"),
 ]
 
 
@@ -136,13 +135,39 @@ def raise_as_sqlite(text: str, code: int) -> None:
     raise error
 
 
-def downgrade(file: Path) -> None:
-    """Make the file one of format 2, without checksums."""
-    drops = [f"ALTER TABLE {table} DROP COLUMN checksum" for table in COLUMNS]
-    sql(file, *drops, "PRAGMA legacy_alter_table=ON", "ALTER TABLE batches RENAME TO b",
-        "CREATE TABLE batches (batch INTEGER PRIMARY KEY, asked INTEGER)",
-        "INSERT INTO batches SELECT batch, asked FROM b", "DROP TABLE b", "DELETE FROM meta WHERE key <> 'schema'",
-        "UPDATE meta SET value = '2'")  # fmt: skip
+def no_tables(file: Path) -> None:
+    file.unlink()
+    sql(file, "PRAGMA journal_mode=WAL")
+
+
+EMPTY = [lambda file: file.write_bytes(b""), lambda file: file.unlink(), no_tables]
+
+
+@pytest.mark.parametrize("damage", EMPTY)
+@pytest.mark.parametrize("left", ["summary.json", "trials.csv", "trials", "state"])
+def test_a_search_whose_file_is_lost_is_not_begun_again_over_its_results(
+    whole: Path, tmp_path: Path, damage: Any, left: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    for name in {"summary.json", "trials.csv", "trials", "state"} - {left}:
+        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+    damage(folder / "study.db")
+    before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+    with pytest.raises(RunFolderError, match=rf"study.db (holds nothing|is gone), and the {left} .* output_dir="):
+        run(folder, RandomPoints(total=10, size=3))
+    assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize("damage", EMPTY)
+def test_a_search_that_was_killed_before_its_file_had_tables_begins(whole: Path, tmp_path: Path, damage: Any) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(whole / "config.yaml", folder)
+    (folder / "study.db").write_bytes(b"")
+    damage(folder / "study.db")
+    assert run(folder, RandomPoints(total=3)).ended == "finished"
+    assert len(contents(folder)[0]) == 3
 
 
 def test_a_file_without_checksums_is_read_and_brought_up_to_date(whole: Path, file: Path) -> None:
@@ -154,6 +179,27 @@ def test_a_file_without_checksums_is_read_and_brought_up_to_date(whole: Path, fi
     sql(file, "UPDATE trials SET seed = 5 WHERE number = 3")
     with pytest.raises(RunFolderError, match="row '3' of its table trials is not what was written"):
         Store(file, Point.from_json, readonly=True)
+
+
+PARTS = [
+    ("UPDATE meta SET value = '1'", "format 1, and its table charges has a column 'eval_examples'"),
+    ("UPDATE meta SET value = '3'", "is not that of a study"),
+    ("ALTER TABLE batches ADD COLUMN standing TEXT", "format 2, and its table batches has a column 'standing'"),
+    ("ALTER TABLE sessions ADD COLUMN checksum TEXT", "format 2, and its table sessions has a column 'checksum'"),
+    ("ALTER TABLE charges DROP COLUMN train_flops", "format 2, and its table charges has no column 'train_flops'"),
+    ("INSERT INTO meta VALUES ('rows of trials', '11')", "format 2, which had no 'rows of trials'"),
+]
+
+
+@pytest.mark.parametrize(("statement", "text"), PARTS)
+def test_a_format_that_does_not_fit_the_columns_is_refused(file: Path, statement: str, text: str) -> None:
+    downgrade(file)
+    sql(file, statement)
+    before = file.read_bytes()
+    for readonly in (True, False):
+        with pytest.raises(RunFolderError, match=text):
+            Store(file, Point.from_json, readonly=readonly)
+    assert file.read_bytes() == before
 
 
 AT_1 = "WHERE number = 1"

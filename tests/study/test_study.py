@@ -22,7 +22,7 @@ from rankitect.study.stopping import StopSignal
 from rankitect.study.store import Store
 from rankitect.study.study import Study, StudyOutcome
 from rankitect.study.summary import read_summary
-from tests.study.toys import Climber, Point, Quadratic, RandomPoints
+from tests.study.toys import Climber, Point, Quadratic, RandomPoints, downgrade, sql
 
 CONFIG = {"space": {"target": "toys.Grid"}, "seed": 0}
 REGISTRY = {"registry": "baselines", "left_out": "left_out"}
@@ -333,11 +333,9 @@ def test_a_study_of_format_1_is_read_and_goes_on(tmp_path: Path) -> None:
     run(tmp_path / "run", budget=Budget(trials=2))
     path = tmp_path / "run" / "study.db"
     later = ("train_examples", "eval_examples", "teacher_tokens", "generated_tokens", "train_flops")
-    with Store(path, Point.from_json) as store:
-        for column in later:
-            store.connection.execute(f"ALTER TABLE charges DROP COLUMN {column}")
-        store.connection.execute("UPDATE meta SET value = '1'")
-        before = store.trials
+    before = stored(tmp_path / "run")
+    downgrade(path)
+    sql(path, *(f"ALTER TABLE charges DROP COLUMN {column}" for column in later), "UPDATE meta SET value = '1'")
     with Store(path, Point.from_json, readonly=True) as store:
         assert store.trials == before
         assert store.charges.totals()["trials"].train_tokens == 200

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import random
 import signal
+import sqlite3
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,6 +29,7 @@ from rankitect.contracts import (
 )
 from rankitect.documents import read_json
 from rankitect.errors import RunFolderError, SpaceError
+from rankitect.study.schema import COLUMNS
 
 
 @dataclass(frozen=True)
@@ -224,3 +228,19 @@ class ClimberPlugin(Climber):
         made = cls(seed=parts.config.seed, total=config.total, size=parts.space.size)
         made.chunk_seconds = config.chunk_seconds
         return made
+
+
+def sql(file: Path, *statements: str) -> None:
+    """Run statements on a study's file, as SQLite's own shell would."""
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def downgrade(file: Path) -> None:
+    """Make the file one of format 2, without checksums."""
+    drops = [f"ALTER TABLE {table} DROP COLUMN checksum" for table in COLUMNS]
+    sql(file, *drops, "PRAGMA legacy_alter_table=ON", "ALTER TABLE batches RENAME TO b",
+        "CREATE TABLE batches (batch INTEGER PRIMARY KEY, asked INTEGER)",
+        "INSERT INTO batches SELECT batch, asked FROM b", "DROP TABLE b", "DELETE FROM meta WHERE key <> 'schema'",
+        "UPDATE meta SET value = '2'")  # fmt: skip
