@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 from rankitect.contracts import JSON, Spent
 from rankitect.contracts.capability import offers
 from rankitect.errors import ConfigError
+from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
     from torch import nn
@@ -109,11 +110,11 @@ class TextStage:
         raise NotImplementedError
 
     def provenance(self) -> Mapping[str, JSON]:
-        """Settings, text, loss, and the teacher where there is one."""
+        """Settings, text, loss, the teacher where there is one, and the precision where it is not float32."""
         task = self._task
         teacher: dict[str, JSON] = {"teacher's weights": task.backbone_fingerprint} if self.needs_backbone else {}
         data: dict[str, JSON] = {"data": task.data.text.fingerprint, "loss": type(self).__name__}
-        return {**data, **teacher, **self.config.model_dump(mode="json")}
+        return {**data, **teacher, **self.config.model_dump(mode="json"), **placement().named}
 
     def shortened(self, tokens: int) -> Self:
         """The same stage with this number of training tokens."""

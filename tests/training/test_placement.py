@@ -244,6 +244,15 @@ def test_products_in_bfloat16_leave_weights_and_losses_in_float32() -> None:
         assert (gradient - fine[name]).norm() <= 0.1 * fine[name].norm() + 1e-6, name
 
 
+def test_what_was_trained_in_another_precision_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    stage: Any = parts_of(tmp_path, "controller=random").stages["heal"]
+    usual = stage.provenance()
+    with using(Placement(CPU, "bf16")):
+        assert stage.provenance() == {**usual, "precision": "bf16"}
+    with using(Placement(META)):
+        assert stage.provenance() == usual
+
+
 def test_statistics_are_float32_whatever_the_model_computes_in() -> None:
     space = SPACE
     found = {}
