@@ -3,7 +3,8 @@
     python -m rankitect.verify runs/my-run/report
 
 Recomputes what is cheap: the hash over architecture, code, configuration, data, seeds and versions; the checksums of
-all files that numbers come from; the fingerprints; and every number of every section.
+all files that numbers come from; the study's file, where there is one; the fingerprints; and every number of every
+section.
 """
 
 from __future__ import annotations

@@ -16,8 +16,10 @@ from rankitect.reports.cards import JSON
 from rankitect.reports.case import Case
 from rankitect.reports.run import Run
 from rankitect.space.architecture import Architecture
+from rankitect.study.audit import problem_of_store
 from rankitect.study.files import is_within
 from rankitect.study.summary import CandidateSummary
+from rankitect.study.trials_table import TRIALS
 
 __all__ = ["ReportCheck", "compared", "reproduction_of"]
 
@@ -93,7 +95,7 @@ def compared(report: Mapping[str, Any], now: Mapping[str, Any], run: Run) -> lis
     if "reproduction" not in report:
         raise RunFolderError("The report has no hash: it is of an older version. Write it again, then verify that.")
     then, today = report["reproduction"], now["reproduction"]
-    return [_hash_check(then), *_part_checks(then, today), _fingerprints(run), _numbers(report, now)]
+    return [_hash_check(then), *_part_checks(then, today), *_store(run), _fingerprints(run), _numbers(report, now)]
 
 
 def _hash_check(then: Mapping[str, Any]) -> ReportCheck:
@@ -114,6 +116,16 @@ def _part_checks(then: Mapping[str, Any], today: Mapping[str, Any]) -> Iterator[
     changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
     text = f"{len(after)} files as they were" if not changed else f"changed, gone or new: {', '.join(changed[:5])}"
     yield ReportCheck("files", not changed, text)
+
+
+def _store(run: Run) -> Iterator[ReportCheck]:
+    """Whether the trials are in order where they are kept; nothing where the folder came without."""
+    path = run.folder / "study.db"
+    if path.exists():
+        problem = problem_of_store(path, run.trials)
+        yield ReportCheck(
+            path.name, not problem, problem or f"in order, and has the {len(run.trials)} trials of {TRIALS}"
+        )
 
 
 def _fingerprints(run: Run) -> ReportCheck:

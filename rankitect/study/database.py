@@ -69,7 +69,8 @@ def reading(path: Path, *, alone: bool = False) -> Iterator[sqlite3.Connection]:
         RunFolderError: The file is no study, is damaged, or was written by another version of the format.
     """
     if _empty(path):
-        raise RunFolderError(f"{path} does not exist, so there is no study to read in {path.parent}.")
+        state = "is empty" if path.exists() else "does not exist"
+        raise RunFolderError(f"{brief(path)} {state}, so there is no study to read in {brief(path.parent)}.")
     with _undisturbed(path) if alone else _named(path, "mode=ro") as target, explain_damage(path):
         connection = sqlite3.connect(target, uri=True, isolation_level=None, timeout=10.0)
         try:
