@@ -2,7 +2,8 @@
 
 Prefill of 256 tokens should be faster by the ratio of FLOPs, decoding by that of the bytes of the weights, which each
 token reads once. Backbone and candidates are written in the same precision, and rounds alternate, so that ratios hold
-on a machine that drifts. It needs llama-cpp-python, which is built on installation:
+on a machine that drifts. On one thread, which is the default, times are those of the processor and not of the clock.
+It needs llama-cpp-python, which is built on installation:
 
     pip install llama-cpp-python
     python benchmarks/in_llama_cpp.py --rounds 9
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ def main() -> None:
     times: dict[tuple[str, str], list[float]] = {}
     for _ in range(options.rounds):
         for name, model in models.items():
-            prefill, decode = timed(model)
+            prefill, decode = timed(model, time.process_time if options.threads == 1 else time.perf_counter)
             times.setdefault((name, "prefill"), []).append(prefill)
             times.setdefault((name, "decode"), []).append(decode)
     first = next(iter(files))
@@ -114,16 +116,16 @@ def shapes(config: Any, whole: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-def timed(model: Any) -> tuple[float, float]:
+def timed(model: Any, clock: Callable[[], float]) -> tuple[float, float]:
     """Milliseconds of a prefill, and of a token after it."""
     model.reset()
-    started = time.perf_counter()
+    started = clock()
     model.eval(list(range(100, 100 + PREFILL)))
-    prefill = time.perf_counter() - started
-    started = time.perf_counter()
+    prefill = clock() - started
+    started = clock()
     for token in range(DECODE):
         model.eval([100 + token])
-    return prefill * 1e3, (time.perf_counter() - started) * 1e3 / DECODE
+    return prefill * 1e3, (clock() - started) * 1e3 / DECODE
 
 
 if __name__ == "__main__":
