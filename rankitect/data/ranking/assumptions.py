@@ -13,7 +13,7 @@ from typing import Any
 
 from rankitect.data.ranking.lists import DEFAULT_SEPARATOR, separators_in, wrong_separator
 from rankitect.data.ranking.schema import TableSchema
-from rankitect.data.ranking.times import Together
+from rankitect.data.ranking.together import Together
 from rankitect.errors import DataError, safe, short
 
 __all__ = ["Assumptions", "shown_by"]
@@ -23,14 +23,14 @@ def shown_by(columns: Mapping[str, Any], schema: TableSchema) -> dict[str, Any]:
     """What a piece's values show of what is assumed, as plain data.
 
     Args:
-        columns: Arrow columns by name, of the types that `typed.plain` gives.
+        columns: Arrow columns by name, of the types that `typed.plain` gives; good rows only.
         schema: What they are for.
     """
     separators = {column.name: separators_in(columns[column.source], column) for column in schema.multi_hot}
     shown: dict[str, Any] = {"separators": {name: counts for name, counts in separators.items() if counts is not None}}
     if schema.timestamp is not None:
         together = Together.of(columns[schema.timestamp.name], schema.timestamp)
-        shown["together"] = None if together is None else [together.least, together.largest, together.layouts]
+        shown["together"] = None if together is None else [together.count, together.dates]
     return shown
 
 
@@ -51,8 +51,7 @@ class Assumptions:
         for name, counts in shown["separators"].items():
             self._separators.setdefault(name, Counter()).update(counts)
         if shown.get("together") is not None:
-            least, largest, layouts = shown["together"]
-            together = Together(least, largest, tuple(layouts))
+            together = Together(*shown["together"])
             self._together = together if self._together is None else self._together.joined(together)
 
     def check(self, table: str) -> None:

@@ -21,6 +21,7 @@ from rankitect.data.ranking.lines import (
 )
 from rankitect.data.ranking.schema import TableSchema
 from rankitect.data.ranking.sources import BadRow, Piece, check_columns
+from rankitect.data.ranking.utf8 import without_other_bytes
 from rankitect.data.storage import DataFile
 from rankitect.data.streams import TextStream, likely_encoding, open_text_stream
 from rankitect.errors import DataError
@@ -181,7 +182,8 @@ def parse(block: bytes, names: Sequence[str], wanted: Sequence[str], dialect: Di
         rows = sort_out(block, first, dialect, file)
         table, rows = _read_carefully(rows, len(names), places, dialect, file)
         lines, bad = rows.lines, rows.bad
-    return Piece({name: _whole(table.column(i)) for i, name in enumerate(wanted)}, file, lines, bad)
+    piece = Piece({name: _whole(table.column(i)) for i, name in enumerate(wanted)}, file, lines, bad)
+    return piece if block.isascii() else without_other_bytes(piece)
 
 
 def _may_have_blank_lines(table: pa.Table, dialect: Dialect) -> bool:

@@ -39,7 +39,7 @@ from rankitect.errors import DataError, safe, short
 __all__ = ["open_ranking"]
 
 _LOG = logging.getLogger(__name__)
-_FORMAT = 4  # part of every fingerprint: raise it when the meaning of the files or the way they are made changes
+_FORMAT = 5  # part of every fingerprint: raise it when the meaning of the files or the way they are made changes
 _HASHED = 256 << 20  # bytes of files that are read for their hash where only a part of them is wanted
 _ROWS_TO_JUDGE = 200_000  # before bad rows, or what is assumed of all rows, may end a run early
 

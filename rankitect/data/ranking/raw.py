@@ -149,7 +149,7 @@ def build(piece: Piece, schema: TableSchema, settings: DataSettings) -> RawShard
         weights = _weights(columns[schema.weight], schema.weight, problems)
     scores: Any = None if schema.score is None else _scores(columns[schema.score.name], schema.score, problems)
     facts: dict[str, Any] = {"bad": _judge(piece, problems, settings), "file": piece.file, "backward": None}
-    facts |= {"shown": shown_by(columns, schema), "largest": _largest(numeric), "times": _ends(times)}
+    facts |= {"shown": shown_by(_good(columns, problems), schema), "largest": _largest(numeric), "times": _ends(times)}
     shard, lines = RawShard(numeric, codes, labels, times, groups, weights, truth, facts, scores), piece.lines
     if problems.bad.any():
         good = ~problems.bad
@@ -160,6 +160,16 @@ def build(piece: Piece, schema: TableSchema, settings: DataSettings) -> RawShard
     if shard.times is not None and len(back := np.flatnonzero(np.diff(shard.times) < 0)):
         more["backward"] = int(lines[back[0] + 1])
     return replace(shard, facts={**shard.facts, **more})
+
+
+def _good(columns: Mapping[str, Any], problems: Problems) -> Mapping[str, Any]:
+    """The columns without bad rows."""
+    if not problems.bad.any():
+        return columns
+    import pyarrow as pa
+
+    good = pa.array(~problems.bad)
+    return {name: values.filter(good) for name, values in columns.items()}
 
 
 def _ends(times: NDArray[np.int64] | None) -> list[int] | None:

@@ -16,7 +16,7 @@ from rankitect.data.ranking.sources import Source, needed
 from rankitect.data.ranking.sparse import SparseSource
 from rankitect.data.storage import DataFile, list_files
 from rankitect.data.streams import PACKED, open_text_stream
-from rankitect.errors import DataError
+from rankitect.errors import DataError, safe, short
 
 __all__ = ["open_source", "with_defaults"]
 
@@ -103,12 +103,15 @@ def _source(
 
 
 def _refuse_header(files: Sequence[DataFile], columns: Sequence[str], delimiter: str) -> None:
-    """Raise where a file that is said to have no header begins with these very names."""
+    """Raise where a file that is said to have no header begins with these very names, in whatever order."""
+    named = sorted(name.casefold() for name in columns)
     for file in files:
         with open_text_stream(file) as stream:
             first = stream.head.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode("utf-8", "replace")
-        if [value.strip(' "\r') for value in first.split(delimiter)] == list(columns):
-            raise DataError(f"{file}: its first row names the columns, so leave table.columns out.")
+        if sorted(value.strip(" \"'\r").casefold() for value in first.split(delimiter)) == named:
+            raise DataError(
+                f"{short(safe(str(file)), 200)}: its first row names the columns, so leave table.columns out."
+            )
 
 
 def with_defaults(schema: TableSchema, settings: DataSettings) -> TableSchema:

@@ -202,6 +202,8 @@ class Timestamp(_Strict):
             raise ValueError(f"times cannot be read by the format {given[:60]!r} ({error})") from error
         if read.date() != time.date():
             raise ValueError(f"the format {given[:60]!r} does not say year, month and day (such as %Y-%m-%d)")
+        if "%I" in re.findall("%.", spelt) and read.hour != time.hour:
+            raise ValueError(f"the format {given[:60]!r} has hours up to 12 (%I) without %p, or write %H")
         return spelt
 
 

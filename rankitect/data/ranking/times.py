@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from rankitect.data.ranking.schema import Timestamp
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["END", "FIRST", "YEARS", "Together", "as_times"]
+__all__ = ["END", "FIRST", "YEARS", "as_times"]
 
 _UTC = datetime.UTC
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=_UTC)
@@ -42,8 +41,6 @@ _TOGETHER = (
     *("%y%m%d%H%M%S", "%y%m%d%H%M", "%y%m%d%H", "%y%m%d"),
 )
 """Formats of dates written together, as one whole number."""
-_TAKEN_FOR_SECONDS = ("%Y%m%d%H", "%y%m%d%H%M")
-"""Those of them that, read as seconds, may lie in the same years."""
 _WRITTEN = (
     *("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d"),
     *("%d-%b-%Y", "%d %b %Y", "%b %d %Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%a %d %b %Y", "%a, %d %b %Y"),
@@ -115,73 +112,6 @@ def _scaled(numbers: NDArray[np.float64], timestamp: Timestamp) -> NDArray[np.in
     micro = numbers * _UNITS[timestamp.unit or "s"] + start // _MICROSECOND
     far = ~(np.abs(micro) < 2.0 * END)
     return np.where(np.isnan(numbers), _NONE, np.where(far, 0, micro)).astype(np.int64)
-
-
-@dataclass(frozen=True)
-class Together:
-    """Whole numbers that may be dates written together, where a schema does not say that they are seconds.
-
-    Attributes:
-        least: The least of them.
-        largest: The largest.
-        layouts: The formats by which every one is a date.
-    """
-
-    least: int
-    largest: int
-    layouts: tuple[str, ...]
-
-    @classmethod
-    def of(cls, values: pa.Array, timestamp: Timestamp) -> Together | None:
-        """What the numbers of a column may be; None where nothing is left open, or there is no number."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        typed = pa.types.is_timestamp(values.type) or pa.types.is_date(values.type)
-        if typed or timestamp.format or timestamp.unit or timestamp.origin != _EPOCH.date():
-            return None
-        numbers = floats(values)
-        if numbers is None:  # there are texts that are none
-            written = pc.fill_null(pc.match_substring_regex(values, r"^\d{10}$"), False)
-            numbers = floats(values.filter(written))
-            assert numbers is not None
-        known = numbers[~np.isnan(numbers)]
-        if not len(known):
-            return None
-        least, largest = float(known.min()), float(known.max())
-        if least < 1e9 or largest >= 1e10 or (known % 1).any():
-            return cls(0, 0, ())
-        whole = known.astype(np.int64)
-        return cls(int(least), int(largest), tuple(x for x in _TAKEN_FOR_SECONDS if _all_dates(whole, x)))
-
-    def joined(self, other: Together) -> Together:
-        """Of the numbers of both."""
-        both = tuple(layout for layout in self.layouts if layout in other.layouts)
-        return Together(min(self.least, other.least), max(self.largest, other.largest), both)
-
-    @property
-    def suspicion(self) -> str:
-        """What to say of a table whose numbers these are; empty where they can be believed to be seconds."""
-        if not self.layouts or self.least == self.largest:
-            return ""
-        layout = self.layouts[0]
-        seen = datetime.datetime.strptime(str(self.least), layout)
-        return (
-            f"every number, such as {self.least}, may be a date written together (as {layout} it is "
-            f"{seen:%Y-%m-%d %H:%M}: table.timestamp.format='{layout}'), or seconds since 1970 (table.timestamp.unit=s)"
-        )
-
-
-def _all_dates(numbers: NDArray[np.int64], layout: str) -> bool:
-    if layout == "%Y%m%d%H":
-        year, month, day, hour = (numbers // 10**k % n for k, n in ((6, 10**4), (4, 100), (2, 100), (0, 100)))
-        minute: Any = 0
-        fits = (year >= YEARS.start) & (year < YEARS.stop)
-    else:
-        month, day, hour, minute = (numbers // 10**k % 100 for k in (6, 4, 2, 0))
-        fits = numbers > 0
-    fits &= (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31) & (hour < 24) & (minute < 60)
-    return bool(fits.all())
 
 
 def _by_text(values: pa.Array, timestamp: Timestamp) -> NDArray[np.int64]:
@@ -267,8 +197,7 @@ def _hint(values: pa.Array, where: NDArray[np.bool_], timestamp: Timestamp, *, r
         return ""
     number = _number(text)
     if (layout := _layout(text)) is not None:
-        time = datetime.datetime.strptime(text, layout)
-        return f" (as {layout} it is {time:%Y-%m-%d %H:%M}: table.timestamp.format='{layout}')"
+        return f" ({' or '.join(_as_read(text, each) for each in (layout, *_swapped(text, layout)))})"
     if np.isnan(number):
         return "" if read else _OTHERS
     for unit, size in _UNITS.items():
@@ -278,6 +207,20 @@ def _hint(values: pa.Array, where: NDArray[np.bool_], timestamp: Timestamp, *, r
     if 0 <= number < 1e9:
         return " (if numbers count from another day, say from which: table.timestamp.origin)"
     return ""
+
+
+def _as_read(text: str, layout: str) -> str:
+    time = datetime.datetime.strptime(text, layout)
+    return f"as {layout} it is {time:%Y-%m-%d %H:%M}: table.timestamp.format='{layout}'"
+
+
+def _swapped(text: str, layout: str) -> list[str]:
+    """The layout with the month first instead of the day, where a text may be read by it as well."""
+    other = re.sub("^%d([^%])%m", r"%m\1%d", layout)
+    with contextlib.suppress(ValueError):
+        if other != layout and datetime.datetime.strptime(text, other).year in YEARS:
+            return [other]
+    return []
 
 
 def _layout(text: str) -> str | None:

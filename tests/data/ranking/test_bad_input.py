@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from rankitect.data.ranking import DataSettings, RankingData, open_ranking
 from rankitect.errors import DataError
+from tests.data.ranking.written import joined, read
 
 GOOD = [f"{i % 2},{i},u{i % 5},{1_700_000_000 + i}" for i in range(100)]
 TABLE: dict[str, Any] = {"label": "y", "numeric": ["x"], "categorical": ["u"], "timestamp": "t", "group": "u"}
@@ -35,7 +36,7 @@ def opened(tmp_path: Path, lines: list[str], header: str = "y,x,u,t", **more: An
         (",2,u1,3", r"row 42, column 'y': found missing, a number expected"),
         ("1,2,u1,", r"row 42, column 't': found missing, seconds since 1970 or ISO 8601"),
         ("1,2,u1,yesterday", r"row 42, column 't': found 'yesterday', seconds since 1970"),
-        ("1,\udcff,u1,3", r"row 42, column 'x': found '\\\\xff', a number"),
+        ("1,\udcff,u1,3", r"row 42, column 'x': found '\\\\xff', text in UTF-8"),
     ],
 )
 def test_a_bad_row_is_named_or_skipped(row: str, message: str, tmp_path: Path) -> None:
@@ -175,3 +176,34 @@ def test_the_guide_agrees_with_the_settings() -> None:
     for key in (*TableSchema.model_fields, *DataSettings.model_fields):
         if key not in ("table", "split_seed", "workers", "synthetic"):
             assert f"`{key}`" in text, key
+
+
+OTHER = [
+    "caf\xe9".encode("latin-1"),
+    b"\x93x\x94",
+    b"\xed\xa0\x80",
+    b"\xc0\xaf",
+    "\xfc".encode("utf-16"),
+]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+@pytest.mark.parametrize("value", OTHER)
+def test_text_that_is_not_utf_8_is_a_bad_row(value: bytes, kind: str, tmp_path: Path) -> None:
+    lines = [b"y,x,u,t", *(line.encode() for line in GOOD)]
+    lines[7] = b"1,2," + value + b",3"
+    content = b"\n".join(lines).replace(b",", {"csv": b",", "tsv": b"\t"}[kind])
+    with pytest.raises(DataError, match=r"row 8, column 'u': found '.*, text in UTF-8 expected") as error:
+        read(tmp_path, content, kind, table={"label": "y", "categorical": ["u"]})
+    assert str(error.value).isprintable()
+    data = read(tmp_path, content, kind, table={"label": "y", "categorical": ["u"]}, bad_rows="skip", bad_share=0.1)
+    assert data.facts["bad_rows"] == {"u: not UTF-8": 1}
+    assert len(joined(data, "labels")) == len(GOOD) - 1
+    assert read(tmp_path, content, kind, table={"label": "y", "numeric": ["x"]}).facts["bad_rows"] == {}  # not read
+
+
+@pytest.mark.parametrize("first", ["y,x,u,t", "u,y,x,t", "T,U,X,Y", '"x","y","t","u"', " t, x, u, y"])
+def test_a_first_row_with_the_names_that_were_given_is_a_header(first: str, tmp_path: Path) -> None:
+    table = {"label": "y", "categorical": ["u"], "columns": ["y", "x", "u", "t"]}
+    with pytest.raises(DataError, match=r"its first row names the columns, so leave table.columns out"):
+        read(tmp_path, "\n".join([first, *GOOD]), table=table, bad_rows="skip", bad_share=0.1)

@@ -96,6 +96,13 @@ def test_a_layout_that_is_not_supported_is_named(layout: str, named: str, tmp_pa
         read(tmp_path, written(layout))
 
 
+def test_a_day_that_may_be_a_month_is_named_both_ways(tmp_path: Path) -> None:
+    named = r"as %d/%m/%Y it is 2023-02-01 .*format='%d/%m/%Y' or as %m/%d/%Y it is 2023-01-02 .*format='%m/%d/%Y'"
+    with pytest.raises(DataError, match=named) as error:
+        read(tmp_path, text(rows(t=["01/02/2023"] * ROWS)))
+    assert len(str(error.value)) <= 500 + len(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     "layout",
     [
@@ -108,7 +115,7 @@ def test_the_formats_of_strptime_are_read(layout: str, tmp_path: Path) -> None:
     assert joined(data, "times").tolist() == EXPECTED
 
 
-@pytest.mark.parametrize("layout", ["%Q", "%s", "%H:%M", "day", "%", "%Y"])
+@pytest.mark.parametrize("layout", ["%Q", "%s", "%H:%M", "day", "%", "%Y", "%Y-%m-%d %I:%M"])
 def test_a_format_by_which_no_day_can_be_read_is_refused_at_once(layout: str) -> None:
     with pytest.raises(ValidationError, match="format"):
         DataSettings.model_validate({"format": "csv", "path": "x", "table": timed(format=layout)})

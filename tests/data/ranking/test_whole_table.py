@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import functools
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,9 @@ from rankitect.data.ranking.columns import Problems
 from rankitect.data.ranking.encoder import RowEncoder
 from rankitect.data.ranking.features import FIRST_ID, MISSING_ID, PADDING, UNKNOWN_ID
 from rankitect.data.ranking.lists import split_values
-from rankitect.data.ranking.schema import MultiHot
+from rankitect.data.ranking.schema import MultiHot, Timestamp
 from rankitect.data.ranking.store import stored_encoder
+from rankitect.data.ranking.together import Together
 from rankitect.errors import DataError
 from tests.data.ranking.written import ROWS, TABLE, joined, opened, read, read_typed, rows, text, texts
 
@@ -60,6 +63,54 @@ def test_dates_written_together_are_refused_in_pieces_of_a_row_each(tmp_path: Pa
     mixed = [["2023-11-14 05:00:00"], *([hour] for hour in hours[1:])]
     with pytest.raises(DataError, match=r"every number, such as 2023111400.*'%Y%m%d%H'"):
         in_parts(tmp_path, rows(t=[one[0] for one in mixed]))
+
+
+HOURS = [2023110100 + i // 24 * 100 + i % 24 for i in range(ROWS)]
+LATE = [hour + 1 for hour in HOURS]
+MINUTES = [2311010000 + i // 24 * 10000 + (i % 24 + 1) * 100 + i % 60 for i in range(ROWS)]
+EARLY = [f"09{number % 10**8:08}" for number in MINUTES]  # as seconds of the year 1998
+GERMAN = [f"{14 + i // 24:02}112023{i % 24:02}" for i in range(ROWS)]
+
+
+@pytest.mark.parametrize(
+    ("times", "layout", "more"),
+    [
+        (LATE, "%Y%m%d%H", {}),
+        (MINUTES, "%y%m%d%H%M", {}),
+        (EARLY, "%y%m%d%H%M", {}),
+        (GERMAN, "%d%m%Y%H", {}),
+        ([*HOURS[:7], "2023110107.5", *HOURS[8:]], "%Y%m%d%H", {}),
+        ([*HOURS[:7], 0, *HOURS[8:]], "%Y%m%d%H", {"bad_rows": "skip"}),
+        ([*HOURS[:7], "junk", *HOURS[8:]], "%Y%m%d%H", {"bad_rows": "skip"}),
+        ([*HOURS[:7], 1_700_000_000, *HOURS[8:]], "%Y%m%d%H", {}),
+        ([*HOURS[:7], "2023-11-01 07:00:00", *HOURS[8:50], "2023110203.0", *HOURS[51:]], "%Y%m%d%H", {}),
+    ],
+)
+def test_an_odd_value_does_not_make_seconds_of_dates(
+    times: list[Any], layout: str, more: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=rf"may be a date written together .*table.timestamp.format='{layout}'"):
+        read(tmp_path, text(rows(t=[str(time) for time in times])), bad_share=0.1, table=CALENDAR, **more)
+
+
+@given(start=st.integers(1_000_000_000, 3_900_000_000), step=st.integers(300, 100_000))
+def test_seconds_of_some_hours_are_believed(start: int, step: int) -> None:
+    values = pa.array([start + step * i for i in range(200)])
+    together = Together.of(values, Timestamp(name="t"))
+    assert together is not None
+    assert not together.suspicion
+    parts = [Together.of(values[i : i + 50], Timestamp(name="t")) for i in range(0, 200, 50)]
+    assert functools.reduce(lambda one, other: one.joined(other), parts) == together  # type: ignore[union-attr,arg-type]
+
+
+@given(
+    days=st.lists(st.datetimes(datetime.datetime(1990, 1, 1), datetime.datetime(2068, 12, 31)), min_size=2),
+    layout=st.sampled_from(["%Y%m%d%H", "%y%m%d%H%M", "%d%m%Y%H", "%m%d%Y%H", "%d%m%y%H%M", "%m%d%y%H%M"]),
+)
+def test_every_date_written_together_counts_as_one(days: list[datetime.datetime], layout: str) -> None:
+    together = Together.of(pa.array([int(day.strftime(layout)) for day in days]), Timestamp(name="t"))
+    assert together is not None
+    assert together.count == together.dates[layout][0] == len(days)
 
 
 # --- separators -------------------------------------------------------------------------------------------------------
