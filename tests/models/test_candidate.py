@@ -110,6 +110,8 @@ def test_the_card_states_sizes_and_costs(tmp_path: Path) -> None:
     assert card["costs"]["params"] == {"value": sum(p.numel() for p in model.parameters()), "unit": "parameters"}
     assert card["costs"]["flops_decode"]["value"] < card["costs"]["flops"]["value"]
     assert card["fingerprint"] == MIXED.fingerprint
+    assert card["gguf"]["architecture"] is None
+    assert "layers.1 sees the last 8 tokens" in card["gguf"]["reason"]
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {"candidate.json", "hf", *card["files"]}, "nothing but the format's files is left behind"
 

@@ -29,6 +29,7 @@ from rankitect.models.candidate.scoring import LanguageCandidate
 from rankitect.models.checkpoints import DecoderConfig
 from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.families import family_of
+from rankitect.models.gguf_layout import gguf_layout
 from rankitect.models.supernet import Standalone
 
 __all__ = ["read_language", "save_candidate"]
@@ -88,6 +89,8 @@ def save_candidate(
     if huggingface:
         kind, reason = save_folder(target, space, architecture, model, tokenizer, config, usage)
         card["huggingface"] = {"folder": _HUGGINGFACE if kind else None, "class": kind, "reason": reason}
+    gguf = gguf_layout(space, architecture, config)
+    card["gguf"] = {"architecture": gguf.architecture or None, "reason": gguf.reason}
     write_card(folder, card, [*written.values(), *files])
     written |= {_artifact(name): name for name in files if "/" not in name}
     written |= {name.partition("/")[0]: name.partition("/")[0] for name in files if "/" in name}
