@@ -15,7 +15,7 @@ from typing import Any
 
 from rankitect.config.presets import fitting_presets
 from rankitect.config.trust import check_values, refuse_resolvers
-from rankitect.errors import ConfigError, closest, short
+from rankitect.errors import ConfigError, brief, closest, short
 
 __all__ = ["Composed", "compose", "configs_folder", "groups", "quoted"]
 
@@ -24,6 +24,8 @@ _NEEDED = ("space", "task", "controller", "recipe", "device")
 """Groups that a preset chooses by, of which an option is always chosen."""
 _LONGEST_KEY = 250
 """Characters; Hydra looks for a file of this name."""
+_HYDRAS_OWN = re.compile(r"\nSee https|\s+Config search path:")
+"""What follows in a message of Hydra's helps nobody here."""
 _HYDRA_VERSION = "1.3"  # behaviour that Hydra promises to keep
 
 
@@ -174,16 +176,32 @@ def _compose(folder: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[s
     except ConfigError:
         raise
     except Exception as error:  # those of Hydra, OmegaConf and their parsers, which let Python's own through
-        said = " ".join(str(part).split("\nSee https")[0].strip() for part in (error, error.__cause__) if part)
-        raise ConfigError(
-            f"The configuration cannot be composed from {short(' '.join(overrides), 120)}: {short(said, 220)}. "
-            "Lists are written [a,b]; text with special characters needs quotes."
-        ) from error
+        raise ConfigError(_uncomposed(overrides, error)) from error
     finally:
         if before is not None:
             GlobalHydra.instance().hydra = before
     chosen = {str(key): str(value) for key, value in dict(choices).items() if value is not None}  # type: ignore[arg-type]
     return raw, data, chosen  # type: ignore[return-value]
+
+
+def _uncomposed(overrides: list[str], error: Exception) -> str:
+    """Why Hydra composes no configuration, in a sentence and what to do: without the places where it looked."""
+    said = " ".join(_HYDRAS_OWN.split(str(part))[0].strip() for part in (error, error.__cause__) if part)
+    if isinstance(error, OSError) and error.strerror:  # the system's, whose text has such a place; Hydra's have none
+        said = f"a file that a list of defaults names cannot be read ({error.strerror})"
+    elif isinstance(error, RecursionError):
+        said = "a list of defaults leads back to its own file"
+    elif isinstance(error, AssertionError):  # Hydra's own check of an entry
+        said = "a list of defaults has an entry that names no file"
+    words = " ".join(word for word in overrides if not word.startswith("hydra."))
+    listed = said.startswith("In ") or "default" in said
+    advice = (
+        "A list of defaults names files of its own group, without .yaml, or {/group: option}."
+        if listed
+        else "Lists are written [a,b]; text with special characters needs quotes."
+    )
+    reason = brief(said.rstrip(".?"), 220)
+    return f"The configuration cannot be composed from {brief(words, 120)}: {reason}. {advice}"
 
 
 def _referring(raw: Any, path: str = "") -> Iterator[str]:

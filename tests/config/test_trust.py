@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -199,6 +200,34 @@ def test_files_that_lie_elsewhere_are_checked_too(tmp_path: Path, monkeypatch: p
     said = refusal("preset=mine", folder=written(own, preset_mine="defaults: [../../far]\n"))
     assert "far.yaml" in said
     assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    ("listed", "text"),
+    [
+        ("[../../../../etc/passwd]", r"Could not load 'space/\.\./\.\./\.\./\.\./etc/passwd'"),
+        ("[nothere]", "Could not load 'space/nothere'"),
+        ("[{space: nothere}]", "Could not find 'space/space/nothere'"),
+        ("[{override /space: nothere}]", "Could not override"),
+        ("['structured://x']", "Could not load 'space/structured://x'"),
+        ('["a\\e[31mb"]', "Could not load"),
+        ("['" + "a/" * 3000 + "']", "names cannot be read \\(File name too long\\)"),
+        ("[mine]", "leads back to its own file"),
+        ("[{'@x': y}]", "has an entry that names no file"),
+        ("[5]", "Unsupported type in defaults : int"),
+        ("[~]", "Unsupported type in defaults : NoneType"),
+        ("{a: 1}", "defaults must be a list"),
+        ("[{a: b, c: d}]", "Too many keys in default item"),
+    ],
+)  # fmt: skip
+def test_a_list_of_defaults_that_leads_nowhere_is_said_in_a_sentence(tmp_path: Path, listed: str, text: str) -> None:
+    said = refusal("space=mine", folder=written(tmp_path, space_mine=f"defaults: {listed}\n"))
+    assert re.search(text, said)
+    assert said.startswith("The configuration cannot be composed from space=mine: ")
+    assert said.endswith(". A list of defaults names files of its own group, without .yaml, or {/group: option}.")
+    assert said.isprintable()
+    assert len(said) <= 500
+    assert not re.search(r"searchpath|search path|provider=|site-packages|structured://\.", said)
 
 
 def test_numbers_of_a_file_are_those_that_hydra_reads(tmp_path: Path) -> None:

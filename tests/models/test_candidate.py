@@ -7,14 +7,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from rankitect.data.tokenizer import ByteTokenizer
-from rankitect.errors import AssetError, SpaceError
+from rankitect.errors import AssetError, ConfigError, DataError, SpaceError
 from rankitect.graph import Architecture, SearchSpace
 from rankitect.models.backbone import Backbone, largest
 from rankitect.models.candidate import Candidate, load_candidate, save_candidate
+from rankitect.models.candidate.scoring import LanguageCandidate
 from rankitect.models.checkpoints import DecoderCheckpoint, DecoderConfig, load_checkpoint, random_checkpoint
 from rankitect.models.supernet import Standalone
 from rankitect.search_spaces.mobile_llm import from_backbone
@@ -283,3 +286,41 @@ def test_real_weights_survive_and_transformers_agrees(tmp_path: Path) -> None:
     expected = logits(model, ids)
     assert torch.equal(logits(found.model, ids), expected)
     torch.testing.assert_close(transformers_logits(tmp_path / "hf", ids), expected, rtol=1e-3, atol=1e-3)
+
+
+# --- what is asked of a language model that was loaded ---------------------------------------------------------------
+@pytest.fixture(scope="module")
+def language(tmp_path_factory: pytest.TempPathFactory) -> LanguageCandidate:
+    folder = tmp_path_factory.mktemp("language")
+    saved(folder, largest(SPACE))
+    candidate = load_candidate(folder)
+    assert isinstance(candidate, LanguageCandidate)
+    return candidate
+
+
+@pytest.mark.parametrize("inputs", [[None], None, b"abc", [b"abc"], 5, [5], ["whole", 1.5], {"a text": 1}, {"a text"},
+                                    pd.DataFrame({"a text": ["x"]}), [["nested"]]], ids=repr)  # fmt: skip
+def test_what_is_no_text_is_not_scored(language: LanguageCandidate, inputs: Any) -> None:
+    with pytest.raises(DataError, match=r"is of type \w+\. A text is a str|are of type \w+\. Give one text, or a list"):
+        language.score(inputs)
+
+
+def test_texts_come_in_whatever_holds_them(language: LanguageCandidate) -> None:
+    texts = ["one text", "another text"]
+    expected = language.score(texts)
+    for inputs in (tuple(texts), iter(texts), np.array(texts), pd.Series(texts, index=[7, 3])):
+        assert language.score(inputs) == expected  # type: ignore[arg-type]
+    assert language.score(texts[0]) == expected[:1]
+
+
+@pytest.mark.parametrize("tokens", [-1, 0, True, 2.0, "3", None, [4], 10**600 * -1], ids=lambda value: repr(value)[:9])
+def test_as_many_tokens_are_generated_as_a_whole_number_says(language: LanguageCandidate, tokens: Any) -> None:
+    with pytest.raises(ConfigError, match="allowed are whole numbers from 1") as error:
+        language.generate("a prompt", tokens)
+    assert len(str(error.value)) <= 500
+    ids = language.encode("a prompt")
+    with torch.no_grad():
+        expected = int(language.model(ids)[0, -1].argmax())
+    assert language.generate("a prompt", np.int64(1)) == language.tokenizer.decode([expected])  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="None is of type NoneType"):
+        language.generate(None)  # type: ignore[arg-type]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from rankitect.data.tokenizer import Tokenizer
-from rankitect.errors import DataError
+from rankitect.errors import ConfigError, DataError
 from rankitect.models.candidate.base import Candidate
 from rankitect.models.candidate.folder import brief
 from rankitect.models.checkpoints.usage import Usage
@@ -41,6 +42,32 @@ class TextScore:
             return math.inf
 
 
+def _texts(inputs: object) -> Iterable[object]:
+    """One text or several as several. What gives names of columns or keys when it is iterated is refused.
+
+    Raises:
+        DataError: It is neither.
+    """
+    if isinstance(inputs, str | bytes):  # bytes are refused as any other element is
+        return [inputs]
+    if isinstance(inputs, Sequence | Iterator):
+        return inputs
+    if np.ndim(inputs) == 1:  # type: ignore[arg-type]  # arrays, and columns of pandas
+        return list(inputs)  # type: ignore[call-overload]
+    raise DataError(f"The inputs are of type {brief(type(inputs).__name__, 60)}. Give one text, or a list of texts.")
+
+
+def _text(given: object) -> str:
+    if not isinstance(given, str):
+        raise DataError(f"{brief(repr(given), 60)} is of type {brief(type(given).__name__, 60)}. A text is a str.")
+    return given
+
+
+def _check_number(tokens: object) -> None:
+    if isinstance(tokens, bool) or not isinstance(tokens, int | np.integer) or tokens < 1:
+        raise ConfigError(f"tokens={brief(repr(tokens), 60)}: allowed are whole numbers from 1.")
+
+
 @dataclass(frozen=True, eq=False)
 class LanguageCandidate(Candidate):
     """A language model: token ids [B, T] int64 to logits [B, T, V].
@@ -59,9 +86,9 @@ class LanguageCandidate(Candidate):
         """Token ids of a text where the model is, [1, T] int64. No token is added.
 
         Raises:
-            DataError: The text has no tokens, or cannot be encoded.
+            DataError: It is no text, has no tokens, or cannot be encoded.
         """
-        ids = torch.as_tensor(self.tokenizer.encode(text)).long()[None]
+        ids = torch.as_tensor(self.tokenizer.encode(_text(text))).long()[None]
         if not ids.numel():
             raise DataError("The text has no tokens.")
         return ids.to(device_of(self.model))
@@ -77,10 +104,10 @@ class LanguageCandidate(Candidate):
             inputs: Texts of at least two tokens.
 
         Raises:
-            DataError: A text is too short, or cannot be encoded.
+            DataError: A text is too short, is no text, or cannot be encoded.
         """
         scores = []
-        for number, text in enumerate([inputs] if isinstance(inputs, str) else inputs):
+        for number, text in enumerate(map(_text, _texts(inputs))):
             ids, nats = self.encode(text), 0.0
             if ids.shape[1] < 2:
                 raise DataError(f"Text {number} ({brief(repr(text), 60)}) has one token: nothing to predict.")
@@ -97,11 +124,13 @@ class LanguageCandidate(Candidate):
 
         Args:
             prompt: A text; special tokens written in it are plain characters.
-            tokens: How many at most.
+            tokens: How many at most, from 1.
 
         Raises:
-            DataError: The prompt has no tokens, or cannot be encoded.
+            DataError: The prompt is no text, has no tokens, or cannot be encoded.
+            ConfigError: `tokens` is no whole number from 1.
         """
+        _check_number(tokens)
         ids, answer = self.encode(prompt), list[int]()
         while len(answer) < tokens:
             token = int(self.model(ids[:, -self.config.context :])[0, -1].argmax())
