@@ -79,7 +79,7 @@ def test_discretise_keeps_other_bounds_as_well(seed: int, target: float, kept: f
     assert SPACE.cost(made, "cache_bytes") <= kept * whole["cache_bytes"]
     assert SPACE.cost(made, "params") >= 0.3 * whole["params"]
     drawn = SPACE.sample_many(64, 0, **limits, **{COST: (0, target * float(SPACE.cost(WHOLE, "flops", "layers")))})
-    score = random_scores(seed)._score
+    score = random_scores(seed).discretisation().score
     assert score(made) >= sorted(map(score, drawn))[-2], "hardly any of many draws is better"
 
 
@@ -122,7 +122,7 @@ def by_gradients(scores: Scores, target: float) -> tuple[Architecture, dict[str,
 def test_discretise_chooses_what_gradients_of_the_cost_choose(seed: int, target: float) -> None:
     scores, same = random_scores(seed), random_scores(seed)
     best, marginal = by_gradients(same, target)
-    assert scores.discretise(target, np.random.default_rng(0)) == scores._spend(best, target, {})
+    assert scores.discretise(target, np.random.default_rng(0)) == scores.discretisation().spend(best, target)
     assert all(torch.equal(costs, scores._target.marginal[p]) for p, costs in marginal.items()), "to the last digit"
 
 
@@ -131,7 +131,7 @@ def test_discretise_chooses_what_gradients_of_the_cost_choose(seed: int, target:
 def test_a_larger_target_never_gives_a_cheaper_architecture_of_better_score(seed: int) -> None:
     scores = random_scores(seed)
     small, large = (scores.discretise(t, np.random.default_rng(0)) for t in (0.5, 0.8))
-    assert scores._score(large) >= scores._score(small) - 1e-3
+    assert scores.discretisation().score(large) >= scores.discretisation().score(small) - 1e-3
 
 
 def test_the_whole_is_found_when_everything_may_be_kept() -> None:
