@@ -12,11 +12,10 @@ from rankitect.tasks.costed import CostedTask
 from rankitect.tasks.costs import LANGUAGE_COSTS, bounded, check_constraints
 from rankitect.tasks.language.pretrained import PrunedBackbone
 from rankitect.tasks.language.settings import LanguageConfig
+from rankitect.tasks.language.writing import WritesModels
 from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
     from torch import nn
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from rankitect.contracts import Baseline, Exporter, Latencies, Spent
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.metrics.language import TextQuality
-    from rankitect.models.checkpoints.precisions import GGUFPrecision
-    from rankitect.models.supernet import Standalone
     from rankitect.production.registry import Entry
     from rankitect.tasks.language.contrasts import Contrast
     from rankitect.tasks.language.costs import LanguageCosts
@@ -37,7 +34,7 @@ _SAMPLED = 16
 """Windows of text on which a program is compared with its model."""
 
 
-class Language(CostedTask, PrunedBackbone):
+class Language(CostedTask, PrunedBackbone, WritesModels):
     """Next-token prediction, with a backbone to inherit from and to distil from.
 
     Attributes:
@@ -174,46 +171,6 @@ class Language(CostedTask, PrunedBackbone):
         assert latency is not None  # whoever asks has a device
         return contrasts(
             self.space, self.reference, lambda a: latency.predict(a, workload).ms, self.statistics.influence
-        )
-
-    def save_candidate(self, folder: Path, architecture: Architecture, model: Standalone) -> dict[str, str]:
-        """Write a language model with its tokenizer and what its backbone's files say of its use."""
-        from rankitect.models.candidate import save_candidate
-
-        known, notes = self.checkpoint, {"backbone": self.checkpoint.source}
-        return save_candidate(
-            folder,
-            self.space,
-            architecture,
-            model,
-            known.tokenizer,
-            config=known.config,
-            usage=known.usage,
-            notes=notes,
-        )
-
-    def check_gguf(self, precision: GGUFPrecision) -> None:
-        """See `rankitect.recipes.gguf.WritesGGUF`."""
-        from rankitect.data.table_writing import tables_of
-        from rankitect.models.checkpoints.precisions import require_quantizer
-
-        require_quantizer(precision)
-        tables_of(self.checkpoint.tokenizer, self.checkpoint.config.vocab)
-
-    def save_gguf(self, path: Path, architecture: Architecture, model: Standalone, precision: GGUFPrecision) -> None:
-        """See `rankitect.recipes.gguf.WritesGGUF`."""
-        from rankitect.models.candidate.gguf import save_gguf
-
-        checkpoint = self.checkpoint
-        save_gguf(
-            path,
-            self.space,
-            architecture,
-            model,
-            checkpoint.tokenizer,
-            config=checkpoint.config,
-            usage=checkpoint.usage,
-            precision=precision,
         )
 
     # --- hooks of the study -----------------------------------------------------------------------------------------

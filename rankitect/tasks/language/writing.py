@@ -1,0 +1,70 @@
+"""What a search over language models writes of a model: a candidate's folder, a GGUF file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.models.checkpoints import DecoderCheckpoint
+    from rankitect.models.checkpoints.precisions import GGUFPrecision
+    from rankitect.models.supernet import Standalone
+
+__all__ = ["WritesModels"]
+
+
+class WritesModels:
+    """Base of a task whose models go with a backbone's tokenizer, and with what its files say of its use.
+
+    Attributes:
+        checkpoint: The backbone.
+    """
+
+    checkpoint: DecoderCheckpoint
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space."""
+        raise NotImplementedError
+
+    def save_candidate(self, folder: Path, architecture: Architecture, model: Standalone) -> dict[str, str]:
+        """Write a language model with its tokenizer and what its backbone's files say of its use."""
+        from rankitect.models.candidate import save_candidate
+
+        known, notes = self.checkpoint, {"backbone": self.checkpoint.source}
+        return save_candidate(
+            folder,
+            self.space,
+            architecture,
+            model,
+            known.tokenizer,
+            config=known.config,
+            usage=known.usage,
+            notes=notes,
+        )
+
+    def check_gguf(self, precision: GGUFPrecision) -> None:
+        """See `rankitect.recipes.gguf.WritesGGUF`."""
+        from rankitect.data.table_writing import tables_of
+        from rankitect.models.checkpoints.precisions import require_quantizer
+
+        require_quantizer(precision)
+        tables_of(self.checkpoint.tokenizer, self.checkpoint.config.vocab)
+
+    def save_gguf(self, path: Path, architecture: Architecture, model: Standalone, precision: GGUFPrecision) -> None:
+        """See `rankitect.recipes.gguf.WritesGGUF`."""
+        from rankitect.models.candidate.gguf import save_gguf
+
+        checkpoint = self.checkpoint
+        save_gguf(
+            path,
+            self.space,
+            architecture,
+            model,
+            checkpoint.tokenizer,
+            config=checkpoint.config,
+            usage=checkpoint.usage,
+            precision=precision,
+        )
