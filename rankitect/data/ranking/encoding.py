@@ -23,6 +23,8 @@ from rankitect.errors import DataError
 __all__ = ["EncodingPlan", "count", "encode", "encode_features"]
 
 _Array = NDArray[Any]
+_SAMPLE, _FEWEST = 4096, 8
+"""Training rows of a sample, and of each shard at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,7 @@ class EncodingPlan:
         centre: Subtracted from each numeric feature after its transform, [N].
         scale: Divided by after that, [N].
         values: The texts of the values that have a row of their own, in its order, by feature, where they are few.
+        sample: Numbers of some training rows, before they are normalised, [N, n]; none where rows are only encoded.
     """
 
     features: Features
@@ -42,6 +45,7 @@ class EncodingPlan:
     centre: NDArray[np.float64]
     scale: NDArray[np.float64]
     values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    sample: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
 
 
 def count(
@@ -59,14 +63,16 @@ def count(
     texts: list[dict[int, str] | None] = [{} for _ in (*columns, *schema.calendar)]
     slots = [1] * len(columns)
 
-    def read(number: int, path: Path) -> tuple[int, list[_Array]]:
+    some = max(_FEWEST, _SAMPLE // max(len(shards), 1))
+
+    def read(number: int, path: Path) -> tuple[int, list[_Array], _Array]:
         shard, chosen = RawShard.load(path), assignment.of(number) == 0
         # Names come from all rows, counts and moments from training rows only: nothing is learned from the test data.
         with naming:
             for place, codes in enumerate(shard.codes):
                 _name(texts, place, codes)
         if not chosen.any():
-            return shard.rows, []
+            return shard.rows, [], shard.numeric[:, :0]
         for place, counter in enumerate(counters):
             codes = shard.codes[place].keep(chosen)
             if codes.offsets is not None:
@@ -76,13 +82,16 @@ def count(
                 counts = np.bincount(codes.codes, minlength=len(codes.keys) + 1)[1:]
                 with locks[place]:  # one for each feature, so that threads rarely wait for each other
                     counter.add(codes.keys, counts)
-        return shard.rows, _moments(shard.numeric if chosen.all() else shard.numeric[:, chosen])
+        numeric = shard.numeric if chosen.all() else shard.numeric[:, chosen]
+        return shard.rows, _moments(numeric), numeric[:, :: -(-numeric.shape[1] // some)].copy()
 
+    samples: list[_Array] = []
     total = _moments(np.empty((len(schema.numeric), 0)))
     tasks = (lambda number=number, path=path: read(number, path) for number, path in enumerate(shards))
     # Sums of floating-point numbers depend on their order; in the order of the shards they are the same every time.
-    for rows, moments in in_order(tasks, workers):
+    for rows, moments, sample in in_order(tasks, workers):
         progress.add(rows)
+        samples.append(sample)
         if moments:
             total = _joined(total, moments)
     progress.end()
@@ -106,7 +115,7 @@ def count(
     centre = np.where(plain, 0.0, np.where(constant & (total[0] > 0), total[3], total[1]))
     values = {name: named for name, v, t in zip(names, vocabularies, texts, strict=True) if (named := _named(v, t))}
     scale = np.where(plain | constant | (deviation == 0), 1.0, deviation)
-    return EncodingPlan(features, tuple(vocabularies), centre, scale, values)
+    return EncodingPlan(features, tuple(vocabularies), centre, scale, values, np.concatenate(samples, axis=1))
 
 
 def encode(

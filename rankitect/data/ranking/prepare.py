@@ -32,7 +32,7 @@ from rankitect.data.ranking.raw import RawShard, build
 from rankitect.data.ranking.readers import open_source, with_defaults
 from rankitect.data.ranking.schema import DataSettings, TableSchema
 from rankitect.data.ranking.sources import Piece, Source, content_hash
-from rankitect.data.ranking.splitting import assign, split_kind
+from rankitect.data.ranking.splitting import assign, refuse_disorder, split_kind
 from rankitect.data.ranking.store import complete, open_stored, publish
 from rankitect.errors import DataError, safe, short
 
@@ -128,6 +128,7 @@ def _make(
         plan = count(schema, shards, assignment, workers, RowProgress(f"{source.name}: counted", say))
         if not leave_out_far(shards, outlines, plan, settings):
             break
+    refuse_disorder(settings, schema, outlines)  # of the rows that are left
     facts = encode(folder, schema, plan, shards, assignment, workers, RowProgress(f"{source.name}: encoded", say))
     publish(folder, plan, described, {**facts, "bad_rows": dict(bad), "split": split_kind(settings, schema)}, workers)
     shutil.rmtree(folder / "raw", ignore_errors=True)

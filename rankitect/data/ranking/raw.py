@@ -149,14 +149,15 @@ def build(piece: Piece, schema: TableSchema, settings: DataSettings) -> RawShard
         weights = _weights(columns[schema.weight], schema.weight, problems)
     scores: Any = None if schema.score is None else _scores(columns[schema.score.name], schema.score, problems)
     facts: dict[str, Any] = {"bad": _judge(piece, problems, settings), "file": piece.file, "backward": None}
-    facts |= {"shown": shown_by(_good(columns, problems), schema), "largest": _largest(numeric), "times": _ends(times)}
+    facts |= {"largest": _largest(numeric), "times": _ends(times)}
     shard, lines = RawShard(numeric, codes, labels, times, groups, weights, truth, facts, scores), piece.lines
     if problems.bad.any():
         good = ~problems.bad
         shard, lines = shard.keep(good), lines[good]
+    more: dict[str, Any] = {"shown": shown_by(_good(columns, problems), schema, shard.numeric)}
     if not len(lines):
-        return shard
-    more: dict[str, Any] = {"lines": [int(lines[0]), int(lines[-1])]}
+        return replace(shard, facts={**shard.facts, **more})
+    more["lines"] = [int(lines[0]), int(lines[-1])]
     if shard.times is not None and len(back := np.flatnonzero(np.diff(shard.times) < 0)):
         more["backward"] = int(lines[back[0] + 1])
     return replace(shard, facts={**shard.facts, **more})

@@ -16,7 +16,7 @@ from rankitect.data.ranking.raw import RawShard
 from rankitect.data.ranking.schema import SPLITS, DataSettings, TableSchema
 from rankitect.errors import DataError
 
-__all__ = ["Assignment", "assign", "first_backward", "split_kind"]
+__all__ = ["Assignment", "assign", "first_backward", "refuse_disorder", "split_kind"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +74,7 @@ def assign(
     users, take 25 to 40 bytes a row.
 
     Raises:
-        DataError: If a column is missing for the division, rows are out of order where they may not be, or a split is
-            empty.
+        DataError: If a column is missing for the division, or a split is empty.
     """
     kind = split_kind(settings, schema)
     starts = np.concatenate([[0], np.cumsum([facts["rows"] for facts in outlines])]).astype(np.int64)
@@ -84,14 +83,7 @@ def assign(
         raise DataError(f"Split {kind} needs timestamps, and this data has none: choose another task.data.split.")
     if kind in ("user", "user_time") and schema.group is None:
         raise DataError(f"Split {kind} needs a user column, and this data has none: choose another task.data.split.")
-    backward = first_backward(outlines)
-    if backward is not None and settings.out_of_order == "error":
-        assert schema.timestamp is not None
-        raise DataError(
-            f"{backward[0]}, row {backward[1]}, column {schema.timestamp.name!r}: earlier than the row before it. Sort "
-            "the file by time, or let it be done: task.data.out_of_order=sort."
-        )
-    sort = backward is not None
+    sort = first_backward(outlines) is not None
     # The usual case needs no array of a code a row: two row numbers say where the splits end.
     if kind in ("file", "time") and not sort:
         return _in_order(starts, _cuts(total, settings))
@@ -114,6 +106,21 @@ def assign(
             # Within users, rows without one are divided by time among themselves, so that each split has its share.
             codes = _within(groups, order, settings)
     return _divided(starts, codes, order if sort else None)
+
+
+def refuse_disorder(settings: DataSettings, schema: TableSchema, outlines: Sequence[Mapping[str, Any]]) -> None:
+    """Raise where rows are out of order and may not be.
+
+    Raises:
+        DataError: They are; names the first row.
+    """
+    backward = first_backward(outlines)
+    if backward is not None and settings.out_of_order == "error":
+        assert schema.timestamp is not None
+        raise DataError(
+            f"{backward[0]}, row {backward[1]}, column {schema.timestamp.name!r}: earlier than the row before it. Sort "
+            "the file by time, or let it be done: task.data.out_of_order=sort."
+        )
 
 
 def first_backward(outlines: Sequence[Mapping[str, Any]]) -> tuple[str, int] | None:

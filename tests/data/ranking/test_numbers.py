@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rankitect.data.ranking.encoding import _joined, _moments
 from rankitect.errors import DataError
-from tests.data.ranking.written import ROWS, joined, read, rows, text
+from tests.data.ranking.written import ROWS, START, joined, read, read_typed, rows, text
 
 TABLE = {"label": "y", "numeric": ["x"], "categorical": ["u"]}
 SKIP = {"bad_rows": "skip", "bad_share": 0.1}
@@ -80,6 +81,72 @@ def test_missing_numbers_are_spelt_in_many_ways(word: str, tmp_path: Path) -> No
 def test_the_country_na_stays_a_value(tmp_path: Path) -> None:
     data = read(tmp_path, text(rows(u=["NA", "DE"] * 30)), table={"label": "y", "categorical": ["u"]})
     assert sorted(data.values["u"]) == ["DE", "NA"]
+
+
+@pytest.mark.parametrize("value", [1e11, 1e20, -3.4e38])
+@pytest.mark.parametrize("places", [[9], [58, 3, 30]])
+@pytest.mark.parametrize("others", ["count", "flag", "rare", "small"])
+def test_a_large_number_does_not_make_the_others_one(
+    value: float, places: list[int], others: str, tmp_path: Path
+) -> None:
+    usual = {
+        "count": [float(i) for i in range(ROWS)],
+        "flag": [float(i % 2) for i in range(ROWS)],
+        "rare": [float(i % 20 == 7) for i in range(ROWS)],
+        "small": [1e-9 * (i % 7) for i in range(ROWS)],
+    }[others]
+    given = [value if i in places else number for i, number in enumerate(usual)]
+    kept = [number for i, number in enumerate(usual) if i not in places]
+    content = text(rows(x=[repr(number) for number in given]))
+    data = read(tmp_path, content, table=TABLE, bad_rows="skip", bad_share=0.2)
+    numbers = joined(data, "numeric")[:, 0]
+    if len(numbers) == ROWS:  # then all of them stay apart
+        together = dict(zip(given, numbers.tolist(), strict=True))
+        assert len(set(together.values())) == len(together)
+        return
+    assert data.facts["bad_rows"] == {"x: too far from the mean": len(places)}
+    train = np.array(kept[: data.split("train").rows])
+    assert numbers == pytest.approx((np.array(kept) - train.mean()) / train.std(), rel=1e-4, abs=1e-4)
+    first = min(places) + 2
+    with pytest.raises(DataError, match=rf"row {first}, column 'x': found a number so far from the others"):
+        read(tmp_path, content, table=TABLE)
+
+
+def test_numbers_spread_over_many_sizes_are_read(tmp_path: Path) -> None:
+    values = np.exp(np.random.default_rng(1).normal(0, 4, ROWS))
+    numbers = joined(read(tmp_path, text(rows(x=[repr(float(v)) for v in values])), table=TABLE), "numeric")
+    assert len(set(numbers[:, 0].tolist())) == ROWS
+
+
+@pytest.mark.parametrize("transform", ["none", "standard", "log"])
+@pytest.mark.parametrize("start", [2**64 - ROWS, 2**60, 1_700_000_000_000_000])
+def test_whole_numbers_keep_their_differences_or_are_refused(transform: str, start: int, tmp_path: Path) -> None:
+    step = 10**6 if start == 1_700_000_000_000_000 else 1
+    values = [start + step * i for i in range(ROWS)]
+    table = {**TABLE, "numeric": [{"name": "x", "transform": transform}]}
+    content = text(rows(x=[str(value) for value in values]))
+    typed = {"x": pa.array(values, pa.uint64())}
+    if step > 1 and transform != "none":
+        for data in (read(tmp_path, content, table=table), read_typed(tmp_path, typed, table=table)):
+            assert len(set(joined(data, "numeric")[:, 0].tolist())) == ROWS
+        return
+    for more in ({}, {"bad_rows": "skip", "bad_share": 0.5}):
+        with pytest.raises(DataError, match=r"'x': .*(float32 does not hold|double precision does not hold)"):
+            read(tmp_path, content, table=table, **more)
+        with pytest.raises(DataError, match=r"'x': .*(float32 does not hold|double precision does not hold)"):
+            read_typed(tmp_path, typed, table=table, **more)
+
+
+def test_a_table_that_is_mended_is_in_order(tmp_path: Path) -> None:
+    content = text(rows(x={20: "1e30"}, t={20: str(START - 100)}))
+    how = {"bad_rows": "skip", "bad_share": 0.1, "table": {**TABLE, "timestamp": "t"}, "out_of_order": "error"}
+    with pytest.raises(DataError, match="row 22, column 't': earlier than the row before it"):
+        read(tmp_path, content, **{**how, "table": {"label": "y", "categorical": ["u"], "timestamp": "t"}})
+    data = read(tmp_path, content, **how)
+    assert data.facts["bad_rows"] == {"x: too far from the mean": 1}
+    other = text(rows(x={20: "1e30"}, t={30: str(START)}))
+    with pytest.raises(DataError, match="row 32, column 't': earlier than the row before it"):
+        read(tmp_path, other, **how)
 
 
 NUMBERS = st.lists(st.none() | st.floats(-1e15, 1e15), min_size=1, max_size=30)
