@@ -7,6 +7,7 @@ by all of them together, and rows that come later, one by one, are read as the t
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -95,10 +96,11 @@ class Assumptions:
         for name, counts in self._separators.items():
             other = wrong_separator(counts)
             if other is not None:
+                few = f"{counts[DEFAULT_SEPARATOR]:,} values hold" if counts[DEFAULT_SEPARATOR] else "no value holds"
                 raise DataError(
-                    f"{_place(table, name)}: no value holds the separator {DEFAULT_SEPARATOR!r}, but "
-                    f"{counts[other]:,} of {counts['']:,} hold {other!r}. Say what is between values: separator: "
-                    f"{other!r} in table.multi_hot."
+                    f"{_place(table, name)}: {few} the separator {DEFAULT_SEPARATOR!r}, but {counts[other]:,} of "
+                    f"{counts['']:,} hold {other!r}. Say in table.multi_hot what is between values: separator: "
+                    f"{json.dumps(other)}, or separator: {json.dumps(DEFAULT_SEPARATOR)} if all is well as it is."
                 )
         for name, pairs in self._digits.items():
             if pairs["kept"] < _KEPT * pairs["different"]:

@@ -18,13 +18,15 @@ from rankitect.data.ranking.raw import CALENDAR, RawShard
 from rankitect.data.ranking.schema import SPLITS, Categorical, MultiHot, TableSchema
 from rankitect.data.ranking.splitting import Assignment
 from rankitect.data.ranking.vocabulary import KeyCounter, Vocabulary
-from rankitect.errors import DataError
+from rankitect.errors import DataError, short
 
 __all__ = ["EncodingPlan", "count", "encode", "encode_features"]
 
 _Array = NDArray[Any]
 _SAMPLE, _FEWEST = 4096, 8
 """Training rows of a sample, and of each shard at least."""
+_HEAVIEST = 1e30
+"""Sum of a split's weights: with losses and their squares, far from what float32 does not hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,10 +155,13 @@ def encode(
             labels, ids = arrays["labels"][chosen], arrays["ids"][chosen]
             alone = 0 if shard.groups is None else (arrays["groups"][chosen] < 0).sum()
             missing = gone[:, chosen].sum(axis=1)
-            counts.append((np.array([len(rows), labels.sum(), alone, *missing]), (ids == UNKNOWN_ID).sum(axis=0)))
+            weight = float(shard.weights[chosen].sum(dtype=np.float64)) if shard.weights is not None else 1.0
+            counts.append(
+                (np.array([len(rows), labels.sum(), alone, weight, *missing]), (ids == UNKNOWN_ID).sum(axis=0))
+            )
         return shard.rows, counts
 
-    clicks, unknown = np.zeros((3, 3 + len(plan.features.numeric))), np.zeros((3, columns))
+    clicks, unknown = np.zeros((3, 4 + len(plan.features.numeric))), np.zeros((3, columns))
     tasks = (lambda number=number, path=path: write(number, path) for number, path in enumerate(shards))
     for rows, by_split in in_order(tasks, workers):
         progress.add(rows)
@@ -167,8 +172,9 @@ def encode(
     firsts = np.cumsum([0, *plan.features.slots])[:-1]
     facts = {}
     for split, name in enumerate(SPLITS):
-        rows, positive, alone, *missing = clicks[split].tolist()
+        rows, positive, alone, weight, *missing = clicks[split].tolist()
         _check_labels(name, schema, int(rows), float(positive))
+        _check_weights(name, schema, weight)
         shares = {
             feature.name: round(float(unknown[split, first] / rows), 6)
             for feature, first in zip(plan.features.categorical, firsts, strict=True)
@@ -332,6 +338,15 @@ def _check_labels(split: str, schema: TableSchema, rows: int, positive: float) -
             f"Split {split}: all {rows:,} labels (column {schema.label.name!r}) are {int(positive > 0)}, so nothing "
             "can be learnt or measured. Is the file sorted by its label? Then use task.data.split=hash; else check the "
             "label column, or give more rows."
+        )
+
+
+def _check_weights(split: str, schema: TableSchema, total: float) -> None:
+    if not 0 < total <= _HEAVIEST:
+        told = "all are 0" if total == 0 else f"their sum is {total:.1e}, which sums in float32 do not hold"
+        raise DataError(
+            f"Split {split}: the weights (column {short(repr(schema.weight), 60)}) cannot be used, as {told}. Divide "
+            f"them in the file, so that their sum is above 0 and at most {_HEAVIEST:g}."
         )
 
 

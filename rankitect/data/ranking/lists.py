@@ -21,13 +21,24 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_SEPARATOR", "separators_in", "split_values", "wrong_separator"]
 
 DEFAULT_SEPARATOR = "|"
-_OTHERS = (",", ";")
-"""Separators that are tried where the default one is in no value."""
-_SUSPICIOUS = 0.1
-"""Share of the values with another separator from which on it is one."""
+_OTHERS = {",": 0.1, ";": 0.1, "\t": 0.1, "/": 0.5, " ": 0.5}
+"""Other separators, and the share of the values that hold one from which on it is one: words have blanks as well."""
+_RARE = 0.5
+"""How often the default separator may be there for each value with another one alone: more often, it is the one."""
+_SAMPLE = 4096  # values of a piece
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 _BRACKETED = r"^\s*[\[({]|[\])}]\s*$"
 _BRACKET = r"[\[\](){}]"
+_KINDS = (
+    *("List", "Set", "Array", "Vector", "Seq", "WrappedArray", "ArrayBuffer", "ListBuffer", "ArraySeq", "HashSet"),
+    *("list", "tuple", "set", "frozenset", "deque", "array", "Index", "Series", "ImmutableList", "ImmutableSet"),
+)
+"""What Scala, Python, NumPy, pandas and Java write before a list."""
+_PREFIX = re.compile(rf"(?:[A-Za-z_]\w*\.)*(?:{'|'.join(_KINDS)})\(".encode())
+_PREFIXED = re.compile(_PREFIX.pattern + rb"(.*)\)", re.DOTALL)
+_OPTIONS = re.compile(rb",\s*(?:dtype|maxlen|name)=[^\[\](){}\"]*\Z")
+_TORN = re.compile(rb"[A-Za-z_][\w.]*\(\s*[\[({'\"]")
+"""How any other word before a list begins: what it stands for is not known."""
 _NOTHING = ("null", "None", "NULL", "nan", "NaN")
 _WORDS = {"True": "true", "False": "false"}
 _ITEM = re.compile(r"""\s*(?:("(?:[^"\\]|\\.)*")|('(?:[^'\\]|\\.)*')|([^\s,'"\[\](){}]+))\s*(,|\Z)""")
@@ -75,29 +86,38 @@ def _trimmed(values: pa.Array) -> pa.Array:
 
 
 def separators_in(values: pa.Array, column: MultiHot) -> dict[str, int] | None:
-    """How many values that are no list hold each character that may be a separator, and under "" how many there are.
+    """How many values of a sample that are no list hold the default separator, how many others hold each other
+    character that may be one, and under "" how many there are.
 
     None where nothing is left open: a separator is given, or the values are lists by their type.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     if column.separator is not None or is_list(values.type):
         return None
-    values = as_values(values).drop_null()
-    values = values.filter(pc.invert(pc.match_substring_regex(values, _BRACKETED)))
-    marks = (DEFAULT_SEPARATOR, *_OTHERS)
-    return {"": len(values)} | {mark: pc.sum(pc.match_substring(values, mark)).as_py() or 0 for mark in marks}
+    step = -(-len(values) // _SAMPLE)
+    some = values if step <= 1 else values.take(pa.array(np.arange(0, len(values), step)))
+    given = as_values(some).drop_null()
+    given = given.filter(pc.invert(pc.match_substring_regex(given, _BRACKETED)))
+    holds = pc.match_substring(given, DEFAULT_SEPARATOR)
+    counts = {"": len(given), DEFAULT_SEPARATOR: pc.sum(holds).as_py() or 0}
+    left = _trimmed(given.filter(pc.invert(holds)))
+    return counts | {mark: pc.sum(pc.match_substring(left, mark)).as_py() or 0 for mark in _OTHERS}
 
 
 def wrong_separator(counts: Mapping[str, int]) -> str | None:
     """Another separator than the default that stands between the values of a table; None where there is none.
 
+    The default one counts where it is in some values only as well, unless far more hold another one alone.
+
     Args:
         counts: As `separators_in` gives them, of all rows.
     """
-    if counts[DEFAULT_SEPARATOR]:
-        return None
-    return next((other for other in _OTHERS if counts[other] > _SUSPICIOUS * counts[""]), None)
+    for other, share in _OTHERS.items():
+        if counts[other] > share * counts[""] and counts[DEFAULT_SEPARATOR] < _RARE * counts[other]:
+            return other
+    return None
 
 
 def _with_lists(values: pa.Array, column: MultiHot, problems: Problems) -> pa.Array:
@@ -117,6 +137,12 @@ def _with_lists(values: pa.Array, column: MultiHot, problems: Problems) -> pa.Ar
 def _taken_apart(text: bytes, separator: bytes) -> list[bytes] | None:
     """The values in a text; None where it is neither a whole list nor values between separators."""
     stripped = text.strip()
+    if (prefixed := _PREFIXED.fullmatch(stripped)) is not None:
+        inside = _without_options(prefixed[1]).strip()
+        whole = inside[:1] in (b"[", b"(", b"{") and inside[-1:] in (b"]", b")", b"}")
+        items = _taken_apart(inside, separator) if whole else _items(inside, separator)
+        if items is not None or separator not in text:
+            return items
     closing = _BRACKETS.get(stripped[:1].decode("ascii", "replace"))
     if closing is not None and len(stripped) > 1 and stripped.endswith(closing.encode()):
         inside = stripped[1:-1]
@@ -128,10 +154,21 @@ def _taken_apart(text: bytes, separator: bytes) -> list[bytes] | None:
     return None if any(_is_torn(part.strip()) for part in parts) else parts
 
 
+def _without_options(inside: bytes) -> bytes:
+    """What stands between the brackets of a list of NumPy or pandas, without its type and name at the end."""
+    while (option := _OPTIONS.search(inside)) is not None:
+        inside = inside[: option.start()]
+    return inside
+
+
 def _is_torn(part: bytes) -> bool:
     """Whether a value is a piece of a list: with a bracket and a quote, or with one of two brackets."""
-    torn = (part[:1] == b"[") != (part[-1:] == b"]") and part.count(b"[") != part.count(b"]")
-    return torn or part.startswith((b'["', b"['", b'{"', b"{'")) or part.endswith((b'"]', b"']", b'"}', b"'}"))
+    if part[:1] == b"[" or part[-1:] == b"]":
+        torn = part.count(b"[") != part.count(b"]")
+    else:
+        torn = _PREFIX.match(part) is not None and part.count(b"(") != part.count(b")")
+    quoted = part.startswith((b'["', b"['", b'{"', b"{'")) or part.endswith((b'"]', b"']", b'"}', b"'}"))
+    return torn or quoted or _TORN.match(part) is not None
 
 
 def _items(inside: bytes, separator: bytes) -> list[bytes] | None:

@@ -32,6 +32,7 @@ from rankitect.data.ranking.raw import RawShard, build
 from rankitect.data.ranking.readers import open_source, with_defaults
 from rankitect.data.ranking.schema import DataSettings, TableSchema
 from rankitect.data.ranking.sources import Piece, Source, content_hash
+from rankitect.data.ranking.sparse import refuse_unnamed
 from rankitect.data.ranking.splitting import assign, refuse_disorder, split_kind
 from rankitect.data.ranking.store import complete, open_stored, publish
 from rankitect.errors import DataError, safe, short
@@ -168,6 +169,8 @@ def _read(
         raise DataError(
             f"{source.name}: there is no usable row in {first}{f' and {more} other files' if more else ''}."
         )
+    if settings.format == "libsvm":
+        refuse_unnamed(schema, [facts["largest"] for facts in outlines], source.name)
     return shards, outlines
 
 

@@ -17,12 +17,12 @@ from rankitect.data.ranking.delimited import BLOCK_BYTES, read_blocks
 from rankitect.data.ranking.schema import TableSchema
 from rankitect.data.ranking.sources import BadRow, Piece, UnreadableRow, check_columns, needed
 from rankitect.data.storage import DataFile
-from rankitect.errors import short
+from rankitect.errors import DataError, safe, short
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["INDICES", "LABEL", "QUERY", "SparseSource"]
+__all__ = ["INDICES", "LABEL", "QUERY", "SparseSource", "refuse_unnamed"]
 
 LABEL, QUERY, INDICES = "label", "qid", "indices"
 """What the columns of a libsvm file are called that are no index."""
@@ -132,6 +132,22 @@ class SparseSource:
             else:
                 row.append(next(iter(_ones(pairs, name)), None))
         return row
+
+
+def refuse_unnamed(schema: TableSchema, largest: Sequence[Sequence[float]], table: str) -> None:
+    """Raise where an index is 0 in every row of a table: no row names it, which is a mistake of the schema.
+
+    Args:
+        schema: What the columns are for.
+        largest: The largest size of the numbers of each feature, in each piece.
+        table: Name of the table, for messages.
+
+    Raises:
+        DataError: There is such an index.
+    """
+    for column, sizes in zip(schema.numeric, zip(*largest, strict=True), strict=True):
+        if _is_index(column.source) and not any(sizes):
+            raise DataError(f"{short(safe(table), 100)}: no row has a value other than 0 at the index {column.source}.")
 
 
 def _is_index(name: str) -> bool:

@@ -27,7 +27,7 @@ _TEXTS = (
     "binary_view",
 )
 """Arrow's names for its kinds of lists, and for those of texts and bytes."""
-_WANTED = {"number": "numbers", "time": "times, numbers or text", "value": "one value a row"}
+_WANTED = {"number": "numbers", "time": "times, numbers or text", "value": "one value a row", "values": "values"}
 
 
 def plain(values: pa.Array, column: str, file: str, missing: Sequence[str] = ()) -> pa.Array:
@@ -66,6 +66,11 @@ def require(values: pa.Array, role: Role, column: str, file: str) -> None:
     import pyarrow as pa
 
     is_kind, kind = pa.types, values.type
+    if is_kind.is_duration(kind.value_type if is_list(kind) else kind):
+        raise DataError(
+            f"{file}, column {column!r}: {_WANTED[role]} expected, found the type {kind}. Write a duration as "
+            "a number, such as its seconds."
+        )
     if role == "values" or is_kind.is_binary(kind):
         return
     if role == "number":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,14 @@ def tags(folder: Path, values: list[str], **more: Any) -> list[list[str]]:
         ("['x', None]", ["x"]),
         ("[true, False]", ["true", "false"]),
         ('["x", "", " y "]', ["x", "y"]),
+        ("WrappedArray(x, y)", ["x", "y"]),
+        ("List(x, y)", ["x", "y"]),
+        ("frozenset({'x'})", ["x"]),
+        ("set()", [""]),
+        ("array(['x', 'y'], dtype=object)", ["x", "y"]),
+        ("np.array([1, 2])", ["1", "2"]),
+        ("Index(['x', 'y'], dtype='object', name='u')", ["x", "y"]),
+        ("scala.collection.immutable.Set(1, 2)", ["1", "2"]),
         ("[]", [""]),
         ("[ ]", [""]),
     ],
@@ -56,6 +65,7 @@ def test_lists_as_text_are_lists(value: str, expected: list[str], separator: str
     "value",
     [
         *('["x", "y"', '"x", "y"]', "['x' 'y']", "[1 2 3]", '[["x"], ["y"]]', '{"a": 1}', "[a b, c]", '["x" y]'),
+        *("Strange(['x'])", "[[1], [2]]", "List(x, List(y))", "array([[1], [2]])", "List(x y)", "Bag({x, y})"),
         *('["x",, "y"]', "[,]", "[" * 3000, '["\\ud800"]', "['x", "x']"),
     ],
 )
@@ -73,6 +83,8 @@ def test_half_a_list_is_a_bad_row(value: str, separator: str | None, tmp_path: P
         ("x | y", None, ["x", "y"]),
         ("(no genres listed)", None, ["(no genres listed)"]),
         ("Casino (1995)|b", None, ["Casino (1995)", "b"]),
+        ("Love(Live)|f(x)", None, ["Love(Live)", "f(x)"]),
+        ("Set(a)|Set(b)", None, ["Set(a)", "Set(b)"]),
         ("[OC]|[Serious]", None, ["[OC]", "[Serious]"]),
         ("x y", " ", ["x", "y"]),
         ("x, y", "|", ["x, y"]),
@@ -88,6 +100,26 @@ def test_another_separator_than_the_default_is_named(tmp_path: Path) -> None:
     for other in (",", ";"):
         with pytest.raises(DataError, match=rf"no value holds the separator '\|', but 30 of 60 hold '{other}'"):
             tags(tmp_path, [f"x{other} y", "y"])
+
+
+@pytest.mark.parametrize(
+    ("other", "values"), [(",", "x,y"), (";", "x; y"), ("\t", "x\ty"), ("/", "x/y"), (" ", "x y z")]
+)
+@pytest.mark.parametrize("odd", [{5: "a|b"}, dict.fromkeys(range(15), "a|b")])
+def test_a_few_values_with_the_default_separator_do_not_hide_another(
+    other: str, values: str, odd: dict[int, str], tmp_path: Path
+) -> None:
+    table = {"label": "y", "multi_hot": ["u"]}
+    content = text(rows(u=[f'"{odd.get(i, values)}"' for i in range(ROWS)]))
+    told = re.escape(f"but {ROWS - len(odd)} of 60 hold {other!r}")
+    with pytest.raises(DataError, match=told):
+        read(tmp_path, content, table=table)
+    table = {"label": "y", "multi_hot": [{"name": "u", "separator": "|"}]}
+    assert texts(read(tmp_path, content, table=table))[ROWS - 1][0] == values
+
+
+def test_blanks_in_some_words_are_no_separator(tmp_path: Path) -> None:
+    assert tags(tmp_path, ["new york", "rome", "a/b", "paris|new york", "berlin"])[0] == ["new york"]
 
 
 def test_lists_of_parquet_and_lists_as_text_are_the_same(tmp_path: Path) -> None:

@@ -68,6 +68,20 @@ def test_a_weight_that_would_become_nothing_is_bad(tmp_path: Path) -> None:
     assert joined(read(tmp_path, text(rows(x={3: "1e-44"})), table=table), "weights")[3] > 0
 
 
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        (["0"] * ROWS, "Split train: .*all are 0"),
+        (["1"] * 54 + ["0"] * 6, "Split test: .*all are 0"),
+        (["1"] * 5 + ["1e38"] + ["1"] * 54, r"Split train: .*their sum is 1\.0e\+38"),
+        (["1e30"] * ROWS, "which sums in float32 do not hold"),
+    ],
+)
+def test_weights_that_no_mean_can_be_taken_by_are_refused(weights: list[str], told: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=told):
+        read(tmp_path, text(rows(x=weights)), table={"label": "y", "categorical": ["u"], "weight": "x"})
+
+
 @pytest.mark.parametrize("word", ["NA", "N/A", "n/a", "#N/A", "<NA>", "None", "nan", "-NaN", "1.#QNAN", ""])
 def test_missing_numbers_are_spelt_in_many_ways(word: str, tmp_path: Path) -> None:
     data = read(tmp_path, text(rows(x={3: word})), table=TABLE)

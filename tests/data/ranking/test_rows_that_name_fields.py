@@ -159,6 +159,15 @@ def test_libsvm_is_read_as_scikit_learn_reads_it(tmp_path: Path) -> None:
     assert len(np.unique(whole(data, "groups"))) == len(np.unique(queries))
 
 
+def test_an_index_that_no_row_names_is_a_mistake(tmp_path: Path) -> None:
+    table = {"label": "label", "numeric": ["3", "4"]}
+    lines = [f"{i % 2} 3:{i}" for i in range(60)]
+    with pytest.raises(DataError, match="no row has a value other than 0 at the index 4"):
+        read(tmp_path, "\n".join(lines), "libsvm", table)
+    lines[59] += " 4:1"
+    assert np.unique(whole(read(tmp_path, "\n".join(lines), "libsvm", table), "numeric")[:, 1]).tolist() == [0, 1]
+
+
 def test_all_that_a_row_of_libsvm_names_as_one_feature(tmp_path: Path) -> None:
     text = "\n".join(f"{i % 2} {i % 3 + 1}:1 {i % 5 + 10}:1 99:0" for i in range(100))
     table = {"label": "label", "multi_hot": ["indices"]}

@@ -46,27 +46,29 @@ MOMENTS = {
     "timestamp s of a zone": pa.array(TIMES, pa.timestamp("s", "Asia/Tokyo")),
     "date": pa.array([19_000 + i for i in range(ROWS)], pa.date32()),
 }
-DURATIONS = {"duration": pa.array(TIMES, pa.duration("s")), "time": pa.array(range(ROWS), pa.time32("s"))}
+CLOCK = {"time": pa.array(range(ROWS), pa.time32("s"))}
 LISTS = {
     "list": pa.array([["a", "b"]] * ROWS),
     "large_list": pa.array([["a", "b"]] * ROWS, pa.large_list(pa.string())),
     "fixed_size_list": pa.array([[1, 2]] * ROWS, pa.list_(pa.int64(), 2)),
 }
 REFUSED = {
+    "duration": pa.array(TIMES, pa.duration("s")),
+    "list of durations": pa.array([[i] for i in TIMES], pa.list_(pa.duration("ms"))),
     "struct": pa.array([{"a": 1}] * ROWS),
     "map": pa.array([[("a", 1)]] * ROWS, pa.map_(pa.string(), pa.int64())),
     "list of lists": pa.array([[["a"]]] * ROWS),
     "list of structs": pa.array([[{"a": 1}]] * ROWS),
 }
-EVERY = {**NUMBERS, **MOMENTS, **DURATIONS, **LISTS, **REFUSED}
+EVERY = {**NUMBERS, **MOMENTS, **CLOCK, **LISTS, **REFUSED}
 READ = {
     "label": NUMBERS,
     "numeric": NUMBERS,
     "weight": NUMBERS,
     "timestamp": MOMENTS,
-    "categorical": {**NUMBERS, **MOMENTS, **DURATIONS},
-    "group": {**NUMBERS, **MOMENTS, **DURATIONS},
-    "multi_hot": {**NUMBERS, **MOMENTS, **DURATIONS, **LISTS},
+    "categorical": {**NUMBERS, **MOMENTS, **CLOCK},
+    "group": {**NUMBERS, **MOMENTS, **CLOCK},
+    "multi_hot": {**NUMBERS, **MOMENTS, **CLOCK, **LISTS},
 }
 
 
