@@ -89,16 +89,16 @@ def separators_in(values: pa.Array, column: MultiHot) -> dict[str, int] | None:
     """How many values of a sample that are no list hold the default separator, how many others hold each other
     character that may be one, and under "" how many there are.
 
-    None where nothing is left open: a separator is given, or the values are lists by their type.
+    None where nothing is left open: a separator is given, or the values are no text by their type.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if column.separator is not None or is_list(values.type):
+    if column.separator is not None or not pa.types.is_binary(values.type):
         return None
     step = -(-len(values) // _SAMPLE)
     some = values if step <= 1 else values.take(pa.array(np.arange(0, len(values), step)))
-    given = as_values(some).drop_null()
+    given = some.drop_null()
     given = given.filter(pc.invert(pc.match_substring_regex(given, _BRACKETED)))
     holds = pc.match_substring(given, DEFAULT_SEPARATOR)
     counts = {"": len(given), DEFAULT_SEPARATOR: pc.sum(holds).as_py() or 0}
