@@ -265,7 +265,10 @@ def check_accelerators(timeout: float = LOAD_TIMEOUT_SECONDS) -> list[Check]:
     Args:
         timeout: Seconds that it may take.
     """
-    code = "import json; from rankitect.training.placement import accelerators; print(json.dumps(accelerators()))"
+    code = (
+        "import json, sys; from rankitect.training.placement import accelerators; "
+        "sys.stdout.write(json.dumps(accelerators()))"
+    )
     done = _python(code, timeout)
     if isinstance(done, str):
         return [Check("accelerators", "warn", done, "the main job runs on the CPU; repair torch to use another device")]

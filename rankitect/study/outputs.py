@@ -26,6 +26,7 @@ from rankitect.study.summary import (
     ObjectiveSummary,
     RegisteredSummary,
     Summary,
+    summarised,
     versions,
 )
 from rankitect.study.trials_table import TRIALS, trials_csv
@@ -111,7 +112,7 @@ class Outputs:
         self.objectives = list(objectives)
         self.references: Collection[str] = ()
         self.logged: Collection[str] = ()
-        self._specs = {spec.name: spec for spec in metrics}
+        self._specs = list(metrics)
         self._export, self._registry, self._keep_all = options.export, options.registry, options.keep_all
         self._export_baseline = options.export_baseline
 
@@ -174,18 +175,7 @@ class Outputs:
         return summary
 
     def _metrics(self, metrics: Mapping[str, Metric]) -> dict[str, MetricSummary]:
-        known = self._specs
-        return {
-            name: MetricSummary(
-                value=metric.value,
-                unit=metric.unit,
-                role=known[name].role if name in known else "diagnostic",
-                direction=known[name].direction if name in known else None,
-                n=metric.n,
-                ci95=metric.ci95,
-            )
-            for name, metric in metrics.items()
-        }
+        return summarised(metrics, self._specs)
 
     def _failed_baselines(self) -> dict[str, str]:
         """Models to compare with that could not be measured, and why."""

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from rankitect.contracts import Direction, Role, Spent
+from rankitect.contracts import Direction, Metric, MetricSpec, Role, Spent
 from rankitect.data.files import file_sha256
 from rankitect.documents import read_json
 from rankitect.errors import RunFolderError, brief
@@ -38,6 +38,7 @@ __all__ = [
     "candidate_of",
     "check_files",
     "read_summary",
+    "summarised",
     "versions",
 ]
 
@@ -88,6 +89,22 @@ class MetricSummary(_Model):
     def interval(self) -> tuple[float, float] | None:
         """The interval, where it says something: none of two measurements."""
         return None if self.n is not None and self.n < FEWEST_SEEDS else self.ci95
+
+
+def summarised(metrics: Mapping[str, Metric], promised: Sequence[MetricSpec]) -> dict[str, MetricSummary]:
+    """Metrics with what their evaluator says of them; what it does not promise is a diagnostic."""
+    known = {spec.name: spec for spec in promised}
+    return {
+        name: MetricSummary(
+            value=metric.value,
+            unit=metric.unit,
+            role=known[name].role if name in known else "diagnostic",
+            direction=known[name].direction if name in known else None,
+            n=metric.n,
+            ci95=metric.ci95,
+        )
+        for name, metric in metrics.items()
+    }
 
 
 class ObjectiveSummary(_Model):

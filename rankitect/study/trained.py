@@ -12,7 +12,7 @@ from rankitect.contracts import Measurement, MetricSpec, Spent
 from rankitect.data.files import write_whole
 from rankitect.documents import parse_json, read_json
 from rankitect.errors import RankitectError
-from rankitect.study.summary import MetricSummary, versions
+from rankitect.study.summary import MetricSummary, summarised, versions
 
 __all__ = ["TrainedSummary", "read_trained"]
 
@@ -70,11 +70,7 @@ class TrainedSummary(BaseModel):
             architecture: Of the model.
             **about: The other fields.
         """
-        roles = {spec.name: spec.role for spec in promised}
-        metrics = {
-            name: MetricSummary(**metric.to_dict(), role=roles.get(name, "diagnostic"))
-            for name, metric in measurement.metrics.items()
-        }
+        metrics = summarised(measurement.metrics, promised)
         return cls(
             fingerprint=architecture.fingerprint,
             architecture=parse_json(architecture.to_json(), dict[str, Any]),
