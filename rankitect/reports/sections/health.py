@@ -94,7 +94,8 @@ def _trial_checks(run: Run) -> Iterator[_Check]:
     trials = run.searched()
     total = len(trials)
     if not total:
-        yield _Check("Trials", "0", 0, True, f"{run.trials_note}; only the candidates could be checked")
+        why = run.trials_note or "the search measured baselines alone: give it a larger budget"
+        yield _Check("Trials", "0", 0, True, f"{why}; only the candidates could be checked")
         return
     done, failed = (sum(t.state == state for t in trials) for state in ("DONE", "FAILED"))
     unfinished = sum(not t.finished for t in trials)
