@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from common import arguments, smollm2, table
@@ -41,6 +42,10 @@ def both(space: SearchSpace, whole: Architecture) -> Iterator[Architecture]:
         yield space.architecture({**pruned.choices, axes.CHANNELS: width})
 
 
+def _share(space: SearchSpace, cost: str, whole: float, context: int, architecture: Architecture) -> float:
+    return cost_value(space, architecture, cost, context) / whole
+
+
 def main() -> None:
     """Measure, and print the table."""
     options = arguments(str(__doc__).splitlines()[0], 1, tokens=5120, out="runs/hidden-width", shares="0.75,0.6")
@@ -57,10 +62,10 @@ def main() -> None:
         full = cost_value(space, whole, cost, context)
         for share in map(float, options.shares.split(",")):
             for name, family in families.items():
-                picked = nearest(family(space, whole), lambda a: cost_value(space, a, cost, context) / full, share)  # noqa: B023
+                picked = nearest(family(space, whole), partial(_share, space, cost, full, context), share)
                 wanted.setdefault(f"{cost} {share:g} {name}", (cost, share, name, picked))
     picks = {picked.fingerprint: picked for _, _, _, picked in wanted.values()}
-    given = [f"space.widths={sizes}", "task.uniform=[]", f"output_dir={options.out}", "report.page=false", "confirm.seeds=1"]
+    given = [f"space.widths={sizes}", "task.uniform=[]", f"output_dir={options.out}", "report.page=false"]
     if options.quick:
         given += ["preset=smoke", "task.backbone=random"]
     else:
