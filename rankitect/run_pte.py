@@ -37,7 +37,8 @@ def _run(given: argparse.Namespace) -> int:
 
     deployed = load(given.folder, verify=not given.no_verify)
     tokenizer = deployed.tokenizer
-    prompt = [int(i) for i in tokenizer.encode(given.prompt)]
+    begin = () if deployed.begin is None else (deployed.begin,)
+    prompt = [*begin, *(int(i) for i in tokenizer.encode(given.prompt))]
     generated, times = [], [time.perf_counter()]
     for token in deployed.generator.stream(prompt, given.tokens, deployed.stop_ids):
         generated.append(token)

@@ -90,6 +90,7 @@ class Deployed:
         card: What program.json says.
         load_ms: Milliseconds to load the program and pack its weights.
         stop_ids: Tokens that end an answer.
+        begin: The token that a prompt begins with, as the model was trained; or None.
     """
 
     generator: Generator
@@ -97,6 +98,7 @@ class Deployed:
     card: Mapping[str, Any]
     load_ms: float
     stop_ids: frozenset[int]
+    begin: int | None
 
 
 def runtime_version() -> str:
@@ -273,6 +275,7 @@ def load(folder: str | Path, *, verify: bool = True) -> Deployed:
     if verify and file_sha256(folder / PROGRAM) != checked.sha256:
         raise AssetError(f"{folder / PROGRAM} was altered or truncated: its SHA-256 is not the card's. Copy it again.")
     tokenizer = load_tokenizer(folder)
-    stops = Usage.load(folder, tokenizer, _ANY_TOKEN).stop_ids
+    usage = Usage.load(folder, tokenizer, _ANY_TOKEN)
     generator, elapsed = _generator(folder / PROGRAM, checked.layout.to_layout())
-    return Deployed(generator, tokenizer, card, elapsed, frozenset({*stops, *tokenizer.special_ids.values()}))
+    stops = frozenset({*usage.stop_ids, *tokenizer.special_ids.values()})
+    return Deployed(generator, tokenizer, card, elapsed, stops, usage.first_token(tokenizer))

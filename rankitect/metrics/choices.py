@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rankitect.contracts import Metric
+from rankitect.errors import DataError
 from rankitect.metrics.intervals import Estimate, mean_estimate, seeded_estimate
 
 __all__ = ["accuracy", "paired_difference", "right_choices", "wilson_interval"]
@@ -31,6 +32,9 @@ def right_choices(
     Returns:
         By metric, [Q]. Where two choices are equally likely, the first one counts as chosen.
 
+    Raises:
+        DataError: A log-likelihood is no finite number: no choice of that question is the likeliest.
+
     >>> right_choices([[-2.0, -3.0]], [["no", "perhaps"]], [1])["acc_norm"]
     array([ True])
     """
@@ -40,8 +44,10 @@ def right_choices(
         "acc_bytes": lambda text: len(text.encode()),
     }
     chosen: dict[str, list[bool]] = {name: [] for name in lengths}
-    for scores, texts, right in zip(nats, choices, gold, strict=True):
+    for number, (scores, texts, right) in enumerate(zip(nats, choices, gold, strict=True)):
         values = np.asarray(scores, np.float64)
+        if not np.isfinite(values).all():
+            raise DataError(f"The log-likelihoods of question {number}'s choices are no finite numbers.")
         for name, length in lengths.items():
             best = int(np.argmax(values / np.asarray([length(text) for text in texts], np.float64)))
             chosen[name].append(best == right)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rankitect.blocks import Rope
 from rankitect.data.continuations import Continuation
+from rankitect.errors import DataError
 from rankitect.models.supernet import PlannedModel, device_of
 
 if TYPE_CHECKING:
@@ -53,11 +54,22 @@ class Likelihood:
         nats: Sum of the log-likelihoods of the predicted tokens, [C] float64.
         greedy: Whether each of these tokens is the likeliest one, [C].
         forwarded: Tokens that went forward.
+
+    Raises:
+        DataError: A log-likelihood is no finite number.
     """
 
     nats: NDArray[np.float64]
     greedy: NDArray[np.bool_]
     forwarded: int
+
+    def __post_init__(self) -> None:
+        # A log-likelihood that is no number would win every comparison of choices.
+        if bad := int((~np.isfinite(self.nats)).sum()):
+            raise DataError(
+                f"The model gives no finite log-likelihood for {bad:,} of {len(self.nats):,} continuations: its "
+                "weights or what it computes are not finite."
+            )
 
 
 @dataclass

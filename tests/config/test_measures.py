@@ -62,6 +62,8 @@ def test_one_number_is_a_metric_and_several_have_an_interval() -> None:
     assert metric.ci95[0] < 4 < metric.ci95[1]
     assert notes_of(measured) == {"answers": {"mine": {"direction": "min", "values": [2.0, 4.0, 6.0]}}}
     assert of(np.asarray([1.0, 2.0])).metrics["mine"].value == 1.5
+    small = [1e-7, 3.25e-9, 1 / 3]
+    assert notes_of(of(small))["answers"]["mine"]["values"] == small, "however small, as they were given"
 
 
 @pytest.mark.parametrize("value", [None, "much", [], [None], {"a": 1}, np.ones((2, 2))])

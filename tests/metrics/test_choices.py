@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rankitect.errors import DataError
 from rankitect.metrics.choices import accuracy, paired_difference, right_choices, wilson_interval
 
 
@@ -62,3 +63,9 @@ def test_questions_that_are_alike_and_seeds_that_differ_widen_a_difference():
     assert clustered.error > alone.error
     seeded = paired_difference([one, np.zeros_like(one), one], [other, other, other])
     assert seeded.error > alone.error
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_likelihood_that_is_no_finite_number_wins_no_choice(wrong):
+    with pytest.raises(DataError, match="likelihoods of question 1's choices are no finite numbers"):
+        right_choices([[-1.0, -2.0], [-3.0, wrong]], [["a", "b"], ["no", "yes"]], [0, 1])

@@ -64,6 +64,20 @@ _OLMO2 = {
 }  # fmt: skip
 _FIVE_OF_SIX = [*["sliding_attention"] * 5, "full_attention"]
 
+MOBILELLM = {
+    "architectures": ["MobileLLMForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
+    "auto_map": {
+        "AutoConfig": "configuration_mobilellm.MobileLLMConfig",
+        "AutoModelForCausalLM": "modeling_mobilellm.MobileLLMForCausalLM",
+    },
+    "bos_token_id": 1, "eos_token_id": 2, "head_dim": 64, "hidden_act": "silu", "hidden_size": 576,
+    "initializer_range": 0.02, "intermediate_size": 1536, "layer_sharing": False, "max_position_embeddings": 2048,
+    "mlp_bias": False, "model_type": "mobilellm", "num_attention_heads": 9, "num_hidden_layers": 30,
+    "num_key_value_heads": 3, "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_scaling": None, "rope_theta": 10000.0,
+    "share_embedding": True, "tie_word_embeddings": False, "dtype": "float32", "transformers_version": "4.56.0",
+    "use_cache": True, "vocab_size": 32000,
+}  # fmt: skip
+"""MobileLLM-125M, whose class is in its folder and not in transformers, as transformers says what it read."""
 PUBLISHED: dict[str, dict[str, Any]] = {
     "Llama-2-7b": {
         **{key: value for key, value in _LLAMA.items() if key != "attention_bias"},
@@ -83,12 +97,6 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 2048, "num_attention_heads": 32, "num_hidden_layers": 22,
         "num_key_value_heads": 4, "rms_norm_eps": 1e-05, "rope_scaling": None, "rope_theta": 10000.0,
         "tie_word_embeddings": False, "vocab_size": 32000,
-    },
-    "MobileLLM-125M": {
-        **_LLAMA, "bos_token_id": 1, "eos_token_id": 2, "hidden_size": 576, "intermediate_size": 1536,
-        "max_position_embeddings": 2048, "num_attention_heads": 9, "num_hidden_layers": 30,
-        "num_key_value_heads": 3, "rms_norm_eps": 1e-05, "rope_scaling": None, "rope_theta": 10000.0,
-        "tie_word_embeddings": False, "torch_dtype": "float16", "vocab_size": 32000,
     },
     "SmolLM2-135M": _SMOLLM2,
     "SmolLM2-360M": {
@@ -157,7 +165,10 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     },
     "Phi-3-mini-4k": {
         "architectures": ["Phi3ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
-        "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}, "bos_token_id": 1, "embd_pdrop": 0.0,
+        "auto_map": {
+            "AutoConfig": "configuration_phi3.Phi3Config", "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
+        },
+        "bos_token_id": 1, "embd_pdrop": 0.0,
         "eos_token_id": 32000, "hidden_act": "silu", "hidden_size": 3072, "initializer_range": 0.02,
         "intermediate_size": 8192, "max_position_embeddings": 4096, "model_type": "phi3", "num_attention_heads": 32,
         "num_hidden_layers": 32, "num_key_value_heads": 32, "original_max_position_embeddings": 4096,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from rankitect.models.backbone import Backbone, largest
 from rankitect.models.candidate import Candidate, load_candidate, save_candidate
 from rankitect.models.candidate.scoring import LanguageCandidate
 from rankitect.models.checkpoints import DecoderCheckpoint, DecoderConfig, load_checkpoint, random_checkpoint
+from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.supernet import Standalone
 from rankitect.search_spaces.mobile_llm import from_backbone
 
@@ -324,3 +326,26 @@ def test_as_many_tokens_are_generated_as_a_whole_number_says(language: LanguageC
     assert language.generate("a prompt", np.int64(1)) == language.tokenizer.decode([expected])  # type: ignore[arg-type]
     with pytest.raises(DataError, match="None is of type NoneType"):
         language.generate(None)  # type: ignore[arg-type]
+
+
+def test_texts_and_prompts_begin_with_the_first_token_where_the_backbone_was_trained_so(
+    language: LanguageCandidate,
+) -> None:
+    tokenizer = ByteTokenizer()
+    tokenizer.special_ids = {"bos": 299}
+    begun = dataclasses.replace(language, tokenizer=tokenizer, usage=Usage(settings={"add_bos_token": True}))
+    first, text = torch.tensor([[299]]), "a text that is longer than the context " * 5
+    ids = begun.encode(text)[0]
+    nats = 0.0
+    for part in ids.split(TINY.context):
+        scores = logits(language.model, torch.cat([first, part[None, :-1]], dim=1))[0]
+        nats += float(torch.nn.functional.cross_entropy(scores, part, reduction="sum"))
+    (score,) = begun.score(text)
+    assert (score.tokens, score.nats) == (len(ids), pytest.approx(nats, rel=1e-5))
+    assert begun.score("a")[0].tokens == 1
+    with pytest.raises(DataError, match="has one token: nothing to predict"):
+        language.score("a")
+    for prompt in ("a prompt", text):  # of a prompt beyond the context, the last tokens count
+        kept = begun.encode(prompt)[:, -(TINY.context - 1) :]
+        expected = int(logits(language.model, torch.cat([first, kept], dim=1))[0, -1].argmax())
+        assert begun.generate(prompt, 1) == tokenizer.decode([expected])

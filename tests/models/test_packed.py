@@ -13,7 +13,7 @@ from torch import nn
 
 from rankitect.blocks import Embed, Head, Rope
 from rankitect.data.continuations import Continuation
-from rankitect.errors import SpaceError
+from rankitect.errors import DataError, SpaceError
 from rankitect.graph import B, Block, Expr, Graph, Params, SearchSpace, T, TensorType, as_expr
 from rankitect.models import packed
 from rankitect.models.packed import Forest, likelihoods, pack, plain_likelihoods, turned_by_length
@@ -137,3 +137,16 @@ def test_no_continuations_have_no_likelihoods():
     assert isinstance(forest, Forest)
     model = BACKBONES["plain"].supernet.activate(SPACE.sample(0))
     assert likelihoods(model, forest).nats.shape == (0,)
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_a_model_that_gives_no_numbers_holds_nothing_likely(packs: bool) -> None:
+    model: nn.Module = nn.Sequential(nn.Embedding(4, 8), nn.Linear(8, 4))
+    if packs:
+        model = BACKBONES["plain"].inherit(SPACE.sample(0))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(float("nan"))
+    asked = [[Continuation((0, 1, 2), 1), Continuation((0, 1, 3), 2)]]
+    with pytest.raises(DataError, match="no finite log-likelihood for 2 of 2 continuations"):
+        likelihoods(model, pack(asked))

@@ -23,6 +23,8 @@ from rankitect.models.checkpoints import (
     random_checkpoint,
     save_huggingface,
 )
+from rankitect.models.checkpoints.gguf_tokenizer import begins_by_default
+from rankitect.models.checkpoints.gguf_writing import usage_keys
 from rankitect.search_spaces.mobile_llm import from_backbone
 from tests.models.test_checkpoints import write_gguf
 
@@ -210,3 +212,30 @@ def test_a_gguf_file_says_as_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert tokenizer("b").input_ids == [97, 98], "the begin token is added for whoever asks for it"
     assert tokenizer("b", add_special_tokens=False).input_ids == [98]
     assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False) == "hi<end>"
+
+
+@pytest.mark.parametrize(
+    ("keys", "begins"),
+    [
+        ({"pre": "llama-bpe"}, True),
+        ({"pre": "tekken"}, True),
+        ({"pre": "llama-bpe", "add_bos_token": False}, False),
+        ({"pre": "smollm"}, None),
+        ({"pre": "smollm", "add_bos_token": True}, True),
+    ],
+)
+def test_a_gguf_file_that_does_not_say_so_begins_as_in_llama_cpp(
+    tmp_path: Path, keys: dict[str, object], begins: bool | None
+) -> None:
+    keys = {f"tokenizer.ggml.{name}": value for name, value in {**keys, "bos_token_id": 257}.items()}
+    checkpoint = load_checkpoint(write_gguf(tmp_path / "tiny.gguf", random_checkpoint(TINY, 0), keys=keys))
+    assert checkpoint.usage.settings.get("add_bos_token") is begins
+    assert checkpoint.usage.first_token(checkpoint.tokenizer) == (257 if begins else None)
+    written = dict(usage_keys(checkpoint.usage, checkpoint.tokenizer))
+    assert written["tokenizer.ggml.add_bos_token"] is bool(begins)
+
+
+def test_sentence_piece_begins_by_default_and_unigrams_do_not() -> None:
+    assert begins_by_default("llama", None)
+    assert not begins_by_default("t5", "llama-bpe")
+    assert not begins_by_default("gpt2", ["llama-bpe"])

@@ -27,7 +27,8 @@ class TextScore:
 
     Attributes:
         nats: Negative log-likelihood of the predicted tokens, summed, in nats.
-        tokens: Tokens that were predicted: all but the first of each window.
+        tokens: Tokens that were predicted: all of the text, but its very first where the model begins with no token of
+            its own (bos).
     """
 
     nats: float
@@ -98,22 +99,22 @@ class LanguageCandidate(Candidate):
         """How well the model predicts each text.
 
         A text longer than the backbone's context is read in windows, each of which is predicted from its own beginning
-        on, as a search measures perplexity.
+        on, as a search measures perplexity: with the first token (bos) where the backbone was trained so.
 
         Args:
-            inputs: Texts of at least two tokens.
+            inputs: Texts of at least two tokens; of one where the first token is put before it.
 
         Raises:
             DataError: A text is too short, is no text, or cannot be encoded.
         """
         scores = []
         for number, text in enumerate(map(_text, _texts(inputs))):
-            ids, nats = self.encode(text), 0.0
+            ids, nats = self._begun(self.encode(text)), 0.0
             if ids.shape[1] < 2:
                 raise DataError(f"Text {number} ({brief(repr(text), 60)}) has one token: nothing to predict.")
             for start in range(0, ids.shape[1] - 1, self.config.context):
                 window = ids[:, start : start + self.config.context + 1]
-                logits = self.model(window[:, :-1])[0].float()
+                logits = self.model(self._beginning(window[:, :-1]))[0].float()
                 nats += float(F.cross_entropy(logits, window[0, 1:], reduction="sum"))
             scores.append(TextScore(nats, ids.shape[1] - 1))
         return scores
@@ -121,6 +122,8 @@ class LanguageCandidate(Candidate):
     @torch.inference_mode()
     def generate(self, prompt: str, tokens: int = 32) -> str:
         """The most probable next tokens after a prompt, until one of the stop tokens; nothing is cached.
+
+        The prompt begins with the first token (bos) where the backbone was trained so.
 
         Args:
             prompt: A text; special tokens written in it are plain characters.
@@ -131,11 +134,21 @@ class LanguageCandidate(Candidate):
             ConfigError: `tokens` is no whole number from 1.
         """
         _check_number(tokens)
-        ids, answer = self.encode(prompt), list[int]()
+        ids, answer = self._begun(self.encode(prompt)), list[int]()
         while len(answer) < tokens:
-            token = int(self.model(ids[:, -self.config.context :])[0, -1].argmax())
+            token = int(self.model(self._beginning(ids[:, -self.config.context :]))[0, -1].argmax())
             if token in self.usage.stop_ids:
                 break
             answer.append(token)
             ids = torch.cat([ids, ids.new_tensor([[token]])], dim=1)
         return self.tokenizer.decode(answer)
+
+    def _begun(self, ids: torch.Tensor) -> torch.Tensor:
+        """Token ids [1, T], after the first token where the model begins with one: [1, T + 1]."""
+        first = self.usage.first_token(self.tokenizer)
+        return ids if first is None else torch.cat([ids.new_tensor([[first]]), ids], dim=1)
+
+    def _beginning(self, window: torch.Tensor) -> torch.Tensor:
+        """A window of a text, whose first token is the model's where it begins with one, as in a search."""
+        first = self.usage.first_token(self.tokenizer)
+        return window if first is None else torch.cat([window.new_tensor([[first]]), window[:, 1:]], dim=1)

@@ -13,6 +13,7 @@ from rankitect.errors import AssetError, closest, shown
 from rankitect.models.checkpoints.gguf_blocks import BlocksReader
 from rankitect.models.checkpoints.gguf_metadata import Metadata, shortest
 from rankitect.models.families import FAMILIES, DecoderConfig, Family
+from rankitect.models.families.keys import is_mixture
 from rankitect.models.families.values import LIMITS, among
 
 __all__ = ["family_in", "read_sizes"]
@@ -42,7 +43,7 @@ def family_in(metadata: Metadata) -> Family:
         )
     if architecture not in by_architecture:
         supported = ", ".join(map(repr, by_architecture))
-        mixture = ", a mixture of experts, which is not supported" if architecture.endswith("moe") else ""
+        mixture = ", a mixture of experts, which is not supported" if is_mixture(architecture) else ""
         near = closest(architecture, by_architecture)
         nearest = f" The nearest to it is {near!r}." if near is not None else ""
         raise AssetError(

@@ -10,11 +10,23 @@ from rankitect.data.tokenizer import Tokenizer
 from rankitect.errors import AssetError, shown
 from rankitect.models.checkpoints.gguf_metadata import Metadata
 
-__all__ = ["ROLES", "read_tokenizer", "tokenizer_keys"]
+__all__ = ["ROLES", "begins_by_default", "read_tokenizer", "tokenizer_keys"]
 
 _PREFIX = "tokenizer.ggml."
 ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 """What a special token's key is called, by role."""
+_BEGINNING = frozenset({"llama-bpe", "llama3", "llama-v3", "falcon3", "tekken"})
+"""The ways of cutting text whose models llama.cpp gives the begin token where a file does not say whether."""
+
+
+def begins_by_default(kind: object, pre: object) -> bool:
+    """Whether texts begin with the begin token where a file does not say so: as llama.cpp's `llama_vocab` has it.
+
+    Args:
+        kind: The value of `tokenizer.ggml.model`.
+        pre: The value of `tokenizer.ggml.pre`, or None.
+    """
+    return kind == "llama" or (kind == "gpt2" and isinstance(pre, str) and pre in _BEGINNING)
 
 
 def read_tokenizer(metadata: Metadata, vocab: int) -> Tokenizer:

@@ -10,10 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from rankitect.errors import AssetError, closest, shown
+from rankitect.models.checkpoints.mobilellm import MODEL_TYPE as MOBILELLM
+from rankitect.models.checkpoints.mobilellm import as_llama
+from rankitect.models.checkpoints.own_code import CODE, check_code
 from rankitect.models.checkpoints.rotary import ROTARY_KEYS, read_rotation
 from rankitect.models.families import FAMILIES, DecoderBlocks, DecoderConfig, Family, HuggingFaceFormat
 from rankitect.models.families.family import TextPart
-from rankitect.models.families.keys import EXPERTS
+from rankitect.models.families.keys import is_mixture
 from rankitect.models.families.values import LIMITS, Number, among, same
 
 __all__ = ["read_config"]
@@ -38,7 +41,7 @@ def read_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
         AssetError: The model is of no supported family, a number is missing or cannot be one, or a key would change
             what the model computes.
     """
-    raw, where = _text_part(raw, where)
+    raw, where = _text_part(as_llama(raw, where), where)
     family = _family(raw, where)
     layout = family.huggingface
     _check_architectures(raw.get("architectures"), layout, where)
@@ -124,9 +127,9 @@ def _family(raw: Mapping[str, Any], where: str) -> Family:
     if isinstance(model_type, str) and model_type in by_type:
         return by_type[model_type]
     parts = [family.huggingface.text_part for family in FAMILIES.values()]
-    supported = [*by_type, *(part.model_type for part in parts if part is not None)]
+    supported = [*by_type, MOBILELLM, *(part.model_type for part in parts if part is not None)]
     name = model_type if isinstance(model_type, str) else ""
-    mixture = ", a mixture of experts, which is not supported" if name in EXPERTS else ""
+    mixture = ", a mixture of experts, which is not supported" if is_mixture(name) else ""
     near = closest(name, supported)
     nearest = f" The nearest to it is {near!r}." if near is not None else ""
     raise AssetError(
@@ -148,7 +151,8 @@ def _check_keys(raw: Mapping[str, Any], family: Family, where: str) -> None:
     if missing:
         allowed = f" Supported: {_listed(layout.required[missing[0]])}." if missing[0] in layout.required else ""
         raise AssetError(f"{where}: {missing[0]} is missing; a {family.title} must state it.{allowed}")
-    understood = {*layout.sizes.values(), *ROTARY_KEYS, *layout.of_layers}
+    check_code(raw.get(CODE), layout.model_type, layout.architecture, where)
+    understood = {*layout.sizes.values(), *ROTARY_KEYS, *layout.of_layers, CODE}
     for key, value in raw.items():
         if key in layout.required:
             if not among(value, layout.required[key]):

@@ -65,6 +65,12 @@ class Usage:
         """The tokens that end an answer."""
         return as_ids(self.generation.get("eos_token_id"))
 
+    def first_token(self, tokenizer: Tokenizer) -> int | None:
+        """The token that sequences begin with as the model was trained, which its tokenizer's files say; or None."""
+        stated = self.settings.get("add_bos_token")
+        wanted = stated if isinstance(stated, bool) else tokenizer.begin_id is not None
+        return tokenizer.special_ids.get("bos") if wanted else None
+
     def completed(self, tokenizer: Tokenizer) -> dict[str, Any]:
         """`generation`, with ids that only the tokenizer knows."""
         known = {f"{role}_token_id": tokenizer.special_ids.get(role) for role in ("bos", "eos", "pad")}

@@ -12,6 +12,7 @@ from rankitect.data.chat_templates import DEFAULT, TEMPLATE, TEMPLATES, chat_tem
 from rankitect.data.members import member
 from rankitect.data.tokenizer import Tokenizer
 from rankitect.errors import AssetError, safe, short
+from rankitect.models.checkpoints.gguf_tokenizer import begins_by_default
 from rankitect.models.checkpoints.usage import (
     GENERATION,
     SETTINGS,
@@ -92,7 +93,7 @@ def _reason(entry: Path, folder: Path, largest: int, of_tokenizer: bool) -> str 
 
 
 def usage_of_gguf(metadata: Mapping[str, Any], vocab: int, context: int, path: Path) -> Usage:
-    """What a GGUF file's keys say of the use of its model.
+    """What a GGUF file's keys say of the use of its model, and what llama.cpp takes for granted where they do not.
 
     Args:
         metadata: All keys with their values.
@@ -118,6 +119,8 @@ def usage_of_gguf(metadata: Mapping[str, Any], vocab: int, context: int, path: P
     for name in ("add_bos_token", "add_eos_token", "add_space_prefix"):
         if isinstance(key(name), bool):
             settings[name] = key(name)
+    if key("bos_token_id") is not None and begins_by_default(key("model"), key("pre")):
+        settings.setdefault("add_bos_token", True)
     prefix = "tokenizer.chat_template"
     named = {name.removeprefix(f"{prefix}."): text for name, text in metadata.items() if name.startswith(f"{prefix}.")}
     templates = {DEFAULT: metadata[prefix]} if isinstance(metadata.get(prefix), str) else {}

@@ -13,7 +13,6 @@ from typing import Any
 
 __all__ = [
     "BASE",
-    "EXPERTS",
     "FULL",
     "GGUF_NEUTRAL",
     "GGUF_SIZES",
@@ -23,6 +22,7 @@ __all__ = [
     "KIND",
     "LOCAL",
     "SCALING_KEYS",
+    "is_mixture",
 ]
 
 KIND, BASE = "rope_type", "rope_theta"
@@ -70,7 +70,7 @@ _BOOKKEEPING = """
     model_type architectures transformers_version torch_dtype dtype _name_or_path name_or_path _commit_hash
     _attn_implementation _attn_implementation_autoset attn_implementation _flash_attn_2_enabled
     experts_implementation transformers.js_config unsloth_fixed unsloth_version is_llama_config
-    auto_map use_cache pretraining_tp is_decoder torchscript use_bfloat16 tf_legacy_loss tie_last_hidden_states
+    use_cache pretraining_tp is_decoder torchscript use_bfloat16 tf_legacy_loss tie_last_hidden_states
     output_hidden_states output_attentions return_dict max_sequence_length
     model_max_length tokenizer_model_max_length tokenizer_padding_side gradient_checkpointing
     initializer_range attention_dropout hidden_dropout attn_pdrop resid_pdrop embd_pdrop
@@ -88,12 +88,19 @@ _GENERATION = """
 HUGGINGFACE_IGNORED = frozenset(f"{_BOOKKEEPING} {_GENERATION}".split())
 """Keys of config.json that change nothing a trained model computes: bookkeeping, how it is trained, how one samples."""
 
-_MIXTURES = """
-    mixtral qwen2_moe qwen3_moe qwen3_next olmoe flex_olmo phimoe granitemoe deepseek_v2 deepseek_v3 gpt_oss llama4
-    llama4_text dbrx jamba ernie4_5_moe glm4_moe minimax
+_UNSAID = """
+    mixtral qwen3_next qwen3next deepseek_v2 deepseek_v3 deepseek2 gpt_oss llama4 llama4_text dbrx jamba arctic grok
+    minimax minimax_m2
 """
-EXPERTS = frozenset(_MIXTURES.split())
-"""Values of `model_type` of mixtures of experts, which are refused as such."""
+_MIXTURES = frozenset(_UNSAID.split())
+"""Mixtures of experts whose names do not say so: values of `model_type`, and architectures of GGUF files."""
+
+
+def is_mixture(name: str) -> bool:
+    """Whether a `model_type` or the architecture of a GGUF file is a mixture of experts, which are refused as such."""
+    name = name.replace("-", "_")
+    return "moe" in name or name in _MIXTURES
+
 
 GGUF_SIZES: Mapping[str, str] = {
     "d_model": "embedding_length",

@@ -26,11 +26,9 @@ def first_token(checkpoint: DecoderCheckpoint, wanted: bool | None) -> int | Non
     Raises:
         ConfigError: It is wanted, and the tokenizer has none.
     """
-    known = checkpoint.tokenizer.special_ids.get("bos")
     if wanted is None:
-        stated = checkpoint.usage.settings.get("add_bos_token")
-        wanted = stated if isinstance(stated, bool) else checkpoint.tokenizer.begin_id is not None
-        return known if wanted else None
+        return checkpoint.usage.first_token(checkpoint.tokenizer)
+    known = checkpoint.tokenizer.special_ids.get("bos")
     if wanted and known is None:
         raise ConfigError("begin=true: the backbone's tokenizer has no first token (bos).")
     return known if wanted else None
