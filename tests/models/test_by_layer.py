@@ -102,6 +102,42 @@ def test_padding_on_the_left_changes_nothing(tmp_path: Path) -> None:
     torch.testing.assert_close(got, theirs(model), rtol=1e-4, atol=1e-4)
 
 
+def test_masks_of_another_kind_are_refused(tmp_path: Path) -> None:
+    written(tmp_path / "hf", WINDOWED)
+    model = loaded(tmp_path / "hf")
+    batch, tokens = IDS.shape
+    pairs = torch.ones(batch, 1, tokens, tokens, dtype=torch.bool)
+    for mask, shown in [
+        (pairs, rf"a tensor of shape \({batch}, 1, {tokens}, {tokens}\)"),
+        (torch.ones(batch, 1), rf"a tensor of shape \({batch}, 1\)"),
+        ({"full_attention": pairs}, "dict"),
+    ]:
+        with pytest.raises(ValueError, match=f"attention_mask is {shown}; this model takes one of two dimensions"):
+            model(IDS, attention_mask=mask)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3, torch.tensor([0, 2])], ids=["all", "one", "three", "some"])
+def test_the_loss_is_of_all_labels_whichever_logits_are_kept(tmp_path: Path, kept: int | torch.Tensor) -> None:
+    written(tmp_path / "hf", SAME_HEADS)
+    model = loaded(tmp_path / "hf")
+    labels = IDS.clone()
+    labels[0, :2] = -100
+    with torch.no_grad():
+        got = model(IDS, labels=labels, logits_to_keep=kept)
+        whole, alone = model(IDS).logits, model(IDS, logits_to_keep=kept).logits
+        shares = [
+            model(one[None], labels=told[None], num_items_in_batch=20).loss
+            for one, told in zip(IDS, labels, strict=True)
+        ]
+    expected = torch.nn.functional.cross_entropy(whole[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+    torch.testing.assert_close(got.loss, expected / (labels[:, 1:] != -100).sum())
+    torch.testing.assert_close(got.logits, whole[:, -kept:] if isinstance(kept, int) else whole[:, kept])
+    torch.testing.assert_close(alone, got.logits)
+    torch.testing.assert_close(
+        sum(shares), expected / 20, msg="a trainer that accumulates says how many labels there are"
+    )
+
+
 @pytest.mark.parametrize(
     ("blocks", "family"),
     [

@@ -94,6 +94,21 @@ class FeedForward(nn.Module):
         return self.down_proj(gate * self.up_proj(x))
 
 
+def of_tokens(mask: Any, length: int) -> torch.Tensor:
+    """A mask [B, S] of which tokens are no padding, cut to the length of the text.
+
+    Raises:
+        ValueError: It is of another kind, such as a mask of pairs of tokens, or does not tell of all tokens.
+    """
+    if not isinstance(mask, torch.Tensor) or mask.dim() != 2 or mask.shape[1] < length:
+        given = f"a tensor of shape {tuple(mask.shape)}" if isinstance(mask, torch.Tensor) else type(mask).__name__
+        raise ValueError(
+            f"attention_mask is {given}; this model takes one of two dimensions, [batch, tokens] with those that are "
+            f"cached ({length} tokens here), which is 0 at padding: what a token sees beside that is decided by layer."
+        )
+    return mask[:, :length].bool()
+
+
 NORMS = {
     "pre": (("input_layernorm", None), ("post_attention_layernorm", None)),
     "post": ((None, "post_attention_layernorm"), (None, "post_feedforward_layernorm")),
@@ -162,8 +177,8 @@ class Decoder(nn.Module):
         turns = [self.turns(one, positions) for one in self.config.rotary]
         past = slots[:, None] - torch.arange(before + tokens, device=x.device)  # how far back a token is, [T, S]
         allowed = (past >= 0).expand(batch, 1, -1, -1)
-        if mask is not None and mask.dim() == 2:
-            allowed = allowed & mask[:, None, None, : before + tokens].bool()
+        if mask is not None:
+            allowed = allowed & of_tokens(mask, before + tokens)[:, None, None]
         # a row that sees nothing, as padding on the left does, would be no number
         allowed = allowed | (past == 0)
         seen: dict[int | None, torch.Tensor] = {None: allowed}
@@ -219,22 +234,32 @@ class RankitectForCausalLM(PreTrainedModel, GenerationMixin):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        logits_to_keep: int = 0,
+        logits_to_keep: int | torch.Tensor = 0,
         **others: Any,
     ) -> CausalLMOutputWithPast:
-        """Arguments and results are those of every decoder of `transformers`."""
+        """Arguments and results are those of every decoder of `transformers`.
+
+        The loss is that of all labels, whichever logits are kept.
+
+        Raises:
+            ValueError: `attention_mask` has not two dimensions, or does not tell of all tokens.
+        """
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache()
         x = self.model.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         scale = self.config.blocks.get("embed_scale", 1.0)
         x = self.model(x if scale == 1.0 else x * scale, attention_mask, position_ids, past_key_values)
-        x = x[:, -logits_to_keep:] if logits_to_keep else x
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        if labels is None:
+            return CausalLMOutputWithPast(logits=self.logits(x[:, kept]), past_key_values=past_key_values)
+        logits = self.logits(x)
+        loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **others)
+        return CausalLMOutputWithPast(loss=loss, logits=logits[:, kept], past_key_values=past_key_values)
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """The output table's products with hidden states: [B, T, D] -> [B, T, V]."""
         tied = self.config.tie_word_embeddings
-        logits = F.linear(x, self.model.embed_tokens.weight) if tied else self.lm_head(x)
-        loss = None
-        if labels is not None:
-            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
+        return F.linear(x, self.model.embed_tokens.weight) if tied else self.lm_head(x)
 
 
 class DeciLMForCausalLM(RankitectForCausalLM):
