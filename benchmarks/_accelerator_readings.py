@@ -68,8 +68,8 @@ class Language:
         """Calibration: second moments of hidden units and of the loss's gradients."""
         plain = placement().place(Supernet(self.space, tensors=space_tensors(self.checkpoint)))
         with placement().computing():
-            found = gather(plain, largest(self.space), [self.ids], cross_entropy)
-        return [*found.gram.values(), *found.slopes.values(), found.residual]
+            statistics = gather(plain, largest(self.space), [self.ids], cross_entropy)
+        return [*statistics.gram.values(), *statistics.slopes.values(), statistics.residual]
 
     def pruned(self) -> list[Tensor]:
         """Logits of the pruned backbone, with refits: active in the supernet, and extracted from it."""
@@ -93,7 +93,7 @@ class Language:
         vocab = self.checkpoint.config.vocab
         given, other = (placement().move(torch.randn(2, 24, vocab, generator=draws) * 3) for _ in range(2))
         labels = placement().move(torch.randint(0, vocab, (2, 24), generator=draws))
-        found = [token_nats(given, labels)]
+        readings = [token_nats(given, labels)]
         teacher = top_targets(other, 16, samples=16)
         for loss in (
             lambda z: cross_entropy(z, labels),
@@ -104,8 +104,8 @@ class Language:
             value = loss(logits)
             value.backward()
             assert logits.grad is not None
-            found += [value, logits.grad]
-        return found
+            readings += [value, logits.grad]
+        return readings
 
     def trained(self) -> list[Tensor]:
         """Losses of ten steps of training, and the logits after them."""
@@ -182,7 +182,7 @@ class Ranker:
 def compare(readings: Mapping[str, Reading], there: Placement) -> dict[str, float]:
     """For each reading, how far the device is from the CPU in float32: the norm of the difference over the norm of what
     the CPU gives, of whichever tensor is worst."""
-    found: dict[str, float] = {}
+    differences: dict[str, float] = {}
     for name, reading in readings.items():
         with using(Placement(torch.device("cpu"))):
             here = _gathered(reading())
@@ -191,8 +191,8 @@ def compare(readings: Mapping[str, Reading], there: Placement) -> dict[str, floa
         worst = 0.0
         for one, other in zip(here, elsewhere, strict=True):
             worst = max(worst, float((one - other).norm() / one.norm().clamp_min(1e-12)))
-        found[name] = worst
-    return found
+        differences[name] = worst
+    return differences
 
 
 def _gathered(tensors: list[Any]) -> list[Tensor]:

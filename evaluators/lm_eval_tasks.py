@@ -72,9 +72,9 @@ class LmEvalTasks:
         from rankitect.tasks.language.harness import HarnessModel
 
         task = parts.require(AnswersText, "measure lm_eval")
-        made = cls(_loaded(config), HarnessModel(task.checkpoint, config.begin), config.limit, task.search_split)
-        made.asked(None)
-        return made
+        own = cls(_loaded(config), HarnessModel(task.checkpoint, config.begin), config.limit, task.search_split)
+        own.asked(None)
+        return own
 
     def specs(self, split: str) -> Sequence[MetricSpec]:
         """The metrics of the task; none on the split of a search, which is not to choose by what is reported."""
@@ -82,11 +82,11 @@ class LmEvalTasks:
 
     def measure(self, model: nn.Module, split: str, check: Callable[[], None]) -> Measured:
         """Ask a model."""
-        name, found = self._task.config.task, self.asked(model, check)
-        samples = sorted(found["samples"][name], key=lambda sample: sample["doc_id"])
+        name, evaluation = self._task.config.task, self.asked(model, check)
+        samples = sorted(evaluation["samples"][name], key=lambda sample: sample["doc_id"])
         metrics, answers = {}, {}
         for spec in self._specs:
-            value = next(v for key, v in found["results"][name].items() if key.split(",")[0] == spec.name)
+            value = next(v for key, v in evaluation["results"][name].items() if key.split(",")[0] == spec.name)
             values = [sample.get(spec.name) for sample in samples]
             means = all(isinstance(one, int | float) for one in values)
             metric = Metric(float(value), spec.unit, len(samples))
@@ -106,9 +106,9 @@ class LmEvalTasks:
         model_of = self._model.asking(model, check)
         name, quiet = self._task.config.task, io.StringIO()
         with contextlib.redirect_stderr(quiet), contextlib.redirect_stdout(quiet):
-            found = evaluate(model_of, {name: self._task}, limit=self._limit, bootstrap_iters=0, log_samples=True)
-        assert found is not None  # of the first process, which this is
-        return dict(found)
+            evaluation = evaluate(model_of, {name: self._task}, limit=self._limit, bootstrap_iters=0, log_samples=True)
+        assert evaluation is not None  # of the first process, which this is
+        return dict(evaluation)
 
 
 def _mean(values: Sequence[float], spec: MetricSpec) -> tuple[Metric, Answers]:

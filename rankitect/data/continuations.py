@@ -51,13 +51,13 @@ def continuations(
     known = dict(zip(heads, tokenizer.encode_batch(list(heads)), strict=True))
     wholes = tokenizer.encode_batch([before + after for before, after in moved])
     first = () if begin is None else (begin,)
-    made = []
+    continuations = []
     for (before, _), whole in zip(moved, wholes, strict=True):
         head = known[before][: len(whole) - 1]  # something is predicted, however the texts merge
         opening = first or (() if len(head) else _stand_in(tokenizer))
         tokens = (*opening, *head.tolist(), *whole[len(head) :].tolist())
-        made.append(Continuation(tokens, len(opening) + len(head)))
-    return made
+        continuations.append(Continuation(tokens, len(opening) + len(head)))
+    return continuations
 
 
 def _stand_in(tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from math import prod
 
+import torch
+
 from rankitect.blocks import GQA, Embed, Head, Rope, SwiGLU
 from rankitect.graph import Architecture, SearchSpace
 from rankitect.models.families import HEAD, DecoderBlocks, DecoderConfig, Weight, axes, family_of
@@ -91,6 +93,20 @@ class DecoderLayers:
             owner = weight.owner if number is None else f"{self.layers[number].scope}.{weight.owner}"
             if (owner, weight.name) in self.shapes:
                 yield number, weight, (owner, weight.name)
+
+    def silent(self, number: int, kv_heads: int, group: int) -> Iterator[tuple[Weight, torch.Tensor]]:
+        """The weights of heads that add nothing, for a layer without attention that is written with some.
+
+        Args:
+            number: Of the layer.
+            kv_heads: Key/value heads that it is written with.
+            group: Query heads of each.
+        """
+        scope = self.layers[number].scope
+        config = replace(self.config, n_heads=kv_heads * group, n_kv_heads=kv_heads)
+        for weight in family_of(config).layer:
+            if (f"{scope}.{weight.owner}", weight.name) not in self.shapes:
+                yield weight, torch.full(weight.stored_shape(config), float(weight.kind == "gain"))
 
 
 def decoder_layers(space: SearchSpace, architecture: Architecture, config: DecoderConfig) -> DecoderLayers:

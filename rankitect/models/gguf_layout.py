@@ -16,20 +16,27 @@ import torch
 
 from rankitect.errors import AssetError, SpaceError, shown
 from rankitect.graph import Architecture, SearchSpace
-from rankitect.models.checkpoints.gguf_config import read_sizes
+from rankitect.models.checkpoints.gguf_config import DECI, read_sizes
 from rankitect.models.checkpoints.gguf_metadata import Metadata
 from rankitect.models.decoder_layers import DecoderLayer, DecoderLayers, decoder_layers, merged
 from rankitect.models.families import PLAIN, DecoderConfig, Family, Weight, family_of
 from rankitect.models.families.blocks import Rotation
 from rankitect.models.families.family import Key
-from rankitect.models.families.gguf_keys import block_keys, frequency_factors, unwritable_in_gguf
+from rankitect.models.families.gguf_keys import (
+    FACTORS,
+    WINDOW_PATTERN,
+    block_keys,
+    frequency_factors,
+    halves_apart,
+    halves_interleaved,
+    unwritable_in_gguf,
+)
 from rankitect.models.supernet import Standalone
 
-__all__ = ["DECI", "GGUFLayout", "gguf_layout"]
+__all__ = ["GGUFLayout", "gguf_layout"]
 
-DECI = "deci"
-FACTORS = "rope_freqs.weight"
-"""The tensor by which llama.cpp divides RoPE's frequencies."""
+_NEEDED = "0.3.36"
+"""The llama-cpp-python that was seen to read which layers see a window (llama.cpp: pull request 29042)."""
 
 
 @dataclass(frozen=True)
@@ -144,14 +151,8 @@ class GGUFLayout:
         """The weights of the head that adds nothing, where the first layer is written with one."""
         if self._layers == self.row.layers:
             return {}
-        config = replace(self.row.config, n_heads=1, n_kv_heads=1)
-        held = {name for name, *_ in self.places()}
-        named = {self._family.gguf.layer.format(0) + weight.gguf: weight for weight in self._family.layer}
-        return {
-            name: torch.full(weight.stored_shape(config), float(weight.kind == "gain"))
-            for name, weight in named.items()
-            if name not in held
-        }
+        prefix = self._family.gguf.layer.format(0)
+        return {prefix + weight.gguf: tensor for weight, tensor in self.row.silent(0, 1, 1)}
 
     def _joints(self) -> Iterator[tuple[str, list[str]]]:
         """The matrices of the file that hold several weights, each with the names that these would have alone."""
@@ -189,24 +190,23 @@ class GGUFLayout:
         tensor = tensor.to("cpu").clone().reshape(merged(weight, tensor.shape)).contiguous()
         if weight.kind == "gain":
             tensor = tensor + self.row.config.blocks.norm_offset
-        return self._rows(weight, tensor, apart=True)
+        return self._rows(weight, tensor, apart=False)
 
     def _loaded(self, weight: Weight, tensor: torch.Tensor) -> torch.Tensor:
         """The inverse of `_stored`."""
         if weight.kind == "gain":
             tensor = tensor - self.row.config.blocks.norm_offset
-        return self._rows(weight, tensor, apart=False)
+        return self._rows(weight, tensor, apart=True)
 
     def _rows(self, weight: Weight, tensor: torch.Tensor, *, apart: bool) -> torch.Tensor:
-        """A rotated weight with the halves of its heads interleaved, from halves that are apart; or the other way.
+        """A rotated weight with the halves of its heads apart, from interleaved ones; or the other way.
 
         llama.cpp rotates neighbouring rows of a head in some architectures, and the halves in others.
         """
-        half = self.row.config.head_dim // 2
         if not weight.rotated or not (self.architecture == DECI or self._family.gguf.rotates_neighbours):
             return tensor
-        sizes = (2, half) if apart else (half, 2)
-        return tensor.view(-1, *sizes, tensor[0].numel()).transpose(1, 2).reshape(tensor.shape).contiguous()
+        head = self.row.config.head_dim
+        return halves_apart(tensor, head) if apart else halves_interleaved(tensor, head)
 
 
 def gguf_layout(space: SearchSpace, architecture: Architecture, config: DecoderConfig) -> GGUFLayout:
@@ -228,7 +228,7 @@ def gguf_layout(space: SearchSpace, architecture: Architecture, config: DecoderC
     uniform = GGUFLayout(row, family.gguf.architecture)
     own = own or _misread(uniform)
     if own is None:
-        return uniform
+        return replace(uniform, notes=_version_needed(uniform))
     reason = _not_deci(row)
     if reason is not None:
         return GGUFLayout(row, reason=own if row.difference is None else reason)
@@ -236,6 +236,17 @@ def gguf_layout(space: SearchSpace, architecture: Architecture, config: DecoderC
     if not row.layers[0].kv_heads:
         notes.append("the first layer is written with a head whose weights are 0: llama.cpp wants one there")
     return GGUFLayout(row, DECI, notes=tuple(notes))
+
+
+def _version_needed(layout: GGUFLayout) -> tuple[str, ...]:
+    """A note of the version of llama.cpp that reads which layers see a window; none where every version knows it."""
+    key = f"{layout.architecture}.{WINDOW_PATTERN}"
+    if key not in dict(layout.stated()):
+        return ()
+    return (
+        f"which layers see a window is said by {key}, which llama.cpp reads since September 2026 (llama-cpp-python "
+        f"{_NEEDED}); older ones ignore it and compute something else",
+    )
 
 
 def _without_long_windows(row: DecoderLayers) -> DecoderLayers:

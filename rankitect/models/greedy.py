@@ -40,7 +40,7 @@ def greedy_continuations(
         The continuations, and how many tokens went forward.
     """
     device, by_length = device_of(model), turned_by_length(model)
-    made: list[list[int]] = [[] for _ in prompts]
+    continuations: list[list[int]] = [[] for _ in prompts]
     going = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     forwarded, training = 0, model.training
     model.eval()
@@ -48,13 +48,13 @@ def greedy_continuations(
         with torch.inference_mode():
             for _ in range(most):
                 left = []
-                for chosen in _batches(going, [len(prompts[i]) + len(made[i]) for i in going], by_length):
+                for chosen in _batches(going, [len(prompts[i]) + len(continuations[i]) for i in going], by_length):
                     if check is not None:
                         check()
-                    lengths = [len(prompts[i]) + len(made[i]) for i in chosen]
+                    lengths = [len(prompts[i]) + len(continuations[i]) for i in chosen]
                     ids = np.zeros((len(chosen), max(lengths)), np.int64)
                     for b, i in enumerate(chosen):
-                        ids[b, : lengths[b]] = [*prompts[i], *made[i]]
+                        ids[b, : lengths[b]] = [*prompts[i], *continuations[i]]
                     logits = model(torch.from_numpy(ids).to(device))
                     forwarded += sum(lengths)
                     at = torch.tensor(lengths, device=device) - 1
@@ -62,13 +62,13 @@ def greedy_continuations(
                     for i, token in zip(chosen, likeliest, strict=True):
                         if token in stop:
                             continue
-                        made[i].append(token)
-                        if not ended(made[i]):
+                        continuations[i].append(token)
+                        if not ended(continuations[i]):
                             left.append(i)
                 going = left
     finally:
         model.train(training)
-    return made, forwarded
+    return continuations, forwarded
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int], by_length: bool) -> list[list[int]]:

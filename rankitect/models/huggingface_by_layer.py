@@ -2,7 +2,7 @@
 
 config.json says of each layer what it is, in the words of DeciLM. Where the model computes what DeciLM does (a Llama
 with other key/value heads and feed-forward widths by layer, and layers without attention), it goes by that name: vLLM
-and TensorRT-LLM then run it with code of their own. DeciLM has one number of query heads for all layers; a model of
+and TensorRT-LLM have code of their own for that. DeciLM has one number of query heads for all layers; a model of
 several is one of it only if it is written with heads that add nothing (`padded`).
 """
 
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from rankitect.errors import AssetError, SpaceError, shown
+from rankitect.models.checkpoints.huggingface_config import BY_LAYER
 from rankitect.models.decoder_layers import DecoderLayer, DecoderLayers, merged
 from rankitect.models.families import PLAIN, Weight, axes, family_of
 from rankitect.models.families.blocks import Rotation
@@ -29,7 +30,7 @@ __all__ = ["CODE", "ByLayer", "not_decilm"]
 CONFIGURATION, MODELING = "configuration_rankitect", "modeling_rankitect"
 CODE = (f"{CONFIGURATION}.py", f"{MODELING}.py")
 """The files of code that go along."""
-_OWN, _DECI = ("rankitect", "Rankitect"), ("nemotron-nas", "DeciLM")
+_OWN, _DECI = zip(BY_LAYER, ("Rankitect", "DeciLM"), strict=True)
 _MULTIPLE = 256
 """DeciLM's readers round feed-forward widths that are given as `ffn_mult` up to a multiple of this."""
 
@@ -201,15 +202,10 @@ class ByLayer:
     def _silent(self) -> dict[str, torch.Tensor]:
         """The weights of layers without attention that are written with heads that add nothing."""
         family, tensors = family_of(self.row.config), dict[str, torch.Tensor]()
-        held = {name for name, *_ in self._places()}
         for number, (layer, (kv, group)) in enumerate(zip(self.row.layers, self.heads, strict=True)):
-            if layer.kv_heads or not kv:
-                continue
-            config = replace(self.row.config, n_heads=kv * group, n_kv_heads=kv)
-            for weight in family.layer:
-                name = family.huggingface_name(weight, number)
-                if name not in held:
-                    tensors[name] = torch.full(weight.stored_shape(config), float(weight.kind == "gain"))
+            if kv and not layer.kv_heads:
+                silent = self.row.silent(number, kv, group)
+                tensors |= {family.huggingface_name(weight, number): tensor for weight, tensor in silent}
         return tensors
 
 

@@ -249,10 +249,10 @@ def _packed(
     for batch in _batches(rows):
         if check is not None:
             check()
-        made = _Batch(batch, device)
-        logits = model.packed(made.ids, made)[0]
-        each, likeliest = _scores(logits, made.row_of, made.targets)
-        for number, edges in made.sequences:
+        packed = _Batch(batch, device)
+        logits = model.packed(packed.ids, packed)[0]
+        each, likeliest = _scores(logits, packed.row_of, packed.targets)
+        for number, edges in packed.sequences:
             nats[number], greedy[number] = each[edges].sum(), bool(likeliest[edges].all())
         forwarded += sum(len(row.tokens) for row in batch)
     return Likelihood(nats, greedy, forwarded)

@@ -159,6 +159,26 @@ def test_what_llama_cpp_does_not_have_is_refused(tmp_path: Path, changes: dict[s
     assert not (tmp_path / "m.gguf").exists()
 
 
+GEMMA3: dict[str, Any] = {
+    "qk_norm": "head", "score_scale": 32**-0.5, "norm_offset": 1.0, "norms": "both", "act": "gelu_tanh",
+    "embed_scale": 8.0, "local_rope_base": 300.0,
+}  # fmt: skip
+
+
+def test_which_layers_see_windows_is_stated_only_where_llama_cpp_would_take_others(tmp_path: Path) -> None:
+    blocks = dataclasses.replace(PLAIN, **GEMMA3, windows=(8,) * 5 + (None, 8))
+    of = backbone(family="gemma3", n_layers=7, blocks=blocks)
+    key, fewer = "gemma3.attention.sliding_window_pattern", variant(of, ffn=64, runs_0=0)
+    whole = gguf_layout(of.space, variant(of, ffn=64), of.checkpoint.config)
+    assert (whole.architecture, whole.notes) == ("gemma3", ())
+    assert key not in dict(whole.stated())
+    model = saved(tmp_path / "m.gguf", fewer, of, precision="float32")
+    assert GGUFFile(tmp_path / "m.gguf").metadata[key] == [True] * 4 + [False, True]
+    (note,) = gguf_layout(of.space, fewer, of.checkpoint.config).notes
+    assert "llama-cpp-python 0.3.36" in note
+    assert torch.equal(logits(load_gguf_candidate(tmp_path / "m.gguf").model), logits(model))
+
+
 def test_a_window_as_long_as_the_context_is_none() -> None:
     short = dataclasses.replace(TINY, context=8)
     assert gguf_layout(BACKBONE.space, variant(attn_1="swa", ffn_0=32), short).architecture == "deci"
@@ -168,6 +188,7 @@ def test_a_window_as_long_as_the_context_is_none() -> None:
     ("key", "value", "message"),
     [
         ("deci.rope.freq_base", 10_000.0, r"deci\.rope\.freq_base is 10000\.0, but its own architecture asks for 5000"),
+        ("deci.attention.sliding_window", 8, r"sliding_window. is 8, which its own architecture does not state"),
         ("deci.attention.head_count", [4, 0, 2, 1], r"deci\.attention\.head_count is \[4, 0, 2, 1\]"),
         ("rankitect.space", "{}", "make no model"),
         ("rankitect.architecture", None, "does not say which candidate it is"),

@@ -139,8 +139,13 @@ def _check_keys(metadata: Metadata, layout: GGUFLayout) -> None:
     where = brief(metadata.path, 200)
     if layout.reason is not None:
         raise AssetError(f"{where} says that it is an architecture which is no model of llama.cpp: {layout.reason}.")
-    for key, value in {"general.architecture": layout.architecture, **dict(layout.stated())}.items():
+    stated = {"general.architecture": layout.architecture, **dict(layout.stated())}
+    for key, value in stated.items():
         given = metadata.values.get(key)
         same = given == np.float32(value) if isinstance(value, float) else given == value
         if type(given) is not type(value) or not same:
             raise AssetError(f"{where}: {key} is {shown(given)}, but its own architecture asks for {shown(value)}.")
+    own = (key for key in metadata.values if key.startswith(f"{layout.architecture}."))
+    if more := sorted(set(own) - stated.keys()):
+        given = metadata.values[more[0]]
+        raise AssetError(f"{where}: {shown(more[0])} is {shown(given)}, which its own architecture does not state.")

@@ -94,7 +94,7 @@ def save_decilm(
     config: DecoderConfig,
     usage: Usage,
 ) -> tuple[str, ...]:
-    """Write a model as DeciLM, which vLLM and TensorRT-LLM run with code of their own. Arguments as of `save_folder`.
+    """Write a model as DeciLM, for which vLLM and TensorRT-LLM have code of their own. Arguments as of `save_folder`.
 
     Returns:
         What a user should know of the files: which layers were written with heads that add nothing.

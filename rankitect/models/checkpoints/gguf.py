@@ -16,15 +16,14 @@ from rankitect.models.checkpoints.gguf_metadata import Metadata
 from rankitect.models.checkpoints.gguf_parts import open_parts, tensors_of
 from rankitect.models.checkpoints.gguf_tokenizer import read_tokenizer
 from rankitect.models.checkpoints.usage_sources import usage_of_gguf
-from rankitect.models.families import HEAD, DecoderConfig, Family, Weight
+from rankitect.models.families import DecoderConfig, Family, Weight
+from rankitect.models.families.gguf_keys import FACTORS, halves_apart
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["load_gguf"]
 
-_FACTORS = "rope_freqs.weight"
-"""The tensor by which llama.cpp divides RoPE's frequencies."""
 _LONG = frozenset({"rope_factors_long.weight", "rope_factors_short.weight"})
 _LLAMA3, _PUBLISHED = "llama3", (1.0, 4.0, 8192)
 """Llama 3's scaling, and all of its published numbers but the factor: low, high, and the context before it."""
@@ -53,8 +52,8 @@ def load_gguf(path: Path, source: str | None = None) -> DecoderCheckpoint:
     config = read_sizes(family, metadata, stored[embedding][1].shape[0], tied=head not in stored)
     if long := sorted(_LONG & stored.keys()):
         raise AssetError(f"{path}: RoPE for long texts (longrope, the tensor {long[0]}) is not supported.")
-    if _FACTORS in stored:
-        config = _scaled(config, *stored.pop(_FACTORS))
+    if FACTORS in stored:
+        config = _scaled(config, *stored.pop(FACTORS))
     check_layers(config, len(stored), str(path))
     check_fits(sum(prod(entry.shape) for _, entry in stored.values()), str(path))
     tensors = dict(one for file, entry in stored.values() for one in _tensors(file, entry, family, config))
@@ -88,7 +87,7 @@ def _scaled(config: DecoderConfig, file: GGUFFile, entry: TensorEntry) -> Decode
         if torch.allclose(factors, plain / scaled, rtol=1e-3):
             return replace(config, blocks=replace(config.blocks, rope_scaling=scaling))
     raise AssetError(
-        f"{file.path}: RoPE's frequencies are scaled (the tensor {_FACTORS}) by other factors than those of Llama 3.1 "
+        f"{file.path}: RoPE's frequencies are scaled (the tensor {FACTORS}) by other factors than those of Llama 3.1 "
         "and 3.2. Use the model's Hugging Face folder, which says how."
     )
 
@@ -130,8 +129,6 @@ def _as_stored_by_huggingface(
     if weight.kind == "gain" and family.gguf.gains_with_offset:
         values = values - config.blocks.norm_offset
     if weight.rotated and family.gguf.rotates_neighbours and tuple(values.shape) == weight.stored_shape(config):
-        # llama.cpp's RoPE rotates neighbouring rows of a head, Hugging Face's the two halves: for the former, the
-        # halves are stored interleaved. A tensor of another shape is left alone: `check_tensors` reports it.
-        heads = prod(config.sizes[dim] for dim in weight.dims[: weight.dims.index(HEAD)])
-        values = values.view(heads, config.head_dim // 2, 2, -1).transpose(1, 2).reshape(values.shape)
+        # A tensor of another shape is left alone: `check_tensors` reports it.
+        values = halves_apart(values, config.head_dim)
     return values.contiguous()

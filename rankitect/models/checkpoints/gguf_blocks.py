@@ -10,11 +10,11 @@ from typing import Any
 from rankitect.errors import AssetError, shown
 from rankitect.models.checkpoints.gguf_metadata import Metadata, shortest
 from rankitect.models.families import DecoderBlocks, Family
+from rankitect.models.families.gguf_keys import WINDOW, WINDOW_PATTERN, windowed
 from rankitect.models.families.values import ROPE_BASE, Number
 
 __all__ = ["BlocksReader"]
 
-_WINDOW, _PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
 _BASE = "rope.freq_base_swa"
 _TYPE, _FACTOR, _ORIGINAL = "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length"
 _ATTENTION, _OLD_FACTOR = "rope.scaling.attn_factor", "rope.scale_linear"
@@ -71,18 +71,18 @@ class BlocksReader:
 
     def _windows(self, period: int, layers: int) -> tuple[int | None, ...]:
         """For each layer the window that it sees; empty where none sees one."""
-        window, pattern = self._get(_WINDOW, 0), self._get(_PATTERN, period)
-        _COUNT.check(window, self._named(_WINDOW))
+        window, pattern = self._get(WINDOW, 0), self._get(WINDOW_PATTERN, period)
+        _COUNT.check(window, self._named(WINDOW))
         if isinstance(pattern, list):
             if len(pattern) != layers or not all(isinstance(one, bool) for one in pattern):
                 raise AssetError(
-                    f"{self._named(_PATTERN)} is {shown(pattern)}; it must be a number, or true or false for each of "
-                    f"{layers} layers."
+                    f"{self._named(WINDOW_PATTERN)} is {shown(pattern)}; it must be a number, or true or false for "
+                    f"each of {layers} layers."
                 )
             local = pattern
         else:
-            _COUNT.check(pattern, self._named(_PATTERN))
-            local = [pattern == 0 or (i + 1) % pattern != 0 for i in range(layers)]
+            _COUNT.check(pattern, self._named(WINDOW_PATTERN))
+            local = windowed(pattern, layers)
         return tuple(window if one else None for one in local) if window and any(local) else ()
 
     def _scaling(self) -> tuple[str | float, ...]:

@@ -16,9 +16,9 @@ from rankitect.models.families import FAMILIES, DecoderConfig, Family
 from rankitect.models.families.keys import is_mixture
 from rankitect.models.families.values import LIMITS, among
 
-__all__ = ["family_in", "read_sizes"]
+__all__ = ["DECI", "family_in", "read_sizes"]
 
-_BY_LAYER = "deci"
+DECI = "deci"
 """llama.cpp's architecture of pruned models, which states heads and widths by layer."""
 _MODEL = "model"
 """The value of `general.type` of a whole model; there are also adapters, vocabularies and projectors."""
@@ -36,9 +36,9 @@ def family_in(metadata: Metadata) -> Family:
     architecture = metadata.get("general.architecture", str)
     # The first family of an architecture: Mistral's files say that they are of Llama's.
     by_architecture = {family.gguf.architecture: family for family in reversed(FAMILIES.values())}
-    if architecture == _BY_LAYER:
+    if architecture == DECI:
         raise AssetError(
-            f"{metadata.path} holds a model whose layers differ ({_BY_LAYER}); those of a backbone must be alike. "
+            f"{metadata.path} holds a model whose layers differ ({DECI}); those of a backbone must be alike. "
             "rankitect.load_candidate reads one that was written here, to compare it."
         )
     if architecture not in by_architecture:

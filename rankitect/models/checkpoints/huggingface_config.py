@@ -19,12 +19,12 @@ from rankitect.models.families.family import TextPart
 from rankitect.models.families.keys import is_mixture
 from rankitect.models.families.values import LIMITS, Number, among, same
 
-__all__ = ["read_config"]
+__all__ = ["BY_LAYER", "read_config"]
 
 MAX_LAYERS = 10_000
 _SCORE = Number(1, 2**31 - 1)
 _TIED = "tie_word_embeddings"
-_BY_LAYER = ("rankitect", "nemotron-nas")
+BY_LAYER = ("rankitect", "nemotron-nas")
 """Values of `model_type` of models that state heads and widths by layer."""
 _DERIVED = ("n_kv_heads", "head_dim")
 """Numbers that follow from others where a file leaves them out, or says null."""
@@ -119,7 +119,7 @@ def _text_of(
 def _family(raw: Mapping[str, Any], where: str) -> Family:
     by_type = {family.huggingface.model_type: family for family in FAMILIES.values()}
     model_type = raw.get("model_type")
-    if model_type in _BY_LAYER:
+    if model_type in BY_LAYER:
         raise AssetError(
             f"{where}: model_type is {shown(model_type)}, a model whose layers differ; a backbone's must be alike. "
             "rankitect.load_candidate reads the folder of one that was written here, to compare it."

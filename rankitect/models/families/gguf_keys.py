@@ -11,7 +11,22 @@ from rankitect.models.families.family import Family
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["block_keys", "frequency_factors", "unwritable_in_gguf"]
+__all__ = [
+    "FACTORS",
+    "WINDOW",
+    "WINDOW_PATTERN",
+    "block_keys",
+    "frequency_factors",
+    "halves_apart",
+    "halves_interleaved",
+    "unwritable_in_gguf",
+    "windowed",
+]
+
+FACTORS = "rope_freqs.weight"
+"""The tensor by which llama.cpp divides RoPE's frequencies."""
+WINDOW, WINDOW_PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
+"""The keys that say how many tokens back layers with a window see, and which layers those are."""
 
 _LLAMA3, _YARN = "llama3", "yarn"
 _YARN_BORDERS = (32.0, 1.0)
@@ -32,8 +47,10 @@ def block_keys(family: Family, config: DecoderConfig) -> dict[str, Any]:
     keys, blocks, layout = dict[str, Any](), config.blocks, family.gguf
     windows = [window for window in blocks.windows if window is not None]
     if windows:
-        keys["attention.sliding_window"] = windows[0]
-        keys["attention.sliding_window_pattern"] = [window is not None for window in blocks.windows]
+        keys[WINDOW] = windows[0]
+        local = [window is not None for window in blocks.windows]
+        if local != windowed(layout.windows or 0, len(local)):  # only a new llama.cpp reads it: see `gguf_layout`
+            keys[WINDOW_PATTERN] = local
     if layout.local_base is not None and blocks.local_rope_base is not None:
         keys["rope.freq_base_swa"] = float(blocks.local_rope_base)
     kind, *numbers = blocks.rope_scaling or ("none",)
@@ -48,6 +65,11 @@ def block_keys(family: Family, config: DecoderConfig) -> dict[str, Any]:
             "rope.scaling.attn_factor": attention / _length_factor(factor),
         }
     return keys
+
+
+def windowed(period: int, layers: int) -> list[bool]:
+    """Which layers see a window, where one of so many sees everything; all of them for a period of 0."""
+    return [period == 0 or (layer + 1) % period != 0 for layer in range(layers)]
 
 
 def _length_factor(factor: float) -> float:
@@ -66,6 +88,21 @@ def frequency_factors(config: DecoderConfig) -> torch.Tensor | None:
     plain, _ = SCALINGS["linear"](half, config.rope_base, 0, 1.0)
     scaled, _ = SCALINGS[_LLAMA3](half, config.rope_base, 0, *numbers)
     return plain / scaled
+
+
+def halves_interleaved(rows: torch.Tensor, head: int) -> torch.Tensor:
+    """Rows of heads in the order in which llama.cpp rotates neighbours, from the two halves of each head.
+
+    Args:
+        rows: A matrix or a bias, whose first dimension is that of all elements of all heads.
+        head: Size of a head.
+    """
+    return rows.view(-1, 2, head // 2, rows[0].numel()).transpose(1, 2).reshape(rows.shape).contiguous()
+
+
+def halves_apart(rows: torch.Tensor, head: int) -> torch.Tensor:
+    """The inverse of `halves_interleaved`."""
+    return rows.view(-1, head // 2, 2, rows[0].numel()).transpose(1, 2).reshape(rows.shape).contiguous()
 
 
 def unwritable_in_gguf(family: Family | None, config: DecoderConfig) -> str | None:

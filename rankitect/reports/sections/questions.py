@@ -41,8 +41,8 @@ class QuestionsSection(Section):
         reference = _reference(material, models)
         best = best_of(material.run, material.comparisons)
         mine = None if best is None else next(m for m in models if m.name == f"candidate {best.rank}")
-        found = [_finding(table, mine, reference) for table in tables.values()] if mine is not None else []
-        told = [fact for fact in found if fact is not None]
+        findings = [_finding(table, mine, reference) for table in tables.values()] if mine is not None else []
+        told = [fact for fact in findings if fact is not None]
         words = {
             "told": told,
             "model": mine.name if mine is not None else "",

@@ -143,11 +143,11 @@ class HarnessModel:
 
         stop_ids = self._checkpoint.usage.stop_ids
         with placement().computing():
-            made, forwarded = greedy_continuations(
+            continuations, forwarded = greedy_continuations(
                 self._model, prompts, most, stop=stop_ids, ended=ended, check=self._check
             )
-        self.spent += Spent(eval_tokens=forwarded, generated_tokens=sum(map(len, made)))
-        answers = [tokenizer.decode(tokens) for tokens in made]
+        self.spent += Spent(eval_tokens=forwarded, generated_tokens=sum(map(len, continuations)))
+        answers = [tokenizer.decode(tokens) for tokens in continuations]
         for stop in stops:
             answers = [answer.partition(stop)[0] for answer in answers]
         return answers

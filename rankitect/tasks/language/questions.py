@@ -211,14 +211,14 @@ class Asked:
 
         prompts = [group[0].tokens[:-1] for group in self.sequences]
         with placement().computing():
-            made, forwarded = greedy_continuations(
+            continuations, forwarded = greedy_continuations(
                 model, prompts, self.settings.tokens, stop=self.stop, ended=self._ended, check=check
             )
         right = [
             self._plain(self._cut(self.tokenizer.decode(tokens))) in {self._plain(text) for text in one.answers}
-            for one, tokens in zip(self.questions, made, strict=True)
+            for one, tokens in zip(self.questions, continuations, strict=True)
         ]
-        spent = Spent(eval_tokens=forwarded, generated_tokens=sum(map(len, made)))
+        spent = Spent(eval_tokens=forwarded, generated_tokens=sum(map(len, continuations)))
         return {"exact_match": np.asarray(right, np.bool_)}, spent
 
     def _ended(self, tokens: Sequence[int]) -> bool:
