@@ -57,6 +57,11 @@ def main() -> None:
         "checkpointing": memory(space, whole, config, options.batch, options.context, True),
         f"and {options.batch} parts": memory(space, whole, config, 1, options.context, True),
     }
+    relaxed = {
+        "as it is": on_the_relaxed(space, config, options.batch, options.context, False),
+        "checkpointing": on_the_relaxed(space, config, options.batch, options.context, True),
+        f"and {options.batch} parts": on_the_relaxed(space, config, 1, options.context, True),
+    }
     names = list(needed["as it is"])
     table(
         f"Memory of its training on one device, GiB, {options.batch} windows at a time, float32 weights",
@@ -68,7 +73,16 @@ def main() -> None:
         "Activations in float32; in bf16 matrix products keep half of theirs.",
         timed=False,
     )
-    most = {name: sum(parts.values()) / 1e9 for name, parts in needed.items()}
+    table(
+        "Memory of a step on the relaxed supernet, GiB, of as many windows",
+        ("what", *relaxed),
+        [
+            *((part, *(f"{relaxed[name][part] / GIB:.1f}" for name in relaxed)) for part in relaxed["as it is"]),
+            ("all", *(f"{sum(relaxed[name].values()) / GIB:.1f}" for name in relaxed)),
+        ],
+        timed=False,
+    )
+    most = {name: max(sum(needed[name].values()), sum(relaxed[name].values())) / 1e9 for name in needed}
     table(
         f"Hours at {options.mfu:.0%} of a device's bfloat16 speed",
         ("device", "TFLOP/s", "GB", "hours", "fits"),
@@ -110,11 +124,22 @@ def phases(space: Any, whole: Any, options: Any) -> Mapping[str, float]:
 
 def memory(space: Any, whole: Any, config: Any, batch: int, context: int, recompute: bool) -> Mapping[str, float]:
     """Bytes on the device while the supernet is trained beside the backbone."""
-    from rankitect.models.backbone import BANKS, MOMENTS, refit_memory
     from rankitect.training.footprint import training_memory
 
-    parts = dict(training_memory(space, whole, [(batch, context)], recompute=recompute))
-    parts["the backbone, which teaches"] = parts["weights"]
+    return _beside(training_memory(space, whole, [(batch, context)], recompute=recompute), space, config)
+
+
+def on_the_relaxed(space: Any, config: Any, batch: int, context: int, recompute: bool) -> Mapping[str, float]:
+    """Bytes on the device while choices are learned on the relaxed supernet beside the backbone."""
+    from rankitect.training.footprint import relaxed_memory
+
+    return _beside(relaxed_memory(space, [(batch, context)], recompute=recompute), space, config)
+
+
+def _beside(parts: Mapping[str, float], space: Any, config: Any) -> Mapping[str, float]:
+    from rankitect.models.backbone import BANKS, MOMENTS, refit_memory
+
+    parts = {**parts, "the backbone, which teaches": parts["weights"]}
     refits = refit_memory(config, space)
     return {**parts, **{name: refits[name] for name in (MOMENTS, BANKS)}}
 

@@ -34,6 +34,7 @@ from rankitect.controllers.dnas_targets import CostTargets
 from rankitect.errors import SpaceError, TrainingError
 from rankitect.methods.bounded_space import BoundedSpace, main_cost
 from rankitect.methods.shared_weights import CoTraining, samples_per_update, training_defaults
+from rankitect.training.parallel import peers
 from rankitect.training.placement import placement
 from rankitect.training.spending import training_spent
 
@@ -260,15 +261,23 @@ def _score_step(
 
     The relaxed supernet computes every value of every choice: it is charged as training of the reference is.
     """
+    from rankitect.training.optimizer import backpropagate
+
+    def compute() -> tuple[torch.Tensor, float]:
+        with placement().computing():
+            return task.search_loss(lambda *x: relaxed(drawn, *x), scores.step)
+
+    def gradients() -> list[torch.Tensor]:
+        return [weight.grad for weight in drawn.values() if weight.grad is not None]
+
     relaxed.freeze(True)  # gradients of the mixture's weights alone are wanted, which saves those of the model
     try:
-        with placement().computing():
-            loss, used = task.search_loss(lambda *x: relaxed(drawn, *x), scores.step)
-        loss.backward()
+        loss, used = backpropagate(compute, gradients)
     finally:
         relaxed.freeze(False)
+    peers().sum_(gradients())  # so that the scores stay the same in all processes that train together
     scores.move(drawn, lr)
-    return float(loss.detach()), training_spent(task, task.unit, scores.space, task.reference, used)
+    return loss, training_spent(task, task.unit, scores.space, task.reference, int(peers().total(used)))
 
 
 def _save(folder: Path, scores: Scores, weights: CoTraining | None, final: bool) -> None:

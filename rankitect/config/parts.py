@@ -37,7 +37,7 @@ from rankitect.contracts.measure import Measure
 from rankitect.contracts.plugin import DecodesArchitectures
 from rankitect.contracts.requirement import NeedsCapabilities
 from rankitect.contracts.stage import Stage
-from rankitect.contracts.task import ReadsChoices
+from rankitect.contracts.task import HasSearchLoss, ReadsChoices
 from rankitect.errors import ConfigError, RankitectError, SpaceError, short
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class Parts:
         decode: Makes an architecture from its JSON.
         bindings: Settings that the space's choices decide.
         trains_weights: Whether the controller trains weights for candidates to inherit before any is measured.
+        relaxes: Whether the controller chooses architectures by the loss of the relaxed supernet.
         stop: Whether the user asked to stop, for work that takes minutes outside of a measurement.
     """
 
@@ -109,6 +110,7 @@ class Parts:
     decode: Callable[[str], Any] | None = None
     bindings: Bindings = field(default_factory=Bindings)
     trains_weights: bool = False
+    relaxes: bool = False
     stop: Callable[[], bool] = lambda: False
 
     @property
@@ -191,6 +193,7 @@ def build(
     parts.task = _make("task", plugins["task"], parts)
     _make_space(resolved, parts)
     parts.trains_weights = _trains(plugins["controller"], parts.space)
+    parts.relaxes = _relaxes(plugins["controller"])
     _refuse_lacking(resolved, parts)
     if "device" in plugins:
         parts.device = _make("device", plugins["device"], parts)
@@ -230,6 +233,13 @@ def _trains(controller: Plugin, space: ChoiceSpace) -> bool:
     if offers(method, TrainsAsConfigured):
         return method.trains_weights(controller.config, space)
     return offers(method, TrainsInPrepare) and method.trains
+
+
+def _relaxes(controller: Plugin) -> bool:
+    """Whether a controller needs a loss to choose architectures by, as configured."""
+    method = controller.target
+    needed = method.needs(controller.config) if offers(method, NeedsCapabilities) else ()
+    return any(HasSearchLoss in capability.__mro__ for capability in needed)
 
 
 def make_task(resolved: Resolved, folder: Path, say: Callable[[str], None] = print) -> object:

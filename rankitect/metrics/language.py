@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TextQuality", "next_token_loss", "perplexity_interval", "text_quality"]
 
-_EVALUATED_TOKENS = 1024  # in one forward: 200 MB of logits for a vocabulary of 49152
-
 
 @dataclass(frozen=True, eq=False)
 class TextQuality:
@@ -151,7 +149,7 @@ def text_quality(
         split: the split.
         context: tokens predicted in a window; by default those of `windows`.
         count: how many windows to use, spread evenly; all when None.
-        batch: windows in one forward; by default about 1024 tokens.
+        batch: windows in one forward; by default as many as suit the device (`losses.tokens_at_a_time`).
         check: called before every forward; may raise, to stop.
         device: where the model is.
 
@@ -160,13 +158,13 @@ def text_quality(
     """
     import torch
 
-    from rankitect.metrics.losses import token_nats
+    from rankitect.metrics.losses import token_nats, tokens_at_a_time
 
     context = context or windows.context
     tokens = windows.require(split, 1, context)
     total = tokens.windows(context)
     chosen = np.arange(total) if count is None else np.arange(min(count, total)) * total // min(count, total)
-    batch = batch or max(1, _EVALUATED_TOKENS // context)
+    batch = batch or max(1, tokens_at_a_time(torch.device(device)) // context)
     nats: list[NDArray[np.float64]] = []
     training = model.training
     model.eval()

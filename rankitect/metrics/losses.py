@@ -28,6 +28,8 @@ __all__ = [
 
 _ROWS = 64  # small enough to stay in cache, large enough that threads seldom wait for each other
 _ROWS_ELSEWHERE = 2048  # on an accelerator, where every operation is a message
+_TOKENS = 1024  # 200 MB of logits for a vocabulary of 49152
+_TOKENS_ELSEWHERE = 4096  # enough work for an accelerator in each of its many short operations
 _LEAST = 1e-6  # floor of the student's tail mass; its error in float32 is of this size
 
 
@@ -93,7 +95,7 @@ def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
         [...] float32.
     """
     flat, wanted = logits.detach().flatten(0, -2), targets.flatten()
-    nats, size = torch.empty(len(flat), dtype=torch.float32, device=flat.device), _rows(flat)
+    nats, size = torch.empty(len(flat), dtype=torch.float32, device=flat.device), rows_at_a_time(flat.device)
     for start in range(0, len(flat), size):
         rows = flat[start : start + size].float()
         picked = rows.gather(1, wanted[start : start + size, None])[:, 0]
@@ -164,9 +166,14 @@ def _sparse(logits: Tensor, teacher: SparseTargets, labels: Tensor | None, weigh
     return loss - teacher.entropy.mean()
 
 
-def _rows(flat: Tensor) -> int:
-    """Rows that are read at a time."""
-    return _ROWS if flat.device.type == "cpu" else _ROWS_ELSEWHERE
+def rows_at_a_time(device: torch.device) -> int:
+    """Rows of logits that are read at a time on a device."""
+    return _ROWS if device.type == "cpu" else _ROWS_ELSEWHERE
+
+
+def tokens_at_a_time(device: torch.device) -> int:
+    """About how many tokens go forward at a time on a device, where nothing is trained."""
+    return _TOKENS if device.type == "cpu" else _TOKENS_ELSEWHERE
 
 
 def _wide(logits: Tensor) -> Tensor:
@@ -191,7 +198,7 @@ class _SparseKL(torch.autograd.Function):
         ctx: Any, logits: Tensor, ids: Tensor, probs: Tensor, tail: Tensor, labels: Tensor | None, weight: float
     ) -> Tensor:
         flat = logits.detach().flatten(0, -2)
-        wanted, size = ctx.needs_input_grad[0], _rows(flat)
+        wanted, size = ctx.needs_input_grad[0], rows_at_a_time(flat.device)
         grad = torch.empty_like(flat, memory_format=torch.contiguous_format) if wanted else None
         scratch = None if wanted else flat.new_empty(min(size, len(flat)), flat.shape[1])
         loss = torch.zeros((), dtype=_widest(flat.device), device=flat.device)
@@ -232,7 +239,7 @@ class _DenseKL(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, teacher_logits: Tensor) -> Tensor:
         flat, teacher = logits.detach().flatten(0, -2), teacher_logits.flatten(0, -2)
         grad = torch.empty_like(flat, memory_format=torch.contiguous_format) if ctx.needs_input_grad[0] else None
-        loss, size = torch.zeros((), dtype=_widest(flat.device), device=flat.device), _rows(flat)
+        loss, size = torch.zeros((), dtype=_widest(flat.device), device=flat.device), rows_at_a_time(flat.device)
         for start in range(0, len(flat), size):
             part = slice(start, start + size)
             log_q, log_p = flat[part].log_softmax(1), teacher[part].log_softmax(1)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from rankitect.models.packed import BATCH, turned_by_length
+from rankitect.metrics.losses import tokens_at_a_time
+from rankitect.models.packed import turned_by_length
 from rankitect.models.supernet import device_of
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def greedy_continuations(
         with torch.inference_mode():
             for _ in range(most):
                 left = []
-                for chosen in _batches(going, [len(prompts[i]) + len(continuations[i]) for i in going], by_length):
+                sizes = [len(prompts[i]) + len(continuations[i]) for i in going]
+                for chosen in _batches(going, sizes, by_length, tokens_at_a_time(device)):
                     if check is not None:
                         check()
                     lengths = [len(prompts[i]) + len(continuations[i]) for i in chosen]
@@ -71,13 +73,13 @@ def greedy_continuations(
     return continuations, forwarded
 
 
-def _batches(order: Sequence[int], lengths: Sequence[int], by_length: bool) -> list[list[int]]:
-    """Texts, so many at a time that a forward has about `BATCH` tokens; of one length, if need be."""
+def _batches(order: Sequence[int], lengths: Sequence[int], by_length: bool, most: int) -> list[list[int]]:
+    """Texts, so many at a time that a forward has about `most` tokens; of one length, if need be."""
     batches: list[list[int]] = []
     widest = 0
     for i, length in zip(order, lengths, strict=True):
         widest = max(widest, length) if batches else length
-        if not batches or (len(batches[-1]) + 1) * widest > BATCH or (by_length and length != widest):
+        if not batches or (len(batches[-1]) + 1) * widest > most or (by_length and length != widest):
             batches.append([])
             widest = length
         batches[-1].append(i)

@@ -22,23 +22,20 @@ from numpy.typing import NDArray
 from rankitect.blocks import Rope
 from rankitect.data.continuations import Continuation
 from rankitect.errors import DataError
+from rankitect.metrics.losses import rows_at_a_time, tokens_at_a_time
 from rankitect.models.supernet import PlannedModel, device_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["BATCH", "Forest", "Likelihood", "likelihoods", "pack", "plain_likelihoods", "turned_by_length"]
+__all__ = ["Forest", "Likelihood", "likelihoods", "pack", "plain_likelihoods", "turned_by_length"]
 
 ROW = 256
 """Tokens of a row, where no sequence is longer: few enough for attention to cost little beside the other layers."""
-BATCH = 1024
-"""Tokens in one forward."""
 WIDEST = 4096
 """Tokens of a row up to which sequences are packed: what each token sees takes the square of that."""
 _OPEN = 4
 """Rows that are tried for the next group of sequences."""
-_LOGITS = 64
-"""Rows of logits that are read at once, so that they are in the processor's cache when they are read again."""
 _OWN = "rankitect."
 _TRIED = 3
 """Groups of sequences that a model is tried on, packed and alone."""
@@ -246,7 +243,7 @@ def _packed(
 ) -> Likelihood:
     nats, greedy = np.zeros(count), np.ones(count, np.bool_)
     forwarded = 0
-    for batch in _batches(rows):
+    for batch in _batches(rows, tokens_at_a_time(device)):
         if check is not None:
             check()
         packed = _Batch(batch, device)
@@ -258,11 +255,11 @@ def _packed(
     return Likelihood(nats, greedy, forwarded)
 
 
-def _batches(rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
-    """Rows, of which the first is the longest, so many at a time that a forward has about `BATCH` tokens."""
+def _batches(rows: Sequence[_Row], most: int) -> Iterator[Sequence[_Row]]:
+    """Rows, of which the first is the longest, so many at a time that a forward has about `most` tokens."""
     start = 0
     while start < len(rows):
-        count = max(1, BATCH // max(1, len(rows[start].tokens)))
+        count = max(1, most // max(1, len(rows[start].tokens)))
         yield rows[start : start + count]
         start += count
 
@@ -279,9 +276,10 @@ def _scores(
     """
     order = np.argsort(row_of, kind="stable")
     nats, likeliest = np.zeros(len(targets)), np.zeros(len(targets), np.bool_)
-    cuts = np.searchsorted(row_of[order], np.arange(0, len(logits) + _LOGITS, _LOGITS))
-    for n, start in enumerate(range(0, len(logits), _LOGITS)):
-        part = logits[start : start + _LOGITS].float()
+    size = rows_at_a_time(logits.device)
+    cuts = np.searchsorted(row_of[order], np.arange(0, len(logits) + size, size))
+    for n, start in enumerate(range(0, len(logits), size)):
+        part = logits[start : start + size].float()
         total, best = part.logsumexp(-1), part.argmax(-1)
         which = order[cuts[n] : cuts[n + 1]]
         rows = torch.from_numpy(row_of[which] - start).to(part.device)
@@ -307,13 +305,14 @@ def plain_likelihoods(
         device: Where the model is; by default, where its first weight is.
     """
     device, by_length = device or device_of(model), turned_by_length(model)
+    most = tokens_at_a_time(device)
     nats, greedy = np.zeros(len(continuations)), np.ones(len(continuations), np.bool_)
     order = sorted(range(len(continuations)), key=lambda i: -len(continuations[i].tokens))
     forwarded = start = 0
     with torch.inference_mode():
         while start < len(order):
             width = len(continuations[order[start]].tokens) - 1
-            chosen = order[start : start + max(1, BATCH // max(1, width))]
+            chosen = order[start : start + max(1, most // max(1, width))]
             if by_length:
                 chosen = [i for i in chosen if len(continuations[i].tokens) - 1 == width]
             start += len(chosen)

@@ -8,6 +8,7 @@ than j, applied once to what the dimension counts: the prefix property makes the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -83,15 +84,17 @@ class Mixture:
         if expr.constant is not None:
             return int(expr.constant)
         if expr not in self._means:
-            self._means[expr] = self._masks.tables(expr).expectation(self._weights.__getitem__, self._zero)
+            with _outside_of_checkpoints():
+                self._means[expr] = self._masks.tables(expr).expectation(self._weights.__getitem__, self._zero)
         return self._means[expr]
 
     def mask(self, expr: Expr) -> torch.Tensor:
         """Probability that each entry of a dimension is kept, [largest size]."""
         if expr not in self._known_masks:
             paths, value = self._masks.reach(expr, self._device)
-            for path in paths:
-                value = torch.tensordot(self._weights[path], value, dims=1)
+            with _outside_of_checkpoints():
+                for path in paths:
+                    value = torch.tensordot(self._weights[path], value, dims=1)
             self._known_masks[expr] = value
         return self._known_masks[expr]
 
@@ -163,7 +166,8 @@ class RelaxedSupernet(nn.Module):
     """A supernet with all choices open.
 
     Args:
-        supernet: The weights, which stay the supernet's own.
+        supernet: The weights, which stay the supernet's own; it also says whether the activations of a layer are
+            computed again in the backward pass (`Supernet.recompute`).
 
     Raises:
         SpaceError: A block of the user's gives another result when it is relaxed.
@@ -220,7 +224,8 @@ class RelaxedSupernet(nn.Module):
                 listen(step, kept)
             return kept
 
-        return run_plan(self._plan, inputs, params, mix, masked)
+        recompute = self._supernet[0].recompute and listen is None  # whoever listens is told of every step once
+        return run_plan(self._plan, inputs, params, mix, masked, recompute=recompute)
 
     def expected_cost(self, weights: Weights, kind: str, scope: str = "", **symbols: int) -> torch.Tensor:
         """The expected cost under independent choices: exact, and differentiable in the weights."""
@@ -228,6 +233,16 @@ class RelaxedSupernet(nn.Module):
         first = next(iter(weights.values()))
         cost: torch.Tensor = tables.expectation(weights.__getitem__, first.new_zeros((), dtype=torch.float64))
         return cost
+
+
+def _outside_of_checkpoints() -> AbstractContextManager[None]:
+    """What is computed inside is kept for the backward pass as usual, also in a layer whose activations are computed
+    again: a mixture computes its masks once, so that the second pass would miss them."""
+    return torch.autograd.graph.saved_tensors_hooks(_itself, _itself)
+
+
+def _itself(x: torch.Tensor) -> torch.Tensor:
+    return x
 
 
 def _beside(weights: Weights, parameter: torch.Tensor | None) -> Weights:

@@ -22,7 +22,7 @@ from rankitect.training.sharding import is_divided, part_of, whole
 if TYPE_CHECKING:
     from rankitect.training.embeddings import TableStorage
 
-__all__ = ["GuardedOptimizer", "OptimizerConfig", "StepReport", "learning_rate"]
+__all__ = ["GuardedOptimizer", "OptimizerConfig", "StepReport", "backpropagate", "learning_rate"]
 
 _OF_TABLES = "tables:"
 _FUSED = {"sgd": ("cpu", "cuda", "mps"), "adagrad": ("cpu", "cuda"), "adamw": ("cpu", "cuda", "mps")}
@@ -75,6 +75,56 @@ def _optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.o
     if config.kind == "adagrad":
         return torch.optim.Adagrad(groups, lr=config.lr, eps=config.eps, fused=fused)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
+
+
+def backpropagate(
+    compute: Callable[[], tuple[Tensor, float]], gradients: Callable[[], Sequence[Tensor]]
+) -> tuple[float, float]:
+    """The loss on a batch and its gradients, in one piece or in as many parts, one after the other, as the placement
+    says and there are rows for.
+
+    Where processes train together, what is left in each is its share of the gradient: their sum over all processes
+    (`Group.sum_`) is that of the whole batch. All agree on whether a loss is finite before any goes backwards, since
+    backward passes of a divided model wait for each other.
+
+    Args:
+        compute: Gives the loss on this process's rows (`Group.shard`), and their number. Where a batch is computed in
+            parts it is called for each, and their gradients are added.
+        gradients: Gives the gradients of what is trained, after the last part; there are none before.
+
+    Returns:
+        The mean loss of all processes, and the rows of all parts of this one. Gradients mean nothing where it is not
+        finite.
+    """
+    most = placement().accumulate
+    if most == 1:
+        loss, size = compute()
+        return _backpropagate_at_once(loss, size), size
+    total = rows = 0.0
+    part, parts = 0, 1
+    while part < parts:
+        with one_part(part, most) as group:
+            loss, size = compute()
+        value = loss.item()
+        if math.isfinite(group.total(value)):
+            (loss * size).backward()
+        total, rows = total + value * size, rows + size
+        part, parts = part + 1, max(group.asked, default=1)
+    value, share = peers().mean(total / max(rows, 1e-12), rows)
+    if grads := gradients():
+        torch._foreach_mul_(list(grads), share / max(rows, 1e-12))
+    return value, rows
+
+
+def _backpropagate_at_once(loss: Tensor, size: float) -> float:
+    value, share = peers().mean(loss.item(), size)
+    if math.isfinite(value):
+        (loss if share == 1.0 else loss * share).backward()
+    return value
+
+
+def _gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 class GuardedOptimizer:
@@ -134,11 +184,8 @@ class GuardedOptimizer:
         Raises:
             TrainingError: when it was not finite more often than `retries` allows.
         """
-        value, share = peers().mean(loss.item(), size)
         self._optimizer.zero_grad(set_to_none=True)
-        if math.isfinite(value):
-            (loss if share == 1.0 else loss * share).backward()
-        return self._finish(value, step)
+        return self._finish(_backpropagate_at_once(loss, size), step)
 
     def learn(self, compute: Callable[[], tuple[Tensor, float]], step: int) -> tuple[StepReport, float]:
         """A step on a batch, in one piece or in as many parts, one after the other, as the placement says.
@@ -155,34 +202,20 @@ class GuardedOptimizer:
             TrainingError: As `step`, or there are tables, which take a step in every backward pass.
         """
         parts = placement().accumulate
-        if parts == 1:
-            loss, size = compute()
-            return self.step(loss, step, size), size
-        if self._tables is not None:
+        if parts > 1 and self._tables is not None:
             raise TrainingError(
                 f"placement.accumulate={parts} adds the gradients of the parts of a batch, and embedding tables take "
                 "their step on each: use placement.accumulate=1, or task.tables.optimizer=dense."
             )
         self._optimizer.zero_grad(set_to_none=True)
-        total = rows = 0.0
-        for part in range(parts):
-            with one_part(part, parts):
-                loss, size = compute()
-            value = loss.item()
-            if math.isfinite(value):
-                (loss * size).backward()
-            total, rows = total + value * size, rows + size
-        value, share = peers().mean(total / max(rows, 1e-12), rows)
-        grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
-        if grads:
-            torch._foreach_mul_(grads, share / max(rows, 1e-12))
+        value, rows = backpropagate(compute, lambda: _gradients(self.parameters.values()))
         return self._finish(value, step), rows
 
     def _finish(self, value: float, step: int) -> StepReport:
         """Update the parameters from their gradients, or not, where something is not finite."""
         lr, norm = self.lr(step), math.nan
         if math.isfinite(value):
-            grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+            grads = _gradients(self.parameters.values())
             peers().sum_([grad for grad in grads if not is_divided(grad)])  # the others were summed as they came
             norm = self._clip(grads)
         if not math.isfinite(norm):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,19 +27,31 @@ class Group:
         rank: Of this one.
         world: How many.
         part: Which part of its rows this process computes now (`one_part`).
-        parts: Of how many, one after the other.
+        parts: Of how many, one after the other, at most.
+        asked: The numbers of parts that `shard` has divided a process's rows into.
     """
 
     rank: int = 0
     world: int = 1
     part: int = 0
     parts: int = 1
+    asked: set[int] = field(default_factory=set, compare=False, repr=False)
+
+    def parts_of(self, rows: int) -> int:
+        """In how many parts each process computes its share of so many rows: no more than every process has rows
+        for, so that all compute equally many and none is empty."""
+        return max(1, min(self.parts, rows // self.world if rows >= self.world else rows))
 
     def shard(self, rows: int) -> slice:
-        """This process's part of so many rows, and of that the one that it computes now; all of them where there are
-        too few for everyone."""
-        shares = self.world * self.parts
-        return slice(self.rank * self.parts + self.part, None, shares) if rows >= shares else slice(None)
+        """This process's share of so many rows, and of that the part that it computes now. Where there are fewer rows
+        than processes, each has all of them as its share."""
+        parts = self.parts_of(rows)
+        self.asked.add(parts)
+        if self.world == parts == 1:
+            return slice(None)
+        if rows < self.world:
+            return slice(self.part, None, parts)
+        return slice(self.rank * parts + self.part, None, self.world * parts)
 
     def total(self, number: float) -> float:
         """The sum of a number over all processes."""
@@ -139,17 +151,20 @@ def peers() -> Group:
 
 
 @contextmanager
-def one_part(part: int, parts: int) -> Iterator[None]:
-    """Inside, `shard` gives a part of this process's rows, of so many that are computed one after the other.
+def one_part(part: int, parts: int) -> Iterator[Group]:
+    """Inside, `shard` gives a part of this process's rows, of at most so many that are computed one after the other.
 
     Args:
         part: Its number, from 0.
-        parts: How many.
+        parts: How many, where there are rows for so many (`Group.parts_of`).
+
+    Yields:
+        The processes, which know afterwards in how many parts the rows were divided; in none where nobody asked.
     """
     global _GROUP
-    whole, _GROUP = _GROUP, replace(_GROUP, part=part, parts=parts)
+    whole, _GROUP = _GROUP, replace(_GROUP, part=part, parts=parts, asked=set())
     try:
-        yield
+        yield _GROUP
     finally:
         _GROUP = whole
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -92,8 +92,13 @@ class Placement:
         import torch
 
         cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda):
-            yield
+        apple = torch.mps.get_rng_state() if self.device.type == "mps" else None  # one device, unknown to `fork_rng`
+        try:
+            with torch.random.fork_rng(devices=cuda):
+                yield
+        finally:
+            if apple is not None:
+                torch.mps.set_rng_state(apple)
 
     def seed(self, seed: int) -> None:
         """Seed torch's random numbers on the CPU and here."""
@@ -193,7 +198,7 @@ def choose(config: PlacementConfig, say: Callable[[str], object], processes: int
             "placement.shard=true divides a model among the processes that train it, and there is one: use runner=ray "
             "runner.together=N, or torchrun for rankitect.train."
         )
-    device = _device(config.device)
+    device = _device(config.device, processes)
     chosen = Placement(device, config.precision, config.checkpointing, config.accumulate, config.compile, config.shard)
     notes = [f"Device: {accelerators()[str(device)]} ({device})"] if device.type != "cpu" else []
     if config.compile:
@@ -222,11 +227,11 @@ def accelerators() -> dict[str, str]:
     return there
 
 
-def _device(wanted: str) -> torch.device:
-    """The device of a configuration; of several processes on a machine, each takes its own.
+def _device(wanted: str, processes: int) -> torch.device:
+    """The device of a configuration; of several processes that train together, each takes its own.
 
     Raises:
-        ConfigError: It is not there.
+        ConfigError: It is not there, or cannot be had by so many processes.
     """
     import torch
 
@@ -236,10 +241,14 @@ def _device(wanted: str) -> torch.device:
     cuda = [name for name in there if name.startswith("cuda")]
     name = wanted
     if wanted == "auto":
-        name = "cuda" if cuda else "mps" if "mps" in there else "cpu"
-    if name == "cuda" and cuda:  # torchrun and Ray Train number the processes of a machine
-        local = os.environ.get("LOCAL_RANK", "0")
-        name = cuda[int(local) % len(cuda) if local.isdecimal() else 0]
+        name = "cuda" if cuda else "mps" if "mps" in there and processes == 1 else "cpu"
+    if processes > 1 and name not in ("cpu", "cuda"):
+        raise ConfigError(
+            f"placement.device={wanted} is one device, and {processes} processes train together, each on one of its "
+            "own. Allowed with several processes: cpu, cuda, auto."
+        )
+    if name == "cuda" and cuda:
+        name = _own(cuda, processes)
     if name != "cpu" and name not in there:
         why = ""
         if wanted.startswith("cuda") and torch.version.cuda is None:
@@ -248,6 +257,24 @@ def _device(wanted: str) -> torch.device:
             f"placement.device={wanted} is not there.{why} Devices of this machine: {', '.join(['cpu', *there])}."
         )
     return torch.device(name)
+
+
+def _own(cuda: Sequence[str], processes: int) -> str:
+    """Which of a machine's CUDA devices is this process's: torchrun and Ray Train number the processes of a machine.
+
+    Raises:
+        ConfigError: There are more processes than devices.
+    """
+    rank, there = (os.environ.get(name, "") for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    local = int(rank) if rank.isdecimal() else 0
+    count = max(local + 1, int(there) if there.isdecimal() else 1)
+    shown = len(cuda) == 1 and "CUDA_VISIBLE_DEVICES" in os.environ  # a launcher may show each process one of its own
+    if processes > 1 and count > len(cuda) and not shown:
+        raise ConfigError(
+            f"placement.device=cuda gives each process a device of its own, and this machine has {len(cuda)} for "
+            f"{count} processes. Start as many as there are devices, or use placement.device=cpu."
+        )
+    return cuda[local % len(cuda)]
 
 
 def _precision_notes(chosen: Placement) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import socket
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,9 @@ from torch import nn
 from rankitect.models.plan import ParameterHolder
 from rankitect.training.embeddings import TableConfig, TableStorage
 from rankitect.training.loop import TrainConfig, train
-from rankitect.training.optimizer import OptimizerConfig
+from rankitect.training.optimizer import OptimizerConfig, backpropagate
 from rankitect.training.parallel import Group, join, peers
+from rankitect.training.placement import Placement, using
 
 WORLD, ROWS = 2, 1501
 
@@ -90,11 +93,15 @@ def process(rank: int, port: int, place: str, how: str | None, interrupted: bool
     torch.distributed.destroy_process_group()
 
 
-def side_by_side(place: Path, how: str | None, interrupted: bool = False) -> list[dict[str, torch.Tensor]]:
-    """What each of the processes has in the end."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def side_by_side(place: Path, how: str | None, interrupted: bool = False) -> list[dict[str, torch.Tensor]]:
+    """What each of the processes has in the end."""
+    port = free_port()
     torch.multiprocessing.spawn(process, (port, str(place), how, interrupted), nprocs=WORLD)  # type: ignore[no-untyped-call]
     return [torch.load(place / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
@@ -130,6 +137,71 @@ def test_every_row_is_somebodys() -> None:
     parts = [rows[Group(rank, 3).shard(7)] for rank in range(3)]
     assert sorted(row for part in parts for row in part) == rows
     assert rows[:2][Group(2, 3).shard(2)] == [0, 1]  # too few for everyone: all take all
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 7, 8, 24, 25])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_every_row_is_in_one_part_however_many_parts_are_asked_for(rows: int, world: int) -> None:
+    numbers = list(range(rows))
+    counts = {Group(rank, world, 0, 8).parts_of(rows) for rank in range(world)}
+    assert len(counts) == 1  # every process goes backwards equally often
+    (count,) = counts
+    shares = [[numbers[Group(rank, world, part, 8).shard(rows)] for part in range(count)] for rank in range(world)]
+    assert all(part for share in shares for part in share)
+    together = [row for share in shares for part in share for row in part]
+    assert sorted(together) == (numbers if rows >= world else sorted(numbers * world))
+    assert max(len(part) for share in shares for part in share) <= -(-rows // count)
+
+
+def test_more_parts_than_rows_train_what_one_part_does() -> None:
+    found = {}
+    for parts in (1, 3, 64):
+        with using(Placement(torch.device("cpu"), accumulate=parts)):
+            found[parts] = trained(None)  # which asserts that each of the five rows is counted once a step
+    for parts in (3, 64):
+        agree([found[parts]], found[1])
+
+
+def test_a_batch_that_nobody_divides_is_computed_once() -> None:
+    calls: list[int] = []
+    weight = nn.Parameter(torch.ones(2))
+    with using(Placement(torch.device("cpu"), accumulate=4)):
+
+        def compute() -> tuple[torch.Tensor, float]:
+            calls.append(1)
+            return (weight * torch.tensor([1.0, 3.0])).sum(), 6.0
+
+        assert backpropagate(compute, lambda: [] if weight.grad is None else [weight.grad]) == (4.0, 6.0)
+    assert len(calls) == 1
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, torch.tensor([1.0, 3.0]))
+
+
+def divided_process(rank: int, port: int, place: str) -> None:
+    """A model that is divided (FSDP2); one part of one process has a loss that is not finite in the second step."""
+    torch.distributed.init_process_group(
+        "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD, timeout=timedelta(seconds=30)
+    )
+    join()
+    torch.manual_seed(0)
+    bad = iter([False, False, False, rank == 1])  # the parts of two steps, and then none
+    with using(Placement(torch.device("cpu"), accumulate=2, shard=True)):
+        result = train(
+            nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1)),
+            lambda model, x: model(x).square().mean() * (math.nan if next(bad, False) else 1.0),
+            lambda step: batch_at(step)[peers().shard(5)],
+            TrainConfig(steps=4, optimizer=OptimizerConfig(lr=0.05)),
+            size=len,
+            divide=True,
+        )
+    Path(place, str(rank)).write_text(f"{result.steps} {result.skipped}")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_processes_that_divide_a_model_skip_a_part_that_is_not_finite_in_one_of_them(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(divided_process, (free_port(), str(tmp_path)), nprocs=WORLD)  # type: ignore[no-untyped-call]
+    assert [(tmp_path / str(rank)).read_text() for rank in range(WORLD)] == ["4 1", "4 1"]
 
 
 def test_every_row_of_a_divided_table_is_in_one_block() -> None:

@@ -16,17 +16,8 @@ import torch
 from rankitect.config.parts import Parts
 from rankitect.config.schema import PlacementConfig
 from rankitect.contracts import Spent, TrialContext
-from rankitect.errors import ConfigError, SpaceError, TrainingError
-from rankitect.methods.shared_weights import CoTraining
-from rankitect.metrics.losses import cross_entropy
-from rankitect.models.backbone import largest
-from rankitect.models.importance import gather
-from rankitect.models.supernet import Supernet, build
-from rankitect.search_spaces.mobile_llm import mobile_llm
+from rankitect.errors import ConfigError
 from rankitect.study.folder import config_hash
-from rankitect.training.footprint import kept_activations
-from rankitect.training.loop import TrainConfig, train
-from rankitect.training.optimizer import OptimizerConfig
 from rankitect.training.placement import Placement, choose, placement, using
 from tests.tasks.language.tiny import own_cache, parts_of
 from tests.tasks.ranking.tiny import ranking_parts
@@ -173,6 +164,46 @@ def test_what_is_not_there_is_refused(given: dict[str, Any], said: str) -> None:
 
 
 @pytest.mark.usefixtures("_as_before")
+@pytest.mark.parametrize(
+    ("device", "local", "said"),
+    [
+        ("cuda:1", "2", "placement.device=cuda:1 is one device, and 4 processes train together"),
+        ("mps", "2", "placement.device=mps is one device, and 4 processes.*Allowed with several processes: cpu, cuda"),
+        ("cuda", "4", "this machine has 2 for 4 processes"),
+        ("auto", "3", "this machine has 2 for 3 processes"),
+    ],
+)
+def test_two_processes_never_share_a_device(
+    device: str, local: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {"cuda:0": "a GPU", "cuda:1": "another", "mps": "a third"}
+    monkeypatch.setattr("rankitect.training.placement.accelerators", lambda: there)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(ConfigError, match=said):
+        choose(PlacementConfig(device=device), lambda text: None, 4)
+    assert placement() == Placement(CPU)
+
+
+@pytest.mark.usefixtures("_as_before")
+def test_several_processes_are_not_placed_on_the_one_device_that_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rankitect.training.placement.accelerators", lambda: {"mps": "Apple GPU"})
+    assert choose(PlacementConfig(device="auto"), lambda text: None, 2).device == CPU
+
+
+def test_what_is_drawn_on_an_apple_device_leaves_its_random_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = [torch.arange(4)]
+    monkeypatch.setattr("torch.mps.get_rng_state", lambda: state[0].clone())
+    monkeypatch.setattr("torch.mps.set_rng_state", lambda given: state.__setitem__(0, given))
+    before = torch.get_rng_state()
+    with Placement(torch.device("mps")).own_random_numbers():
+        state[0] = torch.zeros(4)  # as a draw would
+        torch.rand(3)
+    assert torch.equal(state[0], torch.arange(4))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.usefixtures("_as_before")
 def test_auto_takes_what_is_there() -> None:
     chosen = choose(PlacementConfig(device="auto"), lambda text: None)
     assert chosen.device.type == ("cuda" if torch.cuda.is_available() else "mps" if torch.mps.is_available() else "cpu")
@@ -185,159 +216,3 @@ def test_the_device_is_no_part_of_what_is_searched_and_the_precision_is() -> Non
     elsewhere_ = {"seed": 1, "placement": {"device": "cuda", "precision": "float32", "checkpointing": True}}
     coarse = {"seed": 1, "placement": {"device": "cpu", "precision": "bf16", "checkpointing": False}}
     assert config_hash(usual) == config_hash(before) == config_hash(elsewhere_) != config_hash(coarse)
-
-
-# --- what is traded ---------------------------------------------------------------------------------------------------
-SPACE = mobile_llm(
-    vocab=64, layers=3, widths=(32,), kv_heads=(1, 2), group=(1, 2), ffn=(32, 48), head=8, window=8, context=24
-)
-IDS = torch.randint(0, 64, (2, 25), generator=torch.Generator().manual_seed(5))
-
-
-def gradients(chosen: Placement, seed: int) -> dict[str, torch.Tensor]:
-    """The loss and the gradients of a model, and of the same model as a part of a supernet."""
-    architecture, found = SPACE.sample(np.random.default_rng(seed)), {}
-    with using(chosen):
-        supernet = chosen.place(Supernet(SPACE, seed=1))
-        for kind, model in (("alone", build(SPACE, architecture, 0)), ("shared", supernet.activate(architecture))):
-            owner: torch.nn.Module = chosen.place(model) if kind == "alone" else supernet
-            with chosen.computing():
-                loss = cross_entropy(model(IDS[:, :-1]), IDS[:, 1:])
-            loss.backward()
-            found[f"{kind} loss"] = loss.detach()
-            found |= {f"{kind} {n}": p.grad for n, p in owner.named_parameters() if p.grad is not None}
-    return found
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_activations_that_are_computed_again_change_no_gradient(seed: int) -> None:
-    kept, again = (gradients(Placement(CPU, checkpointing=each), seed) for each in (False, True))
-    assert kept.keys() == again.keys()
-    for name, gradient in kept.items():
-        assert torch.equal(gradient, again[name]), name
-
-
-def test_fewer_activations_are_kept() -> None:
-    architecture = largest(SPACE)
-    held = {}
-    for checkpointing in (False, True):
-        sizes: list[int] = []
-        model = Placement(CPU, checkpointing=checkpointing).place(build(SPACE, architecture))
-        weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-
-        def keep(x: torch.Tensor, sizes: list[int] = sizes, weights: set[int] = weights) -> torch.Tensor:
-            if x.untyped_storage().data_ptr() not in weights:
-                sizes.append(x.numel())
-            return x
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            model(IDS[:, :-1])
-        held[checkpointing] = sum(sizes)
-    assert held[True] < held[False] / 3
-
-
-def test_products_in_bfloat16_leave_weights_and_losses_in_float32() -> None:
-    fine, coarse = (gradients(Placement(CPU, precision), 0) for precision in ("float32", "bf16"))
-    for name, gradient in coarse.items():
-        assert gradient.dtype == torch.float32
-        assert not torch.equal(gradient, fine[name]) or not gradient.any()
-        assert (gradient - fine[name]).norm() <= 0.1 * fine[name].norm() + 1e-6, name
-
-
-def test_what_was_trained_in_another_precision_is_not_taken_for_this_one(tmp_path: Path) -> None:
-    stage: Any = parts_of(tmp_path, "controller=random").stages["heal"]
-    usual = stage.provenance()
-    with using(Placement(CPU, "bf16")):
-        assert stage.provenance() == {**usual, "precision": "bf16"}
-    with using(Placement(META)):
-        assert stage.provenance() == usual
-
-
-def test_statistics_are_float32_whatever_the_model_computes_in() -> None:
-    space = SPACE
-    found = {}
-    for precision in ("float32", "bf16"):
-        with using(Placement(CPU, precision)) as chosen, chosen.computing():
-            found[precision] = gather(Supernet(space, seed=1), largest(space), [IDS], cross_entropy)
-    fine, coarse = found["float32"], found["bf16"]
-    for sums in ("gram", "slopes", "fisher", "taylor"):
-        for key, value in vars(coarse)[sums].items():
-            assert value.dtype == torch.float32
-            exact = vars(fine)[sums][key]
-            assert (value - exact).norm() <= 0.15 * exact.norm() + 1e-9, (sums, key)
-
-
-def test_a_model_and_batches_of_ones_own_follow_the_placement() -> None:
-    model = torch.nn.Linear(4, 1)
-    with elsewhere():
-        result = train(
-            model,
-            lambda model, batch: model(batch["x"]).square().mean(),
-            lambda step: {"x": torch.from_numpy(np.ones((3, 4), np.float32))},
-            TrainConfig(steps=2, optimizer=OptimizerConfig(lr=0.1)),
-            size=lambda batch: len(batch["x"]),
-        )
-    assert result.steps == 2
-    assert devices(model) == {META}
-
-
-def test_a_batch_in_parts_teaches_what_it_teaches_in_one(tmp_path: Path) -> None:
-    """A supernet's sandwich, and a model alone."""
-    trained = {}
-    for parts in (1, 2):
-        with using(Placement(CPU, accumulate=parts)):
-            found = ranking_parts(tmp_path, "task.tables.optimizer=dense", "controller=random", "task.batch=256")
-            task: Any = found.task
-            supernet = Supernet(found.graph_space, seed=1)
-            weights = CoTraining(supernet, task, 1e-2, 4)
-            architectures = found.graph_space.sample_many(2, np.random.default_rng(0))
-            losses = [weights.step_together(architectures, step, distil=0.5) for step in range(2)]
-            alone, result = task.trained(architectures[0], TrialContext(tmp_path, tmp_path, 0))
-        trained[parts] = (losses, result.steps, [p.detach() for m in (supernet, alone) for p in m.parameters()])
-    assert trained[1][1] == trained[2][1]
-    for (one, spent), (other, also) in zip(trained[1][0], trained[2][0], strict=True):
-        assert one == pytest.approx(other, rel=1e-5)
-        assert spent == also
-    for p, q in zip(trained[1][2], trained[2][2], strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-3, atol=2e-4)
-
-
-def test_tables_that_take_their_step_in_each_backward_pass_are_not_computed_in_parts(tmp_path: Path) -> None:
-    parts = ranking_parts(tmp_path, "controller=random")
-    task: Any = parts.task
-    architecture = parts.graph_space.sample(np.random.default_rng(0))
-    with using(Placement(CPU, accumulate=2)), pytest.raises(TrainingError, match=r"task\.tables\.optimizer=dense"):
-        task.trained(architecture, TrialContext(tmp_path, tmp_path, 0))
-
-
-# --- what it will take ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("recompute", [False, True])
-def test_activations_are_known_before_there_are_any(recompute: bool) -> None:
-    architecture = largest(SPACE)
-    model, sizes = build(SPACE, architecture), {}
-    model.recompute = recompute
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-
-    def keep(x: torch.Tensor) -> torch.Tensor:
-        if (storage := x.untyped_storage()).data_ptr() not in weights | {IDS.untyped_storage().data_ptr()}:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        logits = model(IDS[:, :-1])
-    foretold, outputs = kept_activations(SPACE, architecture, [(2, 24)], recompute=recompute)
-    assert outputs == logits.numel() * 4
-    assert sum(sizes.values()) <= 1.02 * foretold
-    assert foretold <= 1.6 * sum(sizes.values())  # attention without a kernel of its own keeps its matrix
-
-
-def test_a_backbone_that_is_too_large_is_refused_before_it_is_calibrated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RANKITECT_MEMORY_GIB", "0.002")
-    with pytest.raises(
-        SpaceError, match=r"Training the largest model on cpu \(.* tokens at a time\) needs .*MiB"
-    ) as error:
-        parts_of(tmp_path, "controller=dnas")
-    assert "placement.checkpointing=true" in str(error.value)
-    assert not (tmp_path / "statistics").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rankitect.recipes.text import TextStage
@@ -26,7 +27,7 @@ MANY, MUCH = 8, 8
 def check_footprint(
     parts: Parts, reference: Architecture, context: int, *, pretrained: DecoderConfig | None, refit: bool
 ) -> None:
-    """Refuse a search whose largest model cannot be trained beside its backbone.
+    """Refuse a search whose largest model, or relaxed supernet, cannot be trained beside its backbone.
 
     Args:
         parts: The study's.
@@ -38,29 +39,49 @@ def check_footprint(
     Raises:
         SpaceError: There is too little memory; gives the estimate and its largest parts.
     """
-    from rankitect.models.backbone import MOMENTS, refit_memory
     from rankitect.models.memory import check_memory
-    from rankitect.training.footprint import training_memory
+    from rankitect.training.footprint import relaxed_memory, training_memory
+    from rankitect.training.parallel import Group
 
     place, space = placement(), parts.graph_space
     stages = [stage.config for stage in parts.stages.values() if isinstance(stage, TextStage)]
-    if not stages and not parts.trains_weights:
+    if not stages and not parts.trains_weights and not parts.relaxes:
         return  # nothing is trained
     sizes = [(stage.batch, stage.context) for stage in stages] or [(1, context)]
     batch, tokens = max(sizes, key=lambda size: size[0] * size[1])
-    rows = -(-batch // place.accumulate)
-    weights = space.cost(reference, "weight_bytes")
+    together = Group(world=parts.config.runner.together, parts=place.accumulate)
+    rows = -(-batch // together.parts_of(batch))
+    beside = _beside(parts, reference, pretrained, refit)
+    weights, held = space.cost(reference, "weight_bytes"), sum(beside.values())
     limit = place.memory()
     # Running the model, even without numbers, takes a second or two: only where there may be too little.
     if (
         limit is None
-        or MANY * weights + MUCH * space.cost(reference, "activation_bytes", B=rows, T=tokens, P=0) < limit
+        or held + MANY * weights + MUCH * space.cost(reference, "activation_bytes", B=rows, T=tokens, P=0) < limit
     ):
         return
-    needed = dict(training_memory(space, reference, [(rows, tokens)], recompute=place.checkpointing))
-    if pretrained is not None:
-        needed["the backbone"] = needed["weights"]
-        if refit:  # refits themselves are made when they are first needed
-            needed[MOMENTS] = refit_memory(pretrained, space)[MOMENTS]
-    what = f"Training the largest model on {place.device} ({rows} x {tokens} tokens at a time)"
-    check_memory(needed, what, limit, REMEDY)
+    shapes, size = [(rows, tokens)], f"{rows} x {tokens} tokens at a time"
+    steps = {
+        f"Training the largest model on {place.device} ({size})": training_memory(
+            space, reference, shapes, recompute=place.checkpointing
+        )
+    }
+    if parts.relaxes:
+        what = f"A step of the search on the relaxed supernet on {place.device} ({size})"
+        steps[what] = relaxed_memory(space, shapes, recompute=place.checkpointing)
+    for what, needed in steps.items():
+        check_memory({**needed, **beside}, what, limit, REMEDY)
+
+
+def _beside(parts: Parts, reference: Architecture, pretrained: DecoderConfig | None, refit: bool) -> Mapping[str, int]:
+    """Bytes of what is held beside a model that is trained."""
+    from rankitect.graph.cost import FLOAT_BYTES
+    from rankitect.models.backbone import BANKS, MOMENTS, refit_memory
+
+    if pretrained is None:
+        return {}
+    beside = {"the backbone": int(parts.graph_space.cost(reference, "params")) * FLOAT_BYTES}
+    if refit:  # refits of single sizes are made when they are first needed, those of the relaxed supernet all at once
+        refits = refit_memory(pretrained, parts.graph_space)
+        beside |= {name: refits[name] for name in ((MOMENTS, BANKS) if parts.relaxes else (MOMENTS,))}
+    return beside

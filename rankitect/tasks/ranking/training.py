@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from rankitect.contracts import SharedTraining, Spent
 from rankitect.errors import ConfigError
+from rankitect.training.parallel import peers
 from rankitect.training.placement import placement
 from rankitect.training.spending import training_flops
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from rankitect.config.parts import Parts
     from rankitect.contracts import TrialContext
+    from rankitect.data.ranking.batch import RankingBatch
     from rankitect.data.ranking.batches import RankingBatches
     from rankitect.graph import Architecture
     from rankitect.tasks.ranking.costs import RankingCosts
@@ -155,19 +157,23 @@ class RankingTraining:
     def train_loss(self, model: nn.Module, step: int, batch: int | None) -> tuple[torch.Tensor, int]:
         """The loss on this process's part of a training batch of shared weights, and its rows."""
         from rankitect.metrics.ranking import ranking_loss
-        from rankitect.training.parallel import peers
 
         seed = None if self._config.one_pass else self._parts.config.seed + SEARCH_ORDER
         whole = self._data.batch_at("train", step, batch=batch or self._config.shared_batch, seed=seed)
-        own = placement().move(whole.part(peers().shard(len(whole))))
+        own = _own(whole)
         return ranking_loss(model, own), len(own)
 
     def search_loss(self, forward: Callable[..., torch.Tensor], step: int) -> tuple[torch.Tensor, int]:
-        """The loss on a batch of validation rows, and their number."""
+        """The loss on this process's part of a batch of validation rows, and its rows."""
         from rankitect.metrics.ranking import ranking_loss
 
-        batch = placement().move(self._data.batch_at("validation", step, batch=self._config.shared_batch))
+        batch = _own(self._data.batch_at("validation", step, batch=self._config.shared_batch))
         return ranking_loss(forward, batch), len(batch)
+
+
+def _own(batch: RankingBatch) -> RankingBatch:
+    """This process's part of a batch, where it computes."""
+    return placement().move(batch.part(peers().shard(len(batch))))
 
 
 def _spent(flops: float, examples: int) -> Spent:
