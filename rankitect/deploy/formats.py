@@ -50,16 +50,17 @@ def export_candidate(
     kept: GGUFPrecision = _precision(precision)
     from rankitect.models.candidate import load_language_model
     from rankitect.models.candidate.gguf import save_gguf
-    from rankitect.models.candidate.huggingface import save_decilm, save_folder
+    from rankitect.models.candidate.huggingface import WholeModel, save_decilm, save_folder
 
     c = load_language_model(folder, allowed_packages=allowed_packages)
     place = out or folder / FORMATS[form]
-    model = (place, c.space, c.architecture, c.model, c.tokenizer)
     if form == "gguf":
+        model = (place, c.space, c.architecture, c.model, c.tokenizer)
         return place, save_gguf(*model, config=c.config, usage=c.usage, precision=kept)
+    whole = WholeModel(c.space, c.architecture, c.model, c.tokenizer, c.config, c.usage)
     if form == "decilm":
-        return place, save_decilm(*model, c.config, c.usage)
-    kind, reason = save_folder(*model, c.config, c.usage)
+        return place, save_decilm(place, whole)
+    kind, reason = save_folder(place, whole)
     if kind is None:
         raise SpaceError(f"{c.architecture.fingerprint[:8]} is no model of transformers: {reason}.")
     return place, () if reason is None else (f"written as {kind}, with its own code: {reason}",)

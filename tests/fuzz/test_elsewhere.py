@@ -17,7 +17,7 @@ from safetensors.numpy import load as load_arrays
 from rankitect.data.tokenizer import ByteTokenizer
 from rankitect.models.candidate import Candidate, load_candidate
 from rankitect.models.candidate.gguf import save_gguf
-from rankitect.models.candidate.huggingface import save_decilm, save_folder
+from rankitect.models.candidate.huggingface import WholeModel, save_decilm, save_folder
 from rankitect.models.checkpoints import DecoderConfig
 from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.supernet import build
@@ -91,7 +91,7 @@ def whole_folder(deci: bool) -> dict[str, bytes]:
     with TemporaryDirectory() as place:
         folder, model = Path(place) / "hf", build(SPACE, ARCHITECTURE)
         write = save_decilm if deci else save_folder
-        write(folder, SPACE, ARCHITECTURE, model, ByteTokenizer(), CONFIG, Usage())
+        write(folder, WholeModel(SPACE, ARCHITECTURE, model, ByteTokenizer(), CONFIG, Usage()))
         return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".py"}
 
 

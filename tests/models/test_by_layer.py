@@ -14,7 +14,7 @@ from rankitect.errors import AssetError, SpaceError
 from rankitect.graph import Architecture
 from rankitect.models.backbone import Backbone
 from rankitect.models.candidate import LanguageCandidate, load_candidate
-from rankitect.models.candidate.huggingface import save_decilm, save_folder
+from rankitect.models.candidate.huggingface import WholeModel, save_decilm, save_folder
 from rankitect.models.checkpoints import load_checkpoint
 from rankitect.models.families.blocks import PLAIN
 from tests.models.test_gguf_candidates import (
@@ -38,7 +38,7 @@ WINDOWED = variant(ffn_0=32, attn_1="swa", attn_2="skip", group_0=1)
 def written(folder: Path, architecture: Architecture, of: Backbone = BACKBONE, deci: bool = False) -> Any:
     model = of.inherit(architecture)
     write = save_decilm if deci else save_folder
-    said = write(folder, of.space, architecture, model, tokenizer(), of.checkpoint.config, USAGE)
+    said = write(folder, WholeModel(of.space, architecture, model, tokenizer(), of.checkpoint.config, USAGE))
     return model, said
 
 

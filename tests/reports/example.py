@@ -12,6 +12,8 @@ from typing import Any
 
 from rankitect.reports import write_report
 
+COMPARISON = ["launch", "quality", "calibration", "slices", "drift", "agreement", "cost", "experiment", "rollout"]
+"""The cards of a comparison with production, in the page's order."""
 LAYERS = 30
 FFN = [512, 768, 1024, 1280, 1536]
 BACKBONE = {

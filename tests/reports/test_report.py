@@ -17,20 +17,9 @@ from rankitect.reports import write_report
 from rankitect.reports.page import content_of
 from rankitect.reports.run import load_run
 from rankitect.reports.sections import sections
-from tests.reports.example import card, change, report, summary, trials, write_example, write_trials
+from tests.reports.example import COMPARISON, card, change, report, summary, trials, write_example, write_trials
 
-PRODUCTION = [
-    "launch",
-    "quality",
-    "calibration",
-    "slices",
-    "drift",
-    "agreement",
-    "cost",
-    "experiment",
-    "rollout",
-    "model",
-]
+PRODUCTION = [*COMPARISON, "model"]
 FOUND = ["front", "candidates", "verdict"]
 HOW = ["anytime", "importance", "picture", "health", "ledger", "reproduce"]
 SECTIONS = [*FOUND, "next", *HOW, *PRODUCTION]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from rankitect.models.huggingface_layout import huggingface_layout
 from rankitect.models.plan import make_plan
 from rankitect.models.supernet import Standalone
 
-__all__ = ["IDENTITY", "load_by_layer", "save_decilm", "save_folder"]
+__all__ = ["IDENTITY", "WholeModel", "load_by_layer", "save_decilm", "save_folder"]
 
 IDENTITY = "rankitect.json"
 """Says which candidate a folder is, where its layers differ."""
@@ -48,52 +49,52 @@ class _Identity(BaseModel):
     config: dict[str, Any]
 
 
-def save_folder(
-    folder: Path,
-    space: SearchSpace,
-    architecture: Architecture,
-    model: Standalone,
-    tokenizer: Tokenizer,
-    config: DecoderConfig,
-    usage: Usage,
-) -> tuple[str | None, str | None]:
-    """Write a model as a class of `transformers`, or with code of its own where it is none.
+@dataclass(frozen=True)
+class WholeModel:
+    """A language model with all that goes with it.
 
-    Args:
-        folder: Created if it does not exist.
+    Attributes:
         space: The search space.
         architecture: The closed choices.
         model: Made from both.
         tokenizer: Of the backbone.
         config: The backbone's sizes.
         usage: How the backbone is used.
+    """
+
+    space: SearchSpace
+    architecture: Architecture
+    model: Standalone
+    tokenizer: Tokenizer
+    config: DecoderConfig
+    usage: Usage
+
+
+def save_folder(folder: Path, whole: WholeModel) -> tuple[str | None, str | None]:
+    """Write a model as a class of `transformers`, or with code of its own where it is none.
+
+    Args:
+        folder: Created if it does not exist.
+        whole: The model, with all that goes with it.
 
     Returns:
         The class as which it was written, None where it cannot be at all; and why it is no class of `transformers`,
         None where it is one.
     """
-    layout = huggingface_layout(space, architecture, config)
+    layout = huggingface_layout(whole.space, whole.architecture, whole.config)
     if layout.config is not None:
-        save_huggingface(folder, layout.config, layout.tensors(model), tokenizer, usage)
+        save_huggingface(folder, layout.config, layout.tensors(whole.model), whole.tokenizer, whole.usage)
         keys = read_json(folder / "config.json", dict[str, Any], AssetError)
         return str(keys["architectures"][0]), None
-    row = decoder_layers(space, architecture, config)
+    row = decoder_layers(whole.space, whole.architecture, whole.config)
     if not row.layers:
         return None, layout.reason
     by_layer = ByLayer(row)
-    _write(folder, by_layer, space, architecture, model, tokenizer, config, usage)
+    _write(folder, by_layer, whole)
     return by_layer.architecture, layout.reason
 
 
-def save_decilm(
-    folder: Path,
-    space: SearchSpace,
-    architecture: Architecture,
-    model: Standalone,
-    tokenizer: Tokenizer,
-    config: DecoderConfig,
-    usage: Usage,
-) -> tuple[str, ...]:
+def save_decilm(folder: Path, whole: WholeModel) -> tuple[str, ...]:
     """Write a model as DeciLM, for which vLLM and TensorRT-LLM have code of their own. Arguments as of `save_folder`.
 
     Returns:
@@ -102,35 +103,27 @@ def save_decilm(
     Raises:
         SpaceError: It is none.
     """
-    row = decoder_layers(space, architecture, config)
+    row = decoder_layers(whole.space, whole.architecture, whole.config)
     reason = not_decilm(row, padded=True) if row.layers else row.difference
     if reason is not None:
-        raise SpaceError(f"{architecture.fingerprint[:8]} is no DeciLM: {reason}.")
+        raise SpaceError(f"{whole.architecture.fingerprint[:8]} is no DeciLM: {reason}.")
     by_layer = ByLayer(row, padded=not_decilm(row) is not None)
-    _write(folder, by_layer, space, architecture, model, tokenizer, config, usage)
+    _write(folder, by_layer, whole)
     return tuple(by_layer.notes())
 
 
-def _write(
-    folder: Path,
-    by_layer: ByLayer,
-    space: SearchSpace,
-    architecture: Architecture,
-    model: Standalone,
-    tokenizer: Tokenizer,
-    config: DecoderConfig,
-    usage: Usage,
-) -> None:
+def _write(folder: Path, by_layer: ByLayer, whole: WholeModel) -> None:
     """Write a model whose layers may differ, with its code."""
+    space = whole.space
     identity = {
         "space": json.loads(space.to_json()),
-        "architecture": json.loads(architecture.to_json()),
-        "config": config.to_json(),
+        "architecture": whole.architecture.to_data(),
+        "config": whole.config.to_json(),
     }
     code = {name: files(_CODE_PACKAGE).joinpath(name).read_text(encoding="utf-8") for name in CODE}
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / IDENTITY, json.dumps(identity) + "\n")
-    write_folder(folder, by_layer.keys(), by_layer.tensors(model), tokenizer, usage, code)
+    write_folder(folder, by_layer.keys(), by_layer.tensors(whole.model), whole.tokenizer, whole.usage, code)
 
 
 def load_by_layer(folder: Path, allowed_packages: Sequence[str] = ("rankitect",)) -> LanguageCandidate:

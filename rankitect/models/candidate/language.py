@@ -24,7 +24,7 @@ from rankitect.models.candidate.folder import (
     write_card,
     write_model,
 )
-from rankitect.models.candidate.huggingface import save_folder
+from rankitect.models.candidate.huggingface import WholeModel, save_folder
 from rankitect.models.candidate.scoring import LanguageCandidate
 from rankitect.models.checkpoints import DecoderConfig
 from rankitect.models.checkpoints.usage import Usage
@@ -87,7 +87,7 @@ def save_candidate(
     shutil.rmtree(target, ignore_errors=True)  # an older candidate's would pass for this one's
     card["huggingface"] = {"folder": None, "class": None, "reason": "not asked for"}
     if huggingface:
-        kind, reason = save_folder(target, space, architecture, model, tokenizer, config, usage)
+        kind, reason = save_folder(target, WholeModel(space, architecture, model, tokenizer, config, usage))
         card["huggingface"] = {"folder": _HUGGINGFACE if kind else None, "class": kind, "reason": reason}
     gguf = gguf_layout(space, architecture, config)
     card["gguf"] = {"architecture": gguf.architecture or None, "reason": gguf.reason}

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.config.parts import Parts
+    from rankitect.graph import Architecture
     from rankitect.models.checkpoints import DecoderCheckpoint
     from rankitect.models.checkpoints.precisions import GGUFPrecision
     from rankitect.models.supernet import Standalone
@@ -23,11 +24,7 @@ class WritesModels:
     """
 
     checkpoint: DecoderCheckpoint
-
-    @property
-    def space(self) -> SearchSpace:
-        """The search space."""
-        raise NotImplementedError
+    _parts: Parts
 
     def save_candidate(self, folder: Path, architecture: Architecture, model: Standalone) -> dict[str, str]:
         """Write a language model with its tokenizer and what its backbone's files say of its use."""
@@ -36,7 +33,7 @@ class WritesModels:
         known, notes = self.checkpoint, {"backbone": self.checkpoint.source}
         return save_candidate(
             folder,
-            self.space,
+            self._parts.graph_space,
             architecture,
             model,
             known.tokenizer,
@@ -60,7 +57,7 @@ class WritesModels:
         checkpoint = self.checkpoint
         save_gguf(
             path,
-            self.space,
+            self._parts.graph_space,
             architecture,
             model,
             checkpoint.tokenizer,
