@@ -54,12 +54,11 @@ class Linear(Block):
         return {**weights, "bias": Param.of(self.width, init="zeros")} if self.bias else weights
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        bias = p.bias if self.bias else None
         total: Any = None
         for i, x in zip(p.present, inputs, strict=True):
-            weight = getattr(p, _name(i))
-            # The bias goes into the first product: a pass of its own would cost as much as a small product.
-            total = F.linear(x, weight, bias) if total is None else total + F.linear(x, weight)
+            bias = "bias" if self.bias and total is None else None
+            y = p.linear(x, _name(i), bias)
+            total = y if total is None else total + y
         return ACTIVATIONS[self.act](p.bias if total is None else total)
 
     def flops(self, *inputs: TensorType) -> Expr:

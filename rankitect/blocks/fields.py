@@ -53,7 +53,7 @@ class FieldLinear(Block):
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         total: Any = p.bias if self.bias else 0
         for i, x in zip(p.present, inputs, strict=True):
-            total = F.linear(x.transpose(1, 2), getattr(p, _name(i))) + total
+            total = p.linear(x.transpose(1, 2), _name(i)) + total
         fields: torch.Tensor = ACTIVATIONS[self.act](total).transpose(1, 2)
         return fields
 
@@ -103,7 +103,7 @@ class FieldAttention(Block):
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         x = inputs[0]
-        q, k, v = (F.linear(x, w.flatten(0, 1)).unflatten(2, w.shape[:2]).transpose(1, 2) for w in (p.q, p.k, p.v))
+        q, k, v = (p.linear(x, name).unflatten(2, (-1, self.head)).transpose(1, 2) for name in "qkv")
         kept = p.mask("F")
         bias = None if kept is None else (kept.to(x.dtype) + NEVER).log().expand(x.shape[1], -1)
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
@@ -135,7 +135,7 @@ class FlatLinear(Block):
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         total: Any = p.bias if self.bias else 0
         for i, x in zip(p.present, inputs, strict=True):
-            total = F.linear(x.flatten(1), getattr(p, _name(i)).flatten(1)) + total
+            total = p.read(x, _name(i), (None, None)) + total
         return ACTIVATIONS[self.act](total)
 
     def flops(self, *inputs: TensorType) -> Expr:
@@ -166,8 +166,7 @@ class ToFields(Block):
         }
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        count, width, _ = p.weight.shape
-        fields = F.linear(inputs[0], p.weight.flatten(0, 1), p.bias.flatten()).unflatten(1, (count, width))
+        fields = p.linear(inputs[0], "weight", "bias").unflatten(1, tuple(p.sizes(("count", "width"))))
         return ACTIVATIONS[self.act](fields)
 
     def flops(self, *inputs: TensorType) -> Expr:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 
 from rankitect.graph import Block, Call, Elementwise, Expr, Param, Params, TensorType
 from rankitect.space.expr import ExprLike
@@ -79,7 +78,7 @@ class Cross(Block):
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         x0, x = inputs
-        return torch.addcmul(x, x0, F.linear(x, p.weight, p.bias))
+        return torch.addcmul(x, x0, p.linear(x, "weight", "bias"))
 
     def flops(self, *inputs: TensorType) -> Expr:
         return 2 * inputs[0].numel * inputs[0][1]
@@ -106,7 +105,7 @@ class LowRankCross(Block):
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         x0, x = inputs
-        return torch.addcmul(x, x0, p.read(F.linear(x, p.down), "up", ("rank",)) + p.bias)
+        return torch.addcmul(x, x0, p.read(p.linear(x, "down"), "up", ("rank",)) + p.bias)
 
     def flops(self, *inputs: TensorType) -> Expr:
         return 4 * inputs[0].numel * self.rank
@@ -122,7 +121,7 @@ class Bilinear(Block):
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         x, y = inputs
-        return (x * F.linear(y, p.weight)).sum(1, keepdim=True)
+        return (x * p.linear(y, "weight")).sum(1, keepdim=True)
 
     def flops(self, *inputs: TensorType) -> Expr:
         return 2 * inputs[1].numel * inputs[0][1]

@@ -87,10 +87,15 @@ class Params(Protocol):
             dims: The field or axis name of each of the units' axes; None for an axis that is no choice.
         """
 
-    def linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
+    def linear(self, x: torch.Tensor, name: str, bias: str | None = None) -> torch.Tensor:
         """The weight `name`, [outputs..., D], applied to the last axis: [..., D] -> [..., all outputs].
 
         A deployed program holds such a weight as a matrix, quantized if it is to be.
+
+        Args:
+            x: Inputs; where they are fewer than the weight has, its first ones are meant.
+            name: The weight.
+            bias: The weight that is added to the outputs, [outputs...]; None for none.
         """
 
     def lookup(self, name: str, rows: torch.Tensor, bags: torch.Tensor | None = None) -> torch.Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from rankitect.errors import SpaceError
@@ -127,16 +128,20 @@ class DeployedCall(nn.Module):
         weight = getattr(find_owner(self._weights[0], step.weights), name)
         return take(weight, step.shapes[name])
 
-    def matrix(self, step: Step, name: str, outputs: int) -> nn.Module:
+    def matrix(self, step: Step, name: str, outputs: int, bias: str | None = None) -> nn.Linear:
         """A weight as a matrix; the first `outputs` axes are its rows."""
-        key = f"{step.weights}.{name}".replace(".", "_")
+        key = f"{step.weights}.{name}".replace(".", "_") + ("" if bias is None else "_biased")
         if key not in self.matrices:
             weight = self.weight(step, name).detach()
             weight = weight.flatten(outputs).flatten(0, outputs - 1)
-            linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+            linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
             linear.weight = nn.Parameter(weight, requires_grad=False)
+            if bias is not None:
+                linear.bias = nn.Parameter(self.weight(step, bias).detach().flatten(), requires_grad=False)
             self.matrices[key] = linear
-        return self.matrices[key]
+        matrix = self.matrices[key]
+        assert isinstance(matrix, nn.Linear)
+        return matrix
 
     def table(self, step: Step, name: str) -> nn.Module:
         """A weight as a table whose rows are looked up."""
@@ -161,9 +166,12 @@ class _DeployedParams(SlicedParams):
         step, program = self._step, self._program
         return program.constant((step.weights, name), lambda: program.weight(step, name))
 
-    def linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
+    def linear(self, x: torch.Tensor, name: str, bias: str | None = None) -> torch.Tensor:
         """The weight as a matrix, whatever form it is held in."""
-        result: torch.Tensor = self._program.matrix(self._step, name, len(self._step.shapes[name]) - 1)(x)
+        shape = self._step.shapes[name]
+        if x.shape[-1] < shape[-1]:
+            x = F.pad(x, (0, shape[-1] - x.shape[-1]))
+        result: torch.Tensor = self._program.matrix(self._step, name, len(shape) - 1, bias)(x)
         return result
 
     def read(self, h: torch.Tensor, name: str, dims: tuple[str | None, ...]) -> torch.Tensor:

@@ -248,9 +248,13 @@ class LinearReading:
 
     __slots__ = ()
 
-    def linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
+    def linear(self, x: torch.Tensor, name: str, bias: str | None = None) -> torch.Tensor:
         """A weight applied to the last axis."""
-        return F.linear(x, getattr(self, name).flatten(0, -2))
+        weight: torch.Tensor = getattr(self, name).flatten(0, -2)
+        if x.shape[-1] < weight.shape[-1]:
+            weight = weight[:, : x.shape[-1]]
+        # The bias goes into the product: a pass of its own would cost as much as a small product.
+        return F.linear(x, weight, None if bias is None else getattr(self, bias).flatten())
 
 
 class SlicedParams(LinearReading):
