@@ -82,10 +82,10 @@ class Healed:
         trained = self._trained(architecture, context)
         quality = task.quality(trained.model, self._config.split, check=context.check)
         asked = self._parts.measures.measure(trained.model, self._split, context.check)
-        metrics = {**quality.metrics, **asked.metrics, **task.costs(architecture)}
+        metrics = {**quality.metrics, **asked.metrics, **task.costs(trained.architecture, trained.space)}
         artifacts = {name: context.artifact(context.folder / path) for name, path in trained.artifacts.items()}
         if self._config.save:
-            saved = task.save_candidate(context.folder, architecture, trained.model)
+            saved = task.save_candidate(context.folder, architecture, trained.model, trained.space)
             artifacts |= {name: context.artifact(context.folder / path) for name, path in saved.items()}
         examples = {
             "metric": "perplexity",
@@ -106,7 +106,7 @@ class Healed:
             self._task.initial(architecture, context.seed),
             architecture,
             seed=context.seed,
-            space=self._task.space.to_json(),
+            space=self._task.space,
             keep=self._config.save,
             folder=context.folder if self._config.save else None,
             checkpoints=context.state,

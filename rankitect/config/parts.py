@@ -18,6 +18,7 @@ from rankitect.config.alternatives import controllers_for, refuse_settings
 from rankitect.config.bindings import Bindings
 from rankitect.config.choices import declared_choices
 from rankitect.config.measures import Measures, own_measure
+from rankitect.config.stages import check_spaces
 from rankitect.contracts import (
     BoundsCosts,
     Controller,
@@ -201,6 +202,7 @@ def build(
         if section.startswith("recipe."):
             name = section.removeprefix("recipe.")
             parts.stage_plugins[name], parts.stages[name] = plugin, _stage(section, plugin, parts)
+    check_spaces(parts.stages, parts.space)
     for hook in (parts.task, parts.space):
         if offers(hook, ChecksParts):
             hook.check(parts)

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.config.compose import Composed
 from rankitect.contracts.capability import offers
-from rankitect.contracts.stage import EndsRecipe
+from rankitect.contracts.stage import EndsRecipe, WorksOnSpaces
 from rankitect.documents import read_yaml
-from rankitect.errors import ConfigError, closest
+from rankitect.errors import ConfigError, RankitectError, closest
 
 if TYPE_CHECKING:
     from rankitect.config.plugins import Plugin
+    from rankitect.contracts.stage import Stage
 
-__all__ = ["misplaced_stages", "part_of_file", "stage_section", "without_stage"]
+__all__ = ["check_spaces", "misplaced_stages", "part_of_file", "stage_section", "without_stage"]
 
 
 def stage_section(name: str, section: Mapping[str, Any], composed: Composed) -> dict[str, Any]:
@@ -99,3 +100,23 @@ def misplaced_stages(plugins: Mapping[str, Plugin]) -> Iterator[str]:
             )
         elif offers(plugin.target, EndsRecipe) and plugin.target.ends_recipe:
             end = section
+
+
+def check_spaces(stages: Mapping[str, Stage], space: object) -> None:
+    """Ask each stage that depends on the graph about the space as the stages before it leave it.
+
+    Args:
+        stages: Of a recipe by name, in their order.
+        space: What the models are from that the recipe begins with.
+
+    Raises:
+        RankitectError: A stage cannot work on it; names the stage.
+    """
+    from rankitect.graph import SearchSpace
+
+    for name, stage in stages.items():
+        if isinstance(space, SearchSpace) and offers(stage, WorksOnSpaces):
+            try:
+                space = stage.space_after(space)
+            except RankitectError as error:
+                raise type(error)(f"recipe.{name}: {error}") from error

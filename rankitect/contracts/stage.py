@@ -13,7 +13,7 @@ from rankitect.contracts.records import JSON, Spent
 if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
 
-__all__ = ["EndsRecipe", "HasObjective", "Shortens", "Stage", "StageContext"]
+__all__ = ["EndsRecipe", "HasObjective", "Shortens", "Stage", "StageContext", "WorksOnSpaces"]
 
 
 @dataclass
@@ -21,7 +21,8 @@ class StageContext:
     """What a recipe gives one of its stages, for one model.
 
     Attributes:
-        architecture: What the model is made from.
+        architecture: What the model is made from: it closes the choices of `space`. A stage whose result is a model of
+            another one (a layer less, say) sets it before it returns.
         seed: Seed of every random number of the stage; equal seeds must give equal weights.
         position: Number of the stage in the recipe, from 0.
         folder: Where the stage may leave files for the user; None where none are wanted.
@@ -32,6 +33,9 @@ class StageContext:
         spent: What the stage has cost so far. The stage replaces it as it goes, and has charged everything when `run`
             returns.
         artifacts: Files that the stage left in `folder`, by a short name, with their paths relative to it.
+        space: The space of the model's graph; None where the model is made from no graph. A stage whose result computes
+            something else (other blocks, see `SearchSpace.with_blocks`) sets it before it returns. What comes after the
+            stage (stages, measurements, costs, files) is of `space` and `architecture` as it leaves them.
     """
 
     architecture: Any
@@ -43,6 +47,7 @@ class StageContext:
     progress: Callable[[int, int, str], None] = lambda done, total, note: None
     spent: Spent = field(default_factory=Spent)
     artifacts: dict[str, str] = field(default_factory=dict)
+    space: SearchSpace | None = None
 
     def check(self) -> None:
         """Return at once, unless the user asked to stop.
@@ -82,7 +87,8 @@ class Stage(Protocol):
             context: See `StageContext`; the stage charges `context.spent`.
 
         Returns:
-            The model, a module with the same parameters by name, in evaluation mode.
+            The model in evaluation mode: a module with the same parameters by name, or one of what the stage has set
+            `context.space` and `context.architecture` to.
 
         Raises:
             StopRequested: From `context.check()`.
@@ -109,6 +115,20 @@ class HasObjective(Protocol):
 
     def training_spent(self, space: SearchSpace, architecture: Architecture, amount: int) -> Spent:
         """What training an architecture with this loss costs; see `rankitect.contracts.task.ChargesTraining`."""
+        ...
+
+
+class WorksOnSpaces(Protocol):
+    """A stage that depends on what the graph computes, or changes it. All such stages of a recipe are asked in their
+    order before any work, each about the space as those before it leave it."""
+
+    def space_after(self, space: SearchSpace) -> SearchSpace:
+        """The space that the stage's model is of, where it is given one of `space`: itself where nothing changes.
+
+        Raises:
+            RankitectError: The stage cannot work on models of the space; says which node stands in the way, and what
+                would work.
+        """
         ...
 
 

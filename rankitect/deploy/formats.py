@@ -55,9 +55,9 @@ def export_candidate(
     c = load_language_model(folder, allowed_packages=allowed_packages)
     place = out or folder / FORMATS[form]
     if form == "gguf":
-        model = (place, c.space, c.architecture, c.model, c.tokenizer)
+        model = (place, c.space, c.closed, c.model, c.tokenizer)
         return place, save_gguf(*model, config=c.config, usage=c.usage, precision=kept)
-    whole = WholeModel(c.space, c.architecture, c.model, c.tokenizer, c.config, c.usage)
+    whole = WholeModel(c.space, c.closed, c.model, c.tokenizer, c.config, c.usage)
     if form == "decilm":
         return place, save_decilm(place, whole)
     kind, reason = save_folder(place, whole)

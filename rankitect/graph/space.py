@@ -8,9 +8,11 @@ from typing import Any
 
 from rankitect.documents import as_kind, parse_json
 from rankitect.errors import SpaceError
+from rankitect.graph.block import Block
 from rankitect.graph.cost import COSTS, cost_expression
 from rankitect.graph.graph import Graph
 from rankitect.graph.liveness import Liveness, liveness
+from rankitect.graph.replacing import with_blocks
 from rankitect.graph.restoring import StoredSpace, restored_graph
 from rankitect.graph.serialize import graph_data
 from rankitect.graph.sizes import check_sizes
@@ -75,6 +77,33 @@ class SearchSpace(ChoiceSpace):
         if self.base is not None:
             extended.base = self.base.with_settings(declared, values)
         return extended
+
+    def with_blocks(self, blocks: Mapping[str, Block], owners: Mapping[str, str] | None = None) -> SearchSpace:
+        """This space with other blocks in the places of some: what a stage of a recipe makes of a model's graph.
+
+        Choices, name, version and wires are the same, so that architectures and their fingerprints stay what they are;
+        types, weights and costs are derived again. What was learned of costs (latencies) is of the blocks before, and
+        is not taken over.
+
+        Args:
+            blocks: The new blocks, by the paths of their nodes.
+            owners: For nodes whose weights are to be another node's from now on, or their own, the path of that node.
+
+        Raises:
+            SpaceError: There is no such node, a block does not fit its wires, nodes that share weights disagree on
+                them, or a choice decides nothing any more.
+        """
+        changed = SearchSpace(with_blocks(self.graph, blocks, owners or {}), self.version, self.defaults)
+        changed.closed.update(self.closed)
+        changed.usual.update(self.usual)
+        changed.points.update(self.points)
+        if self.base is not None:
+            held = self.base.graph.dag
+            changed.base = self.base.with_blocks(
+                {path: block for path, block in blocks.items() if path in held},
+                {path: owner for path, owner in (owners or {}).items() if path in held},
+            )
+        return changed
 
     def to_json(self) -> str:
         """The space as data, without tensors."""

@@ -72,11 +72,19 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of a model, in an order in which they can run."""
+    """The steps of a model, in an order in which they can run.
+
+    Attributes:
+        inputs: Paths of the graph's sources.
+        steps: The steps.
+        outputs: What the model gives.
+        architecture: What closes the choices; None in a relaxed plan.
+    """
 
     inputs: tuple[str, ...]
     steps: tuple[Step, ...]
     outputs: tuple[Edge, ...]
+    architecture: Architecture | None = None
 
     def __deepcopy__(self, memo: Mapping[int, Any]) -> Plan:
         """Itself: nothing of a plan changes, and its dimensions are compared by identity."""
@@ -128,7 +136,7 @@ def make_plan(space: SearchSpace, architecture: Architecture) -> Plan:
         shapes = {name: tuple(value(d) for d in p.shape) for name, p in node.params.items() if value(p.gate)}
         sizes, tables = value.open_sizes(_sizes(node)), tuple(name for name, p in node.params.items() if p.table)
         steps.append(Step(node.path, node.block, node.weights, edges, present, shapes, sizes, value, tables=tables))
-    return Plan(tuple(n.path for n in space.graph.inputs), tuple(steps), tuple(space.graph.outputs))
+    return Plan(tuple(n.path for n in space.graph.inputs), tuple(steps), tuple(space.graph.outputs), architecture)
 
 
 def relaxed_plan(space: SearchSpace) -> Plan:

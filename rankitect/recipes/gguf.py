@@ -17,7 +17,7 @@ from rankitect.models.checkpoints.precisions import GGUFPrecision
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
     from rankitect.contracts.stage import StageContext
-    from rankitect.graph import Architecture
+    from rankitect.graph import Architecture, SearchSpace
     from rankitect.models.supernet import Standalone
 
 __all__ = ["GGUF", "WritesGGUF"]
@@ -37,7 +37,9 @@ class WritesGGUF(Protocol):
         """
         ...
 
-    def save_gguf(self, path: Path, architecture: Architecture, model: Standalone, precision: GGUFPrecision) -> None:
+    def save_gguf(
+        self, path: Path, space: SearchSpace, architecture: Architecture, model: Standalone, precision: GGUFPrecision
+    ) -> None:
         """Write a model.
 
         Raises:
@@ -91,10 +93,13 @@ class GGUF:
         """
         if context.folder is None:
             return model
+        assert context.space is not None  # the task is one of language models, which are made from graphs
         context.folder.mkdir(parents=True, exist_ok=True)
         context.progress(0, 1, "writing")
         try:
-            self._task.save_gguf(context.folder / FILE, context.architecture, model, self.config.precision)
+            self._task.save_gguf(
+                context.folder / FILE, context.space, context.architecture, model, self.config.precision
+            )
         except SpaceError as error:
             _log.warning("No GGUF file: %s", error)
         else:

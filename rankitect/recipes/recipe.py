@@ -18,6 +18,7 @@ from rankitect.contracts import JSON, Spent
 from rankitect.contracts.capability import offers
 from rankitect.contracts.stage import EndsRecipe, Shortens, StageContext
 from rankitect.errors import ConfigError, RankitectError, TrainingError
+from rankitect.recipes.pair import Pair
 from rankitect.recipes.store import StageStore
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from rankitect.contracts import ArchitectureLike
     from rankitect.contracts.stage import Stage
+    from rankitect.graph import SearchSpace
 
 __all__ = ["Recipe", "RecipeResult", "StageResult"]
 
@@ -60,11 +62,15 @@ class RecipeResult:
         model: The model after the last stage, in evaluation mode (a module of torch).
         stages: What became of each stage, in order.
         artifacts: Files that stages left in the folder they were given, by a short name.
+        architecture: What the model is made from; None where the recipe was given none.
+        space: The space whose choices it closes: that which the recipe was given, unless a stage has changed blocks.
     """
 
     model: Any
     stages: tuple[StageResult, ...] = ()
     artifacts: Mapping[str, str] = field(default_factory=dict)
+    architecture: Any = None
+    space: SearchSpace | None = None
 
     @property
     def spent(self) -> Spent:
@@ -108,7 +114,7 @@ class Recipe:
         architecture: ArchitectureLike,
         *,
         seed: int,
-        space: str = "",
+        space: SearchSpace | None = None,
         keep: bool = True,
         folder: Path | None = None,
         checkpoints: Path | None = None,
@@ -122,7 +128,7 @@ class Recipe:
             model: Changed in place.
             architecture: What the model is made from.
             seed: Of every stage.
-            space: The space as JSON, which says what the weights mean.
+            space: The space of the architecture, which says what the weights mean; None for a model of no graph.
             keep: Whether outputs are stored for others. What is stored already is used in any case.
             folder: Where stages may leave files.
             checkpoints: Folder of the stages' states; by default they are kept beside the stored outputs.
@@ -134,23 +140,27 @@ class Recipe:
             StopRequested: The user asked to stop. The same call goes on from there.
             TrainingError: A stage failed, or its state in `checkpoints` belongs to something else.
         """
+        from rankitect.training.loop import model_tensors
+
         if not self.stages:
-            return RecipeResult(model)
+            return RecipeResult(model, architecture=architecture, space=space)
         store = self._store or StageStore()
-        keys = self._keys(model, architecture, seed, space)
-        results = self._restored(store, keys, model)
+        given = Pair(architecture, space)
+        keys = self._keys(model, given, seed)
+        model, pair, results = self._restored(store, keys, model, given)
         artifacts: dict[str, str] = {}
         for position, (name, stage) in enumerate(self.stages.items()):
             if position < len(results):
                 continue
             before = sum((result.spent for result in results), Spent())
             context = StageContext(
-                architecture,
+                pair.architecture,
                 seed,
                 position,
                 folder,
                 checkpoints / f"{name}.safetensors" if checkpoints else store.checkpoint(keys[position]),
                 should_stop,
+                space=pair.space,
             )
             context.progress = partial(_report, context, before, spend, progress, name)
             context.check()
@@ -161,14 +171,16 @@ class Recipe:
             spent = replace(context.spent, seconds=time.monotonic() - started)
             results.append(StageResult(name, spent, reused=False))
             artifacts |= context.artifacts
+            pair = Pair(context.architecture, context.space)
             spend(before + spent)
             if keep and not offers(stage, EndsRecipe) and replace(spent, seconds=0.0) != Spent():
-                self._keep(store, keys[position], model, results)
+                info = {"stages": [result.to_dict() for result in results], **pair.stored(given)}
+                store.save(keys[position], model_tensors(model), info)
             if context.checkpoint is not None:
                 store.forget_checkpoint(context.checkpoint)
-        return RecipeResult(model, tuple(results), artifacts)
+        return RecipeResult(model, tuple(results), artifacts, pair.architecture, pair.space)
 
-    def _keys(self, model: nn.Module, architecture: ArchitectureLike, seed: int, space: str) -> list[str]:
+    def _keys(self, model: nn.Module, given: Pair, seed: int) -> list[str]:
         """For each stage the hash of all that leads to its output."""
         import torch
 
@@ -178,7 +190,7 @@ class Recipe:
         # out. A cache may lie in a home folder that machines of several kinds see.
         instructions = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
         machine: list[JSON] = [str(torch.__version__), instructions, torch.get_num_threads()]
-        origin: list[JSON] = [_FORMAT, *machine, space, architecture.fingerprint, weights_fingerprint(model), seed]
+        origin: list[JSON] = [_FORMAT, *machine, *given.identity, weights_fingerprint(model), seed]
         key = _hash(origin)
         keys = []
         for stage in self.stages.values():
@@ -186,30 +198,28 @@ class Recipe:
             keys.append(key)
         return keys
 
-    def _restored(self, store: StageStore, keys: list[str], model: nn.Module) -> list[StageResult]:
-        """Give the model the weights of the last stage that is stored; what that stage and those before it cost."""
-        from rankitect.training.loop import load_tensors
+    def _restored(
+        self, store: StageStore, keys: list[str], model: nn.Module, given: Pair
+    ) -> tuple[nn.Module, Pair, list[StageResult]]:
+        """The model after the last stage that is stored, what it is of, and what that stage and those before it cost.
 
+        The given model is changed in place where it is still of the pair that it was given as.
+        """
         for position in reversed(range(len(keys))):
             if (entry := store.load(keys[position])) is None:
                 continue
             tensors, info = entry
             try:
                 results = [StageResult(r["name"], Spent.from_dict(r["spent"]), reused=True) for r in info["stages"]]
-                load_tensors(model, tensors)
-            except (TrainingError, KeyError, TypeError) as error:
+                pair = Pair.restored(info, given, map(type, self.stages.values()))
+                model = pair.with_tensors(model, tensors, given)
+            except (RankitectError, KeyError, TypeError) as error:
                 store.reject(keys[position], str(error))
                 continue
             # The names are those of now: a stage means the same under another name.
             named = zip(results, self.stages, strict=False)
-            model.eval()
-            return [replace(result, name=name) for result, name in named]
-        return []
-
-    def _keep(self, store: StageStore, key: str, model: nn.Module, results: list[StageResult]) -> None:
-        from rankitect.training.loop import model_tensors
-
-        store.save(key, model_tensors(model), {"stages": [result.to_dict() for result in results]})
+            return model.eval(), pair, [replace(result, name=name) for result, name in named]
+        return model, given, []
 
 
 def _run(stage: Stage, model: nn.Module, context: StageContext, *, own_checkpoint: bool) -> nn.Module:

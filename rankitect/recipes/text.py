@@ -124,9 +124,11 @@ class TextStage:
         """Train the model in place."""
         from rankitect.training.text import train_on_text
 
+        space = context.space or self._task.space
+
         def progress(done: int, total: int, report: StepReport) -> None:
             context.spent = self.training_spent(
-                self._task.space, context.architecture, done * self.config.batch * self.config.context
+                space, context.architecture, done * self.config.batch * self.config.context
             )
             context.progress(done, total, f"loss {report.loss:.3f}")
 
@@ -139,7 +141,7 @@ class TextStage:
             checkpoint=context.checkpoint,
             provenance=self.provenance(),
         )
-        context.spent = self.training_spent(self._task.space, context.architecture, result.tokens)
+        context.spent = self.training_spent(space, context.architecture, result.tokens)
         context.check()
         return model
 

@@ -140,11 +140,16 @@ class Costs:
         bytes_each = as_expr(Fraction(STORED_BITS[reading.bits]) / 8)
         return tabulate(FLOAT_BYTES * (params - matrices) + bytes_each * matrices, self.space.choices, {})
 
-    def metrics(self, architecture: Architecture) -> dict[str, Metric]:
-        """All costs of an architecture."""
-        metrics = {}
+    def metrics(self, architecture: Architecture, space: ChoiceSpace | None = None) -> dict[str, Metric]:
+        """All costs of an architecture.
+
+        Args:
+            architecture: The architecture.
+            space: Of it, where that is another than the reference's; by default the same.
+        """
+        own, metrics = self if space is None else replace(self, space=space), {}
         for name, reading in self.readings.items():
-            value = self.value(architecture, name)
+            value = own.value(architecture, name)
             metrics[name] = Metric(
                 value / self.value(self.reference, name) if reading.relative else value, reading.unit
             )

@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from rankitect.blocks import Linear
 from rankitect.contracts import JSON, Spent, StopRequested
 from rankitect.contracts.stage import StageContext
 from rankitect.errors import ConfigError, TrainingError
+from rankitect.graph import B, Graph, SearchSpace
 from rankitect.recipes import Recipe, StageStore
 from rankitect.training.loop import TrainConfig, train
 from rankitect.training.settings import OptimizerConfig
@@ -90,6 +92,12 @@ def weights(module: nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
+def other_space() -> SearchSpace:
+    graph = Graph("other")
+    graph.out = Linear(1)(graph.input("x", B, 3), name="linear")
+    return SearchSpace(graph)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> StageStore:
     return StageStore(tmp_path / "stages", limit=2**20)
@@ -127,7 +135,7 @@ def test_a_shared_beginning_is_computed_once_and_charged_to_everyone(store: Stag
         (Pull(1.0, data="e"), {}),
         (Pull(1.0), {"seed": 4}),
         (Pull(1.0), {"architecture": Arch("b" * 64)}),
-        (Pull(1.0), {"space": "{}"}),
+        (Pull(1.0), {"space": other_space()}),
     ],
 )
 def test_what_differs_in_settings_data_seed_architecture_or_space_is_not_shared(

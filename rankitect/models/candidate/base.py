@@ -35,6 +35,12 @@ class Candidate:
     model: Standalone
     card: Mapping[str, Any]
 
+    @property
+    def closed(self) -> Architecture:
+        """What the model is made from: it closes the choices of the graph. Not what was searched where this is settings
+        of a known graph, or where stages of a recipe have made a model of another architecture."""
+        return self.model.plan.architecture or self.architecture
+
     @torch.inference_mode()
     def score(self, inputs: Any) -> Any:
         """What the model gives for inputs of its task.

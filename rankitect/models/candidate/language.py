@@ -49,6 +49,7 @@ def save_candidate(
     usage: Usage | None = None,
     notes: Mapping[str, Any] | None = None,
     huggingface: bool = True,
+    searched: Architecture | None = None,
 ) -> dict[str, str]:
     """Write a language model. Each file appears whole or not at all, candidate.json last: where it is, all is there.
 
@@ -62,6 +63,7 @@ def save_candidate(
         usage: How the backbone is used; by default what the tokenizer knows.
         notes: Plain data on where the weights come from (backbone, healing, seed, run); kept in the card.
         huggingface: Also write ``hf/``, where the architecture allows it.
+        searched: What was searched, where stages of a recipe have made a model of another architecture of it.
 
     Returns:
         For each artifact its path relative to `folder`: "card", "architecture", "space", "weights", "tokenizer",
@@ -75,13 +77,13 @@ def save_candidate(
     """
     folder, architecture = Path(folder), space.validate(architecture)
     usage = usage or Usage()
-    card = card_of("language", space, architecture, None, notes or {})
+    card = card_of("language", space, architecture, searched, notes or {})
     context = space.defaults["T"]
     decode = space.cost(architecture, "flops", T=1, P=context)
     card["config"] = config.to_json()
     card["costs"]["flops_decode"] = {"value": decode, "unit": COSTS["flops"]}
     card["costs_at"]["flops_decode"] = f"one token after {context}"
-    written = write_model(folder, space, architecture, model)
+    written = write_model(folder, space, architecture, model, searched)
     files = usage.save(folder, tokenizer)
     target = folder / _HUGGINGFACE
     shutil.rmtree(target, ignore_errors=True)  # an older candidate's would pass for this one's

@@ -12,7 +12,7 @@ from rankitect.tasks.costs import LANGUAGE_COSTS, Costs, language_costs, specs
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
     from rankitect.contracts import Latencies, Metric, MetricSpec
-    from rankitect.graph import Architecture
+    from rankitect.graph import Architecture, SearchSpace
     from rankitect.tasks.language.settings import LanguageConfig
 
 __all__ = ["LanguageCosts"]
@@ -29,6 +29,7 @@ class LanguageCosts:
 
     def __init__(self, config: LanguageConfig, longest: int, parts: Parts) -> None:
         self._config, self._longest, self._parts = config, longest, parts
+        self._changed: dict[str, Latencies | None] = {}
 
     @property
     def reference(self) -> Architecture:
@@ -51,23 +52,41 @@ class LanguageCosts:
         """The costs as metrics; latencies where there is a device."""
         return [*specs(LANGUAGE_COSTS), *(self.latency.specs if self.latency is not None else [])]
 
-    def metrics(self, architecture: Architecture) -> dict[str, Metric]:
-        """All costs of an architecture."""
-        metrics = self._readings.metrics(architecture)
-        return metrics if self.latency is None else {**metrics, **self.latency.metrics(architecture)}
+    def metrics(self, architecture: Architecture, space: SearchSpace | None = None) -> dict[str, Metric]:
+        """All costs of an architecture; relative ones are shares of the backbone's as it was given.
+
+        Args:
+            architecture: The architecture.
+            space: Of it, where stages of a recipe have changed blocks; by default that which is searched.
+        """
+        metrics = self._readings.metrics(architecture, space)
+        latency = self.latency_of(space)
+        return metrics if latency is None else {**metrics, **latency.metrics(architecture)}
 
     @cached_property
     def latency(self) -> Latencies | None:
         """Predicted latencies on the configured device; learned at their first use."""
+        latency, space = self._latency(self._parts.graph_space), self._parts.graph_space
+        if latency is not None:
+            space.learned.update({name: partial(latency.tables, name) for name in latency.workloads})
+        return latency
+
+    def latency_of(self, space: SearchSpace | None) -> Latencies | None:
+        """The latencies of a space whose blocks stages of a recipe have changed; by default of the searched space."""
+        if space is None or space is self._parts.graph_space:
+            return self.latency
+        key = space.to_json()
+        if key not in self._changed:
+            self._changed[key] = self._latency(space)
+        return self._changed[key]
+
+    def _latency(self, space: SearchSpace) -> Latencies | None:
         device = self._parts.device
         if device is None:
             return None
         if device.context > self._longest:
             raise ConfigError(f"device.context is {device.context}; the backbone was made for at most {self._longest}.")
-        space = self._parts.graph_space
-        latency = device.latency(space, seed=self._parts.config.seed, say=self._parts.say)
-        space.learned.update({name: partial(latency.tables, name) for name in latency.workloads})
-        return latency
+        return device.latency(space, seed=self._parts.config.seed, say=self._parts.say)
 
     def learn_latency(self, check: Callable[[], None], progress: Callable[[int, int, str], None]) -> None:
         """Learn the latencies that are configured, where that was not done."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rankitect.config.parts import Parts
-    from rankitect.contracts import Baseline, Exporter, Latencies, Spent
+    from rankitect.contracts import Baseline, Exporter, Latencies, Metric, Spent
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.metrics.language import TextQuality
     from rankitect.production.registry import Entry
@@ -121,6 +121,10 @@ class Language(CostedTask, PrunedBackbone, WritesModels):
         return [perplexity, MetricSpec("bits_per_byte", "bit/byte", "min", "quality")][: 2 if split == "test" else 1]
 
     # --- costs ------------------------------------------------------------------------------------------------------
+    def costs(self, architecture: Architecture, space: SearchSpace | None = None) -> dict[str, Metric]:
+        """All costs of an architecture; `space` is its own where stages of a recipe have changed blocks."""
+        return self._costs.metrics(architecture, space)
+
     @property
     def latency(self) -> Latencies | None:
         """Predicted latencies on the configured device; learned at their first use."""

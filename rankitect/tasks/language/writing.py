@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rankitect.config.parts import Parts
-    from rankitect.graph import Architecture
+    from rankitect.graph import Architecture, SearchSpace
     from rankitect.models.checkpoints import DecoderCheckpoint
     from rankitect.models.checkpoints.precisions import GGUFPrecision
     from rankitect.models.supernet import Standalone
@@ -26,20 +26,30 @@ class WritesModels:
     checkpoint: DecoderCheckpoint
     _parts: Parts
 
-    def save_candidate(self, folder: Path, architecture: Architecture, model: Standalone) -> dict[str, str]:
-        """Write a language model with its tokenizer and what its backbone's files say of its use."""
+    def save_candidate(
+        self, folder: Path, architecture: Architecture, model: Standalone, space: SearchSpace | None = None
+    ) -> dict[str, str]:
+        """Write a language model with its tokenizer and what its backbone's files say of its use.
+
+        Args:
+            folder: Where to.
+            architecture: What was searched.
+            model: Its model; of another architecture where stages of a recipe have changed that.
+            space: Of the model, where stages have changed blocks; by default that which is searched.
+        """
         from rankitect.models.candidate import save_candidate
 
         known, notes = self.checkpoint, {"backbone": self.checkpoint.source}
         return save_candidate(
             folder,
-            self._parts.graph_space,
-            architecture,
+            space or self._parts.graph_space,
+            model.plan.architecture or architecture,
             model,
             known.tokenizer,
             config=known.config,
             usage=known.usage,
             notes=notes,
+            searched=architecture,
         )
 
     def check_gguf(self, precision: GGUFPrecision) -> None:
@@ -50,14 +60,16 @@ class WritesModels:
         require_quantizer(precision)
         tables_of(self.checkpoint.tokenizer, self.checkpoint.config.vocab)
 
-    def save_gguf(self, path: Path, architecture: Architecture, model: Standalone, precision: GGUFPrecision) -> None:
+    def save_gguf(
+        self, path: Path, space: SearchSpace, architecture: Architecture, model: Standalone, precision: GGUFPrecision
+    ) -> None:
         """See `rankitect.recipes.gguf.WritesGGUF`."""
         from rankitect.models.candidate.gguf import save_gguf
 
         checkpoint = self.checkpoint
         save_gguf(
             path,
-            self._parts.graph_space,
+            space,
             architecture,
             model,
             checkpoint.tokenizer,
