@@ -73,7 +73,8 @@ def forward(part: Part) -> Callable[[], object]:
     import torch
 
     from rankitect.models.deployed import random_weights
-    from rankitect.models.plan import SlicedParams, find_owner, run_plan
+    from rankitect.models.plan import run_plan
+    from rankitect.models.weights import SlicedParams, find_owner
 
     program = part.program()
     if part.workload.mode == "decode":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -145,8 +145,10 @@ def _gqa(
     """The attention of a layer."""
     from rankitect.blocks import GQA
 
-    normed = {"eps": eps, "offset": blocks.norm_offset} if blocks.qk_norm != "none" else {}
-    return GQA(kv, group, head, window, blocks.bias, blocks.qk_norm, **normed, scale=blocks.score_scale, rotary=rotary)
+    plain = GQA(kv, group, head, window, blocks.bias, scale=blocks.score_scale, rotary=rotary)
+    if blocks.qk_norm == "none":
+        return plain
+    return replace(plain, qk_norm=blocks.qk_norm, eps=eps, offset=blocks.norm_offset)
 
 
 def _attention(

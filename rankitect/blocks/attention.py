@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from rankitect.blocks.dense import ACTIVATIONS, deployed_rms, norm_start
 from rankitect.blocks.rotary import Rope, rotate, turn
 from rankitect.errors import SpaceError
-from rankitect.graph import Block, Call, Expr, P, Packing, Param, Params, T, TensorType, as_expr
+from rankitect.graph import Call, Expr, P, Packing, Param, Params, Quantized, T, TensorType, as_expr
 from rankitect.space.expr import ExprLike, minimum
 
 __all__ = ["GQA", "QK_NORMS", "Rope", "SwiGLU", "attended"]
@@ -44,7 +44,7 @@ def attended(window: int | None) -> Expr:
     return first * prefill + (1 - first) * T * minimum(P + T, window)
 
 
-class GQA(Block):
+class GQA(Quantized):
     """Causal grouped-query attention (arXiv 2305.13245) with rotary positions: [B, T, D], [2, T, h/2] -> [B, T, D].
 
     Heads are two axes, key/value heads and the query heads of each, so that any smaller count is a prefix of both.
@@ -119,6 +119,7 @@ class GQA(Block):
         if self.rotary:
             rope = inputs[1].to(x.dtype)  # positions are computed in float32
             q, k = rotate(q, rope), rotate(k, rope)
+        k, v = p.kept(k), p.kept(v)
         if seen is None:
             h = self._attend(q, k, v)
         else:
@@ -294,7 +295,7 @@ def _chunked(
     return out.view(batch, chunks, heads, window, head).transpose(1, 2).flatten(2, 3)[:, :, :tokens]
 
 
-class SwiGLU(Block):
+class SwiGLU(Quantized):
     """Gated feed-forward (arXiv 2002.05202): [..., D] -> [..., D] through `width` hidden units.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from rankitect.errors import SpaceError
-from rankitect.graph import Block, Call, Elementwise, Expr, Packing, Param, Params, TensorType, as_expr
+from rankitect.graph import Call, Elementwise, Expr, Packing, Param, Params, Quantized, TensorType, as_expr
 from rankitect.space.expr import ExprLike
 
 __all__ = ["ACTIVATIONS", "Embed", "Head", "Linear", "Norm", "TiedHead", "deployed_rms", "norm_start"]
@@ -26,7 +26,7 @@ ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
 """Activations that map 0 to 0, so that a left-out channel stays left out."""
 
 
-class Linear(Block):
+class Linear(Quantized):
     """A linear layer on one or more inputs, each with a weight of its own: [..., D_i] for each input -> [..., width].
 
     Several inputs act as their concatenation (whose weight would hold theirs side by side), with nothing to shift when
@@ -69,7 +69,7 @@ def _name(i: int) -> str:
     return "weight" if i == 0 else f"weight{i}"
 
 
-class Embed(Block):
+class Embed(Quantized):
     """Rows of a table: ids [B, T] -> [B, T, width].
 
     Args:
@@ -87,9 +87,6 @@ class Embed(Block):
         return {"weight": Param.of(self.vocab, self.width, init="normal")}
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        return self._scaled(F.embedding(inputs[0], p.weight))
-
-    def deploy(self, p: Params, call: Call, *inputs: torch.Tensor) -> torch.Tensor:
         return self._scaled(p.lookup("weight", inputs[0]))
 
     def _scaled(self, rows: torch.Tensor) -> torch.Tensor:
@@ -99,7 +96,7 @@ class Embed(Block):
         return as_expr(0)
 
 
-class Head(Block):
+class Head(Quantized):
     """Scores of all tokens by a table of its own: [B, T, D] -> [B, T, vocab]."""
 
     ports: ClassVar[str] = "B T D -> B T vocab"
@@ -123,7 +120,12 @@ class Head(Block):
 
 
 class TiedHead(Head):
-    """Scores of all tokens by an embedding's table (attach with `weights=` its node): [B, T, D] -> [B, T, vocab]."""
+    """Scores of all tokens by an embedding's table (attach with `weights=` its node): [B, T, D] -> [B, T, vocab].
+
+    The table has the embedding's bits where rows are looked up, and this block's as a matrix.
+    """
+
+    scale_suffix: ClassVar[str] = "_head_scale"
 
 
 class Norm(Elementwise):

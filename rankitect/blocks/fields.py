@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from rankitect.blocks.dense import ACTIVATIONS, _name
 from rankitect.blocks.vectors import check_act, padded, standardised
 from rankitect.errors import SpaceError
-from rankitect.graph import Block, Elementwise, Expr, Param, Params, TensorType, as_expr
+from rankitect.graph import Elementwise, Expr, Param, Params, Quantized, TensorType, as_expr
 from rankitect.space.expr import ExprLike
 
 __all__ = [
@@ -32,7 +32,7 @@ NEVER = 1e-12
 """Added to the probability that a field is kept, before its logarithm is a logit: as good as never, and finite."""
 
 
-class FieldLinear(Block):
+class FieldLinear(Quantized):
     """A linear layer over the field axis, the "embedding fully connected" layer of NASRec (arXiv 2207.07187).
 
     [B, F_i, E] for each input -> [B, count, E]; several inputs act as their concatenation along the field axis.
@@ -81,7 +81,7 @@ class FieldNorm(Elementwise):
         return ACTIVATIONS[self.act](normed).transpose(1, 2)
 
 
-class FieldAttention(Block):
+class FieldAttention(Quantized):
     """Multi-head self-attention over the fields (AutoInt, arXiv 1810.11921): [B, F, E] -> [B, F, E].
 
     Scores are divided by the root of the head's size, and heads are joined by an output projection, as in Transformers
@@ -114,7 +114,7 @@ class FieldAttention(Block):
         return 8 * x.numel * inner + 4 * x[0] * x[1] * x[1] * inner
 
 
-class FlatLinear(Block):
+class FlatLinear(Quantized):
     """A linear layer on all channels of all fields: [B, F_i, E_i] for each input -> [B, width]."""
 
     ports: ClassVar[str] = "(B _ _)+ -> B width"
@@ -142,7 +142,7 @@ class FlatLinear(Block):
         return sum((2 * x.numel * self.width * x.gate for x in inputs), start=as_expr(0))
 
 
-class ToFields(Block):
+class ToFields(Quantized):
     """A linear layer from a vector to fields, so that dense features can interact with embeddings: [B, D] -> [B, F, E].
 
     Args:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from rankitect.graph import Block, Call, Elementwise, Expr, Param, Params, TensorType
+from rankitect.graph import Block, Call, Elementwise, Expr, Param, Params, Quantized, TensorType
 from rankitect.space.expr import ExprLike
 
 __all__ = ["FM", "Bilinear", "Cross", "Dot", "LowRankCross"]
@@ -63,7 +63,7 @@ class FM(Elementwise):
         return 0.5 * (total.square() - squares)
 
 
-class Cross(Block):
+class Cross(Quantized):
     """A layer of the cross network v2 (DCN-V2, arXiv 2008.13535): [B, D], [B, D] -> [B, D], x0 * (W x + b) + x.
 
     The first input is x0, the second the layer's.
@@ -84,7 +84,7 @@ class Cross(Block):
         return 2 * inputs[0].numel * inputs[0][1]
 
 
-class LowRankCross(Block):
+class LowRankCross(Quantized):
     """`Cross` with a matrix of low rank (arXiv 2008.13535, section 3.4): x0 * (U V x + b) + x.
 
     Args:
@@ -111,7 +111,7 @@ class LowRankCross(Block):
         return 4 * inputs[0].numel * self.rank
 
 
-class Bilinear(Block):
+class Bilinear(Quantized):
     """Bilinear fusion of two vectors (FinalMLP with one head, arXiv 2304.00902): [B, D], [B, K] -> [B, 1], x' W y."""
 
     ports: ClassVar[str] = "B D, B K -> B 1"

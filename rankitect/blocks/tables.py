@@ -11,13 +11,13 @@ from typing import ClassVar
 import torch
 
 from rankitect.errors import SpaceError
-from rankitect.graph import Block, Expr, Param, Params, TensorType, as_expr
+from rankitect.graph import Expr, Param, Params, Quantized, TensorType, as_expr
 from rankitect.space.expr import ExprLike
 
 __all__ = ["Tables", "columns_of"]
 
 
-class Tables(Block):
+class Tables(Quantized):
     """Embeddings of F categorical features: ids [B, S] -> [B, F, width].
 
     All features' rows lie one after another in a single weight `table`, so that one lookup serves them all. An id

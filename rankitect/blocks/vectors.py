@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from rankitect.blocks.dense import ACTIVATIONS
 from rankitect.errors import SpaceError
-from rankitect.graph import Block, Elementwise, Expr, Param, Params, TensorType, as_expr
+from rankitect.graph import Elementwise, Expr, Param, Params, Quantized, TensorType, as_expr
 from rankitect.space.expr import ExprLike
 
 __all__ = [
@@ -98,7 +98,7 @@ class Pad(Elementwise):
         return total
 
 
-class TiedLinear(Block):
+class TiedLinear(Quantized):
     """One linear layer on the sum of its inputs, each padded with zeros: [..., D_i] for each -> [..., width].
 
     Args:

@@ -5,7 +5,6 @@ A model's latency is composed of its parts': a search meets thousands of archite
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -17,7 +16,8 @@ import torch
 
 from rankitect.graph import Expr
 from rankitect.models.deployed import DeployedCall, Segment, random_weights, segments
-from rankitect.models.plan import Plan, SlicedParams, Step, WeightTree, find_owner, run_plan
+from rankitect.models.plan import Plan, Step, run_plan
+from rankitect.models.weights import SlicedParams, WeightTree, find_owner
 from rankitect.space.repeats import LAYERS
 
 __all__ = ["Part", "Workload", "parts_of", "reference_part"]
@@ -126,8 +126,7 @@ def _key(segment: Segment, workload: Workload, inputs: Sequence[tuple[int, ...]]
     steps = []
     for step in segment.plan.steps:
         block = step.block
-        fields = {f.name: getattr(block, f.name) for f in dataclasses.fields(block)}  # type: ignore[arg-type]
-        plain = {k: v for k, v in fields.items() if not isinstance(v, Expr)}
+        plain = {k: v for k, v in block.stated().items() if not isinstance(v, Expr)}
         steps.append(
             {
                 "block": f"{type(block).__module__}.{type(block).__qualname__}",

@@ -16,8 +16,9 @@ from rankitect.deploy.lowering import Precision, lower, require_applied
 from rankitect.deploy.quality import ranker_quality, report_quality
 from rankitect.errors import SpaceError
 from rankitect.models.deployed import DeployedCall
-from rankitect.models.plan import Plan, SlicedParams, Step, find_owner, run_plan
+from rankitect.models.plan import Plan, Step, run_plan
 from rankitect.models.supernet import Standalone
+from rankitect.models.weights import SlicedParams, find_owner
 
 __all__ = ["BATCHES", "CARD", "PROGRAM", "DensePart", "dense_part", "export_ranker"]
 

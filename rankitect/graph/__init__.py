@@ -5,8 +5,9 @@ What can be read from the pair of graph and architecture without tensors is here
 Models are built in `rankitect.models`, blocks are in `rankitect.blocks`.
 """
 
-from rankitect.graph.block import Block, Call, Elementwise, Packing, Param, Params, Sum, Zero
+from rankitect.graph.block import Block, Call, Elementwise, Packing, Param, Params, Sum, Zero, added
 from rankitect.graph.graph import Candidate, Edge, Graph, Node, Wire
+from rankitect.graph.quantized import Quantized
 from rankitect.graph.space import SearchSpace, Size
 from rankitect.graph.types import B, P, T, TensorType
 from rankitect.space.architecture import Architecture
@@ -35,6 +36,7 @@ __all__ = [
     "Packing",
     "Param",
     "Params",
+    "Quantized",
     "SearchSpace",
     "Simplex",
     "Size",
@@ -43,6 +45,7 @@ __all__ = [
     "TensorType",
     "Wire",
     "Zero",
+    "added",
     "all_of",
     "any_of",
     "as_expr",

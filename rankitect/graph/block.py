@@ -15,7 +15,18 @@ from rankitect.space.expr import Expr, ExprLike, as_expr
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Block", "Call", "Elementwise", "Packing", "Param", "Params"]
+__all__ = ["Block", "Call", "Elementwise", "Packing", "Param", "Params", "added"]
+
+_ADDED = "added"
+
+
+def added(*, default: Any) -> Any:
+    """Declares a field that files of earlier versions do not know: keyword-only, and not stated at its default.
+
+    Args:
+        default: What the block is without the field.
+    """
+    return dataclasses.field(default=default, kw_only=True, metadata={_ADDED: True})
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,9 @@ class Param:
         gate: 1 where the weight is used while its block is (that of the input which it belongs to).
         table: Whether it is only ever read row by row (`Params.lookup`): embeddings, which may be held and trained
             apart.
+        bits: Of each element (see `rankitect.graph.Quantized`, which fills this in).
+        scale_group: How many inputs share a scale; 0 for all.
+        scales_of: The weight whose stored scales these are; they are no parameters of their own. "" for a weight.
     """
 
     shape: tuple[Expr, ...]
@@ -40,6 +54,9 @@ class Param:
     gate: Expr = dataclasses.field(default_factory=lambda: as_expr(1))
     table: bool = False
     joint: int | None = None
+    bits: Expr = dataclasses.field(default_factory=lambda: as_expr(32))
+    scale_group: Expr = dataclasses.field(default_factory=lambda: as_expr(0))
+    scales_of: str = ""
 
     @classmethod
     def of(
@@ -58,6 +75,20 @@ class Param:
     def numel(self) -> Expr:
         """The number of elements."""
         return TensorType(self.shape).numel
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it is multiplied with activations: biases and the weights of norms, which start as one number, are
+        not."""
+        return len(self.shape) > 1 and self.init not in ("ones", "zeros")
+
+    @property
+    def rows(self) -> int | None:
+        """How many leading axes are outputs, the others being inputs; None where the inputs do not stand last."""
+        axes = len(self.shape)
+        inputs = {a % axes for a in self.inputs}
+        first = axes - len(inputs)
+        return max(1, first) if inputs == set(range(first, axes)) else None
 
 
 class Params(Protocol):
@@ -108,6 +139,13 @@ class Params(Protocol):
 
         Returns:
             [*rows.shape, width], or [M, width] with bags.
+        """
+
+    def kept(self, x: torch.Tensor) -> torch.Tensor:
+        """What a later call reads where `x` was kept for it: rounded to the block's `cache_bits`.
+
+        Args:
+            x: [..., D]; each vector of the last axis has a range of its own.
         """
 
     def mask(self, name: str) -> torch.Tensor | None:
@@ -179,7 +217,7 @@ class Packing(Protocol):
         """The rows that tokens are predicted from: [B, T, D] -> [1, N, D]."""
 
 
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, added))
 class Block:
     """A layer, written once. Subclasses are frozen dataclasses; their fields may be numbers, choices and expressions.
 
@@ -235,9 +273,15 @@ class Block:
         """Elements kept for later calls when P + T tokens have been seen. Default: none."""
         return as_expr(0)
 
+    def stated(self) -> dict[str, Any]:
+        """The fields by name, without those that were `added` later and have their default."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        values = {f.name: (f, getattr(self, f.name)) for f in fields}
+        return {name: value for name, (f, value) in values.items() if _ADDED not in f.metadata or value != f.default}
+
     def fields(self) -> dict[str, Expr]:
-        """The numeric fields."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        """The numeric fields among those that are stated."""
+        values = self.stated()
         return {k: as_expr(v) for k, v in values.items() if isinstance(v, Expr | int) and not isinstance(v, bool)}
 
     @property

@@ -47,7 +47,12 @@ def cost_expression(graph: Graph, live: Liveness, kind: str, scope: str = "") ->
 
     terms: list[Expr] = []
     if kind in ("params", "matrix_params", "weight_bytes"):
-        shapes = {(n.weights, name): p for n in graph.nodes for name, p in n.params.items() if within(n.weights)}
+        shapes = {
+            (n.weights, name): p
+            for n in graph.nodes
+            for name, p in n.params.items()
+            if within(n.weights) and not p.scales_of
+        }
         if kind == "matrix_params":
             shapes = {key: param for key, param in shapes.items() if len(param.shape) > 1}
         factor = FLOAT_BYTES if kind == "weight_bytes" else 1

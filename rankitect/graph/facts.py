@@ -13,6 +13,7 @@ import numpy as np
 
 from rankitect.errors import SpaceError
 from rankitect.graph.block import Block, Param, Params
+from rankitect.graph.quantized import with_numerics
 from rankitect.graph.types import Ports, TensorType, parse_ports
 from rankitect.space.expr import Expr, as_expr
 from rankitect.space.names import shown
@@ -54,6 +55,7 @@ def facts_of(where: str, block: Block, inputs: Sequence[TensorType]) -> tuple[Ma
         raise SpaceError(f"at {where}: `params` must give a mapping from names to `Param`, not {shown(params)}")
     for name, param in params.items():
         _check_param(where, name, param)
+    params = with_numerics(where, block, params)
     flops = _stated(where, block, "flops", lambda: block.flops(*inputs))
     cache = _stated(where, block, "cache", lambda: block.cache(*inputs))
     return params, _cost(where, "flops", flops), _cost(where, "cache", cache)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from rankitect.errors import SpaceError
@@ -45,7 +44,7 @@ def block_data(block: Block) -> dict[str, Any]:
         SpaceError: A field is of a type that cannot be stored.
     """
     kind = type(block)
-    fields = {f.name: _value_data(getattr(block, f.name)) for f in dataclasses.fields(block)}  # type: ignore[arg-type]
+    fields = {name: _value_data(value) for name, value in block.stated().items()}
     return {"class": f"{kind.__module__}.{kind.__qualname__}", "fields": fields}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from rankitect.space.expr import Expr
 from rankitect.space.names import shown
 from rankitect.space.tables import Assignments, joint_grid
 
-__all__ = ["check_sizes"]
+__all__ = ["check_sizes", "counterexample"]
 
 MAX_JOINT = 1 << 20
 """Joint values of choices over which a size is looked at."""
@@ -32,9 +32,10 @@ def check_sizes(graph: Graph, live: Liveness) -> None:
         for what, size, gate in _sizes(graph, node.path):
             if size in checked or size.symbols:
                 continue
+            gate = live.nodes[node.path] * gate
             if _least(graph, size) >= 0:
                 checked.add(size)
-            elif (example := _negative(graph, size, live.nodes[node.path] * gate)) is not None:
+            elif (example := counterexample(graph, [size], gate, lambda values: values[0] < 0)) is not None:
                 raise SpaceError(
                     f"at {node.path} ({node.block.label}): the size {short(str(size), 80)} of {what} {example}; "
                     "a size is at least 0"
@@ -60,21 +61,34 @@ def _least(graph: Graph, size: Expr) -> float:
     return float(np.min(size.evaluate(Assignments(graph.choices, joint_grid(graph.choices, paths), {}))))
 
 
-def _negative(graph: Graph, size: Expr, gate: Expr) -> str | None:
-    """Values of choices under which a size is negative where its tensor is there and no rule is broken."""
-    paths = sorted(size.paths | gate.paths)
+def counterexample(
+    graph: Graph, numbers: Sequence[Expr], gate: Expr, bad: Callable[[list[np.ndarray]], np.ndarray]
+) -> str | None:
+    """Values of choices under which numbers are bad where what they belong to is there and no rule is broken.
+
+    Args:
+        graph: The graph.
+        numbers: Expressions.
+        gate: When what they belong to is there.
+        bad: Which of the joint values of the numbers are bad.
+
+    Returns:
+        What the first number then is, for a message; None where there is no such case, or too many to look at.
+    """
+    paths = sorted(frozenset[str]().union(gate.paths, *(number.paths for number in numbers)))
     shape = [len(graph.choices[p].values) for p in paths]
     if math.prod(shape) > MAX_JOINT:
         return None
     batch = Assignments(graph.choices, joint_grid(graph.choices, paths), {})
-    bad = (np.asarray(size.evaluate(batch)) < 0) & (np.asarray(gate.evaluate(batch)) != 0)
+    wrong = bad([np.asarray(number.evaluate(batch)) for number in numbers]) & (np.asarray(gate.evaluate(batch)) != 0)
     for rule in graph.rules:
         if rule.condition.paths <= set(paths):
-            bad = bad & (np.asarray(rule.condition.evaluate(batch)) != 0)
-    bad = np.broadcast_to(bad, shape)
-    if not bad.any():
+            wrong = wrong & (np.asarray(rule.condition.evaluate(batch)) != 0)
+    wrong = np.broadcast_to(wrong, shape)
+    if not wrong.any():
         return None
-    chosen = {p: int(i) for p, i in zip(paths, np.argwhere(bad)[0], strict=True)}
-    result = size.evaluate(Assignments(graph.choices, chosen, {}))
-    named = ", ".join(f"{p}={shown(graph.choices[p].values[i], 30)}" for p, i in chosen.items() if p in size.paths)
+    chosen = {p: int(i) for p, i in zip(paths, np.argwhere(wrong)[0], strict=True)}
+    result = numbers[0].evaluate(Assignments(graph.choices, chosen, {}))
+    decisive = frozenset[str]().union(*(number.paths for number in numbers))
+    named = ", ".join(f"{p}={shown(graph.choices[p].values[i], 30)}" for p, i in chosen.items() if p in decisive)
     return f"is {result} for {named}" if named else f"is {result}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from rankitect.documents import as_kind, parse_json
 from rankitect.errors import SpaceError
+from rankitect.graph.bits import check_bits
 from rankitect.graph.block import Block
 from rankitect.graph.cost import COSTS, cost_expression
 from rankitect.graph.graph import Graph
@@ -50,6 +51,7 @@ class SearchSpace(ChoiceSpace):
         self.base: SearchSpace | None = None
         super().__init__(graph, version, {"B": 1, "T": 1, "P": 0, **(defaults or {})}, self.live.choices)
         check_sizes(graph, self.live)
+        check_bits(graph, self.live)
 
     @property
     def cost_names(self) -> list[str]:

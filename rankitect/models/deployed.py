@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from rankitect.errors import SpaceError
-from rankitect.models.plan import Plan, SlicedParams, Step, WeightTree, find_owner, run_plan, take
+from rankitect.models.plan import Plan, Step, run_plan
+from rankitect.models.weights import SlicedParams, WeightTree, find_owner, start_scales, take
 from rankitect.space.repeats import LAYERS
 
 __all__ = ["Cache", "DeployedCall", "Segment", "segments"]
@@ -305,4 +306,6 @@ def _rest(steps: Sequence[Step], layers: Mapping[str, Sequence[Step]], plan: Pla
 def random_weights(plan: Plan, seed: int = 0) -> WeightTree:
     """Weights of the right shapes for measuring time, which values do not change."""
     generator = torch.Generator().manual_seed(seed)
-    return WeightTree({k: torch.randn(shape, generator=generator) * 0.02 for k, shape in plan.shapes().items()})
+    tensors = {k: torch.randn(shape, generator=generator) * 0.02 for k, shape in plan.shapes().items()}
+    start_scales(plan, tensors)
+    return WeightTree(tensors)

@@ -17,8 +17,9 @@ from rankitect.blocks import GQA, Norm, SwiGLU
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture
 from rankitect.graph.block import Sum
-from rankitect.models.plan import SlicedParams, Step, run_plan
+from rankitect.models.plan import Step, run_plan
 from rankitect.models.supernet import Supernet
+from rankitect.models.weights import SlicedParams
 
 __all__ = ["CRITERIA", "Statistics", "gather", "unit_scores"]
 

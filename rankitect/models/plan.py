@@ -1,42 +1,33 @@
 """From a graph to steps that a model runs: which blocks, on what, with which weights and sizes.
 
 Standalone models, supernets and relaxed supernets differ only in where a step's weights come from and whether its
-inputs are weighed; the walk over the steps (`run_plan`) and the way a weight is cut to size (`take`) exist once.
+inputs are weighed; the walk over the steps (`run_plan`) exists once, as does the way a weight is cut to size and
+rounded (`rankitect.models.weights`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from rankitect.errors import SpaceError
-from rankitect.graph import Architecture, Block, Edge, Expr, Node, SearchSpace
+from rankitect.graph import Architecture, Block, Edge, Expr, Node, SearchSpace, as_expr
 from rankitect.graph.block import Input, Zeros
+from rankitect.graph.quantized import FLOAT, Quantized
+from rankitect.models.numerics import Numerics
 from rankitect.models.recompute import run_recomputed
 from rankitect.space.tables import Assignments, upper_bound
 
 __all__ = [
-    "LinearReading",
-    "ParameterHolder",
     "Plan",
-    "RowStore",
-    "SlicedParams",
     "Step",
-    "Variants",
-    "WeightTree",
     "bounds",
-    "cut",
-    "find_owner",
-    "looked_up",
     "make_plan",
     "relaxed_plan",
     "run_plan",
-    "take",
     "weight_bounds",
 ]
 
@@ -56,6 +47,9 @@ class Step:
         resolve: The number of a dimension in this plan.
         masked: In a relaxed plan, the outputs' axes that need a mask: (output, axis, dimension).
         tables: Which of the weights are tables, read row by row.
+        numerics: How the weights are rounded that are not floats, by name.
+        act_bits: Of activations that go into matrices.
+        cache_bits: Of what is kept for later calls.
     """
 
     path: str
@@ -68,6 +62,14 @@ class Step:
     resolve: Callable[[Expr], int]
     masked: tuple[tuple[int, int, Expr], ...] = ()
     tables: tuple[str, ...] = ()
+    numerics: Mapping[str, Numerics] = field(default_factory=dict)
+    act_bits: int = FLOAT
+    cache_bits: int = FLOAT
+
+    @property
+    def is_float(self) -> bool:
+        """Whether nothing of it is rounded."""
+        return not self.numerics and self.act_bits == FLOAT and self.cache_bits == FLOAT
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,11 @@ class Plan:
     def tables(self) -> list[tuple[str, str]]:
         """The tables by (owner, name)."""
         return list(dict.fromkeys((s.weights, name) for s in self.steps for name in s.tables))
+
+    @property
+    def is_float(self) -> bool:
+        """Whether nothing in the model is rounded."""
+        return all(step.is_float for step in self.steps)
 
     def shapes(self) -> dict[tuple[str, str], tuple[int, ...]]:
         """Shape of every weight by (owner, name)."""
@@ -135,8 +142,34 @@ def make_plan(space: SearchSpace, architecture: Architecture) -> Plan:
         edges = tuple(node.inputs[i] for i in present)
         shapes = {name: tuple(value(d) for d in p.shape) for name, p in node.params.items() if value(p.gate)}
         sizes, tables = value.open_sizes(_sizes(node)), tuple(name for name, p in node.params.items() if p.table)
-        steps.append(Step(node.path, node.block, node.weights, edges, present, shapes, sizes, value, tables=tables))
+        step = Step(node.path, node.block, node.weights, edges, present, shapes, sizes, value, tables=tables)
+        steps.append(_rounded(step, node))
     return Plan(tuple(n.path for n in space.graph.inputs), tuple(steps), tuple(space.graph.outputs), architecture)
+
+
+def _rounded(step: Step, node: Node) -> Step:
+    """A step with the numerics that its block states."""
+    block, value = node.block, step.resolve
+    if not isinstance(block, Quantized):
+        return step
+    numerics = {}
+    for name, shape in step.shapes.items():
+        param = node.params[name]
+        if (bits := value(param.bits)) == FLOAT:
+            continue
+        scale = name + block.scale_suffix
+        stored = scale if scale in step.shapes else None
+        numerics[name] = Numerics(bits, value(param.scale_group), param.rows or 1, stored)
+        _check_numerics(f"at {step.path}: the weight {name!r}", numerics[name], shape)
+    act_bits, cache_bits = value(as_expr(block.act_bits)), value(as_expr(block.cache_bits))
+    return replace(step, numerics=numerics, act_bits=act_bits, cache_bits=cache_bits)
+
+
+def _check_numerics(what: str, numerics: Numerics, shape: tuple[int, ...]) -> None:
+    try:
+        numerics.scale_shape(shape)
+    except SpaceError as error:
+        raise SpaceError(f"{what}: {error}") from None
 
 
 def relaxed_plan(space: SearchSpace) -> Plan:
@@ -182,161 +215,6 @@ def weight_bounds(space: SearchSpace) -> dict[tuple[str, str], tuple[int, ...]]:
     return {
         (n.weights, name): tuple(bound(d) for d in p.shape) for n in space.graph.nodes for name, p in n.params.items()
     }
-
-
-class Variants(Protocol):
-    """How a weight changes with the prefix that is taken of it (see `backbone`): refits of pruned units."""
-
-    def change(self, shape: Sequence[int]) -> torch.Tensor | None:
-        """What to add to the prefix of this shape; None for nothing."""
-
-    def mixed(self, weight: Callable[[Expr], torch.Tensor], dims: Sequence[Expr | None]) -> torch.Tensor:
-        """The expected change, [outputs, units...] at its largest, given the probabilities of joint sizes."""
-
-
-def cut(
-    weight: torch.Tensor, shape: Sequence[int], variants: Variants | None = None
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The prefix of a weight along every axis, and what to add to it: the one way to get a part of another's weights.
-
-    The prefix is a view; the weight itself where nothing is cut. With `variants`, there may be something to add.
-
-    Raises:
-        SpaceError: The weight is smaller than the prefix.
-    """
-    if tuple(weight.shape) == tuple(shape):
-        return weight, None
-    if weight.dim() != len(shape) or any(n > m for n, m in zip(shape, weight.shape, strict=True)):
-        raise SpaceError(f"a weight of shape {list(weight.shape)} has no prefix of shape {list(shape)}")
-    part = weight[tuple(slice(n) for n in shape)]
-    return part, variants.change(shape) if variants is not None else None
-
-
-def take(weight: torch.Tensor, shape: Sequence[int], variants: Variants | None = None) -> torch.Tensor:
-    """What `cut` gives as one tensor: a view, unless there is something to add.
-
-    Raises:
-        SpaceError: The weight is smaller than the prefix.
-    """
-    part, change = cut(weight, shape, variants)
-    return part if change is None else part + change
-
-
-class RowStore(Protocol):
-    """Who holds a table in place of the model (see `rankitect.training.embeddings`)."""
-
-    def __call__(self, rows: torch.Tensor, bags: torch.Tensor | None) -> torch.Tensor:
-        """What `Params.lookup` gives, at the table's whole width."""
-
-
-def looked_up(
-    owner: nn.Module, name: str, rows: torch.Tensor, bags: torch.Tensor | None = None, width: int | None = None
-) -> torch.Tensor:
-    """Rows of a table, cut to `width` after they were looked up: a table is never sliced, as it may be large.
-
-    Args:
-        owner: The module that holds the table, or whose `stores` do.
-        name: The table.
-        rows: Row numbers.
-        bags: Starts of bags; see `Params.lookup`.
-        width: Columns to keep; None for all.
-    """
-    store = owner.stores.get(name) if isinstance(owner, ParameterHolder) else None
-    if store is not None:
-        vectors = store(rows, bags)
-    elif bags is None:
-        vectors = F.embedding(rows, getattr(owner, name))
-    else:
-        vectors = F.embedding_bag(rows, getattr(owner, name), bags, mode="sum")
-    return vectors if width is None or vectors.shape[-1] == width else vectors[..., :width]
-
-
-class LinearReading:
-    """`Params.linear` for whoever has the weights as attributes."""
-
-    __slots__ = ()
-
-    def linear(self, x: torch.Tensor, name: str, bias: str | None = None) -> torch.Tensor:
-        """A weight applied to the last axis."""
-        weight: torch.Tensor = getattr(self, name).flatten(0, -2)
-        if x.shape[-1] < weight.shape[-1]:
-            weight = weight[:, : x.shape[-1]]
-        # The bias goes into the product: a pass of its own would cost as much as a small product.
-        return F.linear(x, weight, None if bias is None else getattr(self, bias).flatten())
-
-
-class SlicedParams(LinearReading):
-    """Weights and sizes of one step under one architecture (the `Params` that blocks see)."""
-
-    __slots__ = ("_step", "_tensors", "present")
-
-    def __init__(self, step: Step, tensors: nn.Module) -> None:
-        self._step = step
-        self._tensors = tensors
-        self.present = step.present
-
-    def __getattr__(self, name: str) -> torch.Tensor:
-        if name.startswith("_"):  # asked for by torch.compile and copy before there are weights
-            raise AttributeError(name)
-        variants = self._tensors.variants.get(name) if isinstance(self._tensors, ParameterHolder) else None
-        return take(getattr(self._tensors, name), self._step.shapes[name], variants)
-
-    def lookup(self, name: str, rows: torch.Tensor, bags: torch.Tensor | None = None) -> torch.Tensor:
-        """Rows of a table, of the active width."""
-        return looked_up(self._tensors, name, rows, bags, self._step.shapes[name][-1])
-
-    def mask(self, name: str) -> None:
-        """Nothing: an axis has just what is kept."""
-        return
-
-    def size(self, name: str) -> int:
-        """The value of an axis name or field."""
-        if name not in self._step.sizes:
-            raise SpaceError(f"at {self._step.path}: {name!r} is no size that the architecture decides: ask a tensor")
-        value: int = self._step.sizes[name]
-        return value
-
-    def sizes(self, dims: tuple[Expr | str, ...]) -> list[int]:
-        """The values of dimensions."""
-        return [self._step.sizes[d] if isinstance(d, str) else self._step.resolve(d) for d in dims]
-
-    def read(self, h: torch.Tensor, name: str, dims: tuple[str | None, ...]) -> torch.Tensor:
-        """The weight applied to hidden units; what is left out is not computed."""
-        return F.linear(h.flatten(-len(dims)), getattr(self, name).flatten(1))
-
-
-class ParameterHolder(nn.Module):
-    """Weights of one node, how they change with their size, and who holds the tables among them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.variants: dict[str, Variants] = {}
-        self.stores: dict[str, RowStore] = {}
-
-
-class WeightTree(nn.Module):
-    """Weights under readable names: `layers.3.mlp` and `gate` become the parameter `layers.3.mlp.gate`."""
-
-    def __init__(self, tensors: Mapping[tuple[str, str], torch.Tensor]) -> None:
-        super().__init__()
-        for (owner, name), tensor in tensors.items():
-            self.owner(owner, create=True).register_parameter(name, nn.Parameter(tensor))
-
-    def owner(self, path: str, create: bool = False) -> ParameterHolder:
-        """The module that holds the weights of `path`."""
-        return find_owner(self, path, create)
-
-
-def find_owner(root: nn.Module, path: str, create: bool = False) -> ParameterHolder:
-    """The module below `root` that holds the weights of `path`."""
-    module: nn.Module | None = root
-    for part in path.split("."):
-        assert module is not None
-        if part not in module._modules and create:
-            module._modules[part] = ParameterHolder()  # `add_module` refuses names such as "type", which Module has
-        module = module._modules[part]
-    assert isinstance(module, ParameterHolder)
-    return module
 
 
 def run_plan(

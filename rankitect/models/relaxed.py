@@ -18,8 +18,9 @@ from torch import nn
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, Edge, Expr, SearchSpace
 from rankitect.models.identities import Listen, check_relaxed
-from rankitect.models.plan import LinearReading, ParameterHolder, Step, bounds, looked_up, relaxed_plan, run_plan
+from rankitect.models.plan import Step, bounds, relaxed_plan, run_plan
 from rankitect.models.supernet import Supernet
+from rankitect.models.weights import LinearReading, ParameterHolder, looked_up
 from rankitect.space.tables import Assignments, TabulatedExpr, joint_grid, tabulate
 
 __all__ = ["Mixture", "RelaxedSupernet", "one_hot"]

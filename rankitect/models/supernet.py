@@ -18,18 +18,9 @@ from rankitect.graph.facts import STARTS
 from rankitect.models.copying import Piece, copied
 from rankitect.models.identities import Listen, check_shared
 from rankitect.models.memory import check_memory
-from rankitect.models.plan import (
-    ParameterHolder,
-    Plan,
-    SlicedParams,
-    Step,
-    WeightTree,
-    cut,
-    find_owner,
-    make_plan,
-    run_plan,
-    weight_bounds,
-)
+from rankitect.models.numerics import RoundedWeights
+from rankitect.models.plan import Plan, Step, make_plan, run_plan, weight_bounds
+from rankitect.models.weights import ParameterHolder, SlicedParams, WeightTree, cut, find_owner, start_scales
 
 __all__ = ["ActiveSubnet", "PlannedModel", "Standalone", "Supernet", "build", "device_of"]
 
@@ -82,6 +73,7 @@ class PlannedModel(nn.Module):
     def __init__(self, plan: Plan) -> None:
         super().__init__()
         self.plan = plan
+        self._rounded = RoundedWeights()
 
     @property
     def tree(self) -> nn.Module:
@@ -108,9 +100,12 @@ class PlannedModel(nn.Module):
     def _run(self, inputs: tuple[torch.Tensor, ...], call: Callable[..., Any] | None = None) -> Any:
         tree = self.tree
         owners = {s.weights: find_owner(tree, s.weights) for s in self.plan.steps if s.shapes}
+        rounded = None if torch.is_grad_enabled() else self._rounded
+        if rounded is None:  # training changes the weights: what an evaluation rounded is of no more use
+            self._rounded.clear()
 
         def params(step: Step) -> SlicedParams:
-            return SlicedParams(step, owners.get(step.weights, tree))
+            return SlicedParams(step, owners.get(step.weights, tree), rounded)
 
         return run_plan(self.plan, inputs, params, call=call, recompute=self.recompute)
 
@@ -170,8 +165,8 @@ class Supernet(nn.Module):
         tensors: Weights to use instead, by (owner, name); every weight must be there in its largest shape.
 
     Raises:
-        SpaceError: A given weight is missing, unknown or of another shape, all do not fit into memory, or a block of
-            the user's does not keep what every block must.
+        SpaceError: A given weight is missing, unknown or of another shape, all do not fit into memory, a block of the
+            user's does not keep what every block must, or the space stores scales of weights.
 
     Attributes:
         recompute: Whether its models compute a layer's activations again in the backward pass.
@@ -183,6 +178,8 @@ class Supernet(nn.Module):
         super().__init__()
         self.space = space
         shapes = weight_bounds(space)
+        if any(param.scales_of for param in _parameters(space).values()):
+            raise SpaceError(f"space {space.name!r} stores scales of weights, which belong to one architecture")
         if tensors is not None:
             _check(tensors, shapes)
         self.weights = WeightTree(tensors if tensors is not None else _start(space, shapes, seed))
@@ -286,4 +283,6 @@ def build(space: SearchSpace, architecture: Architecture, seed: int = 0) -> Stan
     >>> model = build(space, point(space, "mobilellm-125m"))  # doctest: +SKIP
     """
     plan = make_plan(space, space.validate(architecture))
-    return Standalone(plan, _start(space, plan.shapes(), seed))
+    tensors = _start(space, plan.shapes(), seed)
+    start_scales(plan, tensors)
+    return Standalone(plan, tensors)

@@ -35,7 +35,7 @@ from rankitect.errors import TrainingError
 from rankitect.graph import Architecture, SearchSpace
 from rankitect.graph.cost import FLOAT_BYTES
 from rankitect.models.memory import check_memory
-from rankitect.models.plan import ParameterHolder
+from rankitect.models.weights import ParameterHolder
 from rankitect.training.parallel import peers
 from rankitect.training.placement import placement
 from rankitect.training.table_stores import (

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rankitect.errors import TrainingError
-from rankitect.models.plan import ParameterHolder
+from rankitect.models.weights import ParameterHolder
 from rankitect.training.parallel import peers
 
 __all__ = [

@@ -10,9 +10,10 @@ import torch
 from rankitect.blocks import Linear
 from rankitect.errors import SpaceError
 from rankitect.graph import B, Elementwise, Graph, Params, SearchSpace, Zero
-from rankitect.models.plan import make_plan, relaxed_plan, take, weight_bounds
+from rankitect.models.plan import make_plan, relaxed_plan, weight_bounds
 from rankitect.models.relaxed import RelaxedSupernet, one_hot
 from rankitect.models.supernet import Supernet, build
+from rankitect.models.weights import take
 from tests.graph.spaces import CASES
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from rankitect.models.plan import ParameterHolder
+from rankitect.models.weights import ParameterHolder
 from rankitect.training.embeddings import TableConfig, TableStorage
 from rankitect.training.loop import TrainConfig, train
 from rankitect.training.optimizer import OptimizerConfig, backpropagate

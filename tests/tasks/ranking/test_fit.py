@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rankitect.data.ranking.batches import RankingBatches
 from rankitect.errors import TrainingError
 from rankitect.metrics.ranking import ranking_loss, ranking_quality
-from rankitect.models.plan import ParameterHolder, looked_up
+from rankitect.models.weights import ParameterHolder, looked_up
 from rankitect.tasks.ranking.fit import FitConfig, fit, refit
 from rankitect.training.embeddings import TableConfig
 from rankitect.training.optimizer import OptimizerConfig
