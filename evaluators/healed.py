@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rankitect.contracts.stage import Stage
     from rankitect.graph import Architecture
     from rankitect.recipes import Recipe, RecipeResult
-    from rankitect.tasks.language.task import Language
+    from rankitect.tasks.language.models import LanguageModels
 
 __all__ = ["Healed"]
 
@@ -44,7 +44,7 @@ class Healed:
         )
         split: Literal["search", "test"] = Field("test", description="text that the perplexity is of")
 
-    def __init__(self, config: Config, task: Language, parts: Parts) -> None:
+    def __init__(self, config: Config, task: LanguageModels, parts: Parts) -> None:
         self._config, self._task, self._parts = config, task, parts
         self._recipe(parts.stages)
 
@@ -55,9 +55,9 @@ class Healed:
         Raises:
             ConfigError: The task is none of language models, or a short version of a recipe is asked for that has none.
         """
-        from rankitect.tasks.language.task import Language
+        from rankitect.tasks.language.models import LanguageModels
 
-        return cls(config, parts.require(Language, "evaluator.final"), parts)
+        return cls(config, parts.require(LanguageModels, "evaluator.final"), parts)
 
     def _recipe(self, stages: Mapping[str, Stage]) -> Recipe:
         from rankitect.recipes import Recipe
@@ -87,13 +87,8 @@ class Healed:
         if self._config.save:
             saved = task.save_candidate(context.folder, architecture, trained.model, trained.space)
             artifacts |= {name: context.artifact(context.folder / path) for name, path in saved.items()}
-        examples = {
-            "metric": "perplexity",
-            "values": [round(float(x), 6) for x in quality.window_nats],
-            "clusters": quality.window_documents.tolist(),
-        }
         spent = trained.spent + Spent.evaluation(quality.amount, task.unit) + asked.spent
-        notes = {"examples": examples, **notes_of(asked)}
+        notes = {**({"examples": dict(quality.examples)} if quality.examples else {}), **notes_of(asked)}
         return Measurement(metrics, spent, artifacts, notes, trained.reused)
 
     def _trained(self, architecture: Architecture, context: TrialContext) -> RecipeResult:

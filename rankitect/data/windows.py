@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from rankitect.data.tokenizer import Tokenizer
 
-__all__ = ["TextWindows"]
+__all__ = ["TextWindows", "epoch_order"]
 
 
 class TextWindows:
@@ -106,7 +106,7 @@ class TextWindows:
         context, seed = context or self.context, self.seed if seed is None else seed
         count = self.require(split, batch, context).windows(context)
         places = np.arange(step * batch, (step + 1) * batch)
-        return np.array([_order(count, split, seed, int(place) // count)[place % count] for place in places])
+        return np.array([epoch_order(count, split, seed, int(place) // count)[place % count] for place in places])
 
     def batch_at(
         self, split: str, step: int, *, batch: int, context: int | None = None, seed: int | None = None
@@ -136,7 +136,8 @@ class TextWindows:
 
 
 @lru_cache(maxsize=8)
-def _order(count: int, split: str, seed: int, epoch: int) -> NDArray[np.int64]:
+def epoch_order(count: int, split: str, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order in which the windows of a split are seen in an epoch, [count]; read-only."""
     digest = hashlib.sha256(f"{split}:{seed}:{epoch}".encode()).digest()
     order = np.random.default_rng(int.from_bytes(digest[:8], "little")).permutation(count)
     order.setflags(write=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,12 @@ class TextQuality:
     def amount(self) -> int:
         """Tokens that were predicted."""
         return self.tokens
+
+    @property
+    def examples(self) -> dict[str, Any]:
+        """What two models are compared by window by window; see `rankitect.contracts.Measurement.notes`."""
+        values = [round(float(x), 6) for x in self.window_nats]
+        return {"metric": "perplexity", "values": values, "clusters": self.window_documents.tolist()}
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Confidence interval of the perplexity over documents; see `perplexity_interval`."""

@@ -28,7 +28,7 @@ from rankitect.models.supernet import PlannedModel, device_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Forest", "Likelihood", "likelihoods", "pack", "plain_likelihoods", "turned_by_length"]
+__all__ = ["Forest", "Likelihood", "likelihoods", "next_logits", "pack", "plain_likelihoods", "turned_by_length"]
 
 ROW = 256
 """Tokens of a row, where no sequence is longer: few enough for attention to cost little beside the other layers."""
@@ -287,6 +287,32 @@ def _scores(
         nats[which] = (part[rows, wanted] - total[rows]).double().cpu().numpy()
         likeliest[which] = (best[rows] == wanted).cpu().numpy()
     return nats, likeliest
+
+
+def next_logits(model: Callable[[Tensor], Tensor], sequences: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """The logits of the token after each of some sequences, [N, V]; with gradients, where they are taken.
+
+    A model of blocks computes what several sequences begin with once, and no logits in between.
+
+    Args:
+        model: Ids [B, T] to logits [B, T, V], causal.
+        sequences: Token ids, none empty.
+        device: Where the model is.
+    """
+    if isinstance(model, PlannedModel) and not turned_by_length(model):
+        groups = [[Continuation((*sequence, 0), len(sequence))] for sequence in sequences]
+        rows = pack(groups).rows
+        batch = _Batch(rows, device)
+        logits: Tensor = model.packed(batch.ids, batch)[0]
+        places = {number: batch.row_of[edges[0]] for number, edges in batch.sequences}
+        return logits[torch.from_numpy(np.asarray([places[n] for n in range(len(sequences))])).to(device)]
+    width = max(map(len, sequences))
+    ids = np.zeros((len(sequences), width), np.int64)
+    for row, sequence in zip(ids, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    ends = torch.tensor([len(sequence) - 1 for sequence in sequences], device=device)
+    given = model(torch.from_numpy(ids).to(device))
+    return given[torch.arange(len(sequences), device=device), ends]
 
 
 def plain_likelihoods(

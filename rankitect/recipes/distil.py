@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rankitect.recipes.text import TextStage
 from rankitect.training.settings import DistilConfig
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rankitect.contracts.stage import StageContext
-    from rankitect.training.distill import Distillation
+    from rankitect.training.text import TextObjective
 
 __all__ = ["Distil"]
 
@@ -23,7 +23,7 @@ class Distil(TextStage):
     needs_backbone: ClassVar[bool] = True
     config: DistilConfig
 
-    def _objective(self, split: str) -> Distillation:
+    def _objective(self, split: str) -> TextObjective[Any]:
         return self._task.distillation(self.config, split)
 
     def run(self, model: nn.Module, context: StageContext) -> nn.Module:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rankitect.contracts.stage import StageContext
     from rankitect.data.windows import TextWindows
     from rankitect.graph import Architecture, SearchSpace
-    from rankitect.training.distill import Distillation
     from rankitect.training.optimizer import StepReport
     from rankitect.training.settings import DistilConfig, TextTraining
     from rankitect.training.text import TextObjective
@@ -53,8 +52,14 @@ class TextTask(Protocol):
         """SHA-256 of its weights."""
         ...
 
-    def distillation(self, config: DistilConfig, split: str = "train") -> Distillation:
-        """Batches and loss of a distillation from the backbone."""
+    def next_token(self, config: TextTraining, split: str = "train") -> TextObjective[Any]:
+        """Batches of the task's data, and the cross-entropy of what comes next in them."""
+        ...
+
+    def distillation(
+        self, config: DistilConfig, split: str = "train", teacher: nn.Module | None = None
+    ) -> TextObjective[Any]:
+        """Batches and loss of a distillation from the backbone, or from the teacher that is given."""
         ...
 
 

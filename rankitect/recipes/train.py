@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rankitect.recipes.text import TextStage
 from rankitect.training.settings import Betas, LearningRate, Schedule, TextTraining, Warmup, WeightDecay
 
 if TYPE_CHECKING:
-    from rankitect.training.text import NextToken
+    from rankitect.training.text import TextObjective
 
 __all__ = ["Train"]
 
@@ -25,7 +25,5 @@ class Train(TextStage):
         betas: Betas = (0.9, 0.95)
         weight_decay: WeightDecay = 0.1
 
-    def _objective(self, split: str) -> NextToken:
-        from rankitect.training.text import NextToken
-
-        return NextToken(self._task.data, self.config, split=split)
+    def _objective(self, split: str) -> TextObjective[Any]:
+        return self._task.next_token(self.config, split)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rankitect.config.parts import Parts
     from rankitect.contracts import Latencies, Metric, MetricSpec
     from rankitect.graph import Architecture, SearchSpace
-    from rankitect.tasks.language.settings import LanguageConfig
+    from rankitect.tasks.language.settings import BackboneConfig
 
 __all__ = ["LanguageCosts"]
 
@@ -27,7 +27,7 @@ class LanguageCosts:
         parts: The study's; space and device are made after the task.
     """
 
-    def __init__(self, config: LanguageConfig, longest: int, parts: Parts) -> None:
+    def __init__(self, config: BackboneConfig, longest: int, parts: Parts) -> None:
         self._config, self._longest, self._parts = config, longest, parts
         self._changed: dict[str, Latencies | None] = {}
 

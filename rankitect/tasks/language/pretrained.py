@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.contracts import StopRequested
 from rankitect.errors import ConfigError, RankitectError
-from rankitect.tasks.language.settings import SCRATCH
+from rankitect.tasks.language.settings import SCRATCH, LanguageConfig
 from rankitect.tasks.shared_weights import SharedWeights
 from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from rankitect.config.parts import Parts
     from rankitect.contracts import Spent
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     from rankitect.models.checkpoints import DecoderCheckpoint
     from rankitect.models.importance import Statistics
     from rankitect.models.supernet import Standalone, Supernet
-    from rankitect.tasks.language.settings import LanguageConfig
+    from rankitect.tasks.language.settings import BackboneConfig
     from rankitect.training.distill import Distillation
     from rankitect.training.settings import DistilConfig
+    from rankitect.training.text import TextObjective
 
 __all__ = ["Pretrained", "PrunedBackbone", "open_checkpoint"]
 
@@ -37,7 +39,7 @@ _CALIBRATION_BATCH = 1024
 """Tokens of a calibration batch."""
 
 
-def open_checkpoint(config: LanguageConfig, parts: Parts) -> DecoderCheckpoint:
+def open_checkpoint(config: BackboneConfig, parts: Parts) -> DecoderCheckpoint:
     """The pretrained model that a configuration names.
 
     Raises:
@@ -46,6 +48,8 @@ def open_checkpoint(config: LanguageConfig, parts: Parts) -> DecoderCheckpoint:
     from rankitect.models.checkpoints import load_checkpoint
 
     if config.backbone == SCRATCH:
+        if not isinstance(config, LanguageConfig):
+            raise ConfigError("task.backbone is none, and this task prunes a pretrained model: choose one.")
         return _no_weights(config)
     if config.backbone == "random":
         return _tiny_backbone(parts.config.seed)
@@ -121,7 +125,7 @@ class Pretrained:
         parts: The study's; the space is made after the task, so it is looked up when it is first needed.
     """
 
-    def __init__(self, checkpoint: DecoderCheckpoint, config: LanguageConfig, data: TextWindows, parts: Parts) -> None:
+    def __init__(self, checkpoint: DecoderCheckpoint, config: BackboneConfig, data: TextWindows, parts: Parts) -> None:
         self.checkpoint, self._config, self._data, self._parts = checkpoint, config, data, parts
 
     @cached_property
@@ -237,12 +241,18 @@ class Pretrained:
         """A hash of the weights of the backbone as the teacher of a distillation: in its order of importance."""
         return hashlib.sha256(self.fingerprint.encode()).hexdigest()
 
-    def distillation(self, config: DistilConfig, split: str) -> Distillation:
-        """Batches and loss of a distillation from the whole backbone."""
+    @property
+    def teacher(self) -> nn.Module:
+        """The whole backbone, as the teacher of a distillation."""
+        return self.backbone.supernet.activate(self.backbone.largest)
+
+    def distillation(self, config: DistilConfig, split: str, teacher: nn.Module | None = None) -> Distillation:
+        """Batches and loss of a distillation, from the whole backbone if no other teacher is given."""
         from rankitect.training.distill import Distillation
 
-        teacher, seed = self.backbone.supernet.activate(self.backbone.largest), self._parts.config.seed
-        return Distillation(teacher, self._data, config, seed=seed, fingerprint=self.teacher_fingerprint, split=split)
+        own = self.teacher_fingerprint if teacher is None else None
+        seed, teacher = self._parts.config.seed, teacher or self.teacher
+        return Distillation(teacher, self._data, config, seed=seed, fingerprint=own, split=split)
 
 
 class PrunedBackbone(SharedWeights):
@@ -253,7 +263,7 @@ class PrunedBackbone(SharedWeights):
         checkpoint: The model as it was read.
     """
 
-    config: LanguageConfig
+    config: BackboneConfig
     checkpoint: DecoderCheckpoint
     _pretrained: Pretrained
     _parts: Parts
@@ -316,11 +326,14 @@ class PrunedBackbone(SharedWeights):
         """SHA-256 of the backbone's weights."""
         return self._pretrained.teacher_fingerprint
 
-    def distillation(self, config: DistilConfig, split: str = "train") -> Distillation:
-        """Batches and loss of a distillation from the backbone.
+    def distillation(
+        self, config: DistilConfig, split: str = "train", teacher: nn.Module | None = None
+    ) -> TextObjective[Any]:
+        """Batches and loss of a distillation.
 
         Args:
             config: Its settings.
             split: Of the text.
+            teacher: Whom to learn from; None for the backbone.
         """
-        return self._pretrained.distillation(config, split)
+        return self._pretrained.distillation(config, split, teacher)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rankitect.data.storage import problem_of_place
 from rankitect.models.families.values import NORM_EPS, ROPE_BASE
 
-__all__ = ["SCRATCH", "LanguageConfig", "ShapeConfig"]
+__all__ = ["SCRATCH", "BackboneConfig", "LanguageConfig", "ShapeConfig"]
 
 SCRATCH = "none"
 """Value of `task.backbone` for models that begin with random weights."""
@@ -45,25 +45,14 @@ class ShapeConfig(BaseModel):
         return self
 
 
-class LanguageConfig(BaseModel):
-    """What language models are pruned from, and the text they are trained on and judged by."""
+class BackboneConfig(BaseModel):
+    """What models are pruned from, and what their calibration and their costs count."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: str = Field(
         "smollm2-135m",
         description="asset, .gguf file, Hugging Face folder, random (a tiny one), or none (models from scratch)",
-    )
-    shape: ShapeConfig = Field(ShapeConfig(), description="sizes of the largest model where backbone is none")
-    tokenizer: str = Field(
-        "bytes", description="where backbone is none: bytes, or the asset, file or folder whose tokenizer is used"
-    )
-    text: str = Field(
-        "pydoc-topics", description="pydoc-topics, or a file, folder, glob or URI of text, JSONL or parquet"
-    )
-    field: str = Field("text", description="field or column of the text, or of chat messages, in JSONL and parquet")
-    text_limit: int | None = Field(
-        None, ge=1, le=10**15, description="bytes of text to read, the first documents; null: all"
     )
     begin: bool | None = Field(
         None, description="whether windows begin with the first token (bos); null: as the model was trained"
@@ -84,14 +73,30 @@ class LanguageConfig(BaseModel):
         8192, ge=64, le=10**9, description="tokens of training text for importance and refits"
     )
     slope_tokens: int = Field(4096, ge=0, le=10**9, description="of which with gradients, for second-order estimates")
-    test_windows: int | None = Field(48, ge=1, le=10**9, description="windows of the test split; null for all")
-    search_windows: int | None = Field(24, ge=1, le=10**9, description="windows of the search split for screening")
     uniform: list[Annotated[float, Field(gt=0, lt=1)]] | None = Field(
         None,
         description="block FLOPs of the uniformly pruned baselines, of the backbone's; null: those of 0.75, 0.6 "
         "and 0.5 that feed-forward widths reach",
     )
     depth_baselines: bool = Field(False, description="also measure depth pruning at these sizes")
+
+
+class LanguageConfig(BackboneConfig):
+    """What language models are pruned from, and the text they are trained on and judged by."""
+
+    shape: ShapeConfig = Field(ShapeConfig(), description="sizes of the largest model where backbone is none")
+    tokenizer: str = Field(
+        "bytes", description="where backbone is none: bytes, or the asset, file or folder whose tokenizer is used"
+    )
+    text: str = Field(
+        "pydoc-topics", description="pydoc-topics, or a file, folder, glob or URI of text, JSONL or parquet"
+    )
+    field: str = Field("text", description="field or column of the text, or of chat messages, in JSONL and parquet")
+    text_limit: int | None = Field(
+        None, ge=1, le=10**15, description="bytes of text to read, the first documents; null: all"
+    )
+    test_windows: int | None = Field(48, ge=1, le=10**9, description="windows of the test split; null for all")
+    search_windows: int | None = Field(24, ge=1, le=10**9, description="windows of the search split for screening")
 
     @model_validator(mode="after")
     def _placed(self) -> Self:

@@ -1,32 +1,23 @@
-"""Language models as pruned versions of a pretrained backbone: what controllers and evaluators share in one search."""
+"""Language models judged by the text that they foretell."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from rankitect.contracts import MetricSpec, Unit
-from rankitect.errors import ConfigError
-from rankitect.tasks.costed import CostedTask
-from rankitect.tasks.costs import LANGUAGE_COSTS, bounded, check_constraints
-from rankitect.tasks.language.pretrained import PrunedBackbone
+from rankitect.contracts import MetricSpec
+from rankitect.tasks.language.models import LanguageModels
 from rankitect.tasks.language.settings import LanguageConfig
-from rankitect.tasks.language.writing import WritesModels
 from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from rankitect.config.parts import Parts
-    from rankitect.contracts import Baseline, Exporter, Latencies, Metric, Spent
-    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.data.windows import TextWindows
     from rankitect.metrics.language import TextQuality
-    from rankitect.production.registry import Entry
-    from rankitect.tasks.language.contrasts import Contrast
-    from rankitect.tasks.language.costs import LanguageCosts
-    from rankitect.tasks.registered import Registered
+    from rankitect.training.settings import TextTraining
+    from rankitect.training.text import NextToken
 
 __all__ = ["Language"]
 
@@ -34,61 +25,31 @@ _SAMPLED = 16
 """Windows of text on which a program is compared with its model."""
 
 
-class Language(CostedTask, PrunedBackbone, WritesModels):
+class Language(LanguageModels):
     """Next-token prediction, with a backbone to inherit from and to distil from.
 
     Attributes:
         config: The keys of `task`.
-        checkpoint: The pretrained model.
-        data: The text, in windows.
     """
 
-    _costs: LanguageCosts
     Config = LanguageConfig
-    unit: Unit = "tokens"
-    search_split = "search"
-    bounded_costs: ClassVar = {
-        **bounded(LANGUAGE_COSTS),
-        "prefill_ms": "predicted latency of a prefill; needs device=",
-        "decode_ms": "predicted latency of one token after a full context; needs device=",
-    }
+    config: LanguageConfig
 
-    def __init__(self, config: LanguageConfig, parts: Parts) -> None:
-        from rankitect.tasks.language.costs import LanguageCosts
-        from rankitect.tasks.language.pretrained import Pretrained, open_checkpoint
-        from rankitect.tasks.language.searching import Searching
+    def _opened(self) -> TextWindows:
         from rankitect.tasks.language.text import open_windows
 
-        self.config, self._parts = config, parts
-        self.checkpoint = open_checkpoint(config, parts)
-        longest = self.checkpoint.config.context
-        if config.context > longest:
-            raise ConfigError(f"task.context is {config.context}; the backbone was made for at most {longest}.")
-        self.data = open_windows(self.checkpoint, config, parts.config.seed)
-        self._pretrained = Pretrained(self.checkpoint, config, self.data, parts)
-        self._costs = LanguageCosts(config, longest, parts)
-        self.searching = Searching(self, self._pretrained, parts)
-
-    @classmethod
-    def from_config(cls, config: LanguageConfig, parts: Parts) -> Language:
-        """Made from its section of the configuration."""
-        return cls(config, parts)
-
-    # --- data, loss and quality -------------------------------------------------------------------------------------
-    @property
-    def context(self) -> int:
-        """Tokens of a window."""
-        return self.config.context
-
-    @property
-    def space(self) -> SearchSpace:
-        """The search space (made after the task)."""
-        return self._parts.graph_space
+        return open_windows(self.checkpoint, self.config, self._parts.config.seed)
 
     def batch_at(self, split: str, step: int) -> torch.Tensor:
         """The batch of a step, as large as those of the recipe: token ids [B, T + 1] int64."""
         recipe = self.searching.objective("train").config
         return placement().move(self.data.batch_at(split, step, batch=recipe.batch, context=recipe.context))
+
+    def next_token(self, config: TextTraining, split: str = "train") -> NextToken:
+        """Batches of the text, and the cross-entropy of its next tokens."""
+        from rankitect.training.text import NextToken
+
+        return NextToken(self.data, config, split=split)
 
     def sample_text(self) -> torch.Tensor:
         """Windows of the test text, [W, T + 1] int64: what a program's quality is compared with its model's on."""
@@ -119,114 +80,3 @@ class Language(CostedTask, PrunedBackbone, WritesModels):
         """Perplexity; on the test split bits per byte as well."""
         perplexity = MetricSpec("perplexity", "", "min", "quality")
         return [perplexity, MetricSpec("bits_per_byte", "bit/byte", "min", "quality")][: 2 if split == "test" else 1]
-
-    # --- costs ------------------------------------------------------------------------------------------------------
-    def costs(self, architecture: Architecture, space: SearchSpace | None = None) -> dict[str, Metric]:
-        """All costs of an architecture; `space` is its own where stages of a recipe have changed blocks."""
-        return self._costs.metrics(architecture, space)
-
-    @property
-    def latency(self) -> Latencies | None:
-        """Predicted latencies on the configured device; learned at their first use."""
-        return self._costs.latency
-
-    def learn_latency(self, check: Callable[[], None], progress: Callable[[int, int, str], None]) -> None:
-        """Learn the latencies that are configured, where that was not done.
-
-        Args:
-            check: Called between measurements; raises to stop.
-            progress: Told measurements made, measurements at most, and a note.
-        """
-        self._costs.learn_latency(check, progress)
-
-    # --- what a search trains on and starts from --------------------------------------------------------------------
-    def search_loss(self, forward: Callable[[torch.Tensor], torch.Tensor], step: int) -> tuple[torch.Tensor, int]:
-        """The loss that architectures are chosen by, on text that the weights do not see, and its tokens."""
-        return self.searching.search_loss(forward, step)
-
-    def train_loss(self, model: nn.Module, step: int) -> tuple[torch.Tensor, int]:
-        """The loss that shared weights are trained on, on training text, and its tokens."""
-        return self.searching.train_loss(model, step)
-
-    def training_spent(self, space: SearchSpace, architecture: Architecture, amount: int) -> Spent:
-        """What training an architecture on so many tokens costs, with the forward passes of a teacher."""
-        return self.searching.training_spent(space, architecture, amount)
-
-    def prior(self) -> tuple[dict[str, torch.Tensor], Spent]:
-        """For each choice, how much the loss is expected to rise at each value with all else kept, nats a token; and
-        what finding that out has cost beyond calibration. Without a backbone nothing can be foretold."""
-        from rankitect.contracts import Spent
-
-        if self.backbone_name is None:
-            return {}, Spent()
-        from rankitect.tasks.language.searching import expected_rises
-
-        return expected_rises(self._pretrained, self.searching, self.space)
-
-    def contrasts(self, workload: str) -> list[Contrast]:
-        """Architectures that show which design rules hold at equal latency under a workload.
-
-        Args:
-            workload: A name among `latency.workloads`.
-        """
-        from rankitect.tasks.language.contrasts import contrasts
-
-        latency = self.latency
-        assert latency is not None  # whoever asks has a device
-        return contrasts(
-            self.space, self.reference, lambda a: latency.predict(a, workload).ms, self.statistics.influence
-        )
-
-    # --- hooks of the study -----------------------------------------------------------------------------------------
-    def check(self, parts: Parts) -> None:
-        """Raise what can be known only now: too little memory, constraints that no architecture meets."""
-        from rankitect.tasks.language.memory import check_footprint
-
-        _ = self.latency  # makes latencies costs of the space
-        sizes = None if self.backbone_name is None else self.checkpoint.config
-        check_footprint(parts, self.reference, self.context, pretrained=sizes, refit=self.config.refit)
-        check_constraints(parts.graph_space, self.limits(), parts.config.constraints, "the backbone")
-
-    def baselines(self, parts: Parts) -> list[Baseline]:
-        """The backbone, and its uniformly pruned versions."""
-        from rankitect.contracts import Baseline
-        from rankitect.tasks.language.uniform import uniform_baselines
-
-        influence = self.statistics.influence if self.config.depth_baselines else None
-        uniform = uniform_baselines(self.space, self.reference, self.config.uniform, influence, self.context)
-        backbone = Baseline("largest" if self.backbone_name is None else "backbone", self.reference, reference=True)
-        return [backbone, *(Baseline(name, pruned) for name, pruned in uniform)]
-
-    @cached_property
-    def registered(self) -> Registered:
-        """The registry's production models for this task: architectures of the searched space."""
-        from rankitect.tasks.registered import Registered
-
-        return Registered.of(self._parts, self._fits)
-
-    def _fits(self, entry: Entry, architecture: Architecture) -> None:
-        if entry.module is not None:
-            raise ConfigError("a language search compares with pruned versions of its backbone, not with modules")
-        self.space.validate(architecture)
-
-    def record(self, parts: Parts) -> None:
-        """Leave what a report needs to know of the text in the run folder."""
-        from rankitect.tasks.language.text import record_text
-
-        record_text(self.data.text, self.config.backbone, parts)
-
-    def exporter(self, parts: Parts) -> Exporter:
-        """Draws each candidate's graph, and exports its program where the device runs programs."""
-        from rankitect.tasks.exporting import exporter
-
-        return exporter(parts, self.latency, self.sample_text)
-
-    def baseline_exporter(self, parts: Parts) -> Exporter:
-        """Exports what may be the production model, the backbone and registered models: to export and time a program
-        takes minutes, and of all baselines predicted latencies are known."""
-        from rankitect.tasks.exporting import program_exporter
-
-        def wanted(architecture: Architecture) -> bool:
-            return architecture == self.reference or self.registered.entry(architecture) is not None
-
-        return program_exporter(parts, self.latency, self.sample_text, wanted)

@@ -1,0 +1,120 @@
+"""Guards as pruned versions of a pretrained language model, which judge an exchange by the next token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from rankitect.metrics.verdicts import verdict_specs
+from rankitect.tasks.language.models import LanguageModels
+from rankitect.tasks.moderation.settings import ModerationConfig
+from rankitect.training.placement import placement
+from rankitect.training.settings import TextTraining
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from rankitect.contracts import MetricSpec
+    from rankitect.data.moderation.data import GuardData
+    from rankitect.data.windows import TextWindows
+    from rankitect.metrics.verdicts import VerdictQuality
+    from rankitect.training.settings import DistilConfig
+    from rankitect.training.verdicts import VerdictBatch, VerdictDistillation, VerdictLoss
+
+__all__ = ["Moderation"]
+
+_SAMPLED = 16
+"""Windows of conversations that are text for whoever asks for text."""
+
+
+class Moderation(LanguageModels):
+    """Verdicts on exchanges, with a backbone to prune.
+
+    Attributes:
+        config: The keys of `task`.
+        exchanges: What is judged, in the template.
+        data: The same conversations as text, for calibration.
+    """
+
+    Config = ModerationConfig
+    config: ModerationConfig
+    exchanges: GuardData
+
+    # --- data, loss and quality -------------------------------------------------------------------------------------
+    def _opened(self) -> TextWindows:
+        """The conversations as text; see `LanguageModels`."""
+        from rankitect.tasks.moderation.opening import open_exchanges
+
+        self.exchanges = open_exchanges(self.checkpoint, self.config, self._parts.config.seed)
+        windows = self.exchanges.windows(self.config.context)
+        for split in ("train", "search", "test"):
+            windows.require(split)
+        return windows
+
+    def batch_at(self, split: str, step: int) -> VerdictBatch:
+        """The exchanges of a step, as many as the recipe's."""
+        return self.next_token(self.searching.objective("train").config, split).batch_at(step)
+
+    def next_token(self, config: TextTraining, split: str = "train") -> VerdictLoss:
+        """Batches of exchanges, and the cross-entropy of their verdicts."""
+        from rankitect.training.verdicts import VerdictLoss
+
+        return VerdictLoss(self.exchanges, config, seed=self._parts.config.seed, split=split)
+
+    def distillation(
+        self, config: DistilConfig, split: str = "train", teacher: nn.Module | None = None
+    ) -> VerdictDistillation:
+        """Batches and loss of a distillation of verdicts.
+
+        Args:
+            config: Its settings.
+            split: Of the exchanges.
+            teacher: Whom to learn from; None for the backbone.
+        """
+        from rankitect.training.verdicts import VerdictDistillation
+
+        seed = self._parts.config.seed
+        return VerdictDistillation(teacher or self._pretrained.teacher, self.exchanges, config, seed=seed, split=split)
+
+    def sample_text(self) -> torch.Tensor:
+        """Windows of the test conversations, [W, T + 1] int64."""
+        context = self.config.context
+        windows = min(_SAMPLED, self.data.require("test", 1, context).windows(context))
+        return self.data.batch_at("test", 0, batch=windows, context=context)
+
+    def loss(self, model: nn.Module, batch: VerdictBatch) -> torch.Tensor:
+        """Mean cross-entropy of the verdicts, nats an exchange."""
+        with placement().computing():
+            return self.next_token(TextTraining()).loss(model, batch)
+
+    def quality(
+        self, model: nn.Module, split: str, *, sample: int | None = None, check: Callable[[], None] | None = None
+    ) -> VerdictQuality:
+        """AUC, F1 and false positive rate on a split, with the threshold of the validation split; `sample` counts
+        exchanges, by default as configured."""
+        from rankitect.tasks.moderation.quality import verdict_quality
+
+        usual = {"test": self.config.test_exchanges, "search": self.config.search_exchanges}
+        with placement().computing():
+            return verdict_quality(
+                model,
+                self.exchanges,
+                split,
+                most=sample or usual.get(split),
+                validation=usual["search"],
+                check=check,
+                device=placement().of(model),
+            )
+
+    def quality_specs(self, split: str) -> list[MetricSpec]:
+        """AUC; on the test split F1 and the false positive rate as well."""
+        return verdict_specs(split)
+
+    @cached_property
+    def plain(self) -> VerdictQuality:
+        """What character n-grams with logistic regression reach on the test split."""
+        from rankitect.tasks.moderation.plain import plain_quality
+
+        return plain_quality(self.exchanges, "test", self.config.test_exchanges)
