@@ -129,12 +129,10 @@ class TextStage:
         """Train the model in place."""
         from rankitect.training.text import train_on_text
 
-        space = context.space or self._task.space
+        space, settings = context.space or self._task.space, self.objective().config
 
         def progress(done: int, total: int, report: StepReport) -> None:
-            context.spent = self.training_spent(
-                space, context.architecture, done * self.config.batch * self.config.context
-            )
+            context.spent = self.training_spent(space, context.architecture, done * settings.batch * settings.context)
             context.progress(done, total, f"loss {report.loss:.3f}")
 
         result = train_on_text(
