@@ -84,7 +84,7 @@ class Embed(Quantized):
     scale: float = 1.0
 
     def params(self, *inputs: TensorType) -> dict[str, Param]:
-        return {"weight": Param.of(self.vocab, self.width, init="normal")}
+        return {"weight": Param.of(self.vocab, self.width, init="normal", inputs=())}  # ids select, nothing is summed
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         return self._scaled(p.lookup("weight", inputs[0]))
