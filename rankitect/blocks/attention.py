@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 
 from rankitect.blocks.dense import ACTIVATIONS, deployed_rms, norm_start
+from rankitect.blocks.hadamard import deployed_turn, hadamard_factors, turned, turning_flops
 from rankitect.blocks.rotary import Rope, rotate, turn
 from rankitect.errors import SpaceError
-from rankitect.graph import Call, Expr, P, Packing, Param, Params, Quantized, T, TensorType, as_expr
+from rankitect.graph import Call, Expr, P, Packing, Param, Params, Quantized, T, TensorType, added, as_expr
 from rankitect.space.expr import ExprLike, minimum
 
 __all__ = ["GQA", "QK_NORMS", "Rope", "SwiGLU", "attended"]
@@ -61,8 +62,11 @@ class GQA(Quantized):
         offset: Of these norms (see `Norm`).
         scale: Of the products of queries and keys; None for 1 / sqrt(h).
         rotary: Whether heads are turned by their positions. Where they are not, the block has only its first input.
+        hadamard: Whether queries and keys are multiplied by a Hadamard matrix in the end (SpinQuant's R3, arXiv
+            2405.16406): their products are the same, and keys have no channels that stand out.
     """
 
+    free_axes: ClassVar = ((("v", 1), ("v_bias", 1), ("o", 3)),)
     plain: ClassVar[tuple[str, ...]] = ("head", "window", "scale")
     kv: ExprLike
     group: ExprLike
@@ -74,8 +78,11 @@ class GQA(Quantized):
     offset: float = 0.0
     scale: float | None = None
     rotary: bool = True
+    hadamard: bool = added(default=False)
 
     def __post_init__(self) -> None:
+        if self.hadamard:
+            hadamard_factors(self.head)  # refuses a size of which there is none
         if self.qk_norm not in QK_NORMS:
             raise SpaceError(f"GQA: qk_norm is {self.qk_norm!r}; allowed: {', '.join(QK_NORMS)}")
         norm_start("GQA", self.offset)
@@ -119,6 +126,8 @@ class GQA(Quantized):
         if self.rotary:
             rope = inputs[1].to(x.dtype)  # positions are computed in float32
             q, k = rotate(q, rope), rotate(k, rope)
+        if self.hadamard:
+            q, k = turned(q, head), turned(k, head)
         k, v = p.kept(k), p.kept(v)
         if seen is None:
             h = self._attend(q, k, v)
@@ -189,6 +198,8 @@ class GQA(Quantized):
         v = v.view(tokens, kv, head)
         if self.rotary:
             q, k = turn(q, inputs[1]), turn(k, inputs[1])
+        if self.hadamard:
+            q, k = deployed_turn(call, q, head), deployed_turn(call, k, head)
         q = q * (head**-0.5 if self.scale is None else self.scale)
         call.keep(k, v.permute(1, 2, 0))
         if call.decode:
@@ -219,7 +230,10 @@ class GQA(Quantized):
     def flops(self, *inputs: TensorType) -> Expr:
         x = inputs[0]
         heads, kv = as_expr(self.kv) * self.group, as_expr(self.kv)
-        return 4 * x.numel * self.head * (heads + kv) + 4 * x[0] * attended(self.window) * heads * self.head
+        products = 4 * x.numel * self.head * (heads + kv) + 4 * x[0] * attended(self.window) * heads * self.head
+        if not self.hadamard:
+            return products
+        return products + turning_flops(x[0] * x[1] * (heads + kv) * self.head, self.head)
 
     def cache(self, *inputs: TensorType) -> Expr:
         seen = P + T if self.window is None else minimum(P + T, self.window)
@@ -301,13 +315,19 @@ class SwiGLU(Quantized):
     Args:
         width: Hidden units.
         act: Activation of the gate: "silu" for SwiGLU itself, "gelu_tanh" for GeGLU as Gemma has it.
+        hadamard: The hidden units are multiplied by Hadamard matrices of this size before the last weight reads them
+            (SpinQuant's R4, arXiv 2405.16406), in blocks where it is less than the width; 0 for none.
     """
 
     ports: ClassVar[str] = "... D -> ... D"
+    plain: ClassVar[tuple[str, ...]] = ("hadamard",)
     width: ExprLike
     act: str = "silu"
+    hadamard: int = added(default=0)
 
     def __post_init__(self) -> None:
+        if self.hadamard:
+            hadamard_factors(self.hadamard)  # refuses a size of which there is none
         if self.act not in ACTIVATIONS:
             raise SpaceError(f"SwiGLU: activation {self.act!r} is unknown; allowed: {', '.join(ACTIVATIONS)}")
 
@@ -322,7 +342,18 @@ class SwiGLU(Quantized):
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
         x = inputs[0]
         h = ACTIVATIONS[self.act](p.linear(x, "gate")) * p.linear(x, "up")
-        return p.read(h, "down", ("width",))
+        return p.read(turned(h, self.hadamard) if self.hadamard else h, "down", ("width",))
+
+    def deploy(self, p: Params, call: Call, *inputs: torch.Tensor) -> torch.Tensor:
+        if not self.hadamard:
+            return self.run(p, *inputs)
+        x = inputs[0]
+        h = ACTIVATIONS[self.act](p.linear(x, "gate")) * p.linear(x, "up")
+        return p.read(deployed_turn(call, h, self.hadamard), "down", ("width",))
 
     def flops(self, *inputs: TensorType) -> Expr:
-        return 6 * inputs[0].numel * self.width
+        x = inputs[0]
+        products = 6 * x.numel * self.width
+        if not self.hadamard:
+            return products
+        return products + turning_flops(TensorType(x.dims[:-1]).numel * self.width, self.hadamard)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from rankitect.errors import SpaceError
-from rankitect.graph import Call, Elementwise, Expr, Packing, Param, Params, Quantized, TensorType, as_expr
+from rankitect.graph import Call, Elementwise, Expr, Packing, Param, Params, Quantized, TensorType, added, as_expr
 from rankitect.space.expr import ExprLike
 
 __all__ = ["ACTIVATIONS", "Embed", "Head", "Linear", "Norm", "TiedHead", "deployed_rms", "norm_start"]
@@ -123,9 +123,25 @@ class TiedHead(Head):
     """Scores of all tokens by an embedding's table (attach with `weights=` its node): [B, T, D] -> [B, T, vocab].
 
     The table has the embedding's bits where rows are looked up, and this block's as a matrix.
+
+    Args:
+        mix: Whether channels are multiplied by a matrix D x D first. A table in another basis than the stream's norm
+            stays shared by it: far fewer weights than a second table.
     """
 
     scale_suffix: ClassVar[str] = "_head_scale"
+    mix: bool = added(default=False)
+
+    def params(self, *inputs: TensorType) -> dict[str, Param]:
+        width = inputs[0][-1]
+        return {**super().params(*inputs), **({"mix": Param.of(width, width)} if self.mix else {})}
+
+    def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
+        return super().run(p, p.linear(inputs[0], "mix") if self.mix else inputs[0])
+
+    def flops(self, *inputs: TensorType) -> Expr:
+        table, x = super().flops(*inputs), inputs[0]
+        return table + 2 * x.numel * x[-1] if self.mix else table
 
 
 class Norm(Elementwise):

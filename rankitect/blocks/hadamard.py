@@ -1,21 +1,23 @@
 """Hadamard matrices of every size that models have, and their products as a few plain ones.
 
-A Hadamard matrix has entries of 1 and -1 and orthogonal rows; divided by the root of its size it is orthogonal. They are
-built by Sylvester's doubling, by Paley's two constructions over finite fields (J. Math. Phys. 12, 1933), and as
+A Hadamard matrix has entries of 1 and -1 and orthogonal rows; divided by the root of its size it is orthogonal. They
+are built by Sylvester's doubling, by Paley's two constructions over finite fields (J. Math. Phys. 12, 1933), and as
 Kronecker products of these. That gives every multiple of 64 up to 2,688, and most multiples of 4.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from itertools import product
 
 import torch
 import torch.nn.functional as F
 
 from rankitect.errors import SpaceError
+from rankitect.graph import Call, Expr
 
-__all__ = ["block_matrix", "factor", "hadamard", "hadamard_block", "hadamard_factors", "turned", "turned_by"]
+__all__ = ["block_matrix", "deployed_turn", "hadamard", "hadamard_block", "hadamard_factors", "turned", "turning_flops"]
 
 LARGEST = 2**16
 """Sizes up to which matrices are built."""
@@ -40,7 +42,7 @@ def hadamard(n: int) -> torch.Tensor:
 
 @lru_cache(maxsize=256)
 def hadamard_block(n: int) -> int:
-    """The largest divisor of a size of which there is a Hadamard matrix: blocks of it side by side turn all channels."""
+    """The largest divisor of a size of which there is a Hadamard matrix: blocks of it turn all channels."""
     return next(m for m in range(n, 0, -1) if n % m == 0 and _known(m))
 
 
@@ -70,24 +72,44 @@ def turned(x: torch.Tensor, block: int) -> torch.Tensor:
     return turned_by(x, [factor(size, x) for size in hadamard_factors(block)])
 
 
-def turned_by(x: torch.Tensor, factors: list[torch.Tensor]) -> torch.Tensor:
-    """The product of each block of the last axis with the Kronecker product of one or two matrices."""
+def turned_by(x: torch.Tensor, factors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The product of each block of the last axis with the Kronecker product of one or two matrices.
+
+    Args:
+        x: [..., n].
+        factors: The matrices, each transposed, as `factor` gives them.
+    """
     last = factors[-1]
     if len(factors) == 1:
-        return F.linear(x.unflatten(-1, (-1, len(last))), last.T).flatten(-2)
+        return F.linear(x.unflatten(-1, (-1, len(last))), last).flatten(-2)
     first = factors[0]
-    y = F.linear(x.unflatten(-1, (-1, len(first), len(last))), last.T).transpose(-1, -2)
-    return F.linear(y, first.T).transpose(-1, -2).flatten(-3)
+    y = F.linear(x.unflatten(-1, (-1, len(first), len(last))), last).transpose(-1, -2)
+    return F.linear(y, first).transpose(-1, -2).flatten(-3)
+
+
+def deployed_turn(call: Call, x: torch.Tensor, block: int) -> torch.Tensor:
+    """What `turned` gives, in a deployed program: plain products with constants."""
+    sizes = hadamard_factors(block)
+    return turned_by(x, [call.constant(("hadamard", size), partial(_constant, size)) for size in sizes])
+
+
+def turning_flops(elements: Expr, block: int) -> Expr:
+    """Floating-point operations of `turned` on so many elements."""
+    return 2 * elements * sum(hadamard_factors(block))
 
 
 def factor(size: int, like: torch.Tensor) -> torch.Tensor:
-    """One of the factors, where and in the precision that a tensor is."""
-    return _orthogonal(size).to(like)
+    """One of the factors, transposed, where and in the precision that a tensor is."""
+    return _transposed(size).to(like)
+
+
+def _constant(size: int) -> torch.Tensor:
+    return _transposed(size).float()
 
 
 @lru_cache(maxsize=64)
-def _orthogonal(n: int) -> torch.Tensor:
-    return hadamard(n)
+def _transposed(n: int) -> torch.Tensor:
+    return hadamard(n).T.contiguous()
 
 
 def block_matrix(block: int) -> torch.Tensor:

@@ -37,7 +37,7 @@ class Param:
         shape: Dimensions; a supernet allocates each at its upper bound and uses a prefix along each axis.
         init: "fan_in" (normal, variance 1 over the product of the `inputs` axes), "normal" (deviation 0.02), "ones" or
             "zeros".
-        inputs: The axes over which an output sums, for "fan_in".
+        inputs: The axes over which an output sums, for "fan_in" and for whoever asks what the weight reads and writes.
         joint: Not None where the products of all such weights of the block are summed, as if one weight held them side
             by side: their variance is then 1 over all of their inputs, and so many more that are added elsewhere.
         gate: 1 where the weight is used while its block is (that of the input which it belongs to).
@@ -84,9 +84,10 @@ class Param:
 
     @property
     def rows(self) -> int | None:
-        """How many leading axes are outputs, the others being inputs; None where the inputs do not stand last."""
+        """How many leading axes are outputs, the others being inputs; None where the inputs do not stand last. A weight
+        that sums over nothing is a table of rows along the last axis."""
         axes = len(self.shape)
-        inputs = {a % axes for a in self.inputs}
+        inputs = {a % axes for a in self.inputs} or {axes - 1}
         first = axes - len(inputs)
         return max(1, first) if inputs == set(range(first, axes)) else None
 
@@ -229,6 +230,9 @@ class Block:
     plain: ClassVar[tuple[str, ...]] = ()
     """Fields that `run` needs as one number, so that no choice can stand there; those of type `float`, `str` and `bool`
     are always such."""
+    free_axes: ClassVar[tuple[tuple[tuple[str, int], ...], ...]] = ()
+    """Internal channels whose basis is free, as no input and no output has them: for each such basis, the weights that
+    write or read them with the axis that does, from 0 (a weight that the block does not have counts for nothing)."""
     passes_masks: ClassVar[bool] = False
     """True where the output's left-out channels are zero whenever the inputs' are (sums, norms, relu; no sigmoid)."""
 

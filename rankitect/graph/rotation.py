@@ -8,7 +8,8 @@ these are, as far as they are matrices: a claim on what `run` does, which `ranki
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from itertools import product
 
 from rankitect.graph.block import Block
 from rankitect.graph.types import TensorType, parse_ports, unify
@@ -47,11 +48,11 @@ def channels_of(block: Block, inputs: Sequence[TensorType]) -> Channels | None:
     # A symbol for each input's width tells its channels from other sizes that happen to be equal.
     marks = [sym(f"channels of input {i}") for i in range(len(inputs))]
     marked = [replace(t, dims=(*t.dims[:-1], m)) for t, m in zip(inputs, marks, strict=True)]
-    kinds = [marked, list(inputs)] if len(inputs) < 2 else [marked, _alike(inputs, marks), list(inputs)]
-    for types in kinds:
+    own_width = _with_mark(block)
+    for candidate, types in product((own_width, block), (marked, _alike(inputs, marks), list(inputs))):
         try:
-            outputs, _ = unify("", parse_ports(block.ports), types, block.fields())
-            params = block.params(*types)
+            outputs, _ = unify("", parse_ports(candidate.ports), types, candidate.fields())
+            params = candidate.params(*types)
         except (ArithmeticError, LookupError, TypeError, ValueError):  # a block may need to know its sizes
             continue
         break
@@ -80,9 +81,18 @@ def channels_of(block: Block, inputs: Sequence[TensorType]) -> Channels | None:
     return Channels(tuple(read(width) for width in own), writes, same, gain)
 
 
+def _with_mark(block: Block) -> Block:
+    """The block with a symbol in the field that is the width of its output, if one is."""
+    axis = next((port.axes[-1] for port in parse_ports(block.ports).outputs if port.axes), "")
+    if axis not in block.fields() or not any(f.name == axis for f in fields(block)):  # type: ignore[arg-type]
+        return block
+    try:
+        return replace(block, **{axis: sym("channels of the output")})  # type: ignore[type-var]
+    except (TypeError, ValueError):  # the block must know it
+        return block
+
+
 def _alike(inputs: Sequence[TensorType], marks: Sequence[Expr]) -> list[TensorType]:
     """The inputs with one symbol for all widths that are equal, as a sum needs them."""
     first: dict[Expr, Expr] = {}
-    return [
-        replace(t, dims=(*t.dims[:-1], first.setdefault(t[-1], m))) for t, m in zip(inputs, marks, strict=True)
-    ]
+    return [replace(t, dims=(*t.dims[:-1], first.setdefault(t[-1], m))) for t, m in zip(inputs, marks, strict=True)]

@@ -13,8 +13,8 @@ from math import prod
 
 import torch
 
-from rankitect.blocks import GQA, Embed, Head, Rope, SwiGLU
-from rankitect.graph import Architecture, SearchSpace
+from rankitect.blocks import GQA, Embed, Head, Rope, SwiGLU, TiedHead
+from rankitect.graph import Architecture, Block, SearchSpace
 from rankitect.models.families import HEAD, DecoderBlocks, DecoderConfig, Weight, axes, family_of
 from rankitect.models.families.blocks import Rotation
 from rankitect.models.families.family import Key
@@ -130,6 +130,13 @@ def decoder_layers(space: SearchSpace, architecture: Architecture, config: Decod
         return DecoderLayers(
             config, difference=f"space {space.name!r} is not a {family.title}: {outside[0]} is in no layer"
         )
+    turned = next((s for s in steps if _is_turned(s.block)), None)
+    if turned is not None:
+        return DecoderLayers(
+            config,
+            difference=f"{turned.path} multiplies by a rotation while it runs, and no {family.title} does: rotate the "
+            "model with r3=false, r4=false and head=untied for such a file",
+        )
     layers = _layers(steps, config.head_dim)
     if not layers:
         return DecoderLayers(config, difference="no layer is kept")
@@ -138,8 +145,14 @@ def decoder_layers(space: SearchSpace, architecture: Architecture, config: Decod
     sizes = replace(
         config, d_model=width, n_layers=len(layers), n_heads=max(first.heads, 1), n_kv_heads=max(first.kv_heads, 1),
         head_dim=first.head, ffn=first.ffn, blocks=_blocks(config, layers),
+        tied_embeddings=any(isinstance(s.block, TiedHead) for s in steps),
     )  # fmt: skip
     return DecoderLayers(sizes, tuple(layers), _difference(layers), plan.shapes())
+
+
+def _is_turned(block: Block) -> bool:
+    """Whether a block holds a rotation that cannot be merged into its weights."""
+    return (isinstance(block, GQA | SwiGLU) and bool(block.hadamard)) or (isinstance(block, TiedHead) and block.mix)
 
 
 def _layers(steps: tuple[Step, ...], head: int) -> list[DecoderLayer]:

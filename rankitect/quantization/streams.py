@@ -1,8 +1,8 @@
 """The streams of a model: wires whose channels may be turned into another basis, with all weights that touch them.
 
 Which weights read and which write a wire is what blocks claim (`rankitect.graph.rotation`). Each claim is tried out on
-the block itself with random numbers, once for each kind of step, so that a block of whatever author is turned only where
-it computes the same: a norm that subtracts a mean, a product of channels or an activation on a wire keep its basis.
+the block itself with random numbers, once for each kind of step, so that a block of whatever author is turned only
+where it computes the same: a norm that subtracts a mean, a product of channels or an activation keep a wire's basis.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ Key = tuple[str, str]
 """A weight: the path of its owner and its name there."""
 _SIZES = {"B": 2, "T": 3, "P": 0}
 """Free dimensions of what a step is tried on."""
+_KNOWN: dict[Any, Facts] = {}
+"""What trials have shown, by all that a step computes."""
+_MOST_KNOWN = 4096
+
+
 @dataclass(frozen=True)
 class Stream:
     """Wires of one basis.
@@ -80,7 +85,6 @@ class _Reading:
         self._writes: list[tuple[str, Key, int]] = []
         columns = space.encode([plan.architecture]) if plan.architecture is not None else {}
         self._at = Assignments(space.choices, {p: int(c[0]) for p, c in columns.items()}, {**space.defaults, **_SIZES})
-        self._trials: dict[Any, Facts] = {}
         for step in plan.steps:
             self._add(step)
         for edge in plan.outputs:
@@ -143,10 +147,12 @@ class _Reading:
         shapes = tuple(tuple(self._number(d) for d in t.dims) for t in types)
         kinds = tuple(t.dtype for t in types)
         key = (type(step.block), _values(step), tuple(sorted(step.shapes.items())), step.present, shapes, kinds)
-        if key not in self._trials:
+        if key not in _KNOWN:
+            if len(_KNOWN) >= _MOST_KNOWN:
+                _KNOWN.clear()
             neutral = {name: float(p.init != "zeros") for name, p in node.params.items()}
-            self._trials[key] = Trial(step, shapes, kinds).facts(claims, neutral)
-        return self._trials[key]
+            _KNOWN[key] = Trial(step, shapes, kinds).facts(claims, neutral)
+        return _KNOWN[key]
 
     def _number(self, dim: Expr) -> int:
         return int(dim.evaluate(self._at))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
+from rankitect.graph.quantized import FLOAT
 from rankitect.graph.rotation import Channels, Side
-from rankitect.models.plan import ParameterHolder, SlicedParams, Step
+from rankitect.models.plan import Step
+from rankitect.models.weights import ParameterHolder, SlicedParams
 
 __all__ = ["Facts", "Trial", "random_rotation", "turn_axis"]
 
@@ -62,7 +64,8 @@ class Trial:
     """
 
     def __init__(self, step: Step, shapes: Sequence[tuple[int, ...]], kinds: Sequence[str]) -> None:
-        self._step, self._random = step, torch.Generator().manual_seed(0)
+        self._step = replace(step, numerics={}, act_bits=FLOAT, cache_bits=FLOAT)  # rounding is another in each basis
+        self._random = torch.Generator().manual_seed(0)
         self._weights = {name: self._weight(shape) for name, shape in step.shapes.items()}
         self._inputs = [
             torch.randn(shape, dtype=torch.float64, generator=self._random)
