@@ -38,12 +38,13 @@ def _run(given: argparse.Namespace) -> int:
     deployed = load(given.folder, verify=not given.no_verify)
     tokenizer = deployed.tokenizer
     begin = () if deployed.begin is None else (deployed.begin,)
-    prompt = [*begin, *(int(i) for i in tokenizer.encode(given.prompt))]
+    asked = tokenizer.encode(given.prompt).tolist()
+    prompt = [*begin, *asked]
     generated, times = [], [time.perf_counter()]
     for token in deployed.generator.stream(prompt, given.tokens, deployed.stop_ids):
         generated.append(token)
         times.append(time.perf_counter())
-    say(given.prompt + tokenizer.decode(generated))
+    say(given.prompt + tokenizer.decode_after(asked, generated))
     first = times[min(1, len(generated))] - times[0]
     rate = (len(generated) - 1) / (times[-1] - times[1]) if len(generated) > 1 else float("nan")
     say(

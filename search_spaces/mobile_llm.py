@@ -78,6 +78,7 @@ def mobile_llm(
     norm_eps: float = 1e-5,
     tied: bool = True,
     blocks: DecoderBlocks = PLAIN,
+    alike: bool = False,
 ) -> SearchSpace:
     """A space of decoders of up to `layers` layers.
 
@@ -101,6 +102,7 @@ def mobile_llm(
         blocks: What the blocks compute, where they are not those of a plain Llama. A layer that has a window of its own
             keeps it: "full" is all that it saw before, and "swa" the smaller of the two windows, which is left out
             where it would be the same.
+        alike: Whether one choice decides for all layers how many heads they have, and one how wide feed-forwards are.
     """
     from rankitect.blocks import Embed, Head, Norm, Rope, SwiGLU, TiedHead
 
@@ -125,8 +127,13 @@ def mobile_llm(
         normed = norm(y.always(), name=name)
         return normed.gated(y.edge.gate) if y.optional else normed
 
+    def sizes() -> tuple[Choice, Choice, Choice]:
+        return g.choice(axes.KV_HEADS, kv_heads), g.choice(axes.QUERY_HEADS, group), g.choice(axes.FFN, ffn)
+
+    of_all = sizes() if alike else None
+
     def layer(i: int, x: Wire) -> Wire:
-        k, q, f = g.choice(axes.KV_HEADS, kv_heads), g.choice(axes.QUERY_HEADS, group), g.choice(axes.FFN, ffn)
+        k, q, f = of_all or sizes()
         turned = blocks.rotation(i, rope_base)
         inputs = [before(x, "norm1"), *([] if turned is None else [ropes[turned]])]
         kinds = _attention(partial(_gqa, blocks, norm_eps, k, q, head, turned is not None), i, patterns, window, blocks)
@@ -181,6 +188,8 @@ def from_backbone(
     patterns: Sequence[str] = PATTERNS,
     window: int = 128,
     sharing: bool = False,
+    alike: bool = False,
+    depth: bool = True,
 ) -> SearchSpace:
     """The space of a pretrained model's pruned versions; its largest architecture is the backbone itself.
 
@@ -192,6 +201,8 @@ def from_backbone(
         patterns: Attention patterns.
         window: Tokens that the sliding window sees.
         sharing: Whether a layer may run twice.
+        alike: Whether all layers have the same heads and the same feed-forward width.
+        depth: Whether layers may be dropped.
 
     Raises:
         SpaceError: A width is larger than the backbone's.
@@ -208,7 +219,7 @@ def from_backbone(
         group=range(config.n_heads // config.n_kv_heads, 0, -1),
         ffn=ffn,
         patterns=patterns,
-        runs=(axes.ONCE, axes.DROPPED, axes.TWICE) if sharing else (axes.ONCE, axes.DROPPED),
+        runs=(axes.ONCE, *((axes.DROPPED,) if depth else ()), *((axes.TWICE,) if sharing else ())),
         head=config.head_dim,
         window=window,
         context=context,
@@ -216,6 +227,7 @@ def from_backbone(
         norm_eps=config.norm_eps,
         tied=config.tied_embeddings,
         blocks=config.blocks,
+        alike=alike,
     )
 
 
@@ -265,6 +277,8 @@ class MobileLLM:
         )
         window: int = Field(128, ge=2, le=2**20, description="tokens that a sliding window sees")
         sharing: bool = Field(False, description="whether a layer may run twice with one set of weights")
+        alike: bool = Field(False, description="whether all layers have the same heads and the same feed-forward width")
+        depth: bool = Field(True, description="whether layers may be dropped")
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> SearchSpace:
@@ -278,6 +292,8 @@ class MobileLLM:
             patterns=config.patterns,
             window=config.window,
             sharing=config.sharing,
+            alike=config.alike,
+            depth=config.depth,
         )
 
     @classmethod

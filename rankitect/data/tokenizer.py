@@ -67,6 +67,15 @@ class Tokenizer(ABC):
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
         """The text of token ids; bytes that are no valid UTF-8 become U+FFFD."""
 
+    def decode_after(self, before: Sequence[int], ids: Sequence[int]) -> str:
+        """The text that token ids add to that of the ids before them.
+
+        SentencePiece drops the space at the beginning of a text, which in the middle of one belongs to it.
+        """
+        start, whole = self.decode(before), self.decode([*before, *ids])
+        # a character whose bytes are divided between the two is none of the text before, where it is shown as U+FFFD
+        return whole[len(start) :] if whole.startswith(start) else self.decode(ids)
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` and ``tokenizer_config.json`` into an existing folder, each atomically."""

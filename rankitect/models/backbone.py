@@ -68,7 +68,7 @@ def _options(space: SearchSpace, config: DecoderConfig, weight: Weight, layer: i
     """Every joint size of the hidden units that a weight reads."""
     sizes = []
     for dim, whole in zip(weight.dims[1:], weight.shape(config)[1:], strict=True):
-        choice = space.choices.get(axes.path(dim, layer))
+        choice = space.choices.get(axes.deciding(space.choices, dim, layer))
         sizes.append([whole] if choice is None else [int(v) for v in choice.values])  # type: ignore[arg-type]
     return list(product(*sizes))
 

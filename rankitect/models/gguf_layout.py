@@ -291,6 +291,12 @@ def _misread(layout: GGUFLayout) -> str | None:
 def _not_deci(row: DecoderLayers) -> str | None:
     """Why llama.cpp's `deci` is not an architecture; None where it is."""
     blocks, config = row.config.blocks, row.config
+    same = replace(blocks, bias=False, windows=(), rotary=(), rope_scaling=(), norm_offset=0.0, local_rope_base=None)
+    if same != PLAIN:
+        return (
+            f"its layers differ, and its blocks are not those of {DECI}, which are a Llama's: {same.to_json()} (search "
+            "with space.alike=true space.patterns=[full])"
+        )
     windowed = next((layer for layer in row.layers if layer.window is not None), None)
     if windowed is not None:
         return (
@@ -301,7 +307,4 @@ def _not_deci(row: DecoderLayers) -> str | None:
     turned = next((layer for layer in row.layers if layer.kv_heads and layer.rotation != rotation), None)
     if turned is not None:
         return f"{turned.scope} is turned by other positions than the rest, and layers of {DECI} are not"
-    same = replace(blocks, bias=False, windows=(), rotary=(), rope_scaling=(), norm_offset=0.0, local_rope_base=None)
-    if same != PLAIN:
-        return f"its blocks are not those of {DECI}, which are a Llama's: {same.to_json()}"
     return unwritable_in_gguf(None, config)

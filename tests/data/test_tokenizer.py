@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rankitect.data.token_tables import TokenTables, TokenType, tokenizer_from
 from rankitect.data.tokenizer import BPETokenizer, ByteTokenizer, Tokenizer, byte_level_bpe, load_tokenizer
 from rankitect.errors import AssetError, DataError
 
@@ -61,6 +62,21 @@ def test_byte_tokenizer_shows_what_is_no_text() -> None:
 @given(text=TEXTS)
 def test_bpe_returns_the_text(small: BPETokenizer, text: str) -> None:
     assert small.decode(small.encode(text)) == text
+
+
+def test_a_continuation_keeps_the_space_that_sentence_piece_drops_where_a_text_begins(
+    small: BPETokenizer,
+) -> None:
+    pieces = [*(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "▁a", "▁b"]
+    kinds = [*([TokenType.BYTE] * 256), *([TokenType.NORMAL] * 5)]
+    tables = TokenTables("llama", pieces, kinds, scores=[-float(i) for i in range(261)], space_prefix=True)
+    tokenizer = tokenizer_from(tables, "test", {})
+    before, after = tokenizer.encode("a b").tolist(), tokenizer.encode("b a").tolist()
+    assert tokenizer.decode(after) == "b a"
+    assert tokenizer.decode_after(before, after) == " b a"
+    assert tokenizer.decode_after([], after) == "b a"
+    halves = small.encode("né").tolist()
+    assert small.decode_after(halves[:2], halves[2:]) == "\ufffd", "of a divided character, what its bytes are alone"
 
 
 def test_bpe_merges_and_sets_digits_apart(small: BPETokenizer, alphabet: list[str]) -> None:

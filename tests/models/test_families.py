@@ -88,7 +88,7 @@ def test_a_choice_tells_its_axis_and_its_layer(axis: str, number: int) -> None:
     assert axes.path(axis, axes.layer(number)) == path
 
 
-@pytest.mark.parametrize("path", ["layers.ffn", "layers.x.ffn", "other.3.ffn", "layers.3.lr", "ffn", "lr", ""])
+@pytest.mark.parametrize("path", ["layers.ffn", "layers.x.ffn", "other.3.ffn", "layers.3.lr", "attn", "lr", ""])
 def test_other_choices_decide_no_axis(path: str) -> None:
     assert axes.axis_of(path) is None
 

@@ -31,6 +31,16 @@ def test_the_largest_architecture_of_a_backbones_space_is_the_backbone() -> None
         from_backbone(config(), widths=(13,))
 
 
+def test_layers_that_are_alike_and_all_kept_have_one_choice_of_each_size() -> None:
+    space = from_backbone(config(), ffn_step=8, patterns=["full"], alike=True, depth=False)
+    assert {path: choice.values for path, choice in space.choices.items() if len(choice.values) > 1} == {
+        "kv_heads": (2, 1), "group": (2, 1), "ffn": (20, 16, 8),
+    }  # fmt: skip
+    assert space.size().distinct == 12
+    smallest = space.architecture({path: choice.values[-1] for path, choice in space.choices.items()})
+    assert space.cost(smallest, "params") == 17 * 12 + 3 * (12 * 4 * 4 + 3 * 12 * 8 + 2 * 12) + 12
+
+
 def test_a_layer_run_twice_has_one_set_of_weights() -> None:
     supernet = Supernet(CASES["phone"].make())
     space = supernet.space

@@ -134,14 +134,15 @@ class LanguageCandidate(Candidate):
             ConfigError: `tokens` is no whole number from 1.
         """
         _check_number(tokens)
-        ids, answer = self._begun(self.encode(prompt)), list[int]()
+        asked = self.encode(prompt)
+        ids, answer = self._begun(asked), list[int]()
         while len(answer) < tokens:
             token = int(self.model(self._beginning(ids[:, -self.config.context :]))[0, -1].argmax())
             if token in self.usage.stop_ids:
                 break
             answer.append(token)
             ids = torch.cat([ids, ids.new_tensor([[token]])], dim=1)
-        return self.tokenizer.decode(answer)
+        return self.tokenizer.decode_after(asked[0].tolist(), answer)
 
     def _begun(self, ids: torch.Tensor) -> torch.Tensor:
         """Token ids [1, T], after the first token where the model begins with one: [1, T + 1]."""

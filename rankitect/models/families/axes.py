@@ -30,6 +30,7 @@ __all__ = [
     "WINDOW",
     "AttentionPattern",
     "axis_of",
+    "deciding",
     "drops",
     "layer",
     "layers",
@@ -61,6 +62,8 @@ DROPPED, ONCE, TWICE = 0, 1, 2
 """How often a layer runs (the values of `RUNS`): depth is pruned by `DROPPED`, weights are shared by `TWICE`."""
 
 _OF_LAYERS = frozenset({KV_HEADS, QUERY_HEADS, FFN, PATTERN, RUNS})
+_OF_ALL = frozenset({CHANNELS, KV_HEADS, QUERY_HEADS, FFN})
+"""The axes that one choice may decide for all layers: its name is the axis."""
 
 
 def layer(number: int) -> str:
@@ -81,14 +84,23 @@ def path(axis: str, scope: int | str) -> str:
     return f"{layer(scope) if isinstance(scope, int) else scope}.{axis}"
 
 
-def axis_of(choice: str) -> str | None:
-    """The axis that a choice decides; None for a choice that decides no axis of a decoder.
+def deciding(choices: Iterable[str], axis: str, scope: int | str) -> str:
+    """The choice that decides an axis of a layer: its own, or the one for all layers where these are alike.
 
-    >>> axis_of("layers.3.ffn"), axis_of("width"), axis_of("optimizer.lr")
-    ('ffn', 'width', None)
+    >>> deciding(["width", "layers.0.ffn"], FFN, 0), deciding(["width", "ffn"], FFN, 0)
+    ('layers.0.ffn', 'ffn')
     """
-    if choice == CHANNELS:
-        return CHANNELS
+    return axis if axis in _OF_ALL and axis in choices else path(axis, scope)
+
+
+def axis_of(choice: str) -> str | None:
+    """The axis that a choice decides, of a layer or of all; None for a choice that decides no axis of a decoder.
+
+    >>> axis_of("layers.3.ffn"), axis_of("width"), axis_of("ffn"), axis_of("optimizer.lr")
+    ('ffn', 'width', 'ffn', None)
+    """
+    if choice in _OF_ALL:
+        return choice
     scope, _, axis = choice.rpartition(".")
     return axis if axis in _OF_LAYERS and number_of(scope) is not None else None
 

@@ -185,8 +185,14 @@ class LanguageModels(CostedTask, PrunedBackbone, WritesModels):
     # --- hooks of the study -----------------------------------------------------------------------------------------
     def check(self, parts: Parts) -> None:
         """Raise what can be known only now: too little memory, constraints that no architecture meets."""
+        from rankitect.models.families import axes
         from rankitect.tasks.language.memory import check_footprint
 
+        if self.config.depth_baselines and not axes.drops(parts.graph_space.choices):
+            raise ConfigError(
+                "task.depth_baselines=true asks for baselines of fewer layers, and in this space none may be dropped "
+                "(space.depth=false)."
+            )
         _ = self.latency  # makes latencies costs of the space
         sizes = None if self.backbone_name is None else self.checkpoint.config
         check_footprint(parts, self.reference, self.context, pretrained=sizes, refit=self.config.refit)

@@ -22,14 +22,15 @@ WINDOW_LOSS = 0.002
 def second_order(backbone: Backbone, statistics: Statistics) -> dict[str, torch.Tensor]:
     """For each choice of a layer, the estimated rise of the loss at each value with all else kept, nats a token.
 
-    Choices without an estimate (the residual width) are left out. Empty where there are no refits or slopes.
+    One that decides for all layers has the sum over them. Choices without an estimate (the residual width) are left
+    out. Empty where there are no refits or slopes.
     """
     rises: dict[str, torch.Tensor] = {}
     family, weights, choices = backbone.family, backbone.supernet.weights, backbone.space.choices
     head = backbone.checkpoint.config.head_dim
 
     def sizes(axis: str, scope: str) -> list[int]:
-        return [int(v) for v in choices[axes.path(axis, scope)].values]  # type: ignore[arg-type]
+        return [int(v) for v in choices[axes.deciding(choices, axis, scope)].values]  # type: ignore[arg-type]
 
     for scope in backbone.influence:
         number = axes.number_of(scope)
@@ -57,5 +58,7 @@ def second_order(backbone: Backbone, statistics: Statistics) -> dict[str, torch.
             changed = no_heads + no_units
             runs = {axes.DROPPED: changed, axes.ONCE: 0.0, axes.TWICE: changed}
             by_axis[axes.RUNS] = [runs[n] for n in sizes(axes.RUNS, scope)]
-        rises |= {axes.path(axis, scope): torch.tensor(values) for axis, values in by_axis.items()}
+        for axis, values in by_axis.items():
+            path = axes.deciding(choices, axis, scope)
+            rises[path] = rises.get(path, torch.zeros(len(values))) + torch.tensor(values)
     return rises

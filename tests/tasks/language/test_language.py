@@ -25,6 +25,7 @@ from tests.tasks.language.tiny import own_cache, parts_of
 CONFIG = DecoderConfig(vocab=256, d_model=32, n_layers=6, n_heads=4, n_kv_heads=2, head_dim=8, ffn=128)
 SPACE = from_backbone(CONFIG, context=24, ffn_step=8, window=8)
 WHOLE = largest(SPACE)
+ALIKE = from_backbone(CONFIG, context=24, ffn_step=8, window=8, alike=True)
 
 
 def share(architecture: Architecture) -> float:
@@ -146,12 +147,34 @@ def calibrated() -> Any:
     plain = Supernet(SPACE, tensors=space_tensors(checkpoint))
     statistics = gather(plain, WHOLE, text, sampled_cross_entropy(0))
     orders = rank(CONFIG, plain, statistics)
-    backbone = Backbone(checkpoint, SPACE, orders, statistics.gram, statistics.influence)
-    return backbone, second_order(backbone, statistics), text
+    backbone, alike = (
+        Backbone(checkpoint, space, orders, statistics.gram, statistics.influence) for space in (SPACE, ALIKE)
+    )
+    return backbone, second_order(backbone, statistics), text, alike, second_order(alike, statistics)
+
+
+def test_one_choice_for_all_layers_is_that_of_every_layer(calibrated: Any) -> None:
+    backbone, prior, text, alike, prior_alike = calibrated
+    each = {path: path.partition(".")[0] == "layers" for path in ALIKE.choices}
+    assert [path for path, of_one in each.items() if not of_one] == ["width", "kv_heads", "group", "ffn"]
+    for seed in range(3):
+        one = ALIKE.sample(seed)
+        values = {path: value for path, value in one.choices.items() if path in SPACE.choices}
+        for axis in {"kv_heads", "group", "ffn"} & one.choices.keys():
+            values |= {f"layers.{i}.{axis}": one[axis] for i in range(CONFIG.n_layers)}
+        same = SPACE.architecture(values)
+        assert ALIKE.cost(one, "flops") == SPACE.cost(same, "flops")
+        with torch.no_grad():
+            assert torch.equal(alike.inherit(one)(text[0]), backbone.inherit(same)(text[0])), "refits included"
+    for axis in ("kv_heads", "group", "ffn"):
+        together = sum(prior[f"layers.{i}.{axis}"] for i in range(CONFIG.n_layers))
+        torch.testing.assert_close(prior_alike[axis], together)
+    widths = {a["ffn"] for a in (uniform_width(ALIKE, largest(ALIKE), share, 24) for share in (0.9, 0.6))}
+    assert len(widths) == 2
 
 
 def test_the_prior_is_nothing_for_the_whole_and_rises_as_less_is_kept(calibrated: Any) -> None:
-    _, prior, _ = calibrated
+    prior = calibrated[1]
     assert set(prior) == {p for p in SPACE.choices if p != "width"}
     for path, rises in prior.items():
         choice = SPACE.choices[path]
@@ -164,7 +187,7 @@ def test_the_prior_is_nothing_for_the_whole_and_rises_as_less_is_kept(calibrated
 
 def test_the_prior_is_close_to_what_pruning_one_thing_costs(calibrated: Any) -> None:
     """Against the measured divergence from the whole model on the calibration text, for small and for large changes."""
-    backbone, prior, text = calibrated
+    backbone, prior, text, *_ = calibrated
     with torch.no_grad():
         teacher = [backbone.supernet.activate(WHOLE)(ids[:, :-1]).log_softmax(-1) for ids in text]
 
@@ -196,6 +219,12 @@ def test_the_domain_gives_baselines_and_a_space_whose_largest_is_the_backbone(tm
         ]  # fmt: skip
         assert parts.baselines[0].architecture == parts.task.reference
         assert parts.task.limits().keys() == {"layers:flops"}
+
+
+def test_baselines_of_fewer_layers_are_refused_where_none_may_be_dropped(tmp_path: Any) -> None:
+    with own_cache(tmp_path / "cache"):
+        with pytest.raises(ConfigError, match=r"depth_baselines=true asks for baselines of fewer layers.*space\.depth"):
+            parts_of(tmp_path, "controller=random", "task.depth_baselines=true", "space.depth=false")
 
 
 def test_calibration_is_remembered(tmp_path: Any) -> None:
