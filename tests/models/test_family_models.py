@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from rankitect.data.continuations import Continuation
 from rankitect.errors import AssetError
 from rankitect.graph import SearchSpace
+from rankitect.metrics.losses import cross_entropy
 from rankitect.models.backbone import Backbone, largest, rank
 from rankitect.models.candidate import load_candidate, save_candidate
 from rankitect.models.checkpoints import DecoderCheckpoint, load_checkpoint, save_huggingface
@@ -102,6 +103,37 @@ def test_pruned_models_are_one_in_every_reading(pair: tuple[Any, DecoderCheckpoi
     torch.testing.assert_close(theirs(IDS).logits, model(IDS), atol=1e-4, rtol=1e-4)
     windows = checkpoint.config.blocks.windows
     assert load_checkpoint(tmp_path / "hf").config.blocks.windows == windows[:1] + windows[2:]
+
+
+def test_pruned_and_healed_models_are_those_of_transformers(
+    pair: tuple[Any, DecoderCheckpoint], tmp_path: Path
+) -> None:
+    import transformers
+
+    checkpoint = pair[1]
+    space = from_backbone(checkpoint.config, ffn_step=16, window=6)
+    changed = {
+        axes.path(axes.RUNS, 2): axes.DROPPED,
+        axes.path(axes.PATTERN, 1): axes.SKIP,
+        axes.path(axes.KV_HEADS, 3): 1,
+        axes.path(axes.FFN, 0): 16,
+    }
+    backbone = Backbone(checkpoint, space)
+    architecture = space.architecture({**backbone.largest.choices, **changed})
+    model = backbone.inherit(architecture)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for _ in range(2):
+        cross_entropy(model(IDS[:, :-1]), IDS[:, 1:]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    save_candidate(tmp_path, space, architecture, model, checkpoint.tokenizer, config=checkpoint.config)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "hf", local_files_only=True, trust_remote_code=True
+    ).eval()
+    with torch.no_grad():
+        own = model(IDS)
+        assert not torch.allclose(own, backbone.inherit(architecture)(IDS), atol=0.01), "healing has changed it"
+        torch.testing.assert_close(theirs(IDS).logits, own, atol=1e-4, rtol=1e-4)
 
 
 def test_what_a_class_of_transformers_cannot_be_is_said() -> None:

@@ -222,9 +222,9 @@ def test_the_domain_gives_baselines_and_a_space_whose_largest_is_the_backbone(tm
 
 
 def test_baselines_of_fewer_layers_are_refused_where_none_may_be_dropped(tmp_path: Any) -> None:
-    with own_cache(tmp_path / "cache"):
-        with pytest.raises(ConfigError, match=r"depth_baselines=true asks for baselines of fewer layers.*space\.depth"):
-            parts_of(tmp_path, "controller=random", "task.depth_baselines=true", "space.depth=false")
+    refused = pytest.raises(ConfigError, match=r"depth_baselines=true asks for baselines of fewer layers.*space\.depth")
+    with own_cache(tmp_path / "cache"), refused:
+        parts_of(tmp_path, "controller=random", "task.depth_baselines=true", "space.depth=false")
 
 
 def test_calibration_is_remembered(tmp_path: Any) -> None:
