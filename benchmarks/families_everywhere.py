@@ -179,7 +179,7 @@ def in_transformers(folder: Path, ids: torch.Tensor) -> Answer:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         folder, trust_remote_code=True, dtype=torch.float32
     ).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     asked = tokenizer(PROMPT, return_tensors="pt")
     with torch.no_grad():
         told = model.generate(**asked, max_new_tokens=TOKENS, do_sample=False)[0]
