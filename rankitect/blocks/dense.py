@@ -13,7 +13,7 @@ from rankitect.errors import SpaceError
 from rankitect.graph import Call, Elementwise, Expr, Packing, Param, Params, Quantized, TensorType, added, as_expr
 from rankitect.space.expr import ExprLike
 
-__all__ = ["ACTIVATIONS", "Embed", "Head", "Linear", "Norm", "TiedHead", "deployed_rms", "norm_start"]
+__all__ = ["ACTIVATIONS", "UNSEEN", "Embed", "Head", "Linear", "Norm", "TiedHead", "deployed_rms", "norm_start"]
 
 ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "none": lambda x: x,
@@ -69,6 +69,10 @@ def _name(i: int) -> str:
     return "weight" if i == 0 else f"weight{i}"
 
 
+UNSEEN = -100.0
+"""The score of a token that a head has no row for: as good as impossible, and small enough for float16."""
+
+
 class Embed(Quantized):
     """Rows of a table: ids [B, T] -> [B, T, width].
 
@@ -97,26 +101,43 @@ class Embed(Quantized):
 
 
 class Head(Quantized):
-    """Scores of all tokens by a table of its own: [B, T, D] -> [B, T, vocab]."""
+    """Scores of all tokens by a table of its own: [B, T, D] -> [B, T, vocab].
+
+    Args:
+        vocab: Tokens.
+        tokens: The tokens that can come next, each with a row of the table; all others score `UNSEEN`. Empty: every
+            token has a row.
+    """
 
     ports: ClassVar[str] = "B T D -> B T vocab"
     vocab: int
+    tokens: tuple[int, ...] = added(default=())
 
     def params(self, *inputs: TensorType) -> dict[str, Param]:
-        return {"weight": Param.of(self.vocab, inputs[0][-1], init="normal")}
+        return {"weight": Param.of(len(self.tokens) or self.vocab, inputs[0][-1], init="normal")}
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        return p.linear(inputs[0], "weight")
+        return self._spread(p.linear(inputs[0], "weight"), torch.tensor)
+
+    def _spread(self, scores: torch.Tensor, constant: Callable[[Any], torch.Tensor]) -> torch.Tensor:
+        """Scores of the kept tokens among those of all, as whoever calls the model expects them."""
+        if not self.tokens:
+            return scores
+        places = constant(list(self.tokens)).to(scores.device)
+        return scores.new_full((*scores.shape[:-1], self.vocab), UNSEEN).index_copy(-1, places, scores)
 
     def deploy(self, p: Params, call: Call, *inputs: torch.Tensor) -> torch.Tensor:
-        return self.run(p, call.last(inputs[0]))
+        def constant(tokens: Any) -> torch.Tensor:
+            return call.constant(("tokens", self.tokens), lambda: torch.tensor(tokens))
+
+        return self._spread(p.linear(call.last(inputs[0]), "weight"), constant)
 
     def packed(self, p: Params, packing: Packing, *inputs: torch.Tensor) -> torch.Tensor:
         """See `Block.packed`. Only of the rows that tokens are predicted from: [1, N, vocab]."""
         return self.run(p, packing.last(inputs[0]))
 
     def flops(self, *inputs: TensorType) -> Expr:
-        return 2 * inputs[0].numel * self.vocab
+        return 2 * inputs[0].numel * (len(self.tokens) or self.vocab)
 
 
 class TiedHead(Head):

@@ -12,16 +12,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from rankitect.blocks import GQA, Norm, SwiGLU
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture
 from rankitect.graph.block import Sum
-from rankitect.models.plan import Step, run_plan
-from rankitect.models.supernet import Supernet
-from rankitect.models.weights import SlicedParams
+from rankitect.models.plan import Plan, Step, run_plan
+from rankitect.models.supernet import PlannedModel, Supernet
+from rankitect.models.weights import SlicedParams, find_owner
 
-__all__ = ["CRITERIA", "Statistics", "gather", "unit_scores"]
+__all__ = ["CRITERIA", "Statistics", "gather", "observe", "unit_scores"]
 
 Key = tuple[str, str]
 Show = Callable[[Key, torch.Tensor], torch.Tensor]
@@ -79,9 +80,8 @@ class _Observed(SlicedParams):
 class _Observer:
     """Runs one plan on batches of token ids and gathers statistics of what passes through it."""
 
-    def __init__(self, supernet: Supernet, architecture: Architecture, gradients: bool) -> None:
-        self.supernet = supernet
-        self.plan = supernet.plan(architecture)
+    def __init__(self, plan: Plan, weights: nn.Module, gradients: bool) -> None:
+        self.plan, self._weights = plan, weights
         self.gradients = gradients
         self.statistics = Statistics()
         self._reads = _reads_of(self.plan.steps)
@@ -105,9 +105,14 @@ class _Observer:
             _add(self.statistics.fisher, key, effect.square())
             _add(self.statistics.taylor, key, effect.abs())
 
+    def forget_gradients(self) -> None:
+        """Take the gradients of the weights away."""
+        for weight in self._weights.parameters():
+            weight.grad = None
+
     def _params(self, step: Step) -> _Observed:
-        weights = self.supernet.weights
-        return _Observed(step, weights.owner(step.weights) if step.shapes else weights, self._show, self._shown)
+        weights = self._weights
+        return _Observed(step, find_owner(weights, step.weights) if step.shapes else weights, self._show, self._shown)
 
     def _show(self, key: Key, x: torch.Tensor) -> torch.Tensor:
         _add(self.statistics.gram, key, _outer(x.detach().flatten(0, 1).flatten(1)))
@@ -195,14 +200,40 @@ def gather(
     Raises:
         SpaceError: There is no batch.
     """
-    observer = _Observer(supernet, architecture, loss is not None)
+    return _gathered(
+        _Observer(supernet.plan(architecture), supernet.weights, loss is not None), batches, loss, progress
+    )
+
+
+def observe(
+    model: PlannedModel, batches: Iterable[torch.Tensor], progress: Callable[[int], None] | None = None
+) -> Statistics:
+    """What `gather` gives without gradients, of a model as it is.
+
+    Args:
+        model: The model; it keeps its mode.
+        batches: Token ids [B, T+1]; the first T are the input.
+        progress: Called with the number of batches done.
+
+    Raises:
+        SpaceError: There is no batch.
+    """
+    return _gathered(_Observer(model.plan, model.tree, False), batches, None, progress)
+
+
+def _gathered(
+    observer: _Observer,
+    batches: Iterable[torch.Tensor],
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None,
+    progress: Callable[[int], None] | None,
+) -> Statistics:
     for done, batch in enumerate(batches):
         logits = observer(batch[:, :-1])
         if loss is not None:
             # The sum over tokens: gradients at an output are then those of each token's own loss.
             (loss(logits, batch[:, 1:]) * batch[:, 1:].numel()).backward()
             observer.add_gradients()
-            supernet.zero_grad(set_to_none=True)
+            observer.forget_gradients()
         if progress is not None:
             progress(done + 1)
     statistics = observer.statistics

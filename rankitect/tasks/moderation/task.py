@@ -53,6 +53,11 @@ class Moderation(LanguageModels):
             windows.require(split)
         return windows
 
+    @property
+    def verdict_ids(self) -> tuple[int, ...]:
+        """The tokens of the verdicts, safe first."""
+        return self.exchanges.template.verdicts.ids
+
     def batch_at(self, split: str, step: int) -> VerdictBatch:
         """The exchanges of a step, as many as the recipe's."""
         return self.next_token(self.searching.objective("train").config, split).batch_at(step)
