@@ -117,7 +117,11 @@ class Head(Quantized):
         return {"weight": Param.of(len(self.tokens) or self.vocab, inputs[0][-1], init="normal")}
 
     def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        return self._spread(p.linear(inputs[0], "weight"), torch.tensor)
+        return self._spread(self._scores(p, inputs[0]), torch.tensor)
+
+    def _scores(self, p: Params, x: torch.Tensor) -> torch.Tensor:
+        """Scores of the tokens that have a row."""
+        return p.linear(x, "weight")
 
     def _spread(self, scores: torch.Tensor, constant: Callable[[Any], torch.Tensor]) -> torch.Tensor:
         """Scores of the kept tokens among those of all, as whoever calls the model expects them."""
@@ -130,7 +134,7 @@ class Head(Quantized):
         def constant(tokens: Any) -> torch.Tensor:
             return call.constant(("tokens", self.tokens), lambda: torch.tensor(tokens))
 
-        return self._spread(p.linear(call.last(inputs[0]), "weight"), constant)
+        return self._spread(self._scores(p, call.last(inputs[0])), constant)
 
     def packed(self, p: Params, packing: Packing, *inputs: torch.Tensor) -> torch.Tensor:
         """See `Block.packed`. Only of the rows that tokens are predicted from: [1, N, vocab]."""
@@ -157,8 +161,8 @@ class TiedHead(Head):
         width = inputs[0][-1]
         return {**super().params(*inputs), **({"mix": Param.of(width, width)} if self.mix else {})}
 
-    def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
-        return super().run(p, p.linear(inputs[0], "mix") if self.mix else inputs[0])
+    def _scores(self, p: Params, x: torch.Tensor) -> torch.Tensor:
+        return super()._scores(p, p.linear(x, "mix") if self.mix else x)
 
     def flops(self, *inputs: TensorType) -> Expr:
         table, x = super().flops(*inputs), inputs[0]

@@ -137,6 +137,12 @@ def decoder_layers(space: SearchSpace, architecture: Architecture, config: Decod
             difference=f"{turned.path} multiplies by a rotation while it runs, and no {family.title} does: rotate the "
             "model with r3=false, r4=false and head=untied for such a file",
         )
+    cut = next((s for s in steps if isinstance(s.block, Head) and s.block.tokens), None)
+    if cut is not None:
+        return DecoderLayers(
+            config,
+            difference=f"{cut.path} scores some tokens only, and no {family.title} does: leave prune_vocabulary out",
+        )
     layers = _layers(steps, config.head_dim)
     if not layers:
         return DecoderLayers(config, difference="no layer is kept")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankitect.blocks import Head
+from rankitect.blocks import Head, TiedHead
 from rankitect.contracts import JSON, Spent
 from rankitect.contracts.capability import offers
 from rankitect.errors import ConfigError, safe, short
@@ -103,6 +103,8 @@ class PruneVocabulary:
         if block.tokens:
             shown = short(safe(head.path), 60)
             raise ConfigError(f"the head {shown} was cut to {len(block.tokens)} tokens before.")
+        if block.ranges != "minmax":
+            raise ConfigError("the head has ranges of its own already: put prune_vocabulary before quantize.")
         numerics = block.numerics()
         return space.with_blocks(
             {head.path: Head(block.vocab, tokens=self._tokens, **numerics)}, {head.path: head.path}
@@ -121,13 +123,15 @@ class PruneVocabulary:
         if context.space is None:
             raise ConfigError("only the head of a model of a graph can be cut")
         space = self.space_after(context.space)
-        head, _ = _head(context.space)
+        head, block = _head(context.space)
         plan = make_plan(space, context.architecture)
         tensors = {}
         for owner, name in plan.shapes():
             if owner == head.path:
-                table = model.owner(head.weights).get_parameter(name).detach()
-                tensors[owner, name] = table[list(self._tokens)].clone()
+                rows = model.owner(head.weights).get_parameter(name).detach()[list(self._tokens)]
+                mixed = isinstance(block, TiedHead) and block.mix  # merged, as there is no table to share any more
+                mix = model.owner(head.weights).get_parameter("mix").detach() if mixed else None
+                tensors[owner, name] = rows.clone() if mix is None else rows @ mix
             else:
                 tensors[owner, name] = model.owner(owner).get_parameter(name).detach().clone()
         context.space, context.spent = space, Spent()
