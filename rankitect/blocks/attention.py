@@ -110,10 +110,10 @@ class GQA(Quantized):
 
     def packed(self, p: Params, packing: Packing, *inputs: torch.Tensor) -> torch.Tensor:
         """See `Block.packed`."""
-        return self._mixed(p, packing.seen(self.window), *inputs)
+        return self._mixed(p, packing, *inputs)
 
-    def _mixed(self, p: Params, seen: torch.Tensor | None, *inputs: torch.Tensor) -> torch.Tensor:
-        """The outputs; a token sees what `seen` says (see `Packing.seen`), or all that stand before it."""
+    def _mixed(self, p: Params, packing: Packing | None, *inputs: torch.Tensor) -> torch.Tensor:
+        """The outputs; a token sees what a packing says, or all that stand before it."""
         x = inputs[0]
         kv, group, head, _ = p.q.shape
         batch, tokens, _ = x.shape
@@ -129,10 +129,11 @@ class GQA(Quantized):
         if self.hadamard:
             q, k = turned(q, head), turned(k, head)
         k, v = p.kept(k), p.kept(v)
-        if seen is None:
+        if packing is None:
             h = self._attend(q, k, v)
         else:
-            gqa = group > 1
+            k, v = packing.held(k, v)
+            seen, gqa = packing.seen(self.window), group > 1
             h = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=self.scale, enable_gqa=gqa)
         h = h.transpose(1, 2).unflatten(2, (kv, group))
         return p.read(h, "o", ("kv", "group", None))

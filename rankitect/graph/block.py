@@ -201,18 +201,23 @@ class Call(Protocol):
 
 class Packing(Protocol):
     """Sequences that share their beginnings, side by side in the rows of a batch: what `Block.packed` gets beside
-    weights and inputs. Each row is a forest of tokens; a token follows its ancestors and sees nothing else."""
+    weights and inputs. Each row is a forest of tokens; a token follows its ancestors and sees nothing else. The P first
+    tokens of a forest may have gone forward in earlier calls (P is 0 where nothing is cached)."""
 
     @property
     def positions(self) -> torch.Tensor:
         """How many tokens stand before each in its own sequence, int64 [B, T]."""
 
     def seen(self, window: int | None) -> torch.Tensor:
-        """Which tokens (last axis) each token sees, itself included, bool [B, 1, T, T].
+        """Which tokens (last axis) each token sees, itself included, bool [B, 1, T, P + T].
 
         Args:
             window: How many tokens back in its own sequence, itself included; None for all.
         """
+
+    def held(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of these tokens after those of earlier calls, [B, K, T, h] -> [B, K, P + T, h]; asked once by
+        each block that attends."""
 
     def last(self, x: torch.Tensor) -> torch.Tensor:
         """The rows that tokens are predicted from: [B, T, D] -> [1, N, D]."""

@@ -28,7 +28,16 @@ from rankitect.models.supernet import PlannedModel, device_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Forest", "Likelihood", "likelihoods", "next_logits", "pack", "plain_likelihoods", "turned_by_length"]
+__all__ = [
+    "Forest",
+    "Likelihood",
+    "likelihoods",
+    "next_logits",
+    "pack",
+    "packs_by_its_blocks",
+    "plain_likelihoods",
+    "turned_by_length",
+]
 
 ROW = 256
 """Tokens of a row, where no sequence is longer: few enough for attention to cost little beside the other layers."""
@@ -200,6 +209,10 @@ class _Batch:
             self._windows[window] = seen[:, None]
         return self._windows[window]
 
+    def held(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Packing.held`: nothing went before."""
+        return keys, values
+
     def last(self, x: Tensor) -> Tensor:
         """See `Packing.last`."""
         return x.flatten(0, 1)[self._at][None]
@@ -361,7 +374,7 @@ def plain_likelihoods(
 def _packs(model: PlannedModel, forest: Forest, device: torch.device) -> bool:
     """Whether a model gives for packed sequences what it gives for each alone: a block of the user's that mixes tokens
     may not know of packing. Those of `rankitect.blocks` are tested for it."""
-    if all(type(step.block).__module__.startswith(_OWN) for step in model.plan.steps):
+    if packs_by_its_blocks(model):
         return True
     groups = [group for group in forest.groups if group][:_TRIED]
     some = pack(groups)
@@ -372,6 +385,11 @@ def _packs(model: PlannedModel, forest: Forest, device: torch.device) -> bool:
     weight = next(model.tree.parameters(), None)
     close = 0.1 if weight is None else _CLOSE.get(weight.dtype, 0.1)
     return bool((np.abs(together.nats - alone.nats) <= close * tokens).all())
+
+
+def packs_by_its_blocks(model: PlannedModel) -> bool:
+    """Whether all blocks of a model are of `rankitect.blocks`, which are tested for what they give for packed rows."""
+    return all(type(step.block).__module__.startswith(_OWN) for step in model.plan.steps)
 
 
 def turned_by_length(model: nn.Module) -> bool:

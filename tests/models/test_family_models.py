@@ -21,6 +21,7 @@ from rankitect.models.candidate import load_candidate, save_candidate
 from rankitect.models.checkpoints import DecoderCheckpoint, load_checkpoint, save_huggingface
 from rankitect.models.checkpoints.huggingface_config import read_config
 from rankitect.models.families import axes
+from rankitect.models.greedy import greedy_continuations
 from rankitect.models.huggingface_layout import huggingface_layout
 from rankitect.models.importance import gather
 from rankitect.models.packed import likelihoods, pack, plain_likelihoods, turned_by_length
@@ -48,6 +49,21 @@ def test_a_model_computes_what_transformers_computes(pair: tuple[Any, DecoderChe
     again = load_checkpoint(tmp_path)
     assert again.config == checkpoint.config
     assert all(torch.equal(again.tensors[name], tensor) for name, tensor in checkpoint.tensors.items())
+
+
+def test_greedy_tokens_with_a_cache_are_those_without(pair: tuple[Any, DecoderCheckpoint]) -> None:
+    checkpoint = pair[1]
+    backbone = Backbone(checkpoint, from_backbone(checkpoint.config, ffn_step=16, window=6))
+    model = backbone.inherit(backbone.largest)
+    rows = IDS.tolist()
+    prompts = [rows[0][:12], rows[0][:5], [*rows[0][:5], *rows[1][:9]], rows[0][:20]]
+    texts, forwarded = greedy_continuations(model, prompts, 10)
+    for prompt, text in zip(prompts, texts, strict=True):
+        with torch.no_grad():
+            ids = torch.tensor([[*prompt, *text]])
+            each = [model(ids[:, :end])[0, -1] for end in range(len(prompt), ids.shape[1])]
+            assert torch.stack(each).argmax(-1).tolist() == text
+    assert turned_by_length(model) == (forwarded > sum(map(len, prompts)) + 4 * 9 - 3 * 4)
 
 
 def test_packed_sequences_have_the_likelihoods_of_each_alone(pair: tuple[Any, DecoderCheckpoint]) -> None:

@@ -16,6 +16,7 @@ from rankitect.models.candidate.base import Candidate
 from rankitect.models.candidate.folder import brief
 from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.families import DecoderConfig
+from rankitect.models.greedy import greedy_continuations
 from rankitect.models.supernet import device_of
 
 __all__ = ["LanguageCandidate", "TextScore"]
@@ -121,9 +122,10 @@ class LanguageCandidate(Candidate):
 
     @torch.inference_mode()
     def generate(self, prompt: str, tokens: int = 32) -> str:
-        """The most probable next tokens after a prompt, until one of the stop tokens; nothing is cached.
+        """The most probable next tokens after a prompt, until one of the stop tokens.
 
-        The prompt begins with the first token (bos) where the backbone was trained so.
+        The prompt begins with the first token (bos) where the backbone was trained so. Each token goes forward once, up
+        to the backbone's context; after that, each further token is predicted from as many as that holds.
 
         Args:
             prompt: A text; special tokens written in it are plain characters.
@@ -136,7 +138,11 @@ class LanguageCandidate(Candidate):
         _check_number(tokens)
         asked = self.encode(prompt)
         ids, answer = self._begun(asked), list[int]()
-        while len(answer) < tokens:
+        within = max(0, min(tokens, self.config.context - ids.shape[1] + 1))
+        if within:
+            answer = greedy_continuations(self.model, ids.tolist(), within, stop=self.usage.stop_ids)[0][0]
+            ids = torch.cat([ids, ids.new_tensor([answer])], dim=1)
+        while within <= len(answer) < tokens:
             token = int(self.model(self._beginning(ids[:, -self.config.context :]))[0, -1].argmax())
             if token in self.usage.stop_ids:
                 break
