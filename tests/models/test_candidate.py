@@ -328,6 +328,15 @@ def test_as_many_tokens_are_generated_as_a_whole_number_says(language: LanguageC
         language.generate(None)  # type: ignore[arg-type]
 
 
+def test_text_that_grows_beyond_the_context_goes_on_from_its_last_tokens(language: LanguageCandidate) -> None:
+    prompt, tokens = "p" * (TINY.context - 4), 9
+    free = dataclasses.replace(language, usage=Usage())
+    ids = free.encode(prompt)[0].tolist()
+    for _ in range(tokens):
+        ids.append(int(logits(free.model, torch.tensor([ids[-TINY.context :]]))[0, -1].argmax()))
+    assert free.generate(prompt, tokens) == free.tokenizer.decode_after(ids[:-tokens], ids[-tokens:])
+
+
 def test_texts_and_prompts_begin_with_the_first_token_where_the_backbone_was_trained_so(
     language: LanguageCandidate,
 ) -> None:
