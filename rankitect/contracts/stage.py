@@ -13,7 +13,7 @@ from rankitect.contracts.records import JSON, Spent
 if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
 
-__all__ = ["EndsRecipe", "HasObjective", "Shortens", "Stage", "StageContext", "WorksOnSpaces"]
+__all__ = ["EndsRecipe", "HasObjective", "LearnsFromEarlier", "Shortens", "Stage", "StageContext", "WorksOnSpaces"]
 
 
 @dataclass
@@ -36,6 +36,8 @@ class StageContext:
         space: The space of the model's graph; None where the model is made from no graph. A stage whose result computes
             something else (other blocks, see `SearchSpace.with_blocks`) sets it before it returns. What comes after the
             stage (stages, measurements, costs, files) is of `space` and `architecture` as it leaves them.
+        earlier: The model that the stage has asked for (`LearnsFromEarlier`), in evaluation mode and not to be changed;
+            None where it asks for none.
     """
 
     architecture: Any
@@ -48,6 +50,7 @@ class StageContext:
     spent: Spent = field(default_factory=Spent)
     artifacts: dict[str, str] = field(default_factory=dict)
     space: SearchSpace | None = None
+    earlier: Any = None
 
     def check(self) -> None:
         """Return at once, unless the user asked to stop.
@@ -129,6 +132,16 @@ class WorksOnSpaces(Protocol):
             RankitectError: The stage cannot work on models of the space; says which node stands in the way, and what
                 would work.
         """
+        ...
+
+
+class LearnsFromEarlier(Protocol):
+    """A stage that learns from the model as it was earlier in the recipe: its teacher."""
+
+    @property
+    def earlier(self) -> str | None:
+        """The name of a stage before it, for the model that this one gave; "float" for the model after the last stage
+        whose result computes in floats (else what the recipe was given, in floats); None where it needs none."""
         ...
 
 

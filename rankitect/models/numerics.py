@@ -87,7 +87,7 @@ def weight_scales(weight: torch.Tensor, numerics: Numerics) -> torch.Tensor:
     shape = numerics.scale_shape(tuple(weight.shape))
     with torch.no_grad():
         largest = _grouped(weight.detach(), shape).abs().amax(-1)
-        return _held(largest / levels_of(numerics.bits)[1], numerics).view(shape)
+        return _held(largest / levels_of(numerics.bits)[1], numerics).reshape(shape)
 
 
 def _held(scale: torch.Tensor, numerics: Numerics) -> torch.Tensor:
@@ -115,7 +115,7 @@ def quantized_levels(
     scale = weight_scales(weight, numerics) if scale is None else _held(scale.detach(), numerics)
     least, most = levels_of(numerics.bits)
     rows = _grouped(weight.detach(), tuple(scale.shape))
-    levels = (rows * scale.view(-1, 1).reciprocal()).round_().clamp_(least, most)
+    levels = (rows * scale.reshape(-1, 1).reciprocal()).round_().clamp_(least, most)
     return levels.to(torch.int8).view(weight.shape), scale
 
 
@@ -193,7 +193,7 @@ class _Stored(torch.autograd.Function):
     def forward(ctx: Any, weight: torch.Tensor, scale: torch.Tensor, numerics: Numerics) -> torch.Tensor:
         ctx.save_for_backward(weight, scale)
         ctx.numerics = numerics
-        rows, held = _grouped(weight, tuple(scale.shape)), _held(scale.detach(), numerics).view(-1, 1)
+        rows, held = _grouped(weight, tuple(scale.shape)), _held(scale.detach(), numerics).reshape(-1, 1)
         result, (least, most) = torch.empty_like(rows), levels_of(numerics.bits)
         for part, s, out in _chunks(rows, held, result):
             torch.mul(part, s.reciprocal(), out=out).round_().clamp_(least, most).mul_(s)
@@ -203,7 +203,7 @@ class _Stored(torch.autograd.Function):
     def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         weight, scale = ctx.saved_tensors
         numerics: Numerics = ctx.numerics
-        rows, held = _grouped(weight, tuple(scale.shape)), _held(scale.detach(), numerics).view(-1, 1)
+        rows, held = _grouped(weight, tuple(scale.shape)), _held(scale.detach(), numerics).reshape(-1, 1)
         slope = slopes[0].reshape(rows.shape)
         passed, learned = torch.empty_like(slope), torch.empty_like(held)
         least, most = levels_of(numerics.bits)

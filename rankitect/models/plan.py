@@ -101,6 +101,16 @@ class Plan:
         """Whether nothing in the model is rounded."""
         return all(step.is_float for step in self.steps)
 
+    def in_floats(self) -> Plan:
+        """The same steps, with nothing rounded."""
+        plain = [replace(s, numerics={}, act_bits=FLOAT, cache_bits=FLOAT) for s in self.steps]
+        scales = [{n.scale for n in s.numerics.values()} for s in self.steps]
+        steps = [
+            replace(s, shapes={name: shape for name, shape in s.shapes.items() if name not in unused})
+            for s, unused in zip(plain, scales, strict=True)
+        ]
+        return replace(self, steps=tuple(steps))
+
     def shapes(self) -> dict[tuple[str, str], tuple[int, ...]]:
         """Shape of every weight by (owner, name)."""
         return {(s.weights, name): shape for s in self.steps for name, shape in s.shapes.items()}

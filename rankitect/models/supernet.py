@@ -126,6 +126,11 @@ class Standalone(PlannedModel):
             inputs = tuple(x.to(weight.dtype) if x.is_floating_point() else x for x in inputs)
         return self._run(inputs)
 
+    def in_floats(self) -> Standalone:
+        """A model of the same tensors in which nothing is rounded."""
+        plan = self.plan.in_floats()
+        return Standalone(plan, {(o, n): self.owner(o).get_parameter(n).detach() for o, n in plan.shapes()})
+
     def owner(self, path: str) -> ParameterHolder:
         """The module that holds the weights of `path`, for example `layers.3.mlp`."""
         return find_owner(self, path)

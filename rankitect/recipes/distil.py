@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from rankitect.recipes.text import TextStage
 from rankitect.training.settings import DistilConfig
@@ -20,7 +20,7 @@ class Distil(TextStage):
     """Logit distillation from the backbone, the same for every candidate."""
 
     Config = DistilConfig
-    needs_backbone: ClassVar[bool] = True
+    needs_backbone = True
     config: DistilConfig
 
     def _objective(self, split: str) -> TextObjective[Any]:

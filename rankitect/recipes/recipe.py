@@ -18,11 +18,12 @@ from rankitect.contracts import JSON, Spent
 from rankitect.contracts.capability import offers
 from rankitect.contracts.stage import EndsRecipe, Shortens, StageContext
 from rankitect.errors import ConfigError, RankitectError, TrainingError
+from rankitect.recipes.earlier import EarlierModels
 from rankitect.recipes.pair import Pair
 from rankitect.recipes.store import StageStore
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from rankitect.contracts import ArchitectureLike
     from rankitect.contracts.stage import Stage
@@ -89,11 +90,15 @@ class Recipe:
     Args:
         stages: By name, in the order in which they run.
         store: Where outputs are shared; by default the user's cache.
+
+    Raises:
+        ConfigError: A stage is to learn from what is no stage before it.
     """
 
     def __init__(self, stages: Mapping[str, Stage], store: StageStore | None = None) -> None:
         self.stages = dict(stages)
         self._store = store
+        EarlierModels(self.stages)  # which refuses what no stage can learn from
 
     def shortened(self, tokens: int) -> Recipe:
         """The first stage alone, with so many training tokens: how candidates are compared quickly.
@@ -147,7 +152,9 @@ class Recipe:
         store = self._store or StageStore()
         given = Pair(architecture, space)
         keys = self._keys(model, given, seed)
-        model, pair, results = self._restored(store, keys, model, given)
+        earlier = EarlierModels(self.stages)
+        model, pair, results = self._restored(store, keys, model, given, earlier)
+        earlier.note(len(results) - 1, model, pair)
         artifacts: dict[str, str] = {}
         for position, (name, stage) in enumerate(self.stages.items()):
             if position < len(results):
@@ -161,6 +168,7 @@ class Recipe:
                 checkpoints / f"{name}.safetensors" if checkpoints else store.checkpoint(keys[position]),
                 should_stop,
                 space=pair.space,
+                earlier=earlier.take(position),
             )
             context.progress = partial(_report, context, before, spend, progress, name)
             context.check()
@@ -172,6 +180,7 @@ class Recipe:
             results.append(StageResult(name, spent, reused=False))
             artifacts |= context.artifacts
             pair = Pair(context.architecture, context.space)
+            earlier.note(position, model, pair)
             spend(before + spent)
             if keep and not offers(stage, EndsRecipe) and replace(spent, seconds=0.0) != Spent():
                 info = {"stages": [result.to_dict() for result in results], **pair.stored(given)}
@@ -199,7 +208,7 @@ class Recipe:
         return keys
 
     def _restored(
-        self, store: StageStore, keys: list[str], model: nn.Module, given: Pair
+        self, store: StageStore, keys: list[str], model: nn.Module, given: Pair, earlier: EarlierModels
     ) -> tuple[nn.Module, Pair, list[StageResult]]:
         """The model after the last stage that is stored, what it is of, and what that stage and those before it cost.
 
@@ -211,7 +220,9 @@ class Recipe:
             tensors, info = entry
             try:
                 results = [StageResult(r["name"], Spent.from_dict(r["spent"]), reused=True) for r in info["stages"]]
-                pair = Pair.restored(info, given, map(type, self.stages.values()))
+                pair = self._pair(info, given)
+                if not earlier.recall(position, model, given, partial(self._entry, store, keys, given)):
+                    continue
                 model = pair.with_tensors(model, tensors, given)
             except (RankitectError, KeyError, TypeError) as error:
                 store.reject(keys[position], str(error))
@@ -220,6 +231,16 @@ class Recipe:
             named = zip(results, self.stages, strict=False)
             return model.eval(), pair, [replace(result, name=name) for result, name in named]
         return model, given, []
+
+    def _pair(self, info: Mapping[str, Any], given: Pair) -> Pair:
+        return Pair.restored(info, given, map(type, self.stages.values()))
+
+    def _entry(
+        self, store: StageStore, keys: list[str], given: Pair, position: int
+    ) -> tuple[Mapping[str, Tensor], Pair] | None:
+        """The stored tensors of the stage at a position, with what they are of."""
+        entry = store.load(keys[position])
+        return None if entry is None else (entry[0], self._pair(entry[1], given))
 
 
 def _run(stage: Stage, model: nn.Module, context: StageContext, *, own_checkpoint: bool) -> nn.Module:

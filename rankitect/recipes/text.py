@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from rankitect.contracts import JSON, Spent
 from rankitect.contracts.capability import offers
@@ -71,7 +71,8 @@ class TextStage:
         task: Gives the text.
     """
 
-    needs_backbone: ClassVar[bool] = False
+    needs_backbone: bool = False
+    """Whether the teacher is the backbone."""
 
     def __init__(self, config: TextTraining, task: TextTask) -> None:
         self.config, self._task = config, task
@@ -127,9 +128,26 @@ class TextStage:
 
     def run(self, model: nn.Module, context: StageContext) -> nn.Module:
         """Train the model in place."""
+        return self._train(model, context, self.objective())
+
+    def _train(
+        self,
+        model: nn.Module,
+        context: StageContext,
+        objective: TextObjective[Any],
+        rates: Mapping[str, float] | None = None,
+    ) -> nn.Module:
+        """Train a model in place.
+
+        Args:
+            model: The model.
+            context: Charged as the training goes on.
+            objective: Batches and loss.
+            rates: See `rankitect.training.loop.train`.
+        """
         from rankitect.training.text import train_on_text
 
-        space, settings = context.space or self._task.space, self.objective().config
+        space, settings = context.space or self._task.space, objective.config
 
         def progress(done: int, total: int, report: StepReport) -> None:
             context.spent = self.training_spent(space, context.architecture, done * settings.batch * settings.context)
@@ -137,7 +155,8 @@ class TextStage:
 
         result = train_on_text(
             model,
-            self.objective(),
+            objective,
+            rates=rates,
             seed=context.seed,
             progress=progress,
             should_stop=context.should_stop,

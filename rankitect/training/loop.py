@@ -102,6 +102,7 @@ def train(
     *,
     size: Callable[[Batch], int] | None = None,
     parameters: Mapping[str, nn.Parameter] | None = None,
+    rates: Mapping[str, float] | None = None,
     tables: TableStorage | None = None,
     before_step: Callable[[int], None] | None = None,
     progress: Callable[[int, int, StepReport], None] | None = None,
@@ -121,7 +122,8 @@ def train(
         size: tokens or examples of a batch, for the ledger; by default B * T for ids [B, T + 1], else the first
             dimension, or `len`.
         parameters: what to train; by default all parameters of the model, but those that `tables` holds.
-        tables: trains the model's embedding tables; see `GuardedOptimizer`.
+        rates: learning rates of some parameters; see `GuardedOptimizer`, as for the tables.
+        tables: trains the model's embedding tables.
         before_step: called with the step's number before its batch, such as to activate an architecture.
         progress: called with (steps done, steps, report of the step).
         should_stop: asked before every step; True saves the state and returns.
@@ -146,7 +148,7 @@ def train(
         model = divided(given, place)
     if parameters is None:
         parameters = dict(model.named_parameters()) if tables is None else tables.dense_parameters()
-    optimizer = GuardedOptimizer(parameters, config.optimizer, config.steps, tables)
+    optimizer = GuardedOptimizer(parameters, config.optimizer, config.steps, tables, rates)
     digest = _digest_of(batch_at, config.seed) if provenance is None and peers().world == 1 else None
     identity = identity_of(config, model, tables, loss_fn, provenance or {})
     state = None if checkpoint is None else _SavedState(checkpoint, identity, model, optimizer, digest)

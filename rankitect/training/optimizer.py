@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["GuardedOptimizer", "OptimizerConfig", "StepReport", "backpropagate", "learning_rate"]
 
 _OF_TABLES = "tables:"
+_RATE = "rate"
 _FUSED = {"sgd": ("cpu", "cuda", "mps"), "adagrad": ("cpu", "cuda"), "adamw": ("cpu", "cuda", "mps")}
 """Devices on which torch has one kernel for the whole step of an optimiser."""
 
@@ -123,6 +124,16 @@ def _backpropagate_at_once(loss: Tensor, size: float) -> float:
     return value
 
 
+def _with_rates(parameters: Mapping[str, nn.Parameter], rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """A group for each rate. Rates are rounded to a tenth of a power of two: a group is a kernel of its own."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, rate in rates.items():
+        if name in parameters:
+            rounded = 0.0 if rate <= 0 else 2.0 ** (round(10 * math.log2(rate)) / 10)
+            groups.setdefault(rounded, []).append(parameters[name])
+    return [{"params": each, "weight_decay": 0.0, _RATE: rate} for rate, each in sorted(groups.items())]
+
+
 def _gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
@@ -138,6 +149,8 @@ class GuardedOptimizer:
         tables: holds and trains embedding tables, which are then not among the parameters; their learning rate follows
             the same schedule. They take their step in the backward pass, so that of a gradient that is not finite is
             not taken back.
+        rates: by name, what the learning rate is multiplied with for some parameters (scales, say, which are much
+            smaller than weights); these have no weight decay.
 
     Raises:
         TrainingError: when nothing can be trained.
@@ -149,17 +162,20 @@ class GuardedOptimizer:
         config: OptimizerConfig,
         steps: int,
         tables: TableStorage | None = None,
+        rates: Mapping[str, float] | None = None,
     ) -> None:
         self.config, self.steps, self._tables = config, steps, tables
         self.parameters = {name: parameter for name, parameter in dict(parameters).items() if parameter.requires_grad}
         if not self.parameters and tables is None:
             raise TrainingError("There is nothing to train: no parameter needs a gradient.")
         self.halvings = 0
-        matrices = [parameter for parameter in self.parameters.values() if parameter.ndim > 1]
-        vectors = [parameter for parameter in self.parameters.values() if parameter.ndim <= 1]
+        usual = [parameter for name, parameter in self.parameters.items() if name not in (rates or {})]
+        matrices = [parameter for parameter in usual if parameter.ndim > 1]
+        vectors = [parameter for parameter in usual if parameter.ndim <= 1]
         groups = [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+            {"params": matrices, "weight_decay": config.weight_decay, _RATE: 1.0},
+            {"params": vectors, "weight_decay": 0.0, _RATE: 1.0},
+            *_with_rates(self.parameters, rates or {}),
         ]
         filled = [group for group in groups if group["params"]]
         self._optimizer = _optimizer(config, filled or groups[:1])  # none where tables hold everything
@@ -223,7 +239,7 @@ class GuardedOptimizer:
             self._back_off(value, norm, step, lr)
             return StepReport(value, lr, norm, skipped=True)
         for group in self._optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group[_RATE]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return StepReport(value, lr, norm, skipped=False)

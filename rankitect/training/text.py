@@ -113,6 +113,7 @@ def train_on_text(
     objective: TextObjective[Batch],
     *,
     seed: int,
+    rates: Mapping[str, float] | None = None,
     progress: Callable[[int, int, StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     checkpoint: Path | None = None,
@@ -124,6 +125,7 @@ def train_on_text(
         model: Ids [B, T] to logits [B, T, V].
         objective: Gives the batches and the loss; may be shared by many models.
         seed: Of the order of the windows, and of random numbers in the model.
+        rates: See `rankitect.training.loop.train`, as for the rest.
         progress: See `rankitect.training.loop.train`, as for the rest.
         should_stop: Ends it early; the state is then written.
         checkpoint: File of the state. Finished training leaves none: its result is the model.
@@ -145,6 +147,7 @@ def train_on_text(
             checkpoint_seconds=CHECKPOINT_SECONDS,
         ),
         size=len,
+        rates=rates,
         progress=progress,
         should_stop=should_stop,
         checkpoint=checkpoint,

@@ -1,0 +1,218 @@
+"""The weights of a model brought to their bits: scales and levels, layer after layer on calibration text.
+
+Every matrix is fitted to the inputs that it gets in the quantized model, from weights that are quantized already. The
+walk is that of the model itself, with all calibration text as one batch: within a block, first the weights that are
+applied to its inputs (`Params.linear`), then those that read its hidden units (`Params.read`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rankitect.blocks import Head
+from rankitect.graph import B, SearchSpace, TensorType
+from rankitect.models.numerics import Numerics, weight_scales
+from rankitect.models.plan import Plan, Step, make_plan, run_plan
+from rankitect.models.supernet import Standalone
+from rankitect.models.weights import SlicedParams
+from rankitect.quantization.gptq import gptq
+from rankitect.quantization.ranges import searched_scales
+
+if TYPE_CHECKING:
+    from rankitect.graph import Architecture
+    from rankitect.quantization.settings import QuantizeConfig
+
+__all__ = ["quantize_weights", "scales_of", "with_numerics_of"]
+
+_ROWS = 8
+"""Windows that go through a block at a time."""
+Seen = Callable[[str, torch.Tensor], None]
+
+
+def with_numerics_of(space: SearchSpace, architecture: Architecture, model: Standalone) -> Standalone:
+    """A model of the same weights with the numerics of a space; new scales are those that follow from the weights.
+
+    Args:
+        space: The model's own with other numerics (see `rankitect.quantization.spaces`).
+        architecture: Of the model.
+        model: Whose weights are taken, not copied.
+    """
+    plan = make_plan(space, architecture)
+    tensors: dict[tuple[str, str], torch.Tensor] = {}
+    for step in plan.steps:
+        owner = model.owner(step.weights) if step.shapes else None
+        scales = {n.scale: name for name, n in step.numerics.items() if n.scale is not None}
+        for name in step.shapes:
+            if owner is not None and name not in scales:
+                tensors[step.weights, name] = owner.get_parameter(name).detach()
+        for scale, name in scales.items():
+            weight = tensors[step.weights, name]
+            held = {} if owner is None else dict(owner.named_parameters(recurse=False))
+            same = scale in held and held[scale].shape == step.shapes[scale]
+            tensors[step.weights, scale] = (
+                held[scale].detach() if same else weight_scales(weight, step.numerics[name]).clone()
+            )
+    return Standalone(plan, tensors)
+
+
+def scales_of(model: Standalone) -> dict[str, torch.nn.Parameter]:
+    """The stored scales of a model, by parameter name."""
+    return {
+        f"{step.weights}.{n.scale}": model.owner(step.weights).get_parameter(n.scale)
+        for step in model.plan.steps
+        for n in step.numerics.values()
+        if n.scale is not None
+    }
+
+
+def quantize_weights(
+    space: SearchSpace,
+    model: Standalone,
+    config: QuantizeConfig,
+    ids: torch.Tensor | None,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> None:
+    """Set the stored scales of a model, and with GPTQ its weights, in place.
+
+    Args:
+        space: Of the model, in which weights store their scales.
+        model: As `with_numerics_of` gives it.
+        config: How.
+        ids: Calibration text [N, T]; None where the method needs none.
+        progress: Called with (blocks done, blocks, note), and where the user may ask to stop.
+    """
+    _Walk(space, model, config, progress).run(ids)
+
+
+class _Watched(SlicedParams):
+    """Weights of a step that shows what its matrices are applied to, those that are still to be rounded as floats."""
+
+    __slots__ = ("_pending", "_seen", "_way")
+
+    def __init__(self, step: Step, tensors: Any, pending: set[str], way: str, seen: Seen) -> None:
+        super().__init__(step, tensors)
+        self._pending, self._way, self._seen = pending, way, seen
+
+    def __getattr__(self, name: str) -> torch.Tensor:
+        return self._taken(name) if name in self._pending else super().__getattr__(name)
+
+    def linear(self, x: torch.Tensor, name: str, bias: str | None = None) -> torch.Tensor:
+        """Show the inputs, rounded as they are, then apply the weight."""
+        if self._way == "linear" and name in self._pending:
+            self._seen(name, self._tokens(x))
+        return super().linear(x, name, bias)
+
+    def read(self, h: torch.Tensor, name: str, dims: tuple[str | None, ...]) -> torch.Tensor:
+        """Show the hidden units, rounded as they are, then read them."""
+        if self._way == "read" and name in self._pending:
+            self._seen(name, self._tokens(h.flatten(-len(dims))))
+        return super().read(h, name, dims)
+
+
+class _Walk:
+    """One pass through a model that leaves every block quantized behind it."""
+
+    def __init__(
+        self, space: SearchSpace, model: Standalone, config: QuantizeConfig, progress: Callable[[int, int, str], None]
+    ) -> None:
+        self._space, self._model, self._config, self._progress = space, model, config, progress
+        self._plan: Plan = model.plan
+        self._done: set[tuple[str, str]] = set()
+        self._shared = _shared(self._plan)
+        self._total = sum(any(n.scale for n in step.numerics.values()) for step in self._plan.steps)
+
+    @torch.no_grad()
+    def run(self, ids: torch.Tensor | None) -> None:
+        if ids is None:
+            for step in self._plan.steps:
+                for name in self._pending(step):
+                    self._round(step, name, None)
+            return
+        run_plan(self._plan, (ids,), self._params, call=self._turn)
+
+    def _params(self, step: Step) -> SlicedParams:
+        return SlicedParams(step, self._model.owner(step.weights) if step.shapes else self._model)
+
+    def _pending(self, step: Step) -> list[str]:
+        """Weights of a step whose scales are still to be set."""
+        names = [name for name, numerics in step.numerics.items() if numerics.scale is not None]
+        return [name for name in names if (step.weights, str(step.numerics[name].scale)) not in self._done]
+
+    def _turn(self, step: Step, p: SlicedParams, given: Sequence[torch.Tensor]) -> Any:
+        pending = self._pending(step)
+        if pending:
+            self._progress(len({owner for owner, _ in self._done}), self._total, step.path)
+        for way in ("linear", "read"):
+            grams = self._watched(step, given, set(pending), way) if pending else {}
+            for name, gram in grams.items():
+                self._round(step, name, gram)
+                pending.remove(name)
+        for name in pending:  # tables, which are looked up
+            self._round(step, name, None)
+        if isinstance(
+            step.block, Head
+        ):  # all scores of all calibration text would be gigabytes, and nothing reads them
+            return given[0]
+        return self._each(step, given, lambda: p)
+
+    def _each(self, step: Step, given: Sequence[torch.Tensor], params: Callable[[], SlicedParams]) -> Any:
+        """What a block gives, some windows at a time."""
+        graph = self._space.graph
+        batched = [_is_batched(graph.node(e.source).outputs[e.index]) for e in step.edges]
+        if not any(batched) or not all(map(_is_batched, graph.node(step.path).outputs)):
+            return step.block.run(params(), *given)
+        rows = next(len(x) for x, split in zip(given, batched, strict=True) if split)
+        parts = []
+        for start in range(0, rows, _ROWS):
+            some = [x[start : start + _ROWS] if split else x for x, split in zip(given, batched, strict=True)]
+            parts.append(step.block.run(params(), *some))
+        if isinstance(parts[0], tuple):
+            return tuple(torch.cat(each) for each in zip(*parts, strict=True))
+        return torch.cat(parts)
+
+    def _watched(
+        self, step: Step, given: Sequence[torch.Tensor], pending: set[str], way: str
+    ) -> dict[str, torch.Tensor]:
+        """The mean outer products of what a step's pending weights are applied to in one way."""
+        grams: dict[str, torch.Tensor] = {}
+        rows: dict[str, int] = {}
+        last: list[Any] = [None, None]  # what goes into several matrices is multiplied once
+
+        def seen(name: str, x: torch.Tensor) -> None:
+            if last[0] is not x:
+                flat = x.float().flatten(0, -2)
+                last[:] = [x, flat.T @ flat]
+            grams[name] = grams[name] + last[1] if name in grams else last[1]
+            rows[name] = rows.get(name, 0) + x.shape[:-1].numel()
+
+        owner = self._model.owner(step.weights)
+        self._each(step, given, lambda: _Watched(step, owner, pending, way, seen))
+        return {name: gram / rows[name] for name, gram in grams.items()}
+
+    def _round(self, step: Step, name: str, gram: torch.Tensor | None) -> None:
+        """Set the scales of one weight and, with GPTQ, the weight."""
+        numerics, owner = step.numerics[name], self._model.owner(step.weights)
+        assert numerics.scale is not None
+        weight, stored = owner.get_parameter(name), owner.get_parameter(numerics.scale)
+        scale = searched_scales(weight, numerics, gram if self._config.error == "outputs" else None)
+        stored.copy_(scale)
+        # A weight that several blocks read in their own bits stays as it is: what is good for one is bad for another.
+        if gram is not None and self._config.method == "gptq" and (step.weights, name) not in self._shared:
+            weight.copy_(gptq(weight, gram, numerics, scale, self._config.damping))
+        self._done.add((step.weights, numerics.scale))
+
+
+def _is_batched(kind: TensorType) -> bool:
+    return bool(kind.dims) and kind.dims[0] == B
+
+
+def _shared(plan: Plan) -> set[tuple[str, str]]:
+    """Weights that are rounded in more than one way."""
+    ways: dict[tuple[str, str], set[Numerics | None]] = {}
+    for step in plan.steps:
+        for name in step.shapes:
+            ways.setdefault((step.weights, name), set()).add(step.numerics.get(name))
+    return {key for key, each in ways.items() if len(each) > 1}

@@ -1,0 +1,120 @@
+"""Models as they were earlier in a recipe, for the stages that learn from them: teachers of self-distillation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from rankitect.contracts.capability import offers
+from rankitect.contracts.stage import LearnsFromEarlier
+from rankitect.errors import ConfigError, brief
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from rankitect.contracts.stage import Stage
+    from rankitect.recipes.pair import Pair
+
+__all__ = ["FLOAT", "EarlierModels"]
+
+FLOAT = "float"
+"""The model after the last stage whose result computes in floats."""
+
+Entry = Callable[[int], "tuple[Mapping[str, Tensor], Pair] | None"]
+
+
+class EarlierModels:
+    """What stages of a recipe ask for, and copies of it, each kept until the last stage that needs it has run.
+
+    Args:
+        stages: By name, in their order.
+
+    Raises:
+        ConfigError: A stage asks for what is no stage before it.
+    """
+
+    def __init__(self, stages: Mapping[str, Stage]) -> None:
+        self._names = list(stages)
+        self._asked: dict[int, str] = {}
+        self._kept: dict[str, nn.Module] = {}
+        for position, (name, stage) in enumerate(stages.items()):
+            if not offers(stage, LearnsFromEarlier) or stage.earlier is None:
+                continue
+            if stage.earlier not in (FLOAT, *self._names[:position]):
+                allowed = ", ".join(["backbone", FLOAT, *self._names[:position]])
+                raise ConfigError(
+                    f"recipe.{name}: teacher={brief(stage.earlier)} is no stage before it; allowed: {allowed}."
+                )
+            self._asked[position] = stage.earlier
+
+    def note(self, position: int, model: nn.Module, pair: Pair) -> None:
+        """Copy a model, if a later stage asks for it.
+
+        Args:
+            position: Of the stage that has given it; -1 for what the recipe was given.
+            model: The model.
+            pair: What it is of.
+        """
+        wanted = self._wanted_after(position)
+        if position >= 0 and self._names[position] in wanted:
+            self._keep(self._names[position], copy.deepcopy(model))
+        if FLOAT in wanted and (position < 0 or _is_float(pair)):
+            self._keep(FLOAT, copy.deepcopy(_in_floats(model)))
+
+    def take(self, position: int) -> nn.Module | None:
+        """What the stage at a position asks for; forgets what no later one does."""
+        name = self._asked.get(position)
+        model = None if name is None else self._kept[name]
+        self._kept = {key: kept for key, kept in self._kept.items() if key in self._wanted_after(position)}
+        return model
+
+    def recall(self, position: int, given: nn.Module, pair: Pair, entry: Entry) -> bool:
+        """Restore what stages after a position ask for of those before it.
+
+        Args:
+            position: Of the last stage whose result is restored.
+            given: What the recipe was given; not changed.
+            pair: What that is of.
+            entry: The stored result of a stage at a position; None where there is none.
+
+        Returns:
+            Whether all of it is there.
+        """
+        self._kept = {}
+        for name in self._wanted_after(position):
+            places: Iterable[int] = range(position - 1, -1, -1)
+            if name != FLOAT:
+                at = self._names.index(name)
+                if at >= position:  # it is noted when it is restored or has run
+                    continue
+                places = [at]
+            for at in places:
+                if (stored := entry(at)) is None:
+                    return False
+                tensors, of = stored
+                if name != FLOAT or _is_float(of):
+                    self._keep(name, of.with_tensors(copy.deepcopy(given), tensors, pair))
+                    break
+            else:
+                self._keep(name, copy.deepcopy(_in_floats(given)))
+        return True
+
+    def _wanted_after(self, position: int) -> set[str]:
+        return {name for at, name in self._asked.items() if at > position}
+
+    def _keep(self, name: str, model: nn.Module) -> None:
+        self._kept[name] = model.eval().requires_grad_(False)
+
+
+def _is_float(pair: Pair) -> bool:
+    from rankitect.models.plan import make_plan
+
+    return pair.space is None or make_plan(pair.space, pair.architecture).is_float
+
+
+def _in_floats(model: nn.Module) -> nn.Module:
+    """The same weights, none of them rounded."""
+    from rankitect.models.supernet import Standalone
+
+    return model.in_floats() if isinstance(model, Standalone) else model

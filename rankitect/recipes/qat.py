@@ -1,0 +1,99 @@
+"""The stage `qat`: quantization-aware training. The model is trained as it is rounded, and learns from its own self
+before it was (self-distillation, arXiv 2511.06719)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from rankitect.errors import ConfigError
+from rankitect.recipes.text import TextStage
+from rankitect.training.placement import placement
+from rankitect.training.settings import DistilConfig
+from rankitect.training.spending import training_flops
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rankitect.contracts import Spent
+    from rankitect.contracts.stage import StageContext
+    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.recipes.text import TextTask
+    from rankitect.training.text import TextObjective
+
+__all__ = ["Qat", "QatConfig"]
+
+
+class QatConfig(DistilConfig):
+    """Quantization-aware training.
+
+    Attributes:
+        teacher: "float" for the model before it was quantized, "backbone", or a stage of the recipe.
+        ranges: Of weights: "minmax" follow the weights as they are trained; "fixed" stay as the stage found them;
+            "learned" are trained, too (LSQ).
+        range_lr: Learning rate of ranges, as a share of a scale's own size a step.
+    """
+
+    teacher: str = Field(default="float", description="whose distributions: float, backbone, or a stage before")  # type: ignore[assignment]
+    ranges: Literal["minmax", "fixed", "learned"] = Field(default="learned", description="of weights, while training")
+    range_lr: float = Field(default=0.005, gt=0, le=1, description="of learned ranges, a share of each a step")
+
+
+class Qat(TextStage):
+    """Trains a model that computes in few bits; a stage before it (`quantize`) says in how many."""
+
+    Config = QatConfig
+    config: QatConfig
+
+    def __init__(self, config: QatConfig, task: TextTask) -> None:
+        super().__init__(config, task)
+        self.needs_backbone = config.teacher == "backbone"
+
+    @property
+    def earlier(self) -> str | None:
+        """The stage whose model is the teacher."""
+        return None if self.needs_backbone else self.config.teacher
+
+    def space_after(self, space: SearchSpace) -> SearchSpace:
+        """The space with the ranges that are trained.
+
+        Raises:
+            ConfigError: Nothing in it is quantized.
+        """
+        from rankitect.quantization.spaces import with_ranges
+
+        return with_ranges(space, "minmax" if self.config.ranges == "minmax" else "stored")
+
+    def _objective(self, split: str) -> TextObjective[Any]:
+        return self._task.distillation(self.config, split)
+
+    def run(self, model: Any, context: StageContext) -> nn.Module:
+        """Give a trained model, whose ranges are as the configuration says."""
+        from rankitect.quantization.weights import scales_of, with_numerics_of
+
+        if context.space is None:
+            raise ConfigError("only models of a graph can be trained in few bits")
+        space = self.space_after(context.space)
+        model = with_numerics_of(space, context.architecture, model)
+        scales = scales_of(model)
+        for scale in scales.values():
+            scale.requires_grad_(self.config.ranges == "learned")
+        # A scale moves by a share of itself, however large weights are.
+        rates = {name: self.config.range_lr / self.config.lr * float(scale.mean()) for name, scale in scales.items()}
+        objective = self.objective()
+        if context.earlier is not None:
+            objective = self._task.distillation(self.config, teacher=placement().place(context.earlier))
+        context.space = space
+        self._train(model, context, objective, rates)
+        return model.requires_grad_(True)
+
+    def training_spent(self, space: SearchSpace, architecture: Architecture, amount: int) -> Spent:
+        """What training an architecture on so many tokens costs, with the forward passes of its teacher."""
+        spent = super().training_spent(space, architecture, amount)
+        if self.needs_backbone:
+            return spent
+        forward = space.cost(architecture, "flops", "", B=1, T=self.config.context, P=0)
+        flops = training_flops(forward, amount, self.config.context, forward)
+        return replace(spent, teacher_tokens=amount, train_flops=flops)

@@ -1,0 +1,159 @@
+"""The stages `quantize` and `qat`: what follows them computes in few bits, and training wins back what that costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rankitect.contracts import JSON, Spent
+from rankitect.contracts.stage import StageContext
+from rankitect.errors import ConfigError, RankitectError
+from rankitect.models.candidate import load_candidate
+from rankitect.models.supernet import Standalone, build
+from rankitect.quantization.settings import QuantizeConfig
+from rankitect.recipes import Recipe, StageStore
+from rankitect.recipes.quantize import Quantize
+from rankitect.search_spaces.mobile_llm import mobile_llm
+from rankitect.train import train
+from tests.tasks.language.tiny import own_cache
+
+SPACE = mobile_llm(vocab=32, layers=2, widths=[16], kv_heads=[2, 1], group=[2], ffn=[24, 8], patterns=["full"], head=8)
+ARCHITECTURE = SPACE.architecture({**SPACE.sample(0).choices, "layers.0.runs": 1, "layers.1.runs": 1})
+SMOKE = ["preset=smoke", "runner.threads=1", "runner.progress=false", "recipe=qat_8da4w"]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path) -> Iterator[None]:
+    with own_cache(tmp_path / "cache"):
+        yield
+
+
+@dataclass
+class Shift:
+    """Adds a number to every weight."""
+
+    by: float
+    computed: int = 0
+
+    def check(self) -> None:
+        pass
+
+    def provenance(self) -> Mapping[str, JSON]:
+        return {"by": self.by}
+
+    def run(self, model: Standalone, context: StageContext) -> Standalone:
+        self.computed += 1
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight += self.by
+        context.spent = Spent(eval_tokens=1)
+        return model
+
+
+@dataclass
+class Look(Shift):
+    """Keeps the teacher that it is given."""
+
+    teacher: str = "float"
+    seen: Any = None
+
+    @property
+    def earlier(self) -> str:
+        return self.teacher
+
+    def provenance(self) -> Mapping[str, JSON]:
+        return {"by": self.by, "teacher": self.teacher}
+
+    def run(self, model: Standalone, context: StageContext) -> Standalone:
+        self.seen = context.earlier
+        return super().run(model, context)
+
+
+def rtn() -> Quantize:
+    return Quantize(QuantizeConfig(method="rtn", bits=4, group=8, head_group=0), None)
+
+
+def run(stages: Mapping[str, Any], store: StageStore) -> Any:
+    model = build(SPACE, ARCHITECTURE, seed=1)
+    return Recipe(stages, store).run(model, ARCHITECTURE, seed=0, space=SPACE)
+
+
+def first(model: Any) -> float:
+    return float(dict(model.named_parameters())["layers.0.mlp.up"].detach().flatten()[0])
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_stage_learns_from_the_model_before_it_was_quantized_or_after_any_stage(
+    tmp_path: Path, resumed: bool
+) -> None:
+    store, start = StageStore(tmp_path, 2**24), first(build(SPACE, ARCHITECTURE, seed=1))
+    before = {"a": Shift(1.0), "b": Shift(2.0), "quantize": rtn(), "c": Shift(4.0)}
+    if resumed:
+        run(before, store)
+    for teacher, wanted, is_float in (("float", 3, True), ("a", 1, True), ("b", 3, True), ("c", 7, False)):
+        look = Look(8.0, teacher=teacher)
+        stages = {**before, "look": look, "later": Shift(0.5)}
+        result = run(stages, store if resumed else StageStore(tmp_path / teacher, 2**24))
+        assert first(look.seen) == pytest.approx(start + wanted)
+        assert first(result.model) == pytest.approx(start + 15.5)
+        assert look.seen.plan.is_float == is_float
+        assert not result.model.plan.is_float
+        assert not any(p.requires_grad for p in look.seen.parameters())
+    if resumed:
+        assert before["a"].computed == 1  # type: ignore[attr-defined]
+
+
+def test_without_a_float_stage_the_teacher_is_what_the_recipe_was_given_in_floats(tmp_path: Path) -> None:
+    space = SPACE.with_blocks(
+        {node.path: node.block for node in rtn().space_after(SPACE).graph.nodes if node.path.endswith("mlp")}
+    )
+    model, look = build(space, ARCHITECTURE, seed=1), Look(1.0)
+    start = first(model)
+    Recipe({"a": Shift(1.0), "look": look}, StageStore(tmp_path, 2**24)).run(model, ARCHITECTURE, seed=0, space=space)
+    assert look.seen.plan.is_float
+    assert first(look.seen) == start
+
+
+def test_a_teacher_that_is_no_earlier_stage_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"recipe.look: teacher=late is no stage before it; allowed: backbone, float, a"
+    ):
+        Recipe({"a": Shift(1.0), "look": Look(1.0, teacher="late"), "late": Shift(1.0)})
+
+
+def test_a_recipe_heals_quantizes_and_trains_in_few_bits(tmp_path: Path) -> None:
+    done = train(SMOKE, output_dir=tmp_path / "run", quiet=True)
+    found = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert found["recipe"] == ["heal", "quantize", "qat"]
+    assert found["spent"]["train_tokens"] == 256
+    assert found["spent"]["teacher_tokens"] == 256
+    candidate = load_candidate(done.folder / "model")
+    block = candidate.space.graph.node("layers.0.mlp").block
+    assert (block.bits, block.act_bits, block.ranges) == (4, 8, "stored")  # type: ignore[attr-defined]
+    assert any(name.endswith("_scale") for name, _ in candidate.model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["recipe.quantize.group=48"], r"recipe.quantize: at .*the scale_group of the weight .* is 48"),
+        (["recipe.quantize.bits=9"], r"recipe.quantize.bits"),
+        (["recipe.quantize.calibration_tokens=64", "recipe.quantize.calibration_context=8"], "of rank 64 at most"),
+        (["recipe.qat.teacher=nobody"], "recipe.qat: teacher=nobody is no stage before it; allowed: backbone, float,"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_any_work(tmp_path: Path, keys: list[str], message: str) -> None:
+    with pytest.raises(RankitectError, match=message):
+        train([*SMOKE, *keys], output_dir=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_in_few_bits_without_a_quantized_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"recipe.qat: no weight of space 'mobile_llm' is of few bits here"):
+        train([*SMOKE, "recipe=heal", "+recipe.qat.stage=qat"], output_dir=tmp_path / "run", quiet=True)
