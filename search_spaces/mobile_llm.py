@@ -19,7 +19,7 @@ from rankitect.config.quantities import Size
 from rankitect.contracts.task import HasBackbone
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Block, Graph, SearchSpace, T, Wire, Zero
-from rankitect.models.families import PLAIN, DecoderBlocks, DecoderConfig, axes
+from rankitect.models.families import PLAIN, DecoderBlocks, DecoderConfig, LayerSizes, axes
 from rankitect.models.families.blocks import Rotation
 from rankitect.space.choices import Choice, ChoiceValue
 from rankitect.space.repeats import LAYERS
@@ -27,7 +27,7 @@ from rankitect.space.repeats import LAYERS
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
 
-__all__ = ["POINTS", "MobileLLM", "Point", "from_backbone", "mobile_llm", "point"]
+__all__ = ["POINTS", "LayerChoices", "MobileLLM", "Point", "from_backbone", "mobile_llm", "point"]
 
 PATTERNS: tuple[axes.AttentionPattern, ...] = (axes.FULL, axes.WINDOW, axes.SKIP)
 
@@ -51,6 +51,23 @@ class Point:
     group: int
     ffn: int
     runs: int = axes.ONCE
+
+
+@dataclass(frozen=True)
+class LayerChoices:
+    """What one layer may be, where layers differ.
+
+    Attributes:
+        kv_heads: Key/value heads; empty for a layer without attention.
+        group: Query heads of each key/value head; empty for a layer without attention.
+        ffn: Feed-forward widths; empty for a layer without a feed-forward.
+        runs: How often it may run.
+    """
+
+    kv_heads: Sequence[int]
+    group: Sequence[int]
+    ffn: Sequence[int]
+    runs: Sequence[int]
 
 
 POINTS = {
@@ -79,6 +96,7 @@ def mobile_llm(
     tied: bool = True,
     blocks: DecoderBlocks = PLAIN,
     alike: bool = False,
+    by_layer: Sequence[LayerChoices] = (),
 ) -> SearchSpace:
     """A space of decoders of up to `layers` layers.
 
@@ -103,18 +121,24 @@ def mobile_llm(
             keeps it: "full" is all that it saw before, and "swa" the smaller of the two windows, which is left out
             where it would be the same.
         alike: Whether one choice decides for all layers how many heads they have, and one how wide feed-forwards are.
+        by_layer: What each layer may be, where layers differ; in place of `layers`, `kv_heads`, `group`, `ffn`, `runs`.
     """
     from rankitect.blocks import Embed, Head, Norm, Rope, SwiGLU, TiedHead
 
+    same, layers = LayerChoices(kv_heads, group, ffn, runs), len(by_layer) or layers
     blocks.check_layers(layers)
     g = Graph("mobile_llm")
     ids = g.input("ids", B, T, dtype="int")
     width = g.choice(axes.CHANNELS, widths)
     norm = Norm(norm_eps, blocks.norm_offset)
     ropes: dict[Rotation, Wire] = {}
+
+    def own_choices(i: int) -> LayerChoices:
+        return by_layer[i] if by_layer else same
+
     for i in range(layers):
         turned = blocks.rotation(i, rope_base)
-        if turned is not None and turned not in ropes:
+        if own_choices(i).kv_heads and turned is not None and turned not in ropes:
             name = f"rope{len(ropes) + 1}" if ropes else "rope"
             ropes[turned] = Rope(head // 2, turned.base, turned.scaling)(ids, name=name)
 
@@ -127,20 +151,28 @@ def mobile_llm(
         normed = norm(y.always(), name=name)
         return normed.gated(y.edge.gate) if y.optional else normed
 
-    def sizes() -> tuple[Choice, Choice, Choice]:
-        return g.choice(axes.KV_HEADS, kv_heads), g.choice(axes.QUERY_HEADS, group), g.choice(axes.FFN, ffn)
+    def sizes(own: LayerChoices) -> dict[str, Choice]:
+        values = {axes.KV_HEADS: own.kv_heads, axes.QUERY_HEADS: own.group, axes.FFN: own.ffn}
+        return {axis: g.choice(axis, of_axis) for axis, of_axis in values.items() if of_axis or not by_layer}
 
-    of_all = sizes() if alike else None
+    of_all = sizes(same) if alike else None
 
-    def layer(i: int, x: Wire) -> Wire:
-        k, q, f = of_all or sizes()
+    def attention(i: int, x: Wire, k: Choice, q: Choice) -> Wire:
         turned = blocks.rotation(i, rope_base)
         inputs = [before(x, "norm1"), *([] if turned is None else [ropes[turned]])]
         kinds = _attention(partial(_gqa, blocks, norm_eps, k, q, head, turned is not None), i, patterns, window, blocks)
-        x = x + behind(g.oneof(axes.PATTERN, kinds, *inputs, share=True), "behind1")
-        return x + behind(SwiGLU(f, blocks.act)(before(x, "norm2"), name="mlp"), "behind2")
+        return x + behind(g.oneof(axes.PATTERN, kinds, *inputs, share=True), "behind1")
 
-    x = g.repeat(LAYERS, layers, layer, Embed(vocab, width, blocks.embed_scale)(ids, name="embed"), runs=runs)
+    def layer(i: int, x: Wire) -> Wire:
+        choices = of_all or sizes(own_choices(i))
+        if axes.KV_HEADS in choices:
+            x = attention(i, x, choices[axes.KV_HEADS], choices[axes.QUERY_HEADS])
+        if axes.FFN not in choices:
+            return x
+        return x + behind(SwiGLU(choices[axes.FFN], blocks.act)(before(x, "norm2"), name="mlp"), "behind2")
+
+    embedded = Embed(vocab, width, blocks.embed_scale)(ids, name="embed")
+    x = g.repeat(LAYERS, layers, layer, embedded, runs=lambda i: own_choices(i).runs)
     x = norm(x, name="norm")
     g.out = TiedHead(vocab)(x, name="head", weights="embed") if tied else Head(vocab)(x, name="head")
     return SearchSpace(g, version="1", defaults={"T": context})
@@ -193,6 +225,9 @@ def from_backbone(
 ) -> SearchSpace:
     """The space of a pretrained model's pruned versions; its largest architecture is the backbone itself.
 
+    Where the backbone's layers differ, each has choices up to its own sizes: one without attention has none of
+    attention, and one that runs twice may run once.
+
     Args:
         config: The backbone's sizes.
         context: Tokens of a prefill in costs.
@@ -205,21 +240,25 @@ def from_backbone(
         depth: Whether layers may be dropped.
 
     Raises:
-        SpaceError: A width is larger than the backbone's.
+        SpaceError: A width is larger than the backbone's, or its layers differ and all are to be alike.
     """
     too_wide = [w for w in widths if w > config.d_model]
     if too_wide:
         raise SpaceError(f"widths: {too_wide[0]} is more than the backbone's {config.d_model}")
-    ffn = sorted({config.ffn, *range(ffn_step, config.ffn + 1, ffn_step)}, reverse=True)
+    if alike and config.layers:
+        raise SpaceError("alike: the backbone's layers differ, so that no choice can decide for all of them")
+    runs = (axes.ONCE, *((axes.DROPPED,) if depth else ()), *((axes.TWICE,) if sharing else ()))
+    same = _choices(LayerSizes(config.n_kv_heads, config.query_heads, config.ffn), ffn_step, runs)
     return mobile_llm(
         vocab=config.vocab,
-        layers=config.n_layers,
         widths=sorted({config.d_model, *widths}, reverse=True),
-        kv_heads=range(config.n_kv_heads, 0, -1),
-        group=range(config.n_heads // config.n_kv_heads, 0, -1),
-        ffn=ffn,
+        layers=config.n_layers,
+        kv_heads=same.kv_heads,
+        group=same.group,
+        ffn=same.ffn,
+        runs=same.runs,
+        by_layer=[_choices(sizes, ffn_step, runs) for sizes in config.layers],
         patterns=patterns,
-        runs=(axes.ONCE, *((axes.DROPPED,) if depth else ()), *((axes.TWICE,) if sharing else ())),
         head=config.head_dim,
         window=window,
         context=context,
@@ -229,6 +268,20 @@ def from_backbone(
         blocks=config.blocks,
         alike=alike,
     )
+
+
+def _choices(sizes: LayerSizes, ffn_step: int, runs: tuple[int, ...]) -> LayerChoices:
+    """What a layer of a backbone may become; what it is comes first.
+
+    Args:
+        sizes: Of the layer.
+        ffn_step: Feed-forward widths are multiples of this.
+        runs: How often a layer may run that runs once in the backbone.
+    """
+    ffn = sorted({sizes.ffn, *range(ffn_step, sizes.ffn + 1, ffn_step)}, reverse=True) if sizes.ffn else []
+    if sizes.runs == axes.TWICE:
+        runs = (axes.TWICE, axes.ONCE, *(often for often in runs if often == axes.DROPPED))
+    return LayerChoices(range(sizes.kv_heads, 0, -1), range(sizes.group, 0, -1), ffn, runs)
 
 
 def point(space: SearchSpace, name: str) -> Architecture:

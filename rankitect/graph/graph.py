@@ -18,7 +18,7 @@ from rankitect.space.choices import Choice
 from rankitect.space.declaring import Rule
 from rankitect.space.expr import Expr, ExprLike, as_expr
 from rankitect.space.names import check_name, shown
-from rankitect.space.repeats import RUNS
+from rankitect.space.repeats import AGAIN, RUNS
 from rankitect.space.whole import check_whole
 
 __all__ = ["Candidate", "Edge", "Graph", "Node", "Rule", "Wire"]
@@ -127,7 +127,7 @@ class Graph(Builder):
         depth: int | Choice,
         layer: Callable[[int, Wire], Wire],
         x: Wire,
-        runs: Sequence[int] = (1,),
+        runs: Sequence[int] | Callable[[int], Sequence[int]] = (1,),
     ) -> Wire:
         """Stack `layer(i, x)`, which must keep the type of `x`.
 
@@ -137,7 +137,8 @@ class Graph(Builder):
             layer: Makes layer i on a wire.
             x: The input.
             runs: How often each layer may run: 0 drops it, 2 runs it twice in a row with the same weights (MobileLLM's
-                immediate block-wise sharing, arXiv 2402.14905). More than one value makes a choice `name.i.runs`.
+                immediate block-wise sharing, arXiv 2402.14905). More than one value makes a choice `name.i.runs`. Or a
+                function that gives this for each layer.
 
         Raises:
             SpaceError: The depth or a number of runs is none, or a layer changes the type.
@@ -145,19 +146,25 @@ class Graph(Builder):
         check_name("a stack of layers", name)
         if isinstance(depth, Choice):
             depth.as_number()
-        if not isinstance(runs, list | tuple | range) or not runs:
-            raise SpaceError(f"at {self.path(name)}: runs must be a list of whole numbers from 0, not {shown(runs)}")
-        for often in runs:
-            check_whole(f"at {self.path(name)}: each of runs", often, 0, MAX_RUNS)
+        if not callable(runs):
+            self._check_runs(name, runs)
         most = max(int(v) for v in depth.values) if isinstance(depth, Choice) else depth  # type: ignore[arg-type]
         check_whole(f"at {self.path(name)}: the largest depth", most, 0, MAX_DEPTH)
         for i in range(most):
+            times = self._check_runs(name, runs(i)) if callable(runs) else runs
             with self.inside(f"{name}.{i}"):
                 kept = ONE
                 if isinstance(depth, Choice):
                     kept = sum((depth.is_(v) for v in depth.values if int(v) > i), start=as_expr(0))  # type: ignore[arg-type]
-                x = self._repeated(lambda w, i=i: layer(i, w), x, runs, kept)  # type: ignore[misc]
+                x = self._repeated(lambda w, i=i: layer(i, w), x, times, kept)  # type: ignore[misc]
         return x
+
+    def _check_runs(self, name: str, runs: Sequence[int]) -> Sequence[int]:
+        if not isinstance(runs, list | tuple | range) or not runs:
+            raise SpaceError(f"at {self.path(name)}: runs must be a list of whole numbers from 0, not {shown(runs)}")
+        for often in runs:
+            check_whole(f"at {self.path(name)}: each of runs", often, 0, MAX_RUNS)
+        return runs
 
     def _repeated(self, layer: Callable[[Wire], Wire], x: Wire, runs: Sequence[int], kept: Expr) -> Wire:
         """One layer of a stack, as often as chosen, or what came in where it is not `kept` or runs no time."""
@@ -167,7 +174,7 @@ class Graph(Builder):
             if k == 1:
                 y = layer(y)
             else:  # with the same choices and weights
-                with self._again(f"again{k}"):
+                with self._again(f"{AGAIN}{k}"):
                     y = layer(y)
             if y.type != x.type:
                 raise SpaceError(f"at {self.scope}: a repeated layer must keep {x.type}, not give {y.type}")

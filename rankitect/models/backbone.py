@@ -28,7 +28,7 @@ MOMENTS, REFITS, BANKS = "moments of hidden units", "refits of every size", "the
 
 
 def largest(space: SearchSpace) -> Architecture:
-    """The architecture that keeps everything once: the backbone itself in a space made from one.
+    """The architecture that keeps everything: the backbone itself in a space made from one.
 
     Settings of its training, which shape nothing, have their usual values.
     """
@@ -56,18 +56,20 @@ def rank(config: DecoderConfig, plain: Supernet, statistics: Statistics, criteri
 
     kv, group, ffn = {}, {}, {}
     for i in range(config.n_layers):
-        # Scores of a head are summed over its elements, those of a key/value head over its query heads.
-        heads = scores(axes.KV_HEADS, i).sum(-1)  # [K, G]
-        kv[i] = heads.sum(1).argsort(descending=True, stable=True)
-        group[i] = heads[kv[i]].argsort(dim=1, descending=True, stable=True)
-        ffn[i] = scores(axes.FFN, i).argsort(descending=True, stable=True)
+        if config.layer(i).kv_heads:
+            # Scores of a head are summed over its elements, those of a key/value head over its query heads.
+            heads = scores(axes.KV_HEADS, i).sum(-1)  # [K, G]
+            kv[i] = heads.sum(1).argsort(descending=True, stable=True)
+            group[i] = heads[kv[i]].argsort(dim=1, descending=True, stable=True)
+        if config.layer(i).ffn:
+            ffn[i] = scores(axes.FFN, i).argsort(descending=True, stable=True)
     return Orders(statistics.residual.argsort(descending=True, stable=True), kv, group, ffn)
 
 
 def _options(space: SearchSpace, config: DecoderConfig, weight: Weight, layer: int) -> list[tuple[int, ...]]:
     """Every joint size of the hidden units that a weight reads."""
     sizes = []
-    for dim, whole in zip(weight.dims[1:], weight.shape(config)[1:], strict=True):
+    for dim, whole in zip(weight.dims[1:], weight.shape(config, layer)[1:], strict=True):
         choice = space.choices.get(axes.deciding(space.choices, dim, layer))
         sizes.append([whole] if choice is None else [int(v) for v in choice.values])  # type: ignore[arg-type]
     return list(product(*sizes))
@@ -84,14 +86,15 @@ def refit_memory(config: DecoderConfig, space: SearchSpace) -> dict[str, int]:
         space: Made from it.
     """
     family, needed = family_of(config), dict.fromkeys((MOMENTS, REFITS, BANKS), 0)
-    for layer in range(config.n_layers):
-        for weight in (family.reader(axes.KV_HEADS), family.reader(axes.FFN)):
-            outputs, *units = weight.shape(config)
-            whole = prod(units)
-            options = [prod(option) for option in _options(space, config, weight, layer)]
-            needed[MOMENTS] += FLOAT_BYTES * whole**2
-            needed[REFITS] += FLOAT_BYTES * outputs * (sum(options) - max(options))
-            needed[BANKS] += FLOAT_BYTES * outputs * whole * (len(options) - 1)
+    for layer, weight in family.weights(config):
+        if layer is None or not weight.reads_units:
+            continue
+        outputs, *units = weight.shape(config, layer)
+        whole = prod(units)
+        options = [prod(option) for option in _options(space, config, weight, layer)]
+        needed[MOMENTS] += FLOAT_BYTES * whole**2
+        needed[REFITS] += FLOAT_BYTES * outputs * (sum(options) - max(options))
+        needed[BANKS] += FLOAT_BYTES * outputs * whole * (len(options) - 1)
     return needed
 
 

@@ -6,21 +6,20 @@ not there, and a layer that runs twice is there twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import groupby
-from math import prod
 
 import torch
 
 from rankitect.blocks import GQA, Embed, Head, Rope, SwiGLU, TiedHead
 from rankitect.graph import Architecture, Block, SearchSpace
-from rankitect.models.families import HEAD, DecoderBlocks, DecoderConfig, Weight, axes, family_of
+from rankitect.models.families import PLAIN, DecoderBlocks, DecoderConfig, LayerSizes, Weight, axes, family_of
 from rankitect.models.families.blocks import Rotation
 from rankitect.models.families.family import Key
-from rankitect.models.plan import Step, make_plan
+from rankitect.models.plan import Plan, Step, make_plan
+from rankitect.space.repeats import AGAIN
 
-__all__ = ["DecoderLayer", "DecoderLayers", "decoder_layers", "merged"]
+__all__ = ["DecoderLayer", "DecoderLayers", "decoder_layers", "layers_of"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class DecoderLayer:
         head: Size of a head.
         window: How many tokens back it sees; None for all.
         rotation: How its heads are turned by positions; None where they are not.
-        ffn: Width of its feed-forward.
+        ffn: Width of its feed-forward; 0 where it has none.
     """
 
     scope: str
@@ -68,7 +67,7 @@ class DecoderLayers:
     """An architecture as a row of layers.
 
     Attributes:
-        config: Sizes and blocks of the model. Those that layers may differ in are of the first layer with attention.
+        config: Sizes and blocks of the model, by layer where its layers differ.
         layers: In the order in which they run; empty where the architecture is no decoder.
         difference: How the sizes of layers differ, or why they cannot be a model's at all; None where all are alike.
         shapes: Of the weights in the space, by owner and name.
@@ -102,11 +101,11 @@ class DecoderLayers:
             kv_heads: Key/value heads that it is written with.
             group: Query heads of each.
         """
-        scope = self.layers[number].scope
-        config = replace(self.config, n_heads=kv_heads * group, n_kv_heads=kv_heads)
-        for weight in family_of(config).layer:
-            if (f"{scope}.{weight.owner}", weight.name) not in self.shapes:
-                yield weight, torch.full(weight.stored_shape(config), float(weight.kind == "gain"))
+        sizes = {**self.config.sizes(number), axes.KV_HEADS: kv_heads, axes.QUERY_HEADS: group}
+        for weight in family_of(self.config).layer:
+            if weight.attends:
+                shape = weight.merged([sizes[dim] for dim in weight.dims])
+                yield weight, torch.full(shape, float(weight.kind == "gain"))
 
 
 def decoder_layers(space: SearchSpace, architecture: Architecture, config: DecoderConfig) -> DecoderLayers:
@@ -117,19 +116,27 @@ def decoder_layers(space: SearchSpace, architecture: Architecture, config: Decod
         architecture: The closed choices.
         config: The backbone's sizes; those that the architecture decides are replaced.
     """
-    plan, family = make_plan(space, architecture), family_of(config)
-    steps = plan.steps
+    return layers_of(space.name, make_plan(space, architecture), config)
+
+
+def layers_of(name: str, plan: Plan, config: DecoderConfig) -> DecoderLayers:
+    """The same from the plan of the architecture.
+
+    Args:
+        name: Of the space.
+        plan: Of the architecture.
+        config: The backbone's sizes; those that the architecture decides are replaced.
+    """
+    family, steps = family_of(config), plan.steps
     kinds = {"embedding": Embed, "head": Head}
     absent = [name for name, kind in kinds.items() if not any(isinstance(s.block, kind) for s in steps)]
     if absent:
         return DecoderLayers(
-            config, difference=f"space {space.name!r} is not a {family.title}: it has no {' and no '.join(absent)}"
+            config, difference=f"space {name!r} is not a {family.title}: it has no {' and no '.join(absent)}"
         )
     outside = [s.path for s in steps if isinstance(s.block, SwiGLU) and axes.number_of(s.weights) is None]
     if outside:
-        return DecoderLayers(
-            config, difference=f"space {space.name!r} is not a {family.title}: {outside[0]} is in no layer"
-        )
+        return DecoderLayers(config, difference=f"space {name!r} is not a {family.title}: {outside[0]} is in no layer")
     turned = next((s for s in steps if _is_turned(s.block)), None)
     if turned is not None:
         return DecoderLayers(
@@ -146,13 +153,14 @@ def decoder_layers(space: SearchSpace, architecture: Architecture, config: Decod
     layers = _layers(steps, config.head_dim)
     if not layers:
         return DecoderLayers(config, difference="no layer is kept")
-    first = next((layer for layer in layers if layer.kv_heads), layers[0])
     width = next(s.shapes["weight"][1] for s in steps if isinstance(s.block, Embed))
+    head = next((layer.head for layer in layers if layer.kv_heads), config.head_dim)
+    tied = any(isinstance(s.block, TiedHead) for s in steps)
     sizes = replace(
-        config, d_model=width, n_layers=len(layers), n_heads=max(first.heads, 1), n_kv_heads=max(first.kv_heads, 1),
-        head_dim=first.head, ffn=first.ffn, blocks=_blocks(config, layers),
-        tied_embeddings=any(isinstance(s.block, TiedHead) for s in steps),
-    )  # fmt: skip
+        config, d_model=width, head_dim=head, n_layers=len(layers), layers=(), blocks=PLAIN, tied_embeddings=tied
+    )
+    sizes = sizes.with_layers([LayerSizes(layer.kv_heads, layer.group, layer.ffn) for layer in layers])
+    sizes = replace(sizes, blocks=_blocks(config, layers))
     return DecoderLayers(sizes, tuple(layers), _difference(layers), plan.shapes())
 
 
@@ -162,31 +170,37 @@ def _is_turned(block: Block) -> bool:
 
 
 def _layers(steps: tuple[Step, ...], head: int) -> list[DecoderLayer]:
-    layers: list[DecoderLayer] = []
+    """The runs of layers that have attention, a feed-forward, or both; in their order."""
     ropes = {step.path: step.block for step in steps if isinstance(step.block, Rope)}
-    attention: Step | None = None
+    runs: dict[str, DecoderLayer] = {}  # by the place of the run: that of the second one is inside of its layer
     for step in steps:
-        if isinstance(step.block, GQA):
-            attention = step
-        elif isinstance(step.block, SwiGLU):  # the last block of a layer, with or without attention before it
-            number, ffn = axes.number_of(step.weights), step.shapes["gate"][0]
-            assert number is not None, "decoder_layers has checked that every feed-forward is in a layer"
-            scope = axes.layer(number)
-            if attention is None or not isinstance(attention.block, GQA):
-                layers.append(DecoderLayer(scope, 0, 0, head, None, None, ffn))
-                continue
-            kv, group, size, _ = attention.shapes["q"]
-            rope = ropes[attention.edges[1].source] if attention.block.rotary else None
-            rotation = Rotation(rope.base, rope.scaling) if rope is not None else None
-            layers.append(DecoderLayer(scope, kv, group, size, attention.block.window, rotation, ffn))
-            attention = None
-    return layers
+        number = axes.number_of(step.weights)
+        if number is None or not isinstance(step.block, GQA | SwiGLU):
+            continue
+        scope = axes.layer(number)
+        inside = step.path.removeprefix(f"{scope}.").partition(".")[0]
+        run = f"{scope}.{inside}" if inside.startswith(AGAIN) else scope
+        layer = runs.get(run, DecoderLayer(scope, 0, 0, head, None, None, 0))
+        if isinstance(step.block, SwiGLU):
+            runs[run] = replace(layer, ffn=step.shapes["gate"][0])
+            continue
+        kv, group, size, _ = step.shapes["q"]
+        rope = ropes[step.edges[1].source] if step.block.rotary else None
+        rotation = Rotation(rope.base, rope.scaling) if rope is not None else None
+        runs[run] = replace(layer, kv_heads=kv, group=group, head=size, window=step.block.window, rotation=rotation)
+    return list(runs.values())
 
 
 def _blocks(config: DecoderConfig, layers: list[DecoderLayer]) -> DecoderBlocks:
-    """The blocks of a backbone, with what the layers of an architecture see and whether they are turned."""
-    windows, rotary = tuple(layer.window for layer in layers), tuple(layer.rotation is not None for layer in layers)
-    return replace(config.blocks, windows=windows if any(windows) else (), rotary=() if all(rotary) else rotary)
+    """The blocks of a backbone, with what the layers of an architecture see and whether they are turned.
+
+    A layer without attention counts as turned, unless none has attention.
+    """
+    attends = any(layer.kv_heads for layer in layers)
+    windows = tuple(layer.window for layer in layers)
+    rotary = tuple(layer.rotation is not None or (attends and not layer.kv_heads) for layer in layers)
+    windows, rotary = windows if any(windows) else (), () if all(rotary) else rotary
+    return replace(config.blocks, windows=windows, rotary=rotary, local=())
 
 
 def _difference(layers: list[DecoderLayer]) -> str | None:
@@ -200,15 +214,3 @@ def _difference(layers: list[DecoderLayer]) -> str | None:
                 f"layers differ: the feed-forward width of {first.scope} is {first.ffn}, of {layer.scope} {layer.ffn}"
             )
     return None
-
-
-def merged(weight: Weight, shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of a weight in files, where the dimensions of heads are one.
-
-    Args:
-        weight: Which it is.
-        shape: Its shape in a space, one dimension for each of `weight.dims`.
-    """
-    heads = {axes.KV_HEADS, axes.QUERY_HEADS, HEAD}
-    runs = groupby(zip(weight.dims, shape, strict=True), key=lambda one: "heads" if one[0] in heads else one[0])
-    return tuple(prod(size for _, size in run) for _, run in runs)

@@ -16,13 +16,14 @@ import torch
 
 from rankitect.errors import AssetError, SpaceError, shown
 from rankitect.graph import Architecture, SearchSpace
-from rankitect.models.checkpoints.gguf_config import DECI, read_sizes
+from rankitect.models.checkpoints.gguf_config import read_sizes
 from rankitect.models.checkpoints.gguf_metadata import Metadata
-from rankitect.models.decoder_layers import DecoderLayer, DecoderLayers, decoder_layers, merged
+from rankitect.models.decoder_layers import DecoderLayer, DecoderLayers, decoder_layers
 from rankitect.models.families import PLAIN, DecoderConfig, Family, Weight, family_of
 from rankitect.models.families.blocks import Rotation
 from rankitect.models.families.family import Key
 from rankitect.models.families.gguf_keys import (
+    DECI,
     FACTORS,
     WINDOW_PATTERN,
     block_keys,
@@ -116,7 +117,7 @@ class GGUFLayout:
         weights: dict[Key, torch.Tensor] = {}
         for name, weight, key in self.places():
             shape = self.row.shapes[key]
-            if stored[name].shape != merged(weight, shape):
+            if stored[name].shape != weight.merged(shape):
                 raise AssetError(
                     f"{where}: {name} has shape {tuple(stored[name].shape)}, which is not that of its architecture."
                 )
@@ -177,7 +178,7 @@ class GGUFLayout:
             AssetError: A matrix has another number of rows than its weights have.
         """
         tensors = dict(stored)
-        rows = {name: merged(weight, self.row.shapes[key])[0] for name, weight, key in self.places()}
+        rows = {name: weight.merged(self.row.shapes[key])[0] for name, weight, key in self.places()}
         for name, parts in self._joints():
             whole, sizes = tensors.pop(name, torch.empty(0)), [rows[part] for part in parts]
             if whole.shape[0] != sum(sizes):
@@ -187,7 +188,7 @@ class GGUFLayout:
 
     def _stored(self, weight: Weight, tensor: torch.Tensor) -> torch.Tensor:
         """A weight of the space as files hold it; a copy on the CPU."""
-        tensor = tensor.to("cpu").clone().reshape(merged(weight, tensor.shape)).contiguous()
+        tensor = tensor.to("cpu").clone().reshape(weight.merged(tensor.shape)).contiguous()
         if weight.kind == "gain":
             tensor = tensor + self.row.config.blocks.norm_offset
         return self._rows(weight, tensor, apart=False)
@@ -224,7 +225,7 @@ def gguf_layout(space: SearchSpace, architecture: Architecture, config: DecoderC
     if not row.layers:
         return GGUFLayout(row, reason=row.difference)
     family = family_of(config)
-    own = row.difference or _other_positions(row) or unwritable_in_gguf(family, row.config)
+    own = row.difference or _without_a_part(row) or _other_positions(row) or unwritable_in_gguf(family, row.config)
     uniform = GGUFLayout(row, family.gguf.architecture)
     own = own or _misread(uniform)
     if own is None:
@@ -236,6 +237,14 @@ def gguf_layout(space: SearchSpace, architecture: Architecture, config: DecoderC
     if not row.layers[0].kv_heads:
         notes.append("the first layer is written with a head whose weights are 0: llama.cpp wants one there")
     return GGUFLayout(row, DECI, notes=tuple(notes))
+
+
+def _without_a_part(row: DecoderLayers) -> str | None:
+    """Why layers that are alike are not those of a family: they have no attention or no feed-forward; else None."""
+    first = row.layers[0]
+    if not first.kv_heads:
+        return "its layers have no attention"
+    return None if first.ffn else "its layers have no feed-forward"
 
 
 def _version_needed(layout: GGUFLayout) -> tuple[str, ...]:
@@ -297,6 +306,9 @@ def _not_deci(row: DecoderLayers) -> str | None:
             f"its layers differ, and its blocks are not those of {DECI}, which are a Llama's: {same.to_json()} (search "
             "with space.alike=true space.patterns=[full])"
         )
+    bare = next((layer for layer in row.layers if not layer.ffn), None)
+    if bare is not None:
+        return f"{bare.scope} has no feed-forward, and llama.cpp leaves such a layer out"
     windowed = next((layer for layer in row.layers if layer.window is not None), None)
     if windowed is not None:
         return (

@@ -17,19 +17,18 @@ import torch
 import torch.nn.functional as F
 
 from rankitect.errors import AssetError, SpaceError, shown
-from rankitect.models.checkpoints.huggingface_config import BY_LAYER
-from rankitect.models.decoder_layers import DecoderLayer, DecoderLayers, merged
+from rankitect.models.checkpoints.layer_rotations import BY_LAYER, turned
+from rankitect.models.checkpoints.own_code import OURS
+from rankitect.models.decoder_layers import DecoderLayer, DecoderLayers
 from rankitect.models.families import PLAIN, Weight, axes, family_of
 from rankitect.models.families.blocks import Rotation
 from rankitect.models.families.family import Key
 from rankitect.models.families.writing import rope_keys
 from rankitect.models.supernet import Standalone
 
-__all__ = ["CODE", "ByLayer", "not_decilm"]
+__all__ = ["ByLayer", "not_decilm"]
 
-CONFIGURATION, MODELING = "configuration_rankitect", "modeling_rankitect"
-CODE = (f"{CONFIGURATION}.py", f"{MODELING}.py")
-"""The files of code that go along."""
+_CONFIGURATION, _MODELING = (name.removesuffix(".py") for name in OURS)
 _OWN, _DECI = zip(BY_LAYER, ("Rankitect", "DeciLM"), strict=True)
 _MULTIPLE = 256
 """DeciLM's readers round feed-forward widths that are given as `ffn_mult` up to a multiple of this."""
@@ -107,13 +106,13 @@ class ByLayer:
         """The keys of config.json that say what the model computes, those of its class included."""
         config, (model_type, name) = self.row.config, self._names
         rotations = list(dict.fromkeys(layer.rotation for layer in self.row.layers if layer.rotation is not None))
-        blocks = replace(config.blocks, windows=(), rotary=(), rope_scaling=(), local_rope_base=None)
+        blocks = replace(config.blocks, windows=(), rotary=(), local=(), rope_scaling=(), local_rope_base=None)
         return {
             "architectures": [self.architecture],
             "model_type": model_type,
             "auto_map": {
-                "AutoConfig": f"{CONFIGURATION}.{name}Config",
-                "AutoModelForCausalLM": f"{MODELING}.{self.architecture}",
+                "AutoConfig": f"{_CONFIGURATION}.{name}Config",
+                "AutoModelForCausalLM": f"{_MODELING}.{self.architecture}",
             },
             "vocab_size": config.vocab,
             "hidden_size": config.d_model,
@@ -132,8 +131,17 @@ class ByLayer:
                 {"attention": _attention(layer, heads, rotations), "ffn": self._ffn(layer)}
                 for layer, heads in zip(self.row.layers, self.heads, strict=True)
             ],
-            "rotary": [_turned(rotation, config.head_dim // 2) for rotation in rotations],
+            "rotary": [turned(rotation, config.head_dim // 2) for rotation in rotations],
             "blocks": blocks.to_json(),
+            **self.read_back(),
+        }
+
+    def read_back(self) -> dict[str, Any]:
+        """The keys of config.json that only Rankitect reads: of what family the model is, and how `rotary` was made."""
+        rotations = list(dict.fromkeys(layer.rotation for layer in self.row.layers if layer.rotation is not None))
+        return {
+            "family": self.row.config.family,
+            "rotations": [{"base": one.base, "scaling": list(one.scaling)} for one in rotations],
         }
 
     def tensors(self, model: Standalone) -> dict[str, torch.Tensor]:
@@ -162,7 +170,7 @@ class ByLayer:
         for name, number, weight, key in self._places():
             shape, tensor = self.row.shapes[key], stored[name].float()
             written = self._shape(number, weight, shape)
-            if tuple(tensor.shape) != merged(weight, written):
+            if tuple(tensor.shape) != weight.merged(written):
                 raise AssetError(f"{where}: {name} has shape {tuple(tensor.shape)}, which is not that of its layers.")
             own = tensor.reshape(written)[tuple(map(slice, shape))].clone()
             again = self._stored(number, weight, own)
@@ -175,7 +183,7 @@ class ByLayer:
 
     def _ffn(self, layer: DecoderLayer) -> dict[str, Any]:
         """What `block_configs` says of a feed-forward: its width, also as the multiple that TensorRT-LLM reads."""
-        ffn: dict[str, Any] = {"no_op": False, "replace_with_linear": False, "intermediate_size": layer.ffn}
+        ffn: dict[str, Any] = {"no_op": not layer.ffn, "replace_with_linear": False, "intermediate_size": layer.ffn}
         if self._names == _DECI and not any(other.ffn % _MULTIPLE for other in self.row.layers):
             ffn["ffn_mult"] = 3 * layer.ffn / (2 * self.row.config.d_model)
         return ffn
@@ -197,7 +205,7 @@ class ByLayer:
         written = self._shape(number, weight, tensor.shape)
         more = [n - size for n, size in zip(written, tensor.shape, strict=True)]
         pads = [pad for extra in reversed(more) for pad in (0, extra)]  # the last dimension comes first
-        return F.pad(tensor.to("cpu"), pads).clone().reshape(merged(weight, written)).contiguous()
+        return F.pad(tensor.to("cpu"), pads).clone().reshape(weight.merged(written)).contiguous()
 
     def _silent(self) -> dict[str, torch.Tensor]:
         """The weights of layers without attention that are written with heads that add nothing."""
@@ -243,14 +251,3 @@ def _attention(layer: DecoderLayer, heads: tuple[int, int], rotations: Sequence[
         rotary = None if layer.rotation is None else rotations.index(layer.rotation)
         attention |= {"num_key_value_heads": kv, "window": layer.window, "rotary": rotary}
     return attention
-
-
-def _turned(rotation: Rotation, half: int) -> dict[str, Any]:
-    """An entry of `rotary`: frequencies, or what they depend on where the length of the text is part of it."""
-    from rankitect.blocks.rotary import SCALINGS
-
-    kind, *numbers = rotation.scaling or ("linear", 1.0)
-    if kind == "dynamic":
-        return {"base": rotation.base, "factor": numbers[0], "original": numbers[1]}
-    frequencies, scale = SCALINGS[str(kind)](half, rotation.base, 0, *numbers)
-    return {"frequencies": frequencies.tolist(), "scale": float(scale)}

@@ -63,6 +63,8 @@ def huggingface_layout(space: SearchSpace, architecture: Architecture, config: D
     sizes = row.config
     if not row.layers[0].kv_heads:
         return _none(f"attention is skipped in every layer; the {family.title} of transformers always has it")
+    if not row.layers[0].ffn:
+        return _none(f"no layer has a feed-forward; the {family.title} of transformers always has it")
     turned = [sizes.blocks.rotation(i, sizes.rope_base) for i in range(len(row.layers))]
     for layer, rotation in zip(row.layers, turned, strict=True):
         if layer.rotation != rotation:

@@ -6,6 +6,7 @@ Statistics are gathered where blocks call `read`, so any block with internal dim
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,7 +42,8 @@ class Statistics:
     """What calibration has seen of a model.
 
     Attributes:
-        gram: For each weight that reads hidden units, by (owner, name): their mean outer product, [n, n].
+        gram: For each weight that reads hidden units, by (owner, name): their mean outer product, [n, n]; of a layer
+            that runs twice, over both of its runs, as in `slopes`.
         fisher: For each such weight, the mean squared first-order effect of removing each unit, [n] (if asked for).
         taylor: The same with the absolute value.
         slopes: For each such weight, the mean outer product of the loss's gradient at its output, a token's loss
@@ -119,7 +121,8 @@ class _Observer:
         if not self.gradients:
             return x
         # The gradient of a mask of ones is the first-order change of the loss when each unit is removed.
-        self._masks[key] = torch.ones(x.shape[2:], device=x.device, requires_grad=True)
+        if key not in self._masks:  # a layer that runs twice has one for both of its runs
+            self._masks[key] = torch.ones(x.shape[2:], device=x.device, requires_grad=True)
         return x * self._masks[key]
 
     def _shown(self, key: Key, x: torch.Tensor) -> torch.Tensor:
@@ -239,8 +242,9 @@ def _gathered(
     statistics = observer.statistics
     if statistics.tokens == 0:
         raise SpaceError("no calibration text: give at least one batch")
-    statistics.gram = {key: gram / statistics.tokens for key, gram in statistics.gram.items()}
-    statistics.slopes = {key: slope / statistics.tokens for key, slope in statistics.slopes.items()}
+    uses = Counter(step.weights for step in observer.plan.steps)
+    statistics.gram = {key: gram / (uses[key[0]] * statistics.tokens) for key, gram in statistics.gram.items()}
+    statistics.slopes = {key: slope / (uses[key[0]] * statistics.tokens) for key, slope in statistics.slopes.items()}
     statistics.residual = statistics.residual / statistics.tokens
     statistics.influence = {scope: total / statistics.tokens for scope, total in statistics.influence.items()}
     return _on_cpu(statistics)

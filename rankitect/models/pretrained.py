@@ -36,7 +36,7 @@ class Orders:
 
     def heads(self, config: DecoderConfig, layer: int) -> torch.Tensor:
         """The query heads of a layer in their new order, as positions in the unsorted layer, [K, G]."""
-        kv, group = config.n_kv_heads, config.query_heads
+        kv, group = config.layer(layer).kv_heads, config.layer(layer).group
         k_order = self.kv.get(layer, torch.arange(kv))
         g_order = self.group.get(layer, torch.arange(group).expand(kv, group))
         return k_order[:, None] * group + g_order
@@ -49,7 +49,7 @@ class Orders:
             layer: The number of the layer.
             weight: One for which `reads_units` holds.
         """
-        shape = weight.shape(config)[1:]
+        shape = weight.shape(config, layer)[1:]
         positions = torch.arange(int(torch.Size(shape).numel())).view(shape)
         return self.sort(positions, weight.dims[1:], config, layer).flatten()
 
@@ -62,14 +62,14 @@ class Orders:
             config: The model's sizes.
             layer: The number of the weight's layer; None outside of the layers.
         """
-        original = tensor
+        original, sizes = tensor, config.sizes(layer)
         for dim, axis in enumerate(dims):
             order = self._order(axis, config, layer)
             if axis == axes.QUERY_HEADS and order is not None:
                 # The order of query heads differs between key/value heads, so both dimensions are sorted as one.
                 assert dims[dim - 1] == axes.KV_HEADS
                 both = tensor.flatten(dim - 1, dim).index_select(dim - 1, order)
-                tensor = both.unflatten(dim - 1, (config.n_kv_heads, config.query_heads))
+                tensor = both.unflatten(dim - 1, (sizes[axes.KV_HEADS], sizes[axes.QUERY_HEADS]))
             elif order is not None and (axis != axes.KV_HEADS or axes.QUERY_HEADS not in dims):
                 tensor = tensor.index_select(dim, order)
         return (tensor.clone() if tensor is original else tensor).contiguous()
@@ -99,7 +99,7 @@ def space_tensors(checkpoint: DecoderCheckpoint, orders: Orders | None = None) -
     for number, weight in _in_order_of_registration(family, config):
         stored = checkpoint.tensors[family.huggingface_name(weight, number)]
         tensors[family.key(weight, number)] = orders.sort(
-            stored.view(weight.shape(config)), weight.dims, config, number
+            stored.view(weight.shape(config, number)), weight.dims, config, number
         )
     return tensors
 
@@ -120,7 +120,7 @@ def file_tensors(model: Standalone, config: DecoderConfig, layers: Sequence[str]
     """A model's weights under Hugging Face's names and in its layout, copied: the inverse of `space_tensors`.
 
     Args:
-        model: A model whose layers are alike.
+        model: Of a space made from a pretrained model.
         config: Its sizes and family.
         layers: The scope of each layer, in the order in which they run; the weights of one that runs twice are written
             twice.
@@ -131,5 +131,5 @@ def file_tensors(model: Standalone, config: DecoderConfig, layers: Sequence[str]
         owner = weight.owner if number is None else f"{layers[number]}.{weight.owner}"
         parameter = model.owner(owner).get_parameter(weight.name)
         name = family.huggingface_name(weight, number)
-        tensors[name] = parameter.detach().clone().reshape(weight.stored_shape(config)).contiguous()
+        tensors[name] = parameter.detach().clone().reshape(weight.stored_shape(config, number)).contiguous()
     return tensors

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["LAYERS", "RUNS", "longest_row", "repeats", "running"]
+__all__ = ["AGAIN", "LAYERS", "RUNS", "longest_row", "repeats", "running"]
 
 LAYERS = "layers"
 """The scope under which a space repeats the layers of a model (`Graph.repeat`)."""
 RUNS = "runs"
 """The choice within a repeat of how often it runs; 0 drops it."""
+AGAIN = "again"
+"""What the scope of a second run within a repeat begins with; its number follows."""
 
 
 def repeats(choices: Mapping[str, Any], scope: str = LAYERS) -> dict[int, dict[str, Any]]:

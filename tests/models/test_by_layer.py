@@ -15,7 +15,6 @@ from rankitect.graph import Architecture
 from rankitect.models.backbone import Backbone
 from rankitect.models.candidate import LanguageCandidate, load_candidate
 from rankitect.models.candidate.huggingface import WholeModel, save_decilm, save_folder
-from rankitect.models.checkpoints import load_checkpoint
 from rankitect.models.families.blocks import PLAIN
 from tests.models.test_gguf_candidates import (
     BACKBONE,
@@ -207,12 +206,6 @@ def test_heads_that_add_nothing_make_a_decilm(tmp_path: Path, architecture: Arch
 def test_what_decilm_cannot_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match=r"layers\.1 sees the last 8 tokens, and layers of DeciLM see every earlier"):
         written(tmp_path / "deci", WINDOWED, deci=True)
-
-
-def test_a_folder_of_different_layers_is_no_backbone_and_says_what_reads_it(tmp_path: Path) -> None:
-    written(tmp_path / "hf", SAME_HEADS)
-    with pytest.raises(AssetError, match=r"'nemotron-nas', a model whose layers differ.*load_candidate"):
-        load_checkpoint(tmp_path / "hf")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ A folder holds safetensors and JSON only (docs/candidate-format.md). What is com
 `base`; what comes with a language model or a ranker in `language` and `ranking`. Enter through `load_candidate`.
 """
 
+from rankitect.models.candidate.as_backbone import load_backbone
 from rankitect.models.candidate.base import Candidate, save_model
 from rankitect.models.candidate.folder import CARD, SCHEMA
 from rankitect.models.candidate.language import save_candidate
@@ -18,6 +19,7 @@ __all__ = [
     "LanguageCandidate",
     "RankingCandidate",
     "TextScore",
+    "load_backbone",
     "load_candidate",
     "load_language_model",
     "load_ranker",

@@ -105,7 +105,7 @@ def load_gguf_candidate(path: Path, allowed_packages: Sequence[str] = ("rankitec
     if not all(texts.values()):
         raise AssetError(
             f"{brief(path, 200)} does not say which candidate it is (the key {_PREFIX}space): another tool wrote it. "
-            "rankitect.models.checkpoints.load_checkpoint reads models whose layers are alike."
+            "rankitect.models.checkpoints.load_checkpoint reads it as a backbone."
         )
 
     def make() -> tuple[SearchSpace, Architecture, DecoderConfig, GGUFLayout]:

@@ -7,7 +7,7 @@ brings its own code (`huggingface_by_layer`) and says in rankitect.json which ar
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -24,19 +24,18 @@ from rankitect.graph import Architecture, SearchSpace
 from rankitect.models.candidate.folder import brief, card_of, guarded_model, read_weights
 from rankitect.models.candidate.scoring import LanguageCandidate
 from rankitect.models.checkpoints.huggingface import save_huggingface, write_folder
+from rankitect.models.checkpoints.own_code import IDENTITY, OURS
 from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.checkpoints.weights import WEIGHTS
 from rankitect.models.decoder_layers import decoder_layers
 from rankitect.models.families import DecoderConfig
-from rankitect.models.huggingface_by_layer import CODE, ByLayer, not_decilm
+from rankitect.models.huggingface_by_layer import ByLayer, not_decilm
 from rankitect.models.huggingface_layout import huggingface_layout
 from rankitect.models.plan import make_plan
 from rankitect.models.supernet import Standalone
 
-__all__ = ["IDENTITY", "WholeModel", "load_by_layer", "save_decilm", "save_folder"]
+__all__ = ["WholeModel", "load_by_layer", "save_decilm", "save_folder"]
 
-IDENTITY = "rankitect.json"
-"""Says which candidate a folder is, where its layers differ."""
 _AGAIN = "Copy it again."
 _CODE_PACKAGE = "rankitect.models.huggingface_code"
 
@@ -120,10 +119,17 @@ def _write(folder: Path, by_layer: ByLayer, whole: WholeModel) -> None:
         "architecture": whole.architecture.to_data(),
         "config": whole.config.to_json(),
     }
-    code = {name: files(_CODE_PACKAGE).joinpath(name).read_text(encoding="utf-8") for name in CODE}
+    code = {name: files(_CODE_PACKAGE).joinpath(name).read_text(encoding="utf-8") for name in OURS}
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / IDENTITY, json.dumps(identity) + "\n")
     write_folder(folder, by_layer.keys(), by_layer.tensors(whole.model), whole.tokenizer, whole.usage, code)
+
+
+def _says(stated: Mapping[str, Any], way: ByLayer) -> bool:
+    """Whether config.json says what layers are; folders of earlier versions lack the keys that lead back to these."""
+    usual: dict[str, Any] = way.read_back()
+    keys = json.loads(json.dumps(way.keys()))
+    return all(stated.get(key, value if key in usual else ...) == value for key, value in keys.items())
 
 
 def load_by_layer(folder: Path, allowed_packages: Sequence[str] = ("rankitect",)) -> LanguageCandidate:
@@ -146,13 +152,7 @@ def load_by_layer(folder: Path, allowed_packages: Sequence[str] = ("rankitect",)
         config = DecoderConfig.from_json(identity.config)
         row = decoder_layers(space, architecture, config)
         ways = [ByLayer(row), ByLayer(row, padded=True)] if row.layers else []
-        said = [(way, json.loads(json.dumps(way.keys()))) for way in ways]
-        return (
-            space,
-            architecture,
-            config,
-            [way for way, keys in said if all(stated.get(key, ...) == value for key, value in keys.items())],
-        )
+        return space, architecture, config, [way for way in ways if _says(stated, way)]
 
     space, architecture, config, ways = guarded_model(folder / IDENTITY, make)
     if not ways:

@@ -10,11 +10,12 @@ from rankitect.errors import AssetError
 from rankitect.models.candidate.base import Candidate, read_candidate
 from rankitect.models.candidate.folder import CARD, WEIGHTS, CandidateFolder, brief
 from rankitect.models.candidate.gguf import load_gguf_candidate
-from rankitect.models.candidate.huggingface import IDENTITY, load_by_layer
+from rankitect.models.candidate.huggingface import load_by_layer
 from rankitect.models.candidate.language import read_language
 from rankitect.models.candidate.ranking import FEATURES, RankingCandidate, read_old_ranker, read_ranker
 from rankitect.models.candidate.scoring import LanguageCandidate
 from rankitect.models.checkpoints.gguf_file import is_gguf
+from rankitect.models.checkpoints.own_code import IDENTITY
 
 __all__ = ["load_candidate", "load_language_model", "load_ranker"]
 

@@ -142,7 +142,7 @@ def random_checkpoint(config: DecoderConfig, seed: int) -> DecoderCheckpoint:
     family = family_of(config)
     tensors: dict[str, torch.Tensor] = {}
     for number, weight in family.weights(config):
-        name, shape = family.huggingface_name(weight, number), weight.stored_shape(config)
+        name, shape = family.huggingface_name(weight, number), weight.stored_shape(config, number)
         if weight.kind != "matrix":
             tensors[name] = torch.full(shape, 1 - config.blocks.norm_offset if weight.kind == "gain" else 0.0)
         else:

@@ -17,7 +17,7 @@ __all__ = ["fused", "joints", "parted"]
 def joints(config: DecoderConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The fused matrices of a model in Hugging Face folders by name, each with the names of its weights."""
     layout = family_of(config).huggingface
-    for number in range(config.n_layers):
+    for number in range(config.n_layers if not config.layers else 0):  # by layer, none is fused
         prefix = layout.layer.format(number)
         for name, parts in layout.fused.items():
             yield prefix + name, tuple(prefix + part for part in parts)

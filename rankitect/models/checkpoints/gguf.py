@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 
 from rankitect.errors import AssetError
 from rankitect.models.checkpoints.checkpoint import DecoderCheckpoint, check_fits, check_layers, check_tensors
+from rankitect.models.checkpoints.gguf_by_layer import layers_in
 from rankitect.models.checkpoints.gguf_config import family_in, read_sizes
 from rankitect.models.checkpoints.gguf_file import GGUFFile, TensorEntry
 from rankitect.models.checkpoints.gguf_metadata import Metadata
 from rankitect.models.checkpoints.gguf_parts import open_parts, tensors_of
 from rankitect.models.checkpoints.gguf_tokenizer import read_tokenizer
+from rankitect.models.checkpoints.renumbered import renumbered
+from rankitect.models.checkpoints.silent_heads import without_silent_heads
 from rankitect.models.checkpoints.usage_sources import usage_of_gguf
 from rankitect.models.families import DecoderConfig, Family, Weight
-from rankitect.models.families.gguf_keys import FACTORS, halves_apart
+from rankitect.models.families.gguf_keys import DECI, FACTORS, halves_apart
 
 if TYPE_CHECKING:
     import torch
@@ -45,11 +48,16 @@ def load_gguf(path: Path, source: str | None = None) -> DecoderCheckpoint:
     """
     parts = open_parts(path)
     metadata, stored = Metadata(parts[0].path, parts[0].metadata), tensors_of(parts)
-    family = family_in(metadata)
+    family = family_in(metadata, stored)
+    layers = layers_in(metadata) if family.gguf.architecture == DECI else None
     embedding, head = family.embedding.gguf, family.head.gguf
     if embedding not in stored:
         raise AssetError(f"{path}: the tensor {embedding!r} is missing.")
-    config = read_sizes(family, metadata, stored[embedding][1].shape[0], tied=head not in stored)
+    stated = metadata if layers is None else layers.metadata
+    config = read_sizes(family, stated, stored[embedding][1].shape[0], tied=head not in stored)
+    if layers is not None:
+        config, names = config.with_layers(layers.sizes), renumbered(stored, layers.numbers, str(path))
+        stored = {names[name]: (file, replace(entry, name=names[name])) for name, (file, entry) in stored.items()}
     if long := sorted(_LONG & stored.keys()):
         raise AssetError(f"{path}: RoPE for long texts (longrope, the tensor {long[0]}) is not supported.")
     if FACTORS in stored:
@@ -58,6 +66,8 @@ def load_gguf(path: Path, source: str | None = None) -> DecoderCheckpoint:
     check_fits(sum(prod(entry.shape) for _, entry in stored.values()), str(path))
     tensors = dict(one for file, entry in stored.values() for one in _tensors(file, entry, family, config))
     check_tensors(config, tensors, str(path))
+    if layers is not None:
+        config, tensors = without_silent_heads(config, tensors)
     tokenizer = read_tokenizer(metadata, config.vocab)
     usage = usage_of_gguf(parts[0].metadata, config.vocab, config.context, path)
     return DecoderCheckpoint(config, tensors, tokenizer, source or str(path), usage)
@@ -108,27 +118,28 @@ def _tensors(
     fused, known = family.fused_in_gguf(entry.name), family.of_gguf(entry.name)
     if fused is not None:
         number, weights = fused
-        rows = [weight.stored_shape(config)[0] for weight in weights]
+        rows = [weight.stored_shape(config, number)[0] for weight in weights]
         if entry.shape[0] != sum(rows):
             raise AssetError(
                 f"{file.path}: {entry.name} has {entry.shape[0]} rows, but its configuration asks for {sum(rows)}."
             )
         for weight, part in zip(weights, values.split(rows), strict=True):
-            yield family.huggingface_name(weight, number), _as_stored_by_huggingface(part, weight, family, config)
+            yield family.huggingface_name(weight, number), _as_huggingface(part, weight, number, family, config)
     elif known is not None:
         place, weight = known
-        yield family.huggingface_name(weight, place), _as_stored_by_huggingface(values, weight, family, config)
+        yield family.huggingface_name(weight, place), _as_huggingface(values, weight, place, family, config)
     else:
         yield entry.name, values
 
 
-def _as_stored_by_huggingface(
-    values: torch.Tensor, weight: Weight, family: Family, config: DecoderConfig
+def _as_huggingface(
+    values: torch.Tensor, weight: Weight, layer: int | None, family: Family, config: DecoderConfig
 ) -> torch.Tensor:
     """A weight's values in the order, and with the meaning, that they have in Hugging Face folders."""
     if weight.kind == "gain" and family.gguf.gains_with_offset:
         values = values - config.blocks.norm_offset
-    if weight.rotated and family.gguf.rotates_neighbours and tuple(values.shape) == weight.stored_shape(config):
-        # A tensor of another shape is left alone: `check_tensors` reports it.
+    known = layer is not None and layer < config.n_layers and tuple(values.shape) == weight.stored_shape(config, layer)
+    if weight.rotated and family.gguf.rotates_neighbours and known:
+        # A tensor of another shape, or of no layer, is left alone: `check_tensors` reports it.
         values = halves_apart(values, config.head_dim)
     return values.contiguous()

@@ -6,26 +6,30 @@ is which is stated by the family's `GGUFFormat`.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Collection, Container
 from typing import Any
 
 from rankitect.errors import AssetError, closest, shown
 from rankitect.models.checkpoints.gguf_blocks import BlocksReader
+from rankitect.models.checkpoints.gguf_by_layer import deci_family
 from rankitect.models.checkpoints.gguf_metadata import Metadata, shortest
 from rankitect.models.families import FAMILIES, DecoderConfig, Family
+from rankitect.models.families.gguf_keys import DECI
 from rankitect.models.families.keys import is_mixture
 from rankitect.models.families.values import LIMITS, among
 
-__all__ = ["DECI", "family_in", "read_sizes"]
+__all__ = ["family_in", "read_sizes"]
 
-DECI = "deci"
-"""llama.cpp's architecture of pruned models, which states heads and widths by layer."""
 _MODEL = "model"
 """The value of `general.type` of a whole model; there are also adapters, vocabularies and projectors."""
 
 
-def family_in(metadata: Metadata) -> Family:
+def family_in(metadata: Metadata, tensors: Collection[str] = ()) -> Family:
     """The family of the model that a file holds.
+
+    Args:
+        metadata: What the file states.
+        tensors: The names of its tensors, by which a model of `deci` has biases or none.
 
     Raises:
         AssetError: It is not supported, or the file holds no whole model.
@@ -37,12 +41,9 @@ def family_in(metadata: Metadata) -> Family:
     # The first family of an architecture: Mistral's files say that they are of Llama's.
     by_architecture = {family.gguf.architecture: family for family in reversed(FAMILIES.values())}
     if architecture == DECI:
-        raise AssetError(
-            f"{metadata.path} holds a model whose layers differ ({DECI}); those of a backbone must be alike. "
-            "rankitect.load_candidate reads one that was written here, to compare it."
-        )
+        return deci_family(tensors)
     if architecture not in by_architecture:
-        supported = ", ".join(map(repr, by_architecture))
+        supported = ", ".join(map(repr, [*by_architecture, DECI]))
         mixture = ", a mixture of experts, which is not supported" if is_mixture(architecture) else ""
         near = closest(architecture, by_architecture)
         nearest = f" The nearest to it is {near!r}." if near is not None else ""

@@ -15,6 +15,9 @@ from rankitect.errors import AssetError
 from rankitect.models.checkpoints.checkpoint import DecoderCheckpoint, check_tensors
 from rankitect.models.checkpoints.fused import fused
 from rankitect.models.checkpoints.huggingface_config import read_config
+from rankitect.models.checkpoints.huggingface_layers import layer_numbers
+from rankitect.models.checkpoints.layer_rotations import BY_LAYER, DECILM
+from rankitect.models.checkpoints.silent_heads import without_silent_heads
 from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.checkpoints.usage_sources import usage_of_folder
 from rankitect.models.checkpoints.weights import WEIGHTS, read_weights
@@ -55,8 +58,11 @@ def load_huggingface(folder: Path) -> DecoderCheckpoint:
         )
     raw = read_json(file, dict[str, Any], AssetError)
     config = read_config(raw, str(file))
-    tensors = read_weights(folder, config)
+    by_layer = raw.get("model_type") in BY_LAYER
+    tensors = read_weights(folder, config, layer_numbers(raw) if by_layer else None)
     check_tensors(config, tensors, str(folder))
+    if raw.get("model_type") == DECILM:
+        config, tensors = without_silent_heads(config, tensors)
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size > config.vocab:
         sizes = f"the tokenizer has {tokenizer.vocab_size} tokens, but the embedding has only {config.vocab} rows"

@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from rankitect.errors import AssetError, closest, shown
+from rankitect.models.checkpoints.huggingface_layers import MAX_LAYERS, read_layers
+from rankitect.models.checkpoints.layer_rotations import BY_LAYER
 from rankitect.models.checkpoints.mobilellm import MODEL_TYPE as MOBILELLM
 from rankitect.models.checkpoints.mobilellm import as_llama
 from rankitect.models.checkpoints.own_code import CODE, check_code
@@ -19,13 +21,10 @@ from rankitect.models.families.family import TextPart
 from rankitect.models.families.keys import is_mixture
 from rankitect.models.families.values import LIMITS, Number, among, same
 
-__all__ = ["BY_LAYER", "read_config"]
+__all__ = ["read_config"]
 
-MAX_LAYERS = 10_000
 _SCORE = Number(1, 2**31 - 1)
 _TIED = "tie_word_embeddings"
-BY_LAYER = ("rankitect", "nemotron-nas")
-"""Values of `model_type` of models that state heads and widths by layer."""
 _DERIVED = ("n_kv_heads", "head_dim")
 """Numbers that follow from others where a file leaves them out, or says null."""
 
@@ -41,6 +40,8 @@ def read_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
         AssetError: The model is of no supported family, a number is missing or cannot be one, or a key would change
             what the model computes.
     """
+    if among(raw.get("model_type"), BY_LAYER):
+        return read_layers(raw, where)
     raw, where = _text_part(as_llama(raw, where), where)
     family = _family(raw, where)
     layout = family.huggingface
@@ -119,15 +120,10 @@ def _text_of(
 def _family(raw: Mapping[str, Any], where: str) -> Family:
     by_type = {family.huggingface.model_type: family for family in FAMILIES.values()}
     model_type = raw.get("model_type")
-    if model_type in BY_LAYER:
-        raise AssetError(
-            f"{where}: model_type is {shown(model_type)}, a model whose layers differ; a backbone's must be alike. "
-            "rankitect.load_candidate reads the folder of one that was written here, to compare it."
-        )
     if isinstance(model_type, str) and model_type in by_type:
         return by_type[model_type]
     parts = [family.huggingface.text_part for family in FAMILIES.values()]
-    supported = [*by_type, MOBILELLM, *(part.model_type for part in parts if part is not None)]
+    supported = [*by_type, MOBILELLM, *BY_LAYER, *(part.model_type for part in parts if part is not None)]
     name = model_type if isinstance(model_type, str) else ""
     mixture = ", a mixture of experts, which is not supported" if is_mixture(name) else ""
     near = closest(name, supported)

@@ -46,6 +46,8 @@ def load_checkpoint(path_or_name: str | Path) -> DecoderCheckpoint:
         if not isinstance(error, FileNotFoundError):
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise AssetError(f"There is no checkpoint {shown(name)}: {safe(why)}. Give {allowed}.") from error
+    if stat.S_ISDIR(mode) and (path / "candidate.json").is_file():
+        raise AssetError(f"{path} is the folder of a candidate, which rankitect.models.candidate.load_backbone reads.")
     if stat.S_ISDIR(mode):
         return load_huggingface(path)
     if stat.S_ISREG(mode) and (path.suffix.lower() == ".gguf" or is_gguf(path)):

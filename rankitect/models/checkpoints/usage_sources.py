@@ -13,6 +13,7 @@ from rankitect.data.members import member
 from rankitect.data.tokenizer import Tokenizer
 from rankitect.errors import AssetError, safe, short
 from rankitect.models.checkpoints.gguf_tokenizer import begins_by_default
+from rankitect.models.checkpoints.own_code import IDENTITY, OURS
 from rankitect.models.checkpoints.usage import (
     GENERATION,
     SETTINGS,
@@ -62,7 +63,7 @@ def usage_of_folder(folder: Path, config: Mapping[str, Any], tokenizer: Tokenize
     about: dict[str, bytes] = {}
     for entry in sorted(folder.iterdir()):
         name = entry.name
-        if name in _READ_APART or name.lower().endswith(_WEIGHTS):
+        if name in _READ_APART or name in (IDENTITY, *OURS) or name.lower().endswith(_WEIGHTS):
             continue
         of_tokenizer = name in _OF_TOKENIZER
         reason = _reason(entry, folder, _LARGEST_TOKENIZER if of_tokenizer else _LARGEST, of_tokenizer)

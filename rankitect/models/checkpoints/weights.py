@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from rankitect.documents import read_json
 from rankitect.errors import AssetError, brief, shown
 from rankitect.models.checkpoints.checkpoint import check_fits, check_layers
 from rankitect.models.checkpoints.fused import joints, parted
+from rankitect.models.checkpoints.renumbered import renumbered
 from rankitect.models.families import DecoderConfig, Family, family_of
 
 if TYPE_CHECKING:
@@ -29,12 +30,13 @@ _FREQUENCIES = "rotary_emb.inv_freq"
 """A buffer that old writers stored. What it holds follows from the configuration."""
 
 
-def read_weights(folder: Path, config: DecoderConfig) -> dict[str, torch.Tensor]:
+def read_weights(folder: Path, config: DecoderConfig, numbers: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
     """All weights of a folder as float32, under the names that its family gives them.
 
     Args:
         folder: Holds model.safetensors, or its shards with their index.
         config: The model's sizes and family.
+        numbers: Of its layers in the files, where some there compute nothing; None where all are its own.
 
     Raises:
         AssetError: A file is missing, damaged or outside of the folder, a weight is there twice, or is stored as
@@ -54,6 +56,9 @@ def read_weights(folder: Path, config: DecoderConfig) -> dict[str, torch.Tensor]
             raise AssetError(f"{folder}: the tensor {shown(twice[0])} is in more than one file.")
         stored |= tensors
     check_layers(config, len(stored), str(folder))
+    if numbers is not None and list(numbers) != list(range(len(numbers))):
+        names = renumbered(stored, numbers, str(folder))
+        stored = {names[name]: tensor for name, tensor in stored.items()}
     family = family_of(config)
     tensors = parted(_named(stored, family, config, folder), config, str(folder))
     if config.tied_embeddings:

@@ -14,6 +14,7 @@ from rankitect.models.families.blocks import PLAIN, DecoderBlocks
 from rankitect.models.families.config import HEAD, VOCAB, DecoderConfig
 from rankitect.models.families.family import Family, GGUFFormat, HuggingFaceFormat, Weight
 from rankitect.models.families.gemma3 import GEMMA3
+from rankitect.models.families.layer_sizes import LayerSizes
 from rankitect.models.families.llama import LLAMA
 from rankitect.models.families.mistral import MISTRAL
 from rankitect.models.families.olmo2 import OLMO2
@@ -32,6 +33,7 @@ __all__ = [
     "Family",
     "GGUFFormat",
     "HuggingFaceFormat",
+    "LayerSizes",
     "Weight",
     "family_of",
 ]

@@ -132,14 +132,20 @@ def drops(choices: Mapping[str, Choice]) -> bool:
 
 
 def skips(choices: Mapping[str, Any]) -> list[bool]:
-    """For each layer that runs in an architecture, whether it skips attention."""
-    return [own.get(PATTERN) == SKIP for own in running(choices).values()]
+    """For each layer that runs in an architecture, whether it skips attention, or has none to choose."""
+    return [
+        own.get(PATTERN) == SKIP or deciding(choices, KV_HEADS, number) not in choices
+        for number, own in running(choices).items()
+    ]
 
 
 def whole(name: str, choice: Choice) -> ChoiceValue:
-    """The value of a choice that keeps everything: the largest size, full attention, every layer once."""
+    """The value of a choice that keeps everything: the largest size, full attention, every layer once.
+
+    A layer of a backbone that runs twice has that as its first value, and keeps it.
+    """
     if axis_of(name) == RUNS:
-        return ONCE
+        return TWICE if choice.values[0] == TWICE else ONCE
     if choice.numeric:
         return max(choice.values)
     return FULL if FULL in choice.values else choice.values[0]

@@ -70,6 +70,7 @@ class DecoderBlocks:
         local_rope_base: RoPE's base in layers with a window, where it is not scaled; None where it is as in the others.
         windows: For each layer how many tokens back it sees, None for all. Empty: no layer has a window.
         rotary: For each layer whether its heads are turned by their positions. Empty: all are.
+        local: For each layer whether it is turned by the local base. Empty: those with a window are.
     """
 
     bias: bool = False
@@ -83,6 +84,7 @@ class DecoderBlocks:
     local_rope_base: float | None = None
     windows: tuple[int | None, ...] = ()
     rotary: tuple[bool, ...] = ()
+    local: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the fields have a meaning.
@@ -103,8 +105,11 @@ class DecoderBlocks:
         for window in _tuple(self.windows, "windows"):
             if window is not None:
                 _WINDOW.check(window, "model config: a window")
-        for turned in _tuple(self.rotary, "rotary"):
-            Flag().check(turned, "model config: rotary of a layer")
+        for name in ("rotary", "local"):
+            for turned in _tuple(vars(self)[name], name):
+                Flag().check(turned, f"model config: {name} of a layer")
+        if any(self.local) and self.local_rope_base is None:
+            raise AssetError("model config: local is stated of layers, but local_rope_base is not.")
 
     def window(self, layer: int) -> int | None:
         """How many tokens back a layer sees; None for all."""
@@ -119,7 +124,8 @@ class DecoderBlocks:
         """
         if self.rotary and not self.rotary[layer]:
             return None
-        if self.local_rope_base is not None and self.window(layer) is not None:
+        local = self.local[layer] if self.local else self.window(layer) is not None
+        if self.local_rope_base is not None and local:
             return Rotation(self.local_rope_base)
         return Rotation(base, self.rope_scaling)
 
@@ -129,7 +135,7 @@ class DecoderBlocks:
         Raises:
             AssetError: It is not.
         """
-        for name, stated in (("windows", self.windows), ("rotary", self.rotary)):
+        for name, stated in (("windows", self.windows), ("rotary", self.rotary), ("local", self.local)):
             if stated and len(stated) != layers:
                 raise AssetError(f"model config: {name} is stated for {len(stated)} layers, the model has {layers}.")
 

@@ -1,14 +1,15 @@
-"""The sizes of a decoder whose layers are all of one size, whatever its family."""
+"""The sizes of a decoder, whatever its family; by layer where its layers differ."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rankitect.errors import AssetError, shown
 from rankitect.models.families import axes
 from rankitect.models.families.blocks import PLAIN, DecoderBlocks
+from rankitect.models.families.layer_sizes import LayerSizes, first_sizes, layers_from_json
 from rankitect.models.families.values import LIMITS
 
 __all__ = ["HEAD", "VOCAB", "DecoderConfig"]
@@ -23,22 +24,23 @@ _DEFAULT_FAMILY = "llama"
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The sizes and constants of a decoder-only language model with layers of equal sizes.
+    """The sizes and constants of a decoder-only language model.
 
     Attributes:
         vocab: Rows of the token embedding.
         d_model: Width of the residual stream.
         n_layers: Transformer layers.
-        n_heads: Query heads of a layer.
-        n_kv_heads: Key/value heads of a layer; divides `n_heads`.
+        n_heads: Query heads of a layer; where layers differ, of the first that has some.
+        n_kv_heads: Key/value heads of a layer; divides `n_heads`. Where layers differ, as of `n_heads`.
         head_dim: Width of a head; even, because RoPE rotates pairs.
-        ffn: Width of the gated feed-forward.
+        ffn: Width of the gated feed-forward; where layers differ, of the same layer if it has one.
         rope_base: RoPE's base (theta).
         norm_eps: RMSNorm's epsilon.
         tied_embeddings: True if the output projection is the token embedding.
         context: Longest sequence the model was made for, tokens.
         family: Name of the model's family, a key of `families.FAMILIES`.
         blocks: What its blocks compute, where they are not those of a plain Llama.
+        layers: The sizes of each layer where they differ; empty where all are alike. `with_layers` makes such a config.
     """
 
     vocab: int
@@ -54,6 +56,7 @@ class DecoderConfig:
     context: int = 2048
     family: str = _DEFAULT_FAMILY
     blocks: DecoderBlocks = PLAIN
+    layers: tuple[LayerSizes, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the numbers can be a model.
@@ -75,6 +78,7 @@ class DecoderConfig:
         if not isinstance(self.blocks, DecoderBlocks):
             raise AssetError(f"model config: blocks is {shown(self.blocks)}; it must be a mapping.")
         self.blocks.check_layers(self.n_layers)
+        self._check_layers()
         kind = self.blocks.rope_scaling[:1]
         if (kind == ("dynamic",) and self.head_dim < 4) or (kind == ("yarn",) and self.rope_base <= 1):
             raise AssetError(
@@ -82,31 +86,71 @@ class DecoderConfig:
                 f"{kind[0]!r} means nothing."
             )
 
+    def _check_layers(self) -> None:
+        """Check that sizes by layer, where they are given, are of all layers, which differ.
+
+        Raises:
+            AssetError: They are not.
+        """
+        if not self.layers:
+            return
+        if not isinstance(self.layers, tuple) or not all(isinstance(layer, LayerSizes) for layer in self.layers):
+            raise AssetError(f"model config: layers is {shown(self.layers)}; it must be a list of sizes.")
+        if len(self.layers) != self.n_layers:
+            raise AssetError(
+                f"model config: layers is stated for {len(self.layers)} layers, the model has {self.n_layers}."
+            )
+        if len(set(self.layers)) == 1 and self.layers[0].whole:
+            raise AssetError("model config: layers states sizes by layer, but all of them are alike.")
+        for name, value in first_sizes(self.layers).items():
+            if vars(self)[name] != value:
+                raise AssetError(f"model config: {name} is {vars(self)[name]}, that of its layers is {value}.")
+
+    def with_layers(self, layers: Sequence[LayerSizes]) -> DecoderConfig:
+        """The same model with other layers.
+
+        Args:
+            layers: The sizes of each; what its blocks state by layer must be for as many.
+
+        Raises:
+            AssetError: They cannot be a model's.
+        """
+        alike = len(set(layers)) == 1 and layers[0].whole
+        numbers: dict[str, Any] = {"n_layers": len(layers), **first_sizes(layers)}
+        return replace(self, **numbers, layers=() if alike else tuple(layers))
+
+    def layer(self, number: int) -> LayerSizes:
+        """The sizes of a layer."""
+        return self.layers[number] if self.layers else LayerSizes(self.n_kv_heads, self.query_heads, self.ffn)
+
+    @property
+    def twice(self) -> list[int]:
+        """The numbers of the layers that run twice."""
+        return [number for number, layer in enumerate(self.layers) if layer.runs == axes.TWICE]
+
     @property
     def query_heads(self) -> int:
         """Query heads of each key/value head."""
         return self.n_heads // self.n_kv_heads
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The size of every dimension that a weight can have, by axis."""
-        return {
-            VOCAB: self.vocab,
-            axes.CHANNELS: self.d_model,
-            axes.KV_HEADS: self.n_kv_heads,
-            axes.QUERY_HEADS: self.query_heads,
-            HEAD: self.head_dim,
-            axes.FFN: self.ffn,
-        }
+    def sizes(self, layer: int | None) -> dict[str, int]:
+        """The size of every dimension that a weight can have, by axis.
+
+        Args:
+            layer: The number of the weight's layer; None outside of the layers.
+        """
+        sizes = {VOCAB: self.vocab, axes.CHANNELS: self.d_model, HEAD: self.head_dim}
+        if layer is None:
+            return sizes
+        own = self.layer(layer)
+        return sizes | {axes.KV_HEADS: own.kv_heads, axes.QUERY_HEADS: own.group, axes.FFN: own.ffn}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data. The default family and blocks are left out: candidates were written before there were others."""
-        data = {**asdict(self), "blocks": self.blocks.to_json()}
+        """Plain data. What is usual is left out: candidates were written before there was anything else."""
+        data = {**asdict(self), "blocks": self.blocks.to_json(), "layers": list(map(asdict, self.layers))}
         if self.family == _DEFAULT_FAMILY:
             del data["family"]
-        if not data["blocks"]:
-            del data["blocks"]
-        return data
+        return {name: value for name, value in data.items() if name not in ("blocks", "layers") or value}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DecoderConfig:
@@ -115,8 +159,12 @@ class DecoderConfig:
         Raises:
             AssetError: A key is missing or unknown, or a value is not allowed.
         """
-        blocks = {"blocks": DecoderBlocks.from_json(data["blocks"])} if "blocks" in data else {}
+        more: dict[str, Any] = {}
+        if "blocks" in data:
+            more["blocks"] = DecoderBlocks.from_json(data["blocks"])
+        if "layers" in data:
+            more["layers"] = layers_from_json(data["layers"])
         try:
-            return cls(**{**data, **blocks})
+            return cls(**{**data, **more})
         except TypeError as error:
             raise AssetError(f"these are not the sizes of a decoder ({shown(str(error))[1:-1]})") from error

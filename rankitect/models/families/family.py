@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from math import prod
@@ -27,6 +27,8 @@ Key = tuple[str, str]
 
 _HEADS = frozenset({axes.KV_HEADS, axes.QUERY_HEADS, HEAD})
 """Dimensions that files store as one: all elements of all heads."""
+_AROUND_ATTENTION = ("norm1", "behind1")
+"""The norms before and behind the attention of a layer."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,29 @@ class Weight:
         """Whether this is the weight through which hidden units (of heads, of a feed-forward) reach the stream."""
         return self.kind == "matrix" and self.dims[0] == axes.CHANNELS
 
-    def shape(self, config: DecoderConfig) -> tuple[int, ...]:
-        """Its shape in a space, one dimension for each of `dims`."""
-        return tuple(config.sizes[dim] for dim in self.dims)
+    @property
+    def attends(self) -> bool:
+        """For a weight of a layer, whether it belongs to the attention, as the norms before and behind do."""
+        return self.owner in _AROUND_ATTENTION or self.owner.startswith(f"{axes.PATTERN}.")
 
-    def stored_shape(self, config: DecoderConfig) -> tuple[int, ...]:
-        """Its shape in files, where the dimensions of heads are one."""
-        runs = groupby(self.dims, key=lambda dim: "heads" if dim in _HEADS else dim)
-        return tuple(prod(config.sizes[dim] for dim in dims) for _, dims in runs)
+    def shape(self, config: DecoderConfig, layer: int | None) -> tuple[int, ...]:
+        """Its shape in a space, one dimension for each of `dims`.
+
+        Args:
+            config: The model's sizes.
+            layer: The number of its layer; None outside of the layers.
+        """
+        sizes = config.sizes(layer)
+        return tuple(sizes[dim] for dim in self.dims)
+
+    def stored_shape(self, config: DecoderConfig, layer: int | None) -> tuple[int, ...]:
+        """Its shape in files. Arguments as of `shape`."""
+        return self.merged(self.shape(config, layer))
+
+    def merged(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """A shape in files, where the dimensions of heads are one, from one with a dimension for each of `dims`."""
+        runs = groupby(zip(self.dims, shape, strict=True), key=lambda one: "heads" if one[0] in _HEADS else one[0])
+        return tuple(prod(size for _, size in run) for _, run in runs)
 
 
 @dataclass(frozen=True)
@@ -216,11 +233,16 @@ class Family:
     written_as: Callable[[DecoderConfig], str] = as_itself
 
     def weights(self, config: DecoderConfig) -> Iterator[tuple[int | None, Weight]]:
-        """Every weight of a model with the number of its layer, None outside of them; in the order of the forward."""
+        """Every weight of a model with the number of its layer, None outside of them; in the order of the forward.
+
+        A layer without attention, or without a feed-forward, has no weights of it.
+        """
         yield None, self.embedding
         for number in range(config.n_layers):
+            sizes = config.layer(number)
             for weight in self.layer:
-                yield number, weight
+                if sizes.kv_heads if weight.attends else sizes.ffn:
+                    yield number, weight
         yield None, self.norm
         if not config.tied_embeddings:
             yield None, self.head
@@ -265,7 +287,7 @@ class Family:
 
     def tensor_shapes(self, config: DecoderConfig) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor of a model in Hugging Face's names and layout, in the order of the forward."""
-        return {self.huggingface_name(w, number): w.stored_shape(config) for number, w in self.weights(config)}
+        return {self.huggingface_name(w, number): w.stored_shape(config, number) for number, w in self.weights(config)}
 
     def reader(self, axis: str) -> Weight:
         """The weight of a layer that reads the hidden units which an axis counts.

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "DECI",
     "FACTORS",
     "WINDOW",
     "WINDOW_PATTERN",
@@ -23,6 +24,8 @@ __all__ = [
     "windowed",
 ]
 
+DECI = "deci"
+"""llama.cpp's architecture of pruned models, which states heads and widths by layer."""
 FACTORS = "rope_freqs.weight"
 """The tensor by which llama.cpp divides RoPE's frequencies."""
 WINDOW, WINDOW_PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"

@@ -74,6 +74,8 @@ def unwritable(family: Family, config: DecoderConfig) -> str | None:
     """
     layout, blocks = family.huggingface, config.blocks
     whose = f"the {family.title} of transformers"
+    if config.layers:
+        return f"its layers are of different sizes, and those of {whose} are not"
     if layout.divides_width and config.d_model % config.n_heads:
         return f"its width, {config.d_model}, is no multiple of its {config.n_heads} query heads, as {whose} wants it"
     if layout.windows is None:
@@ -95,6 +97,8 @@ def unwritable(family: Family, config: DecoderConfig) -> str | None:
         return f"its embedding is multiplied by {blocks.embed_scale:g}, that of {whose} of this width by {scale:g}"
     if layout.local_base is not None and blocks.local_rope_base is None:
         return f"its layers with a window are turned as the others, and those of {whose} are not"
+    if blocks.local:
+        return f"which of its layers are turned by the other base does not follow from windows, as in {whose}"
     stated = replace(
         blocks, windows=(), rotary=(), rope_scaling=(), embed_scale=family.blocks.embed_scale,
         local_rope_base=blocks.local_rope_base if layout.local_base is None else None,

@@ -121,19 +121,20 @@ NORMS = {
 
 
 class Layer(nn.Module):
-    """One layer; it may have no attention."""
+    """One layer; it may have no attention, or no feed-forward."""
 
     def __init__(self, config: RankitectConfig, part: Part, index: int) -> None:
         super().__init__()
         blocks = config.blocks
         attention, ffn = NORMS[blocks.get("norms", "pre")]
-        self.attends, self.names = not part.attention.no_op, (attention, ffn)
-        for name in (*(attention if self.attends else ()), *ffn):
+        self.attends, self.feeds, self.names = not part.attention.no_op, not part.ffn.no_op, (attention, ffn)
+        for name in (*(attention if self.attends else ()), *(ffn if self.feeds else ())):
             if name is not None:
                 self.add_module(name, Norm(config.hidden_size, config.rms_norm_eps, blocks.get("norm_offset", 0.0)))
         if self.attends:
             self.self_attn = Attention(config, part.attention, index)
-        self.mlp = FeedForward(config.hidden_size, part.ffn.intermediate_size, blocks.get("act") == "gelu_tanh")
+        if self.feeds:
+            self.mlp = FeedForward(config.hidden_size, part.ffn.intermediate_size, blocks.get("act") == "gelu_tanh")
 
     def normed(self, name: str | None, x: torch.Tensor) -> torch.Tensor:
         """Through the norm of a name, if there is one."""
@@ -146,7 +147,7 @@ class Layer(nn.Module):
         (before, behind), (before_ffn, behind_ffn) = self.names
         if self.attends:
             x = x + self.normed(behind, self.self_attn(self.normed(before, x), turns, seen, cache))
-        return x + self.normed(behind_ffn, self.mlp(self.normed(before_ffn, x)))
+        return x + self.normed(behind_ffn, self.mlp(self.normed(before_ffn, x))) if self.feeds else x
 
 
 class Decoder(nn.Module):

@@ -52,20 +52,25 @@ def contrasts(
             "all layers, narrower": nearest(narrow, latency, target),
         }
         asked.append(Contrast("Shallow and wide, or deep and thin, at equal latency?", sides))
-    first = space.choices.get(axes.path(axes.PATTERN, 0))
-    patterns = first.values if first is not None else ()
-    total = len(axes.layers(space.choices))
+    patterns = {i: space.choices.get(axes.path(axes.PATTERN, i)) for i in axes.layers(space.choices)}
+    values = {i: pattern.values for i, pattern in patterns.items() if pattern is not None}
+    attending = list(values)
+    total = len(attending)
     count = SKIPPED if total >= 5 * SKIPPED else min(2, total // 2)
-    if axes.SKIP not in patterns or not count:
+    if not count or axes.SKIP not in values[attending[0]]:
         return asked
-    alone = patterned(space, reference, spread(total, count, 1), axes.SKIP)
+    single = [attending[i] for i in spread(total, count, 1)]
+    alone = patterned(space, reference, single, axes.SKIP)
     sides = {f"{count} layers skip attention": alone}
-    if axes.WINDOW in patterns:
-        sides["a window in the same layers"] = patterned(space, reference, spread(total, count, 1), axes.WINDOW)
+    if all(axes.WINDOW in values[i] for i in single):  # a layer with a window of its own may have no smaller one
+        sides["a window in the same layers"] = patterned(space, reference, single, axes.WINDOW)
     sides["narrower feed-forward at the skips' latency"] = nearest(narrow, latency, latency(alone))
     asked.append(Contrast("Skip attention, look through a window, or narrow the feed-forward?", sides))
     rows = [n for n in (1, 2, 3) if count % n == 0 and count >= n]
-    sides = {f"{n} in a row": patterned(space, reference, spread(total, count, n), axes.SKIP) for n in rows}
+    sides = {
+        f"{n} in a row": patterned(space, reference, [attending[i] for i in spread(total, count, n)], axes.SKIP)
+        for n in rows
+    }
     if len(sides) > 1:
         asked.append(Contrast(f"How many of {count} skips in a row?", sides))
     return asked

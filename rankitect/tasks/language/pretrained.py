@@ -45,7 +45,7 @@ def open_checkpoint(config: BackboneConfig, parts: Parts) -> DecoderCheckpoint:
     Raises:
         RankitectError: It cannot be read or fetched; names `task.backbone`.
     """
-    from rankitect.models.checkpoints import load_checkpoint
+    from rankitect.models.candidate import load_backbone
 
     if config.backbone == SCRATCH:
         if not isinstance(config, LanguageConfig):
@@ -55,7 +55,7 @@ def open_checkpoint(config: BackboneConfig, parts: Parts) -> DecoderCheckpoint:
         return _tiny_backbone(parts.config.seed)
     parts.say(f"Backbone: {config.backbone}")
     try:
-        return load_checkpoint(config.backbone)
+        return load_backbone(config.backbone)
     except RankitectError as error:
         raise type(error)(f"task.backbone={config.backbone}: {error}") from error
 
@@ -148,11 +148,14 @@ class Pretrained:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the backbone's weights, and of what its blocks compute where this is not as in a plain Llama."""
+        """A hash of the backbone's weights, and of what its blocks compute where this is not as in a plain Llama; and
+        of which layers run twice, where some do."""
         from rankitect.training.distill import weights_fingerprint
 
-        weights, blocks = weights_fingerprint(self._plain), self.checkpoint.config.blocks.to_json()
-        return hashlib.sha256(json.dumps([weights, blocks]).encode()).hexdigest() if blocks else weights
+        config = self.checkpoint.config
+        weights, blocks, twice = weights_fingerprint(self._plain), config.blocks.to_json(), config.twice
+        more = [blocks, twice] if twice else [blocks]
+        return hashlib.sha256(json.dumps([weights, *more]).encode()).hexdigest() if any(more) else weights
 
     @cached_property
     def _plain(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,38 +28,48 @@ def second_order(backbone: Backbone, statistics: Statistics) -> dict[str, torch.
     """
     rises: dict[str, torch.Tensor] = {}
     family, weights, choices = backbone.family, backbone.supernet.weights, backbone.space.choices
-    head = backbone.checkpoint.config.head_dim
+    config = backbone.checkpoint.config
+    head = config.head_dim
 
     def sizes(axis: str, scope: str) -> list[int]:
         return [int(v) for v in choices[axes.deciding(choices, axis, scope)].values]  # type: ignore[arg-type]
 
     for scope in backbone.influence:
-        number = axes.number_of(scope)
-        heads_key, units_key = (family.key(family.reader(axis), number) for axis in (axes.KV_HEADS, axes.FFN))
-        refits: list[Refit] = []
-        for key in (heads_key, units_key):
+        number = axes.number_of(scope) or 0
+        own, by_axis, without = config.layer(number), dict[str, list[float]](), 0.0
+        parts = [axis for axis, size in ((axes.KV_HEADS, own.kv_heads), (axes.FFN, own.ffn)) if size]
+        for axis in parts:
+            key = family.key(family.reader(axis), number)
             refit = weights.owner(key[0]).variants.get(key[1])
             if refit is None or key not in statistics.slopes:
                 return {}
-            refits.append(refit)  # type: ignore[arg-type]
-        heads, units = refits
-        head_slopes, unit_slopes = statistics.slopes[heads_key], statistics.slopes[units_key]
-        kv, group = sizes(axes.KV_HEADS, scope), sizes(axes.QUERY_HEADS, scope)
-        by_axis = {
-            axes.KV_HEADS: [heads.error((k, max(group), head), head_slopes) for k in kv],
-            axes.QUERY_HEADS: [heads.error((max(kv), g, head), head_slopes) for g in group],
-            axes.FFN: [units.error((f,), unit_slopes) for f in sizes(axes.FFN, scope)],
-        }
-        no_heads, no_units = heads.error(None, head_slopes), units.error(None, unit_slopes)
-        if (pattern := choices.get(axes.path(axes.PATTERN, scope))) is not None:
-            losses = {axes.FULL: 0.0, axes.WINDOW: WINDOW_LOSS, axes.SKIP: no_heads}
-            by_axis[axes.PATTERN] = [losses[v] for v in pattern.values]  # type: ignore[index]
+            rise = _Rise(refit, statistics.slopes[key], own.runs)  # type: ignore[arg-type]
+            gone = rise(None)
+            without += gone
+            if axis == axes.FFN:
+                by_axis[axis] = [rise((f,)) for f in sizes(axis, scope)]
+                continue
+            by_axis[axes.KV_HEADS] = [rise((k, own.group, head)) for k in sizes(axes.KV_HEADS, scope)]
+            by_axis[axes.QUERY_HEADS] = [rise((own.kv_heads, g, head)) for g in sizes(axes.QUERY_HEADS, scope)]
+            if (pattern := choices.get(axes.path(axes.PATTERN, scope))) is not None:
+                losses = {axes.FULL: 0.0, axes.WINDOW: WINDOW_LOSS, axes.SKIP: gone}
+                by_axis[axes.PATTERN] = [losses[v] for v in pattern.values]  # type: ignore[index]
         if axes.path(axes.RUNS, scope) in choices:
             # A second run changes the layer's output by about as much as its absence does.
-            changed = no_heads + no_units
-            runs = {axes.DROPPED: changed, axes.ONCE: 0.0, axes.TWICE: changed}
-            by_axis[axes.RUNS] = [runs[n] for n in sizes(axes.RUNS, scope)]
+            by_axis[axes.RUNS] = [without / own.runs * abs(n - own.runs) for n in sizes(axes.RUNS, scope)]
         for axis, values in by_axis.items():
             path = axes.deciding(choices, axis, scope)
             rises[path] = rises.get(path, torch.zeros(len(values))) + torch.tensor(values)
     return rises
+
+
+@dataclass(frozen=True)
+class _Rise:
+    """The estimated rise of the loss by the units that a weight is left with, for all runs of its layer, in nats."""
+
+    refit: Refit
+    slopes: torch.Tensor
+    runs: int
+
+    def __call__(self, units: tuple[int, ...] | None) -> float:
+        return self.runs * self.refit.error(units, self.slopes)

@@ -52,7 +52,7 @@ class BackboneConfig(BaseModel):
 
     backbone: str = Field(
         "smollm2-135m",
-        description="asset, .gguf file, Hugging Face folder, random (a tiny one), or none (models from scratch)",
+        description="asset, .gguf file, Hugging Face folder, candidate, random (a tiny one), or none (from scratch)",
     )
     begin: bool | None = Field(
         None, description="whether windows begin with the first token (bos); null: as the model was trained"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rankitect.errors import ConfigError
@@ -33,15 +34,19 @@ def _everything(space: SearchSpace, reference: Architecture) -> dict[str, Any]:
 def widths(space: SearchSpace, reference: Architecture) -> Iterator[Architecture]:
     """One feed-forward width in every layer, the most important units kept; narrowest first.
 
-    Between two widths, more and more layers, spread over the depth, have the wider one.
+    Between two widths, more and more layers, spread over the depth, have the wider one. Where the layers of the
+    backbone differ, all keep the same share of their own width, as nearly as their choices allow.
     """
     full = _everything(space, reference)
     paths = axes.paths(space.choices, axes.FFN)
-    sizes = sorted({int(v) for v in space.choices[paths[0]].values})  # type: ignore[arg-type]
-    for low, high in zip(sizes, [*sizes[1:], sizes[-1]], strict=True):
+    sizes = {path: sorted(int(v) for v in space.choices[path].values) for path in paths}  # type: ignore[arg-type]
+    shares = [Fraction(size, own[-1]) for own in [max(sizes.values(), key=len)] for size in own]
+    kept = [{p: min(own, key=lambda size: abs(size - share * own[-1])) for p, own in sizes.items()} for share in shares]
+    for low, high in zip(kept, [*kept[1:], kept[-1]], strict=True):
         for more in range(len(paths)):
             wide = {round(i * len(paths) / more) for i in range(more)} if more else set()
-            yield space.architecture({**full, **{p: high if i in wide else low for i, p in enumerate(paths)}})
+            chosen = {p: (high if i in wide else low)[p] for i, p in enumerate(paths)}
+            yield space.architecture({**full, **chosen})
 
 
 def depths(space: SearchSpace, reference: Architecture, influence: Mapping[str, float]) -> Iterator[Architecture]:
