@@ -50,12 +50,16 @@ def as_backbone(candidate: LanguageCandidate, source: str) -> DecoderCheckpoint:
     Raises:
         AssetError: It is of another space, or no decoder.
     """
-    row = layers_of(candidate.space.name, candidate.model.plan, candidate.config)
-    if candidate.space.name != "mobile_llm" or not row.layers:
-        reason = row.difference if not row.layers else f"its space is {candidate.space.name!r}"
-        raise AssetError(
-            f"{brief(source, 200)} is no backbone: {brief(reason, 150)}; candidates of the space 'mobile_llm' are."
-        )
+    space, plan = candidate.space.name, candidate.model.plan
+    row = layers_of(space, plan, candidate.config)
+    rounded = next((step.path for step in plan.steps if not step.is_float), None)
+    reason = row.difference if not row.layers else None
+    if rounded is not None:
+        reason = f"{rounded} computes in fewer bits; take the candidate of before it was quantized"
+    if space != "mobile_llm":
+        reason = f"its space is {space!r}, and only candidates of 'mobile_llm' are backbones"
+    if reason is not None:
+        raise AssetError(f"{brief(source, 200)} is no backbone: {brief(reason, 200)}.")
     config = _config(row, candidate.config)
     scopes = list(dict.fromkeys(row.scopes))
     tensors = file_tensors(candidate.model, config, scopes)
