@@ -32,7 +32,7 @@ from rankitect.models.checkpoints import (
 from rankitect.models.checkpoints.gguf_file import GGUFFile
 from rankitect.models.checkpoints.huggingface_config import read_config
 from rankitect.models.checkpoints.usage import Usage
-from rankitect.models.families import FAMILIES, LayerSizes, family_of
+from rankitect.models.families import FAMILIES, LayerSizes, axes, family_of
 from rankitect.models.importance import gather
 from rankitect.models.supernet import Standalone, Supernet
 from rankitect.search_spaces.mobile_llm import from_backbone
@@ -120,6 +120,9 @@ def test_a_space_of_different_layers_opens_each_up_to_its_own_sizes() -> None:
     whole = largest(space)
     assert space.cost(whole, "params") == checkpoint.n_params
     assert whole.choices["layers.2.runs"] == 2
+    assert axes.skips(whole.choices) == [False, True, False, False]
+    with pytest.raises(SpaceError, match="alike: the backbone's layers differ"):
+        from_backbone(config, alike=True)
     assert TINY.with_layers([LayerSizes(2, 2, 48)] * 4) == TINY
     assert DecoderConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
