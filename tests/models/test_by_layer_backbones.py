@@ -120,7 +120,7 @@ def test_a_space_of_different_layers_opens_each_up_to_its_own_sizes() -> None:
     whole = largest(space)
     assert space.cost(whole, "params") == checkpoint.n_params
     assert whole.choices["layers.2.runs"] == 2
-    assert axes.skips(whole.choices) == [False, True, False, False]
+    assert not any(axes.skips(whole.choices))
     with pytest.raises(SpaceError, match="alike: the backbone's layers differ"):
         from_backbone(config, alike=True)
     assert TINY.with_layers([LayerSizes(2, 2, 48)] * 4) == TINY

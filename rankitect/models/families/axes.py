@@ -132,11 +132,8 @@ def drops(choices: Mapping[str, Choice]) -> bool:
 
 
 def skips(choices: Mapping[str, Any]) -> list[bool]:
-    """For each layer that runs in an architecture, whether it skips attention, or has none to choose."""
-    return [
-        own.get(PATTERN) == SKIP or deciding(choices, KV_HEADS, number) not in choices
-        for number, own in running(choices).items()
-    ]
+    """For each layer that runs in an architecture, whether it skips attention; one that has none skips nothing."""
+    return [own.get(PATTERN) == SKIP for own in running(choices).values()]
 
 
 def whole(name: str, choice: Choice) -> ChoiceValue:
