@@ -53,8 +53,11 @@ def main() -> None:
         )
 
 
-def part(pattern: str, workload: Any, quick: bool, ffn: int = 1536) -> Part:
-    """One layer under a workload, of a feed-forward width."""
+def part(pattern: str, workload: Any, quick: bool, ffn: int = 1536, precision: str = "float32") -> Part:
+    """One layer under a workload, of a feed-forward width, in float32 or in 8da4w."""
+    import dataclasses
+
+    from rankitect.blocks import GQA, SwiGLU
     from rankitect.deploy.parts import parts_of
     from rankitect.models.plan import make_plan
     from rankitect.search_spaces.mobile_llm import mobile_llm
@@ -65,6 +68,10 @@ def part(pattern: str, workload: Any, quick: bool, ffn: int = 1536) -> Part:
     )
     layer = {axes.KV_HEADS: 3, axes.QUERY_HEADS: 3, axes.FFN: ffn, axes.PATTERN: pattern}
     choices = {axes.CHANNELS: width, **{axes.path(axis, 0): value for axis, value in layer.items()}}
+    if precision == "8da4w":
+        few = {"bits": 4, "scale_group": 32, "act_bits": 8}
+        blocks = {n.path: n.block for n in space.graph.nodes if isinstance(n.block, GQA | SwiGLU)}
+        space = space.with_blocks({path: dataclasses.replace(block, **few) for path, block in blocks.items()})
     return parts_of(make_plan(space, space.architecture(choices)), workload)[0]
 
 

@@ -12,15 +12,12 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attention_patterns import part
 from common import arguments, table, verdict
 
-if TYPE_CHECKING:
-    from rankitect.deploy.lowering import Precision
-
-VARIANTS: tuple[tuple[Precision, int], ...] = (("float32", 1), ("float32", 2), ("8da4w", 1))
+VARIANTS = (("float32", 1), ("float32", 2), ("8da4w", 1))
 WIDTHS = (1408, 1280, 1152)
 """Feed-forward widths of the layers that were never seen."""
 
@@ -50,7 +47,7 @@ def main() -> None:
     )
 
 
-def measured(precision: Precision, threads: int, mode: str, tokens: int, options: Any) -> tuple[object, ...]:
+def measured(precision: str, threads: int, mode: str, tokens: int, options: Any) -> tuple[object, ...]:
     """The cells of one row."""
     from rankitect.deploy.host import Host
     from rankitect.deploy.lowering import lower
@@ -60,10 +57,10 @@ def measured(precision: Precision, threads: int, mode: str, tokens: int, options
     settings = TimingSettings(threads=threads, seconds=0.5 if options.quick else 12.0)
     workload = Workload(mode, 16 if options.quick else tokens)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
-        host = Host(precision, settings, cache=Path(folder) / "cache")
+        host = Host(settings, cache=Path(folder) / "cache")
         program = Path(folder) / "layer.pte"
-        layer = part("full", workload, options.quick)
-        program.write_bytes(lower({"forward": layer.program()}, precision, check=False).buffer)
+        layer = part("full", workload, options.quick, precision=precision)
+        program.write_bytes(lower({"forward": layer.program()}, check=False).buffer)
         reference, copies = host.reference(workload), settings.copies(program.stat().st_size)
         medians, unsettled = [], 0
         for _ in range(options.rounds):
@@ -74,7 +71,7 @@ def measured(precision: Precision, threads: int, mode: str, tokens: int, options
         taken = []
         for width in WIDTHS:
             start = time.perf_counter()
-            host.part(part("full", workload, options.quick, width))
+            host.part(part("full", workload, options.quick, width, precision))
             taken.append(time.perf_counter() - start)
         host.close()
     spread = 100 * statistics.stdev(medians) / statistics.mean(medians)

@@ -7,13 +7,13 @@ MobileLLM (arXiv 2402.14905); the patterns full / sliding window / skip are Mobi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rankitect.config.quantities import Size
 from rankitect.contracts.task import HasBackbone
@@ -21,6 +21,7 @@ from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Block, Graph, SearchSpace, T, Wire, Zero
 from rankitect.models.families import PLAIN, DecoderBlocks, DecoderConfig, LayerSizes, axes
 from rankitect.models.families.blocks import Rotation
+from rankitect.search_spaces.mobile_llm_bits import FLOATS, Bits, BitsConfig
 from rankitect.space.choices import Choice, ChoiceValue
 from rankitect.space.repeats import LAYERS
 
@@ -97,6 +98,7 @@ def mobile_llm(
     blocks: DecoderBlocks = PLAIN,
     alike: bool = False,
     by_layer: Sequence[LayerChoices] = (),
+    bits: Bits = FLOATS,
 ) -> SearchSpace:
     """A space of decoders of up to `layers` layers.
 
@@ -122,12 +124,13 @@ def mobile_llm(
             where it would be the same.
         alike: Whether one choice decides for all layers how many heads they have, and one how wide feed-forwards are.
         by_layer: What each layer may be, where layers differ; in place of `layers`, `kv_heads`, `group`, `ffn`, `runs`.
+        bits: Of the weights; where they are not all floats, the space is called `mobile_llm_bits`.
     """
     from rankitect.blocks import Embed, Head, Norm, Rope, SwiGLU, TiedHead
 
     same, layers = LayerChoices(kv_heads, group, ffn, runs), len(by_layer) or layers
     blocks.check_layers(layers)
-    g = Graph("mobile_llm")
+    g = Graph("mobile_llm" if bits == FLOATS else "mobile_llm_bits")
     ids = g.input("ids", B, T, dtype="int")
     width = g.choice(axes.CHANNELS, widths)
     norm = Norm(norm_eps, blocks.norm_offset)
@@ -160,7 +163,8 @@ def mobile_llm(
     def attention(i: int, x: Wire, k: Choice, q: Choice) -> Wire:
         turned = blocks.rotation(i, rope_base)
         inputs = [before(x, "norm1"), *([] if turned is None else [ropes[turned]])]
-        kinds = _attention(partial(_gqa, blocks, norm_eps, k, q, head, turned is not None), i, patterns, window, blocks)
+        gqa = partial(_gqa, blocks, norm_eps, k, q, head, turned is not None, bits.of_attention(g))
+        kinds = _attention(gqa, i, patterns, window, blocks)
         return x + behind(g.oneof(axes.PATTERN, kinds, *inputs, share=True), "behind1")
 
     def layer(i: int, x: Wire) -> Wire:
@@ -169,22 +173,32 @@ def mobile_llm(
             x = attention(i, x, choices[axes.KV_HEADS], choices[axes.QUERY_HEADS])
         if axes.FFN not in choices:
             return x
-        return x + behind(SwiGLU(choices[axes.FFN], blocks.act)(before(x, "norm2"), name="mlp"), "behind2")
+        mlp = SwiGLU(choices[axes.FFN], blocks.act, **bits.fields(g, axes.FFN_BITS, bits.layers))
+        return x + behind(mlp(before(x, "norm2"), name="mlp"), "behind2")
 
-    embedded = Embed(vocab, width, blocks.embed_scale)(ids, name="embed")
+    embed = Embed(vocab, width, blocks.embed_scale, **bits.fields(g, axes.EMBED_BITS, bits.embedding, table=True))
+    embedded = embed(ids, name="embed")
     x = g.repeat(LAYERS, layers, layer, embedded, runs=lambda i: own_choices(i).runs)
     x = norm(x, name="norm")
-    g.out = TiedHead(vocab)(x, name="head", weights="embed") if tied else Head(vocab)(x, name="head")
+    few = bits.fields(g, axes.HEAD_BITS, bits.head)
+    g.out = TiedHead(vocab, **few)(x, name="head", weights="embed") if tied else Head(vocab, **few)(x, name="head")
     return SearchSpace(g, version="1", defaults={"T": context})
 
 
 def _gqa(
-    blocks: DecoderBlocks, eps: float, kv: Choice, group: Choice, head: int, rotary: bool, window: int | None
+    blocks: DecoderBlocks,
+    eps: float,
+    kv: Choice,
+    group: Choice,
+    head: int,
+    rotary: bool,
+    few: Mapping[str, Any],
+    window: int | None,
 ) -> Block:
-    """The attention of a layer."""
+    """The attention of a layer; `few` are its bits."""
     from rankitect.blocks import GQA
 
-    plain = GQA(kv, group, head, window, blocks.bias, scale=blocks.score_scale, rotary=rotary)
+    plain = GQA(kv, group, head, window, blocks.bias, scale=blocks.score_scale, rotary=rotary, **few)
     if blocks.qk_norm == "none":
         return plain
     return replace(plain, qk_norm=blocks.qk_norm, eps=eps, offset=blocks.norm_offset)
@@ -222,6 +236,8 @@ def from_backbone(
     sharing: bool = False,
     alike: bool = False,
     depth: bool = True,
+    bits: Bits = FLOATS,
+    pruned: bool = True,
 ) -> SearchSpace:
     """The space of a pretrained model's pruned versions; its largest architecture is the backbone itself.
 
@@ -238,6 +254,8 @@ def from_backbone(
         sharing: Whether a layer may run twice.
         alike: Whether all layers have the same heads and the same feed-forward width.
         depth: Whether layers may be dropped.
+        bits: Of the weights.
+        pruned: Whether the architecture is open; else it is the backbone's, and bits alone are.
 
     Raises:
         SpaceError: A width is larger than the backbone's, or its layers differ and all are to be alike.
@@ -248,17 +266,18 @@ def from_backbone(
     if alike and config.layers:
         raise SpaceError("alike: the backbone's layers differ, so that no choice can decide for all of them")
     runs = (axes.ONCE, *((axes.DROPPED,) if depth else ()), *((axes.TWICE,) if sharing else ()))
-    same = _choices(LayerSizes(config.n_kv_heads, config.query_heads, config.ffn), ffn_step, runs)
+    of_layer = partial(_choices, ffn_step=ffn_step, runs=runs) if pruned else _kept
+    same = of_layer(LayerSizes(config.n_kv_heads, config.query_heads, config.ffn))
     return mobile_llm(
         vocab=config.vocab,
-        widths=sorted({config.d_model, *widths}, reverse=True),
+        widths=sorted({config.d_model, *(widths if pruned else ())}, reverse=True),
         layers=config.n_layers,
         kv_heads=same.kv_heads,
         group=same.group,
         ffn=same.ffn,
         runs=same.runs,
-        by_layer=[_choices(sizes, ffn_step, runs) for sizes in config.layers],
-        patterns=patterns,
+        by_layer=[of_layer(sizes) for sizes in config.layers],
+        patterns=patterns if pruned else [axes.FULL],
         head=config.head_dim,
         window=window,
         context=context,
@@ -267,6 +286,15 @@ def from_backbone(
         tied=config.tied_embeddings,
         blocks=config.blocks,
         alike=alike,
+        bits=bits,
+    )
+
+
+def _kept(sizes: LayerSizes) -> LayerChoices:
+    """A layer of a backbone as it is."""
+    ffn = [sizes.ffn] if sizes.ffn else []
+    return LayerChoices(
+        [sizes.kv_heads] if sizes.kv_heads else [], [sizes.group] if sizes.group else [], ffn, [sizes.runs]
     )
 
 
@@ -332,6 +360,14 @@ class MobileLLM:
         sharing: bool = Field(False, description="whether a layer may run twice with one set of weights")
         alike: bool = Field(False, description="whether all layers have the same heads and the same feed-forward width")
         depth: bool = Field(True, description="whether layers may be dropped")
+        bits: BitsConfig | None = Field(None, description="bits of weights; null: all are floats")
+        pruned: bool = Field(True, description="whether the architecture is open; else bits alone are")
+
+        @model_validator(mode="after")
+        def _something_open(self) -> MobileLLM.Config:
+            if not self.pruned and self.bits is None:
+                raise ValueError("pruned=false leaves nothing open, as there are no bits: give space.bits")
+            return self
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> SearchSpace:
@@ -347,6 +383,8 @@ class MobileLLM:
             sharing=config.sharing,
             alike=config.alike,
             depth=config.depth,
+            bits=FLOATS if config.bits is None else Bits(**config.bits.model_dump()),
+            pruned=config.pruned,
         )
 
     @classmethod

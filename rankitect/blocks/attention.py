@@ -201,6 +201,7 @@ class GQA(Quantized):
             q, k = turn(q, inputs[1]), turn(k, inputs[1])
         if self.hadamard:
             q, k = deployed_turn(call, q, head), deployed_turn(call, k, head)
+        k, v = p.kept(k), p.kept(v)
         q = q * (head**-0.5 if self.scale is None else self.scale)
         call.keep(k, v.permute(1, 2, 0))
         if call.decode:
@@ -239,6 +240,11 @@ class GQA(Quantized):
     def cache(self, *inputs: TensorType) -> Expr:
         seen = P + T if self.window is None else minimum(P + T, self.window)
         return 2 * inputs[0][0] * seen * self.kv * self.head
+
+    @property
+    def cache_width(self) -> int:
+        """Elements of a cached vector: those of a head."""
+        return self.head
 
 
 def prompt_attention(call: Call, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None) -> torch.Tensor:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from rankitect.deploy.artifact import runtime_version
-from rankitect.deploy.lowering import Precision, lower
+from rankitect.deploy.lowering import lower
 from rankitect.deploy.parts import Part
 from rankitect.deploy.timing import Timing
 from rankitect.errors import DeployError
@@ -31,7 +31,6 @@ class Android:
     """Times parts on a phone.
 
     Args:
-        precision: Of the programs.
         threads: Of the runtime.
         runs: Runs in one call of the runner.
         repeats: Calls of the runner; the spread is that of their means.
@@ -45,7 +44,6 @@ class Android:
 
     def __init__(
         self,
-        precision: Precision,
         threads: int,
         runs: int,
         repeats: int,
@@ -53,7 +51,7 @@ class Android:
         runner_path: str,
         adb: str = "adb",
     ) -> None:
-        self.precision, self.threads, self.runs, self.repeats = precision, threads, runs, repeats
+        self.threads, self.runs, self.repeats = threads, runs, repeats
         self._serial, self._runner, self._adb = serial, runner_path, adb
 
     def require(self) -> None:
@@ -83,7 +81,6 @@ class Android:
             "device": self._shell("getprop ro.product.model").strip() or "android",
             "build": self._shell("getprop ro.build.fingerprint").strip(),
             "runtime": f"executorch {runtime_version()}, XNNPACK",
-            "precision": self.precision,
             "threads": str(self.threads),
         }
 
@@ -95,7 +92,7 @@ class Android:
         """
         with tempfile.TemporaryDirectory(prefix="rankitect-") as folder:
             path = Path(folder) / f"{part.key[:16]}.pte"
-            path.write_bytes(lower({"forward": part.program()}, self.precision, check=False).buffer)
+            path.write_bytes(lower({"forward": part.program()}, check=False).buffer)
             return self.time(path)
 
     def time(self, path: Path) -> Timing:

@@ -12,21 +12,12 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
 
 from rankitect.data.files import file_sha256, write_whole
 from rankitect.data.tokenizer import Tokenizer, load_tokenizer
 from rankitect.deploy.generate import Generator, Layout
-from rankitect.deploy.lowering import (
-    TOLERANCE,
-    Lowered,
-    Precision,
-    lower,
-    quantized,
-    require_applied,
-    require_runtime,
-    silenced,
-)
+from rankitect.deploy.lowering import lower, require_runtime, silenced, tolerance
+from rankitect.deploy.precision import precision_of, quantized_share, require_lowerable
 from rankitect.deploy.quality import language_quality, report_quality
 from rankitect.documents import as_kind, read_json
 from rankitect.errors import AssetError, DeployError, safe, short
@@ -134,7 +125,6 @@ def export(
     prompt: int,
     capacity: int,
     text: torch.Tensor,
-    precision: Precision = "float32",
     notes: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """Write a language model as a program. The card comes last: where it is, all is there.
@@ -149,31 +139,31 @@ def export(
         prompt: Tokens of a prefill.
         capacity: Tokens of the longest sequence, prompt and answer together; more than `prompt`.
         text: Windows of real text that neither was trained on, token ids [W, T].
-        precision: Of the program.
         notes: Plain data for the card.
 
     Returns:
         Paths relative to the folder, by artifact: "program", "program_card", "tokenizer".
 
     Raises:
-        DeployError: The model cannot be exported, the precision applies to none of its matrices, or the program does
-            not give what the lowered module gives.
+        DeployError: The model cannot be exported, the runtime lacks some of its bits, or the program does not give what
+            the model gives.
         OSError: The disk is full or cannot be written.
     """
     if not 1 <= prompt < capacity:
         raise DeployError(f"capacity is {capacity}; it must be more than the prompt's {prompt} tokens.")
     folder = Path(folder)
+    require_lowerable(model.plan)
+    precision = precision_of(model.plan)
     methods = calls(model, prompt, capacity)
-    applied = require_applied(methods, precision)
     started = time.perf_counter()
-    lowered = lower(methods, precision)
+    lowered = lower(methods)
     seconds = time.perf_counter() - started
     layout = Layout.of(methods["prefill"], methods["decode"])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD).unlink(missing_ok=True)
     write_whole(folder / PROGRAM, lowered.buffer)
     try:
-        _check_tokens(folder / PROGRAM, layout, methods, lowered)
+        _check_tokens(folder / PROGRAM, layout, methods)
         generator = _generator(folder / PROGRAM, layout)[0]
         quality = language_quality(generator, model, text, prompt=prompt, capacity=capacity)
     except BaseException:
@@ -187,7 +177,7 @@ def export(
         "kind": "rankitect program",
         "runtime": {"name": "executorch", "version": runtime_version(), "backend": "XNNPACK"},
         "precision": precision,
-        "quantized_share": applied if precision != "float32" else 0.0,
+        "quantized_share": quantized_share(methods),
         "quality": quality.to_json(),
         "layout": layout.to_json(),
         "delegated": {"operators": lowered.delegated, "share": lowered.share, "portable": lowered.portable},
@@ -201,15 +191,13 @@ def export(
     return {"program": PROGRAM, "program_card": CARD, "program_tokenizer": "tokenizer.json"}
 
 
-def _check_tokens(path: Path, layout: Layout, methods: Mapping[str, DeployedCall], lowered: Lowered) -> None:
-    eager: dict[str, nn.Module] = dict(methods)
-    if lowered.precision != "float32":
-        eager = {name: quantized(module) for name, module in methods.items()}
+def _check_tokens(path: Path, layout: Layout, methods: Mapping[str, DeployedCall]) -> None:
+    allowed = 2 * tolerance(methods)
 
     def run(name: str) -> Any:
         def call(inputs: Any) -> Any:
             with torch.no_grad():
-                return eager[name](*inputs)
+                return methods[name](*inputs)
 
         return call
 
@@ -220,7 +208,7 @@ def _check_tokens(path: Path, layout: Layout, methods: Mapping[str, DeployedCall
         token, given = int(one.argmax()), int(other.argmax())
         # Scores that are equal but for rounding may be ranked either way: each may be off by the tolerance.
         lead = float((one.flatten()[token] - one.flatten()[given]) / one.abs().max().clamp_min(1e-12))
-        if lead > 2 * TOLERANCE[lowered.precision]:
+        if lead > allowed:
             raise DeployError(
                 f"The program generates token {given} where the model generates {token}, number {number} after "
                 f"{prompt}: its score is higher by {lead:.2g} of the largest."

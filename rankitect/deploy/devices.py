@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rankitect.config.trust import ByHand
-from rankitect.contracts.capability import offers
-from rankitect.contracts.task import HasFeatures
 from rankitect.deploy.parts import Part, Workload
 from rankitect.documents import read_json
-from rankitect.errors import ConfigError
-from rankitect.graph.cost import STORED_BITS
 
 if TYPE_CHECKING:
     import torch
@@ -42,9 +38,18 @@ class _Config(BaseModel):
     context: int = Field(
         256, ge=3, le=2**20, description="tokens of the context whose last one is decoded, and of the program"
     )
-    precision: Literal["float32", "8da4w"] = Field("float32", description="of exported programs")
     measurements: int = Field(48, ge=4, le=10_000, description="layers measured at most for each latency")
     error: float = Field(3.0, gt=0, description="cross-validated error, percent, at which measuring ends")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_precision(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "precision" in values:
+            raise ValueError(
+                "device.precision is no key: a program has the bits of its model. Quantize it by a stage `quantize` of "
+                "the recipe, or search bits with space=mobile_llm_bits"
+            )
+        return values
 
     @model_validator(mode="after")
     def _room(self) -> _Config:
@@ -116,16 +121,10 @@ class HostDevice(_Base):
 
         Raises:
             DeployError: ExecuTorch is not installed.
-            ConfigError: The precision is one that rankers are not exported in, and the task is of rankers.
         """
         from rankitect.deploy.lowering import require_runtime
 
         require_runtime()
-        if config.precision != "float32" and offers(parts.task, HasFeatures):
-            raise ConfigError(
-                f"device.precision={config.precision} is applied to language models alone; a ranker's program is in "
-                "float32: use device.precision=float32."
-            )
         return cls(config)
 
     @property
@@ -136,7 +135,7 @@ class HostDevice(_Base):
             from rankitect.deploy.timing import TimingSettings
 
             c = self.config
-            self._host = Host(c.precision, TimingSettings(threads=c.threads, seconds=c.seconds))
+            self._host = Host(TimingSettings(threads=c.threads, seconds=c.seconds))
         return self._host
 
     def export(
@@ -165,9 +164,7 @@ class HostDevice(_Base):
         from rankitect.deploy.artifact import PROGRAM, export
 
         c = self.config
-        written = export(
-            folder, model, tokenizer, prompt=c.prompt, capacity=c.context, text=text, precision=c.precision
-        )
+        written = export(folder, model, tokenizer, prompt=c.prompt, capacity=c.context, text=text)
         measured = {}
         for name, workload in self.workloads.items():
             timing = self.runner.whole(folder / PROGRAM, workload, workload.mode)
@@ -204,7 +201,7 @@ class HostDevice(_Base):
         """
         from rankitect.deploy.ranker import BATCHES, PROGRAM, export_ranker
 
-        written = export_ranker(folder, model, examples, labels=labels, precision=self.config.precision)
+        written = export_ranker(folder, model, examples, labels=labels)
         reference = self.workloads["prefill_ms"]
         timings = {n: self.runner.whole(folder / PROGRAM, reference, f"batch_{n}") for n in BATCHES}
         measured = {f"batch_{n}_ms": _recorded(t) for n, t in timings.items()}
@@ -262,8 +259,7 @@ class AnalyticDevice(_Base):
 
         c = self.config
         flops, moved, steps = part.work()
-        bits = STORED_BITS[4 if c.precision == "8da4w" else 32]
-        kept = part.weight_bytes * bits / 32 + (moved if moved > c.cache_mib * 2**20 else 0)
+        kept = part.weight_bytes + (moved if moved > c.cache_mib * 2**20 else 0)
         ms = max(flops / (c.peak_gflops * 1e6), kept / (c.bandwidth_gbs * 1e6)) + steps * c.step_us / 1e3
         return Timing(ms, ms, ms, ms, ms, 0, 1.0, True, 1.0, 0.0, ms, 0)
 
@@ -308,4 +304,4 @@ class AndroidDevice(_Base):
         from rankitect.deploy.android import Android
 
         c = self.config
-        return Android(c.precision, c.threads, c.runs, c.repeats, c.serial, c.runner_path, c.adb)
+        return Android(c.threads, c.runs, c.repeats, c.serial, c.runner_path, c.adb)

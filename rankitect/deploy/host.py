@@ -14,7 +14,7 @@ from pathlib import Path
 from rankitect.data.assets import cache_root
 from rankitect.data.files import folder_lock, write_atomically
 from rankitect.data.kept import keep_record, kept_record
-from rankitect.deploy.lowering import Precision, lower
+from rankitect.deploy.lowering import lower
 from rankitect.deploy.parts import Part, Workload, reference_part
 from rankitect.deploy.timing import Meter, Reference, Timing, TimingSettings
 from rankitect.errors import DeployError
@@ -34,10 +34,9 @@ def processor() -> str:
 
 
 class Host:
-    """Times parts and whole programs here. Results of parts are kept by device, runtime version and precision.
+    """Times parts and whole programs here. Results of parts are kept by device and runtime version.
 
     Args:
-        precision: Precision of the programs.
         settings: How to measure.
         cache: The folder in which results are kept; None for the usual place.
         should_stop: Polled while measuring; True ends it.
@@ -48,12 +47,11 @@ class Host:
 
     def __init__(
         self,
-        precision: Precision = "float32",
         settings: TimingSettings | None = None,
         cache: Path | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.precision, self.settings = precision, settings or TimingSettings()
+        self.settings = settings or TimingSettings()
         self._meter = Meter(self.settings, should_stop)
         identity = json.dumps(self.identity, sort_keys=True).encode()
         self._folder = (cache or cache_root() / "latency") / hashlib.sha256(identity).hexdigest()[:16]
@@ -72,7 +70,6 @@ class Host:
             "device": "host",
             "processor": processor(),
             "runtime": f"executorch {runtime}, XNNPACK",
-            "precision": self.precision,
             "threads": str(self.settings.threads),
         }
 
@@ -90,7 +87,7 @@ class Host:
             return known
         with tempfile.TemporaryDirectory(prefix="rankitect-") as folder:
             program = Path(folder) / "part.pte"
-            program.write_bytes(lower({"forward": part.program()}, self.precision, check=False).buffer)
+            program.write_bytes(lower({"forward": part.program()}, check=False).buffer)
             size = program.stat().st_size
             timing = self._meter.time(program, self.reference(part.workload), copies=self.settings.copies(size))
         self.measured += 1
@@ -110,7 +107,7 @@ class Host:
         path, record = (self._folder / f"reference-{part.key[:16]}{end}" for end in (".pte", ".json"))
         with folder_lock(self._folder):
             if not path.exists():
-                buffer = lower({"forward": part.program()}, self.precision, check=False).buffer
+                buffer = lower({"forward": part.program()}, check=False).buffer
                 write_atomically(path, lambda p: p.write_bytes(buffer))
             copies = self.settings.copies(path.stat().st_size)
             known = _read(record)

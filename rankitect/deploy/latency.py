@@ -192,11 +192,12 @@ class Latency:
         """
         choices = self._layers.choices
         shared = tuple(p for p in choices if not p.startswith(f"{LAYERS}."))
+        felt = tuple(p for p in shared if p in self._layers.felt)
         numbers = repeats(choices)
         grids: dict[Any, NDArray[np.float64]] = {}
         tables = []
         for i in numbers:
-            paths = (*shared, *(p for p in choices if p.startswith(f"{LAYERS}.{i}.")))
+            paths = (*felt, *(p for p in choices if p.startswith(f"{LAYERS}.{i}.")))
             # Layers that have the same choices with the same values have the same table.
             alike = tuple((p.replace(f"{LAYERS}.{i}.", ""), repr(choices[p].values)) for p in paths)
             if alike not in grids:

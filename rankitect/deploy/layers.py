@@ -62,13 +62,26 @@ class SpaceLayers:
 
     def of(self, architecture: Architecture) -> dict[int, Layer]:
         """The layers of an architecture by number; those that do not run are not among them."""
-        outside = self.outside(architecture)
+        outside = {path: value for path, value in self.outside(architecture).items() if path in self.felt}
         layers = running(self._shaping(architecture))
         return {i: Layer(tuple(sorted({**outside, **own}.items()))) for i, own in layers.items()}
 
     def outside(self, architecture: Architecture) -> dict[str, Any]:
         """The choices of an architecture that belong to no layer but to the whole model, by path."""
         return {p: v for p, v in self._shaping(architecture).items() if not p.startswith(f"{LAYERS}.")}
+
+    @cached_property
+    def felt(self) -> frozenset[str]:
+        """The choices of the whole model that layers depend on; bits of an embedding, say, are none of them."""
+        within = [node for node in self.space.graph.nodes if node.path.startswith(f"{LAYERS}.")]
+        felt: set[str] = set()
+        for node in within:
+            shapes = [d for t in node.outputs for d in t.dims]
+            weights = [e for p in node.params.values() for e in (*p.shape, p.gate, p.bits, p.scale_group)]
+            fields = [*node.sizes.values(), *node.block.fields().values(), node.flops, node.cache]
+            felt |= {path for e in (*shapes, *weights, *fields) for path in e.paths}
+            felt |= {path for edge in node.inputs for path in edge.gate.paths}
+        return frozenset(felt)
 
     def _shaping(self, architecture: Architecture) -> dict[str, Any]:
         return {path: value for path, value in architecture.choices.items() if path in self.choices}

@@ -1,4 +1,4 @@
-"""From a module to an ExecuTorch program for XNNPACK: export, fold constants, quantize, lower, check.
+"""From a module to an ExecuTorch program for XNNPACK: export, fold constants, lower, check.
 
 Time goes into one pass pipeline a delegated piece, so the blocks' deployed form leaves few pieces: an embedding's rows
 are looked up by the portable kernels, all else is one piece.
@@ -6,7 +6,6 @@ are looked up by the portable kernels, all else is one piece.
 
 from __future__ import annotations
 
-import copy
 import gc
 import logging
 import os
@@ -15,32 +14,20 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from rankitect.errors import DeployError
+from rankitect.models.deployed_weights import QuantizedMatrix
 
-__all__ = [
-    "GROUP",
-    "TOLERANCE",
-    "Lowered",
-    "Precision",
-    "lower",
-    "quantized",
-    "require_applied",
-    "require_runtime",
-    "silenced",
-]
+__all__ = ["TOLERANCE", "TOLERANCE_QUANTIZED", "Lowered", "lower", "require_runtime", "silenced", "tolerance"]
 
-Precision = Literal["float32", "8da4w"]
-GROUP = 32
-"""Weights that share a scale in 8da4w: 8-bit dynamic activations, 4-bit weights."""
-
-TOLERANCE = {"float32": 1e-3, "8da4w": 5e-2}
+TOLERANCE = 1e-3
 """Largest allowed difference between a program's outputs and its module's, relative to the largest output."""
+TOLERANCE_QUANTIZED = 5e-2
+"""The same where activations are rounded: one that lies between two levels may be rounded either way."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +36,14 @@ class Lowered:
 
     Attributes:
         buffer: The contents of a .pte file.
-        precision: Of weights and activations.
         delegated: Operators that XNNPACK runs.
         portable: Operators that the portable kernels run, by name with their number.
         pieces: Delegated pieces.
         errors: By method, the largest difference to the exported module's outputs for its example, relative to the
-            largest output; a quantized program is compared with the quantized module.
+            largest output.
     """
 
     buffer: bytes
-    precision: Precision
     delegated: int
     portable: dict[str, int]
     pieces: int
@@ -70,45 +55,24 @@ class Lowered:
         return self.delegated / max(1, self.delegated + sum(self.portable.values()))
 
 
-def require_applied(methods: Mapping[str, nn.Module], precision: Precision) -> float:
-    """The share of the weights in matrices that a precision applies to, before any work.
-
-    Args:
-        methods: As for `lower`.
-        precision: That of the program.
-
-    Raises:
-        DeployError: It applies to none: the program would be one in float32 under another name.
-    """
-    matrices = {id(p.weight): p for m in methods.values() for p in m.modules() if isinstance(p, nn.Linear)}
-    whole = sum(p.weight.numel() for p in matrices.values())
-    kept = sum(p.weight.numel() for p in matrices.values() if precision == "float32" or _is_quantized(p))
-    if precision != "float32" and not kept:
-        raise DeployError(
-            f"precision={precision} cannot be applied to this model: it has no matrix with a multiple of {GROUP} "
-            "inputs in the form that is quantized. Export it in float32."
-        )
-    return kept / max(1, whole)
+def tolerance(methods: Mapping[str, nn.Module]) -> float:
+    """How far a program's outputs may be from those of its methods, relative to the largest output."""
+    rounds = any(isinstance(part, QuantizedMatrix) for method in methods.values() for part in method.modules())
+    return TOLERANCE_QUANTIZED if rounds else TOLERANCE
 
 
-def _is_quantized(part: nn.Module) -> bool:
-    return isinstance(part, nn.Linear) and part.weight.shape[1] % GROUP == 0
-
-
-def lower(
-    methods: Mapping[str, nn.Module], precision: Precision = "float32", check: bool = True, quick: bool = True
-) -> Lowered:
+def lower(methods: Mapping[str, nn.Module], check: bool = True, quick: bool = True) -> Lowered:
     """Lower the methods of one program, each for the shapes of its example; equal weights are stored once.
 
     Args:
-        methods: What to export, by name: modules with `example()`, which gives inputs.
-        precision: "float32", or "8da4w": 8-bit dynamic activations and 4-bit weights in groups (`quantized`).
+        methods: What to export, by name: modules with `example()`, which gives inputs. Their matrices are lowered as
+            they hold them, each in its own bits.
         check: Run every method in this process and compare its outputs with the module's.
         quick: Leave out the passes that language models never need.
 
     Raises:
         DeployError: ExecuTorch is not installed, an operator cannot be exported (says which), or outputs differ by
-            more than `TOLERANCE`.
+            more than `tolerance` allows.
     """
     require_runtime()
     with _quietly():  # torchao, too, talks while it is imported
@@ -122,10 +86,9 @@ def lower(
             exported = {}
             for name, method in methods.items():
                 example = method.example()  # type: ignore[operator]
-                module = quantized(method) if precision == "8da4w" else method
                 if check:
-                    eager[name] = tuple(module(*example))
-                exported[name] = torch.export.export(module.eval(), example, strict=False)
+                    eager[name] = tuple(method(*example))
+                exported[name] = torch.export.export(method.eval(), example, strict=False)
             edge = to_edge_transform_and_lower(
                 exported,
                 transform_passes=[_without_copies],
@@ -143,7 +106,7 @@ def lower(
     portable: dict[str, int] = {}
     for _, by_name, _ in counts:
         portable = {k: portable.get(k, 0) + by_name.get(k, 0) for k in {**portable, **by_name}}
-    lowered = Lowered(buffer, precision, sum(c[0] for c in counts), portable, sum(c[2] for c in counts))
+    lowered = Lowered(buffer, sum(c[0] for c in counts), portable, sum(c[2] for c in counts))
     if not check:
         return lowered
     return replace(lowered, errors=_compare(lowered, methods, eager))
@@ -170,7 +133,7 @@ def silenced() -> Iterator[None]:
 def _compare(
     lowered: Lowered, methods: Mapping[str, nn.Module], eager: Mapping[str, tuple[torch.Tensor, ...]]
 ) -> dict[str, float]:
-    errors = {}
+    errors, allowed = {}, tolerance(methods)
     with silenced():
         from executorch.runtime import Runtime
 
@@ -190,10 +153,10 @@ def _compare(
             for a, b in zip(outputs, eager[name], strict=True)
         ]
         errors[name] = max(parts)
-        if not errors[name] <= TOLERANCE[lowered.precision]:
+        if not errors[name] <= allowed:
             raise DeployError(
                 f"The exported {name} differs from the model by {errors[name]:.2g} of its largest output; at most "
-                f"{TOLERANCE[lowered.precision]:g} is allowed in {lowered.precision}."
+                f"{allowed:g} is allowed."
             )
     return errors
 
@@ -254,39 +217,6 @@ def _without_copies(graph: Any) -> Any:
     if copies:
         graph.recompile()
     return PassResult(graph, bool(copies))
-
-
-def quantized(module: nn.Module) -> nn.Module:
-    """A copy with matrices in 8da4w and tables in 8 bits; a matrix whose inputs are no multiple of the group stays."""
-    from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup, quantize_
-
-    copied = copy.deepcopy(module)
-    config = Int8DynamicActivationIntxWeightConfig(
-        weight_dtype=getattr(torch, "int4"),  # noqa: B009 (torch's types do not know it)
-        weight_granularity=PerGroup(GROUP),
-    )
-    quantize_(copied, config, lambda part, name: _is_quantized(part))
-    for holder in list(copied.modules()):
-        for name, part in holder.named_children():
-            if isinstance(part, nn.Embedding):
-                holder.add_module(name, _Int8Table(part.weight))
-    return copied
-
-
-class _Int8Table(nn.Module):
-    """Rows of 8-bit numbers with a scale each: a quarter of the bytes, and portable operators only."""
-
-    weight: torch.Tensor
-    scale: torch.Tensor
-
-    def __init__(self, weight: torch.Tensor) -> None:
-        super().__init__()
-        scale = weight.detach().abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
-        self.register_buffer("scale", scale)
-        self.register_buffer("weight", (weight.detach() / scale).round().to(torch.int8))
-
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        return F.embedding(rows, self.weight).to(torch.float32) * F.embedding(rows, self.scale)
 
 
 def _count(graph: Any) -> tuple[int, dict[str, int], int]:

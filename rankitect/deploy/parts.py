@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Literal
 
 import torch
 
 from rankitect.graph import Expr
+from rankitect.graph.quantized import FLOAT
+from rankitect.graph.stored import FLOAT_BYTES, stored_bytes
 from rankitect.models.deployed import DeployedCall, Segment, random_weights, segments
 from rankitect.models.plan import Plan, Step, run_plan
 from rankitect.models.weights import SlicedParams, WeightTree, find_owner
@@ -74,14 +76,26 @@ class Part:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of its weights in float32."""
-        return sum(4 * prod(shape) for shape in self.plan.shapes().values())
+        """Bytes of its weights, each in its own bits."""
+        scales = {(s.weights, n.scale) for s in self.plan.steps for n in s.numerics.values()}
+        stored = {}
+        for step in self.plan.steps:
+            for name, shape in step.shapes.items():
+                n = step.numerics.get(name)
+                size = FLOAT_BYTES * prod(shape)
+                if n is not None:
+                    rows = prod(shape[: n.rows])
+                    size = int(stored_bytes(rows, prod(shape[n.rows :]), n.bits, n.group).constant or 0)
+                if (step.weights, name) not in scales:
+                    stored[step.weights, name, n] = size
+        return sum(stored.values())
 
     def work(self) -> tuple[float, float, int]:
         """FLOPs, bytes that go in and out (caches among them), and steps, counted in a run of the deployed form."""
         from torch.utils.flop_counter import FlopCounterMode
 
-        program = self.program()
+        floats = [replace(s, numerics={}, act_bits=FLOAT, cache_bits=FLOAT) for s in self.plan.steps]
+        program = replace(self, plan=replace(self.plan, steps=tuple(floats))).program()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             inputs = program.example()
             outputs = program(*inputs)

@@ -12,7 +12,8 @@ import torch
 
 from rankitect.data.files import file_sha256, write_whole
 from rankitect.deploy.artifact import runtime_version
-from rankitect.deploy.lowering import Precision, lower, require_applied
+from rankitect.deploy.lowering import lower
+from rankitect.deploy.precision import precision_of, quantized_share, require_lowerable
 from rankitect.deploy.quality import ranker_quality, report_quality
 from rankitect.errors import SpaceError
 from rankitect.models.deployed import DeployedCall
@@ -86,7 +87,6 @@ def export_ranker(
     examples: Sequence[torch.Tensor],
     *,
     labels: torch.Tensor | None = None,
-    precision: Precision = "float32",
     batches: Sequence[int] = BATCHES,
 ) -> dict[str, str]:
     """Write a ranker's dense part as a program with a method for each batch size. The card comes last.
@@ -97,22 +97,22 @@ def export_ranker(
         examples: The model's inputs for real rows, [n, ...] each, on which the program's quality is compared with that
             of the model in float32; card and log say both.
         labels: 0 or 1 for each of the rows, [n]; without them logits are compared.
-        precision: Of the program.
         batches: Examples of one call; the methods are called "batch_1" and so on.
 
     Returns:
         Paths relative to the folder, by artifact: "program", "program_card".
 
     Raises:
-        DeployError: The model cannot be exported, the precision applies to none of its matrices, or the program does
-            not give what the lowered module gives.
+        DeployError: The model cannot be exported, the runtime lacks some of its bits, or the program does not give what
+            the model gives.
         OSError: The disk is full or cannot be written.
         SpaceError: Nothing follows the lookups.
     """
     part = dense_part(model)
+    require_lowerable(part.plan)
+    precision = precision_of(part.plan)
     methods = {f"batch_{n}": part.call(*(x[:1].expand(n, *x.shape[1:]) for x in examples)) for n in batches}
-    applied = require_applied(methods, precision)
-    lowered = lower(methods, precision, quick=False)
+    lowered = lower(methods, quick=False)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD).unlink(missing_ok=True)
     write_whole(folder / PROGRAM, lowered.buffer)
@@ -128,7 +128,7 @@ def export_ranker(
         "kind": "rankitect ranker",
         "runtime": {"name": "executorch", "version": runtime_version(), "backend": "XNNPACK"},
         "precision": precision,
-        "quantized_share": applied if precision != "float32" else 0.0,
+        "quantized_share": quantized_share(methods),
         "quality": quality.to_json(),
         "methods": {
             name: [

@@ -72,6 +72,11 @@ class Param:
         return cls(tuple(as_expr(d) for d in dims), init, inputs, as_expr(gate), table, joint)
 
     @property
+    def is_table(self) -> bool:
+        """Whether the block reads it row by row, whatever others do with it."""
+        return self.table or not self.inputs
+
+    @property
     def numel(self) -> Expr:
         """The number of elements."""
         return TensorType(self.shape).numel

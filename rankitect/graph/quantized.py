@@ -53,6 +53,11 @@ class Quantized(Block):
     cache_bits: ExprLike = added(default=FLOAT)
     ranges: str = added(default="minmax")
 
+    @property
+    def cache_width(self) -> int:
+        """Elements of one of the vectors that are kept for later calls: each vector is rounded by its own range."""
+        return 1
+
     def numerics(self) -> dict[str, Any]:
         """The fields of `Quantized` that the block states: none where all is float."""
         names = {f.name for f in dataclasses.fields(Quantized)}

@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rankitect.errors import SpaceError
+from rankitect.errors import DeployError, SpaceError
+from rankitect.graph.quantized import FLOAT
+from rankitect.models.deployed_weights import (
+    QuantizedMatrix,
+    QuantizedTable,
+    cache_trouble,
+    matrix_trouble,
+    table_trouble,
+)
+from rankitect.models.numerics import Numerics, fake_weight
 from rankitect.models.plan import Plan, Step, run_plan
 from rankitect.models.weights import SlicedParams, WeightTree, find_owner, start_scales, take
 from rankitect.space.repeats import LAYERS
@@ -129,27 +139,58 @@ class DeployedCall(nn.Module):
         weight = getattr(find_owner(self._weights[0], step.weights), name)
         return take(weight, step.shapes[name])
 
-    def matrix(self, step: Step, name: str, outputs: int, bias: str | None = None) -> nn.Linear:
-        """A weight as a matrix; the first `outputs` axes are its rows."""
-        key = f"{step.weights}.{name}".replace(".", "_") + ("" if bias is None else "_biased")
+    def matrix(self, step: Step, name: str, outputs: int, bias: str | None = None) -> nn.Module:
+        """A weight as a matrix in its own bits; the first `outputs` axes are its rows."""
+        key = _module_key(step, name) + ("" if bias is None else "_biased")
         if key not in self.matrices:
+            numerics = step.numerics.get(name)
+            if (trouble := matrix_trouble(*_bits(numerics), step.act_bits)) is not None:
+                raise DeployError(f"{step.path}, weight {name!r}, cannot be exported: {trouble}.")
             weight = self.weight(step, name).detach()
-            weight = weight.flatten(outputs).flatten(0, outputs - 1)
-            linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-            linear.weight = nn.Parameter(weight, requires_grad=False)
-            if bias is not None:
-                linear.bias = nn.Parameter(self.weight(step, bias).detach().flatten(), requires_grad=False)
-            self.matrices[key] = linear
-        matrix = self.matrices[key]
-        assert isinstance(matrix, nn.Linear)
-        return matrix
+            added = None if bias is None else self.weight(step, bias).detach().flatten()
+            self.matrices[key] = (
+                _matrix(weight.flatten(outputs).flatten(0, outputs - 1), added)
+                if numerics is None
+                else QuantizedMatrix(weight, numerics, self._scale(step, numerics), added)
+            )
+        return self.matrices[key]
 
     def table(self, step: Step, name: str) -> nn.Module:
-        """A weight as a table whose rows are looked up."""
-        key = f"{step.weights}.{name}".replace(".", "_")
+        """A weight as a table in its own bits, whose rows are looked up."""
+        key = _module_key(step, name)
         if key not in self.lookups:
-            self.lookups[key] = nn.Embedding.from_pretrained(self.weight(step, name).detach())
+            weight, numerics = self.weight(step, name).detach(), step.numerics.get(name)
+            if (trouble := table_trouble(_bits(numerics)[0])) is not None:
+                raise DeployError(f"{step.path}, weight {name!r}, cannot be exported: {trouble}.")
+            self.lookups[key] = (
+                nn.Embedding.from_pretrained(weight)
+                if numerics is None
+                else QuantizedTable(weight, numerics, self._scale(step, numerics))
+            )
         return self.lookups[key]
+
+    def _scale(self, step: Step, numerics: Numerics) -> torch.Tensor | None:
+        """The stored scales of a weight; None where they follow from it."""
+        return None if numerics.scale is None else self.weight(step, numerics.scale).detach()
+
+
+def _module_key(step: Step, name: str) -> str:
+    """What a weight is registered as; one that two blocks have in different bits is held twice."""
+    bits = "".join(f"_{n}" for n in _bits(step.numerics.get(name))) if name in step.numerics else ""
+    return f"{step.weights}.{name}".replace(".", "_") + bits
+
+
+def _bits(numerics: Numerics | None) -> tuple[int, int]:
+    return (FLOAT, 0) if numerics is None else (numerics.bits, numerics.group)
+
+
+def _matrix(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    """A linear layer with a weight [outputs, inputs] that is not copied."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias, requires_grad=False)
+    return linear
 
 
 class _DeployedParams(SlicedParams):
@@ -165,7 +206,12 @@ class _DeployedParams(SlicedParams):
         if name.startswith("_"):  # as in `SlicedParams`
             raise AttributeError(name)
         step, program = self._step, self._program
-        return program.constant((step.weights, name), lambda: program.weight(step, name))
+        if name not in step.numerics:
+            return program.constant((step.weights, name), lambda: program.weight(step, name))
+        numerics = step.numerics[name]
+        scale = None if numerics.scale is None else program.weight(step, numerics.scale)
+        rounded = partial(fake_weight, program.weight(step, name), numerics, scale)
+        return program.constant((step.weights, name, numerics), rounded)
 
     def linear(self, x: torch.Tensor, name: str, bias: str | None = None) -> torch.Tensor:
         """The weight as a matrix, whatever form it is held in."""
@@ -179,6 +225,12 @@ class _DeployedParams(SlicedParams):
         """The weight as a matrix, whatever form it is held in."""
         result: torch.Tensor = self._program.matrix(self._step, name, 1)(h.flatten(-len(dims)))
         return result
+
+    def kept(self, x: torch.Tensor) -> torch.Tensor:
+        """What a later call reads where `x` was kept for it."""
+        if (trouble := cache_trouble(self._step.cache_bits)) is not None:
+            raise DeployError(f"{self._step.path} cannot be exported: {trouble}.")
+        return x
 
     def lookup(self, name: str, rows: torch.Tensor, bags: torch.Tensor | None = None) -> torch.Tensor:
         """Rows of a table, whatever form it is held in."""

@@ -19,6 +19,7 @@ from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, Edge, Expr, SearchSpace
 from rankitect.models.identities import Listen, check_relaxed
 from rankitect.models.plan import Step, bounds, relaxed_plan, run_plan
+from rankitect.models.relaxed_bits import MixedBits, mixed_bits
 from rankitect.models.supernet import Supernet
 from rankitect.models.weights import LinearReading, ParameterHolder, looked_up
 from rankitect.space.tables import Assignments, TabulatedExpr, joint_grid, tabulate
@@ -99,6 +100,10 @@ class Mixture:
             self._known_masks[expr] = value
         return self._known_masks[expr]
 
+    def chances(self, path: str) -> torch.Tensor:
+        """Probability of each value of a choice."""
+        return self._weights[path]
+
     def sizes(self, expr: Expr) -> torch.Tensor:
         """Probability of each size of a dimension, [largest size + 1]."""
         # Entry j of the mask is P(size > j), so P(size = j) is the difference of neighbours.
@@ -109,21 +114,53 @@ class Mixture:
 class _RelaxedParams(LinearReading):
     """Whole weights, and masks in place of slices (the `Params` that blocks see)."""
 
-    __slots__ = ("_mixture", "_step", "_tensors", "present")
+    __slots__ = ("_bits", "_known", "_last", "_mixture", "_step", "_tensors", "present")
 
-    def __init__(self, step: Step, tensors: nn.Module, mixture: Mixture) -> None:
-        self._step, self._tensors, self._mixture = step, tensors, mixture
+    def __init__(self, step: Step, tensors: nn.Module, mixture: Mixture, bits: MixedBits | None = None) -> None:
+        self._step, self._tensors, self._mixture, self._bits = step, tensors, mixture, bits
+        self._known: dict[str, torch.Tensor] = {}
+        self._last: tuple[torch.Tensor, torch.Tensor] | None = None
         self.present = step.present
 
     def __getattr__(self, name: str) -> torch.Tensor:
         if name.startswith("_"):  # as in `SlicedParams`
             raise AttributeError(name)
         weight: torch.Tensor = getattr(self._tensors, name)
-        return weight
+        if self._bits is None or name not in self._bits.matrices:
+            return weight
+        if name not in self._known:
+            supported = self._bits.supported(name, weight, self._mixture.mask)
+            self._known[name] = self._bits.weight(name, supported, self._mixture.chances)
+        return self._known[name]
+
+    def _tokens(self, x: torch.Tensor) -> torch.Tensor:
+        """Activations as a matrix gets them. Those that go into several are rounded once."""
+        if self._bits is None:
+            return x
+        if self._last is None or self._last[0] is not x:
+            self._last = x, self._bits.activations(x, self._mixture.chances)
+        return self._last[1]
+
+    def linear(self, x: torch.Tensor, name: str, bias: str | None = None) -> torch.Tensor:
+        """A weight applied to the last axis, after its activations were rounded."""
+        return super().linear(self._tokens(x), name, bias)
+
+    def kept(self, x: torch.Tensor) -> torch.Tensor:
+        """What a later call reads where `x` was kept for it."""
+        return x if self._bits is None else self._bits.kept(x, self._mixture.chances)
 
     def lookup(self, name: str, rows: torch.Tensor, bags: torch.Tensor | None = None) -> torch.Tensor:
         """Rows of a table, at its largest width."""
-        return looked_up(self._tensors, name, rows, bags)
+        if self._bits is None or name not in self._bits.matrices:
+            return looked_up(self._tensors, name, rows, bags)
+        vectors = looked_up(self._tensors, name, rows)
+        dim = self._bits.matrices[name][1][-1]
+        if dim.constant is None:
+            vectors = vectors * (self._mixture.mask(dim).detach() > 0).to(vectors.dtype)
+        vectors = self._bits.weight(name, vectors, self._mixture.chances, rows.dim())
+        if bags is None:
+            return vectors
+        return F.embedding_bag(torch.arange(len(rows), device=rows.device), vectors, bags, mode="sum")
 
     def mask(self, name: str) -> torch.Tensor | None:
         """Probability that each entry of an axis is kept; None where it is of fixed size."""
@@ -143,17 +180,20 @@ class _RelaxedParams(LinearReading):
 
     def read(self, h: torch.Tensor, name: str, dims: tuple[str | None, ...]) -> torch.Tensor:
         """The weight applied to hidden units, those that may be left out weighed by the probability that they stay."""
-        weight = getattr(self, name)
         sizes = [self._step.sizes[d] if d is not None else None for d in dims]
         variants = self._tensors.variants.get(name) if isinstance(self._tensors, ParameterHolder) else None
         if variants is not None:  # one product with the expected weight, as the change is of the same shape
+            weight = getattr(self._tensors, name)
             for axis, dim in enumerate(sizes):
                 weight = self.masked(weight, dim, axis + 1) if dim is not None else weight
             weight = weight + variants.mixed(self._mixture.sizes, sizes)
+            if self._bits is not None:
+                weight = self._bits.weight(name, weight, self._mixture.chances)
         else:
+            weight = getattr(self, name)
             for axis, dim in enumerate(sizes):
                 h = self.masked(h, dim, axis - len(dims)) if dim is not None else h
-        return F.linear(h.flatten(-len(dims)), weight.flatten(1))
+        return F.linear(self._tokens(h.flatten(-len(dims))), weight.flatten(1))
 
     def masked(self, x: torch.Tensor, dim: Expr, axis: int) -> torch.Tensor:
         """`x` times the mask of a dimension along `axis`."""
@@ -180,6 +220,7 @@ class RelaxedSupernet(nn.Module):
         self.space = supernet.space
         self._plan = relaxed_plan(self.space)
         self._masks = _Masks(self.space)
+        self._bits = mixed_bits(self.space)
         if supernet.checkable:
             check_relaxed(self.space, supernet.trace, self._trace)
 
@@ -214,7 +255,7 @@ class RelaxedSupernet(nn.Module):
         def params(step: Step) -> _RelaxedParams:
             if listen is not None:
                 listen(step, None)
-            return _RelaxedParams(step, owners.get(step.weights, tree), mixture)
+            return _RelaxedParams(step, owners.get(step.weights, tree), mixture, self._bits.get(step.path))
 
         def mix(edge: Edge, x: torch.Tensor) -> torch.Tensor:
             return x * mixture.mean(edge.gate) if edge.mixes and edge.gate.constant is None else x

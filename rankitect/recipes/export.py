@@ -47,7 +47,10 @@ class Export:
 
         prompt: int = Field(default=64, ge=1, le=2**20, description="tokens of a prefill")
         capacity: int = Field(default=256, ge=2, le=2**20, description="tokens of the longest sequence")
-        precision: Literal["float32", "8da4w"] = Field(default="float32", description="of the program")
+        precision: Literal["float32", "8da4w"] = Field(
+            default="float32",
+            description="of the program; 8da4w: 4-bit weights in groups of 32, where the model has no bits of its own",
+        )
 
         @field_validator("capacity")
         @classmethod
@@ -94,12 +97,19 @@ class Export:
             context.progress(0, 1, "lowering")
             written = export(
                 context.folder,
-                model,
+                self._in_precision(model, context),
                 self._task.tokenizer,
                 prompt=c.prompt,
                 capacity=c.capacity,
                 text=self._task.sample_text(),
-                precision=c.precision,
             )
             context.artifacts.update(written)
         return model
+
+    def _in_precision(self, model: Standalone, context: StageContext) -> Standalone:
+        from rankitect.deploy.precision import in_8da4w
+
+        if self.config.precision == "float32":
+            return model
+        assert context.space is not None  # a language model has a graph
+        return in_8da4w(context.space, model)

@@ -31,6 +31,9 @@ NEWTON = 24
 """Steps to find the tilt of several costs."""
 CLOSE = 0.5
 """Standard deviations from the aim at which a tilt is good enough."""
+EDGES = (0.9, 0.98)
+"""Where in a range the mean cost is aimed at, if the middle yields nothing: nearer to the end at which most of the
+architectures inside are, as uniform draws lie there."""
 ENOUGH = 0.02
 """Share of plain draws inside the ranges above which no tilt is needed."""
 
@@ -64,6 +67,7 @@ def sample_columns(
     count, drawn, seen = 0, 0, {k: [math.inf, -math.inf] for k in bounds}
     tilt: dict[str, float] = {}
     proposal: Elimination | None = None
+    begun, edges = 0, iter(EDGES)
     for round_ in range(LONGEST):
         columns = _propose(space, distribution, rng, proposal)
         kept = np.broadcast_to(space.feasible(columns), BATCH).copy()
@@ -82,8 +86,16 @@ def sample_columns(
         if kept.any():
             parts.append({p: c[kept] for p, c in columns.items()})
             count += int(kept.sum())
-        if count >= n or (round_ >= HOPELESS and not count):
+        if count >= n:
             break
+        if round_ >= begun + HOPELESS and not count:
+            edge = next(edges, None) if tilt and distribution.factors is not None else None
+            if edge is None or distribution.factors is None:
+                break
+            leaning = {k: edge if slope < 0 else 1 - edge for k, slope in tilt.items()}
+            tilt, proposal = _tilt(space, distribution.factors, tables, bounds, spans, rng, leaning)
+            begun = round_ + 1
+            continue
         if round_ + 1 >= ROUNDS and count * LONGEST < n * (round_ + 1):  # at this yield the rest would not be enough
             break
         if round_ == 0 and bounds and count < ENOUGH * BATCH and distribution.factors is not None:
@@ -181,8 +193,10 @@ def _tilt(
     bounds: Mapping[str, tuple[float, float]],
     spans: Mapping[str, tuple[float, float] | None],
     rng: np.random.Generator,
+    leaning: Mapping[str, float] | None = None,
 ) -> tuple[dict[str, float], Elimination | None]:
-    """The exponential tilt under which the mean cost is the middle of each range (a convex problem)."""
+    """The exponential tilt under which the mean cost is at a place in each range, by default its middle (a convex
+    problem)."""
     kinds, aims, widths = list(bounds), [], []
     for kind in kinds:
         span = spans[kind]
@@ -190,7 +204,8 @@ def _tilt(
             return {}, None
         low, high = max(bounds[kind][0], span[0]), min(bounds[kind][1], span[1])
         widths.append(max(span[1] - span[0], 1.0))
-        aims.append(((low + high) / 2 - tables[kind].constant) / widths[-1])
+        place = 0.5 if leaning is None else leaning[kind]
+        aims.append((low + place * (high - low) - tables[kind].constant) / widths[-1])
 
     def run(tilt: np.ndarray, keep: bool = False) -> Elimination:
         extra = [

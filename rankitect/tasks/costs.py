@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rankitect.config.quantities import Amounts, Bounds
 from rankitect.contracts import Metric, MetricSpec
 from rankitect.errors import ConfigError, SpaceError, closest
-from rankitect.graph.cost import COSTS, FLOAT_BYTES, STORED_BITS
-from rankitect.space.expr import as_expr
+from rankitect.graph.cost import COSTS, weight_bytes
 from rankitect.space.tables import TabulatedExpr, tabulate
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ class CostReading:
         scope: The part of the graph that counts; "" for all.
         decode: Whether it is of one token after a full context, and not of a prefill.
         context: Tokens of the context that it is of, where that is not the task's.
-        bits: Bits of the values in matrices, for `weight_bytes`.
+        bits: Bits in which matrices are counted that the space gives no bits, for `weight_bytes`.
         relative: Whether it is reported as a share of the reference architecture's.
         about: What it counts, for people.
     """
@@ -76,6 +74,7 @@ LANGUAGE_COSTS: Mapping[str, CostReading] = {
     "prefill_flops": CostReading("flops", about="FLOPs of a prefill"),
     "decode_flops": CostReading("flops", decode=True, about="FLOPs of one token after a full context"),
     "weight_bytes": CostReading("weight_bytes", about="bytes of all weights"),
+    "program_bytes": CostReading("program_bytes", about="bytes of the weights in an exported program"),
     "kv_cache_bytes": CostReading("cache_bytes", about="bytes of the keys and values of a full context"),
 }
 """Costs by the name under which a configuration bounds them and a report shows them."""
@@ -136,9 +135,10 @@ class Costs:
         return symbols if reading.context is None else {**symbols, "T": reading.context}
 
     def _stored(self, reading: CostReading) -> TabulatedExpr:
-        params, matrices = (self.space.cost_expression(kind, reading.scope) for kind in ("params", "matrix_params"))
-        bytes_each = as_expr(Fraction(STORED_BITS[reading.bits]) / 8)
-        return tabulate(FLOAT_BYTES * (params - matrices) + bytes_each * matrices, self.space.choices, {})
+        space = cast("SearchSpace", self.space)  # other tasks have no bits
+        return tabulate(
+            weight_bytes(space.graph, space.live, reading.scope, float_bits=reading.bits), space.choices, {}
+        )
 
     def metrics(self, architecture: Architecture, space: ChoiceSpace | None = None) -> dict[str, Metric]:
         """All costs of an architecture.

@@ -142,7 +142,7 @@ def phone(tmp_path):
     def made(mode, **keys):
         (tmp_path / "mode").write_text(mode)
         given = {"serial": None, "runner_path": "/data/local/tmp/r/executor_runner", "adb": str(adb), **keys}
-        return Android("float32", 1, 10, 3, **given)
+        return Android(1, 10, 3, **given)
 
     return made
 

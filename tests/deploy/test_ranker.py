@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ import torch
 from rankitect.data.ranking.features import CategoricalFeature, Features
 from rankitect.deploy.devices import HostDevice
 from rankitect.deploy.ranker import CARD, PROGRAM, dense_part, export_ranker
-from rankitect.errors import ConfigError, DeployError, SpaceError
+from rankitect.errors import SpaceError
 from rankitect.models.plan import Plan
 from rankitect.models.supernet import build
 from rankitect.search_spaces.ranking_points import baseline
@@ -60,16 +59,6 @@ def test_programs_of_two_batch_sizes(tmp_path):
     given = examples(64)
     found = method.execute(list(dense_part(model).inputs(*given)))[0]
     torch.testing.assert_close(found, model(*given), rtol=1e-4, atol=1e-5)
-
-
-def test_a_precision_that_is_not_applied_to_rankers_is_refused(tmp_path):
-    pytest.importorskip("torchao")
-    with pytest.raises(DeployError, match="precision=8da4w cannot be applied to this model"):
-        export_ranker(tmp_path / "program", ranker("dlrm"), examples(1), precision="8da4w")
-    assert not (tmp_path / "program").exists()
-    settings = HostDevice.Config(precision="8da4w")
-    with pytest.raises(ConfigError, match=r"device\.precision=8da4w is applied to language models alone"):
-        HostDevice.from_config(settings, SimpleNamespace(task=SimpleNamespace(features=FEATURES)))
 
 
 def test_a_ranker_that_is_lookups_only_has_no_program():

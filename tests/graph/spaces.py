@@ -208,6 +208,21 @@ def phone() -> SearchSpace:
     )
 
 
+def few_bits() -> SearchSpace:
+    """Bits and groups of weights and bits of what is kept as choices, beside sizes; a table that two blocks read."""
+    g = Graph("few_bits")
+    ids = g.input("ids", B, T, dtype="int")
+    bits, wide = g.choice("bits", [32, 8, 4]), g.choice("width", [16, 8])
+    fields = {"bits": bits, "scale_group": 8 * bits.is_(4)}
+    x = Embed(9, wide, bits=g.choice("table", [4, 32, 16]))(ids, name="embed")
+    kept = {"cache_bits": g.choice("cache", [32, 8])}
+    attention = GQA(g.choice("kv", [2, 1]), g.choice("group", [2, 1]), 8, rotary=False, **fields, **kept)
+    x = x + attention(Norm()(x, name="norm1"), name="attention")
+    x = x + SwiGLU(g.choice("ffn", [24, 8]), bits=g.choice("ffn_bits", [8, 3]))(Norm()(x, name="norm2"), name="mlp")
+    g.out = TiedHead(9, **fields)(x, name="head", weights="embed")
+    return SearchSpace(g, defaults={"T": 5})
+
+
 @dataclass(frozen=True)
 class Case:
     """A space and how to feed it."""
@@ -234,4 +249,7 @@ class Case:
         return found
 
 
-CASES = {c.__name__: Case(c.__name__, cache(c)) for c in (ctr, dropped, llama, in_a_row, many, nested, shared, phone)}
+CASES = {
+    c.__name__: Case(c.__name__, cache(c))
+    for c in (ctr, dropped, llama, in_a_row, many, nested, shared, phone, few_bits)
+}

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from rankitect.space.choices import Choice, ChoiceValue
 
 __all__ = [
+    "ATTENTION_BITS",
     "CHANNELS",
     "DROPPED",
+    "EMBED_BITS",
     "FFN",
+    "FFN_BITS",
     "FULL",
+    "HEAD_BITS",
     "KV_HEADS",
     "ONCE",
     "PATTERN",
@@ -32,6 +36,7 @@ __all__ = [
     "axis_of",
     "deciding",
     "drops",
+    "is_bits",
     "layer",
     "layers",
     "number_of",
@@ -52,6 +57,15 @@ FFN = "ffn"
 PATTERN = "attn"
 """What a layer's attention sees: one of the values of `AttentionPattern`."""
 
+ATTENTION_BITS = "attn_bits"
+"""Bits of the weights of a layer's attention."""
+FFN_BITS = "ffn_bits"
+"""Bits of the weights of a layer's feed-forward."""
+EMBED_BITS = "embed_bits"
+"""Bits of the embedding's table, one choice for the whole model."""
+HEAD_BITS = "head_bits"
+"""Bits of the matrix that scores tokens, one choice for the whole model; it may be the embedding's table."""
+
 AttentionPattern = Literal["full", "swa", "skip"]
 """Every earlier token, a sliding window of them, or no attention at all."""
 FULL: AttentionPattern = "full"
@@ -61,9 +75,10 @@ SKIP: AttentionPattern = "skip"
 DROPPED, ONCE, TWICE = 0, 1, 2
 """How often a layer runs (the values of `RUNS`): depth is pruned by `DROPPED`, weights are shared by `TWICE`."""
 
-_OF_LAYERS = frozenset({KV_HEADS, QUERY_HEADS, FFN, PATTERN, RUNS})
-_OF_ALL = frozenset({CHANNELS, KV_HEADS, QUERY_HEADS, FFN})
-"""The axes that one choice may decide for all layers: its name is the axis."""
+_OF_LAYERS = frozenset({KV_HEADS, QUERY_HEADS, FFN, PATTERN, RUNS, ATTENTION_BITS, FFN_BITS})
+_OF_ALL = frozenset({CHANNELS, KV_HEADS, QUERY_HEADS, FFN, EMBED_BITS, HEAD_BITS})
+"""The axes that one choice may decide for the whole model, or for all layers: its name is the axis."""
+_BITS = frozenset({ATTENTION_BITS, FFN_BITS, EMBED_BITS, HEAD_BITS})
 
 
 def layer(number: int) -> str:
@@ -103,6 +118,15 @@ def axis_of(choice: str) -> str | None:
         return choice
     scope, _, axis = choice.rpartition(".")
     return axis if axis in _OF_LAYERS and number_of(scope) is not None else None
+
+
+def is_bits(choice: str) -> bool:
+    """Whether a choice decides bits of weights.
+
+    >>> is_bits("layers.3.ffn_bits"), is_bits("head_bits"), is_bits("layers.3.ffn")
+    (True, True, False)
+    """
+    return axis_of(choice) in _BITS
 
 
 def number_of(place: str) -> int | None:

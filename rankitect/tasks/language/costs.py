@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+from rankitect.contracts import offers
+from rankitect.contracts.stage import WorksOnSpaces
 from rankitect.errors import ConfigError
-from rankitect.tasks.costs import LANGUAGE_COSTS, Costs, language_costs, specs
+from rankitect.graph.quantized import Quantized
+from rankitect.tasks.costs import LANGUAGE_COSTS, CostReading, Costs, language_costs, specs
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
@@ -50,7 +54,7 @@ class LanguageCosts:
     @property
     def specs(self) -> list[MetricSpec]:
         """The costs as metrics; latencies where there is a device."""
-        return [*specs(LANGUAGE_COSTS), *(self.latency.specs if self.latency is not None else [])]
+        return [*specs(self._shown(LANGUAGE_COSTS)), *(self.latency.specs if self.latency is not None else [])]
 
     def metrics(self, architecture: Architecture, space: SearchSpace | None = None) -> dict[str, Metric]:
         """All costs of an architecture; relative ones are shares of the backbone's as it was given.
@@ -59,9 +63,26 @@ class LanguageCosts:
             architecture: The architecture.
             space: Of it, where stages of a recipe have changed blocks; by default that which is searched.
         """
-        metrics = self._readings.metrics(architecture, space)
+        readings = self._readings
+        metrics = replace(readings, readings=self._shown(readings.readings)).metrics(architecture, space)
         latency = self.latency_of(space)
         return metrics if latency is None else {**metrics, **latency.metrics(architecture)}
+
+    def _shown(self, readings: Mapping[str, CostReading]) -> dict[str, CostReading]:
+        """The costs that are reported: those of programs where some models have bits of their own."""
+        return {name: r for name, r in readings.items() if name != "program_bytes" or self._few_bits}
+
+    @cached_property
+    def _few_bits(self) -> bool:
+        """Whether the space has bits, or a stage of the recipe gives its models bits."""
+        space = self._parts.graph_space
+        changed = [space]
+        for stage in self._parts.stages.values():
+            if offers(stage, WorksOnSpaces):
+                changed.append(stage.space_after(changed[-1]))
+        return any(
+            isinstance(node.block, Quantized) and node.block.numerics() for s in changed for node in s.graph.nodes
+        )
 
     @cached_property
     def latency(self) -> Latencies | None:

@@ -7,13 +7,25 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rankitect.errors import ConfigError
+from rankitect.graph.quantized import FLOAT
 from rankitect.models.families import axes
 from rankitect.tasks.costs import cost_value
 
 if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
+    from rankitect.space.choices import Choice
 
-__all__ = ["depths", "nearest", "patterned", "uniform_baselines", "uniform_depth", "uniform_width", "widths"]
+__all__ = [
+    "depths",
+    "few_bits",
+    "in_bits",
+    "nearest",
+    "patterned",
+    "uniform_baselines",
+    "uniform_depth",
+    "uniform_width",
+    "widths",
+]
 
 
 SHARES = (0.75, 0.6, 0.5)
@@ -93,7 +105,8 @@ def uniform_baselines(
     influence: Mapping[str, float] | None,
     context: int,
 ) -> Iterator[tuple[str, Architecture]]:
-    """The uniformly pruned models that a search is held against, with their names.
+    """The uniformly pruned models that a search is held against, with their names; then, where bits are open, the whole
+    model and these in one number of bits. In a space that prunes nothing there are none of the former.
 
     Args:
         space: The space.
@@ -105,13 +118,47 @@ def uniform_baselines(
     Raises:
         ConfigError: A given share is out of reach.
     """
-    for share in SHARES if shares is None else shares:
+    pruned = dict(_pruned(space, reference, shares, influence, context))
+    yield from pruned.items()
+    for bits in few_bits(space):
+        for name, architecture in {"uniform": reference, **pruned}.items():
+            yield f"{name} {bits} bits", in_bits(space, architecture, bits)
+
+
+def few_bits(space: SearchSpace) -> list[int]:
+    """The numbers of bits, of less than floats, that layers may have."""
+    paths = [*axes.paths(space.choices, axes.FFN_BITS), *axes.paths(space.choices, axes.ATTENTION_BITS)]
+    values = {int(v) for path in paths for v in space.choices[path].values}  # type: ignore[arg-type]
+    return sorted((b for b in values if b < FLOAT), reverse=True)
+
+
+def in_bits(space: SearchSpace, architecture: Architecture, bits: int) -> Architecture:
+    """An architecture with all weights in so many bits, or in the next that a choice offers."""
+
+    def nearest_of(choice: Choice) -> Any:
+        values = sorted(int(v) for v in choice.values)  # type: ignore[arg-type]
+        return next((v for v in values if v >= bits), values[-1])
+
+    changed = {path: nearest_of(choice) for path, choice in space.choices.items() if axes.is_bits(path)}
+    return space.architecture({**_everything(space, architecture), **changed})
+
+
+def _pruned(
+    space: SearchSpace,
+    reference: Architecture,
+    shares: Sequence[float] | None,
+    influence: Mapping[str, float] | None,
+    context: int,
+) -> Iterator[tuple[str, Architecture]]:
+    wanted, choices = SHARES if shares is None else shares, space.choices
+    narrows = any(len(choices[path].values) > 1 for path in axes.paths(choices, axes.FFN))
+    for share in wanted if narrows else ():
         try:
             yield f"uniform width {share:.0%}", uniform_width(space, reference, share, context)
         except ConfigError:
             if shares is not None:
                 raise
-    for share in (SHARES if shares is None else shares) if influence is not None else ():
+    for share in wanted if influence is not None and axes.drops(choices) else ():
         yield f"uniform depth {share:.0%}", uniform_depth(space, reference, share, influence or {}, context)
 
 

@@ -72,7 +72,8 @@ def test_costs_at_other_lengths_and_bits_are_bounded_together() -> None:
     costs = language_costs(SPACE, WHOLE, 24, cache_context=512, bits=4)
     whole = {name: costs.value(WHOLE, name) for name in ("decode_flops", "kv_cache_bytes", "weight_bytes")}
     matrices, params = SPACE.cost(WHOLE, "matrix_params"), SPACE.cost(WHOLE, "params")
-    assert whole["weight_bytes"] == 4 * (params - matrices) + matrices * 4.5 / 8
+    least = 4 * (params - matrices) + matrices * 4.5 / 8  # a group at the end of a row may be smaller than 32
+    assert least <= whole["weight_bytes"] <= 1.05 * least
     assert whole["kv_cache_bytes"] == SPACE.cost(WHOLE, "cache_bytes", T=512, P=0)
     assert whole["decode_flops"] == SPACE.cost(WHOLE, "flops", T=1, P=23)
     bounds = costs.limits(

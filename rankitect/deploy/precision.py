@@ -1,0 +1,109 @@
+"""The bits of a model's weights as the runtime has them: whether it does, what they are called, and 8da4w in a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import prod
+
+from torch import nn
+
+from rankitect.blocks import Embed, Tables
+from rankitect.errors import DeployError
+from rankitect.graph import SearchSpace
+from rankitect.graph.quantized import FLOAT, Quantized
+from rankitect.models.deployed_weights import QuantizedMatrix, cache_trouble, matrix_trouble, table_trouble
+from rankitect.models.numerics import Numerics
+from rankitect.models.plan import Plan, Step
+from rankitect.models.supernet import Standalone
+
+__all__ = ["in_8da4w", "precision_of", "quantized_share", "require_lowerable"]
+
+_GROUP = 32
+"""Weights that share a scale in 8da4w."""
+
+
+def _is_table(step: Step) -> bool:
+    return isinstance(step.block, Embed | Tables)
+
+
+def require_lowerable(plan: Plan) -> None:
+    """Refuse a model with bits that the runtime lacks, before any work.
+
+    Raises:
+        DeployError: Names the weight, its bits and what is allowed.
+    """
+    for step in plan.steps:
+        if (trouble := cache_trouble(step.cache_bits)) is not None:
+            raise DeployError(f"{step.path} cannot be exported: {trouble}.")
+        if not step.numerics and step.act_bits != FLOAT:
+            raise DeployError(f"{step.path} cannot be exported: {matrix_trouble(FLOAT, 0, step.act_bits)}.")
+        for name, numerics in step.numerics.items():
+            bits, group = numerics.bits, numerics.group
+            trouble = table_trouble(bits) if _is_table(step) else matrix_trouble(bits, group, step.act_bits)
+            if trouble is not None:
+                raise DeployError(f"{step.path}, weight {name!r}, cannot be exported: {trouble}.")
+
+
+def precision_of(plan: Plan) -> str:
+    """What the bits of a program's matrices are called: "float32", "8da4w", or several."""
+    kinds = set()
+    for step in plan.steps:
+        for numerics in () if _is_table(step) else step.numerics.values():
+            share = "by row" if not numerics.group else f"groups of {numerics.group}"
+            usual = numerics.bits != 4 or numerics.group == _GROUP
+            kinds.add(f"8da{numerics.bits}w" if usual else f"8da{numerics.bits}w ({share})")
+    return ", ".join(sorted(kinds)) or "float32"
+
+
+def quantized_share(methods: Mapping[str, nn.Module]) -> float:
+    """The share of the weights in matrices that have fewer bits than a float.
+
+    Args:
+        methods: As for `lower`.
+    """
+    few: dict[int, int] = {}
+    whole: dict[int, int] = {}
+    for method in methods.values():
+        for part in method.modules():
+            if isinstance(part, QuantizedMatrix):
+                few[part.levels.data_ptr()] = part.levels.numel()
+            elif isinstance(part, nn.Linear):
+                whole[part.weight.data_ptr()] = part.weight.numel()
+    total = sum(few.values()) + sum(whole.values())
+    return sum(few.values()) / max(1, total)
+
+
+def in_8da4w(space: SearchSpace, model: Standalone) -> Standalone:
+    """A model with 4-bit matrices in groups of 32, 8-bit activations and 8-bit tables, which has the same weights.
+
+    Blocks of which a matrix has inputs that are no multiple of 32, and blocks that have bits already, stay as they are.
+
+    Args:
+        space: That of the model.
+        model: The model.
+
+    Raises:
+        DeployError: It applies to no matrix.
+    """
+    steps, applied = [], False
+    for step in model.plan.steps:
+        params = space.graph.node(step.path).params
+        matrices = {name: shape for name, shape in step.shapes.items() if params[name].is_matrix}
+        rows = {name: params[name].rows or 1 for name in matrices}
+        if not isinstance(step.block, Quantized) or not step.is_float:
+            matrices = {}
+        elif _is_table(step):
+            step = replace(step, numerics={name: Numerics(8, 0, n) for name, n in rows.items()})
+            matrices = {}
+        if matrices and not any(prod(shape[rows[name] :]) % _GROUP for name, shape in matrices.items()):
+            step = replace(step, numerics={name: Numerics(4, _GROUP, n) for name, n in rows.items()}, act_bits=8)
+            applied = True
+        steps.append(step)
+    if not applied:
+        raise DeployError(
+            "precision=8da4w cannot be applied to this model: it has no block whose matrices have a multiple of "
+            f"{_GROUP} inputs. Export it in float32."
+        )
+    plan = replace(model.plan, steps=tuple(steps))
+    return Standalone(plan, {(owner, name): model.owner(owner).get_parameter(name) for owner, name in plan.shapes()})
