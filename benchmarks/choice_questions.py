@@ -3,9 +3,9 @@
 A pretrained model is written as a Hugging Face folder and asked the same questions by lm-eval's own model class
 (transformers), one sequence at a time as is its default and in batches, and by Rankitect, whose choices share what they
 begin with. Both count seconds of the process, from texts to scores, in turns; every answer is compared. Needs the extra
-`lm-eval`.
+`lm-eval`. With `--generated`, the first queries are continued with a cache and without one.
 
-    python benchmarks/choice_questions.py --questions arc_easy.jsonl piqa.jsonl --count 60
+    python benchmarks/choice_questions.py --questions arc_easy.jsonl piqa.jsonl --count 60 --repeats 5
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=60, help="questions of each file, the first")
     parser.add_argument("--shots", type=int, default=0, help="answered questions before each, the last of the file")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="batch sizes of lm-eval")
+    parser.add_argument("--repeats", type=int, default=1, help="turns of all ways; medians of their ratios are shown")
+    parser.add_argument(
+        "--generated", type=int, default=0, help="tokens of an answer to each query, with and without cache"
+    )
     parser.add_argument("--backbone", default="smollm2-135m")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("runs/bench-questions"))
@@ -43,6 +48,9 @@ def main() -> None:
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
     options.folder.mkdir(parents=True, exist_ok=True)
     results = Results(options.folder / "results.jsonl")
+    if options.generated:
+        generate_all(options)
+        return
     answer_all(options, results)
     print_table(options, results)
 
@@ -55,15 +63,16 @@ def answer_all(options: argparse.Namespace, results: Results) -> None:
     ways: dict[str, Callable[[Path, int], dict[str, Any]]] = {"rankitect": ours(options)}
     for batch in options.batches:
         ways[f"lm-eval, batch {batch}"] = theirs(options, batch)
-    for path in options.questions:
-        shown = with_examples(path, options) if options.shots else path
-        for way, asked in ways.items():
-            key = key_of(path, way, options)
-            if results.find(**key) is None:
-                results.add({**key, **asked(shown, options.count)})
+    for repeat in range(options.repeats):
+        for path in options.questions:
+            shown = with_examples(path, options) if options.shots else path
+            for way, asked in ways.items():
+                key = key_of(path, way, options, repeat)
+                if results.find(**key) is None:
+                    results.add({**key, **asked(shown, options.count)})
 
 
-def key_of(path: Path, way: str, options: argparse.Namespace) -> dict[str, Any]:
+def key_of(path: Path, way: str, options: argparse.Namespace, repeat: int) -> dict[str, Any]:
     """What tells a measurement from others."""
     return {
         "file": path.name,
@@ -71,6 +80,7 @@ def key_of(path: Path, way: str, options: argparse.Namespace) -> dict[str, Any]:
         "count": options.count,
         "shots": options.shots,
         "threads": options.threads,
+        "repeat": repeat,
     }
 
 
@@ -89,18 +99,24 @@ def with_examples(path: Path, options: argparse.Namespace) -> Path:
     return written
 
 
-def ours(options: argparse.Namespace) -> Callable[[Path, int], dict[str, Any]]:
-    """Rankitect's way: the backbone as a model of blocks."""
+def backbone_of(options: argparse.Namespace) -> tuple[Any, Any]:
+    """The pretrained model's checkpoint, and the model as one of blocks."""
     from rankitect.models.backbone import largest
     from rankitect.models.checkpoints import load_checkpoint
     from rankitect.models.pretrained import space_tensors
     from rankitect.models.supernet import Supernet
     from rankitect.search_spaces.mobile_llm import from_backbone
-    from rankitect.tasks.language.questions import QuestionSettings, ask
 
     checkpoint = load_checkpoint(options.backbone)
     space = from_backbone(checkpoint.config)
-    model = Supernet(space, tensors=space_tensors(checkpoint)).activate(largest(space))
+    return checkpoint, Supernet(space, tensors=space_tensors(checkpoint)).activate(largest(space))
+
+
+def ours(options: argparse.Namespace) -> Callable[[Path, int], dict[str, Any]]:
+    """Rankitect's way: the backbone as a model of blocks."""
+    from rankitect.tasks.language.questions import QuestionSettings, ask
+
+    checkpoint, model = backbone_of(options)
 
     def answer(path: Path, count: int) -> dict[str, Any]:
         start, wall = time.process_time(), time.perf_counter()
@@ -173,13 +189,15 @@ def print_table(options: argparse.Namespace, results: Results) -> None:
     """Seconds, how often the fastest way answers right, and whether all ways answer alike."""
     rows = []
     ways = ["rankitect", *(f"lm-eval, batch {batch}" for batch in options.batches)]
-    totals = dict.fromkeys(ways, 0.0)
+    totals = {way: [0.0] * options.repeats for way in ways}
     for path in options.questions:
-        found = {}
+        turns = [
+            {way: results.find(**key_of(path, way, options, r)) or {} for way in ways} for r in range(options.repeats)
+        ]
+        seconds = {way: [turn[way]["seconds"] for turn in turns] for way in ways}
         for way in ways:
-            found[way] = results.find(**key_of(path, way, options)) or {}
-            totals[way] += found[way]["seconds"]
-        rows.append([path.name, *_answers(found, ways), *_times({way: found[way]["seconds"] for way in ways})])
+            totals[way] = [one + more for one, more in zip(totals[way], seconds[way], strict=True)]
+        rows.append([path.name, *_answers(turns[0], ways), *_times(seconds)])
     rows.append(["all", "", "", *_times(totals)])
     names = ["rankitect, CPU s", *(f"{way}, CPU s (times as many)" for way in ways[1:])]
     table("Choice questions", ["questions", "right", "answered alike", *names], rows, timed=False)
@@ -198,9 +216,50 @@ def _answers(found: dict[str, dict[str, Any]], ways: Sequence[str]) -> list[str]
     return [f"{counts} of {total}", f"{min(alike, default=0)} of {total}"]
 
 
-def _times(seconds: dict[str, float]) -> list[str]:
+def _times(seconds: dict[str, list[float]]) -> list[str]:
+    """Medians, and the median ratio within a turn with the smallest and the largest."""
     own = seconds["rankitect"]
-    return [f"{own:.1f}", *(f"{value:.1f} ({value / own:.2f})" for way, value in seconds.items() if way != "rankitect")]
+    cells = [f"{median(own):.1f}"]
+    for way, values in seconds.items():
+        if way != "rankitect":
+            ratios = [value / one for value, one in zip(values, own, strict=True)]
+            spread = f", {min(ratios):.2f} to {max(ratios):.2f}" if len(ratios) > 1 else ""
+            cells.append(f"{median(values):.1f} ({median(ratios):.2f}{spread})")
+    return cells
+
+
+def generate_all(options: argparse.Namespace) -> None:
+    """Continue queries with a cache and by reading each text again for every token, in turns; print a table."""
+    from rankitect.data.questions import read_questions
+    from rankitect.models import greedy
+
+    checkpoint, model = backbone_of(options)
+    rows = []
+    for path in options.questions:
+        queries = [one.query for one in read_questions(str(path), "--questions", options.count)]
+        prompts = [ids.tolist() for ids in checkpoint.tokenizer.encode_batch(queries)]
+        seconds: dict[bool, list[float]] = {True: [], False: []}
+        texts = {}
+        known = greedy.packs_by_its_blocks
+        for _ in range(options.repeats):
+            for cached in (True, False):
+                greedy.packs_by_its_blocks = known if cached else lambda model: False
+                start = time.process_time()
+                texts[cached] = greedy.greedy_continuations(model, prompts, options.generated)[0]
+                seconds[cached].append(time.process_time() - start)
+        greedy.packs_by_its_blocks = known
+        ratios = [again / once for once, again in zip(seconds[True], seconds[False], strict=True)]
+        alike = sum(one == other for one, other in zip(texts[True], texts[False], strict=True))
+        rows.append(
+            [
+                path.name,
+                f"{alike} of {len(prompts)}",
+                f"{median(seconds[True]):.1f}",
+                f"{median(seconds[False]):.1f} ({median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f})",
+            ]
+        )
+    names = ["queries", "same tokens", "with a cache, CPU s", "without, CPU s (times as many)"]
+    table(f"{options.generated} tokens after each query", names, rows, timed=False)
 
 
 if __name__ == "__main__":

@@ -132,9 +132,7 @@ class GQA(Quantized):
         if packing is None:
             h = self._attend(q, k, v)
         else:
-            k, v = packing.held(k, v)
-            seen, gqa = packing.seen(self.window), group > 1
-            h = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=self.scale, enable_gqa=gqa)
+            h = packing.attended(q, k, v, self.window, self.scale)
         h = h.transpose(1, 2).unflatten(2, (kv, group))
         return p.read(h, "o", ("kv", "group", None))
 

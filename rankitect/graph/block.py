@@ -213,16 +213,26 @@ class Packing(Protocol):
     def positions(self) -> torch.Tensor:
         """How many tokens stand before each in its own sequence, int64 [B, T]."""
 
-    def seen(self, window: int | None) -> torch.Tensor:
-        """Which tokens (last axis) each token sees, itself included, bool [B, 1, T, P + T].
+    def attended(
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        window: int | None,
+        scale: float | None,
+    ) -> torch.Tensor:
+        """Attention of each token to those that it follows and to itself; asked once by each block that attends.
 
         Args:
-            window: How many tokens back in its own sequence, itself included; None for all.
-        """
+            queries: [B, H, T, h].
+            keys: Of the same tokens, [B, K, T, h]; H is a multiple of K.
+            values: [B, K, T, h].
+            window: How many tokens back in its own sequence each sees, itself included; None for all.
+            scale: Of the products of queries and keys; None for 1 / sqrt(h).
 
-    def held(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of these tokens after those of earlier calls, [B, K, T, h] -> [B, K, P + T, h]; asked once by
-        each block that attends."""
+        Returns:
+            [B, H, T, h].
+        """
 
     def last(self, x: torch.Tensor) -> torch.Tensor:
         """The rows that tokens are predicted from: [B, T, D] -> [1, N, D]."""

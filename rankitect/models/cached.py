@@ -2,7 +2,7 @@
 
 The texts of a batch stand in the rows of one cache, shifted so that all of them end in the same slot: a new token of
 each is one slot more for all. What they begin with in common goes forward once, in one row. Blocks see this as a
-`Packing` whose tokens follow those of earlier calls (`Packing.held`).
+`Packing` whose tokens follow those of earlier calls (`Packing.attended`).
 
 Shapes: B texts, S slots, T tokens of a call, R rows of a call, K key/value heads, h size of a head.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from rankitect.metrics.losses import tokens_at_a_time
 from rankitect.models.supernet import PlannedModel, device_of
@@ -114,8 +115,18 @@ class GrowingTexts:
         """See `Packing.positions`."""
         return self._places[self._rows, self._span].clamp(min=0)
 
-    def seen(self, window: int | None) -> Tensor:
-        """See `Packing.seen`."""
+    def attended(
+        self, queries: Tensor, keys: Tensor, values: Tensor, window: int | None, scale: float | None
+    ) -> Tensor:
+        """See `Packing.attended`."""
+        keys, values = self._held(keys, values)
+        gqa = queries.shape[1] != keys.shape[1]
+        return F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=self._mask(window), scale=scale, enable_gqa=gqa
+        )
+
+    def _mask(self, window: int | None) -> Tensor:
+        """Which slots each token sees, bool [R, 1, T, S]."""
         if window not in self._seen:
             own = self._places[self._rows, self._span, None]
             others = self._places[self._rows, None, : self._span.stop]
@@ -127,8 +138,8 @@ class GrowingTexts:
             self._seen[window] = seen[:, None]
         return self._seen[window]
 
-    def held(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Packing.held`."""
+    def _held(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of these tokens after those of earlier calls, which they are kept beside."""
         if self._layer == len(self._kept):
             texts, slots = self._places.shape
             shapes = [(texts, x.shape[1], slots, x.shape[3]) for x in (keys, values)]

@@ -1,28 +1,31 @@
 """Likelihoods of continuations: sequences that share their beginnings are computed together, each token once.
 
 The choices of a question begin with the same tokens, and so do questions with the same examples before them. Their
-sequences are packed as a forest of tokens into the rows of a batch, in which a token sees its ancestors only, as in the
-tree attention of speculative decoding (SpecInfer, arXiv 2305.09781); every block says what it gives for such rows
-(`Block.packed`). Logits are computed only where a continuation is predicted.
+sequences are packed as a forest of tokens (`rankitect.models.forest`), in which a token sees its ancestors only, as in
+the tree attention of speculative decoding (SpecInfer, arXiv 2305.09781); every block says what it gives for such tokens
+(`Block.packed`). The rows of the forest stand one after the other without padding, and only attention goes row by row.
+Logits are computed only where a continuation is predicted.
 
-Shapes: B rows, T tokens of a row, N tokens that something is predicted from, V vocabulary.
+Shapes: T tokens of all rows of a forward, N of them that something is predicted from, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import takewhile
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from rankitect.blocks import Rope
 from rankitect.data.continuations import Continuation
 from rankitect.errors import DataError
 from rankitect.metrics.losses import rows_at_a_time, tokens_at_a_time
+from rankitect.models.forest import Forest, Row, pack
 from rankitect.models.supernet import PlannedModel, device_of
 
 if TYPE_CHECKING:
@@ -39,12 +42,8 @@ __all__ = [
     "turned_by_length",
 ]
 
-ROW = 256
-"""Tokens of a row, where no sequence is longer: few enough for attention to cost little beside the other layers."""
 WIDEST = 4096
 """Tokens of a row up to which sequences are packed: what each token sees takes the square of that."""
-_OPEN = 4
-"""Rows that are tried for the next group of sequences."""
 _OWN = "rankitect."
 _TRIED = 3
 """Groups of sequences that a model is tried on, packed and alone."""
@@ -78,144 +77,100 @@ class Likelihood:
             )
 
 
-@dataclass
-class _Row:
-    """A forest: tokens in an order in which each comes after what it follows.
-
-    The last token of a sequence is in it only where another sequence goes on from there: nothing is predicted from it.
-    """
-
-    tokens: list[int] = field(default_factory=list)
-    parents: list[int] = field(default_factory=list)
-    children: dict[tuple[int, int], int] = field(default_factory=dict)
-    ends: list[tuple[int, tuple[tuple[int, int], ...]]] = field(default_factory=list)
-    """For each sequence its number, and its predicted tokens, each with the node that it is predicted from."""
-
-    def new(self, group: Sequence[tuple[int, Continuation]]) -> int:
-        """How many tokens a group would add."""
-        added: dict[tuple[int, int], int] = {}
-        for _, one in group:
-            node = -1
-            for token in one.tokens[:-1]:
-                child = self.children.get((node, token))
-                node = added.setdefault((node, token), -2 - len(added)) if child is None else child
-        return len(added)
-
-    def add(self, group: Sequence[tuple[int, Continuation]]) -> None:
-        """Put a group in."""
-        for number, one in group:
-            node, path = -1, []
-            for depth, token in enumerate(one.tokens):
-                if depth >= one.start:
-                    path.append((node, token))
-                if depth == len(one.tokens) - 1:
-                    break
-                child = self.children.get((node, token))
-                if child is None:
-                    child = self.children[node, token] = len(self.tokens)
-                    self.tokens.append(token)
-                    self.parents.append(node)
-                node = child
-            self.ends.append((number, tuple(path)))
-
-
-@dataclass(frozen=True, eq=False)
-class Forest:
-    """Continuations as they are packed into rows, for any number of models; made by `pack`.
-
-    Attributes:
-        count: Continuations.
-        tokens: Tokens of all rows.
-        groups: The continuations as they were given.
-        rows: The rows, the longest first.
-    """
-
-    count: int
-    tokens: int
-    groups: tuple[tuple[Continuation, ...], ...]
-    rows: tuple[_Row, ...]
-
-
-def pack(groups: Sequence[Sequence[Continuation]], row: int = ROW) -> Forest:
-    """Pack continuations into rows.
-
-    Args:
-        groups: Continuations that begin alike, as the choices of a question do, together.
-        row: Tokens of a row beyond what all groups begin with; one that holds a longer group has that group's.
-    """
-    numbered, count = [], 0
-    for group in groups:
-        numbered.append([(count + i, one) for i, one in enumerate(group)])
-        count += len(group)
-    rows: list[_Row] = []
-    opened: list[_Row] = []
-    # In the order of their tokens, groups with a long beginning in common come one after the other.
-    ordered = sorted((g for g in numbered if g), key=lambda g: g[0][1].tokens)
-    if ordered:  # what the first and the last have in common, all have: answered examples before each question, say
-        pairs = zip(ordered[0][0][1].tokens, ordered[-1][0][1].tokens, strict=False)
-        row += sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    for numbers in ordered:
-        fits = [(size, i) for i, r in enumerate(opened) if len(r.tokens) + (size := r.new(numbers)) <= row]
-        if fits:
-            _, best = min(fits, key=lambda fit: (fit[0], -len(opened[fit[1]].tokens)))
-            opened[best].add(numbers)
-            continue
-        if len(opened) == _OPEN:
-            opened.remove(max(opened, key=lambda r: len(r.tokens)))
-        opened.append(_Row())
-        opened[-1].add(numbers)
-        rows.append(opened[-1])
-    rows.sort(key=lambda r: -len(r.tokens))
-    whole = tuple(tuple(group) for group in groups)
-    return Forest(count, sum(len(r.tokens) for r in rows), whole, tuple(rows))
-
-
 class _Batch:
-    """Some rows as tensors: the `Packing` that blocks see, and what is predicted from where."""
+    """Rows one after the other, without anything between them: the `Packing` that blocks see, and what is predicted
+    from where. Only attention sees that there are rows."""
 
-    def __init__(self, rows: Sequence[_Row], device: torch.device) -> None:
-        width = len(rows[0].tokens)
-        shape = (len(rows), width)
-        ids, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        seen = np.zeros((*shape, width), np.bool_)
-        for b, row in enumerate(rows):
-            ids[b, : len(row.tokens)] = row.tokens
-            for i, parent in enumerate(row.parents):
-                if parent >= 0:
-                    seen[b, i] = seen[b, parent]
-                    positions[b, i] = positions[b, parent] + 1
-                seen[b, i, i] = True
-            filled = np.arange(len(row.tokens), width)
-            seen[b, filled, filled] = True  # a row of nothing but hidden keys has no softmax
+    def __init__(self, rows: Sequence[Row], device: torch.device, trunk: _Trunk | None = None) -> None:
+        self._trunk, self._layer = trunk, 0
+        before = 0 if trunk is None else trunk.positions.shape[1]
+        starts = np.cumsum([0, *(len(row.tokens) for row in rows)])
+        self._parts = [slice(int(a), int(b)) for a, b in pairwise(starts)]
+        ids = np.concatenate([row.tokens for row in rows]).astype(np.int64)
+        self._places = [before + row.depths() for row in rows]
+        self._rows, self._device = rows, device
         edges = {(b, *edge): 0 for b, row in enumerate(rows) for _, path in row.ends for edge in path}
         number = {edge: n for n, edge in enumerate(edges)}
-        at, self.row_of = np.unique([b * width + node for b, node, _ in edges], return_inverse=True)
+        at, self.row_of = np.unique([starts[b] + node for b, node, _ in edges], return_inverse=True)
         self.targets = np.asarray([token for _, _, token in edges], np.int64)
         self.sequences = [
             (one, [number[b, *edge] for edge in path]) for b, row in enumerate(rows) for one, path in row.ends
         ]
-        self.ids = torch.from_numpy(ids).to(device)
-        self.positions = torch.from_numpy(positions).to(device)
+        self.ids = torch.from_numpy(ids).to(device)[None]
+        self.positions = torch.from_numpy(np.concatenate(self._places)).to(device)[None]
         self._at = torch.from_numpy(at).to(device)
-        self._seen = torch.from_numpy(seen).to(device)
-        self._windows: dict[int | None, Tensor] = {}
+        self._masks: dict[tuple[int | None, torch.dtype], list[Tensor | None]] = {}
 
-    def seen(self, window: int | None) -> Tensor:
-        """See `Packing.seen`."""
-        if window not in self._windows:
-            seen = self._seen
-            if window is not None:
-                seen = seen & (self.positions[:, :, None] - self.positions[:, None, :] < window)
-            self._windows[window] = seen[:, None]
-        return self._windows[window]
+    def attended(
+        self, queries: Tensor, keys: Tensor, values: Tensor, window: int | None, scale: float | None
+    ) -> Tensor:
+        """See `Packing.attended`."""
+        kept: tuple[Tensor, Tensor] | None = None
+        if self._trunk is not None:
+            kept = self._trunk.kept[self._layer]
+            self._layer += 1
+        if (window, queries.dtype) not in self._masks:
+            masks = [self._mask(row, places, window) for row, places in zip(self._rows, self._places, strict=True)]
+            self._masks[window, queries.dtype] = [None if m is None else _added(m, queries) for m in masks]
+        outputs = []
+        for part, mask in zip(self._parts, self._masks[window, queries.dtype], strict=True):
+            k, v = keys[:, :, part], values[:, :, part]
+            if kept is not None:
+                k, v = torch.cat([kept[0], k], 2), torch.cat([kept[1], v], 2)
+            outputs.append(_attention(queries[:, :, part], k, v, mask, scale).transpose(1, 2))
+        return torch.cat(outputs, 1).transpose(1, 2)
 
-    def held(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Packing.held`: nothing went before."""
-        return keys, values
+    def _mask(self, row: Row, places: NDArray[np.int64], window: int | None) -> NDArray[np.bool_] | None:
+        """What each token of a row sees of the trunk and of its row; None for all that stand before it."""
+        first = int(places[0])
+        if first == 0 and row.chain and (window is None or len(row.tokens) <= window):
+            return None
+        seen = np.concatenate([np.ones((len(row.tokens), first), np.bool_), row.seen()], 1)
+        if window is not None:
+            seen &= places[:, None] - np.concatenate([np.arange(first), places]) < window
+        return seen
 
     def last(self, x: Tensor) -> Tensor:
         """See `Packing.last`."""
-        return x.flatten(0, 1)[self._at][None]
+        return x[:, self._at]
+
+
+class _Trunk:
+    """What all sequences begin with: the `Packing` of its forward, and the keys and values that are left of it."""
+
+    def __init__(self, tokens: Sequence[int], device: torch.device) -> None:
+        self.ids = torch.tensor([tokens], device=device)
+        self.positions = torch.arange(len(tokens), device=device)[None]
+        self.kept: list[tuple[Tensor, Tensor]] = []
+
+    def attended(
+        self, queries: Tensor, keys: Tensor, values: Tensor, window: int | None, scale: float | None
+    ) -> Tensor:
+        """See `Packing.attended`."""
+        self.kept.append((keys, values))
+        mask = None
+        if window is not None and window < keys.shape[2]:
+            back = (self.positions[0, :, None] - self.positions[0]).cpu().numpy()
+            mask = _added((back >= 0) & (back < window), queries)
+        return _attention(queries, keys, values, mask, scale)
+
+    def last(self, x: Tensor) -> Tensor:
+        """See `Packing.last`: nothing is predicted from it, and one row costs little."""
+        return x[:, -1:]
+
+
+def _added(seen: NDArray[np.bool_], like: Tensor) -> Tensor:
+    """What is added to the products of queries and keys, so that only what is seen counts."""
+    mask = torch.zeros(seen.shape, dtype=like.dtype)
+    return mask.masked_fill_(torch.from_numpy(~seen), -torch.inf).to(like.device)
+
+
+def _attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+    """Attention with a mask; without one, each token sees all that stand before it."""
+    gqa = queries.shape[1] != keys.shape[1]
+    return F.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=gqa
+    )
 
 
 def likelihoods(
@@ -242,24 +197,23 @@ def likelihoods(
             if apart or not isinstance(model, PlannedModel) or not _packs(model, forest, device):
                 flat = [one for group in forest.groups for one in group]
                 return plain_likelihoods(model, flat, check=check, device=device)
-            return _packed(model, forest.rows, forest.count, device, check)
+            return _packed(model, forest, device, check)
     finally:
         model.train(training)
 
 
 def _packed(
     model: PlannedModel,
-    rows: Sequence[_Row],
-    count: int,
+    forest: Forest,
     device: torch.device,
     check: Callable[[], None] | None = None,
 ) -> Likelihood:
-    nats, greedy = np.zeros(count), np.ones(count, np.bool_)
-    forwarded = 0
-    for batch in _batches(rows, tokens_at_a_time(device)):
+    nats, greedy = np.zeros(forest.count), np.ones(forest.count, np.bool_)
+    trunk, forwarded = _read(model, forest.trunk, device, check), len(forest.trunk)
+    for batch in _batches(forest.rows, tokens_at_a_time(device)):
         if check is not None:
             check()
-        packed = _Batch(batch, device)
+        packed = _Batch(batch, device, trunk)
         logits = model.packed(packed.ids, packed)[0]
         each, likeliest = _scores(logits, packed.row_of, packed.targets)
         for number, edges in packed.sequences:
@@ -268,13 +222,29 @@ def _packed(
     return Likelihood(nats, greedy, forwarded)
 
 
-def _batches(rows: Sequence[_Row], most: int) -> Iterator[Sequence[_Row]]:
-    """Rows, of which the first is the longest, so many at a time that a forward has about `most` tokens."""
-    start = 0
-    while start < len(rows):
-        count = max(1, most // max(1, len(rows[start].tokens)))
-        yield rows[start : start + count]
-        start += count
+def _read(
+    model: PlannedModel, tokens: Sequence[int], device: torch.device, check: Callable[[], None] | None = None
+) -> _Trunk | None:
+    """The trunk of a forest after its forward; None where there is none."""
+    if not tokens:
+        return None
+    if check is not None:
+        check()
+    trunk = _Trunk(tokens, device)
+    model.packed(trunk.ids, trunk)
+    return trunk
+
+
+def _batches(rows: Sequence[Row], most: int) -> Iterator[Sequence[Row]]:
+    """Consecutive rows, so many at a time that a forward has at most `most` tokens, or one row."""
+    start = size = 0
+    for end, row in enumerate(rows):
+        if end > start and size + len(row.tokens) > most:
+            yield rows[start:end]
+            start, size = end, 0
+        size += len(row.tokens)
+    if rows:
+        yield rows[start:]
 
 
 def _scores(
@@ -314,8 +284,9 @@ def next_logits(model: Callable[[Tensor], Tensor], sequences: Sequence[Sequence[
     """
     if isinstance(model, PlannedModel) and not turned_by_length(model):
         groups = [[Continuation((*sequence, 0), len(sequence))] for sequence in sequences]
-        rows = pack(groups).rows
-        batch = _Batch(rows, device)
+        # A cache is for tokens that go forward once, and not again in a backward pass.
+        forest = pack(groups, trunk=not torch.is_grad_enabled())
+        batch = _Batch(forest.rows, device, _read(model, forest.trunk, device))
         logits: Tensor = model.packed(batch.ids, batch)[0]
         places = {number: batch.row_of[edges[0]] for number, edges in batch.sequences}
         return logits[torch.from_numpy(np.asarray([places[n] for n in range(len(sequences))])).to(device)]
@@ -378,7 +349,7 @@ def _packs(model: PlannedModel, forest: Forest, device: torch.device) -> bool:
         return True
     groups = [group for group in forest.groups if group][:_TRIED]
     some = pack(groups)
-    together = _packed(model, some.rows, some.count, device)
+    together = _packed(model, some, device)
     flat = [one for group in groups for one in group]
     alone = plain_likelihoods(model, flat, device=device)
     tokens = np.asarray([len(one.tokens) - one.start for one in flat])

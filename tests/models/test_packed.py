@@ -66,7 +66,24 @@ def test_what_all_questions_begin_with_goes_forward_once_however_long_it_is():
     examples = tuple(range(40))
     asked = [[Continuation((*examples, 50 + n, one), 41) for one in (1, 2)] for n in range(5)]
     forest = pack(asked, row=8)
-    assert [len(row.tokens) for row in forest.rows] == [45]
+    assert forest.trunk == examples
+    assert [len(row.tokens) for row in forest.rows] == [5]
+    assert forest.tokens == 45
+    (whole,) = pack(asked, row=8, trunk=False).rows
+    assert len(whole.tokens) == 45
+
+
+@settings(max_examples=15)
+@given(groups(), architectures, st.sampled_from(sorted(BACKBONES)), st.sampled_from([8, 40]), st.integers(16, 30))
+def test_what_is_computed_before_all_rows_changes_no_likelihood(asked, architecture, which, row, shared):
+    model = BACKBONES[which].supernet.activate(architecture)
+    before = tuple(3 * n % 11 for n in range(shared))
+    asked = [[Continuation((*before, *one.tokens), shared + one.start) for one in group] for group in asked]
+    forest = pack(asked, row)
+    assert forest.trunk[:15] == before[:15]
+    together, alone = likelihoods(model, forest), plain_likelihoods(model, flat(asked))
+    np.testing.assert_allclose(together.nats, alone.nats, atol=1e-4)
+    assert (together.greedy == alone.greedy).all()
 
 
 def test_a_module_that_is_no_model_of_blocks_computes_each_sequence_alone():
@@ -120,7 +137,7 @@ def test_positions_that_depend_on_the_length_of_a_text_are_not_packed():
     forest = pack([[Continuation(tuple(range(7)), 2)]])
     assert turned_by_length(model)
     with pytest.raises(SpaceError, match="cannot be packed; there is one of 6"):
-        packed._packed(model, forest.rows, 1, torch.device("cpu"))
+        packed._packed(model, forest, torch.device("cpu"))
 
 
 def test_the_check_is_called_before_every_forward_and_the_mode_is_kept():
