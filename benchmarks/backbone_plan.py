@@ -137,11 +137,10 @@ def on_the_relaxed(space: Any, config: Any, batch: int, context: int, recompute:
 
 
 def _beside(parts: Mapping[str, float], space: Any, config: Any) -> Mapping[str, float]:
-    from rankitect.models.backbone import BANKS, MOMENTS, refit_memory
+    from rankitect.models.backbone import REFITS, refit_memory
 
     parts = {**parts, "the backbone, which teaches": parts["weights"]}
-    refits = refit_memory(config, space)
-    return {**parts, **{name: refits[name] for name in (MOMENTS, BANKS)}}
+    return {**parts, REFITS: refit_memory(config, space)[REFITS]}
 
 
 if __name__ == "__main__":

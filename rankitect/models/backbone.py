@@ -22,9 +22,9 @@ from rankitect.models.pretrained import Orders, space_tensors
 from rankitect.models.refit import Refit
 from rankitect.models.supernet import Standalone, Supernet
 
-__all__ = ["BANKS", "MOMENTS", "REFITS", "Backbone", "largest", "rank", "refit_memory"]
+__all__ = ["MOMENTS", "REFITS", "Backbone", "largest", "rank", "refit_memory"]
 
-MOMENTS, REFITS, BANKS = "moments of hidden units", "refits of every size", "the same for the relaxed supernet"
+MOMENTS, REFITS = "moments of hidden units", "refits of every size"
 
 
 def largest(space: SearchSpace) -> Architecture:
@@ -78,14 +78,14 @@ def _options(space: SearchSpace, config: DecoderConfig, weight: Weight, layer: i
 def refit_memory(config: DecoderConfig, space: SearchSpace) -> dict[str, int]:
     """Bytes that refits of a backbone take, by what they are for, before there is one.
 
-    Refits of every size are those of a search by activated architectures. The relaxed supernet holds them at the
-    largest size, and no other copy of them.
+    A search by activated architectures holds the moments, and refits as it meets their sizes; one on the relaxed
+    supernet those of every size, and no moments any more.
 
     Args:
         config: The backbone's sizes.
         space: Made from it.
     """
-    family, needed = family_of(config), dict.fromkeys((MOMENTS, REFITS, BANKS), 0)
+    family, needed = family_of(config), dict.fromkeys((MOMENTS, REFITS), 0)
     for layer, weight in family.weights(config):
         if layer is None or not weight.reads_units:
             continue
@@ -94,7 +94,6 @@ def refit_memory(config: DecoderConfig, space: SearchSpace) -> dict[str, int]:
         options = [prod(option) for option in _options(space, config, weight, layer)]
         needed[MOMENTS] += FLOAT_BYTES * whole**2
         needed[REFITS] += FLOAT_BYTES * outputs * (sum(options) - max(options))
-        needed[BANKS] += FLOAT_BYTES * outputs * whole * (len(options) - 1)
     return needed
 
 

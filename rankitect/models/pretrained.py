@@ -54,7 +54,7 @@ class Orders:
         return self.sort(positions, weight.dims[1:], config, layer).flatten()
 
     def sort(self, tensor: torch.Tensor, dims: Sequence[str], config: DecoderConfig, layer: int | None) -> torch.Tensor:
-        """A copy of a tensor with every dimension in its order.
+        """A tensor with every dimension in its order: a copy, or the same memory where all are in it already.
 
         Args:
             tensor: Of any shape whose dimensions are counted by `dims`.
@@ -62,7 +62,7 @@ class Orders:
             config: The model's sizes.
             layer: The number of the weight's layer; None outside of the layers.
         """
-        original, sizes = tensor, config.sizes(layer)
+        sizes = config.sizes(layer)
         for dim, axis in enumerate(dims):
             order = self._order(axis, config, layer)
             if axis == axes.QUERY_HEADS and order is not None:
@@ -72,7 +72,7 @@ class Orders:
                 tensor = both.unflatten(dim - 1, (sizes[axes.KV_HEADS], sizes[axes.QUERY_HEADS]))
             elif order is not None and (axis != axes.KV_HEADS or axes.QUERY_HEADS not in dims):
                 tensor = tensor.index_select(dim, order)
-        return (tensor.clone() if tensor is original else tensor).contiguous()
+        return tensor.contiguous()
 
     def _order(self, axis: str, config: DecoderConfig, layer: int | None) -> torch.Tensor | None:
         """The order along one axis, for query heads that of all heads of the layer; None to leave it as it is."""
@@ -86,21 +86,28 @@ class Orders:
         return by_layer.get(layer)
 
 
-def space_tensors(checkpoint: DecoderCheckpoint, orders: Orders | None = None) -> dict[Key, torch.Tensor]:
-    """A checkpoint's weights under the names and shapes of a space made from it, sorted. They share no memory with it.
+def space_tensors(
+    checkpoint: DecoderCheckpoint, orders: Orders | None = None, *, share: bool = False
+) -> dict[Key, torch.Tensor]:
+    """A checkpoint's weights under the names and shapes of a space made from it, sorted.
 
     Args:
         checkpoint: The pretrained model.
-        orders: Of its units, heads and channels; None to leave everything where it is.
+        orders: Of its units, heads and channels; None to leave everything where it is. None where it shares.
+        share: Whether the checkpoint keeps no copy of its own: its tensors become views of those given back.
     """
     config, orders = checkpoint.config, orders or Orders()
     family = family_of(config)
     tensors: dict[Key, torch.Tensor] = {}
     for number, weight in _in_order_of_registration(family, config):
-        stored = checkpoint.tensors[family.huggingface_name(weight, number)]
-        tensors[family.key(weight, number)] = orders.sort(
-            stored.view(weight.shape(config, number)), weight.dims, config, number
-        )
+        name = family.huggingface_name(weight, number)
+        stored = checkpoint.tensors[name]
+        own = orders.sort(stored.view(weight.shape(config, number)), weight.dims, config, number)
+        # A clone even where it is shared: memory of a file is mapped as the file has it, and not aligned.
+        own = own.clone() if own.data_ptr() == stored.data_ptr() else own
+        tensors[family.key(weight, number)] = own
+        if share:
+            checkpoint.tensors[name] = own.view(stored.shape)
     return tensors
 
 

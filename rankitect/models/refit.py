@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from rankitect.errors import SpaceError
 from rankitect.graph import Expr
+from rankitect.models.refit_bank import RefitBank
 
 __all__ = ["RIDGE", "Refit", "refit_change"]
 
@@ -80,11 +82,12 @@ class Refit:
     """
 
     def __init__(self, full: torch.Tensor, gram: torch.Tensor, options: Sequence[tuple[int, ...]]) -> None:
-        self._full, self._gram = full, gram.to(full.device)
+        self._full = full
+        self._gram: torch.Tensor | None = gram.to(full.device)
         self._units = tuple(full.shape[1:])
         self._options = [o for o in options if o != self._units]
         self._known: dict[tuple[int, ...], torch.Tensor] = {}
-        self._bank: torch.Tensor | None = None
+        self._bank: RefitBank | None = None
         self._prefixes: _Prefixes | None = None
 
     def change(self, shape: Sequence[int]) -> torch.Tensor | None:
@@ -92,18 +95,41 @@ class Refit:
         units = tuple(shape[1:])
         if units == self._units:
             return None
+        if self._bank is not None:
+            return self._bank.change(units)[: shape[0]]
         if units not in self._known:
             self._known[units] = self._compute(units)
         return self._known[units][: shape[0]]
 
+    def prepare(self) -> None:
+        """Compute the changes of all sizes, and let go of what they are made from: `error` cannot be asked afterwards."""
+        if self._bank is None and self._options:
+            self._bank = RefitBank(self._full, self._options, self._taken)
+        self._gram = self._prefixes = None
+
+    def _taken(self, units: tuple[int, ...]) -> torch.Tensor:
+        """The change of a size, for the bank; it is kept there and nowhere else."""
+        return self._known.pop(units) if units in self._known else self._compute(units)
+
     def _compute(self, units: tuple[int, ...]) -> torch.Tensor:
         if len(units) > 1:
-            return refit_change(self._full, self._gram, units)
-        self._prefixes = self._prefixes or _Prefixes(self._full, self._gram)
+            return refit_change(self._full, self._moments, units)
+        self._prefixes = self._prefixes or _Prefixes(self._full, self._moments)
         change = self._prefixes.change(units[0])
         if len(self._known) + 1 >= len(self._options):
             self._prefixes = None  # all sizes are known: 25 MB a layer
         return change
+
+    @property
+    def _moments(self) -> torch.Tensor:
+        """Second moments of all units.
+
+        Raises:
+            SpaceError: They were let go of.
+        """
+        if self._gram is None:
+            raise SpaceError("the second moments of hidden units were let go of when the refits of all sizes were made")
+        return self._gram
 
     @torch.no_grad()
     def error(self, units: Sequence[int] | None, slopes: torch.Tensor) -> float:
@@ -122,20 +148,15 @@ class Refit:
             change = self.change((self._full.shape[0], *units))
             lost[(slice(None), *(slice(n) for n in units))] -= part if change is None else part + change
         flat = lost.flatten(1)
-        return 0.5 * float(((slopes.to(flat.device) @ flat) * (flat @ self._gram)).sum())
+        return 0.5 * float(((slopes.to(flat.device) @ flat) * (flat @ self._moments)).sum())
 
     def mixed(self, weight: Callable[[Expr], torch.Tensor], dims: Sequence[Expr | None]) -> torch.Tensor:
         """The expected change at its largest, [outputs, units...], given each size's probability."""
-        if self._bank is None:
-            self._bank = self._full.new_zeros(len(self._options), self._full.numel())
-            for row, units in zip(self._bank, self._options, strict=True):
-                part = row.view(self._full.shape)[(slice(None), *(slice(n) for n in units))]
-                part.copy_(self._known.get(units) if units in self._known else self._compute(units))
-                self._known[units] = part  # a second copy would be gigabytes for a model of a billion weights
         chances = []
         known = {d: weight(d) for d in dims if d is not None}
         for units in self._options:
             factors = [known[d][n] for d, n in zip(dims, units, strict=True) if d is not None]
             chances.append(math.prod(factors[1:], start=factors[0]))
-        mixed: torch.Tensor = torch.stack(chances) @ self._bank
-        return mixed.view(self._full.shape)
+        if self._bank is None:
+            self.prepare()
+        return self._full.new_zeros(self._full.shape) if self._bank is None else self._bank.mixed(torch.stack(chances))

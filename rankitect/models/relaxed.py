@@ -221,6 +221,9 @@ class RelaxedSupernet(nn.Module):
         self._plan = relaxed_plan(self.space)
         self._masks = _Masks(self.space)
         self._bits = mixed_bits(self.space)
+        for owner in dict.fromkeys(step.weights for step in self._plan.steps if step.shapes):
+            for variants in supernet.weights.owner(owner).variants.values():
+                variants.prepare()
         if supernet.checkable:
             check_relaxed(self.space, supernet.trace, self._trace)
 

@@ -213,10 +213,11 @@ class Supernet(nn.Module):
         run_plan(plan, inputs, params, after=after)
 
     def copy(self) -> Supernet:
-        """A supernet with weights of its own and the same refits."""
-        tensors = {
-            (o, n): self.weights.owner(o).get_parameter(n).detach().clone() for o, n in weight_bounds(self.space)
-        }
+        """A supernet with weights of its own and the same refits.
+
+        On the processor, a weight takes memory of its own when either of the two first writes to it.
+        """
+        tensors = {(o, n): _apart(self.weights.owner(o).get_parameter(n).detach()) for o, n in weight_bounds(self.space)}
         copy = Supernet(self.space, tensors=tensors)
         for owner, _ in tensors:
             copy.weights.owner(owner).variants = self.weights.owner(owner).variants
@@ -258,6 +259,11 @@ class Supernet(nn.Module):
             SpaceError: Always: says what to call.
         """
         raise SpaceError("a supernet runs one architecture at a time: supernet.activate(architecture)(...)")
+
+
+def _apart(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy, whose values are copied when they first change, where torch can do that."""
+    return tensor._lazy_clone() if tensor.device.type == "cpu" else tensor.clone()
 
 
 def _check(tensors: Mapping[Key, torch.Tensor], shapes: Mapping[Key, tuple[int, ...]]) -> None:

@@ -37,6 +37,9 @@ class Variants(Protocol):
     def change(self, shape: Sequence[int]) -> torch.Tensor | None:
         """What to add to the prefix of this shape; None for nothing."""
 
+    def prepare(self) -> None:
+        """Have at hand what `mixed` needs: called once, before a search by mixtures takes memory of its own."""
+
     def mixed(self, weight: Callable[[Expr], torch.Tensor], dims: Sequence[Expr | None]) -> torch.Tensor:
         """The expected change, [outputs, units...] at its largest, given the probabilities of joint sizes."""
 

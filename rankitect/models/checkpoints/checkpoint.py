@@ -28,7 +28,7 @@ class DecoderCheckpoint:
         config: The model's sizes, and its family.
         tensors: float32 tensors on the CPU under Hugging Face's names (``model.layers.0.self_attn.q_proj.weight``) and
             in its layout: linear weights are (out, in), and RoPE pairs element i of a head with element
-            i + head_dim / 2. See `tensor_shapes`.
+            i + head_dim / 2. See `tensor_shapes`. Empty once they were let go of.
         tokenizer: The model's tokenizer; ids are below ``config.vocab``.
         source: Where it came from, for people.
         usage: How it is used: chat template, begin and stop tokens, sampling defaults; its licence.
@@ -39,6 +39,10 @@ class DecoderCheckpoint:
     tokenizer: Tokenizer
     source: str
     usage: Usage = field(default_factory=Usage)
+
+    def let_go(self) -> None:
+        """Drop the tensors, when a model was made of them that keeps its own: memory of a whole model."""
+        self.tensors.clear()
 
     @property
     def n_params(self) -> int:

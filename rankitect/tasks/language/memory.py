@@ -76,12 +76,12 @@ def check_footprint(
 def _beside(parts: Parts, reference: Architecture, pretrained: DecoderConfig | None, refit: bool) -> Mapping[str, int]:
     """Bytes of what is held beside a model that is trained."""
     from rankitect.graph.cost import FLOAT_BYTES
-    from rankitect.models.backbone import BANKS, MOMENTS, refit_memory
+    from rankitect.models.backbone import MOMENTS, REFITS, refit_memory
 
     if pretrained is None:
         return {}
     beside = {"the backbone": int(parts.graph_space.cost(reference, "params")) * FLOAT_BYTES}
     if refit:  # refits of single sizes are made when they are first needed, those of the relaxed supernet all at once
-        refits = refit_memory(pretrained, parts.graph_space)
-        beside |= {name: refits[name] for name in ((MOMENTS, BANKS) if parts.relaxes else (MOMENTS,))}
+        needed = REFITS if parts.relaxes else MOMENTS
+        beside[needed] = refit_memory(pretrained, parts.graph_space)[needed]
     return beside

@@ -163,12 +163,12 @@ class Pretrained:
         from rankitect.models.pretrained import space_tensors
         from rankitect.models.supernet import Supernet
 
-        if not self.checkpoint.tensors:
+        if self._config.backbone == SCRATCH:
             raise ConfigError(
                 "this needs a pretrained backbone, and task.backbone is none: choose one, or a method that trains its "
                 "own weights (controller=one_shot), or train one model (python -m rankitect.train)."
             )
-        return Supernet(self._parts.graph_space, tensors=space_tensors(self.checkpoint))
+        return Supernet(self._parts.graph_space, tensors=space_tensors(self.checkpoint, share=True))
 
     def _calibration(self) -> tuple[int, int, int]:
         """Windows of a batch, batches, and how many of these also with gradients."""
@@ -187,7 +187,7 @@ class Pretrained:
         from rankitect.models.backbone import largest
         from rankitect.training.spending import training_flops
 
-        if not self.checkpoint.tensors:
+        if self._config.backbone == SCRATCH:
             return Spent()
         (batch, count, sloped), context, space = self._calibration(), self._config.context, self._parts.graph_space
         forward = space.cost(largest(space), "flops", B=1, T=context, P=0)
@@ -226,7 +226,7 @@ class Pretrained:
 
     @cached_property
     def backbone(self) -> Backbone:
-        """The backbone as a supernet: sorted by importance, with refits."""
+        """The backbone as a supernet: sorted by importance, with refits. What it is made of is let go of."""
         from rankitect.models.backbone import Backbone, rank
 
         statistics = self.statistics
@@ -236,7 +236,9 @@ class Pretrained:
             self.checkpoint, self._parts.graph_space, orders, gram, statistics.influence, placement().device
         )
         placement().place(backbone.supernet)
-        del self._plain  # half a gigabyte; its fingerprint was taken for the statistics
+        del self._plain  # its fingerprint was taken for the statistics
+        self.checkpoint.let_go()
+        statistics.gram.clear()  # refits have their own, in the backbone's order
         return backbone
 
     @property
