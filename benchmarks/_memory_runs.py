@@ -1,7 +1,7 @@
 """One measured run of `memory.py`, in a process of its own; the last line that it prints is what it measured, as JSON.
 
-    python benchmarks/_memory_runs.py loading 1764525600.0 space=mobile_llm controller=dnas
-    python benchmarks/_memory_runs.py search space=mobile_llm controller=dnas
+python benchmarks/_memory_runs.py loading 1764525600.0 space=mobile_llm controller=dnas
+python benchmarks/_memory_runs.py search space=mobile_llm controller=dnas
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Phases:
     def __init__(self) -> None:
         self.peaks: dict[str, int] = {}
         self.seconds: dict[str, float] = {}
-        self._inside, self._since = ["start"], time.perf_counter()
+        self._inside, self._since = ["between these"], time.perf_counter()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -75,7 +75,7 @@ class Phases:
         return called
 
 
-class _Reached(Exception):  # noqa: N818 - no error
+class _Reached(Exception):
     """The first calibration batch is there."""
 
 
@@ -106,8 +106,9 @@ def loading(started: float, *overrides: str) -> dict[str, Any]:
     phases.seconds["start"] = time.time() - started
     with phases.phase("imports"):
         imports()
+    import torch
+
     import rankitect.models.importance
-    import rankitect.models.supernet
     import rankitect.search
     import rankitect.tasks.language.text
     from rankitect.tasks.language.pretrained import Pretrained
@@ -120,7 +121,7 @@ def loading(started: float, *overrides: str) -> dict[str, Any]:
     def gather(supernet: Any, architecture: Any, batches: Any, *more: Any) -> None:
         first = next(iter(batches))
         phases.seconds["reached"] = time.time()
-        with phases.phase("its forward pass"):
+        with phases.phase("its forward pass"), torch.inference_mode():
             supernet.activate(architecture)(first[:, :-1])
         raise _Reached
 

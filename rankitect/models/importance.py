@@ -107,11 +107,6 @@ class _Observer:
             _add(self.statistics.fisher, key, effect.square())
             _add(self.statistics.taylor, key, effect.abs())
 
-    def forget_gradients(self) -> None:
-        """Take the gradients of the weights away."""
-        for weight in self._weights.parameters():
-            weight.grad = None
-
     def _params(self, step: Step) -> _Observed:
         weights = self._weights
         return _Observed(step, find_owner(weights, step.weights) if step.shapes else weights, self._show, self._shown)
@@ -203,9 +198,12 @@ def gather(
     Raises:
         SpaceError: There is no batch.
     """
-    return _gathered(
-        _Observer(supernet.plan(architecture), supernet.weights, loss is not None), batches, loss, progress
-    )
+    observer = _Observer(supernet.plan(architecture), supernet.weights, loss is not None)
+    supernet.requires_grad_(False)  # gradients of units are wanted; those of weights take as much as the weights
+    try:
+        return _gathered(observer, batches, loss, progress)
+    finally:
+        supernet.requires_grad_(True)
 
 
 def observe(
@@ -232,11 +230,10 @@ def _gathered(
 ) -> Statistics:
     for done, batch in enumerate(batches):
         logits = observer(batch[:, :-1])
-        if loss is not None:
+        if loss is not None and logits.requires_grad:
             # The sum over tokens: gradients at an output are then those of each token's own loss.
             (loss(logits, batch[:, 1:]) * batch[:, 1:].numel()).backward()
             observer.add_gradients()
-            observer.forget_gradients()
         if progress is not None:
             progress(done + 1)
     statistics = observer.statistics

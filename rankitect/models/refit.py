@@ -102,7 +102,7 @@ class Refit:
         return self._known[units][: shape[0]]
 
     def prepare(self) -> None:
-        """Compute the changes of all sizes, and let go of what they are made from: `error` cannot be asked afterwards."""
+        """Make the changes of all sizes, and let go of what they are made from: `error` cannot be asked any more."""
         if self._bank is None and self._options:
             self._bank = RefitBank(self._full, self._options, self._taken)
         self._gram = self._prefixes = None

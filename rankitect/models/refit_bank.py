@@ -48,9 +48,9 @@ class RefitBank:
         ends = [[0, *sorted(set(axis))] for axis in zip(*options, strict=True)]
         self._cells = []
         for spans in product(*(list(pairwise(axis)) for axis in ends)):
-            reached = [n for n, units in enumerate(options) if all(u >= end for u, (_, end) in zip(units, spans))]
+            place = (slice(None), *(slice(*span) for span in spans))
+            reached = [number for number, units in enumerate(options) if _reaches(units, place)]
             if reached:
-                place = (slice(None), *(slice(*span) for span in spans))
                 values = full.new_empty(len(reached), *full[place].shape)
                 self._cells.append(_Cell(place, torch.tensor(reached, device=full.device), values))
         for units in options:
@@ -64,7 +64,7 @@ class RefitBank:
         return [
             (cell, cell.values[cell.sizes.tolist().index(number)])
             for cell in self._cells
-            if all(part.stop <= kept for part, kept in zip(cell.place[1:], units, strict=True))
+            if _reaches(units, cell.place)
         ]
 
     def change(self, units: Units) -> torch.Tensor:
@@ -78,6 +78,11 @@ class RefitBank:
         """The expected change at its largest, [outputs, units...], given each size's probability, [sizes]."""
         result: torch.Tensor = _Mixed.apply(chances, self)
         return result
+
+
+def _reaches(units: Units, place: tuple[slice, ...]) -> bool:
+    """Whether a size has the numbers of a cell."""
+    return all(part.stop <= kept for part, kept in zip(place[1:], units, strict=True))
 
 
 class _Mixed(torch.autograd.Function):

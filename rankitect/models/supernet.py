@@ -217,7 +217,8 @@ class Supernet(nn.Module):
 
         On the processor, a weight takes memory of its own when either of the two first writes to it.
         """
-        tensors = {(o, n): _apart(self.weights.owner(o).get_parameter(n).detach()) for o, n in weight_bounds(self.space)}
+        owner_of = self.weights.owner
+        tensors = {(o, n): _apart(owner_of(o).get_parameter(n).detach()) for o, n in weight_bounds(self.space)}
         copy = Supernet(self.space, tensors=tensors)
         for owner, _ in tensors:
             copy.weights.owner(owner).variants = self.weights.owner(owner).variants

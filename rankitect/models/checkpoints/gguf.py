@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -46,6 +47,8 @@ def load_gguf(path: Path, source: str | None = None) -> DecoderCheckpoint:
         AssetError: The file is no GGUF, is truncated, holds another architecture or an unsupported variant, or its
             tensors do not fit.
     """
+    import torch
+
     parts = open_parts(path)
     metadata, stored = Metadata(parts[0].path, parts[0].metadata), tensors_of(parts)
     family = family_in(metadata, stored)
@@ -64,7 +67,9 @@ def load_gguf(path: Path, source: str | None = None) -> DecoderCheckpoint:
         config = _scaled(config, *stored.pop(FACTORS))
     check_layers(config, len(stored), str(path))
     check_fits(sum(prod(entry.shape) for _, entry in stored.values()), str(path))
-    tensors = dict(one for file, entry in stored.values() for one in _tensors(file, entry, family, config))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy lets others run while it computes
+        read = list(pool.map(lambda one: list(_tensors(one[0], one[1], family, config)), stored.values()))
+    tensors = dict(one for weights in read for one in weights)
     check_tensors(config, tensors, str(path))
     if layers is not None:
         config, tensors = without_silent_heads(config, tensors)

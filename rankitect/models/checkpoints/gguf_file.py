@@ -227,6 +227,23 @@ class _Cursor:
         except UnicodeDecodeError as error:
             raise _DamagedError(f"the text at byte {start:,} is not UTF-8") from error
 
+    def strings(self, count: int) -> list[str]:
+        """As many texts, one after the other: a vocabulary, with its merges, has a hundred thousand."""
+        data, place, end, texts = self.data, self.place, len(self.data), list[str]()
+        length_at = struct.Struct("<Q").unpack_from
+        while len(texts) < count and place + 8 <= end:
+            start = place + 8
+            place = start + length_at(data, place)[0]
+            if place > end:
+                break
+            try:
+                texts.append(data[start:place].decode("utf-8"))
+            except UnicodeDecodeError:
+                break
+            self.place = place
+        # The text that could not be read, if any, is read again by the call that says why.
+        return texts + [self.string() for _ in range(count - len(texts))]
+
     def value(self, kind: int) -> Any:
         if kind in _SCALARS:
             return self.scalar(_SCALARS[kind])
@@ -236,7 +253,7 @@ class _Cursor:
             raise _DamagedError(f"unknown value type {kind} at byte {self.place:,}")
         item, count = self.scalar("I"), self.scalar("Q")
         if item == _STRING:
-            return [self.string() for _ in range(self.fitting(count, 8))]
+            return self.strings(self.fitting(count, 8))
         if item not in _SCALARS:
             raise _DamagedError(f"an array of values of type {item} at byte {self.place:,}")
         size = struct.calcsize(f"<{_SCALARS[item]}")
