@@ -34,6 +34,7 @@ from rankitect.controllers.dnas_targets import CostTargets
 from rankitect.errors import SpaceError, TrainingError
 from rankitect.methods.bounded_space import BoundedSpace, main_cost
 from rankitect.methods.shared_weights import CoTraining, samples_per_update, training_defaults
+from rankitect.training.host import give_back_memory
 from rankitect.training.parallel import peers
 from rankitect.training.placement import placement
 from rankitect.training.spending import training_spent
@@ -180,6 +181,8 @@ class DNAS:
         if weights is not None:
             weights.close()
             self._task.adopt(supernet)
+        del weights  # the state of its optimiser is twice the weights
+        give_back_memory()
         for share in self._targets.values:
             rng, target = np.random.default_rng([self._seed, 1]), self._targets.shown(share)
             try:
@@ -201,6 +204,7 @@ class DNAS:
         from rankitect.models.relaxed import RelaxedSupernet
 
         c, relaxed = self._config, RelaxedSupernet(supernet)
+        give_back_memory()  # what refits were made from
         low, high = self._targets.values[-1], self._targets.values[0]
         bad = 0  # steps in a row whose loss was not finite
         while scores.step < self._steps and session.remaining() > 1 - c.share:

@@ -8,7 +8,7 @@ import sys
 
 from rankitect.machine import usable_cores
 
-__all__ = ["configure_host"]
+__all__ = ["configure_host", "give_back_memory"]
 
 _KEPT = {-3: 32 << 20, -1: 512 << 20, -2: 64 << 20}
 """glibc's M_MMAP_THRESHOLD (32 MB is its largest), M_TRIM_THRESHOLD and M_TOP_PAD (malloc.h), bytes."""
@@ -41,6 +41,16 @@ def configure_host(threads: int | None = None) -> int:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     return threads
+
+
+def give_back_memory() -> None:
+    """Give freed memory back to the system, where the C library is glibc: when a phase ends whose tensors no later one
+    has the like of. Gigabytes may lie between others that are still in use, and would stay with the process."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return
+    trim(0)
 
 
 def _keep_freed_memory() -> None:

@@ -13,6 +13,7 @@ from rankitect.contracts import StopRequested
 from rankitect.errors import ConfigError, RankitectError
 from rankitect.tasks.language.settings import SCRATCH, LanguageConfig
 from rankitect.tasks.shared_weights import SharedWeights
+from rankitect.training.host import give_back_memory
 from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
@@ -239,6 +240,7 @@ class Pretrained:
         del self._plain  # its fingerprint was taken for the statistics
         self.checkpoint.let_go()
         statistics.gram.clear()  # refits have their own, in the backbone's order
+        give_back_memory()
         return backbone
 
     @property
