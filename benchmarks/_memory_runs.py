@@ -61,6 +61,8 @@ class Phases:
 
     def wrap(self, owner: Any, name: str, phase: str) -> None:
         """Let every call of a function of a module, or of a method or cached property of a class, be a phase."""
+        if isinstance(owner, type):
+            owner = next(base for base in owner.__mro__ if name in vars(base))
         original = vars(owner)[name]
         if isinstance(original, Callable):  # type: ignore[arg-type]
             setattr(owner, name, self._called(original, phase))
@@ -161,7 +163,6 @@ def _places() -> list[tuple[Any, str, str]]:
     from rankitect.models.supernet import Supernet
     from rankitect.tasks.language.pretrained import Pretrained
     from rankitect.tasks.language.task import Language
-    from rankitect.tasks.language.writing import WritesModels
     from rankitect.training.distill import TeacherTargets
 
     return [
@@ -177,7 +178,7 @@ def _places() -> list[tuple[Any, str, str]]:
         (Supernet, "extract", "extraction"),
         (text, "train_on_text", "healing"),
         (Language, "quality", "measuring"),
-        (WritesModels, "save_candidate", "writing a candidate"),
+        (Language, "save_candidate", "writing a candidate"),
         (reports, "write_report", "report"),
     ]
 

@@ -22,6 +22,7 @@ SCRIPTS = (
     "attention_patterns",
     "accelerator",
     "backbone_plan",
+    "memory",
 )
 
 
