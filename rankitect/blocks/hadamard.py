@@ -68,7 +68,12 @@ def turned(x: torch.Tensor, block: int) -> torch.Tensor:
     """The last axis, in blocks of a size, times the Hadamard matrix of that size: [..., n] -> [..., n].
 
     That is `block_matrix(block)` on each block, in one or two small products.
+
+    Raises:
+        SpaceError: The size does not divide the axis.
     """
+    if x.shape[-1] % block:
+        raise SpaceError(f"rotations of {block} channels do not divide {x.shape[-1]}: prune before you rotate")
     return turned_by(x, [factor(size, x) for size in hadamard_factors(block)])
 
 

@@ -6,7 +6,7 @@ not there, and a layer that runs twice is there twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -19,7 +19,7 @@ from rankitect.models.families.family import Key
 from rankitect.models.plan import Plan, Step, make_plan
 from rankitect.space.repeats import AGAIN
 
-__all__ = ["DecoderLayer", "DecoderLayers", "decoder_layers", "layers_of"]
+__all__ = ["DecoderLayer", "DecoderLayers", "decoder_layers", "layers_of", "online_rotation"]
 
 
 @dataclass(frozen=True)
@@ -137,13 +137,9 @@ def layers_of(name: str, plan: Plan, config: DecoderConfig) -> DecoderLayers:
     outside = [s.path for s in steps if isinstance(s.block, SwiGLU) and axes.number_of(s.weights) is None]
     if outside:
         return DecoderLayers(config, difference=f"space {name!r} is not a {family.title}: {outside[0]} is in no layer")
-    turned = next((s for s in steps if _is_turned(s.block)), None)
+    turned = online_rotation((step.path, step.block) for step in steps)
     if turned is not None:
-        return DecoderLayers(
-            config,
-            difference=f"{turned.path} multiplies by a rotation while it runs, and no {family.title} does: rotate the "
-            "model with r3=false, r4=false and head=untied for such a file",
-        )
+        return DecoderLayers(config, difference=turned)
     cut = next((s for s in steps if isinstance(s.block, Head) and s.block.tokens), None)
     if cut is not None:
         return DecoderLayers(
@@ -164,9 +160,19 @@ def layers_of(name: str, plan: Plan, config: DecoderConfig) -> DecoderLayers:
     return DecoderLayers(sizes, tuple(layers), _difference(layers), plan.shapes())
 
 
-def _is_turned(block: Block) -> bool:
-    """Whether a block holds a rotation that cannot be merged into its weights."""
-    return (isinstance(block, GQA | SwiGLU) and bool(block.hadamard)) or (isinstance(block, TiedHead) and block.mix)
+def online_rotation(blocks: Iterable[tuple[str, Block]]) -> str | None:
+    """Why a model is one of no other tool, if a block of it holds a rotation that is not merged into weights.
+
+    Args:
+        blocks: The model's, with their paths.
+    """
+    for path, block in blocks:
+        if (isinstance(block, GQA | SwiGLU) and block.hadamard) or (isinstance(block, TiedHead) and block.mix):
+            return (
+                f"{path} multiplies by a rotation while it runs, which other tools have no place for: rotate with "
+                "r3=false, r4=false and head=untied for such a file"
+            )
+    return None
 
 
 def _layers(steps: tuple[Step, ...], head: int) -> list[DecoderLayer]:

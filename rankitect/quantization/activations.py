@@ -24,7 +24,7 @@ class Rows:
 
     Attributes:
         vectors: [R, k, n]: k vectors of n channels are rounded together, by one range.
-        weights: How much the loss rises with the variance of the error in each number of a row, [R].
+        weights: How much the loss depends on errors in a row, [R].
     """
 
     vectors: torch.Tensor
@@ -89,27 +89,26 @@ def gather(
     turning: Turning,
     model: Standalone,
     batches: Iterable[torch.Tensor],
-    loss: Callable[[Callable[[torch.Tensor], torch.Tensor], torch.Tensor], torch.Tensor],
     *,
-    rows: int,
     act_bits: int,
     cache_bits: int,
     seed: int,
+    rows: int = 256,
 ) -> dict[str, list[Rows]]:
     """The vectors that the layers of a model round, by the name of their basis; those of equal parts are joined.
 
-    How much the loss depends on the error of a vector is the squared length of the loss's gradient by it (the diagonal
-    of the empirical Fisher matrix, summed): the same in every basis.
+    How much the loss depends on the error of a vector is the length of the loss's gradient by it, which is the same in
+    every basis. Its square would be right for small errors (Fisher's matrix); those of 4 bits are large, and it would
+    be the vectors of a few tokens alone that count.
 
     Args:
         turning: Says which bases there are; what is gathered is in the model's own.
         model: `turning.model({})`.
-        batches: Token ids.
-        loss: The summed loss of a model on a batch.
-        rows: How many vectors of each place are kept, at most.
+        batches: Token ids [B, T + 1].
         act_bits: Bits of what matrices read; from 16 on nothing is gathered of it.
         cache_bits: Bits of what is kept for later calls; likewise.
-        seed: Of the draw of these vectors.
+        seed: Of the draw of vectors.
+        rows: How many vectors of each place are kept of a batch, at most.
     """
     plan, generator = turning.plan, torch.Generator().manual_seed(seed)
     owners = {s.weights: find_owner(model, s.weights) for s in plan.steps if s.shapes}
@@ -129,7 +128,8 @@ def gather(
     model.requires_grad_(False)
     for ids in batches:
         watch = _Watch(turning)
-        loss(forward(watch), ids).backward()
+        logits = forward(watch)(ids[:, :-1])
+        F.cross_entropy(logits.flatten(0, -2).float(), ids[:, 1:].flatten(), reduction="sum").backward()
         for seen in watch.seen.values():
             bits = cache_bits if seen.cached else act_bits
             if bits <= 8 and seen.tensor.grad is not None:
@@ -148,5 +148,5 @@ def _rows(seen: _Seen, bits: int, most: int, generator: torch.Generator) -> Rows
     vectors, slopes = (x.reshape(-1, x.shape[-1]) for x in (vectors, slopes))
     chosen = torch.randperm(len(vectors), generator=generator)[:most]
     share = len(vectors) / len(chosen)
-    weights = slopes[chosen].square().sum(-1) * share / ((1 << bits) - 1) ** 2
+    weights = slopes[chosen].norm(dim=-1) * share / ((1 << bits) - 1) ** 2
     return Rows(vectors[chosen].unflatten(-1, (seen.parts, -1)), weights)

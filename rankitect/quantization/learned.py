@@ -8,14 +8,14 @@ in every basis and is gathered once (`activations`). No model is run while the r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from rankitect.quantization.activations import Rows
 from rankitect.quantization.cayley import CayleySGD
 
-__all__ = ["local_loss", "learn_local"]
+__all__ = ["learn_local", "local_loss"]
 
 
 def local_loss(rows: Rows, rotation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,9 +40,9 @@ def learn_local(
     start: torch.Tensor,
     *,
     steps: int,
-    length: float,
-    batch: int,
     seed: int,
+    length: float = 0.15,
+    batch: int = 5400,
     check: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
     """A rotation under which ranges are small.
@@ -51,9 +51,9 @@ def learn_local(
         rows: What is rounded in the basis.
         start: Where to begin, [n, n] float64.
         steps: Steps of descent, whose length falls to 0 (cosine).
+        seed: Of the draw of vectors.
         length: Of the first step; see `CayleySGD`.
-        batch: Vectors of a step, drawn in proportion to their weights' place.
-        seed: Of the draws.
+        batch: Vectors of a step.
         check: Called between steps; raises to stop.
     """
     generator, total = torch.Generator().manual_seed(seed), sum(len(r.weights) for r in rows)

@@ -8,7 +8,7 @@ runs: they are fields of blocks, `GQA.hadamard` and `SwiGLU.hadamard`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
 from typing import Literal, TypeVar
@@ -18,13 +18,13 @@ import torch
 from rankitect.blocks import GQA, Head, SwiGLU, TiedHead
 from rankitect.blocks.hadamard import block_matrix, hadamard, hadamard_block
 from rankitect.errors import SpaceError
-from rankitect.graph import Block, Node, SearchSpace
+from rankitect.graph import Architecture, Block, Node, SearchSpace
 from rankitect.models.plan import Plan, Step, make_plan
 from rankitect.models.supernet import Standalone
 from rankitect.quantization.streams import Key, Stream, streams
 from rankitect.quantization.trials import random_rotation, turn_axis
 
-__all__ = ["HeadBasis", "Turning", "draw", "refuse_rotated", "turning"]
+__all__ = ["HeadBasis", "Turning", "draw", "refuse_rotated", "rotated_space", "turning"]
 
 HeadBasis = Literal["mix", "untied"]
 """What becomes of a head that shares the embedding's table, which cannot take over the gain of the norm before it: a
@@ -115,17 +115,10 @@ def turning(
     """
     architecture = model.plan.architecture
     assert architecture is not None  # a standalone model is of one
-    refuse_rotated(space)
-    plan = make_plan(space, architecture)
-    _refuse_scales(plan)
+    plan, basis = _read(space, architecture)
     known = dict(model.named_parameters())
     change = _Change(space, plan, {key: known[".".join(key)].detach().double() for key in plan.shapes()})
-    basis = streams(space, plan)
-    if r3:
-        change.turn_queries()
-    if r4:
-        change.turn_hidden(block)
-    folded = [change.fold(stream, head) for stream in basis]
+    folded = change.all(basis, head, r3=r3, r4=r4, block=block)
     changed = space.with_blocks(change.blocks, change.owners)
     after = make_plan(changed, architecture)
     axes: dict[str, Axes] = {}
@@ -137,6 +130,27 @@ def turning(
         (key, axis), *_ = inner
         axes[name], sizes[name] = frozenset(inner), after.shapes()[key][axis]
     return Turning(changed, after, {key: change.tensors[key] for key in after.shapes()}, axes, sizes)
+
+
+def rotated_space(
+    space: SearchSpace, architecture: Architecture, *, head: HeadBasis, r3: bool, r4: bool, block: int = 0
+) -> SearchSpace:
+    """The space of a rotated model whose norms have gains, known without its weights. Arguments as for `turning`.
+
+    Raises:
+        SpaceError: As `turning`, as far as weights do not decide.
+    """
+    plan, basis = _read(space, architecture)
+    change = _Change(space, plan, None)
+    change.all(basis, head, r3=r3, r4=r4, block=block)
+    return space.with_blocks(change.blocks, change.owners)
+
+
+def _read(space: SearchSpace, architecture: Architecture) -> tuple[Plan, list[Stream]]:
+    refuse_rotated(space)
+    plan = make_plan(space, architecture)
+    _refuse_scales(plan)
+    return plan, streams(space, plan)
 
 
 def refuse_rotated(space: SearchSpace) -> None:
@@ -179,13 +193,23 @@ class _Change:
     Args:
         space: Its space.
         plan: Its plan.
-        tensors: Its weights; changed.
+        tensors: Its weights; changed. None where only blocks are.
     """
 
-    def __init__(self, space: SearchSpace, plan: Plan, tensors: dict[Key, torch.Tensor]) -> None:
-        self._space, self._plan, self.tensors = space, plan, tensors
+    def __init__(self, space: SearchSpace, plan: Plan, tensors: dict[Key, torch.Tensor] | None) -> None:
+        self._space, self._plan = space, plan
+        self._known = tensors is not None
+        self.tensors = tensors or {}
         self.blocks: dict[str, Block] = {}
         self.owners: dict[str, str] = {}
+
+    def all(self, basis: Sequence[Stream], head: HeadBasis, *, r3: bool, r4: bool, block: int) -> list[Axes]:
+        """Make all changes; for each stream the axes that are in its basis."""
+        if r3:
+            self.turn_queries()
+        if r4:
+            self.turn_hidden(block)
+        return [self.fold(stream, head) for stream in basis]
 
     def _nodes(self, kind: type[_B]) -> Iterator[tuple[Node, _B, Step]]:
         """Nodes of a kind with the weights of the model, also those that it does not use, and a step that does."""
@@ -212,7 +236,7 @@ class _Change:
             if size == 1:
                 continue
             self.blocks[node.path] = replace(block, hadamard=size)
-            if key not in done:
+            if self._known and key not in done:
                 done.add(key)
                 down = self.tensors[key]
                 self.tensors[key] = (down.unflatten(1, (-1, size)) @ block_matrix(size)).flatten(1)
@@ -223,6 +247,12 @@ class _Change:
         Raises:
             SpaceError: A gain cannot be given on; names the norm or the weight.
         """
+        touched = {*stream.reads, *stream.writes, *(touch for by in stream.normed.values() for touch in by)}
+        if not self._known:
+            for touch in touched & stream.writes if stream.normed else ():
+                if any(touch in by for by in stream.normed.values()):
+                    touched |= self._own_basis(touch, None, head)
+            return frozenset(touched)
         for path, key in stream.kept.items():
             gain = self.tensors[key]
             if bool((gain != gain[0]).any()):
@@ -230,7 +260,6 @@ class _Change:
                     f"{path} multiplies channels and adds them to the stream, so that no matrix can take its gain "
                     "over: the stream cannot be rotated"
                 )
-        touched = {*stream.reads, *stream.writes, *(touch for by in stream.normed.values() for touch in by)}
         gains = {key: self.tensors[key] - start + 1 for key, start in stream.gains.items()}
         behind: dict[tuple[Key, int], set[Key]] = {}
         for norm, by in stream.normed.items():
@@ -254,7 +283,7 @@ class _Change:
             self.tensors[norm] = torch.full_like(self.tensors[norm], stream.gains[norm])
         return frozenset(touched)
 
-    def _own_basis(self, touch: tuple[Key, int], gain: torch.Tensor, head: HeadBasis) -> Axes:
+    def _own_basis(self, touch: tuple[Key, int], gain: torch.Tensor | None, head: HeadBasis) -> Axes:
         """Let a head that shares the embedding's table have the gain of the norm before it; what it adds to the basis.
 
         Raises:
@@ -269,11 +298,13 @@ class _Change:
         if head == "mix":
             for path, block in nodes:
                 self.blocks[path] = replace(block, mix=True)
-            self.tensors[owner, "mix"] = gain.diag()
+            if gain is not None:
+                self.tensors[owner, "mix"] = gain.diag()
             return frozenset({((owner, "mix"), 0), ((owner, "mix"), 1)})
         first = nodes[0][0]
         for path, block in nodes:
             stated = {field: value for field, value in block.stated().items() if field != "mix"}
             self.blocks[path], self.owners[path] = Head(**stated), first
-        self.tensors[first, "weight"] = self.tensors[owner, name] * gain
+        if gain is not None:
+            self.tensors[first, "weight"] = self.tensors[owner, name] * gain
         return frozenset({((first, "weight"), 1)})

@@ -82,6 +82,18 @@ class GGUF:
         """
         self._task.check_gguf(self.config.precision)
 
+    def space_after(self, space: SearchSpace) -> SearchSpace:
+        """The space as it is.
+
+        Raises:
+            SpaceError: Its models hold rotations for which llama.cpp has no place.
+        """
+        from rankitect.models.decoder_layers import online_rotation
+
+        if reason := online_rotation((node.path, node.block) for node in space.graph.nodes):
+            raise SpaceError(reason)
+        return space
+
     def provenance(self) -> Mapping[str, JSON]:
         """The settings."""
         return self.config.model_dump(mode="json")
