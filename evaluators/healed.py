@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.config.measures import notes_of
-from rankitect.contracts import Measurement, MetricSpec, Spent
+from rankitect.contracts import Measurement, MetricSpec, Spent, offers
+from rankitect.contracts.task import MeasuresStages
+from rankitect.documents import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from rankitect.config.parts import Parts
     from rankitect.contracts import TrialContext
-    from rankitect.contracts.stage import Stage
+    from rankitect.contracts.stage import Stage, StageMeasure
     from rankitect.graph import Architecture
     from rankitect.recipes import Recipe, RecipeResult
     from rankitect.tasks.language.models import LanguageModels
@@ -79,19 +82,36 @@ class Healed:
         """Inherit, train as the recipe says, measure, save."""
         task = self._task
         task.learn_latency(context.check, context.progress)
-        trained = self._trained(architecture, context)
+        measure = self._stage_measure(context)
+        trained = self._trained(architecture, context, measure)
         quality = task.quality(trained.model, self._config.split, check=context.check)
         asked = self._parts.measures.measure(trained.model, self._split, context.check)
         metrics = {**quality.metrics, **asked.metrics, **task.costs(trained.architecture, trained.space)}
         artifacts = {name: context.artifact(context.folder / path) for name, path in trained.artifacts.items()}
         if self._config.save:
             saved = task.save_candidate(context.folder, architecture, trained.model, trained.space)
+            if measure is not None:
+                saved |= self._stages(trained, measure, context.folder)
             artifacts |= {name: context.artifact(context.folder / path) for name, path in saved.items()}
-        spent = trained.spent + Spent.evaluation(quality.amount, task.unit) + asked.spent
+        spent = trained.spent + trained.asking + Spent.evaluation(quality.amount, task.unit) + asked.spent
         notes = {**({"examples": dict(quality.examples)} if quality.examples else {}), **notes_of(asked)}
         return Measurement(metrics, spent, artifacts, notes, trained.reused)
 
-    def _trained(self, architecture: Architecture, context: TrialContext) -> RecipeResult:
+    def _stage_measure(self, context: TrialContext) -> StageMeasure | None:
+        """What is asked after each stage of a recipe that is measured in full."""
+        task, c = self._task, self._config
+        if not c.save or c.split == "search" or not self._parts.stages or not offers(task, MeasuresStages):
+            return None
+        return task.stage_measure(context.check)
+
+    def _stages(self, trained: RecipeResult, measure: StageMeasure, folder: Path) -> dict[str, str]:
+        """The card of the stages, in the candidate's folder."""
+        assert offers(self._task, MeasuresStages)
+        card = trained.artifacts.get("program_card")
+        program = None if card is None else read_json(folder / card, dict[str, Any])
+        return self._task.write_stages(folder, trained.answers(measure.key), program)
+
+    def _trained(self, architecture: Architecture, context: TrialContext, measure: StageMeasure | None) -> RecipeResult:
         """The model after the recipe."""
 
         def spend(spent: Spent) -> None:
@@ -108,4 +128,5 @@ class Healed:
             should_stop=context.should_stop,
             progress=context.progress,
             spend=spend,
+            measure=measure,
         )

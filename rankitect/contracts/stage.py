@@ -13,7 +13,16 @@ from rankitect.contracts.records import JSON, Spent
 if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
 
-__all__ = ["EndsRecipe", "HasObjective", "LearnsFromEarlier", "Shortens", "Stage", "StageContext", "WorksOnSpaces"]
+__all__ = [
+    "EndsRecipe",
+    "HasObjective",
+    "LearnsFromEarlier",
+    "Shortens",
+    "Stage",
+    "StageContext",
+    "StageMeasure",
+    "WorksOnSpaces",
+]
 
 
 @dataclass
@@ -143,6 +152,19 @@ class LearnsFromEarlier(Protocol):
         """The name of a stage before it, for the model that this one gave; "float" for the model after the last stage
         whose result computes in floats (else what the recipe was given, in floats); None where it needs none."""
         ...
+
+
+@dataclass(frozen=True)
+class StageMeasure:
+    """What a model is asked when a recipe begins and after each of its stages.
+
+    Attributes:
+        key: Hash of all that the answers depend on beside the model; answers that were stored under it are used again.
+        of: Gives the answer for a model of an architecture of a space, as plain data, and what asking has cost.
+    """
+
+    key: str
+    of: Callable[[Any, SearchSpace, Architecture], tuple[JSON, Spent]]
 
 
 class EndsRecipe(Protocol):

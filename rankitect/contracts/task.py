@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rankitect.contracts.device import Latencies
     from rankitect.contracts.evaluator import TrialContext
     from rankitect.contracts.records import Metric, MetricSpec, Spent, Unit
+    from rankitect.contracts.stage import StageMeasure
     from rankitect.graph import Architecture, ChoiceSpace, SearchSpace
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "HoldsTables",
     "InheritsWeights",
     "LearnsLatency",
+    "MeasuresStages",
     "Quality",
     "ReadsChoices",
     "SavesCandidates",
@@ -350,6 +352,33 @@ class SavesCandidates(Protocol):
             folder: Where to.
             architecture: What was searched.
             model: Its model, trained (`rankitect.models.supernet.Standalone`).
+
+        Returns:
+            Paths relative to the folder, by artifact.
+        """
+        ...
+
+
+class MeasuresStages(Protocol):
+    """A task that tells how good a model is after each stage of its recipe."""
+
+    def stage_measure(self, check: Callable[[], None]) -> StageMeasure:
+        """What a model is asked.
+
+        Args:
+            check: Called now and then; may raise, to stop.
+        """
+        ...
+
+    def write_stages(
+        self, folder: Path, stages: Sequence[tuple[str, Any]], program: Mapping[str, Any] | None
+    ) -> dict[str, str]:
+        """Write the answers into a candidate's folder.
+
+        Args:
+            folder: The folder.
+            stages: For each stage its name and the answer after it, None where there is none; "" for the beginning.
+            program: The card of the program (`rankitect.deploy.artifact`), where the recipe has written one.
 
         Returns:
             Paths relative to the folder, by artifact.

@@ -18,6 +18,7 @@ from rankitect.contracts import JSON, Spent
 from rankitect.contracts.capability import offers
 from rankitect.contracts.stage import EndsRecipe, Shortens, StageContext
 from rankitect.errors import ConfigError, RankitectError, TrainingError
+from rankitect.recipes.asking import Asked
 from rankitect.recipes.earlier import EarlierModels
 from rankitect.recipes.pair import Pair
 from rankitect.recipes.store import StageStore
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from rankitect.contracts import ArchitectureLike
-    from rankitect.contracts.stage import Stage
+    from rankitect.contracts.stage import Stage, StageMeasure
     from rankitect.graph import SearchSpace
 
 __all__ = ["Recipe", "RecipeResult", "StageResult"]
@@ -44,15 +45,26 @@ class StageResult:
         name: Of the stage in its recipe.
         spent: What it costs; the same whether it was computed now or before.
         reused: Whether its output was computed before and only read now.
+        before: What the model answered before the first stage, by the key of the `StageMeasure`.
+        after: The same after this stage.
     """
 
     name: str
     spent: Spent
     reused: bool
+    before: Mapping[str, JSON] = field(default_factory=dict)
+    after: Mapping[str, JSON] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {"name": self.name, "spent": self.spent.to_dict(), "reused": self.reused}
+        asked = {name: dict(answers) for name, answers in (("before", self.before), ("after", self.after)) if answers}
+        return {"name": self.name, "spent": self.spent.to_dict(), "reused": self.reused, **asked}
+
+    @classmethod
+    def stored(cls, data: Mapping[str, Any]) -> StageResult:
+        """The inverse of `to_dict`, of what was computed before."""
+        asked = (data.get("before", {}), data.get("after", {}))
+        return cls(data["name"], Spent.from_dict(data["spent"]), True, *asked)
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,7 @@ class RecipeResult:
         artifacts: Files that stages left in the folder they were given, by a short name.
         architecture: What the model is made from; None where the recipe was given none.
         space: The space whose choices it closes: that which the recipe was given, unless a stage has changed blocks.
+        asking: What asking the model between stages has cost, now.
     """
 
     model: Any
@@ -72,6 +85,16 @@ class RecipeResult:
     artifacts: Mapping[str, str] = field(default_factory=dict)
     architecture: Any = None
     space: SearchSpace | None = None
+    asking: Spent = Spent()
+
+    def answers(self, key: str) -> list[tuple[str, JSON]]:
+        """What the model answered when the recipe began (""), and after each stage; None where it was not asked.
+
+        Args:
+            key: Of the `StageMeasure`.
+        """
+        begun = [("", stage.before.get(key)) for stage in self.stages[:1]]
+        return [*begun, *((stage.name, stage.after.get(key)) for stage in self.stages)]
 
     @property
     def spent(self) -> Spent:
@@ -126,6 +149,7 @@ class Recipe:
         should_stop: Callable[[], bool] = lambda: False,
         progress: Callable[[int, int, str], None] = lambda done, total, note: None,
         spend: Callable[[Spent], None] = lambda spent: None,
+        measure: StageMeasure | None = None,
     ) -> RecipeResult:
         """Take a model through all stages, beginning after the last one whose output is stored already.
 
@@ -140,6 +164,7 @@ class Recipe:
             should_stop: Whether the user asked to stop.
             progress: Called with (done, total, note).
             spend: Told what was spent so far, while stages run.
+            measure: What the model is asked when the recipe begins and after each stage; None for nothing.
 
         Raises:
             StopRequested: The user asked to stop. The same call goes on from there.
@@ -155,7 +180,9 @@ class Recipe:
         earlier = EarlierModels(self.stages)
         model, pair, results = self._restored(store, keys, model, given, earlier)
         earlier.note(len(results) - 1, model, pair)
-        artifacts: dict[str, str] = {}
+        asked, artifacts = Asked(measure, progress), dict[str, str]()
+        if results:  # what was stored last was stored before it was measured
+            results[-1] = replace(results[-1], after=asked.once(results[-1].after, results[-1].name, model, pair))
         for position, (name, stage) in enumerate(self.stages.items()):
             if position < len(results):
                 continue
@@ -172,12 +199,13 @@ class Recipe:
             )
             context.progress = partial(_report, context, before, spend, progress, name)
             context.check()
+            begun = {} if position else asked.once({}, "", model, pair)
             started = time.monotonic()
             with _named(name):
                 model = _run(stage, model, context, own_checkpoint=checkpoints is None)
             context.check()
             spent = replace(context.spent, seconds=time.monotonic() - started)
-            results.append(StageResult(name, spent, reused=False))
+            results.append(StageResult(name, spent, reused=False, before=begun))
             artifacts |= context.artifacts
             pair = Pair(context.architecture, context.space)
             earlier.note(position, model, pair)
@@ -187,7 +215,9 @@ class Recipe:
                 store.save(keys[position], model_tensors(model), info)
             if context.checkpoint is not None:
                 store.forget_checkpoint(context.checkpoint)
-        return RecipeResult(model, tuple(results), artifacts, pair.architecture, pair.space)
+            if not offers(stage, EndsRecipe):
+                results[-1] = replace(results[-1], after=asked.once({}, name, model, pair))
+        return RecipeResult(model, tuple(results), artifacts, pair.architecture, pair.space, asked.spent)
 
     def _keys(self, model: nn.Module, given: Pair, seed: int) -> list[str]:
         """For each stage the hash of all that leads to its output."""
@@ -219,7 +249,7 @@ class Recipe:
                 continue
             tensors, info = entry
             try:
-                results = [StageResult(r["name"], Spent.from_dict(r["spent"]), reused=True) for r in info["stages"]]
+                results = [StageResult.stored(stage) for stage in info["stages"]]
                 pair = self._pair(info, given)
                 if not earlier.recall(position, model, given, partial(self._entry, store, keys, given)):
                     continue

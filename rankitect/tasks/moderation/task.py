@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rankitect.contracts import JSON, Spent
+from rankitect.contracts.stage import StageMeasure
 from rankitect.metrics.verdicts import verdict_specs
 from rankitect.tasks.language.models import LanguageModels
 from rankitect.tasks.moderation.settings import ModerationConfig
@@ -13,12 +17,15 @@ from rankitect.training.placement import placement
 from rankitect.training.settings import TextTraining
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import nn
 
     from rankitect.contracts import MetricSpec
     from rankitect.data.moderation.data import GuardData
     from rankitect.data.windows import TextWindows
+    from rankitect.graph import Architecture, SearchSpace
     from rankitect.metrics.verdicts import VerdictQuality
     from rankitect.training.settings import DistilConfig
     from rankitect.training.verdicts import VerdictBatch, VerdictDistillation, VerdictLoss
@@ -116,6 +123,31 @@ class Moderation(LanguageModels):
     def quality_specs(self, split: str) -> list[MetricSpec]:
         """AUC; on the test split F1 and the false positive rate as well."""
         return verdict_specs(split)
+
+    def stage_measure(self, check: Callable[[], None]) -> StageMeasure:
+        """What a guard is asked after each stage of a recipe: its verdicts on the test split, with the threshold chosen
+        anew, and its size.
+
+        Args:
+            check: Called before every forward; may raise, to stop.
+        """
+        described = [self.exchanges.fingerprint, self.config.test_exchanges, self.config.search_exchanges]
+        key = hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+        def of(model: Any, space: SearchSpace, architecture: Architecture) -> tuple[JSON, Spent]:
+            quality = self.quality(model, "test", check=check)
+            sizes = {kind: space.cost(architecture, kind) for kind in ("params", "weight_bytes")}
+            return {"quality": quality.to_json(), **sizes}, Spent.evaluation(quality.amount, self.unit)
+
+        return StageMeasure(key, of)
+
+    def write_stages(
+        self, folder: Path, stages: Sequence[tuple[str, Any]], program: Mapping[str, Any] | None
+    ) -> dict[str, str]:
+        """Write what was measured after each stage; see `card.write_stages`."""
+        from rankitect.tasks.moderation.card import write_stages
+
+        return write_stages(folder, stages, self.plain.to_json(), program)
 
     @cached_property
     def plain(self) -> VerdictQuality:
