@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rankitect.config.brought import brought
 from rankitect.config.presets import fitting_presets
 from rankitect.config.trust import check_values, refuse_resolvers
 from rankitect.errors import ConfigError, brief, closest, short
@@ -100,6 +101,7 @@ def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> Compo
         prepared.append(text)
         if key is not None:
             given.add(key)
+    prepared += brought(prepared, known)
     if extra_folder is not None:
         from rankitect.config.source import search_path
 

@@ -1,33 +1,47 @@
-"""The stage `distil`: the model learns the backbone's next-token distributions. Healing is what its defaults do."""
+"""The stage `distil`: the model learns a teacher's next-token distributions, the backbone's by default (healing)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from rankitect.recipes.text import TextStage
+from rankitect.training.placement import placement
 from rankitect.training.settings import DistilConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
     from rankitect.contracts.stage import StageContext
+    from rankitect.recipes.text import TextTask
     from rankitect.training.text import TextObjective
 
 __all__ = ["Distil"]
 
 
 class Distil(TextStage):
-    """Logit distillation from the backbone, the same for every candidate."""
+    """Logit distillation: from the backbone, the same for every candidate, or from the model as it was earlier."""
 
     Config = DistilConfig
-    needs_backbone = True
+    has_teacher = True
     config: DistilConfig
+
+    def __init__(self, config: DistilConfig, task: TextTask) -> None:
+        super().__init__(config, task)
+        self.needs_backbone = config.teacher == "backbone"
+
+    @property
+    def earlier(self) -> str | None:
+        """The stage whose model is the teacher."""
+        return None if self.needs_backbone else self.config.teacher
 
     def _objective(self, split: str) -> TextObjective[Any]:
         return self._task.distillation(self.config, split)
 
     def run(self, model: nn.Module, context: StageContext) -> nn.Module:
         """Train the model in place. The backbone itself, as a recipe begins with it, is what others aim at."""
-        if context.position == 0 and context.architecture == self._task.reference:
+        if self.needs_backbone and context.position == 0 and context.architecture == self._task.reference:
             return model
-        return super().run(model, context)
+        if context.earlier is None:
+            return super().run(model, context)
+        teacher = placement().place(context.earlier)
+        return self._train(model, context, self._task.distillation(self.config, teacher=teacher))

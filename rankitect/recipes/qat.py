@@ -36,7 +36,7 @@ class QatConfig(DistilConfig):
         range_lr: Learning rate of ranges, as a share of a scale's own size a step.
     """
 
-    teacher: str = Field(default="float", description="whose distributions: float, backbone, or a stage before")  # type: ignore[assignment]
+    teacher: str = Field(default="float", description="whose distributions: float, backbone, or a stage before")
     ranges: Literal["minmax", "fixed", "learned"] = Field(default="learned", description="of weights, while training")
     range_lr: float = Field(default=0.005, gt=0, le=1, description="of learned ranges, a share of each a step")
 

@@ -85,7 +85,7 @@ class RecipeResult:
     artifacts: Mapping[str, str] = field(default_factory=dict)
     architecture: Any = None
     space: SearchSpace | None = None
-    asking: Spent = Spent()
+    asking: Spent = field(default_factory=Spent)
 
     def answers(self, key: str) -> list[tuple[str, JSON]]:
         """What the model answered when the recipe began (""), and after each stage; None where it was not asked.

@@ -73,6 +73,8 @@ class TextStage:
 
     needs_backbone: bool = False
     """Whether the teacher is the backbone."""
+    has_teacher: bool = False
+    """Whether there is a teacher, which is charged as the backbone is."""
 
     def __init__(self, config: TextTraining, task: TextTask) -> None:
         self.config, self._task = config, task
@@ -178,9 +180,9 @@ class TextStage:
         from rankitect.training.spending import training_flops
 
         task, size = self._task, {"B": 1, "T": self.config.context, "P": 0}
-        teacher = task.space.cost(task.reference, "flops", "", **size) if self.needs_backbone else 0.0
+        teacher = task.space.cost(task.reference, "flops", "", **size) if self.has_teacher else 0.0
         return Spent(
             train_tokens=amount,
-            teacher_tokens=amount if self.needs_backbone else 0,
+            teacher_tokens=amount if self.has_teacher else 0,
             train_flops=training_flops(space.cost(architecture, "flops", "", **size), amount, size["T"], teacher),
         )

@@ -90,14 +90,17 @@ class DistilConfig(TextTraining):
     """Distillation of a teacher's next-token distributions into a model: healing, with the defaults of healing.
 
     Attributes:
-        teacher: Whose distributions: the pretrained backbone's.
+        teacher: Whose distributions: those of the pretrained backbone ("backbone"), of the model before it was
+            quantized ("float"), or of the model as an earlier stage of the recipe gave it (the stage's name).
         k: The teacher's tokens that are kept at each position; None keeps no file and compares all logits.
         samples: Tokens that stand for all others at each position; 0 compares the others as one mass.
         ce_weight: Weight of the cross-entropy with the text's own tokens, added to the KL divergence.
         temperature: Of both softmaxes in the KL divergence.
     """
 
-    teacher: Literal["backbone"] = Field(default="backbone", description="whose distributions are learned")
+    teacher: str = Field(
+        default="backbone", min_length=1, description="whose distributions: backbone, float, or a stage before"
+    )
     k: int | None = Field(default=64, ge=1, le=2**20, description="kept teacher logits of a token; null compares all")
     samples: int = Field(
         default=64, ge=0, le=2**20, description="tokens that stand for all others; 0: they are one mass"

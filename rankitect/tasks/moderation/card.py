@@ -52,7 +52,7 @@ def stages_page(card: Mapping[str, Any]) -> str:
     lines.append(_row(["TF-IDF and logistic regression", *_figures(card["plain"]), "–", "–"]))
     program = card["program"]
     if program is not None:
-        quality = program.get("quality")
+        quality = program["notes"].get("verdicts")
         size = [f"{program['bytes'] / 1e6:.2f} MB", "–"]
         lines.append(_row(["the program", *(_figures(quality) if quality else ["–"] * 4), *size]))
         lines += ["", *_program_lines(program)]
@@ -68,10 +68,11 @@ def stages_page(card: Mapping[str, Any]) -> str:
 
 def _program_lines(program: Mapping[str, Any]) -> list[str]:
     said = []
-    if "first_token_ms" in program:
+    times, prompt = program["notes"].get("milliseconds"), program["layout"]["prompt"]
+    if times:
         said.append(
-            f"The program gives the first token of {program['prompt']} after {program['first_token_ms'] / 1e3:.2f} s, "
-            f"then {program['tokens_per_second']:.0f} tokens a second, with one thread of this machine."
+            f"The program gives the verdict on an exchange of {prompt} tokens after {times['prefill'] / 1e3:.2f} s, "
+            f"and reads {1e3 / times['decode']:.0f} more tokens a second, with one thread of this machine."
         )
     return said
 
