@@ -95,7 +95,7 @@ class Healed:
             artifacts |= {name: context.artifact(context.folder / path) for name, path in saved.items()}
         spent = trained.spent + trained.asking + Spent.evaluation(quality.amount, task.unit) + asked.spent
         notes = {**({"examples": dict(quality.examples)} if quality.examples else {}), **notes_of(asked)}
-        return Measurement(metrics, spent, artifacts, notes, trained.reused)
+        return Measurement(metrics, spent, artifacts, notes, trained.reused + trained.asking + -trained.asked)
 
     def _stage_measure(self, context: TrialContext) -> StageMeasure | None:
         """What is asked after each stage of a recipe that is measured in full."""

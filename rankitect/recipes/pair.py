@@ -77,8 +77,18 @@ class Pair:
         if self.space is None or self is given:
             load_tensors(model, tensors)
             return model
+        return self.rebuilt(tensors)
+
+    def rebuilt(self, tensors: Mapping[str, Tensor]) -> nn.Module:
+        """A new model of this pair, which must have a space.
+
+        Raises:
+            TrainingError: The tensors are not those of such a model.
+        """
+        assert self.space is not None
         from rankitect.models.plan import make_plan
         from rankitect.models.supernet import Standalone
+        from rankitect.training.loop import load_tensors
         from rankitect.training.placement import placement
 
         plan = make_plan(self.space, self.space.validate(self.architecture))

@@ -18,7 +18,7 @@ from rankitect.contracts import JSON, Spent
 from rankitect.contracts.capability import offers
 from rankitect.contracts.stage import EndsRecipe, Shortens, StageContext
 from rankitect.errors import ConfigError, RankitectError, TrainingError
-from rankitect.recipes.asking import Asked
+from rankitect.recipes.asking import Asked, answer_of, spent_on
 from rankitect.recipes.earlier import EarlierModels
 from rankitect.recipes.pair import Pair
 from rankitect.recipes.store import StageStore
@@ -77,7 +77,7 @@ class RecipeResult:
         artifacts: Files that stages left in the folder they were given, by a short name.
         architecture: What the model is made from; None where the recipe was given none.
         space: The space whose choices it closes: that which the recipe was given, unless a stage has changed blocks.
-        asking: What asking the model between stages has cost, now.
+        asked: The part of `asking` that was asked now, and not stored before.
     """
 
     model: Any
@@ -85,7 +85,13 @@ class RecipeResult:
     artifacts: Mapping[str, str] = field(default_factory=dict)
     architecture: Any = None
     space: SearchSpace | None = None
-    asking: Spent = field(default_factory=Spent)
+    asked: Spent = field(default_factory=Spent)
+
+    @property
+    def asking(self) -> Spent:
+        """What asking the model between stages costs; the same whether it was asked now or before."""
+        answers = [a for stage in self.stages for a in (*stage.before.values(), *stage.after.values())]
+        return sum((spent_on(answer) for answer in answers), Spent())
 
     def answers(self, key: str) -> list[tuple[str, JSON]]:
         """What the model answered when the recipe began (""), and after each stage; None where it was not asked.
@@ -93,8 +99,8 @@ class RecipeResult:
         Args:
             key: Of the `StageMeasure`.
         """
-        begun = [("", stage.before.get(key)) for stage in self.stages[:1]]
-        return [*begun, *((stage.name, stage.after.get(key)) for stage in self.stages)]
+        begun = [("", answer_of(stage.before.get(key))) for stage in self.stages[:1]]
+        return [*begun, *((stage.name, answer_of(stage.after.get(key))) for stage in self.stages)]
 
     @property
     def spent(self) -> Spent:
@@ -181,8 +187,13 @@ class Recipe:
         model, pair, results = self._restored(store, keys, model, given, earlier)
         earlier.note(len(results) - 1, model, pair)
         asked, artifacts = Asked(measure, progress), dict[str, str]()
-        if results:  # what was stored last was stored before it was measured
-            results[-1] = replace(results[-1], after=asked.once(results[-1].after, results[-1].name, model, pair))
+        for at, result in enumerate(results):  # what was stored last was stored before it was measured
+            last = at == len(results) - 1
+            kept = (
+                (model, pair) if last else self._stored_model(store, keys, given, at) if asked.lacks(result) else None
+            )
+            if kept is not None:
+                results[at] = replace(result, after=asked.once(result.after, result.name, *kept))
         for position, (name, stage) in enumerate(self.stages.items()):
             if position < len(results):
                 continue
@@ -218,6 +229,16 @@ class Recipe:
             if not offers(stage, EndsRecipe):
                 results[-1] = replace(results[-1], after=asked.once({}, name, model, pair))
         return RecipeResult(model, tuple(results), artifacts, pair.architecture, pair.space, asked.spent)
+
+    def _stored_model(
+        self, store: StageStore, keys: list[str], given: Pair, position: int
+    ) -> tuple[nn.Module, Pair] | None:
+        """The model that a stage gave, made anew from what is stored of it; None where nothing is."""
+        entry = self._entry(store, keys, given, position)
+        if entry is None or entry[1].space is None:
+            return None
+        tensors, pair = entry
+        return pair.rebuilt(tensors), pair
 
     def _keys(self, model: nn.Module, given: Pair, seed: int) -> list[str]:
         """For each stage the hash of all that leads to its output."""
