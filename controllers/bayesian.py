@@ -8,21 +8,25 @@ model and then change by change; the acquisition's closed form screens them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from pydantic import Field
 
-from rankitect.contracts import TellsCosts, offers
+from rankitect.contracts import HasReference, TellsCosts, offers
+from rankitect.contracts.task import HasPrior
+from rankitect.controllers.bayesian_prior import expected_rise, suggestions
 from rankitect.errors import ConfigError, SpaceError
-from rankitect.methods.bounded_space import BoundedSpace
+from rankitect.methods.bounded_space import BoundedSpace, main_cost
 from rankitect.methods.objectives import Objectives, ranking
 from rankitect.methods.staged import StagedConfig, StagedSearch, measured_by
+from rankitect.models.families import axes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rankitect.config.parts import Parts
+    from rankitect.contracts import Session
     from rankitect.controllers.bayesian_model import Acquisition
     from rankitect.controllers.bayesian_process import Fitted
     from rankitect.graph import Architecture
@@ -33,6 +37,10 @@ CHANGES = 3
 """Choices that a candidate has changed, at most."""
 CLIMBERS = 4
 """Best candidates of which all single changes are tried in the end."""
+
+
+class ForetellsBits(HasPrior, HasReference, Protocol):
+    """A task that tells what each choice is expected to cost, and of which architecture costs are shares."""
 
 
 class Bayesian(StagedSearch):
@@ -105,6 +113,26 @@ class Bayesian(StagedSearch):
         metrics = [spec.name for spec in parts.evaluators[by].metrics]
         bounded, objectives = BoundedSpace.of(parts), Objectives.of(parts, by)
         return cls(config, by, bounded, objectives, parts.task, parts.config.seed, metrics=metrics)
+
+    def prepare(self, session: Session) -> None:
+        """Where bits of weights are open: ask the task what each choice is expected to cost, and begin with what that
+        suggests at several sizes. A few dozen measurements cannot reveal what each of hundreds of bits does."""
+        super().prepare(session)
+        if any(axes.is_bits(path) for path, choice in self.bounded.space.choices.items() if len(choice.values) > 1):
+            self._foretell(session)
+
+    def _foretell(self, session: Session) -> None:
+        if not offers(self._task, ForetellsBits):
+            return
+        prior, spent = self._task.prior()
+        session.charge("prior", spent)
+        if not prior:
+            return
+        self._promising = suggestions(self.bounded, prior, main_cost(self._task), self._task.reference, self.seed)
+        count = min(max(2, self._config.initial // 2), len(self._promising))
+        places = np.linspace(0, len(self._promising) - 1, count)
+        self._starts |= {self._promising[round(i)]: {} for i in places}
+        self._hints = {self.objectives.declared[0].name: expected_rise(self.bounded.space, prior)}
 
     def propose(self, index: int, rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]] | None:
         """A known or random architecture at first, then one of large acquisition value."""

@@ -17,9 +17,10 @@ from pydantic import Field
 from rankitect.contracts import BoundsCosts, HasReference, Spent, TellsCosts, offers, require
 from rankitect.contracts.task import HasBackbone, HasContrasts, HasPrior, LearnsLatency
 from rankitect.controllers.bayesian import Bayesian
+from rankitect.controllers.bayesian_prior import expected_rise
 from rankitect.controllers.dnas_scores import Scores
 from rankitect.errors import ConfigError
-from rankitect.methods.bounded_space import BoundedSpace, within
+from rankitect.methods.bounded_space import within
 from rankitect.methods.objectives import hypervolume_subset
 from rankitect.models.families import axes
 from rankitect.space.names import nearest
@@ -138,12 +139,15 @@ class Staged(Bayesian):
         session.charge("prior", spent)
         contrasts = self._contrasts() if self._config.contrasts else {}  # type: ignore[attr-defined]
         count = max(self._config.initial - len(contrasts), 2)
-        self._promising = self._suggested(self.bounded, prior)
+        self._promising = self._proposed(prior)
         # Evenly spaced over the suggestions, which are ordered by size.
         places = np.linspace(0, len(self._promising) - 1, min(count, len(self._promising)))
         suggested = [self._promising[round(i)] for i in places]
         self._hints = self._guesses(prior)
         self._starts = {**contrasts, **{a: {} for a in suggested if a not in contrasts}}
+
+    def _foretell(self, session: Session) -> None:
+        """Nothing: `prepare` asks once latencies are known."""
 
     def _guesses(self, prior: Mapping[str, Any]) -> dict[str, Callable[[Sequence[Architecture]], np.ndarray]]:
         """Rough values of the objectives: the rise of the loss by second-order estimates, and predicted latencies.
@@ -152,16 +156,12 @@ class Staged(Bayesian):
         have to reveal how the truth differs from the guesses.
         """
         space = self.bounded.space
-        rises = {p: dict(zip(space.choices[p].values, r.tolist(), strict=True)) for p, r in prior.items()}
-
-        def rise(architectures: Sequence[Architecture]) -> np.ndarray:
-            return np.asarray([sum(rises[p][v] for p, v in a.choices.items() if p in rises) for a in architectures])
 
         def latency(name: str) -> Callable[[Sequence[Architecture]], np.ndarray]:
             return lambda architectures: np.log(space.cost(architectures, name))
 
         latencies = {name: latency(name) for name in self._latency.workloads}
-        return {self.objectives.declared[0].name: rise, **latencies} if rises else latencies
+        return {self.objectives.declared[0].name: expected_rise(space, prior), **latencies} if prior else latencies
 
     def _contrasts(self) -> dict[Architecture, dict[str, Any]]:
         """Architectures that answer questions of design, with what each stands for, where the constraints allow it.
@@ -195,12 +195,13 @@ class Staged(Bayesian):
         costs = self._costs(architecture)
         return all(costs[name] <= most for name, most in self._budget.items())
 
-    def _suggested(self, bounded: BoundedSpace, prior: dict[str, Any]) -> list[Architecture]:
+    def _proposed(self, prior: dict[str, Any]) -> list[Architecture]:
         """What the estimates suggest at every size, from small to large; none of it breaks a rule or a constraint.
 
         Some are measured first, and all of them are candidates later: a search that changes a few of hundreds of
         choices at a time would not reach what these estimates consider best at a size between two measured ones.
         """
+        bounded = self.bounded
         scores = Scores(bounded.graph_space, next(iter(self._latency.workloads)), self._deployable.reference, prior)
         rng = np.random.default_rng([self.seed, 10**6])
         suggestions = (scores.discretise(float(share), rng) for share in np.arange(*SHARES, STEP))

@@ -152,6 +152,8 @@ class Refit:
 
     def mixed(self, weight: Callable[[Expr], torch.Tensor], dims: Sequence[Expr | None]) -> torch.Tensor:
         """The expected change at its largest, [outputs, units...], given each size's probability."""
+        if not self._options:  # nothing is ever left out
+            return torch.zeros_like(self._full)
         chances = []
         known = {d: weight(d) for d in dims if d is not None}
         for units in self._options:

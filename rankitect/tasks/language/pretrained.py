@@ -243,6 +243,49 @@ class Pretrained:
         give_back_memory()
         return backbone
 
+    @cached_property
+    def bit_divergences(self) -> dict[str, list[float]]:
+        """How far the backbone's next-token distributions move at each value of each choice of bits, nats a token; from
+        the cache where they were measured before."""
+        from rankitect.data.assets import cache_root
+        from rankitect.data.kept import keep_record, kept_record
+        from rankitect.tasks.language.bits_prior import bit_choices, bits_key, divergences
+
+        space, context = self._parts.graph_space, self._config.context
+        choices, name = bit_choices(space), bits_key(self.fingerprint, self._data.text.fingerprint, space, context)
+        path = cache_root() / "statistics" / f"bits-{name}.json"
+        known = kept_record(path)
+        if known is not None and list(known) == choices:
+            return {choice: [float(v) for v in values] for choice, values in known.items()}
+        self._parts.say(f"Divergence at fewer bits: {len(choices)} choices, {self._divergence_tokens} tokens each")
+        batch = self._divergence_tokens // context
+        ids = placement().move(self._data.batch_at("train", 0, batch=batch, context=context))[:, :-1]
+
+        def check() -> None:
+            if self._parts.stop():
+                raise StopRequested
+
+        with placement().computing():
+            moved = divergences(self.backbone.supernet, self.backbone.largest, ids, choices, check)
+        keep_record(path, moved)
+        return moved
+
+    @property
+    def _divergence_tokens(self) -> int:
+        from rankitect.tasks.language.bits_prior import TOKENS
+
+        context = self._config.context
+        windows = self._data.require("train", 1, context).windows(context)
+        return context * max(1, min(TOKENS // context, windows))
+
+    @property
+    def divergences_spent(self) -> Spent:
+        """What measuring these divergences costs, also where they were measured in another run."""
+        from rankitect.contracts import Spent
+
+        measured = sum(len(values) - 1 for values in self.bit_divergences.values())
+        return Spent(eval_tokens=(1 + measured) * self._divergence_tokens)
+
     @property
     def teacher_fingerprint(self) -> str:
         """A hash of the weights of the backbone as the teacher of a distillation: in its order of importance."""

@@ -94,16 +94,23 @@ def expected_rises(
 ) -> tuple[dict[str, torch.Tensor], Spent]:
     """How much the loss is expected to rise at each value of each choice of the backbone, with all else kept.
 
-    Second-order estimates for the choices of layers; measured on a batch of training text for the others.
+    Second-order estimates for the sizes of layers; for choices of bits the measured divergence from the backbone;
+    measured on a batch of training text for the others.
 
     Returns:
         Nats a token by choice, and what measuring cost.
     """
+    import torch
+
     from rankitect.contracts import Spent
     from rankitect.models.backbone import largest
+    from rankitect.tasks.language.bits_prior import bit_choices
     from rankitect.tasks.language.prior import second_order
 
     rises, spent = second_order(pretrained.backbone, pretrained.statistics), Spent()
+    if bit_choices(space):
+        rises |= {path: torch.tensor(values) for path, values in pretrained.bit_divergences.items()}
+        spent += pretrained.divergences_spent
     backbone = largest(space)
     for path, choice in space.choices.items() if rises else ():
         if path not in rises and len(choice.values) > 1:

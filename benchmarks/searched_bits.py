@@ -1,0 +1,161 @@
+"""Are searched bits better than uniform ones at equal bytes?
+
+Bits of the whole backbone are searched (layers 8 or 4 bits in groups of 32, table and head 8 or 4) with Bayesian
+optimisation under a bound on the program's bytes, for each seed; nothing is trained. Ratios of perplexity are paired
+window by window, in the domain that was searched in and in another. A repeated run goes on where it stopped.
+
+    python benchmarks/searched_bits.py --out runs/searched-bits --other text8.txt
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import Results, arguments, table
+
+import rankitect
+from rankitect.graph import Architecture, SearchSpace
+from rankitect.metrics.intervals import mean_estimate
+from rankitect.metrics.language import perplexity_interval, text_quality
+from rankitect.models.backbone import Backbone, largest
+from rankitect.models.families import axes
+from rankitect.search_spaces.mobile_llm import from_backbone
+from rankitect.search_spaces.mobile_llm_bits import Bits
+
+UNIFORM = {
+    "4 bits, table 8": {axes.EMBED_BITS: 8, axes.HEAD_BITS: 4},
+    "4 bits, table and head 8": {axes.EMBED_BITS: 8, axes.HEAD_BITS: 8},
+}
+"""Bits of table and head where all layers have 4: what is exported as 8da4w, and with a head of 8 bits as well."""
+
+
+def uniform(space: SearchSpace, ends: Mapping[str, int]) -> Architecture:
+    """The whole backbone with layers of 4 bits."""
+    bits = {path: ends.get(path, 4) for path in space.choices if axes.is_bits(path)}
+    return space.architecture({**largest(space).choices, **bits})
+
+
+def searched(
+    out: Path, most: float, seed: int, samples: int, given: Sequence[str], quick: bool
+) -> tuple[Architecture, Any]:
+    """The best bits within a bound on bytes, found on the search split."""
+    keys = ["space=mobile_llm_bits", "controller=bayesian", "recipe=none", "report.page=false", f"seed={seed}"]
+    keys += [f"constraints={{program_bytes: ..{most}}}", "evaluator.objectives=[perplexity]", "task.uniform=[]"]
+    keys += [f"controller.samples={samples}", "controller.finalists=1", f"controller.initial={max(3, samples // 3)}"]
+    keys += [f"output_dir={out}", *(["preset=smoke"] if quick else []), *given]
+    result = rankitect.search(keys)
+    best = min(result.summary.pareto, key=lambda c: c.metrics["perplexity"].value)
+    return Architecture.from_json((result.folder / best.folder / "architecture.json").read_text()), result
+
+
+def losses(backbone: Backbone, architecture: Architecture, windows: Any, count: int) -> list[float]:
+    """Mean nats of each test window."""
+    model = backbone.supernet.activate(backbone.space.validate(architecture))
+    return [float(x) for x in text_quality(model, windows, "test", count=count).window_nats]
+
+
+def ratio_row(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, str]:
+    """The ratio of two perplexities on the same windows, and the text with its interval."""
+    low, high = perplexity_interval(np.asarray(ours), np.asarray(theirs))
+    value = float(np.exp(np.mean(ours) - np.mean(theirs)))
+    return value, f"{value:.4f} ({low:.4f} to {high:.4f})"
+
+
+def main() -> None:
+    """Search, measure, and print the table."""
+    options = arguments(
+        str(__doc__).splitlines()[0], 1, out="runs/searched-bits", other=None, samples=24, seeds=3, windows=96, search_windows=12,
+        backbone="smollm2-135m",
+    )  # fmt: skip
+    from rankitect.data.tokenizer import ByteTokenizer
+    from rankitect.data.windows import TextWindows
+    from rankitect.models.checkpoints import DecoderCheckpoint, DecoderConfig, load_checkpoint, random_checkpoint
+
+    out, quick = Path(options.out), options.quick
+    out.mkdir(parents=True, exist_ok=True)
+    if quick:
+        sizes = DecoderConfig(vocab=256, d_model=48, n_layers=4, n_heads=6, n_kv_heads=3, head_dim=8, ffn=128)
+        checkpoint: DecoderCheckpoint = random_checkpoint(sizes, 0)
+    else:
+        checkpoint = load_checkpoint(options.backbone)
+    context = 32 if quick else 256
+    opened = {"layers": [8, 4], "embedding": [8, 4], "head": [8, 4], "group": 0 if quick else 32}
+    space = from_backbone(checkpoint.config, context=context, bits=Bits(**opened), pruned=False)
+    backbone = Backbone(checkpoint, space)
+    tokenizer = ByteTokenizer() if quick else checkpoint.tokenizer
+    limit = 1_000_000 if quick else None
+    domains = {"own": TextWindows.open(tokenizer, context=context, limit=limit)}
+    if options.other:
+        domains["other"] = TextWindows.open(tokenizer, Path(options.other), context=context, limit=limit)
+    results = Results(out / "results.jsonl")
+    given = [f"space.bits.{key}={value}" for key, value in opened.items()]
+    if not quick:  # nothing is pruned, so that the order of units does not count
+        given += [f"task.backbone={options.backbone}", f"task.context={context}", "task.calibration_tokens=1024"]
+        given += ["task.slope_tokens=0", f"task.search_windows={options.search_windows}"]
+    rows: list[tuple[object, ...]] = []
+    for name, ends in UNIFORM.items():
+        plain = uniform(space, ends)
+        most = float(space.cost(plain, "program_bytes"))
+        kept = {
+            "uniform": _measured(results, backbone, domains, options.windows, budget=name, model="uniform", a=plain)
+        }
+        for seed in range(options.seeds):
+            place = out / f"bits-{round(most)}-{seed}"
+            found = results.find(budget=name, model=f"searched {seed}")
+            architecture = (
+                space.architecture(found["choices"])
+                if found is not None
+                else searched(place, most, seed, 3 if quick else options.samples, given, quick)[0]
+            )
+            label = f"searched {seed}"
+            kept[label] = _measured(
+                results, backbone, domains, options.windows, budget=name, model=label, a=architecture
+            )
+        rows += list(_rows(name, kept, domains, space))
+    table(
+        "Bits by layer, at equal bytes, nothing trained",
+        ("bytes of the program", "text", "uniform", "searched", "ratio, all seeds", "each seed"),
+        rows,
+        "Perplexity; ratios of searched to uniform with 95% intervals over windows (each seed) and over windows of the "
+        "mean of the seeds' losses (all seeds).",
+        timed=False,
+    )
+
+
+def _measured(
+    results: Results, backbone: Backbone, domains: Mapping[str, Any], windows: int, *, a: Architecture, **keys: Any
+) -> dict[str, Any]:
+    """A row of results: what a model loses on each test window of each domain."""
+    row = results.find(**keys)
+    if row is None:
+        nats = {name: losses(backbone, a, text, windows) for name, text in domains.items()}
+        size = float(backbone.space.cost(a, "program_bytes"))
+        row = {**keys, "choices": dict(a.choices), "bytes": size, "nats": nats}
+        results.add(row)
+    return row
+
+
+def _rows(name: str, kept: Mapping[str, Any], domains: Mapping[str, Any], space: SearchSpace) -> Any:
+    plain, found = kept["uniform"], [row for label, row in kept.items() if label != "uniform"]
+    for domain in domains:
+        own = np.asarray([row["nats"][domain] for row in found])
+        base = np.asarray(plain["nats"][domain])
+        gap = mean_estimate(own.mean(0) - base)
+        low, high = (float(np.exp(end)) for end in gap.interval())
+        size = statistics.mean(row["bytes"] for row in found)
+        yield (
+            f"{name}: {plain['bytes'] / 1e6:.1f} MB; searched {size / 1e6:.1f} MB",
+            domain,
+            f"{np.exp(base.mean()):.2f}",
+            f"{np.exp(own.mean()):.2f}",
+            f"{np.exp(gap.value):.4f} ({low:.4f} to {high:.4f})",
+            "; ".join(ratio_row(one, base)[1] for one in own.tolist()),
+        )
+
+
+if __name__ == "__main__":
+    main()
