@@ -44,6 +44,7 @@ def searched(
 ) -> tuple[Architecture, Any]:
     """The best bits within a bound on bytes, found on the search split."""
     keys = ["space=mobile_llm_bits", "controller=bayesian", "recipe=none", "report.page=false", f"seed={seed}"]
+    keys += ["runner.baselines=false", "confirm.seeds=1"]
     keys += [f"constraints={{program_bytes: ..{most}}}", "evaluator.objectives=[perplexity]", "task.uniform=[]"]
     keys += [f"controller.samples={samples}", "controller.finalists=1", f"controller.initial={max(3, samples // 3)}"]
     keys += [f"output_dir={out}", *(["preset=smoke"] if quick else []), *given]
@@ -67,10 +68,10 @@ def ratio_row(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, st
 
 def main() -> None:
     """Search, measure, and print the table."""
+    sizes: dict[str, Any] = {"samples": 24, "seeds": 3, "windows": 96, "search_windows": 12}
     options = arguments(
-        str(__doc__).splitlines()[0], 1, out="runs/searched-bits", other=None, samples=24, seeds=3, windows=96, search_windows=12,
-        backbone="smollm2-135m",
-    )  # fmt: skip
+        str(__doc__).splitlines()[0], 1, out="runs/searched-bits", other=None, backbone="smollm2-135m", **sizes
+    )
     from rankitect.data.tokenizer import ByteTokenizer
     from rankitect.data.windows import TextWindows
     from rankitect.models.checkpoints import DecoderCheckpoint, DecoderConfig, load_checkpoint, random_checkpoint
@@ -78,8 +79,8 @@ def main() -> None:
     out, quick = Path(options.out), options.quick
     out.mkdir(parents=True, exist_ok=True)
     if quick:
-        sizes = DecoderConfig(vocab=256, d_model=48, n_layers=4, n_heads=6, n_kv_heads=3, head_dim=8, ffn=128)
-        checkpoint: DecoderCheckpoint = random_checkpoint(sizes, 0)
+        tiny = DecoderConfig(vocab=256, d_model=48, n_layers=4, n_heads=6, n_kv_heads=3, head_dim=8, ffn=128)
+        checkpoint: DecoderCheckpoint = random_checkpoint(tiny, 0)
     else:
         checkpoint = load_checkpoint(options.backbone)
     context = 32 if quick else 256
@@ -95,7 +96,7 @@ def main() -> None:
     given = [f"space.bits.{key}={value}" for key, value in opened.items()]
     if not quick:  # nothing is pruned, so that the order of units does not count
         given += [f"task.backbone={options.backbone}", f"task.context={context}", "task.calibration_tokens=1024"]
-        given += ["task.slope_tokens=0", f"task.search_windows={options.search_windows}"]
+        given += ["task.slope_tokens=0", f"task.search_windows={options.search_windows}", "task.test_windows=8"]
     rows: list[tuple[object, ...]] = []
     for name, ends in UNIFORM.items():
         plain = uniform(space, ends)

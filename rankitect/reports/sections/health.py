@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rankitect.contracts import Trial
+from rankitect.models.families import axes
 from rankitect.reports.cards import JSON, Cell, Status, Table
 from rankitect.reports.material import Material
 from rankitect.reports.numbers import as_percent, is_number
@@ -150,7 +151,7 @@ def boundaries_of(run: Run, reference: Mapping[str, JSON]) -> list[Boundary]:
     for candidate in run.summary.pareto:
         for path, value in candidate.choices.items():
             low, high = limits.get(path, (0.0, 0.0))
-            if is_number(value) and low < high:
+            if is_number(value) and low < high and not axes.is_bits(path):  # a runtime has these bits and no others
                 own = reference.get(path)
                 native = isinstance(own, int | float) and is_number(own) and own >= high
                 grouped.setdefault(_INDEX.sub(".*.", path), []).append((float(value), low, high, native))
