@@ -146,7 +146,7 @@ def _rows(seen: _Seen, bits: int, most: int, generator: torch.Generator) -> Rows
     vectors, slopes = seen.tensor.detach(), seen.tensor.grad
     assert slopes is not None
     vectors, slopes = (x.reshape(-1, x.shape[-1]) for x in (vectors, slopes))
-    chosen = torch.randperm(len(vectors), generator=generator)[:most]
+    chosen = torch.randperm(len(vectors), generator=generator)[:most].to(vectors.device)
     share = len(vectors) / len(chosen)
     weights = slopes[chosen].norm(dim=-1) * share / ((1 << bits) - 1) ** 2
-    return Rows(vectors[chosen].unflatten(-1, (seen.parts, -1)), weights)
+    return Rows(vectors[chosen].float().cpu().unflatten(-1, (seen.parts, -1)), weights.float().cpu())

@@ -22,7 +22,7 @@ from rankitect.quantization.cayley import CayleySGD
 from rankitect.quantization.rotations import Turning
 from rankitect.quantization.streams import Key
 
-__all__ = ["learn_end_to_end", "rounded_loss"]
+__all__ = ["learn_end_to_end", "rounded_logits", "rounded_loss"]
 
 _INTEGERS = 8
 """Bits up to which numbers are rounded here; more make no difference to a rotation."""
@@ -83,7 +83,7 @@ class _Rounding(SlicedParams):
         return x if x.untyped_storage().data_ptr() in self._done else rounded(x, self._bits[1])
 
 
-def _logits(
+def rounded_logits(
     turning: Turning, model: Standalone, ids: torch.Tensor, rotations: Mapping[str, torch.Tensor], bits: tuple[int, int]
 ) -> torch.Tensor:
     """What the model with rounded activations gives, in bases that are turned."""
@@ -118,7 +118,7 @@ def rounded_loss(
         rotations: By the name of the basis.
         bits: Of activations, and of caches.
     """
-    scores = _logits(turning, model, ids, rotations, bits).log_softmax(-1)
+    scores = rounded_logits(turning, model, ids, rotations, bits).log_softmax(-1)
     return F.kl_div(scores, target, reduction="none", log_target=True).sum(-1).mean()
 
 
@@ -154,13 +154,13 @@ def learn_end_to_end(
         if number not in targets:
             with torch.no_grad():
                 targets[number] = model(ids).log_softmax(-1)
-        rotations = {name: d.rotation.detach().requires_grad_() for name, d in descents.items()}
+        rotations = {name: d.rotation.detach().to(ids.device).requires_grad_() for name, d in descents.items()}
         loss = rounded_loss(turning, model, ids, targets[number], rotations, bits)
         slopes = torch.autograd.grad(loss, list(rotations.values()), allow_unused=True)
         share = length * 0.5 * (1 + math.cos(math.pi * step / steps))
         for descent, slope in zip(descents.values(), slopes, strict=True):
             if slope is not None:
-                descent.step(slope, share)
+                descent.step(slope.cpu(), share)
         progress(step + 1, float(loss.detach()))
     model.requires_grad_(True)
     return {name: descent.rotation.double() for name, descent in descents.items()}

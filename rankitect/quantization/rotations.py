@@ -41,7 +41,7 @@ class Turning:
     Attributes:
         space: The space with the blocks of the turned model.
         plan: Of the turned model.
-        tensors: Its weights in float64, in the basis that they had.
+        tensors: Its weights in float32, in the basis that they had.
         axes: By the name of a basis ("stream", "stream2" …; the owner of a layer's heads), the axes that are in it.
         sizes: Channels of each basis.
     """
@@ -53,7 +53,7 @@ class Turning:
     sizes: Mapping[str, int]
 
     def turned(self, rotations: Mapping[str, torch.Tensor]) -> dict[Key, torch.Tensor]:
-        """The weights in other bases; differentiable in these.
+        """The weights in other bases, multiplied in the precision of these.
 
         Args:
             rotations: Orthogonal matrices by the name of the basis; those that are left out stay.
@@ -61,7 +61,8 @@ class Turning:
         tensors = dict(self.tensors)
         for name, rotation in rotations.items():
             for key, axis in self.axes[name]:
-                tensors[key] = turn_axis(tensors[key], rotation.to(tensors[key]), axis)
+                own = tensors[key]
+                tensors[key] = turn_axis(own.to(rotation.dtype), rotation, axis).to(own.dtype)
         return tensors
 
     def model(self, rotations: Mapping[str, torch.Tensor], like: Standalone) -> Standalone:
@@ -117,7 +118,7 @@ def turning(
     assert architecture is not None  # a standalone model is of one
     plan, basis = _read(space, architecture)
     known = dict(model.named_parameters())
-    change = _Change(space, plan, {key: known[".".join(key)].detach().double() for key in plan.shapes()})
+    change = _Change(space, plan, {key: known[".".join(key)].detach().float().cpu() for key in plan.shapes()})
     folded = change.all(basis, head, r3=r3, r4=r4, block=block)
     changed = space.with_blocks(change.blocks, change.owners)
     after = make_plan(changed, architecture)
@@ -239,7 +240,8 @@ class _Change:
             if self._known and key not in done:
                 done.add(key)
                 down = self.tensors[key]
-                self.tensors[key] = (down.unflatten(1, (-1, size)) @ block_matrix(size)).flatten(1)
+                blocks = down.unflatten(1, (-1, size)).double()
+                self.tensors[key] = (blocks @ block_matrix(size)).flatten(1).to(down.dtype)
 
     def fold(self, stream: Stream, head: HeadBasis) -> Axes:
         """Give the gains of a stream's norms to the matrices behind them; the axes that are in its basis.

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["Rotate", "RotateConfig"]
 
 
+_INTEGERS = 8
+"""Bits up to which numbers are rounded to integers, by whose error rotations are learned."""
+
+
 class RotateConfig(BaseModel):
     """Which rotations, and how they are chosen.
 
