@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rankitect.errors import ConfigError
@@ -81,8 +82,12 @@ def uniform_width(space: SearchSpace, reference: Architecture, share: float, con
     Raises:
         ConfigError: The smallest width still costs more than 1.02 times the share.
     """
-    cost = _relative(space, reference, context)
-    narrowed = nearest(widths(space, reference), cost, share)
+    return _narrowed(widths(space, reference), _relative(space, reference, context), share)
+
+
+def _narrowed(family: Iterable[Architecture], cost: Cost, share: float) -> Architecture:
+    """See `uniform_width`."""
+    narrowed = nearest(family, cost, share)
     if (reached := cost(narrowed)) > 1.02 * share:
         raise ConfigError(
             f"task.uniform: feed-forward width alone reaches {reached:.0%} of the block FLOPs, not {share:.0%}. "
@@ -152,9 +157,11 @@ def _pruned(
 ) -> Iterator[tuple[str, Architecture]]:
     wanted, choices = SHARES if shares is None else shares, space.choices
     narrows = any(len(choices[path].values) > 1 for path in axes.paths(choices, axes.FFN))
+    # Hundreds of widths, each counted once for all shares.
+    family, cost = list(widths(space, reference)) if narrows else [], cache(_relative(space, reference, context))
     for share in wanted if narrows else ():
         try:
-            yield f"uniform width {share:.0%}", uniform_width(space, reference, share, context)
+            yield f"uniform width {share:.0%}", _narrowed(family, cost, share)
         except ConfigError:
             if shares is not None:
                 raise
