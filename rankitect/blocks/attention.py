@@ -14,7 +14,14 @@ import torch
 import torch.nn.functional as F
 
 from rankitect.blocks.dense import ACTIVATIONS, deployed_rms, norm_start
-from rankitect.blocks.hadamard import deployed_turn, hadamard_factors, turned, turning_flops
+from rankitect.blocks.hadamard import (
+    check_flag,
+    check_size,
+    deployed_turn,
+    hadamard_factors,
+    turned,
+    turning_flops,
+)
 from rankitect.blocks.rotary import Rope, rotate, turn
 from rankitect.errors import SpaceError
 from rankitect.graph import Call, Expr, P, Packing, Param, Params, Quantized, T, TensorType, added, as_expr
@@ -81,8 +88,8 @@ class GQA(Quantized):
     hadamard: bool = added(default=False)
 
     def __post_init__(self) -> None:
-        if self.hadamard:
-            hadamard_factors(self.head)  # refuses a size of which there is none
+        if check_flag("GQA", "hadamard", self.hadamard):
+            hadamard_factors(check_size(self.head))  # refuses a size of which there is none
         if self.qk_norm not in QK_NORMS:
             raise SpaceError(f"GQA: qk_norm is {self.qk_norm!r}; allowed: {', '.join(QK_NORMS)}")
         norm_start("GQA", self.offset)
@@ -331,8 +338,8 @@ class SwiGLU(Quantized):
     hadamard: int = added(default=0)
 
     def __post_init__(self) -> None:
-        if self.hadamard:
-            hadamard_factors(self.hadamard)  # refuses a size of which there is none
+        if self.hadamard != 0:
+            hadamard_factors(check_size(self.hadamard))  # refuses a size of which there is none
         if self.act not in ACTIVATIONS:
             raise SpaceError(f"SwiGLU: activation {self.act!r} is unknown; allowed: {', '.join(ACTIVATIONS)}")
 

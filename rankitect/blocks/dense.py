@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from rankitect.errors import SpaceError
 from rankitect.graph import Call, Elementwise, Expr, Packing, Param, Params, Quantized, TensorType, added, as_expr
 from rankitect.space.expr import ExprLike
+from rankitect.space.names import shown
 
 __all__ = ["ACTIVATIONS", "UNSEEN", "Embed", "Head", "Linear", "Norm", "TiedHead", "deployed_rms", "norm_start"]
 
@@ -156,6 +157,10 @@ class TiedHead(Head):
 
     scale_suffix: ClassVar[str] = "_head_scale"
     mix: bool = added(default=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.mix, bool):
+            raise SpaceError(f"TiedHead: mix is true or false, not {shown(self.mix)}")
 
     def params(self, *inputs: TensorType) -> dict[str, Param]:
         width = inputs[0][-1]

@@ -16,8 +16,19 @@ import torch.nn.functional as F
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Call, Expr
+from rankitect.space.names import shown
 
-__all__ = ["block_matrix", "deployed_turn", "hadamard", "hadamard_block", "hadamard_factors", "turned", "turning_flops"]
+__all__ = [
+    "block_matrix",
+    "check_flag",
+    "check_size",
+    "deployed_turn",
+    "hadamard",
+    "hadamard_block",
+    "hadamard_factors",
+    "turned",
+    "turning_flops",
+]
 
 LARGEST = 2**16
 """Sizes up to which matrices are built."""
@@ -32,12 +43,23 @@ def hadamard(n: int) -> torch.Tensor:
     >>> (hadamard(12) @ hadamard(12).T).diag().sum().round().item()
     12.0
     """
-    built = _built(n)
+    built = _built(check_size(n))
     if built is None:
         raise SpaceError(
             f"no Hadamard matrix of {n} rows can be built; the largest that divides it has {hadamard_block(n)}"
         )
     return built.double() / n**0.5
+
+
+def check_size(n: object) -> int:
+    """A size of which there may be a matrix.
+
+    Raises:
+        SpaceError: It is no whole number from 1 to `LARGEST`.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= LARGEST:
+        raise SpaceError(f"a rotation has from 1 to {LARGEST:,} channels, not {shown(n)}")
+    return n
 
 
 @lru_cache(maxsize=256)
@@ -56,12 +78,23 @@ def hadamard_factors(n: int) -> tuple[int, ...]:
     >>> hadamard_factors(1536)
     (48, 32)
     """
-    if not _known(n):
+    if not _known(check_size(n)):
         hadamard(n)
     pairs = [(a, n // a) for a in range(n, 1, -1) if n % a == 0 and 1 < n // a <= a and _known(a) and _known(n // a)]
     # Two products need two transpositions, which cost more than they save where one matrix is small.
     best = min(pairs, key=lambda pair: sum(pair), default=(n,))
     return best if n > 128 and sum(best) < n else (n,)
+
+
+def check_flag(block: str, name: str, value: object) -> bool:
+    """A field that is either true or false.
+
+    Raises:
+        SpaceError: It is neither.
+    """
+    if not isinstance(value, bool):
+        raise SpaceError(f"{block}: {name} is true or false, not {shown(value)}")
+    return value
 
 
 def turned(x: torch.Tensor, block: int) -> torch.Tensor:

@@ -93,7 +93,7 @@ def gather(
     act_bits: int,
     cache_bits: int,
     seed: int,
-    rows: int = 256,
+    rows: int = 128,
 ) -> dict[str, list[Rows]]:
     """The vectors that the layers of a model round, by the name of their basis; those of equal parts are joined.
 

@@ -25,6 +25,7 @@ class NumericsConfig(BaseModel):
         embedding_group: As `group`.
         head_bits: Of the matrix that scores tokens.
         head_group: As `group`.
+        head_act_bits: Of activations that go into that matrix; None as into the others.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -37,6 +38,7 @@ class NumericsConfig(BaseModel):
     embedding_group: Group = Field(default=0, description="as group")
     head_bits: Bits = Field(default=8, description="of the matrix that scores tokens")
     head_group: Group = Field(default=0, description="as group")
+    head_act_bits: Bits | None = Field(default=None, description="of activations that go into it; null: act_bits")
 
 
 class QuantizeConfig(NumericsConfig):

@@ -50,10 +50,11 @@ def _block(node: Node, config: NumericsConfig, ranges: str) -> Quantized:
         return replace(block, bits=config.embedding_bits, scale_group=config.embedding_group, ranges=ranges)
     if isinstance(block, Head):
         bits, group = config.head_bits, config.head_group
+        act_bits = config.act_bits if config.head_act_bits is None else config.head_act_bits
     else:
-        bits, group = config.bits, config.group
+        bits, group, act_bits = config.bits, config.group, config.act_bits
     kept = config.cache_bits if node.cache != 0 else block.cache_bits
-    return replace(block, bits=bits, scale_group=group, act_bits=config.act_bits, cache_bits=kept, ranges=ranges)
+    return replace(block, bits=bits, scale_group=group, act_bits=act_bits, cache_bits=kept, ranges=ranges)
 
 
 def with_ranges(space: SearchSpace, ranges: str) -> SearchSpace:

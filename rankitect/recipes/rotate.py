@@ -61,8 +61,8 @@ class RotateConfig(BaseModel):
     r4_block: int = Field(default=0, ge=0, le=2**16, description="largest size of R4's matrices; 0: the whole width")
     act_bits: Literal[2, 3, 4, 5, 6, 7, 8, 16, 32] = Field(default=4, description="of activations, afterwards")
     cache_bits: Literal[2, 3, 4, 5, 6, 7, 8, 16, 32] = Field(default=4, description="of keys and values, afterwards")
-    tokens: int = Field(default=512, ge=8, le=10**7, description="training text that rotations are learned on")
-    context: int = Field(default=256, ge=8, le=2**20, description="tokens of a window of it")
+    tokens: int = Field(default=1024, ge=8, le=10**7, description="training text that rotations are learned on")
+    context: int = Field(default=128, ge=8, le=2**20, description="tokens of a window of it")
     steps: int = Field(default=110, ge=1, le=10**5, description="steps of the local objective")
     end_steps: int = Field(default=16, ge=1, le=10**5, description="steps of the end-to-end objective, after it")
 

@@ -220,3 +220,11 @@ def test_products_with_factors_are_those_with_the_whole_matrix(block: int) -> No
     assert GQA(1, 1, 8, hadamard=True).hadamard
     with pytest.raises(SpaceError, match="no Hadamard matrix of 10 rows"):
         SwiGLU(20, hadamard=10)
+
+
+@pytest.mark.parametrize("size", [-4, 2**40, "8", True, 2.0, None])
+def test_a_size_of_rotations_from_a_file_is_checked(size: Any) -> None:
+    with pytest.raises(SpaceError, match=r"a rotation has from 1 to 65,536 channels"):
+        SwiGLU(16, hadamard=size)
+    with pytest.raises(SpaceError, match="GQA: hadamard is true or false"):
+        GQA(1, 1, 8, hadamard=size if size is not True else 1)  # type: ignore[arg-type]
