@@ -31,7 +31,7 @@ __all__ = [
     "weight_scales",
 ]
 
-_CHUNK = 1 << 16
+_CHUNK = 1 << 15
 """Elements that are rounded at a time on a processor: they stay in its cache."""
 _SMALLEST = torch.finfo(torch.float32).smallest_normal
 
@@ -208,13 +208,13 @@ class _Stored(torch.autograd.Function):
         passed, learned = torch.empty_like(slope), torch.empty_like(held)
         least, most = levels_of(numerics.bits)
         learns = ctx.needs_input_grad[1]
+        # The gradient of a clamp, in one kernel: the first argument where the second is within, else 0.
+        within = torch.ops.aten.hardtanh_backward
         for part, s, up, out, down in _chunks(rows, held, slope, passed, learned):
             level = part * s.reciprocal()
-            rounded = level.round()
-            inside = (rounded >= least) & (rounded <= most)
-            torch.mul(up, inside, out=out)
-            if learns:  # inside: level minus what was asked for; outside: the bound
-                moved = rounded.clamp_(least, most).sub_(level.mul_(inside))
+            within.grad_input(up, level, least - 0.5, most + 0.5, grad_input=out)
+            if learns:  # within: the level minus what was asked for; outside: the bound
+                moved = level.round().clamp_(least, most).sub_(within(level, level, least - 0.5, most + 0.5))
                 torch.sum(moved.mul_(up), -1, keepdim=True, out=down)
         if not learns:
             return passed.view(weight.shape), None, None
@@ -232,8 +232,8 @@ class _Tokens(torch.autograd.Function):
         rows = rows.float() if x.dtype in (torch.bfloat16, torch.float16) else rows
         result = torch.empty_like(rows)
         for part, out in _chunks(rows, result):
-            low, high = torch.aminmax(part, dim=-1, keepdim=True)
-            low = low.clamp_(max=0.0)
+            # Not `aminmax`, which takes longer than both of these.
+            low, high = part.amin(-1, keepdim=True).clamp_(max=0.0), part.amax(-1, keepdim=True)
             scale = high.clamp_(min=0.0).sub_(low).div_(most - least).clamp_min_(_SMALLEST)
             zero = low.div_(scale).round_().neg_().add_(least).clamp_(least, most)
             torch.mul(part, scale.reciprocal(), out=out).round_().add_(zero).clamp_(least, most)

@@ -55,7 +55,7 @@ class QuantizeConfig(NumericsConfig):
 
     method: Literal["rtn", "searched", "gptq"] = Field(default="gptq", description="how weights are rounded")
     error: Literal["weights", "outputs"] = Field(default="outputs", description="what searched scales keep")
-    calibration_tokens: int = Field(default=16384, ge=64, le=10**9, description="tokens of training text")
+    calibration_tokens: int = Field(default=8192, ge=64, le=10**9, description="tokens of training text")
     calibration_context: int = Field(default=128, ge=8, le=2**20, description="tokens of a window of calibration text")
     damping: float = Field(default=0.01, gt=0, le=1, description="of GPTQ's moments, as a share of their mean")
 

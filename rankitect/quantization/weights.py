@@ -2,18 +2,20 @@
 
 Every matrix is fitted to the inputs that it gets in the quantized model, from weights that are quantized already. The
 walk is that of the model itself, with all calibration text as one batch: within a block, first the weights that are
-applied to its inputs (`Params.linear`), then those that read its hidden units (`Params.read`).
+applied to its inputs, then those that are applied to what these give.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rankitect.blocks import Head
 from rankitect.graph import B, SearchSpace, TensorType
+from rankitect.graph.quantized import INTEGER_BITS
 from rankitect.models.numerics import Numerics, weight_scales
 from rankitect.models.plan import Plan, Step, make_plan, run_plan
 from rankitect.models.supernet import Standalone
@@ -88,28 +90,33 @@ def quantize_weights(
 
 
 class _Watched(SlicedParams):
-    """Weights of a step that shows what its matrices are applied to, those that are still to be rounded as floats."""
+    """Weights of a step that shows what its matrices are applied to. Those that are still to be rounded give nothing
+    but not-a-number, so that what depends on them is known to, and nothing is multiplied in vain."""
 
-    __slots__ = ("_pending", "_seen", "_way")
+    __slots__ = ("_pending", "_seen")
 
-    def __init__(self, step: Step, tensors: Any, pending: set[str], way: str, seen: Seen) -> None:
+    def __init__(self, step: Step, tensors: Any, pending: Collection[str], seen: Seen) -> None:
         super().__init__(step, tensors)
-        self._pending, self._way, self._seen = pending, way, seen
-
-    def __getattr__(self, name: str) -> torch.Tensor:
-        return self._taken(name) if name in self._pending else super().__getattr__(name)
+        self._pending, self._seen = pending, seen
 
     def linear(self, x: torch.Tensor, name: str, bias: str | None = None) -> torch.Tensor:
-        """Show the inputs, rounded as they are, then apply the weight."""
-        if self._way == "linear" and name in self._pending:
-            self._seen(name, self._tokens(x))
-        return super().linear(x, name, bias)
+        """Show the inputs as the matrix gets them, then apply the weight."""
+        if name not in self._pending:
+            return super().linear(x, name, bias)
+        self._seen(name, self._tokens(x))
+        return _nothing(x, prod(self._step.shapes[name][:-1]))
 
     def read(self, h: torch.Tensor, name: str, dims: tuple[str | None, ...]) -> torch.Tensor:
-        """Show the hidden units, rounded as they are, then read them."""
-        if self._way == "read" and name in self._pending:
-            self._seen(name, self._tokens(h.flatten(-len(dims))))
-        return super().read(h, name, dims)
+        """Show the hidden units as the matrix gets them, then read them."""
+        if name not in self._pending:
+            return super().read(h, name, dims)
+        flat = h.flatten(-len(dims))
+        self._seen(name, self._tokens(flat))
+        return _nothing(flat, self._step.shapes[name][0])
+
+
+def _nothing(x: torch.Tensor, outputs: int) -> torch.Tensor:
+    return x.new_full((1,), float("nan")).expand(*x.shape[:-1], outputs)
 
 
 class _Walk:
@@ -145,16 +152,13 @@ class _Walk:
         pending = self._pending(step)
         if pending:
             self._progress(len({owner for owner, _ in self._done}), self._total, step.path)
-        for way in ("linear", "read"):
-            grams = self._watched(step, given, set(pending), way) if pending else {}
+        while pending and (grams := self._watched(step, given, pending)):
             for name, gram in grams.items():
                 self._round(step, name, gram)
                 pending.remove(name)
         for name in pending:  # tables, which are looked up
             self._round(step, name, None)
-        if isinstance(
-            step.block, Head
-        ):  # all scores of all calibration text would be gigabytes, and nothing reads them
+        if isinstance(step.block, Head):  # nothing reads the scores, and those of all of the text would be gigabytes
             return given[0]
         return self._each(step, given, lambda: p)
 
@@ -173,10 +177,9 @@ class _Walk:
             return tuple(torch.cat(each) for each in zip(*parts, strict=True))
         return torch.cat(parts)
 
-    def _watched(
-        self, step: Step, given: Sequence[torch.Tensor], pending: set[str], way: str
-    ) -> dict[str, torch.Tensor]:
-        """The mean outer products of what a step's pending weights are applied to in one way."""
+    def _watched(self, step: Step, given: Sequence[torch.Tensor], pending: Collection[str]) -> dict[str, torch.Tensor]:
+        """The mean outer products of what pending weights of a step are applied to, of those whose inputs depend on no
+        other pending weight."""
         grams: dict[str, torch.Tensor] = {}
         rows: dict[str, int] = {}
         last: list[Any] = [None, None]  # what goes into several matrices is multiplied once
@@ -184,12 +187,13 @@ class _Walk:
         def seen(name: str, x: torch.Tensor) -> None:
             if last[0] is not x:
                 flat = x.float().flatten(0, -2)
-                last[:] = [x, flat.T @ flat]
-            grams[name] = grams[name] + last[1] if name in grams else last[1]
-            rows[name] = rows.get(name, 0) + x.shape[:-1].numel()
+                last[:] = [x, None if flat[0].isnan().any() else flat.T @ flat]
+            if last[1] is not None:
+                grams[name] = grams[name] + last[1] if name in grams else last[1]
+                rows[name] = rows.get(name, 0) + x.shape[:-1].numel()
 
         owner = self._model.owner(step.weights)
-        self._each(step, given, lambda: _Watched(step, owner, pending, way, seen))
+        self._each(step, given, lambda: _Watched(step, owner, pending, seen))
         return {name: gram / rows[name] for name, gram in grams.items()}
 
     def _round(self, step: Step, name: str, gram: torch.Tensor | None) -> None:
@@ -197,7 +201,10 @@ class _Walk:
         numerics, owner = step.numerics[name], self._model.owner(step.weights)
         assert numerics.scale is not None
         weight, stored = owner.get_parameter(name), owner.get_parameter(numerics.scale)
-        scale = searched_scales(weight, numerics, gram if self._config.error == "outputs" else None)
+        if numerics.bits < INTEGER_BITS:
+            scale = searched_scales(weight, numerics, gram if self._config.error == "outputs" else None)
+        else:  # of 256 levels none are to be had by cutting off
+            scale = weight_scales(weight, numerics)
         stored.copy_(scale)
         # A weight that several blocks read in their own bits stays as it is: what is good for one is bad for another.
         if gram is not None and self._config.method == "gptq" and (step.weights, name) not in self._shared:
