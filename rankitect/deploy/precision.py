@@ -10,14 +10,14 @@ from torch import nn
 
 from rankitect.blocks import Embed, Tables
 from rankitect.errors import DeployError
-from rankitect.graph import SearchSpace
+from rankitect.graph import Block, SearchSpace, as_expr
 from rankitect.graph.quantized import FLOAT, Quantized
 from rankitect.models.deployed_weights import QuantizedMatrix, cache_trouble, matrix_trouble, table_trouble
 from rankitect.models.numerics import Numerics
 from rankitect.models.plan import Plan, Step
 from rankitect.models.supernet import Standalone
 
-__all__ = ["in_8da4w", "precision_of", "quantized_share", "require_lowerable"]
+__all__ = ["in_8da4w", "precision_of", "quantized_share", "require_lowerable", "require_lowerable_space"]
 
 _GROUP = 32
 """Weights that share a scale in 8da4w."""
@@ -34,15 +34,38 @@ def require_lowerable(plan: Plan) -> None:
         DeployError: Names the weight, its bits and what is allowed.
     """
     for step in plan.steps:
-        if (trouble := cache_trouble(step.cache_bits)) is not None:
-            raise DeployError(f"{step.path} cannot be exported: {trouble}.")
-        if not step.numerics and step.act_bits != FLOAT:
-            raise DeployError(f"{step.path} cannot be exported: {matrix_trouble(FLOAT, 0, step.act_bits)}.")
-        for name, numerics in step.numerics.items():
-            bits, group = numerics.bits, numerics.group
-            trouble = table_trouble(bits) if _is_table(step) else matrix_trouble(bits, group, step.act_bits)
-            if trouble is not None:
-                raise DeployError(f"{step.path}, weight {name!r}, cannot be exported: {trouble}.")
+        _require(step.path, step.block, step.numerics, step.act_bits, step.cache_bits)
+
+
+def require_lowerable_space(space: SearchSpace) -> None:
+    """The same of a space whose bits are no choices; blocks with open ones are left to the models.
+
+    Raises:
+        DeployError: Names the weight, its bits and what is allowed.
+    """
+    for node in space.graph.nodes:
+        block = node.block
+        if not isinstance(block, Quantized) or not block.numerics() or block.has_open_numerics:
+            continue
+        bits, group, act_bits, cache_bits = (
+            int(as_expr(value).constant or 0)
+            for value in (block.bits, block.scale_group, block.act_bits, block.cache_bits)
+        )
+        matrices = {name: param.rows or 1 for name, param in node.params.items() if param.is_matrix}
+        numerics = {} if bits == FLOAT else {name: Numerics(bits, group, rows) for name, rows in matrices.items()}
+        _require(node.path, block, numerics, act_bits, cache_bits)
+
+
+def _require(path: str, block: Block, numerics: Mapping[str, Numerics], act_bits: int, cache_bits: int) -> None:
+    if (trouble := cache_trouble(cache_bits)) is not None:
+        raise DeployError(f"{path} cannot be exported: {trouble}.")
+    if not numerics and act_bits != FLOAT:
+        raise DeployError(f"{path} cannot be exported: {matrix_trouble(FLOAT, 0, act_bits)}.")
+    for name, n in numerics.items():
+        table = isinstance(block, Embed | Tables)
+        trouble = table_trouble(n.bits) if table else matrix_trouble(n.bits, n.group, act_bits)
+        if trouble is not None:
+            raise DeployError(f"{path}, weight {name!r}, cannot be exported: {trouble}.")
 
 
 def precision_of(plan: Plan) -> str:

@@ -58,6 +58,11 @@ class Quantized(Block):
         """Elements of one of the vectors that are kept for later calls: each vector is rounded by its own range."""
         return 1
 
+    @property
+    def has_open_numerics(self) -> bool:
+        """Whether choices of the space decide them."""
+        return any(isinstance(value, Expr) and value.paths for value in self.numerics().values())
+
     def numerics(self) -> dict[str, Any]:
         """The fields of `Quantized` that the block states: none where all is float."""
         names = {f.name for f in dataclasses.fields(Quantized)}

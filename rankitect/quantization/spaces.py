@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rankitect.blocks import Embed, Head, Tables
 from rankitect.errors import ConfigError
-from rankitect.graph import Expr, SearchSpace, as_expr
+from rankitect.graph import SearchSpace, as_expr
 from rankitect.graph.nodes import Node
 from rankitect.graph.quantized import INTEGER_BITS, Quantized
 from rankitect.models.plan import bounds
@@ -16,12 +16,7 @@ from rankitect.models.plan import bounds
 if TYPE_CHECKING:
     from rankitect.quantization.settings import NumericsConfig, QuantizeConfig
 
-__all__ = ["check_calibration", "is_open", "quantized_space", "with_ranges"]
-
-
-def is_open(block: Quantized) -> bool:
-    """Whether choices of the space decide a block's numerics."""
-    return any(isinstance(value, Expr) and value.paths for value in block.numerics().values())
+__all__ = ["check_calibration", "quantized_space", "with_ranges"]
 
 
 def quantized_space(space: SearchSpace, config: NumericsConfig, ranges: str) -> SearchSpace:
@@ -44,7 +39,7 @@ def quantized_space(space: SearchSpace, config: NumericsConfig, ranges: str) -> 
 def _block(node: Node, config: NumericsConfig, ranges: str) -> Quantized:
     block = node.block
     assert isinstance(block, Quantized)
-    if is_open(block):
+    if block.has_open_numerics:
         return replace(block, ranges=ranges)
     if isinstance(block, Embed | Tables):
         return replace(block, bits=config.embedding_bits, scale_group=config.embedding_group, ranges=ranges)

@@ -41,7 +41,10 @@ class Distil(TextStage):
         """Train the model in place. The backbone itself, as a recipe begins with it, is what others aim at."""
         if self.needs_backbone and context.position == 0 and context.architecture == self._task.reference:
             return model
+        return self._train(model, context, self._lesson(context))
+
+    def _lesson(self, context: StageContext) -> TextObjective[Any]:
+        """Batches and loss, from the teacher that the recipe has for this stage."""
         if context.earlier is None:
-            return super().run(model, context)
-        teacher = placement().place(context.earlier)
-        return self._train(model, context, self._task.distillation(self.config, teacher=teacher))
+            return self.objective()
+        return self._task.distillation(self.config, teacher=placement().place(context.earlier))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rankitect.config.parts import Parts
     from rankitect.contracts.stage import StageContext
     from rankitect.data.tokenizer import Tokenizer
+    from rankitect.graph import SearchSpace
     from rankitect.models.supernet import Standalone
 
 __all__ = ["Export"]
@@ -82,6 +83,17 @@ class Export:
         from rankitect.deploy.artifact import runtime_version
 
         runtime_version()
+
+    def space_after(self, space: SearchSpace) -> SearchSpace:
+        """The space itself.
+
+        Raises:
+            DeployError: The runtime lacks the bits of a block; names it.
+        """
+        from rankitect.deploy.precision import require_lowerable_space
+
+        require_lowerable_space(space)
+        return space
 
     def provenance(self) -> Mapping[str, JSON]:
         """The settings."""

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from rankitect.errors import ConfigError
-from rankitect.recipes.text import TextStage
-from rankitect.training.placement import placement
+from rankitect.recipes.distil import Distil
 from rankitect.training.settings import DistilConfig
 from rankitect.training.spending import training_flops
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from rankitect.contracts import Spent
     from rankitect.contracts.stage import StageContext
     from rankitect.graph import Architecture, SearchSpace
-    from rankitect.recipes.text import TextTask
-    from rankitect.training.text import TextObjective
 
 __all__ = ["Qat", "QatConfig"]
 
@@ -41,20 +38,11 @@ class QatConfig(DistilConfig):
     range_lr: float = Field(default=0.005, gt=0, le=1, description="of learned ranges, a share of each a step")
 
 
-class Qat(TextStage):
+class Qat(Distil):
     """Trains a model that computes in few bits; a stage before it (`quantize`) says in how many."""
 
     Config = QatConfig
     config: QatConfig
-
-    def __init__(self, config: QatConfig, task: TextTask) -> None:
-        super().__init__(config, task)
-        self.needs_backbone = config.teacher == "backbone"
-
-    @property
-    def earlier(self) -> str | None:
-        """The stage whose model is the teacher."""
-        return None if self.needs_backbone else self.config.teacher
 
     def space_after(self, space: SearchSpace) -> SearchSpace:
         """The space with the ranges that are trained.
@@ -65,9 +53,6 @@ class Qat(TextStage):
         from rankitect.quantization.spaces import with_ranges
 
         return with_ranges(space, "minmax" if self.config.ranges == "minmax" else "stored")
-
-    def _objective(self, split: str) -> TextObjective[Any]:
-        return self._task.distillation(self.config, split)
 
     def run(self, model: Any, context: StageContext) -> nn.Module:
         """Give a trained model, whose ranges are as the configuration says."""
@@ -82,11 +67,8 @@ class Qat(TextStage):
             scale.requires_grad_(self.config.ranges == "learned")
         # A scale moves by a share of itself, however large weights are.
         rates = {name: self.config.range_lr / self.config.lr * float(scale.mean()) for name, scale in scales.items()}
-        objective = self.objective()
-        if context.earlier is not None:
-            objective = self._task.distillation(self.config, teacher=placement().place(context.earlier))
         context.space = space
-        self._train(model, context, objective, rates)
+        self._train(model, context, self._lesson(context), rates)
         return model.requires_grad_(True)
 
     def training_spent(self, space: SearchSpace, architecture: Architecture, amount: int) -> Spent:

@@ -34,6 +34,7 @@ from rankitect.models.checkpoints.usage_sources import usage_of_gguf
 from rankitect.models.families import DecoderConfig
 from rankitect.models.gguf_layout import GGUFLayout, gguf_layout
 from rankitect.models.plan import make_plan
+from rankitect.models.rounded import in_rounded_floats
 from rankitect.models.supernet import Standalone
 
 __all__ = ["load_gguf_candidate", "save_gguf"]
@@ -75,6 +76,7 @@ def save_gguf(
         OSError: The disk is full or cannot be written.
     """
     name = architecture.fingerprint[:8]
+    space, model = in_rounded_floats(space, architecture, model)
     layout = gguf_layout(space, architecture, config)
     if layout.reason is not None:
         raise SpaceError(f"{name} is no model of llama.cpp: {layout.reason}.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from rankitect.models.families import DecoderConfig
 from rankitect.models.huggingface_by_layer import ByLayer, not_decilm
 from rankitect.models.huggingface_layout import huggingface_layout
 from rankitect.models.plan import make_plan
+from rankitect.models.rounded import in_rounded_floats
 from rankitect.models.supernet import Standalone
 
 __all__ = ["WholeModel", "load_by_layer", "save_decilm", "save_folder"]
@@ -68,6 +69,11 @@ class WholeModel:
     config: DecoderConfig
     usage: Usage
 
+    def in_rounded_floats(self) -> WholeModel:
+        """With weights that are what it computes with, for files that hold floats only."""
+        space, model = in_rounded_floats(self.space, self.architecture, self.model)
+        return replace(self, space=space, model=model)
+
 
 def save_folder(folder: Path, whole: WholeModel) -> tuple[str | None, str | None]:
     """Write a model as a class of `transformers`, or with code of its own where it is none.
@@ -80,6 +86,7 @@ def save_folder(folder: Path, whole: WholeModel) -> tuple[str | None, str | None
         The class as which it was written, None where it cannot be at all; and why it is no class of `transformers`,
         None where it is one.
     """
+    whole = whole.in_rounded_floats()
     layout = huggingface_layout(whole.space, whole.architecture, whole.config)
     if layout.config is not None:
         save_huggingface(folder, layout.config, layout.tensors(whole.model), whole.tokenizer, whole.usage)
@@ -102,6 +109,7 @@ def save_decilm(folder: Path, whole: WholeModel) -> tuple[str, ...]:
     Raises:
         SpaceError: It is none.
     """
+    whole = whole.in_rounded_floats()
     row = decoder_layers(whole.space, whole.architecture, whole.config)
     reason = not_decilm(row, padded=True) if row.layers else row.difference
     if reason is not None:
