@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -74,6 +74,11 @@ class PlannedModel(nn.Module):
         super().__init__()
         self.plan = plan
         self._rounded = RoundedWeights()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; what an evaluation has rounded is freed."""
+        self._rounded.clear()
+        return super().train(mode)
 
     @property
     def tree(self) -> nn.Module:

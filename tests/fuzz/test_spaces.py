@@ -25,7 +25,7 @@ ODD = [-8, 0, 1, 3, 10**6, 2**31, 2**63, 10**400, 1.5, float("nan"), float("inf"
 
 
 def model_space() -> SearchSpace:
-    """Every verb of a graph: a width, a depth, a pick, a candidate that is left out, a table, a rule, a setting."""
+    """Every verb of a graph: a width, a depth, a pick, a candidate that is left out, a rule, a setting, bits."""
     g = Graph("fuzzed")
     numbers, ids = g.input("numbers", B, 3), g.input("ids", B, 2, dtype="int")
     width = g.choice("width", [8, 4, 6])
@@ -34,7 +34,9 @@ def model_space() -> SearchSpace:
     x = g.repeat(
         "layers", g.choice("depth", [2, 1]), lambda i, h: Norm()(h + Linear(width)(h, name="mix"), name="n"), x
     )
-    kind = g.oneof("kind", {"wide": Linear(width, "relu"), "none": Zero()}, x)
+    bits = g.choice("bits", [32, 8, 4])
+    few = Linear(width, "relu", bits=bits, scale_group=2 * bits.is_(4), act_bits=8, ranges="stored")
+    kind = g.oneof("kind", {"wide": few, "none": Zero()}, x)
     g.out = Linear(1)(*g.pick("inputs", [x, kind, numbers], most=2), name="logit")
     g.require((width % 4).eq(0) | g.choices["depth"].is_(1), "a deep model has a width that four divides")
     with g.settings():
@@ -73,10 +75,17 @@ def plain(data: Any) -> Any:
     return sorted(items, key=json.dumps) if pairs else items
 
 
+DEFAULTS = {"bits": 32, "scale_group": 0, "act_bits": 32, "cache_bits": 32, "ranges": "minmax"}
+"""Fields of blocks that are not written at their defaults."""
+
+
 def within(given: Any, written: Any) -> bool:
     """Whether all that was given is in what is written; what was left out got its default."""
     if isinstance(given, dict) and isinstance(written, dict):
-        return all(key in written and within(value, written[key]) for key, value in given.items())
+        usual = {key for key, value in given.items() if key in DEFAULTS and value == DEFAULTS[key]}
+        return all(
+            key in written and within(given[key], written[key]) for key in given.keys() - (usual - written.keys())
+        )
     if isinstance(given, list) and isinstance(written, list):
         return len(given) == len(written) and all(map(within, given, written))
     return isinstance(given, bool) == isinstance(written, bool) and given == written
