@@ -52,9 +52,9 @@ def _sizes(graph: Graph, path: str) -> Iterator[tuple[str, Expr, Expr]]:
 
 
 def _least(graph: Graph, size: Expr) -> float:
-    """The least value, whatever the rules say; 0 where there are too many joint values to look at."""
+    """The least value or its sign, whatever the rules say; 0 where there are too many joint values to look at."""
     if size.constant is not None:
-        return float(size.constant)
+        return -1.0 if size.constant < 0 else 0.0  # not as a float: a number from outside may be too large for one
     paths = sorted(size.paths)
     if math.prod(len(graph.choices[p].values) for p in paths) > MAX_JOINT:
         return 0

@@ -66,7 +66,9 @@ class Qat(Distil):
         for scale in scales.values():
             scale.requires_grad_(self.config.ranges == "learned")
         # A scale moves by a share of itself, however large weights are.
-        rates = {name: self.config.range_lr / self.config.lr * float(scale.detach().mean()) for name, scale in scales.items()}
+        rates = {
+            name: self.config.range_lr / self.config.lr * float(scale.detach().mean()) for name, scale in scales.items()
+        }
         context.space = space
         self._train(model, context, self._lesson(context), rates)
         return model.requires_grad_(True)
