@@ -136,7 +136,7 @@ def compared(run: Path) -> dict[str, Any]:
         answers.append(None)
     else:
         answers.append(in_llama_cpp(run, best.rank, ids))
-    answers.append(in_executorch(candidate, folder, run / "program", ids))
+    answers.append(in_executorch(run, best.rank, ids))
     texts = [answer.text for answer in answers if answer is not None]
     return {
         "impossible": impossible,
@@ -188,19 +188,24 @@ def in_transformers(folder: Path, ids: torch.Tensor) -> Answer:
     return Answer(tokenizer.decode(told, skip_special_tokens=True)[len(before) :], logits)
 
 
+def exported(run: Path, rank: int, place: Path, form: str, *keys: str) -> None:
+    """Write a candidate as the command does."""
+    from rankitect.export import main as export
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        code = export([f"run={run}", f"candidate={rank}", f"to={form}", f"out={place}", *keys])
+    assert code == 0, f"rankitect.export ended with {code}"
+
+
 def in_llama_cpp(run: Path, rank: int, ids: torch.Tensor) -> Answer:
     """The answer of llama-cpp-python to the file that `rankitect.export` writes."""
     import llama_cpp
     import numpy as np
     import torch
 
-    from rankitect.export import main as export
-
     path = run / "candidate.gguf"
     path.unlink(missing_ok=True)
-    with contextlib.redirect_stdout(io.StringIO()):
-        code = export([f"run={run}", f"candidate={rank}", "to=gguf", "precision=float32", f"out={path}"])
-    assert code == 0, f"rankitect.export ended with {code}"
+    exported(run, rank, path, "gguf", "precision=float32")
     kept = llama_cpp.GGML_TYPE_F32
     model = llama_cpp.Llama(
         str(path), n_ctx=128, n_batch=128, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False, type_k=kept,
@@ -212,16 +217,15 @@ def in_llama_cpp(run: Path, rank: int, ids: torch.Tensor) -> Answer:
     return Answer(told, torch.from_numpy(np.array(model.scores[: ids.shape[1]])))
 
 
-def in_executorch(candidate: LanguageCandidate, folder: Path, program: Path, ids: torch.Tensor) -> Answer:
-    """The answer of `rankitect.run_pte` to the program of the candidate."""
+def in_executorch(run: Path, rank: int, ids: torch.Tensor) -> Answer:
+    """The answer of `rankitect.run_pte` to the program that `rankitect.export` writes."""
     import torch
 
-    from rankitect.deploy.artifact import export, load
+    from rankitect.deploy.artifact import load
 
+    program, prompt = run / "program", ids.shape[1] - TOKENS
     shutil.rmtree(program, ignore_errors=True)
-    shutil.copytree(folder, program)  # a program stands in its candidate's folder
-    prompt = ids.shape[1] - TOKENS
-    export(program, candidate.model, candidate.tokenizer, prompt=prompt, capacity=96, text=ids)
+    exported(run, rank, program, "executorch", f"prompt={prompt}", "capacity=96")
     command = [sys.executable, "-m", "rankitect.run_pte", str(program), "--prompt", PROMPT, "--tokens", str(TOKENS)]
     told = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
     generator = load(program).generator

@@ -3,6 +3,7 @@
     python -m rankitect.export run=runs/my-run to=optuna        # optuna-dashboard sqlite:///runs/my-run/optuna.db
     python -m rankitect.export run=runs/my-run to=parquet out=trials.parquet
     python -m rankitect.export run=runs/my-run candidate=1 to=gguf precision=q8_0 out=model.gguf
+    python -m rankitect.export run=runs/my-run candidate=1 to=executorch precision=8da4w out=program
 
 TensorBoard scalars are in the run folder anyway (`report.tensorboard`), and so is trials.csv.
 """
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.command_line import pairs
 from rankitect.data.files import write_atomically
+from rankitect.deploy.candidate_program import ProgramSettings
 from rankitect.deploy.formats import FORMATS as MODELS
 from rankitect.deploy.formats import export_candidate
 from rankitect.documents import parse_json
@@ -38,8 +40,9 @@ if TYPE_CHECKING:
 __all__ = ["main", "to_optuna", "to_table"]
 
 FORMATS = {"optuna": "optuna.db", "parquet": "trials.parquet", "csv": "trials.flat.csv"}
-_KEYS = ("run", "to", "out", "candidate", "precision")
-_OF_CANDIDATES = ("candidate", "precision")
+_OF_PROGRAMS = ("prompt", "capacity", "text")
+_OF_CANDIDATES = ("candidate", "precision", *_OF_PROGRAMS)
+_KEYS = ("run", "to", "out", *_OF_CANDIDATES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "its language models in a format of other tools."
         ),
     )
-    words = f"run=FOLDER to={'|'.join(FORMATS)} [out=FILE], or candidate=RANK to={'|'.join(MODELS)} [precision=] [out=]"
+    words = (
+        f"run=FOLDER to={'|'.join(FORMATS)} [out=FILE], or candidate=RANK to={'|'.join(MODELS)} [precision=] [out=]; "
+        "of to=executorch also [prompt=TOKENS] [capacity=TOKENS] [text=FILE]"
+    )
     parser.add_argument("keys", nargs="+", metavar="key=value", help=words)
     options = parser.parse_args(arguments)
     return answered(lambda: _export(pairs(options.keys, _KEYS)))
@@ -89,6 +95,11 @@ def _export_candidate(folder: Path, form: str, given: Mapping[str, str]) -> int:
     """Write one candidate of a run in another format."""
     if "candidate" not in given:
         raise ConfigError(f"candidate= is missing: the rank of the candidate that to={form} exports.")
+    program, precision = None, given.get("precision")
+    if form == "executorch":
+        program = ProgramSettings.of(precision, *(given.get(key) for key in _OF_PROGRAMS))
+    elif (key := next((key for key in _OF_PROGRAMS if key in given), None)) is not None:
+        raise ConfigError(f"{key}= is for to=executorch; to={form} has none.")
     summary = read_summary(folder)
     chosen = inside(folder, candidate_of(summary.pareto, given["candidate"], folder).folder)
     out = Path(given["out"]) if "out" in given else None
@@ -96,7 +107,7 @@ def _export_candidate(folder: Path, form: str, given: Mapping[str, str]) -> int:
         raise ConfigError(f"There is no folder {out.parent} for out=. Make it, or give another out=.")
     if out is not None and out.exists():
         raise ConfigError(f"{out} is there already. Give another out=, or delete it.")
-    place, notes = export_candidate(chosen, form, out, given.get("precision"))
+    place, notes = export_candidate(chosen, form, out, precision, program=program, run=folder)
     say(place)
     for note in notes:
         say(f"({note})")

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     from rankitect.data.tokenizer import Tokenizer
 
-__all__ = ["TextWindows", "epoch_order"]
+__all__ = ["HELD_OUT", "TextWindows", "epoch_order"]
+
+HELD_OUT = 16
+"""Windows of text on which a program is compared with its model, at most."""
 
 
 class TextWindows:
@@ -117,6 +120,11 @@ class TextWindows:
         context = context or self.context
         windows = self.window_indices(split, step, batch=batch, context=context, seed=seed)
         return torch.from_numpy(self.text.split(split).read(windows, context))
+
+    def held_out(self) -> Tensor:
+        """Windows of the test text, [W, T + 1] int64: what a program's quality is compared with its model's on."""
+        count = min(HELD_OUT, self.require("test").windows(self.context))
+        return self.batch_at("test", 0, batch=count)
 
     def batches(
         self,

@@ -124,7 +124,7 @@ def export(
     *,
     prompt: int,
     capacity: int,
-    text: torch.Tensor,
+    text: torch.Tensor | None,
     notes: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """Write a language model as a program. The card comes last: where it is, all is there.
@@ -138,7 +138,8 @@ def export(
         tokenizer: Of the model.
         prompt: Tokens of a prefill.
         capacity: Tokens of the longest sequence, prompt and answer together; more than `prompt`.
-        text: Windows of real text that neither was trained on, token ids [W, T].
+        text: Windows of real text that neither was trained on, token ids [W, T]; None where there is none: then the
+            card has no quality, which the caller has to say.
         notes: Plain data for the card.
 
     Returns:
@@ -165,11 +166,14 @@ def export(
     try:
         _check_tokens(folder / PROGRAM, layout, methods)
         generator = _generator(folder / PROGRAM, layout)[0]
-        quality = language_quality(generator, model, text, prompt=prompt, capacity=capacity)
+        quality = None
+        if text is not None:
+            quality = language_quality(generator, model, text, prompt=prompt, capacity=capacity)
     except BaseException:
         (folder / PROGRAM).unlink()  # a program that was not checked to the end is none
         raise
-    report_quality(quality, PROGRAM, precision)
+    if quality is not None:
+        report_quality(quality, PROGRAM, precision)
     if not (folder / "tokenizer.json").is_file():  # a candidate's folder has it, with more than the tokenizer knows
         tokenizer.save(folder)
     card = {
@@ -178,7 +182,7 @@ def export(
         "runtime": {"name": "executorch", "version": runtime_version(), "backend": "XNNPACK"},
         "precision": precision,
         "quantized_share": quantized_share(methods),
-        "quality": quality.to_json(),
+        "quality": None if quality is None else quality.to_json(),
         "layout": layout.to_json(),
         "delegated": {"operators": lowered.delegated, "share": lowered.share, "portable": lowered.portable},
         "checked": {"errors": lowered.errors, "greedy_tokens": CHECKED},

@@ -10,11 +10,12 @@ from rankitect.errors import ConfigError, SpaceError
 from rankitect.models.checkpoints.precisions import PRECISIONS
 
 if TYPE_CHECKING:
+    from rankitect.deploy.candidate_program import ProgramSettings
     from rankitect.models.checkpoints.precisions import GGUFPrecision
 
 __all__ = ["FORMATS", "export_candidate"]
 
-FORMATS = {"gguf": "model.gguf", "huggingface": "hf", "decilm": "decilm"}
+FORMATS = {"gguf": "model.gguf", "huggingface": "hf", "decilm": "decilm", "executorch": "executorch"}
 """The formats, each with the name that is written into the candidate's folder where no other place is given."""
 
 
@@ -24,6 +25,9 @@ def export_candidate(
     out: Path | None = None,
     precision: str | None = None,
     allowed_packages: Sequence[str] = ("rankitect",),
+    *,
+    program: ProgramSettings | None = None,
+    run: Path | None = None,
 ) -> tuple[Path, tuple[str, ...]]:
     """Write a candidate in another format.
 
@@ -31,8 +35,10 @@ def export_candidate(
         folder: The candidate's.
         form: A key of `FORMATS`.
         out: Where to; by default into the candidate's folder. What is there under that name is replaced.
-        precision: Of a GGUF file; by default float16.
+        precision: Of a GGUF file, by default float16; of a program, by default the candidate's own.
         allowed_packages: Where the space's blocks may come from.
+        program: Of to=executorch alone: sizes of the program and the text that shows its quality.
+        run: The run folder that the candidate is of, whose text is taken where `program` names none.
 
     Returns:
         What was written, and what a user should know of it.
@@ -40,13 +46,16 @@ def export_candidate(
     Raises:
         ConfigError: The format or the precision is none of those that there are.
         AssetError: The folder is no language candidate, or no such file can hold its tokenizer.
+        DeployError: ExecuTorch is not installed, or cannot run the candidate.
         SpaceError: The format cannot express the architecture; says why.
         OSError: The disk is full or cannot be written.
     """
     if form not in FORMATS:
         raise ConfigError(f"to={form} is no format of a candidate: {', '.join(FORMATS)}.")
+    if form == "executorch":
+        return _program(folder, out or folder / FORMATS[form], precision, program, run, allowed_packages)
     if precision is not None and form != "gguf":
-        raise ConfigError(f"precision= is for to=gguf; to={form} is written in float32.")
+        raise ConfigError(f"precision= is for to=gguf and to=executorch; to={form} is written in float32.")
     kept: GGUFPrecision = _precision(precision)
     from rankitect.models.candidate import load_language_model
     from rankitect.models.candidate.gguf import save_gguf
@@ -64,6 +73,21 @@ def export_candidate(
     if kind is None:
         raise SpaceError(f"{c.architecture.fingerprint[:8]} is no model of transformers: {reason}.")
     return place, () if reason is None else (f"written as {kind}, with its own code: {reason}",)
+
+
+def _program(
+    folder: Path,
+    place: Path,
+    precision: str | None,
+    program: ProgramSettings | None,
+    run: Path | None,
+    allowed_packages: Sequence[str],
+) -> tuple[Path, tuple[str, ...]]:
+    """Write a candidate as a program; arguments and errors as of `export_candidate`."""
+    from rankitect.deploy.candidate_program import ProgramSettings, export_program
+
+    settings = program or ProgramSettings.of(precision, None, None, None)
+    return place, export_program(folder, place, settings, run, allowed_packages)
 
 
 def _precision(given: str | None) -> GGUFPrecision:

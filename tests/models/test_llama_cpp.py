@@ -17,7 +17,7 @@ from rankitect.data.token_tables import tokenizer_from
 from rankitect.data.tokenizer import Tokenizer, byte_level_bpe
 from rankitect.graph import Architecture
 from rankitect.models.backbone import Backbone
-from rankitect.models.candidate import LanguageCandidate, load_candidate
+from rankitect.models.candidate import LanguageCandidate, load_backbone, load_candidate
 from rankitect.models.candidate.gguf import load_gguf_candidate, save_gguf
 from rankitect.models.checkpoints import load_checkpoint
 from rankitect.models.families.blocks import PLAIN
@@ -133,6 +133,19 @@ def test_pruned_models_of_other_families_go_as_deci_where_that_computes_the_same
     assert theirs.metadata["general.architecture"] == "deci"
     torch.testing.assert_close(logits_of(theirs, IDS), logits(model), rtol=1e-3, atol=5e-4)
     assert load_gguf_candidate(tmp_path / "m.gguf").architecture == architecture
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_what_is_pruned_from_a_pruned_model_runs_as_well(tmp_path: Path, seed: int) -> None:
+    saved(tmp_path / "first.gguf", DIFFERENT, precision="float32")
+    checkpoint = load_backbone(tmp_path / "first.gguf")
+    patterns = ("full", "skip")
+    space = from_backbone(checkpoint.config, context=32, widths=(32,), ffn_step=16, sharing=True, patterns=patterns)
+    second = Backbone(checkpoint, space)
+    model = saved(tmp_path / "second.gguf", space.sample(seed), second, precision="float32")
+    theirs = loaded(tmp_path / "second.gguf")
+    assert theirs.metadata["general.architecture"] == "deci"
+    torch.testing.assert_close(logits_of(theirs, IDS), logits(model), rtol=1e-3, atol=5e-4)
 
 
 TEXTS = [

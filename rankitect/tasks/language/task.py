@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Language"]
 
-_SAMPLED = 16
-"""Windows of text on which a program is compared with its model."""
-
 
 class Language(LanguageModels):
     """Next-token prediction, with a backbone to inherit from and to distil from.
@@ -53,9 +50,7 @@ class Language(LanguageModels):
 
     def sample_text(self) -> torch.Tensor:
         """Windows of the test text, [W, T + 1] int64: what a program's quality is compared with its model's on."""
-        context = self.config.context
-        windows = min(_SAMPLED, self.data.require("test", 1, context).windows(context))
-        return self.data.batch_at("test", 0, batch=windows, context=context)
+        return self.data.held_out()
 
     def loss(self, model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of the next tokens, nats a token."""
