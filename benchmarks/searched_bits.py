@@ -1,10 +1,12 @@
-"""Are searched bits better than uniform ones at equal bytes?
+"""Are searched bits better than uniform ones at equal bytes, and architecture and bits together than either alone?
 
 Bits of the whole backbone are searched (layers 8 or 4 bits in groups of 32, table and head 8 or 4) with Bayesian
-optimisation under a bound on the program's bytes, for each seed; nothing is trained. Ratios of perplexity are paired
-window by window, in the domain that was searched in and in another. A repeated run goes on where it stopped.
+optimisation under a bound on the program's bytes, for each seed; nothing is trained. Then (`--tokens`, 0 leaves it out)
+the architecture is open as well: differentiable search of architecture and bits, of the architecture alone in 8 bits,
+and the whole backbone in 4 bits, all within the same bytes and healed alike. Ratios of perplexity are paired window by
+window, in the domain that was searched in and in another. A repeated run goes on where it stopped.
 
-    python benchmarks/searched_bits.py --out runs/searched-bits --other text8.txt
+    python benchmarks/searched_bits.py --out runs/searched-bits --other text8.txt --tokens 10240
 """
 
 from __future__ import annotations
@@ -53,6 +55,24 @@ def searched(
     return Architecture.from_json((result.folder / best.folder / "architecture.json").read_text()), result
 
 
+def together(out: Path, name: str, keys: Sequence[str], tokens: int, quick: bool) -> Any:
+    """The best model of a differentiable search within the bounds of some keys, healed with so many tokens."""
+    given = ["space=mobile_llm_bits", "controller=dnas", "controller.points=1", "controller.weight_lr=0"]
+    given += ["report.page=false", "runner.baselines=false", "task.uniform=[]", f"output_dir={out / name}"]
+    given += ["preset=smoke"] if quick else [f"recipe.heal.tokens={tokens}"]
+    result = rankitect.search([*given, *keys])
+    best = min(result.summary.pareto, key=lambda c: c.metrics["perplexity"].value)
+    return rankitect.load_candidate(result.folder / best.folder)
+
+
+def healed(out: Path, architecture: Architecture, keys: Sequence[str], tokens: int, quick: bool) -> Any:
+    """One architecture, healed with so many tokens."""
+    given = ["space=mobile_llm_bits", "report.page=false", "task.uniform=[]", f"output_dir={out / 'whole'}"]
+    given += ["preset=smoke"] if quick else [f"recipe.heal.tokens={tokens}"]
+    result = rankitect.measure([architecture], ["runner.baselines=false", *given, *keys])
+    return rankitect.load_candidate(sorted((result.folder / "candidates").iterdir())[0])
+
+
 def losses(backbone: Backbone, architecture: Architecture, windows: Any, count: int) -> list[float]:
     """Mean nats of each test window."""
     model = backbone.supernet.activate(backbone.space.validate(architecture))
@@ -70,7 +90,13 @@ def main() -> None:
     """Search, measure, and print the table."""
     sizes: dict[str, Any] = {"samples": 24, "seeds": 3, "windows": 96, "search_windows": 12}
     options = arguments(
-        str(__doc__).splitlines()[0], 1, out="runs/searched-bits", other=None, backbone="smollm2-135m", **sizes
+        str(__doc__).splitlines()[0],
+        1,
+        out="runs/searched-bits",
+        other=None,
+        backbone="smollm2-135m",
+        tokens=0,
+        **sizes,
     )
     from rankitect.data.tokenizer import ByteTokenizer
     from rankitect.data.windows import TextWindows
@@ -123,6 +149,69 @@ def main() -> None:
         rows,
         "Perplexity; ratios of searched to uniform with 95% intervals over windows (each seed) and over windows of the "
         "mean of the seeds' losses (all seeds).",
+        timed=False,
+    )
+    if options.tokens:
+        _together(out, backbone, domains, results, options, [key for key in given if "space.bits." not in key])
+
+
+def _together(
+    out: Path, backbone: Backbone, domains: Mapping[str, Any], results: Results, options: Any, given: Sequence[str]
+) -> None:
+    """The second table: architecture and bits, each alone and both together, at the bytes of the whole in 4 bits."""
+    space, quick = backbone.space, options.quick
+    whole = uniform(space, UNIFORM["4 bits, table 8"])
+    bound = f"constraints={{program_bytes: ..{space.cost(whole, 'program_bytes')}}}"
+    group = f"space.bits.group={0 if quick else 32}"
+    values = {"pruned, 8 bits": "[8]", "architecture and bits": "[8,4]"}
+
+    def measured(name: str, seed: int, candidate: Any) -> dict[str, Any]:
+        nats = {
+            domain: text_quality(candidate.model, text, "test", count=options.windows).window_nats.tolist()
+            for domain, text in domains.items()
+        }
+        size = float(candidate.space.cost(candidate.architecture, "program_bytes"))
+        row = {"model": name, "seed": seed, "bytes": size, "nats": nats}
+        results.add(row)
+        return row
+
+    rows = {}
+    for seed in range(options.seeds):
+        keys = [*given, group, f"seed={seed}"]
+        name = "whole, 4 bits"
+        rows[name, seed] = results.find(model=name, seed=seed) or measured(
+            name, seed, healed(out / f"seed-{seed}", whole, [*keys, "constraints=null"], options.tokens, quick)
+        )
+        for name, some in values.items():
+            bits = [f"space.bits.{kind}={some}" for kind in ("layers", "embedding", "head")]
+            place = name.replace(", ", "-").replace(" ", "-")
+            rows[name, seed] = results.find(model=name, seed=seed) or measured(
+                name,
+                seed,
+                together(
+                    out / f"seed-{seed}", place, [*keys, *bits, bound, "space.pruned=true"], options.tokens, quick
+                ),
+            )
+    cells = []
+    for domain in domains:
+        mean = {
+            name: np.mean([rows[name, seed]["nats"][domain] for seed in range(options.seeds)], axis=0)
+            for name in ("whole, 4 bits", *values)
+        }
+        ours = mean.pop("architecture and bits")
+        better = min(mean, key=lambda name: float(mean[name].mean()))
+        cells.append(
+            [
+                domain,
+                *(f"{np.exp(nats.mean()):.2f}" for nats in (*mean.values(), ours)),
+                f"{better}: {ratio_row(ours, mean[better])[1]}",
+            ]
+        )
+    table(
+        f"Architecture and bits, at most the bytes of the whole in 4 bits, healed with {options.tokens} tokens",
+        ("text", "whole, 4 bits", "pruned, 8 bits", "architecture and bits", "ratio to the better"),
+        cells,
+        f"Perplexity, the mean of the losses of {options.seeds} seeds; intervals over windows.",
         timed=False,
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
 
 from rankitect.data.files import file_sha256, write_whole
 from rankitect.data.tokenizer import Tokenizer, load_tokenizer
@@ -23,7 +24,7 @@ from rankitect.documents import as_kind, read_json
 from rankitect.errors import AssetError, DeployError, safe, short
 from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.deployed import DeployedCall
-from rankitect.models.supernet import Standalone
+from rankitect.models.supernet import Standalone, floats_of
 
 __all__ = ["CARD", "PROGRAM", "Deployed", "export", "load", "runtime_version"]
 
@@ -125,12 +126,13 @@ def export(
     prompt: int,
     capacity: int,
     text: torch.Tensor | None,
+    floats: nn.Module | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """Write a language model as a program. The card comes last: where it is, all is there.
 
     Outputs are compared with those of the lowered module, and so are the first greedy tokens. The perplexity of the
-    program on `text`, as the runtime gives it, is compared with that of the model in float32; card and log say both.
+    program on `text`, as the runtime gives it, is compared with that of the model in floats; card and log say both.
 
     Args:
         folder: Created if it does not exist.
@@ -140,6 +142,7 @@ def export(
         capacity: Tokens of the longest sequence, prompt and answer together; more than `prompt`.
         text: Windows of real text that neither was trained on, token ids [W, T]; None where there is none: then the
             card has no quality, which the caller has to say.
+        floats: The model in floats, before it was quantized; by default the same weights without rounding.
         notes: Plain data for the card.
 
     Returns:
@@ -168,7 +171,9 @@ def export(
         generator = _generator(folder / PROGRAM, layout)[0]
         quality = None
         if text is not None:
-            quality = language_quality(generator, model, text, prompt=prompt, capacity=capacity)
+            if not model.plan.is_float and floats is None:
+                floats = floats_of(model)
+            quality = language_quality(generator, model, text, prompt=prompt, capacity=capacity, floats=floats)
     except BaseException:
         (folder / PROGRAM).unlink()  # a program that was not checked to the end is none
         raise

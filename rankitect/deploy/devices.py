@@ -86,9 +86,16 @@ class _Base:
         raise NotImplementedError
 
     def latency(self, space: SearchSpace, seed: int = 0, say: Callable[[str], None] = lambda text: None) -> Latency:
-        """Latencies of a space's architectures on this device. Arguments as in `contracts.Device`."""
-        from rankitect.deploy.latency import Latency
+        """Latencies of a space's architectures on this device. Arguments as in `contracts.Device`.
 
+        Raises:
+            DeployError: The device runs programs, and the runtime lacks bits of the space.
+        """
+        from rankitect.deploy.latency import Latency
+        from rankitect.deploy.precision import require_lowerable_space
+
+        if not self.estimate:
+            require_lowerable_space(space)
         return Latency(
             self.runner,
             space,

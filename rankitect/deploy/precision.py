@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from math import prod
 
 from torch import nn
@@ -16,6 +17,8 @@ from rankitect.models.deployed_weights import QuantizedMatrix, cache_trouble, ma
 from rankitect.models.numerics import Numerics
 from rankitect.models.plan import Plan, Step
 from rankitect.models.supernet import Standalone
+from rankitect.space.expr import as_expr
+from rankitect.space.tables import Assignments
 
 __all__ = ["in_8da4w", "precision_of", "quantized_share", "require_lowerable", "require_lowerable_space"]
 
@@ -38,22 +41,26 @@ def require_lowerable(plan: Plan) -> None:
 
 
 def require_lowerable_space(space: SearchSpace) -> None:
-    """The same of a space whose bits are no choices; blocks with open ones are left to the models.
+    """Refuse a space of which some architecture has bits that the runtime lacks.
 
     Raises:
-        DeployError: Names the weight, its bits and what is allowed.
+        DeployError: Names the block, values of choices that make it so, the weight, its bits and what is allowed.
     """
     for node in space.graph.nodes:
         block = node.block
-        if not isinstance(block, Quantized) or not block.numerics() or block.has_open_numerics:
+        if not isinstance(block, Quantized) or not block.numerics():
             continue
-        bits, group, act_bits, cache_bits = (
-            int(as_expr(value).constant or 0)
-            for value in (block.bits, block.scale_group, block.act_bits, block.cache_bits)
-        )
         matrices = {name: param.rows or 1 for name, param in node.params.items() if param.is_matrix}
-        numerics = {} if bits == FLOAT else {name: Numerics(bits, group, rows) for name, rows in matrices.items()}
-        _require(node.path, block, numerics, act_bits, cache_bits)
+        exprs = [as_expr(e) for e in (block.bits, block.scale_group, block.act_bits, block.cache_bits)]
+        paths = sorted({path for e in exprs for path in e.paths})
+        for values in product(*(space.choices[path].values for path in paths)):
+            chosen = dict(zip(paths, values, strict=True))
+            columns = {path: space.choices[path].position(value) for path, value in chosen.items()}
+            assigned = Assignments(space.choices, columns, {})
+            bits, group, act_bits, cache_bits = (int(e.evaluate(assigned)) for e in exprs)
+            numerics = {} if bits == FLOAT else {name: Numerics(bits, group, rows) for name, rows in matrices.items()}
+            where = "".join(f", {path}={value}" for path, value in chosen.items())
+            _require(node.path + where, block, numerics, act_bits, cache_bits)
 
 
 def _require(path: str, block: Block, numerics: Mapping[str, Numerics], act_bits: int, cache_bits: int) -> None:

@@ -1,7 +1,7 @@
-"""A lowered program beside the model in float32 that it was made from, on real inputs of the task.
+"""A lowered program beside the model that it was made from, and that beside the model in floats, on real inputs.
 
-The errors that `lowering` checks are those of the lowering alone: a quantized program is compared with the quantized
-module there. What quantization itself costs is said here, for every program that is delivered.
+The errors that `lowering` checks are those of the lowering alone. What fewer bits cost is said here, for every program
+that is delivered.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from rankitect.deploy.lowering import silenced
 from rankitect.errors import DeployError
-from rankitect.models.supernet import Standalone
+from rankitect.models.supernet import Standalone, floats_of
 
 if TYPE_CHECKING:
     from rankitect.deploy.generate import Generator
@@ -38,13 +39,14 @@ class ProgramQuality:
 
     Attributes:
         metric: "perplexity", "normalized entropy" or, where rows have labels of one class or none, "logit".
-        model: Of the model in float32; lower is better. Of logits, their standard deviation.
+        model: Of the model that was exported, in its own bits; lower is better. Of logits, their standard deviation.
         program: Of the program, measured with the runtime. Of logits, the largest difference to the model's.
         amount: Inputs that were predicted.
         unit: What they are counted in.
         agreement: Share of the inputs for which both find the same token most probable, or are on the same side of
             even odds.
         difference: The largest difference of two scores or logits, relative to the largest of the model's.
+        floats: Of the model in floats, on the same inputs, where that is another one.
     """
 
     metric: str
@@ -54,11 +56,14 @@ class ProgramQuality:
     unit: str
     agreement: float
     difference: float
+    floats: float | None = None
 
     @property
     def change(self) -> float | None:
-        """By how much the program's value is above the model's, relative; None where the metric is no quality."""
-        return None if self.metric == "logit" or not self.model else self.program / self.model - 1
+        """By how much the program's value is above that of the model in floats, relative; None where the metric is no
+        quality."""
+        whole = self.model if self.floats is None else self.floats
+        return None if self.metric == "logit" or not whole else self.program / whole - 1
 
     @property
     def worse(self) -> bool:
@@ -72,7 +77,7 @@ class ProgramQuality:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ProgramQuality:
         """The inverse of `to_json`."""
-        return cls(**{name: data[name] for name in cls.__dataclass_fields__})
+        return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
 
     def __str__(self) -> str:
         same = f"{self.agreement:.1%} of the decisions are the same"
@@ -80,7 +85,8 @@ class ProgramQuality:
             return (
                 f"logits differ by at most {self.difference:.2g} of the largest on {self.amount:,} {self.unit}; {same}"
             )
-        said = f"{self.metric} {self.model:.4g} becomes {self.program:.4g} ({self.change:+.1%})"
+        whole = f"{self.model:.4g}" if self.floats is None else f"{self.floats:.4g} in floats"
+        said = f"{self.metric} {whole} becomes {self.program:.4g} ({self.change:+.1%})"
         return f"{said} on {self.amount:,} {self.unit}; {same}"
 
 
@@ -92,19 +98,27 @@ def report_quality(quality: ProgramQuality, program: str, precision: str) -> Non
 
 @torch.inference_mode()
 def language_quality(
-    generator: Generator, model: Standalone, windows: torch.Tensor, *, prompt: int, capacity: int, tokens: int = TOKENS
+    generator: Generator,
+    model: Standalone,
+    windows: torch.Tensor,
+    *,
+    prompt: int,
+    capacity: int,
+    tokens: int = TOKENS,
+    floats: nn.Module | None = None,
 ) -> ProgramQuality:
-    """The perplexity of a program and of its model on the same text.
+    """The perplexity of a program, of its model and of the model in floats on the same text.
 
     The program reads the beginning of each window as a prompt, then one true token after another.
 
     Args:
         generator: Runs the program from a prompt on.
-        model: In float32.
+        model: What was exported.
         windows: Token ids of real text [W, T].
         prompt: Tokens of the program's prefill.
         capacity: Tokens of its longest sequence.
         tokens: How many are predicted, at most.
+        floats: The model in floats; None where `model` is it.
 
     Raises:
         DeployError: The windows are too short to predict anything.
@@ -113,12 +127,15 @@ def language_quality(
     first = min(prompt, max(1, length // 4))
     if length < 2 or not len(windows):
         raise DeployError("The text that a program is compared on has no window of two tokens.")
-    nats, same, count, difference, largest = [0.0, 0.0], 0, 0, 0.0, 1e-12
+    nats, same, count, difference, largest = [0.0, 0.0, 0.0], 0, 0, 0.0, 1e-12
     for window in windows[:, :length]:
         if count >= tokens:
             break
         end = min(length, first + tokens - count)
         wanted = model(window[None, : end - 1])[0].float()
+        if floats is not None:
+            whole = floats(window[None, : end - 1])[0].float()
+            nats[2] += float(F.cross_entropy(whole[first - 1 : end - 1], window[first:end], reduction="sum"))
         scores = generator.start(window[:first].tolist())
         for position in range(first, end):
             expected, target = wanted[position - 1], window[position : position + 1]
@@ -130,8 +147,9 @@ def language_quality(
             count += 1
             if position + 1 < end:
                 scores = generator.step(int(window[position]))
-    own, theirs = (math.exp(min(total / count, 700.0)) for total in nats)
-    return ProgramQuality("perplexity", own, theirs, count, "tokens", same / count, difference / largest)
+    own, theirs, whole = (math.exp(min(total / count, 700.0)) for total in nats)
+    agreement, unrounded = same / count, whole if floats is not None else None
+    return ProgramQuality("perplexity", own, theirs, count, "tokens", agreement, difference / largest, unrounded)
 
 
 @torch.inference_mode()
@@ -172,5 +190,10 @@ def ranker_quality(
         largest = float((logits - expected).abs().max())
         return ProgramQuality("logit", spread, largest, len(logits), "rows", agreement, difference)
     base = -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
-    own, theirs = (float(F.binary_cross_entropy_with_logits(x, labels.float())) / base for x in (expected, logits))
-    return ProgramQuality("normalized entropy", own, theirs, len(logits), "rows", agreement, difference)
+    rounded = not part.model.plan.is_float
+    whole = floats_of(part.model)(*inputs).reshape(-1).float() if rounded else expected
+    own, theirs, plain = (
+        float(F.binary_cross_entropy_with_logits(x, labels.float())) / base for x in (expected, logits, whole)
+    )
+    unrounded = plain if rounded else None
+    return ProgramQuality("normalized entropy", own, theirs, len(logits), "rows", agreement, difference, unrounded)

@@ -33,7 +33,7 @@ COSTS: Final[Mapping[str, str]] = {
 are the weights of two dimensions and more, which quantization stores in fewer bits. Tables are the weights that are
 read row by row (`Param.table`); their bytes are among the weights' bytes, too. A weight that several blocks have is
 stored once where it has the same bits for all; a program holds it once as a table and once as a matrix where it is
-both. Scales of weights count as bytes, not as parameters."""
+both, and leaves tables that are held apart outside. Scales of weights count as bytes, not as parameters."""
 
 
 def cost_expression(graph: Graph, live: Liveness, kind: str, scope: str = "") -> Expr:
@@ -97,7 +97,8 @@ def weight_bytes(
         graph: The graph.
         live: Its liveness.
         scope: Count only nodes inside this scope.
-        as_program: Whether a weight that is both a table and a matrix is counted as both.
+        as_program: Whether a weight that is both a table and a matrix is counted as both, and tables that are held
+            apart are not.
         float_bits: Bits in which those matrices are counted for which the space says nothing.
     """
     forms: dict[tuple[str, str, bool], dict[tuple[Expr, Expr], tuple[Param, list[Expr]]]] = {}
@@ -105,7 +106,7 @@ def weight_bytes(
         if scope and node.weights != scope and not node.weights.startswith(scope + "."):
             continue
         for name, param in node.params.items():
-            if param.scales_of:
+            if param.scales_of or (as_program and param.table):
                 continue
             numbers = param.bits, param.scale_group
             if param.is_matrix and param.bits == FLOAT:

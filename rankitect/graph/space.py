@@ -13,6 +13,7 @@ from rankitect.graph.block import Block
 from rankitect.graph.cost import COSTS, cost_expression
 from rankitect.graph.graph import Graph
 from rankitect.graph.liveness import Liveness, liveness
+from rankitect.graph.quantized import Quantized
 from rankitect.graph.replacing import with_blocks
 from rankitect.graph.restoring import StoredSpace, restored_graph
 from rankitect.graph.serialize import graph_data
@@ -61,6 +62,11 @@ class SearchSpace(ChoiceSpace):
     def cost_expression(self, kind: str, scope: str) -> Expr:
         """A cost of every graph as an expression of choices and free dimensions."""
         return cost_expression(self.graph, self.live, kind, scope)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether nothing in it is rounded: no block states bits (`rankitect.graph.Quantized`)."""
+        return not any(isinstance(n.block, Quantized) and n.block.numerics() for n in self.graph.nodes)
 
     @property
     def settings(self) -> tuple[str, ...]:

@@ -10,11 +10,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["LATENCY", "SPECIAL_METRICS", "ExperimentConfig", "GateConfig", "gates_header", "gates_problem"]
+__all__ = ["LATENCY", "PROGRAM", "SPECIAL_METRICS", "ExperimentConfig", "GateConfig", "gates_header", "gates_problem"]
 
 LATENCY = "latency"
 """The metric of a gate on the latency that changes most, of those that were measured of both models."""
-SPECIAL_METRICS = ("quality", "cost", "calibration", "worst_slice", LATENCY)
+PROGRAM = "program"
+"""The metric of a gate on the quality of a candidate's exported program, against that of its model in floats."""
+SPECIAL_METRICS = ("quality", "cost", "calibration", "worst_slice", LATENCY, PROGRAM)
 """What a gate may name beside the metrics of the final evaluator."""
 _HEADER = re.compile(r"^# Gates, as registered\. Hash: ([0-9a-f]{64})$", re.MULTILINE)
 
@@ -62,8 +64,9 @@ class GateConfig(BaseModel):
     metric: str = Field(
         min_length=1,
         description="`quality` or `cost` (the objectives), any other metric of the final evaluator, `calibration` "
-        "(predicted over observed clicks), `worst_slice` (change of the quality in the worst slice) or `latency` (the "
-        "latency that changes most, of exported programs or predicted)",
+        "(predicted over observed clicks), `worst_slice` (change of the quality in the worst slice), `latency` (the "
+        "latency that changes most, of exported programs or predicted) or `program` (quality of the candidate's "
+        "exported program against that of its model in floats)",
     )
     of: Literal["change", "value"] = Field(
         default="change", description="change: relative to production, 0.01 is 1% more; value: the candidate's own"
@@ -81,7 +84,7 @@ class GateConfig(BaseModel):
             raise ValueError("a gate needs `at_most` or `at_least`")
         if self.at_most is not None and self.at_least is not None and self.at_least > self.at_most:
             raise ValueError(f"`at_least` {self.at_least:g} is above `at_most` {self.at_most:g}")
-        if self.metric in ("worst_slice", LATENCY) and self.of != "change":
+        if self.metric in ("worst_slice", LATENCY, PROGRAM) and self.of != "change":
             raise ValueError(f"`{self.metric}` is a change: leave `of` out")
         return self
 

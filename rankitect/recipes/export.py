@@ -62,6 +62,7 @@ class Export:
 
     def __init__(self, config: Config, task: HasText) -> None:
         self.config, self._task = config, task
+        self._rounds = False
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Export:
@@ -88,12 +89,18 @@ class Export:
         """The space itself.
 
         Raises:
-            DeployError: The runtime lacks the bits of a block; names it.
+            DeployError: The runtime lacks bits of its models; names the block.
         """
         from rankitect.deploy.precision import require_lowerable_space
 
         require_lowerable_space(space)
+        self._rounds = not space.is_float
         return space
+
+    @property
+    def earlier(self) -> str | None:
+        """The model in floats, which the program's quality is compared with, where this one is rounded."""
+        return "float" if self._rounds else None
 
     def provenance(self) -> Mapping[str, JSON]:
         """The settings."""
@@ -114,6 +121,7 @@ class Export:
                 prompt=c.prompt,
                 capacity=c.capacity,
                 text=self._task.sample_text(),
+                floats=context.earlier,
             )
             context.artifacts.update(written)
         return model

@@ -13,10 +13,10 @@ from rankitect.production.change import Change, SliceChange, change, changes_by_
 from rankitect.production.doubts import Doubt
 from rankitect.production.evidence import Evidence
 from rankitect.production.gates import GateResult, Observed, Outcome, Verdict, judge, verdict_of
-from rankitect.production.settings import LATENCY, SPECIAL_METRICS, GateConfig
+from rankitect.production.settings import LATENCY, PROGRAM, SPECIAL_METRICS, GateConfig
 from rankitect.reports.comparison import Comparison
 from rankitect.reports.doubts import doubts_of
-from rankitect.reports.latencies import LatencyChange, latency_changes, measured_latencies
+from rankitect.reports.latencies import LatencyChange, latency_changes, measured_latencies, program_quality
 from rankitect.reports.rivals import Rival, Standing, production_of, relative_change, rivals_of, times
 from rankitect.reports.roles import Roles
 from rankitect.reports.run import Run
@@ -90,9 +90,13 @@ class Case:
     def _applied(self, result: GateResult) -> GateResult:
         """A gate on something that the search does not measure decides nothing, where it is meant so."""
         metric = result.gate.metric
-        known = self._timed if metric == LATENCY else metric in (*SPECIAL_METRICS, *self.candidate.metrics)
+        known = metric in (*SPECIAL_METRICS, *self.candidate.metrics)
+        if metric in (LATENCY, PROGRAM):
+            known = self._timed if metric == LATENCY else program_quality(self.run, self.candidate) is not None
         idle = result.outcome is Outcome.MISSING and result.gate.if_measured and not known
-        reason = "none is measured (device=host)" if metric == LATENCY else "this search does not measure it"
+        reason = {LATENCY: "none is measured (device=host)", PROGRAM: "no program was exported"}.get(
+            metric, "this search does not measure it"
+        )
         return replace(result, outcome=Outcome.NA, reason=reason) if idle else result
 
     @cached_property
@@ -130,7 +134,7 @@ class Case:
     def is_cost(self, metric: str) -> bool:
         """Whether a gate's metric is a cost, which no doubt about the data touches."""
         known = self.candidate.metrics.get(metric)
-        return metric in ("cost", LATENCY) or (known is not None and known.role == "cost")
+        return metric in ("cost", LATENCY, PROGRAM) or (known is not None and known.role == "cost")
 
     @cached_property
     def doubts(self) -> list[Doubt]:
@@ -188,6 +192,9 @@ class Case:
             if changes:
                 ends = max(c.value for c in changes), max(c.low for c in changes), max(c.high for c in changes)
                 observed[name, "change"] = Observed(*ends, any(c.vague for c in changes))
+        quality = program_quality(self.run, self.candidate)
+        if quality is not None and quality.change is not None:
+            observed[PROGRAM, "change"] = Observed.exact(quality.change)
         return observed, self._missing()
 
     def _paired(self) -> dict[tuple[str, str], Observed]:
@@ -214,6 +221,7 @@ class Case:
             "calibration": no_rows if self.evidence is None else f"{self.evidence.examples} have none",
             "worst_slice": no_rows if self.evidence is None else "the rows have no slices with enough rows",
             "cost": "the search has no objective that is a cost: name the metric in the gate",
+            PROGRAM: "no program was exported whose quality was measured (device=host)",
             LATENCY: f"that of {production} is not known" if self._timed else "none is measured (device=host)",
         }
         if self.roles.cost is not None:

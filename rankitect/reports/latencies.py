@@ -24,6 +24,7 @@ __all__ = [
     "latencies_of",
     "latency_changes",
     "measured_latencies",
+    "program_quality",
     "recorded",
 ]
 
@@ -59,7 +60,8 @@ class ProgramLatency(_Record):
 
 
 class Quality(_Record):
-    """A program's quality beside that of its model in float32, on the same inputs; lower is better."""
+    """A program's quality beside that of its model, in the bits that it has and in floats; lower is better. `change` is
+    from the floats."""
 
     metric: str
     model: float
@@ -67,6 +69,12 @@ class Quality(_Record):
     amount: int
     unit: str
     change: float | None = None
+    floats: float | None = None
+
+    @property
+    def whole(self) -> float:
+        """The value of the model in floats."""
+        return self.model if self.floats is None else self.floats
 
 
 class ProgramLatencies(_Record):
@@ -78,6 +86,10 @@ class ProgramLatencies(_Record):
     precision: str = "float32"
     quality: Quality | None = None
     latencies: dict[str, ProgramLatency]
+
+
+class _Card(_Record):
+    quality: Quality | None = None
 
 
 def recorded(path: Path, kind: type[_T]) -> _T | None:
@@ -93,6 +105,13 @@ def latencies_of(run: Run) -> list[tuple[CandidateSummary, ProgramLatencies]]:
     candidates = sorted(run.summary.pareto, key=lambda c: c.rank)
     each = [(c, recorded(run.folder / c.folder / "latency.json", ProgramLatencies)) for c in candidates]
     return [(candidate, latencies) for candidate, latencies in each if latencies is not None]
+
+
+def program_quality(run: Run, model: CandidateSummary | BaselineSummary) -> Quality | None:
+    """The quality of a model's exported program; None where there is none, or it was not measured."""
+    cards = ("program.json", "ranker.json", "latency.json")
+    read = (recorded(run.folder / model.folder / card, _Card) for card in cards)
+    return next((card.quality for card in read if card is not None and card.quality is not None), None)
 
 
 def measured_latencies(run: Run, model: CandidateSummary | BaselineSummary) -> dict[str, ProgramLatency]:

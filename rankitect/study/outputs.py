@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from rankitect.contracts import Measurement, Metric, MetricSpec
 from rankitect.data.files import write_whole
-from rankitect.documents import parse_json
+from rankitect.documents import parse_json, read_json
+from rankitect.errors import RankitectError
 from rankitect.study.example_tables import hashes_of_tables, write_tables
 from rankitect.study.files import copy_or_link, inside
 from rankitect.study.pareto import MeasuredCandidate, baselines, candidates, pareto_front
@@ -24,6 +25,7 @@ from rankitect.study.summary import (
     LedgerSummary,
     MetricSummary,
     ObjectiveSummary,
+    ProgramSummary,
     RegisteredSummary,
     Summary,
     summarised,
@@ -159,6 +161,7 @@ class Outputs:
                     architecture=parse_json(candidate.trial.architecture.to_json(), dict[str, Any]),
                     metrics=self._metrics(candidate.metrics),
                     artifacts=files,
+                    program=self._program(files),
                 )
                 for rank, (candidate, files) in enumerate(zip(front, artifacts, strict=True), 1)
             ],
@@ -176,6 +179,16 @@ class Outputs:
 
     def _metrics(self, metrics: Mapping[str, Metric]) -> dict[str, MetricSummary]:
         return summarised(metrics, self._specs)
+
+    def _program(self, files: Mapping[str, str]) -> ProgramSummary | None:
+        """What the card of a candidate's exported program says; None where there is no program of ours."""
+        card = files.get("program_card")
+        if card is None or not (self.folder.path / card).is_file():
+            return None
+        try:
+            return read_json(self.folder.path / card, ProgramSummary)
+        except RankitectError:  # a device of somebody's own may write another kind of card
+            return None
 
     def _failed_baselines(self) -> dict[str, str]:
         """Models to compare with that could not be measured, and why."""

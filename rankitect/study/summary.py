@@ -157,10 +157,32 @@ class BaselineSummary(_Model):
         return _SIZE.sub("", self.name).strip()
 
 
+class ProgramQualitySummary(_Model):
+    """The quality of an exported program beside that of its model, in its bits (`model`) and in floats where these are
+    not its own; lower is better, and `change` is relative to the floats."""
+
+    metric: str
+    model: float
+    program: float
+    amount: int
+    unit: str
+    floats: float | None = None
+    change: float | None = None
+
+
+class ProgramSummary(_Model):
+    """An exported program: its bits, its size and its quality on held-out inputs, where there were any."""
+
+    precision: str
+    bytes: int
+    quality: ProgramQualitySummary | None = None
+
+
 class CandidateSummary(_Model):
     """A point of the Pareto front; rank 1 is the best in the first objective.
 
-    `architecture` is the canonical JSON as an object, `artifacts` are paths relative to the run folder.
+    `architecture` is the canonical JSON as an object, `artifacts` are paths relative to the run folder, `program` is
+    what its exported program is, where there is one.
     """
 
     rank: int
@@ -168,6 +190,7 @@ class CandidateSummary(_Model):
     architecture: dict[str, Any]
     metrics: dict[str, MetricSummary]
     artifacts: dict[str, str]
+    program: ProgramSummary | None = None
 
     @property
     def choices(self) -> dict[str, Any]:

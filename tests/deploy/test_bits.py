@@ -10,9 +10,9 @@ import torch
 
 from rankitect.deploy.artifact import calls
 from rankitect.deploy.devices import AnalyticDevice, HostDevice
-from rankitect.deploy.lowering import lower
+from rankitect.deploy.lowering import TOLERANCE_QUANTIZED, lower
 from rankitect.deploy.parts import Workload, parts_of
-from rankitect.deploy.precision import precision_of, quantized_share, require_lowerable
+from rankitect.deploy.precision import precision_of, quantized_share, require_lowerable, require_lowerable_space
 from rankitect.errors import DeployError
 from rankitect.graph import SearchSpace
 from rankitect.models.deployed import DeployedCall
@@ -21,6 +21,7 @@ from rankitect.models.numerics import Numerics, fake_weight
 from rankitect.models.plan import make_plan
 from rankitect.models.supernet import Standalone, build
 from rankitect.search_spaces.mobile_llm import mobile_llm
+from rankitect.search_spaces.mobile_llm_bits import Bits
 
 GROUPS = {"bits": 4, "scale_group": 32, "act_bits": 8}
 ROWS = {"bits": 4, "act_bits": 8}
@@ -64,6 +65,26 @@ def test_a_program_of_many_bits_is_its_model_and_as_large_as_its_cost() -> None:
     assert stored_weights(lowered.buffer, methods) == space.cost(space.sample(0), "program_bytes")
 
 
+@torch.no_grad()
+def test_calls_of_random_bits_compute_what_their_models_compute() -> None:
+    pytest.importorskip("torchao")
+    bits = Bits((32, 8, 4), (8, 4), (32, 8, 4))
+    space = mobile_llm(
+        vocab=72, layers=2, widths=(64,), kv_heads=(2,), group=(1,), ffn=(96,), window=4, head=16, runs=(1,), bits=bits
+    )
+    ids = torch.randint(0, 72, (1, 6), generator=torch.Generator().manual_seed(0))
+    for architecture in space.sample_many(12, 0):
+        model = build(space, architecture, 0).eval()
+        for parameter in model.parameters():
+            parameter.mul_(3.0 if parameter.dim() > 1 else 1.0)
+        given = calls(model, 6, 12)["prefill"](ids, torch.eye(6)[-1:])[0].flatten()
+        wanted = model(ids)[0, -1]
+        assert float((given - wanted).abs().max() / wanted.abs().max()) < TOLERANCE_QUANTIZED
+        assert (
+            float((given - wanted).abs().mean() / wanted.abs().max()) < 2e-3
+        )  # few activations lie between two levels
+
+
 def stored_weights(buffer: bytes, methods: Mapping[str, DeployedCall]) -> int:
     """Bytes of the constants of a file, those left out that are no weights: masks, means, positions, single numbers."""
     from executorch.exir._serialize._program import deserialize_pte_binary
@@ -99,6 +120,10 @@ def test_bits_that_the_runtime_lacks_are_refused_before_any_work(numbers: dict[s
     space = mixed(attn=numbers)
     with pytest.raises(DeployError, match=r"^layers\.0\.attn.* cannot be exported: .*" + said):
         require_lowerable(make_plan(space, space.sample(0)))
+    with pytest.raises(DeployError, match=r"^layers\.0\.attn.* cannot be exported: .*" + said):
+        require_lowerable_space(space)
+    with pytest.raises(DeployError, match=said):
+        HostDevice(HostDevice.Config()).latency(space)
 
 
 def test_tables_and_matrices_hold_what_is_faked() -> None:

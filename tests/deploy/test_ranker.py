@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
 import pytest
 import torch
 
+from rankitect.blocks import Linear
 from rankitect.data.ranking.features import CategoricalFeature, Features
 from rankitect.deploy.devices import HostDevice
 from rankitect.deploy.ranker import CARD, PROGRAM, dense_part, export_ranker
 from rankitect.errors import SpaceError
 from rankitect.models.plan import Plan
-from rankitect.models.supernet import build
+from rankitect.models.supernet import build, floats_of
 from rankitect.search_spaces.ranking_points import baseline
 
 FEATURES = Features(("age", "price"), (CategoricalFeature("user", 50), CategoricalFeature("item", 20)))
@@ -59,6 +61,26 @@ def test_programs_of_two_batch_sizes(tmp_path):
     given = examples(64)
     found = method.execute(list(dense_part(model).inputs(*given)))[0]
     torch.testing.assert_close(found, model(*given), rtol=1e-4, atol=1e-5)
+
+
+def test_a_ranker_in_few_bits_is_exported_as_it_is(tmp_path):
+    pytest.importorskip("executorch")
+    space, architecture = baseline("dlrm", FEATURES, embedding=8, hidden=(32,), bottom=(8,))
+    few = {"bits": 8, "act_bits": 8}
+    blocks = {n.path: n.block for n in space.graph.nodes if isinstance(n.block, Linear)}
+    space = space.with_blocks({path: dataclasses.replace(block, **few) for path, block in blocks.items()})
+    model = build(space, architecture, 0).eval()
+    labels = torch.arange(100) % 2
+    export_ranker(tmp_path, model, examples(100), labels=labels, batches=(64,))
+    card = json.loads((tmp_path / CARD).read_text())
+    assert (card["precision"], card["quantized_share"]) == ("8da8w", 1.0)
+    quality = card["quality"]
+    assert quality["program"] == pytest.approx(quality["model"], rel=1e-3)
+    with torch.no_grad():
+        plain = floats_of(model)(*examples(100))[:, 0]
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(plain, labels.float())
+    assert quality["floats"] == pytest.approx(float(loss) / math.log(2), rel=1e-5)
+    assert quality["floats"] != quality["model"]
 
 
 def test_a_ranker_that_is_lookups_only_has_no_program():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,7 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rankitect.production.settings import GateConfig
 from rankitect.reports import write_report
+from rankitect.reports.case import Case, case_of
+from rankitect.reports.latencies import program_quality
+from rankitect.reports.roles import roles_of
+from rankitect.reports.run import load_run
 from tests.reports.example import CANDIDATES, fingerprint, pruned, write_example
 
 QUESTION, SHALLOW, DEEP = "Shallow or deep?", "<b>shallow</b>", "deep"
@@ -89,16 +95,37 @@ def test_a_partly_delegated_program_is_said(run: Path) -> None:
     assert "partly delegated programs: of candidates 1" in found["reason"]
 
 
-def test_what_a_program_loses_against_float32_is_said(run: Path) -> None:
+def test_what_a_program_loses_against_floats_is_said(run: Path) -> None:
     place = next(run.glob("candidates/02-*/latency.json"))
-    quality = {"metric": "perplexity", "model": 18.9, "program": 35.7, "amount": 384, "unit": "tokens", "change": 0.889}
+    quality = {"metric": "perplexity", "model": 35.6, "program": 35.7, "amount": 384, "unit": "tokens", "change": 0.889}
+    quality["floats"] = 18.9
     place.write_text(json.dumps(latencies(100.0, 99.0) | {"precision": "8da4w", "quality": quality}))
     found = cards(run)["latency"]
     assert found["status"] == "WARN"
-    assert "candidate 2 is 88.9% worse in 8da4w than in float32" in found["reason"]
-    assert "in 8da4w the perplexity of candidate 2 becomes 35.7, from 18.9 in float32, on 384 tokens" in " ".join(
+    assert "candidate 2 is 88.9% worse in 8da4w than in floats" in found["reason"]
+    assert "in 8da4w the perplexity of candidate 2 becomes 35.7, from 18.9 in floats, on 384 tokens" in " ".join(
         found["finding"].split()
     )
+    opened = load_run(run)
+    assert program_quality(opened, opened.summary.pareto[1]).whole == 18.9
+    assert program_quality(opened, opened.summary.pareto[0]) is None
+
+
+def test_a_gate_on_programs_bounds_what_they_lose(run: Path) -> None:
+    gates = {
+        name: GateConfig(metric="program", at_most=most, if_measured=True) for name, most in (("a", 1), ("b", 0.1))
+    }
+    judged = {}
+    for written in (False, True):
+        if written:
+            quality = {"metric": "perplexity", "model": 30, "program": 36, "amount": 9, "unit": "tokens", "change": 0.2}
+            for place in run.glob("candidates/*"):
+                (place / "program.json").write_text(json.dumps({"precision": "8da4w", "bytes": 9, "quality": quality}))
+        opened = load_run(run)
+        case = case_of(opened, roles_of(opened), [])
+        assert isinstance(case, Case), case
+        judged[written] = [r.outcome.value for r in dataclasses.replace(case, gates=gates).results]
+    assert judged == {False: ["NA", "NA"], True: ["PASS", "FAIL"]}
 
 
 def test_a_question_is_answered_with_its_interval(run: Path) -> None:

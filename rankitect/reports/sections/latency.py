@@ -17,7 +17,7 @@ _AGREED = 0.05
 _DELEGATED = 0.9
 """Share of operators below which a program is only partly accelerated, and slower than its layers promise."""
 _LOST = 0.02
-"""Relative loss of quality against the model in float32 from which on a program is warned of."""
+"""Relative loss of quality against the model in floats from which on a program is warned of."""
 _COLUMNS = (
     "Candidate",
     "Latency",
@@ -57,7 +57,7 @@ class LatencySection(Section):
             "device": ", ".join(measured[0][1].device.values()),
         }
         worse = [
-            {"rank": c.rank, "precision": each.precision, **each.quality.model_dump()}
+            {"rank": c.rank, "precision": each.precision, **each.quality.model_dump(), "whole": each.quality.whole}
             for c, each in measured
             if each.quality is not None and (each.quality.change or 0.0) > _LOST
         ]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from rankitect.contracts import offers
 from rankitect.contracts.stage import WorksOnSpaces
 from rankitect.errors import ConfigError
-from rankitect.graph.quantized import Quantized
 from rankitect.tasks.costs import LANGUAGE_COSTS, CostReading, Costs, language_costs, specs
 
 if TYPE_CHECKING:
@@ -80,9 +79,7 @@ class LanguageCosts:
         for stage in self._parts.stages.values():
             if offers(stage, WorksOnSpaces):
                 changed.append(stage.space_after(changed[-1]))
-        return any(
-            isinstance(node.block, Quantized) and node.block.numerics() for s in changed for node in s.graph.nodes
-        )
+        return not all(s.is_float for s in changed)
 
     @cached_property
     def latency(self) -> Latencies | None:
