@@ -150,8 +150,8 @@ def layers_of(name: str, plan: Plan, config: DecoderConfig) -> DecoderLayers:
     if rounded is not None:  # the weights alone would be another model than the one that was measured
         return DecoderLayers(
             config,
-            difference=f"{rounded} computes in fewer bits, and no such file says which: take the model of before it was "
-            "quantized, or its program (model.pte)",
+            difference=f"{rounded} computes in fewer bits, and no such file says which: take the model of before it "
+            "was quantized, or its program (model.pte)",
         )
     layers = _layers(steps, config.head_dim)
     if not layers:
