@@ -146,13 +146,6 @@ def layers_of(name: str, plan: Plan, config: DecoderConfig) -> DecoderLayers:
             config,
             difference=f"{cut.path} scores some tokens only, and no {family.title} does: leave prune_vocabulary out",
         )
-    rounded = next((s.path for s in steps if not s.is_float), None)
-    if rounded is not None:  # the weights alone would be another model than the one that was measured
-        return DecoderLayers(
-            config,
-            difference=f"{rounded} computes in fewer bits, and no such file says which: take the model of before it "
-            "was quantized, or its program (model.pte)",
-        )
     layers = _layers(steps, config.head_dim)
     if not layers:
         return DecoderLayers(config, difference="no layer is kept")
