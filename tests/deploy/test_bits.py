@@ -72,17 +72,16 @@ def test_calls_of_random_bits_compute_what_their_models_compute() -> None:
     space = mobile_llm(
         vocab=72, layers=2, widths=(64,), kv_heads=(2,), group=(1,), ffn=(96,), window=4, head=16, runs=(1,), bits=bits
     )
-    ids = torch.randint(0, 72, (1, 6), generator=torch.Generator().manual_seed(0))
+    ids, errors = torch.randint(0, 72, (1, 6), generator=torch.Generator().manual_seed(0)), []
     for architecture in space.sample_many(12, 0):
         model = build(space, architecture, 0).eval()
         for parameter in model.parameters():
             parameter.mul_(3.0 if parameter.dim() > 1 else 1.0)
         given = calls(model, 6, 12)["prefill"](ids, torch.eye(6)[-1:])[0].flatten()
         wanted = model(ids)[0, -1]
-        assert float((given - wanted).abs().max() / wanted.abs().max()) < TOLERANCE_QUANTIZED
-        assert (
-            float((given - wanted).abs().mean() / wanted.abs().max()) < 2e-3
-        )  # few activations lie between two levels
+        errors.append(float((given - wanted).abs().max() / wanted.abs().max()))
+    assert max(errors) < TOLERANCE_QUANTIZED  # an activation that lies between two levels may be rounded either way
+    assert sorted(errors)[len(errors) // 2] < 1e-5
 
 
 def stored_weights(buffer: bytes, methods: Mapping[str, DeployedCall]) -> int:
