@@ -17,7 +17,6 @@ from rankitect.models.deployed_weights import QuantizedMatrix, cache_trouble, ma
 from rankitect.models.numerics import Numerics
 from rankitect.models.plan import Plan, Step
 from rankitect.models.supernet import Standalone
-from rankitect.space.expr import as_expr
 from rankitect.space.tables import Assignments
 
 __all__ = ["in_8da4w", "precision_of", "quantized_share", "require_lowerable", "require_lowerable_space"]
