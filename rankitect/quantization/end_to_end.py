@@ -130,7 +130,7 @@ def learn_end_to_end(
     *,
     bits: tuple[int, int],
     steps: int,
-    length: float = 0.05,
+    length: float = 0.03,
     progress: Callable[[int, float], None] = lambda step, loss: None,
 ) -> dict[str, torch.Tensor]:
     """Rotations under which the rounded model gives what the model in floats does.

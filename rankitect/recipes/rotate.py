@@ -180,7 +180,33 @@ class Rotate:
             rotations[name] = learn_local(
                 rows[name], start[name], steps=c.steps, seed=context.seed, check=context.check
             )
+        if c.objective == "end_to_end" and min(c.act_bits, c.cache_bits) <= _INTEGERS:
+            rotations = self._end_to_end(ready, unturned, rotations, context)
         return rotations
+
+    def _end_to_end(
+        self, ready: Turning, unturned: Standalone, start: Mapping[str, Tensor], context: StageContext
+    ) -> dict[str, Tensor]:
+        """Rotations that are learned on, with the loss of the rounded model. Arguments as for `_learned`."""
+        from rankitect.quantization.end_to_end import learn_end_to_end
+        from rankitect.training.spending import training_flops
+
+        c, before = self.config, context.spent
+        flops = ready.space.cost(context.architecture, "flops", "", B=1, T=c.context, P=0)
+        batches = [ids[:, :-1] for ids in self._windows(context)]
+
+        def progress(step: int, loss: float) -> None:
+            amount = step * c.context
+            context.spent = before + Spent(
+                train_tokens=amount,
+                teacher_tokens=min(step, len(batches)) * c.context,
+                train_flops=training_flops(flops, amount, c.context),
+            )
+            context.check()
+            context.progress(step, c.end_steps, f"divergence {loss:.3f}")
+
+        bits = (c.act_bits, c.cache_bits)
+        return learn_end_to_end(ready, unturned, batches, start, bits=bits, steps=c.end_steps, progress=progress)
 
     def _windows(self, context: StageContext) -> Iterator[Tensor]:
         """Windows of training text, [1, T + 1]."""

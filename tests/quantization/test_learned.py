@@ -94,7 +94,7 @@ def test_what_is_learned_end_to_end_is_what_the_turned_model_computes(bits: tupl
 def test_rotations_that_are_learned_end_to_end_diverge_less() -> None:
     prepared, model = ready()
     start = draw(prepared.sizes, 0)
-    learned = learn_end_to_end(prepared, model, [IDS], start, bits=(4, 4), steps=25)
+    learned = learn_end_to_end(prepared, model, [IDS], start, bits=(4, 4), steps=25, length=0.05)
     with torch.no_grad():
         target = model(IDS).log_softmax(-1)
         before, after = (

@@ -55,6 +55,13 @@ def test_a_rotated_model_is_measured_saved_and_as_good_as_before(tmp_path: Path)
     assert "multiplies by a rotation while it runs" in candidate.card["huggingface"]["reason"]
     assert rotated.summary is not None
     assert rotated.summary.spent.train_tokens == 64
+    steps = ["+recipe.rotate.objective=end_to_end", "+recipe.rotate.end_steps=3"]
+    further = trained(tmp_path, "further", *LEARNED, *steps)
+    assert further.summary is not None
+    assert further.summary.spent.train_tokens == 64 + 3 * 32
+    assert further.summary.spent.teacher_tokens == 2 * 32
+    ends = load_candidate(further.folder / "model").model.state_dict()
+    assert any(not torch.allclose(ends[name], weight) for name, weight in candidate.model.state_dict().items())
     again = trained(tmp_path, "again", *LEARNED)
     assert metrics(again) == metrics(rotated)
     assert again.summary is not None
