@@ -19,14 +19,14 @@ R = TypeVar("R")
 
 
 def split_words(words: Sequence[str], keys: Collection[str]) -> tuple[list[str], dict[str, str]]:
-    """Separate the words of a command line into plain ones and `key=value` pairs; of equal keys the last counts.
+    """Separate the words of a command line into plain ones and `key=value` pairs.
 
     Args:
         words: The words, in order.
         keys: The keys that are allowed.
 
     Raises:
-        ConfigError: A pair has a key that is not allowed, or no value.
+        ConfigError: A pair has a key that is not allowed or is there twice, or no value.
     """
     plain: list[str] = []
     by_key: dict[str, str] = {}
@@ -34,6 +34,8 @@ def split_words(words: Sequence[str], keys: Collection[str]) -> tuple[list[str],
         key, separator, value = word.partition("=")
         if not separator:
             plain.append(word)
+        elif key in by_key:
+            raise ConfigError(f"{key}= is there twice, as {short(repr(by_key[key]), 60)} and {short(repr(value), 60)}.")
         elif key in keys and value:
             by_key[key] = value
         else:
@@ -45,7 +47,7 @@ def pairs(words: Sequence[str], keys: Collection[str]) -> dict[str, str]:
     """The same for a command that takes nothing but pairs.
 
     Raises:
-        ConfigError: A word is no pair, or a pair has a key that is not allowed, or no value.
+        ConfigError: A word is no pair, or a pair has a key that is not allowed or is there twice, or no value.
     """
     plain, by_key = split_words(words, keys)
     if plain:

@@ -71,6 +71,11 @@ PACKAGES: tuple[tuple[str, str, bool, str], ...] = (
     ("executorch", "1.4", False, "only export uses it: `make venv EXTRAS=deploy`, or `pip install rankitect[deploy]`"),
     ("torchao", "0.18", False, "only export uses it: `make venv EXTRAS=deploy`, or `pip install rankitect[deploy]`"),
     ("ray", "2", False, "only the Ray runner uses it: `make venv EXTRAS=ray`, or `pip install rankitect[ray]`"),
+    ("botorch", "0.18", False, "only controller=bayesian uses it: `make venv EXTRAS=bayesian`"),
+    ("lm-eval", "0.4", False, "only the tasks of lm-eval use it: `make venv EXTRAS=lm-eval`"),
+    ("llama-cpp-python", "0.3", False, "only GGUF files in few bits use it: `make venv EXTRAS=llama`"),
+    ("transformers", "", False, "only who loads a candidate's `hf` folder with it uses it: `pip install transformers`"),
+    ("optuna", "", False, "only `rankitect.export to=optuna` uses it: `pip install optuna`"),
 )
 
 #: Compiled packages in the order in which the platform loads them: import name, and code that pulls in its binaries.

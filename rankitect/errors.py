@@ -14,6 +14,7 @@ __all__ = [
     "DataError",
     "DeployError",
     "DiskError",
+    "MeasureError",
     "RankitectError",
     "RunFolderError",
     "SpaceError",
@@ -65,6 +66,10 @@ class RunFolderError(RankitectError):
 
 class TrainingError(RankitectError):
     """Training that cannot go on (not-a-number loss after retries, empty data)."""
+
+
+class MeasureError(RankitectError):
+    """A measure of the configuration that raises, or gives something else than finite numbers; names it."""
 
 
 class DiskError(RankitectError):

@@ -84,9 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(words: Sequence[str]) -> int:
     run = [word.partition("=")[2] for word in words if word.startswith("run=")]
-    if not run or not run[-1]:
+    if len(run) > 1:
+        raise ConfigError("run= is there twice: give one run folder.")
+    if not run or not run[0]:
         raise ConfigError("run=FOLDER is missing: the folder that a search printed as its run folder.")
-    table = _picked(Path(run[-1]), [word for word in words if not word.startswith("run=")])
+    table = _picked(Path(run[0]), [word for word in words if not word.startswith("run=")])
     say(table.drop(columns="fingerprint").to_string(index=False, float_format="{:.6g}".format))
     return 0
 
@@ -179,6 +181,7 @@ def _amounts(name: str, text: str, spec: MetricSpec | None) -> Amounts:
     """What a metric may be: a range, or a number that is its worse end."""
     from rankitect.config.quantities import Amounts
 
+    typed = text
     if ".." not in text:
         if spec is None:
             raise ConfigError(
@@ -189,7 +192,12 @@ def _amounts(name: str, text: str, spec: MetricSpec | None) -> Amounts:
     try:
         return Amounts.parse(text)
     except ValueError as error:
-        raise ConfigError(f"{name}: {error}. A number alone is a limit.") from None
+        if typed == text:
+            raise ConfigError(f"{name}: {error}. A number alone is a limit.") from None
+        raise ConfigError(
+            f"{name}={short(typed, 60)} is no bound: write a number such as 300, or a range such as 100..300, ..300 or "
+            "100..."
+        ) from None
 
 
 def _meets(candidate: MeasuredCandidate, bounds: Mapping[str, Amounts]) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rankitect.config.stages import part_of_file
+from rankitect.contracts.evaluator import StopRequested
 from rankitect.contracts.measure import Answers, Measure, Measured, declared_measure
 from rankitect.contracts.records import Metric, MetricSpec, Spent
-from rankitect.errors import ConfigError, short
+from rankitect.errors import ConfigError, MeasureError, RankitectError, short
 
 if TYPE_CHECKING:
     from rankitect.config.compose import Composed
@@ -64,14 +66,19 @@ class Measures:
         ]
 
     def measure(self, model: Any, split: str, check: Callable[[], None]) -> Measured:
-        """Measure a model, with every measure that asks something on the split."""
+        """Measure a model, with every measure that asks something on the split.
+
+        Raises:
+            StopRequested: The user asked to stop.
+            MeasureError: A measure raised, or gave a number that is not finite.
+        """
         metrics: dict[str, Metric] = {}
         answers: dict[str, Answers] = {}
         spent = Spent()
         for name, one in self.by_name.items():
             if not one.specs(split):
                 continue
-            measured = one.measure(model, split, check)
+            measured = _finite(name, one, model, split, check)
             metrics |= {_named(name, own): metric for own, metric in measured.metrics.items()}
             answers |= {_named(name, own): values for own, values in measured.answers.items()}
             spent += measured.spent
@@ -96,6 +103,27 @@ class Measures:
             )
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ConfigError(f"measures: there are two metrics of the name {twice[0]}. Give the measure another name.")
+
+
+def _finite(name: str, one: Measure, model: Any, split: str, check: Callable[[], None]) -> Measured:
+    """What a measure gives of a model.
+
+    Raises:
+        StopRequested: The user asked to stop.
+        MeasureError: It raised, or gave a number that is not finite.
+    """
+    try:
+        measured = one.measure(model, split, check)
+    except StopRequested:
+        raise
+    except Exception as error:
+        said = str(error) if isinstance(error, RankitectError) else f"{type(error).__name__}: {error}"
+        raise MeasureError(f"measures.{name} failed: {short(' '.join(said.split()), 350)}") from error
+    for own, metric in measured.metrics.items():
+        wrong = [value for value in (metric.value, *(metric.ci95 or ())) if not math.isfinite(value)]
+        if wrong:
+            raise MeasureError(f"measures.{name} gave {wrong[0]} as {_named(name, own)}, which is no finite number.")
+    return measured
 
 
 def notes_of(measured: Measured) -> dict[str, Any]:

@@ -8,11 +8,11 @@ whose folders consist of links to the `blobs` beside them.
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rankitect.errors import AssetError, shown
 
-__all__ = ["listing", "member"]
+__all__ = ["listing", "member", "place_of"]
 
 _LONGEST_NAME = 255
 """Bytes of a file's name on the file systems in use."""
@@ -53,6 +53,23 @@ def member(folder: Path, name: str) -> Path | None:
     if not target.is_file():
         raise AssetError(f"{path} is not a file.")
     return path
+
+
+def place_of(folder: Path, name: str) -> Path:
+    """Where a file of a folder or of a folder in it lies, or would lie, if there is none.
+
+    Args:
+        folder: The folder, which may itself be a link.
+        name: Plain names, with slashes between them.
+
+    Raises:
+        AssetError: As of `member`, or a folder on the way is a link out of the folder.
+    """
+    *above, last = PurePosixPath(name).parts or ("",)
+    parent = folder.joinpath(*above)
+    if above and not Path(os.path.realpath(parent)).is_relative_to(os.path.realpath(folder)):
+        raise AssetError(f"{shown(str(parent))} is a link out of its folder, and is not followed.")
+    return member(parent, last) or parent / last
 
 
 def listing(folder: Path, most: int = 5) -> str:

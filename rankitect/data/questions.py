@@ -2,13 +2,15 @@
 
 A line is an object with `query`, `choices` (two or more texts) and `gold` (the number of the right one, from 0), or
 with `query` and `answer` (a text, or a list of texts that are all right). Files that name the latter two `context` and
-`continuation`, as those of LAMBADA do, are read as well. Other fields may hold anything.
+`continuation`, as those of LAMBADA do, are read as well. Other fields may hold anything, except for an `answer` beside
+`choices` that names another one than `gold`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +26,7 @@ __all__ = ["Question", "divided", "fingerprint", "read_questions"]
 _ENDINGS = tuple(f"{name}{packed}" for name in (".jsonl", ".ndjson") for packed in ("", ".gz", ".zst", ".xz", ".bz2"))
 _NAMES = ({"query": "query", "answer": "answer"}, {"query": "context", "answer": "continuation"})
 """How files call the text before an answer, and the answer."""
+_log = logging.getLogger("rankitect")
 _MOST_CHOICES = 1000
 _LONGEST = 1_000_000
 """Characters of one text: no context holds as many."""
@@ -70,7 +73,21 @@ def read_questions(path: str, key: str, limit: int | None = None, filesystem: An
             f"{kinds[True].place} has choices and {kinds[False].place} has none: their accuracies are different "
             "things. Put the questions with an open answer into a file of their own."
         )
+    _warn_of_contradictions(questions)
     return questions
+
+
+def _warn_of_contradictions(questions: Sequence[Question]) -> None:
+    """Say in the log where one question is asked twice, and another answer is right the second time."""
+    first: dict[tuple[str, frozenset[str]], Question] = {}
+    pairs = []
+    for one in questions:
+        other = first.setdefault((one.query, frozenset(one.choices)), one)
+        if set(other.answers) != set(one.answers):
+            pairs.append((other.place, one.place))
+    if pairs:
+        more = f" {len(pairs) - 1} more are like it." if len(pairs) > 1 else ""
+        _log.warning("%s and %s ask the same, and say that another answer is right.%s", *pairs[0], more)
 
 
 def fingerprint(questions: Sequence[Question]) -> str:
@@ -118,6 +135,7 @@ def _question(value: Mapping[str, Any], place: str) -> Question:
         query = _text(value, "query", place, empty=True)
         choices = _choices(value["choices"], place)
         gold = _gold(value, len(choices), place)
+        _check_answer(value.get("answer"), choices, gold, place)
         return Question(place, query, choices, gold, (choices[gold],))
     for names in _NAMES:
         if names["answer"] in value:
@@ -148,7 +166,30 @@ def _choices(value: object, place: str) -> tuple[str, ...]:
         raise DataError(f"{place}, field 'choices' has {len(value)}: there must be at least two to choose from.")
     if len(value) > _MOST_CHOICES:
         raise DataError(f"{place}, field 'choices' has {len(value):,}, of which at most {_MOST_CHOICES:,} are read.")
-    return tuple(_filled(one, f"{place}, choice {number}") for number, one in enumerate(value))
+    choices = tuple(_filled(one, f"{place}, choice {number}") for number, one in enumerate(value))
+    again = next((number for number, one in enumerate(choices) if one in choices[:number]), None)
+    if again is not None:
+        raise DataError(
+            f"{place}, choices {choices.index(choices[again])} and {again} are the same, "
+            f"{short(repr(choices[again]), 80)}: no model can tell them apart."
+        )
+    return choices
+
+
+def _check_answer(answer: object, choices: Sequence[str], gold: int, place: str) -> None:
+    """Refuse an answer beside choices, in words or as a letter, that is another one than the right choice.
+
+    Raises:
+        DataError: It is.
+    """
+    letters = {chr(ord("A") + number): one for number, one in enumerate(choices[:26])}
+    answers = [one.strip() for one in (answer if isinstance(answer, list) else [answer]) if isinstance(one, str)]
+    named = [one if one in choices else letters.get(one) for one in answers]
+    if any(named) and choices[gold] not in named:
+        raise DataError(
+            f"{place}, field 'answer' is {short(repr(answers[0]), 80)}, and by field 'gold' choice {gold} is right, "
+            f"{short(repr(choices[gold]), 80)}."
+        )
 
 
 def _gold(value: Mapping[str, Any], choices: int, place: str) -> int:

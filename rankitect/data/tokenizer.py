@@ -19,6 +19,7 @@ from rankitect.data.files import write_atomically
 from rankitect.data.guard import guarded
 from rankitect.data.members import listing, member
 from rankitect.data.pre_tokenizers import COMPOSED, PRE_TOKENIZERS, spelled
+from rankitect.data.special_tokens import special_ids
 from rankitect.documents import parse_json, read_json, read_text
 from rankitect.errors import AssetError, DataError, shown
 
@@ -27,10 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BPETokenizer", "ByteTokenizer", "Tokenizer", "byte_level_bpe", "load_tokenizer"]
 
-SPECIAL_ROLES = ("bos", "eos", "unk", "pad")
-"""The special tokens that a model's files may name."""
-
-_TOKENIZER, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
+_TOKENIZER, _SETTINGS, _SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 _MOST_IDS = 2**31
 """Token ids are kept as int32."""
 
@@ -329,14 +327,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     if _is_byte_tokenizer(backend):
         return ByteTokenizer()
     template = chat_templates(settings, folder).get(DEFAULT)
-    special: dict[str, int] = {}
-    for role in SPECIAL_ROLES:
-        given = settings.get(f"{role}_token")
-        token = given.get("content") if isinstance(given, dict) else given
-        token_id = backend.token_to_id(token) if isinstance(token, str) else None
-        if token_id is not None:
-            special[role] = token_id
-    return BPETokenizer(backend, special, template, str(file))
+    older = member(folder, _SPECIAL)  # where old versions of transformers named special tokens
+    named = settings if older is None else {**read_json(older, dict[str, Any], AssetError), **settings}
+    return BPETokenizer(backend, special_ids(backend, named, folder / _SETTINGS), template, str(file))
 
 
 def _check_ids(backend: tokenizers.Tokenizer, stated: Mapping[str, Any], file: Path) -> None:

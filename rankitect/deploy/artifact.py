@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from rankitect.data.files import file_sha256, write_whole
+from rankitect.data.members import place_of
 from rankitect.data.tokenizer import Tokenizer, load_tokenizer
 from rankitect.deploy.generate import Generator, Layout
 from rankitect.deploy.lowering import lower, require_runtime, silenced, tolerance
@@ -254,7 +255,7 @@ def load(folder: str | Path, *, verify: bool = True) -> Deployed:
         DeployError: The program is from another runtime version, or cannot be loaded.
     """
     folder = Path(folder)
-    if not (folder / CARD).is_file():
+    if not place_of(folder, CARD).is_file():
         raise AssetError(f"{folder} has no {CARD}: it is no exported program, or writing it was interrupted.")
     card = read_json(folder / CARD, dict[str, Any], AssetError, advice=_AGAIN)
     if card.get("schema") != SCHEMA:
@@ -267,7 +268,7 @@ def load(folder: str | Path, *, verify: bool = True) -> Deployed:
             f"{folder / PROGRAM} was exported for ExecuTorch {made_by}; this is {here}. Export the candidate again, or "
             f"install executorch=={made_by}."
         )
-    if not (folder / PROGRAM).is_file():
+    if not place_of(folder, PROGRAM).is_file():
         raise AssetError(f"{folder} has no {PROGRAM}. Copy the whole folder again.")
     if verify and file_sha256(folder / PROGRAM) != checked.sha256:
         raise AssetError(f"{folder / PROGRAM} was altered or truncated: its SHA-256 is not the card's. Copy it again.")

@@ -93,6 +93,31 @@ class DecoderLayers:
             if (owner, weight.name) in self.shapes:
                 yield number, weight, (owner, weight.name)
 
+    def beyond_deci(self, called: str, *, offset: bool = False) -> str | None:
+        """What of the layers NVIDIA's format of pruned Llamas has no place for, whoever reads it; None where all fits.
+
+        Heads and widths may differ by layer, biases may be there, and positions may be scaled.
+
+        Args:
+            called: What a reader calls the format.
+            offset: Whether the offset of norms is added to their weights when they are written.
+        """
+        blocks = replace(self.config.blocks, norm_offset=0.0) if offset else self.config.blocks
+        same = replace(blocks, bias=False, windows=(), rotary=(), rope_scaling=(), local_rope_base=None)
+        if same != PLAIN:
+            return f"its blocks are not those of {called}, which are a Llama's: {same.to_json()}"
+        windowed = next((layer for layer in self.layers if layer.window is not None), None)
+        if windowed is not None:
+            return (
+                f"{windowed.scope} sees {windowed.seen}, and layers of {called} see every earlier token (search with "
+                "space.patterns=[full,skip])"
+            )
+        rotation = Rotation(self.config.rope_base, blocks.rope_scaling)
+        turned = next((layer for layer in self.layers if layer.kv_heads and layer.rotation != rotation), None)
+        if turned is not None:
+            return f"{turned.scope} is turned by other positions than the rest, and layers of {called} are not"
+        return None
+
     def silent(self, number: int, kv_heads: int, group: int) -> Iterator[tuple[Weight, torch.Tensor]]:
         """The weights of heads that add nothing, for a layer without attention that is written with some.
 

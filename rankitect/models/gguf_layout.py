@@ -19,8 +19,7 @@ from rankitect.graph import Architecture, SearchSpace
 from rankitect.models.checkpoints.gguf_config import read_sizes
 from rankitect.models.checkpoints.gguf_metadata import Metadata
 from rankitect.models.decoder_layers import DecoderLayer, DecoderLayers, decoder_layers
-from rankitect.models.families import PLAIN, DecoderConfig, Family, Weight, family_of
-from rankitect.models.families.blocks import Rotation
+from rankitect.models.families import DecoderConfig, Family, Weight, family_of
 from rankitect.models.families.family import Key
 from rankitect.models.families.gguf_keys import (
     DECI,
@@ -299,24 +298,10 @@ def _misread(layout: GGUFLayout) -> str | None:
 
 def _not_deci(row: DecoderLayers) -> str | None:
     """Why llama.cpp's `deci` is not an architecture; None where it is."""
-    blocks, config = row.config.blocks, row.config
-    same = replace(blocks, bias=False, windows=(), rotary=(), rope_scaling=(), norm_offset=0.0, local_rope_base=None)
-    if same != PLAIN:
-        return (
-            f"its layers differ, and its blocks are not those of {DECI}, which are a Llama's: {same.to_json()} (search "
-            "with space.alike=true space.patterns=[full])"
-        )
+    reason = row.beyond_deci(DECI, offset=True)
+    if reason is not None:
+        return f"{reason}; layers that are alike are written as their family's (space.alike=true)"
     bare = next((layer for layer in row.layers if not layer.ffn), None)
     if bare is not None:
         return f"{bare.scope} has no feed-forward, and llama.cpp leaves such a layer out"
-    windowed = next((layer for layer in row.layers if layer.window is not None), None)
-    if windowed is not None:
-        return (
-            f"{windowed.scope} sees {windowed.seen}; no architecture of llama.cpp has layers of different sizes and a "
-            "window in some (search with space.patterns=[full,skip])"
-        )
-    rotation = Rotation(config.rope_base, blocks.rope_scaling)
-    turned = next((layer for layer in row.layers if layer.kv_heads and layer.rotation != rotation), None)
-    if turned is not None:
-        return f"{turned.scope} is turned by other positions than the rest, and layers of {DECI} are not"
-    return unwritable_in_gguf(None, config)
+    return unwritable_in_gguf(None, row.config)

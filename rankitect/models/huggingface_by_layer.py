@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 
 from rankitect.errors import AssetError, SpaceError, shown
+from rankitect.models.checkpoints.huggingface_layers import ACTIVATIONS
 from rankitect.models.checkpoints.layer_rotations import BY_LAYER, turned
 from rankitect.models.checkpoints.own_code import OURS
 from rankitect.models.decoder_layers import DecoderLayer, DecoderLayers
-from rankitect.models.families import PLAIN, Weight, axes, family_of
+from rankitect.models.families import Weight, axes, family_of
 from rankitect.models.families.blocks import Rotation
 from rankitect.models.families.family import Key
 from rankitect.models.families.writing import rope_keys
@@ -41,17 +42,9 @@ def not_decilm(row: DecoderLayers, *, padded: bool = False) -> str | None:
         row: The model's layers.
         padded: Whether heads that add nothing may be written.
     """
-    blocks = row.config.blocks
-    windowed = next((layer for layer in row.layers if layer.window is not None), None)
-    if windowed is not None:
-        return f"{windowed.scope} sees {windowed.seen}, and layers of DeciLM see every earlier token"
-    rotation = Rotation(row.config.rope_base, blocks.rope_scaling)
-    turned = next((layer for layer in row.layers if layer.kv_heads and layer.rotation != rotation), None)
-    if turned is not None:
-        return f"{turned.scope} is turned by other positions than the rest, and layers of DeciLM are not"
-    same = replace(blocks, bias=False, windows=(), rotary=(), rope_scaling=(), local_rope_base=None)
-    if same != PLAIN:
-        return f"its blocks are not those of DeciLM, which are a Llama's: {same.to_json()}"
+    reason = row.beyond_deci("DeciLM")
+    if reason is not None:
+        return reason
     if padded:
         return None
     if not row.layers[0].kv_heads:
@@ -122,7 +115,7 @@ class ByLayer:
             "rms_norm_eps": config.norm_eps,
             "max_position_embeddings": config.context,
             "tie_word_embeddings": config.tied_embeddings,
-            "hidden_act": "silu",
+            "hidden_act": ACTIVATIONS[config.blocks.act],
             "attention_bias": False,
             "qkv_bias": config.blocks.bias,
             "mlp_bias": False,

@@ -142,6 +142,7 @@ class _Trunk:
         self.ids = torch.tensor([tokens], device=device)
         self.positions = torch.arange(len(tokens), device=device)[None]
         self.kept: list[tuple[Tensor, Tensor]] = []
+        self._masks: dict[tuple[int, torch.dtype], Tensor] = {}
 
     def attended(
         self, queries: Tensor, keys: Tensor, values: Tensor, window: int | None, scale: float | None
@@ -150,8 +151,11 @@ class _Trunk:
         self.kept.append((keys, values))
         mask = None
         if window is not None and window < keys.shape[2]:
-            back = (self.positions[0, :, None] - self.positions[0]).cpu().numpy()
-            mask = _added((back >= 0) & (back < window), queries)
+            if (window, queries.dtype) not in self._masks:
+                places = np.arange(keys.shape[2])
+                back = places[:, None] - places
+                self._masks[window, queries.dtype] = _added((back >= 0) & (back < window), queries)
+            mask = self._masks[window, queries.dtype]
         return _attention(queries, keys, values, mask, scale)
 
     def last(self, x: Tensor) -> Tensor:
@@ -161,8 +165,8 @@ class _Trunk:
 
 def _added(seen: NDArray[np.bool_], like: Tensor) -> Tensor:
     """What is added to the products of queries and keys, so that only what is seen counts."""
-    mask = torch.zeros(seen.shape, dtype=like.dtype)
-    return mask.masked_fill_(torch.from_numpy(~seen), -torch.inf).to(like.device)
+    mask = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
+    return mask.masked_fill_(torch.from_numpy(~seen).to(like.device), -torch.inf)
 
 
 def _attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:

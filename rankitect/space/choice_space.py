@@ -140,6 +140,17 @@ class ChoiceSpace(Costed):
         """
         return self.sample_many(1, rng, **ranges)[0]
 
+    def cost_span(self, key: str) -> tuple[float, float] | None:
+        """The least and the largest cost of all architectures; None where choices are tied together too much to tell.
+
+        Args:
+            key: A cost, as a bound of `sample` names it.
+
+        Raises:
+            SpaceError: There is no such cost.
+        """
+        return sampling.cost_span(self, self.distribution, key)
+
     def sample_many(self, n: int, rng: np.random.Generator | int | None = None, **ranges: Any) -> list[Architecture]:
         """`n` architectures, drawn independently; see `sample`.
 

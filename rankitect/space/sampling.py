@@ -101,8 +101,8 @@ def sample_columns(
         if round_ == 0 and bounds and count < ENOUGH * BATCH and distribution.factors is not None:
             tilt, proposal = _tilt(space, distribution.factors, tables, bounds, spans, rng)
     if count < n:
-        offers = "; ".join(f"{k} from {a:,.0f} to {b:,.0f} seen" for k, (a, b) in seen.items() if a <= b)
-        wanted = ", ".join(f"{k}=({a:,.0f}, {b:,.0f})" for k, (a, b) in bounds.items())
+        offers = "; ".join(f"{k} from {_number(a)} to {_number(b)} seen" for k, (a, b) in seen.items() if a <= b)
+        wanted = ", ".join(f"{k}=({_number(a)}, {_number(b)})" for k, (a, b) in bounds.items())
         raise SpaceError(
             f"space {space.name!r}: {count} of {n} architectures found with {wanted or 'its rules'} in {drawn:,} draws"
             + (f" ({offers})" if offers else "")
@@ -156,9 +156,26 @@ def _check_spans(
         low, high = bounds[kind]
         if span is not None and (high < span[0] or low > span[1]):
             raise SpaceError(
-                f"space {space.name!r} has no architecture with {kind}=({low:,.0f}, {high:,.0f}): its {kind} go from "
-                f"{span[0]:,.0f} to {span[1]:,.0f}"
+                f"space {space.name!r} has no architecture with {kind}=({_number(low)}, {_number(high)}): its {kind} "
+                f"go from {_number(span[0])} to {_number(span[1])}"
             )
+
+
+def _number(value: float) -> str:
+    """An amount for people; one of less than a thousand with its fraction."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
+
+
+def cost_span(space: Costed, distribution: Distribution, key: str) -> tuple[float, float] | None:
+    """The least and the largest cost of all architectures; None where they tie too many choices together to tell.
+
+    Args:
+        space: The space.
+        distribution: Its uniform distribution.
+        key: The cost, as a bound of `sample_columns` names it.
+    """
+    _, tables = _bounded(space, "", {key: (-math.inf, math.inf)})
+    return _span(space, distribution, tables[key])
 
 
 def _propose(

@@ -22,7 +22,7 @@ from rankitect.contracts import (
 )
 from rankitect.contracts.hooks import OwesUpfront
 from rankitect.contracts.task import SendsWeights
-from rankitect.errors import BaselineError, short
+from rankitect.errors import BaselineError, MeasureError, short
 from rankitect.study.confirming import CONFIRM, wanted
 from rankitect.study.dispatch import Dispatch
 from rankitect.study.ledger import PREPARE, Ledger, stage_of
@@ -78,7 +78,7 @@ class Execution:
         self._runner = runner or Inline(subject.evaluators, folder.path, hooks.stop, self._monitor.trial_goes_on)
         self._dispatch = Dispatch(
             store, folder, self._runner, attempts=plan.limits.attempts, failures=plan.limits.failures,
-            over=self._ledger.over, stop=hooks.stop, shown=self._monitor.trial_ended,
+            over=self._ledger.over, stop=hooks.stop, shown=self._trial_ended,
         )  # fmt: skip
         self._logger = logging.getLogger("rankitect")
 
@@ -123,16 +123,31 @@ class Execution:
                 self._store.wait(trial.number, count_attempt=True)
                 self._logger.info("trial %d was killed while it ran; it is measured again", trial.number)
 
+    def _trial_ended(self, trial: Trial, trouble: str | None) -> None:
+        """Show a trial that ended. A measure that fails on the reference model would fail on every other.
+
+        Raises:
+            MeasureError: It does.
+        """
+        self._monitor.trial_ended(trial, trouble)
+        if trial.baseline in self._outputs.references and _of_a_measure(trial):
+            raise MeasureError(
+                f"The reference model ({trial.baseline}) could not be measured: {_said(trial)} Repeat the command once "
+                "that is mended; nothing was searched yet."
+            )
+
     def _registered(self) -> list[Baseline]:
         """Production models that are to be measured: those that are registered at this moment."""
         return [b for b in self._registry.baselines() if b.registered is None or b.registered.get("live")]
 
     def _retry_production(self) -> None:
-        """Registered models that failed are tried again by every command: the cause may be gone."""
+        """Registered models that failed, and those on which a measure did, are tried again by every command: the cause
+        may be gone."""
         live = {b.name for b in self._registered() if b.registered is not None}
         for trial in self._store.baselines:
-            if trial.state == "FAILED" and trial.duplicate_of is None and trial.baseline in live:
-                self._logger.info("the production model %s failed before and is measured again", trial.baseline)
+            again = trial.baseline in live or _of_a_measure(trial)
+            if trial.state == "FAILED" and trial.duplicate_of is None and again:
+                self._logger.info("the model %s failed before and is measured again", trial.baseline)
                 self._store.retry(trial.number)
 
     def _require_production(self) -> None:
@@ -215,3 +230,17 @@ class Execution:
                 proposals = [proposal for proposal, baseline in again if baseline == name]
                 names = [name] * len(proposals) if name is not None else None
                 self._store.add_batch(CONFIRM, len(proposals), proposals, plan.seed, names)
+
+
+_OF_MEASURE = f"{MeasureError.__name__}: "
+
+
+def _of_a_measure(trial: Trial) -> bool:
+    """Whether a measure is why a trial failed."""
+    return str(trial.cause or "").startswith(_OF_MEASURE)
+
+
+def _said(trial: Trial) -> str:
+    """What the measure said, as a sentence."""
+    cause = short(str(trial.cause).removeprefix(_OF_MEASURE), 320)
+    return cause if cause.endswith(".") else f"{cause}."

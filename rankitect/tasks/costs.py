@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,6 +31,8 @@ __all__ = [
     "specs",
 ]
 
+
+_log = logging.getLogger("rankitect")
 
 GRAPH_COSTS: Mapping[str, str] = {"params": "", "flops": "FLOP"}
 """The costs of a task that names none of its own, of one example, with their units."""
@@ -165,14 +168,26 @@ class Costs:
             instead: Costs of another model that shares are of, where they are known.
 
         Raises:
-            ConfigError: A constraint names no cost.
+            ConfigError: A constraint names no cost, or its amounts are shares by mistake.
         """
         return {
-            self._checked(name): (bounds.low, bounds.high)
+            self._checked(name): self._amounts(name, bounds)
             if isinstance(bounds, Amounts)
             else self._of_whole(name, bounds, instead or {})
             for name, bounds in constraints.items()
         }
+
+    def _amounts(self, name: str, bounds: Amounts) -> tuple[float, float]:
+        """The ends of a range of amounts; those of costs that are counted are whole numbers, and no fractions of 1."""
+        ends = [end for end in (bounds.low, bounds.high) if 0 < abs(end) < 1]
+        if name in self.readings and ends:
+            unit = COSTS[self.readings[name].kind] or name
+            raise ConfigError(
+                f"constraints.{name}={bounds} is an amount, in {unit}, of which there are whole numbers only. "
+                f"Shares of the reference's are written in brackets: constraints.{name}=[{max(0.0, bounds.low):g},"
+                f"{min(1.0, bounds.high):g}]."
+            )
+        return bounds.low, bounds.high
 
     def _checked(self, name: str) -> str:
         """The key of a cost that a constraint names; of latencies it is their name."""
@@ -213,7 +228,8 @@ def check_constraints(
     constraints: Mapping[str, Bounds],
     whose: str,
 ) -> None:
-    """Make sure that some architecture is within bounds, before anything is trained.
+    """Make sure that some architecture is within bounds, before anything is trained. Amounts that every architecture
+    is within are told in the log: they are a mistake more often than not.
 
     Args:
         space: The space.
@@ -233,7 +249,15 @@ def check_constraints(
             for name, bounds in constraints.items()
         )
         relative = f", relative to {whose}" if shares else ""
-        raise ConfigError(f"constraints: no architecture meets them ({given}{relative}). {error}") from None
+        advice = "" if shares else f". Shares of {whose}'s are written [low,high]."
+        raise ConfigError(f"constraints: no architecture meets them ({given}{relative}). {error}{advice}") from None
+    for (name, bounds), (key, (low, high)) in zip(constraints.items(), limits.items(), strict=True):
+        span = space.cost_span(key) if isinstance(bounds, Amounts) else None
+        if span is not None and low <= span[0] and span[1] <= high:
+            _log.warning(
+                "constraints.%s=%s leaves nothing out: every architecture has from %s to %s. Shares of %s's are "
+                "written [low,high].", name, bounds, f"{span[0]:,.6g}", f"{span[1]:,.6g}", whose,
+            )  # fmt: skip
 
 
 def ranking_costs(space: ChoiceSpace, reference: Architecture) -> Costs:

@@ -12,7 +12,7 @@ from rankitect.config.measures import Measures, notes_of, own_measure
 from rankitect.config.resolve import restored
 from rankitect.contracts import Metric, MetricSpec, Spent
 from rankitect.contracts.measure import Answers, Measured, measure
-from rankitect.errors import ConfigError
+from rankitect.errors import ConfigError, MeasureError
 
 
 @measure("min", unit="nat")
@@ -68,7 +68,16 @@ def test_one_number_is_a_metric_and_several_have_an_interval() -> None:
 
 @pytest.mark.parametrize("value", [None, "much", [], [None], {"a": 1}, np.ones((2, 2))])
 def test_what_is_no_number_is_refused(value: Any) -> None:
-    with pytest.raises(ConfigError, match=r"the measure given gave .*: a number is wanted, or one for each example"):
+    with pytest.raises(
+        MeasureError,
+        match=r"measures\.mine failed: the measure given gave .*: a number is wanted, or one for each example",
+    ):
+        of(value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), [1.0, float("inf")]])
+def test_what_is_not_finite_is_refused_with_the_measures_name(value: Any) -> None:
+    with pytest.raises(MeasureError, match=r"measures\.mine gave (nan|inf) as mine, which is no finite number"):
         of(value)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,9 @@ def test_a_folder_stands_for_its_files_and_a_limit_takes_the_first(tmp_path):
         ({**LINE, "choices": "yes"}, "field 'choices' is a text: a list of texts is wanted"),
         ({**LINE, "choices": ["yes", 3]}, "choice 1 is 3: a text is wanted"),
         ({**LINE, "choices": ["yes", " "]}, "choice 1 is empty"),
+        ({**LINE, "choices": ["yes", "no", "yes"]}, "row 1, choices 0 and 2 are the same, 'yes'"),
+        ({**LINE, "answer": "no"}, "row 1, field 'answer' is 'no', and by field 'gold' choice 0 is right, 'yes'"),
+        ({**LINE, "answer": "B"}, "row 1, field 'answer' is 'B', and by field 'gold' choice 0 is right, 'yes'"),
         ({**LINE, "gold": 2}, "field 'gold' is 2, and there are 2 choices: allowed are 0 to 1"),
         ({**LINE, "gold": -1}, "field 'gold' is -1"),
         ({**LINE, "gold": "A"}, "field 'gold' is a text: the number of the right choice is wanted, 0 to 1"),
@@ -92,6 +96,20 @@ def test_an_empty_file_and_one_of_two_kinds_are_refused(tmp_path):
     both = written(tmp_path, LINE, {"query": "2 + 2 =", "answer": "4"})
     with pytest.raises(DataError, match=r"row 1 has choices and .* row 2 has none"):
         read_questions(both, "path")
+
+
+@pytest.mark.parametrize("answer", ["yes", "A", ["no", "yes"], "Because it is frozen.", 7, None])
+def test_an_answer_beside_choices_may_say_the_same_or_something_else(tmp_path, answer):
+    (question,) = read_questions(written(tmp_path, {**LINE, "answer": answer}), "path")
+    assert question.answers == ("yes",)
+
+
+def test_one_question_with_two_right_answers_is_told(tmp_path, caplog):
+    turned = {**LINE, "choices": ["no", "yes"]}
+    read_questions(written(tmp_path, LINE, LINE, {**turned, "gold": 1}), "path")
+    assert not caplog.messages, "only the order of the choices differs"
+    read_questions(written(tmp_path, LINE, {**LINE, "query": "?"}, turned), "path")
+    assert re.fullmatch(r".*row 1 and .*row 3 ask the same, and say that another answer is right\.", caplog.messages[0])
 
 
 def test_a_division_keeps_questions_with_the_same_query_together(tmp_path):

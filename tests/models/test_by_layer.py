@@ -15,6 +15,7 @@ from rankitect.graph import Architecture
 from rankitect.models.backbone import Backbone
 from rankitect.models.candidate import LanguageCandidate, load_candidate
 from rankitect.models.candidate.huggingface import WholeModel, save_decilm, save_folder
+from rankitect.models.checkpoints import load_checkpoint
 from rankitect.models.families.blocks import PLAIN
 from tests.models.test_gguf_candidates import (
     BACKBONE,
@@ -160,6 +161,12 @@ def test_the_blocks_of_every_family_are_computed(tmp_path: Path, blocks: dict[st
     model, _ = written(tmp_path / "hf", architecture, of)
     torch.testing.assert_close(theirs(loaded(tmp_path / "hf")), logits(model), rtol=1e-4, atol=1e-4)
     assert torch.equal(logits(load_candidate(tmp_path / "hf").model), logits(model))
+    file = tmp_path / "hf" / "config.json"
+    stated = json.loads(file.read_text())
+    assert stated["hidden_act"] == ("gelu_pytorch_tanh" if family == "gemma3" else "silu")
+    file.write_text(json.dumps({**stated, "hidden_act": "silu"}))
+    assert load_candidate(tmp_path / "hf"), "as earlier versions wrote it"
+    assert load_checkpoint(tmp_path / "hf").config.blocks.act == of.checkpoint.config.blocks.act
 
 
 def test_vllm_finds_what_it_looks_for(tmp_path: Path) -> None:

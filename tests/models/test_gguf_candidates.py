@@ -143,7 +143,10 @@ def test_scaled_positions_come_back(tmp_path: Path, scaling: tuple[str | float, 
     ("changes", "reason"),
     [
         ({"attn_1": "swa"}, r"its layers see windows, and those of the llama of llama\.cpp do not"),
-        ({"attn_1": "swa", "ffn_0": 32}, r"layers\.1 sees the last 8 tokens; no architecture of llama\.cpp has layers"),
+        (
+            {"attn_1": "swa", "ffn_0": 32},
+            r"layers\.1 sees the last 8 tokens, and layers of deci see every earlier token",
+        ),
         ({"runs": 0}, "no layer is kept"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import gguf
 import pytest
 
 from rankitect.data.members import member
-from rankitect.data.tokenizer import ByteTokenizer
+from rankitect.data.tokenizer import ByteTokenizer, byte_level_bpe
 from rankitect.errors import AssetError
 from rankitect.models.backbone import Backbone, largest
 from rankitect.models.candidate import load_language_model, save_candidate
+from rankitect.models.candidate.gguf import save_gguf
 from rankitect.models.checkpoints import (
     DecoderCheckpoint,
     DecoderConfig,
@@ -24,7 +26,7 @@ from rankitect.models.checkpoints import (
     save_huggingface,
 )
 from rankitect.models.checkpoints.gguf_tokenizer import begins_by_default
-from rankitect.models.checkpoints.gguf_writing import usage_keys
+from rankitect.models.checkpoints.gguf_writing import stops_left_out, usage_keys
 from rankitect.search_spaces.mobile_llm import from_backbone
 from tests.models.test_checkpoints import write_gguf
 
@@ -40,6 +42,9 @@ SETTINGS = {
     "auto_map": {"AutoTokenizer": ["code.py", None]},
 }
 GENERATION = {"bos_token_id": 97, "eos_token_id": [98, 99, 299], "temperature": 0.6, "top_p": 0.9, "do_sample": True}
+
+
+BPE = byte_level_bpe(["a", "b", "ab"], ["a b"], pre="gpt-2", source="a test")
 
 
 def folder_of(place: Path, **files: Any) -> Path:
@@ -183,6 +188,87 @@ def test_the_hub_cache_of_links_is_read(tmp_path: Path) -> None:
     (deeper / "out.jinja").symlink_to(tmp_path)
     with pytest.raises(AssetError, match="out of its folder"):
         member(deeper, "out.jinja")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "chat_template.jinja",
+        "additional_chat_templates",
+    ],
+)
+def test_nothing_that_is_read_of_a_folder_is_a_link_out_of_it(tmp_path: Path, name: str) -> None:
+    source = folder_of(tmp_path / "hf", **{"additional_chat_templates/tools.jinja": TOOLS})
+    (source / "tokenizer.json").write_text(BPE.to_json())
+    (source / name).rename(tmp_path / "secret")
+    (source / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(AssetError, match="out of its folder"):
+        load_checkpoint(source)
+
+
+def test_nothing_that_is_read_of_a_candidate_is_a_link_out_of_it(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(folder_of(tmp_path / "hf", **{"additional_chat_templates/tools.jinja": TOOLS}))
+    place = candidate_of(checkpoint, tmp_path / "candidate")
+    entries = [file for file in sorted(place.rglob("*")) if file.is_file() and place / "hf" not in file.parents]
+    for file in [*entries, place / "backbone"]:
+        file.rename(tmp_path / "secret")
+        file.symlink_to(tmp_path / "secret")
+        with pytest.raises(AssetError, match="out of its folder"):
+            load_language_model(place)
+        file.unlink()
+        (tmp_path / "secret").rename(file)
+    assert load_language_model(place)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"add_bos_token": "true"}, "add_bos_token is 'true'; it must be true or false"),
+        ({"add_bos_token": 1}, "add_bos_token is 1; it must be true or false"),
+        ({"add_eos_token": "no"}, "add_eos_token is 'no'; it must be true or false"),
+        ({"add_bos_token": True, "bos_token": "<none>"}, "add_bos_token is true, but bos_token, '<none>', is no token"),
+        ({"add_bos_token": True, "bos_token": None}, "add_bos_token is true, but no bos_token is stated"),
+        ({"bos_token": 5}, "bos_token is 5; it must be a token"),
+        ({"chat_template": 5}, "chat_template is 5; it must be a template"),
+        ({"chat_template": [5]}, "it must be a template, or a list"),
+        ({"chat_template": [{"name": "../up", "template": ""}]}, "has the name '../up'"),
+        ({"chat_template": [{"name": "rag", "template": 1}]}, "rag is 1; it must be a text"),
+        ({"chat_template": [{"name": "rag", "template": ""}] * 2}, "rag is there twice"),
+    ],
+)
+def test_settings_that_are_not_understood_are_refused(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    settings = {"bos_token": "a", **settings}
+    source = folder_of(tmp_path / "hf", **{"tokenizer_config.json": settings, "chat_template.jinja": None})
+    (source / "tokenizer.json").write_text(BPE.to_json())
+    with pytest.raises(AssetError, match=re.escape(said)):
+        load_checkpoint(source)
+
+
+def test_special_tokens_of_old_folders_are_in_a_file_of_their_own(tmp_path: Path) -> None:
+    older = {"tokenizer_config.json": {"add_bos_token": True}, "special_tokens_map.json": {"bos_token": "a"}}
+    source = folder_of(tmp_path / "hf", **older)
+    (source / "tokenizer.json").write_text(BPE.to_json())
+    checkpoint = load_checkpoint(source)
+    assert checkpoint.usage.first_token(checkpoint.tokenizer) == checkpoint.tokenizer.special_ids["bos"]
+
+
+def test_stop_tokens_that_a_gguf_file_has_no_room_for_are_told(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(
+        folder_of(tmp_path / "hf", **{"generation_config.json": {"eos_token_id": [1, 2, 3, 4, 5]}})
+    )
+    assert stops_left_out(checkpoint.usage, checkpoint.tokenizer) == (4, 5)
+    candidate = load_language_model(candidate_of(checkpoint, tmp_path / "candidate"))
+    notes = save_gguf(
+        tmp_path / "model.gguf", candidate.space, candidate.architecture, candidate.model, candidate.tokenizer,
+        config=candidate.config, usage=candidate.usage,
+    )  # fmt: skip
+    assert any("left out: 4, 5" in note for note in notes)
 
 
 def test_a_gguf_file_says_as_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

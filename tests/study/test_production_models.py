@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rankitect.contracts import Baseline, Measurement, TrialContext
-from rankitect.errors import BaselineError
+from rankitect.errors import BaselineError, MeasureError
 from rankitect.study.store import Store
 from rankitect.study.summary import COMPARED, read_summary
 from tests.study.test_study import run
@@ -45,6 +45,21 @@ def test_a_registered_model_that_fails_stops_the_search_before_it_spends_anythin
     assert len(evaluator.measured) == 4, "the baselines, the live one twice, and no trial of the search"
     run(tmp_path / "run", evaluator=evaluator, baselines=KNOWN, registry=list)
     assert read_summary(tmp_path / "run").pareto
+
+
+def test_a_measure_that_fails_on_the_reference_stops_the_search_and_the_next_command_asks_again(tmp_path: Path) -> None:
+    whole = Baseline("whole", Point({"x": 5, "y": 0}), reference=True)
+    evaluator = Quadratic(misbehave=dict.fromkeys(range(10), "measure"))
+    for times in (1, 2):
+        with pytest.raises(
+            MeasureError, match=r"reference model \(whole\) .*: measures\.mine failed: TypeError: no words"
+        ):
+            run(tmp_path / "run", evaluator=evaluator, baselines=[whole, *KNOWN])
+        assert len(evaluator.measured) == times, "nothing is measured after it"
+    run(tmp_path / "run", baselines=[whole, *KNOWN])
+    mended = read_summary(tmp_path / "run")
+    assert {b.name for b in mended.baselines} == {"whole", "old", "logged"}
+    assert not mended.left_out
 
 
 def test_a_registered_model_that_failed_is_tried_again(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from rankitect.contracts import (
     replay,
 )
 from rankitect.documents import read_json
-from rankitect.errors import RunFolderError, SpaceError
+from rankitect.errors import MeasureError, RunFolderError, SpaceError
 from rankitect.study.schema import COLUMNS
 
 
@@ -75,6 +75,8 @@ class Quadratic:
         if trouble == "raise":
             context.spent = Spent(train_tokens=5)
             raise RuntimeError("the model exploded")
+        if trouble == "measure":
+            raise MeasureError("measures.mine failed: TypeError: no words.")
         if trouble == "full":
             raise OSError(28, "No space left on device")
         if trouble == "kill":

@@ -165,6 +165,25 @@ def test_what_is_not_there_is_refused(given: dict[str, Any], said: str) -> None:
 
 @pytest.mark.usefixtures("_as_before")
 @pytest.mark.parametrize(
+    ("known", "warned"),
+    [
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": False}, True),
+        ({"avx2": True, "avx512_bf16": True}, False),
+        ({"neon": True, "bf16": True}, False),
+        ({}, True),
+    ],
+)
+def test_bf16_is_warned_of_where_the_processor_has_no_instructions_for_it(
+    known: dict[str, bool], warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
+    said: list[str] = []
+    choose(PlacementConfig(device="cpu", precision="bf16"), said.append)
+    assert any("bf16 is emulated on cpu" in text for text in said) is warned
+
+
+@pytest.mark.usefixtures("_as_before")
+@pytest.mark.parametrize(
     ("device", "local", "said"),
     [
         ("cuda:1", "2", "placement.device=cuda:1 is one device, and 4 processes train together"),

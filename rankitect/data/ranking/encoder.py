@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from rankitect.data.files import write_atomically, write_whole
+from rankitect.data.members import place_of
 from rankitect.data.ranking.columns import Problems
 from rankitect.data.ranking.encoding import EncodingPlan, encode_features
 from rankitect.data.ranking.features import FIRST_ID, UNKNOWN_ID, Features
@@ -164,11 +165,11 @@ class RowEncoder:
         Raises:
             AssetError: A file is missing or damaged, or the two do not belong together.
         """
-        about = read_json(folder / _ABOUT, _About, AssetError, advice="Copy the candidate again.")
+        about = read_json(place_of(folder, _ABOUT), _About, AssetError, advice="Copy the candidate again.")
         where = short(str(folder / _ARRAYS), 200)
         if about.schema_number != _SCHEMA:
             raise AssetError(f"{short(str(folder / _ABOUT), 200)}: schema_number is not {_SCHEMA}: of a newer version.")
-        arrays = read_arrays(folder / _ARRAYS, f"{where} is truncated or damaged. Copy the candidate again")
+        arrays = read_arrays(place_of(folder, _ARRAYS), f"{where} is truncated or damaged. Copy the candidate again")
         try:
             return cls(about.table, _plan(about, arrays))
         except (DataError, KeyError, ValueError) as error:

@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.data.files import file_sha256, write_atomically, write_whole
+from rankitect.data.members import place_of
 from rankitect.data.tensors import read_tensors
 from rankitect.documents import as_kind, read_json, read_text
 from rankitect.errors import AssetError, SpaceError, safe, short
@@ -74,12 +75,12 @@ class CandidateFolder:
         path: The folder.
 
     Raises:
-        AssetError: It has no card, or one that is damaged or of another schema.
+        AssetError: It has no card, or one that is damaged, of another schema, or a link out of the folder.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.card = read_json(path / CARD, dict[str, Any], AssetError, advice=_AGAIN)
+        self.card = read_json(place_of(path, CARD), dict[str, Any], AssetError, advice=_AGAIN)
         if self.card.get("schema") != SCHEMA:
             raise AssetError(
                 f"{self._shown(CARD)} has schema {brief(repr(self.card.get('schema')), 40)}; this version of Rankitect "
@@ -111,7 +112,7 @@ class CandidateFolder:
             verify: Compare hashes as well as sizes.
 
         Raises:
-            AssetError: A file is missing, truncated or altered; names it.
+            AssetError: A file is missing, truncated, altered or a link out of the folder; names it.
         """
         for name in required:
             if not self.has(name):
@@ -125,7 +126,7 @@ class CandidateFolder:
         Raises:
             AssetError: It cannot be read.
         """
-        return read_text(self.path / name, AssetError, advice=_AGAIN)
+        return read_text(place_of(self.path, name), AssetError, advice=_AGAIN)
 
     def tensors(self, name: str) -> dict[str, torch.Tensor]:
         """The tensors of a safetensors file.
@@ -133,10 +134,10 @@ class CandidateFolder:
         Raises:
             AssetError: It is truncated or damaged.
         """
-        return read_weights(self.path / name)
+        return read_weights(place_of(self.path, name))
 
     def _check_file(self, name: str, expected: _File, verify: bool) -> None:
-        file = self.path / name
+        file = place_of(self.path, name)
         try:
             if not file.is_file():
                 raise AssetError(

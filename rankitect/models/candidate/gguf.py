@@ -27,7 +27,7 @@ from rankitect.models.checkpoints.checkpoint import check_fits
 from rankitect.models.checkpoints.gguf_metadata import Metadata
 from rankitect.models.checkpoints.gguf_parts import open_parts, tensors_of
 from rankitect.models.checkpoints.gguf_tokenizer import read_tokenizer, tokenizer_keys
-from rankitect.models.checkpoints.gguf_writing import usage_keys, write_gguf
+from rankitect.models.checkpoints.gguf_writing import stops_left_out, usage_keys, write_gguf
 from rankitect.models.checkpoints.precisions import GGUFPrecision
 from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.checkpoints.usage_sources import usage_of_gguf
@@ -86,9 +86,12 @@ def save_gguf(
     own = (space.to_json(), architecture.to_json(), json.dumps(config.to_json()))
     keys |= {_PREFIX + name: text for name, text in zip(_NAMES, own, strict=True)}
     write_gguf(path, layout.architecture, keys.items(), layout.tensors(model), precision)
-    for note in layout.notes:
+    notes = layout.notes
+    if more := stops_left_out(usage or Usage(), tokenizer):
+        notes += (f"a GGUF file has room for three stop tokens; left out: {brief(', '.join(map(str, more)))}",)
+    for note in notes:
         _log.info("%s: %s.", brief(path, 200), note)
-    return layout.notes
+    return notes
 
 
 def load_gguf_candidate(path: Path, allowed_packages: Sequence[str] = ("rankitect",)) -> LanguageCandidate:
@@ -127,7 +130,7 @@ def load_gguf_candidate(path: Path, allowed_packages: Sequence[str] = ("rankitec
     plan = make_plan(space, architecture)
     model = Standalone(plan, {key: weights[key] for key in plan.shapes()})
     tokenizer = read_tokenizer(metadata, config.vocab)
-    usage = usage_of_gguf(parts[0].metadata, config.vocab, config.context, path)
+    usage = usage_of_gguf(parts[0].metadata, tokenizer, config.vocab, config.context, path)
     card = card_of("language", space, architecture, None, {"file": path.name})
     return LanguageCandidate(space, architecture, model.eval(), card, tokenizer, config, usage)
 

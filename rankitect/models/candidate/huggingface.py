@@ -17,6 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from rankitect.data.files import write_whole
+from rankitect.data.members import place_of
 from rankitect.data.tokenizer import Tokenizer, load_tokenizer
 from rankitect.documents import read_json
 from rankitect.errors import AssetError, SpaceError
@@ -134,9 +135,12 @@ def _write(folder: Path, by_layer: ByLayer, whole: WholeModel) -> None:
 
 
 def _says(stated: Mapping[str, Any], way: ByLayer) -> bool:
-    """Whether config.json says what layers are; folders of earlier versions lack the keys that lead back to these."""
+    """Whether config.json says what layers are; folders of earlier versions lack the keys that lead back to these, and
+    call every activation "silu", which only `blocks` decides."""
     usual: dict[str, Any] = way.read_back()
     keys = json.loads(json.dumps(way.keys()))
+    if stated.get("hidden_act") == "silu":
+        del keys["hidden_act"]
     return all(stated.get(key, value if key in usual else ...) == value for key, value in keys.items())
 
 
@@ -151,8 +155,8 @@ def load_by_layer(folder: Path, allowed_packages: Sequence[str] = ("rankitect",)
         AssetError: A file is missing or damaged, or the files contradict each other.
     """
     where = brief(folder, 200)
-    identity = read_json(folder / IDENTITY, _Identity, AssetError, advice=_AGAIN)
-    stated = read_json(folder / "config.json", dict[str, Any], AssetError, advice=_AGAIN)
+    identity = read_json(place_of(folder, IDENTITY), _Identity, AssetError, advice=_AGAIN)
+    stated = read_json(place_of(folder, "config.json"), dict[str, Any], AssetError, advice=_AGAIN)
 
     def make() -> tuple[SearchSpace, Architecture, DecoderConfig, list[ByLayer]]:
         space = SearchSpace.from_json(json.dumps(identity.space), allowed_packages)
@@ -165,7 +169,7 @@ def load_by_layer(folder: Path, allowed_packages: Sequence[str] = ("rankitect",)
     space, architecture, config, ways = guarded_model(folder / IDENTITY, make)
     if not ways:
         raise AssetError(f"{where}: config.json describes other layers than {IDENTITY}. Copy the whole folder again.")
-    weights = ways[0].parameters(read_weights(folder / WEIGHTS), where)
+    weights = ways[0].parameters(read_weights(place_of(folder, WEIGHTS)), where)
     for (owner, name), tensor in weights.items():
         if not torch.isfinite(tensor).all():
             raise AssetError(f"{where}: {owner}.{name} holds values that are not finite numbers.")

@@ -12,6 +12,7 @@ import torch
 
 from rankitect.blocks import Tables
 from rankitect.data.files import write_whole
+from rankitect.data.members import place_of
 from rankitect.data.ranking.encoder import FILES, RowEncoder
 from rankitect.data.ranking.features import Features
 from rankitect.documents import read_json, read_text
@@ -172,17 +173,17 @@ def read_old_ranker(folder: Path, allowed_packages: Sequence[str]) -> RankingCan
         AssetError: A file is missing or damaged, or the files do not belong together.
     """
     advice = "Copy the candidate's folder again."
-    closed = folder / (MODEL if (folder / MODEL).exists() else ARCHITECTURE)
+    closed = MODEL if (folder / MODEL).exists() else ARCHITECTURE
     texts = {
-        file: read_text(file, AssetError, advice=advice) for file in (folder / ARCHITECTURE, closed, folder / SPACE)
+        name: read_text(place_of(folder, name), AssetError, advice=advice) for name in (ARCHITECTURE, closed, SPACE)
     }
     try:
-        space = SearchSpace.from_json(texts[folder / SPACE], allowed_packages)
-        searched = Architecture.from_json(texts[folder / ARCHITECTURE])
+        space = SearchSpace.from_json(texts[SPACE], allowed_packages)
+        searched = Architecture.from_json(texts[ARCHITECTURE])
         plan = make_plan(space, space.validate(Architecture.from_json(texts[closed])))
     except SpaceError as error:
         raise AssetError(f"{brief(folder, 200)} holds no whole ranker ({brief(error, 200)}). {advice}") from error
-    model = model_of(plan, read_weights(folder / WEIGHTS), folder)
+    model = model_of(plan, read_weights(place_of(folder, WEIGHTS)), folder)
     return RankingCandidate(space, searched, model.eval(), {}, _features(folder, plan, space), None)
 
 
@@ -192,7 +193,7 @@ def _features(folder: Path, plan: Plan, space: SearchSpace) -> Features:
     Raises:
         AssetError: It is not: ids would then read the rows of other features.
     """
-    file = folder / FEATURES
+    file = place_of(folder, FEATURES)
     try:
         features = Features.from_json(read_json(file, dict[str, Any], AssetError, advice="Copy the candidate again."))
     except (DataError, ValueError, OverflowError) as error:

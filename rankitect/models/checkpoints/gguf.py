@@ -74,7 +74,7 @@ def load_gguf(path: Path, source: str | None = None) -> DecoderCheckpoint:
     if layers is not None:
         config, tensors = without_silent_heads(config, tensors)
     tokenizer = read_tokenizer(metadata, config.vocab)
-    usage = usage_of_gguf(parts[0].metadata, config.vocab, config.context, path)
+    usage = usage_of_gguf(parts[0].metadata, tokenizer, config.vocab, config.context, path)
     return DecoderCheckpoint(config, tensors, tokenizer, source or str(path), usage)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import gguf
     import torch
 
-__all__ = ["usage_keys", "write_gguf"]
+__all__ = ["stops_left_out", "usage_keys", "write_gguf"]
 
 _log = logging.getLogger("rankitect")
 _STOPS = ("eos", "eot", "eom")
@@ -32,7 +32,7 @@ _STOPS = ("eos", "eot", "eom")
 def usage_keys(usage: Usage, tokenizer: Tokenizer) -> Iterator[tuple[str, Any]]:
     """The keys of a file that say how its model is used, each with its value: what `usage_of_gguf` reads back.
 
-    Files have room for three stop tokens; of more, the others are left out.
+    Files have room for three stop tokens; of more, the others are left out (`stops_left_out`).
 
     Args:
         usage: Chat templates, begin and stop tokens, sampling defaults.
@@ -40,19 +40,20 @@ def usage_keys(usage: Usage, tokenizer: Tokenizer) -> Iterator[tuple[str, Any]]:
     """
     prefix = "tokenizer.ggml."
     generation = usage.completed(tokenizer)
+    first = usage.first_token(tokenizer)
     ids = {
         **tokenizer.special_ids,
-        "bos": usage.begin_id,
+        "bos": usage.begin_id if first is None else first,
         "pad": next(iter(as_ids(generation.get("pad_token_id"))), None),
     }
     stops = dict(zip(_STOPS, as_ids(generation.get("eos_token_id")), strict=False))
     for role, number in {**ids, **stops}.items():
         if number is not None:
             yield f"{prefix}{ROLES.get(role, role)}_token_id", int(number)
-    begins, ends = adds(tokenizer)
+    ends = usage.settings.get("add_eos_token")
     # stated in any case: without them, some kinds of tokenizers add a begin token
-    yield f"{prefix}add_bos_token", bool(usage.settings.get("add_bos_token", begins))
-    yield f"{prefix}add_eos_token", bool(usage.settings.get("add_eos_token", ends))
+    yield f"{prefix}add_bos_token", first is not None
+    yield f"{prefix}add_eos_token", adds(tokenizer)[1] if ends is None else bool(ends)
     if usage.templates.get(DEFAULT):
         yield "tokenizer.chat_template", usage.templates[DEFAULT]
     named = [name for name in usage.templates if name != DEFAULT]
@@ -64,6 +65,11 @@ def usage_keys(usage: Usage, tokenizer: Tokenizer) -> Iterator[tuple[str, Any]]:
         value = usage.generation.get(key)
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield f"general.sampling.{name}", int(value) if name == "top_k" else float(value)
+
+
+def stops_left_out(usage: Usage, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The stop tokens for which a file has no room. Arguments as of `usage_keys`."""
+    return as_ids(usage.completed(tokenizer).get("eos_token_id"))[len(_STOPS) :]
 
 
 def write_gguf(

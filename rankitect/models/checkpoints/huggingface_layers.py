@@ -18,8 +18,10 @@ from rankitect.models.families import FAMILIES, LLAMA, PLAIN, DecoderBlocks, Dec
 from rankitect.models.families.keys import HUGGINGFACE_IGNORED, HUGGINGFACE_NEUTRAL
 from rankitect.models.families.values import LIMITS, Flag, Number, among, same
 
-__all__ = ["MAX_LAYERS", "layer_numbers", "read_layers"]
+__all__ = ["ACTIVATIONS", "MAX_LAYERS", "layer_numbers", "read_layers"]
 
+ACTIVATIONS = {"silu": "silu", "gelu_tanh": "gelu_pytorch_tanh"}
+"""What `transformers` calls the activations of blocks."""
 MAX_LAYERS = 10_000
 _CLASSES = {OWN: "RankitectForCausalLM", DECILM: "DeciLMForCausalLM"}
 _SIZES = {
@@ -32,7 +34,6 @@ _HEADS, _HEAD, _LAYERS, _TIED = "num_attention_heads", "head_dim", "num_hidden_l
 _BLOCKS, _FAMILY, _BIAS = "blocks", "family", "qkv_bias"
 _EACH = "block_configs"
 _REQUIRED: Mapping[str, tuple[Any, ...]] = {
-    "hidden_act": ("silu",),
     "attention_bias": (False, None),
     "mlp_bias": (False, None),
     "num_key_value_heads": (None,),
@@ -123,7 +124,7 @@ def _check_keys(raw: Mapping[str, Any], where: str) -> None:
     check_classes(raw.get(CODE), code, architecture, where)
     understood = {*_SIZES.values(), _HEADS, _HEAD, _LAYERS, _TIED, _BLOCKS, ROTARY, ROTATIONS, _FAMILY, _BIAS, _EACH}
     understood |= {CODE, *(ROTARY_KEYS if model_type == DECILM else ())}
-    neutral = {**HUGGINGFACE_NEUTRAL, **_REQUIRED}
+    neutral = {**HUGGINGFACE_NEUTRAL, **_REQUIRED, "hidden_act": _activations(raw)}
     for key, value in raw.items():
         if key in understood or key in HUGGINGFACE_IGNORED or value is None:
             continue
@@ -131,6 +132,14 @@ def _check_keys(raw: Mapping[str, Any], where: str) -> None:
             raise AssetError(f"{where}: {shown(key)} is {shown(value)}, and no {base} that is understood has this key.")
         if not among(value, neutral[key]):
             raise AssetError(f"{where}: {key} is {shown(value)}. Supported: {' or '.join(map(repr, neutral[key]))}.")
+
+
+def _activations(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """What `hidden_act` may be: that of the blocks, or, as earlier versions wrote it beside any blocks, "silu"."""
+    stated = raw.get(_BLOCKS)
+    act = stated.get("act") if isinstance(stated, dict) else None
+    own = [name for blocks, name in ACTIVATIONS.items() if blocks == act]
+    return tuple(dict.fromkeys(["silu", *own]))
 
 
 def _layers(raw: Mapping[str, Any], width: int, where: str) -> list[StatedLayer]:

@@ -16,11 +16,23 @@ from typing import Any
 
 from rankitect.data.chat_templates import DEFAULT, TEMPLATE, TEMPLATES, chat_templates
 from rankitect.data.files import write_whole
-from rankitect.data.tokenizer import SPECIAL_ROLES, Tokenizer
+from rankitect.data.members import member
+from rankitect.data.special_tokens import SPECIAL_ROLES
+from rankitect.data.tokenizer import Tokenizer
 from rankitect.documents import read_json
-from rankitect.errors import AssetError, short
+from rankitect.errors import AssetError, short, shown
 
-__all__ = ["ABOUT", "GENERATION", "SETTINGS", "SPECIAL", "TOKENIZER", "Usage", "checked_ids", "read_object"]
+__all__ = [
+    "ABOUT",
+    "GENERATION",
+    "SETTINGS",
+    "SPECIAL",
+    "TOKENIZER",
+    "Usage",
+    "checked_ids",
+    "checked_settings",
+    "read_object",
+]
 
 GENERATION, SETTINGS, TOKENIZER = "generation_config.json", "tokenizer_config.json", "tokenizer.json"
 SPECIAL = "special_tokens_map.json"
@@ -68,7 +80,7 @@ class Usage:
     def first_token(self, tokenizer: Tokenizer) -> int | None:
         """The token that sequences begin with as the model was trained, which its tokenizer's files say; or None."""
         stated = self.settings.get("add_bos_token")
-        wanted = stated if isinstance(stated, bool) else tokenizer.begin_id is not None
+        wanted = tokenizer.begin_id is not None if stated is None else stated
         return tokenizer.special_ids.get("bos") if wanted else None
 
     def completed(self, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -86,7 +98,7 @@ class Usage:
             OSError: The disk is full or cannot be written.
         """
         tokenizer.save(folder)
-        written = read_object(folder / SETTINGS)
+        written = read_object(folder, SETTINGS)
         settings = {**written, **self.settings}
         templates = self.templates or chat_templates(settings)
         contents: dict[str, str | bytes] = {GENERATION: _json(self.completed(tokenizer)), **self.files}
@@ -97,7 +109,7 @@ class Usage:
         roles = {key: settings[key] for key in (f"{role}_token" for role in SPECIAL_ROLES) if settings.get(key)}
         contents = {SPECIAL: _json(roles), **contents} if roles else contents
         if TOKENIZER not in contents and (settings.get("add_bos_token") or settings.get("add_eos_token")):
-            contents[TOKENIZER] = _adding(read_object(folder / TOKENIZER), settings)
+            contents[TOKENIZER] = _adding(read_object(folder, TOKENIZER), settings)
         contents |= {f"{ABOUT}/{name}": content for name, content in self.about.items()}
         for name, content in contents.items():
             (folder / name).parent.mkdir(exist_ok=True)
@@ -116,9 +128,9 @@ class Usage:
         Raises:
             AssetError: A file cannot be read, or names a token that there is not.
         """
-        settings = read_object(folder / SETTINGS)
+        settings = checked_settings(read_object(folder, SETTINGS), tokenizer, folder / SETTINGS)
         templates = chat_templates(settings, folder)
-        generation = checked_ids(read_object(folder / GENERATION), vocab, folder / GENERATION)
+        generation = checked_ids(read_object(folder, GENERATION), vocab, folder / GENERATION)
         settings = {key: value for key, value in settings.items() if key != "chat_template"}
         usage = cls(generation, settings, templates)
         return cls(usage.completed(tokenizer), settings, templates)
@@ -150,13 +162,39 @@ def checked_ids(settings: Mapping[str, Any], vocab: int, file: Path) -> dict[str
     return checked
 
 
-def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty where there is no such file.
+def checked_settings(settings: Mapping[str, Any], tokenizer: Tokenizer, where: Path) -> dict[str, Any]:
+    """Settings that say in a way that is understood whether texts begin and end with a token, which there is.
+
+    Args:
+        settings: Content of tokenizer_config.json, or what another file says instead.
+        tokenizer: Read from the same place.
+        where: The file, for errors.
 
     Raises:
-        AssetError: It cannot be read, or holds something else.
+        AssetError: They do not, and sequences would begin otherwise than those that the model was trained on.
     """
-    return read_json(file, dict[str, Any], AssetError, advice=_AGAIN) if file.is_file() else {}
+    for role in ("bos", "eos"):
+        stated = settings.get(f"add_{role}_token")
+        if stated is not None and not isinstance(stated, bool):
+            raise AssetError(f"{where}: add_{role}_token is {shown(stated)}; it must be true or false.")
+    if settings.get("add_bos_token") and "bos" not in tokenizer.special_ids:
+        stated = settings.get("bos_token")
+        token = stated.get("content") if isinstance(stated, dict) else stated
+        is_what = (
+            "no bos_token is stated" if token is None else f"bos_token, {shown(token)}, is no token of the tokenizer"
+        )
+        raise AssetError(f"{where}: add_bos_token is true, but {is_what}.")
+    return dict(settings)
+
+
+def read_object(folder: Path, name: str) -> dict[str, Any]:
+    """The JSON object in a file of a folder; empty where there is no such file.
+
+    Raises:
+        AssetError: It cannot be read, is a link out of the folder, or holds something else.
+    """
+    file = member(folder, name)
+    return {} if file is None else read_json(file, dict[str, Any], AssetError, advice=_AGAIN)
 
 
 def _in_settings(templates: Mapping[str, str]) -> str | list[dict[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rankitect.data.chat_templates import DEFAULT, TEMPLATE, TEMPLATES, chat_templates, plain_name
+from rankitect.data.chat_templates import DEFAULT, TEMPLATE, TEMPLATES, chat_templates, named_templates
 from rankitect.data.members import member
 from rankitect.data.tokenizer import Tokenizer
 from rankitect.errors import AssetError, safe, short
@@ -21,6 +21,7 @@ from rankitect.models.checkpoints.usage import (
     TOKENIZER,
     Usage,
     checked_ids,
+    checked_settings,
     read_object,
 )
 
@@ -52,13 +53,13 @@ def usage_of_folder(folder: Path, config: Mapping[str, Any], tokenizer: Tokenize
     Raises:
         AssetError: A file cannot be read, or names a token that there is not.
     """
-    settings = read_object(folder / SETTINGS)
+    settings = checked_settings(read_object(folder, SETTINGS), tokenizer, folder / SETTINGS)
     templates = chat_templates(settings, folder)
     dropped = [f"{SETTINGS}: auto_map (code)"] if settings.pop("auto_map", None) is not None else []
     settings.pop("chat_template", None)
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(key) is not None}
     generation = checked_ids(ids, vocab, folder / "config.json")
-    own = checked_ids(read_object(folder / GENERATION), vocab, folder / GENERATION)
+    own = checked_ids(read_object(folder, GENERATION), vocab, folder / GENERATION)
     files: dict[str, bytes] = {}
     about: dict[str, bytes] = {}
     for entry in sorted(folder.iterdir()):
@@ -93,17 +94,18 @@ def _reason(entry: Path, folder: Path, largest: int, of_tokenizer: bool) -> str 
     return f"{size:,} bytes" if size > largest else None
 
 
-def usage_of_gguf(metadata: Mapping[str, Any], vocab: int, context: int, path: Path) -> Usage:
+def usage_of_gguf(metadata: Mapping[str, Any], tokenizer: Tokenizer, vocab: int, context: int, path: Path) -> Usage:
     """What a GGUF file's keys say of the use of its model, and what llama.cpp takes for granted where they do not.
 
     Args:
         metadata: All keys with their values.
+        tokenizer: Read from them.
         vocab: Tokens that the model knows.
         context: Longest sequence that the model was made for, tokens.
         path: The file, for errors.
 
     Raises:
-        AssetError: A key names a token that there is not.
+        AssetError: A key names a token that there is not, or is not understood.
     """
 
     def key(name: str) -> Any:
@@ -118,14 +120,17 @@ def usage_of_gguf(metadata: Mapping[str, Any], vocab: int, context: int, path: P
     generation = {**checked_ids(ids, vocab, path), **({"do_sample": True, **generation} if generation else {})}
     settings: dict[str, Any] = {"model_max_length": context}
     for name in ("add_bos_token", "add_eos_token", "add_space_prefix"):
-        if isinstance(key(name), bool):
+        if key(name) is not None:
             settings[name] = key(name)
     if key("bos_token_id") is not None and begins_by_default(key("model"), key("pre")):
         settings.setdefault("add_bos_token", True)
+    settings = checked_settings(settings, tokenizer, path)
     prefix = "tokenizer.chat_template"
-    named = {name.removeprefix(f"{prefix}."): text for name, text in metadata.items() if name.startswith(f"{prefix}.")}
-    templates = {DEFAULT: metadata[prefix]} if isinstance(metadata.get(prefix), str) else {}
-    templates |= {name: text for name, text in named.items() if isinstance(text, str) and plain_name(name)}
+    named = [
+        (name.removeprefix(f"{prefix}."), text) for name, text in metadata.items() if name.startswith(f"{prefix}.")
+    ]
+    usual = [(DEFAULT, metadata[prefix])] if prefix in metadata else []
+    templates = named_templates([*usual, *named], f"{path}: {prefix}")
     tables = {f"tokenizer.ggml.{name}" for name in _TABLES}
     others = {k: v for k, v in metadata.items() if k not in tables and not k.startswith(prefix)}
     about = {"gguf_metadata.json": json.dumps(others, indent=1, default=str).encode() + b"\n"}

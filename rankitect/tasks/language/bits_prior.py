@@ -6,8 +6,6 @@ text. What stands before the changed block is computed once for all.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.models.supernet import Supernet
 
-__all__ = ["TOKENS", "bit_choices", "bits_key", "divergences"]
+__all__ = ["TOKENS", "bit_choices", "divergences"]
 
 TOKENS = 512
 """Tokens on which divergences are measured."""
@@ -30,19 +28,6 @@ TOKENS = 512
 def bit_choices(space: SearchSpace) -> list[str]:
     """The choices of a space that decide bits and have several values."""
     return [path for path, choice in space.choices.items() if axes.is_bits(path) and len(choice.values) > 1]
-
-
-def bits_key(backbone: str, text: str, space: SearchSpace, context: int) -> str:
-    """What divergences depend on, as a name for a file.
-
-    Args:
-        backbone: A hash of its weights.
-        text: A hash of the text.
-        space: The space.
-        context: Tokens of a window.
-    """
-    facts = [backbone, text, hashlib.sha256(space.to_json().encode()).hexdigest(), context, TOKENS]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 
 class _Reference:

@@ -116,6 +116,11 @@ def _tiny_backbone(seed: int) -> DecoderCheckpoint:
     return random_checkpoint(config, seed)
 
 
+def _key(facts: list[Any], digits: int = 24) -> str:
+    """A hash of plain data, to name what is kept of them."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:digits]
+
+
 class Pretrained:
     """A pretrained model in the searched space.
 
@@ -135,28 +140,27 @@ class Pretrained:
         from rankitect.data.assets import cache_root
         from rankitect.models.statistics_file import load_statistics, save_statistics
 
-        c = self._config
-        key = [self.fingerprint, self._data.text.fingerprint, c.context, c.calibration_tokens, c.slope_tokens]
-        key += [placement().named] if placement().named else []
-        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
-        path = cache_root() / "statistics" / f"{name}.safetensors"
+        path = cache_root() / "statistics" / f"{_key(self._calibrated)}.safetensors"
         statistics = load_statistics(path)
         if statistics is None:
-            self._parts.say(f"Calibration: {c.calibration_tokens:,} tokens through the backbone")
+            self._parts.say(f"Calibration: {self._config.calibration_tokens:,} tokens through the backbone")
             statistics = self._gather()
             save_statistics(path, statistics)
         return statistics
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the backbone's weights, and of what its blocks compute where this is not as in a plain Llama; and
-        of which layers run twice, where some do."""
+        """A hash of the backbone's weights, and of all else that says what it computes of them."""
         from rankitect.training.distill import weights_fingerprint
 
-        config = self.checkpoint.config
-        weights, blocks, twice = weights_fingerprint(self._plain), config.blocks.to_json(), config.twice
-        more = [blocks, twice] if twice else [blocks]
-        return hashlib.sha256(json.dumps([weights, *more]).encode()).hexdigest() if any(more) else weights
+        return _key([weights_fingerprint(self._plain), self.checkpoint.config.to_json()], 64)
+
+    @property
+    def _calibrated(self) -> list[Any]:
+        """What calibration depends on: the model, the text, which of it (the seed decides, as it does which tokens the
+        gradients are of), how much of it with and without gradients, and in which precision."""
+        context, seed = self._config.context, self._parts.config.seed
+        return [self.fingerprint, self._data.text.fingerprint, context, *self._calibration(), seed, placement().named]
 
     @cached_property
     def _plain(self) -> Any:
@@ -249,10 +253,11 @@ class Pretrained:
         the cache where they were measured before."""
         from rankitect.data.assets import cache_root
         from rankitect.data.kept import keep_record, kept_record
-        from rankitect.tasks.language.bits_prior import bit_choices, bits_key, divergences
+        from rankitect.tasks.language.bits_prior import bit_choices, divergences
 
         space, context = self._parts.graph_space, self._config.context
-        choices, name = bit_choices(space), bits_key(self.fingerprint, self._data.text.fingerprint, space, context)
+        choices, order = bit_choices(space), self._config.criterion  # whose order decides on the last digits
+        name = _key([*self._calibrated, order, space.to_json(), self._divergence_tokens])
         path = cache_root() / "statistics" / f"bits-{name}.json"
         known = kept_record(path)
         if known is not None and list(known) == choices:
@@ -288,7 +293,7 @@ class Pretrained:
 
     @property
     def teacher_fingerprint(self) -> str:
-        """A hash of the weights of the backbone as the teacher of a distillation: in its order of importance."""
+        """A hash of the backbone as the teacher of a distillation: in its order of importance."""
         return hashlib.sha256(self.fingerprint.encode()).hexdigest()
 
     @property
@@ -373,7 +378,7 @@ class PrunedBackbone(SharedWeights):
 
     @property
     def backbone_fingerprint(self) -> str:
-        """SHA-256 of the backbone's weights."""
+        """SHA-256 of the backbone's weights and of what it computes of them."""
         return self._pretrained.teacher_fingerprint
 
     def distillation(

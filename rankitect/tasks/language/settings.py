@@ -75,8 +75,8 @@ class BackboneConfig(BaseModel):
     slope_tokens: int = Field(4096, ge=0, le=10**9, description="of which with gradients, for second-order estimates")
     uniform: list[Annotated[float, Field(gt=0, lt=1)]] | None = Field(
         None,
-        description="block FLOPs of the uniformly pruned baselines, of the backbone's; null: those of 0.75, 0.6 "
-        "and 0.5 that feed-forward widths reach",
+        description="block FLOPs of the uniformly pruned baselines, of the backbone's, as far as feed-forward widths "
+        "reach them; null: 0.75, 0.6 and 0.5",
     )
     depth_baselines: bool = Field(False, description="also measure depth pruning at these sizes")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cache
@@ -28,6 +29,8 @@ __all__ = [
     "widths",
 ]
 
+
+_log = logging.getLogger("rankitect")
 
 SHARES = (0.75, 0.6, 0.5)
 """Of the reference's block FLOPs, where the user gives none."""
@@ -91,7 +94,7 @@ def _narrowed(family: Iterable[Architecture], cost: Cost, share: float) -> Archi
     if (reached := cost(narrowed)) > 1.02 * share:
         raise ConfigError(
             f"task.uniform: feed-forward width alone reaches {reached:.0%} of the block FLOPs, not {share:.0%}. "
-            "Give larger shares, or task.uniform=[] for none."
+            "Give larger shares."
         )
     return narrowed
 
@@ -116,12 +119,10 @@ def uniform_baselines(
     Args:
         space: The space.
         reference: The whole model.
-        shares: Of its block FLOPs; None: `SHARES`, as far as width alone reaches them.
+        shares: Of its block FLOPs, as far as width alone reaches them; what it does not reach is told in the log. None:
+            `SHARES`, of which it is not.
         influence: Of each layer, to leave the least important out; None: no models of fewer layers.
         context: Tokens that FLOPs are counted at.
-
-    Raises:
-        ConfigError: A given share is out of reach.
     """
     pruned = dict(_pruned(space, reference, shares, influence, context))
     yield from pruned.items()
@@ -162,9 +163,9 @@ def _pruned(
     for share in wanted if narrows else ():
         try:
             yield f"uniform width {share:.0%}", _narrowed(family, cost, share)
-        except ConfigError:
+        except ConfigError as error:
             if shares is not None:
-                raise
+                _log.warning("There is no baseline 'uniform width %.0f%%': %s", 100 * share, error)
     for share in wanted if influence is not None and axes.drops(choices) else ():
         yield f"uniform depth {share:.0%}", uniform_depth(space, reference, share, influence or {}, context)
 

@@ -10,7 +10,8 @@ import torch
 
 import rankitect
 from rankitect.models.candidate.language import LanguageCandidate
-from rankitect.models.families import DecoderBlocks
+from rankitect.models.checkpoints import save_huggingface
+from rankitect.models.importance import Statistics
 from tests.models import family_models
 from tests.tasks.language.tiny import own_cache, parts_of
 
@@ -47,8 +48,29 @@ def test_what_was_kept_of_a_backbone_is_not_taken_for_one_that_computes_somethin
     config = folder / "config.json"
     stated = json.loads(config.read_text())
     one = fingerprint()
-    config.write_text(json.dumps({**stated, "query_pre_attn_scalar": 99}))
-    assert fingerprint() != one
+    rotary = stated["rope_parameters"]
+    rotary = {**rotary, "full_attention": {**rotary["full_attention"], "rope_theta": 777.0}}
+    for other in ({"query_pre_attn_scalar": 99}, {"rms_norm_eps": 1e-3}, {"rope_parameters": rotary}):
+        config.write_text(json.dumps({**stated, **other}))
+        assert fingerprint() != one, other
     config.write_text(json.dumps(stated))
     assert fingerprint() == one
-    assert DecoderBlocks().to_json() == {}  # that of a plain Llama is a hash of its weights alone, as it always was
+
+
+def test_a_kept_calibration_is_that_of_the_same_seed_and_has_the_gradients_that_the_criterion_needs(
+    tmp_path: Path,
+) -> None:
+    def statistics(*keys: str) -> Statistics:
+        tokens = ("task.calibration_tokens=256", "task.slope_tokens=0", "task.context=32")
+        return parts_of(tmp_path, "task.backbone=random", *tokens, *keys).task.statistics
+
+    with own_cache(tmp_path / "cache"):
+        energy, again = statistics(), statistics()
+        assert not energy.fisher
+        assert torch.equal(energy.residual, again.residual)
+        assert statistics("task.criterion=fisher").fisher
+        checkpoint = parts_of(tmp_path, "task.backbone=random").task.checkpoint
+        folder = tmp_path / "same weights"
+        save_huggingface(folder, checkpoint.config, checkpoint.tensors, checkpoint.tokenizer)
+        one, other = (statistics(f"task.backbone={folder}", f"seed={seed}") for seed in (0, 1))
+    assert not torch.equal(one.residual, other.residual), "another seed chooses other text"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -18,8 +19,8 @@ from rankitect.models.pretrained import space_tensors
 from rankitect.models.supernet import Supernet
 from rankitect.search_spaces.mobile_llm import from_backbone
 from rankitect.space.architecture import Architecture
-from rankitect.tasks.costs import LANGUAGE_COSTS, cost_value, language_costs
-from rankitect.tasks.language.uniform import uniform_depth, uniform_width
+from rankitect.tasks.costs import LANGUAGE_COSTS, check_constraints, cost_value, language_costs
+from rankitect.tasks.language.uniform import uniform_baselines, uniform_depth, uniform_width
 from tests.tasks.language.tiny import own_cache, parts_of
 
 CONFIG = DecoderConfig(vocab=256, d_model=32, n_layers=6, n_heads=4, n_kv_heads=2, head_dim=8, ffn=128)
@@ -58,6 +59,31 @@ def test_uniform_depth_drops_the_layers_of_least_influence(wanted: float) -> Non
 def test_a_share_that_width_cannot_reach_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"feed-forward width alone reaches \d+% of the block FLOPs, not 10%"):
         uniform_width(SPACE, WHOLE, 0.1, 24)
+
+
+def test_a_baseline_that_width_cannot_reach_is_left_out_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    assert [name for name, _ in uniform_baselines(SPACE, WHOLE, [0.9, 0.1], None, 24)] == ["uniform width 90%"]
+    (said,) = caplog.messages
+    assert re.search(r"no baseline 'uniform width 10%': .* reaches \d+% of the block FLOPs, not 10%", said)
+
+
+def test_amounts_are_in_the_costs_own_unit_and_what_bounds_nothing_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    costs = language_costs(SPACE, WHOLE, 24)
+    for text, share in (("0.5..0.9", "[0.5,0.9]"), ("..0.9", "[0,0.9]"), ("0.5..", "[0.5,1]")):
+        said = f"constraints.block_flops={text} is an amount, in FLOP"
+        with pytest.raises(ConfigError, match=re.escape(said) + ".*" + re.escape(f"constraints.block_flops={share}")):
+            costs.limits({"block_flops": Amounts.parse(text)})
+    few = {"weight_bytes": Amounts.parse("..1.5")}
+    with pytest.raises(
+        ConfigError, match=r"\(weight_bytes \.\.1\.5\).*Shares of the backbone's are written \[low,high\]"
+    ):
+        check_constraints(SPACE, costs.limits(few), few, "the backbone")
+    for text, warned in (("1..", 1), ("..1e12", 1), (f"..{0.9 * costs.value(WHOLE, 'params')}", 0)):
+        caplog.clear()
+        bounds = {"params": Amounts.parse(text)}
+        check_constraints(SPACE, costs.limits(bounds), bounds, "the backbone")
+        assert len(caplog.messages) == warned, text
+    assert not any("(-inf" in message for message in caplog.messages)
 
 
 def test_constraints_are_relative_to_the_backbone() -> None:
