@@ -1,6 +1,7 @@
 """Generate text with an exported program: `python -m rankitect.run_pte FOLDER --prompt "Once"`.
 
-The folder is what a search exports for a candidate: model.pte, program.json and the tokenizer.
+The folder is what a search exports for a candidate: model.pte, program.json and the tokenizer. A guard judges the
+prompt, and a response to it, in place of going on from it.
 """
 
 from __future__ import annotations
@@ -8,13 +9,40 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from rankitect.documents import as_kind
 from rankitect.errors import AssetError
 from rankitect.terminal import Parser, answered, ended, say
 
+if TYPE_CHECKING:
+    from rankitect.deploy.artifact import Deployed
+
 __all__ = ["main"]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    value: float
+
+
+class _Verdicts(BaseModel):
+    """What is read of a guard's figures in program.json."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    metrics: dict[Literal["auc", "f1", "false_positive_rate", "recall", "threshold"], _Value]
+
+    @model_validator(mode="after")
+    def _threshold(self) -> Self:
+        if "threshold" not in self.metrics:
+            raise ValueError("metrics has no threshold")
+        return self
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m rankitect.run_pte", description=__doc__)
     parser.add_argument("folder", help="holds model.pte, program.json and the tokenizer")
     parser.add_argument("--prompt", default="The", help="text to go on from")
+    parser.add_argument("--response", default="", help="for a guard: what was answered to the prompt")
     parser.add_argument("--tokens", type=int, default=32, help="tokens to generate at most")
     parser.add_argument("--no-verify", action="store_true", help="do not compare the file's hash")
     given = parser.parse_args(arguments)
@@ -36,6 +65,11 @@ def _run(given: argparse.Namespace) -> int:
     from rankitect.deploy.artifact import load
 
     deployed = load(given.folder, verify=not given.no_verify)
+    notes = deployed.card.get("notes")
+    if isinstance(notes, dict) and "template" in notes:
+        return _judge(given, deployed, notes)
+    if given.response:
+        raise AssetError(f"{given.folder} is no guard: leave --response out.")
     tokenizer = deployed.tokenizer
     begin = () if deployed.begin is None else (deployed.begin,)
     asked = tokenizer.encode(given.prompt).tolist()
@@ -52,6 +86,28 @@ def _run(given: argparse.Namespace) -> int:
         f"then {rate:.1f} tokens a second",
         sys.stderr,
     )
+    return 0
+
+
+def _judge(given: argparse.Namespace, deployed: Deployed, notes: Mapping[str, Any]) -> int:
+    """Say what a guard thinks of an exchange."""
+    from rankitect.data.moderation.exchanges import Exchange
+    from rankitect.data.moderation.template import GuardTemplate
+
+    place = Path(given.folder) / "program.json"
+    template = GuardTemplate.from_json(notes["template"], place)
+    threshold = as_kind(notes.get("verdicts"), _Verdicts, place, AssetError).metrics["threshold"].value
+    exchange = Exchange("", given.prompt, given.response, unsafe=False)
+    (tokens,) = template.sequences(deployed.tokenizer, [exchange])
+    started = time.perf_counter()
+    scores = deployed.generator.start(list(tokens))
+    seconds = time.perf_counter() - started
+    if max(template.verdicts.ids) >= len(scores):
+        raise AssetError(f"{place}: the program has {len(scores)} tokens, and a verdict is none of them.")
+    odds = float(scores[template.verdicts.unsafe] - scores[template.verdicts.safe])
+    verdict = "unsafe" if odds >= threshold else "safe"
+    say(f"{verdict}: log-odds of unsafe {odds:+.2f}, from {threshold:+.2f} on an exchange is called unsafe")
+    say(f"loaded in {deployed.load_ms:.0f} ms; {len(tokens)} tokens, verdict after {seconds * 1e3:.0f} ms", sys.stderr)
     return 0
 
 

@@ -8,26 +8,45 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from rankitect.contracts import JSON
 from rankitect.data.files import file_sha256, write_whole
 from rankitect.data.members import place_of
 from rankitect.data.tokenizer import Tokenizer, load_tokenizer
 from rankitect.deploy.generate import Generator, Layout
 from rankitect.deploy.lowering import lower, require_runtime, silenced, tolerance
 from rankitect.deploy.precision import precision_of, quantized_share, require_lowerable
-from rankitect.deploy.quality import language_quality, report_quality
+from rankitect.deploy.quality import ProgramQuality, language_quality, report_quality
 from rankitect.documents import as_kind, read_json
 from rankitect.errors import AssetError, DeployError, safe, short
 from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.deployed import DeployedCall
 from rankitect.models.supernet import Standalone, floats_of
 
-__all__ = ["CARD", "PROGRAM", "Deployed", "export", "load", "runtime_version"]
+__all__ = ["CARD", "PROGRAM", "Deployed", "ProgramJudge", "export", "load", "runtime_version"]
+
+
+class ProgramJudge(Protocol):
+    """Compares a program with the model that it was made from."""
+
+    def __call__(
+        self, path: Path, generator: Generator, model: Standalone, floats: nn.Module | None
+    ) -> tuple[ProgramQuality, Mapping[str, JSON]]:
+        """The comparison, and plain data for the program's card.
+
+        Args:
+            path: The .pte file.
+            generator: Runs it.
+            model: The model.
+            floats: It in floats, before it was quantized; None where it is so itself.
+        """
+        ...
+
 
 SCHEMA = 1
 CARD = "program.json"
@@ -128,6 +147,7 @@ def export(
     capacity: int,
     text: torch.Tensor | None,
     floats: nn.Module | None = None,
+    judge: ProgramJudge | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """Write a language model as a program. The card comes last: where it is, all is there.
@@ -144,6 +164,7 @@ def export(
         text: Windows of real text that neither was trained on, token ids [W, T]; None where there is none: then the
             card has no quality, which the caller has to say.
         floats: The model in floats, before it was quantized; by default the same weights without rounding.
+        judge: Compares program and model in place of their perplexities.
         notes: Plain data for the card.
 
     Returns:
@@ -164,6 +185,7 @@ def export(
     lowered = lower(methods)
     seconds = time.perf_counter() - started
     layout = Layout.of(methods["prefill"], methods["decode"])
+    said: Mapping[str, JSON] = {}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD).unlink(missing_ok=True)
     write_whole(folder / PROGRAM, lowered.buffer)
@@ -171,9 +193,11 @@ def export(
         _check_tokens(folder / PROGRAM, layout, methods)
         generator = _generator(folder / PROGRAM, layout)[0]
         quality = None
-        if text is not None:
-            if not model.plan.is_float and floats is None:
-                floats = floats_of(model)
+        if not model.plan.is_float and floats is None:
+            floats = floats_of(model)
+        if judge is not None:
+            quality, said = judge(folder / PROGRAM, generator, model, floats)
+        elif text is not None:
             quality = language_quality(generator, model, text, prompt=prompt, capacity=capacity, floats=floats)
     except BaseException:
         (folder / PROGRAM).unlink()  # a program that was not checked to the end is none
@@ -195,7 +219,7 @@ def export(
         "lowering_seconds": round(seconds, 1),
         "bytes": len(lowered.buffer),
         "sha256": file_sha256(folder / PROGRAM),
-        "notes": dict(notes or {}),
+        "notes": {**dict(notes or {}), **said},
     }
     write_whole(folder / CARD, json.dumps(card, indent=2) + "\n")
     return {"program": PROGRAM, "program_card": CARD, "program_tokenizer": "tokenizer.json"}

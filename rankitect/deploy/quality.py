@@ -29,6 +29,8 @@ __all__ = ["TOKENS", "ProgramQuality", "language_quality", "ranker_quality", "re
 
 TOKENS = 384
 """Tokens that a program predicts one by one to be compared."""
+_RISING = "auc"
+"""The metric of which more is better."""
 _NOTICED = 0.01
 """Relative loss of quality from which on a program is said to be worse."""
 
@@ -38,8 +40,9 @@ class ProgramQuality:
     """What a program's quality is, and what the model's is on the same inputs.
 
     Attributes:
-        metric: "perplexity", "normalized entropy" or, where rows have labels of one class or none, "logit".
-        model: Of the model that was exported, in its own bits; lower is better. Of logits, their standard deviation.
+        metric: "perplexity", "normalized entropy", "auc" or, where rows have labels of one class or none, "logit".
+        model: Of the model that was exported, in its own bits; lower is better, save for AUC. Of logits, their standard
+            deviation.
         program: Of the program, measured with the runtime. Of logits, the largest difference to the model's.
         amount: Inputs that were predicted.
         unit: What they are counted in.
@@ -60,10 +63,11 @@ class ProgramQuality:
 
     @property
     def change(self) -> float | None:
-        """By how much the program's value is above that of the model in floats, relative; None where the metric is no
-        quality."""
+        """By how much the program's value is worse than that of the model in floats, relative; None where the metric is
+        no quality."""
         whole = self.model if self.floats is None else self.floats
-        return None if self.metric == "logit" or not whole else self.program / whole - 1
+        worse, better = (whole, self.program) if self.metric == _RISING else (self.program, whole)
+        return None if self.metric == "logit" or not better else worse / better - 1
 
     @property
     def worse(self) -> bool:
@@ -85,8 +89,9 @@ class ProgramQuality:
             return (
                 f"logits differ by at most {self.difference:.2g} of the largest on {self.amount:,} {self.unit}; {same}"
             )
-        whole = f"{self.model:.4g}" if self.floats is None else f"{self.floats:.4g} in floats"
-        said = f"{self.metric} {whole} becomes {self.program:.4g} ({self.change:+.1%})"
+        own = self.model if self.floats is None else self.floats
+        whole = f"{own:.4g}" if self.floats is None else f"{own:.4g} in floats"
+        said = f"{self.metric} {whole} becomes {self.program:.4g} ({self.program / own - 1:+.1%})"
         return f"{said} on {self.amount:,} {self.unit}; {same}"
 
 

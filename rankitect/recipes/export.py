@@ -12,11 +12,15 @@ from rankitect.contracts.capability import offers
 from rankitect.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from rankitect.config.parts import Parts
     from rankitect.contracts.stage import StageContext
     from rankitect.data.tokenizer import Tokenizer
+    from rankitect.deploy.generate import Generator
+    from rankitect.deploy.quality import ProgramQuality
     from rankitect.graph import SearchSpace
     from rankitect.models.supernet import Standalone
 
@@ -33,6 +37,24 @@ class HasText(Protocol):
 
     def sample_text(self) -> Tensor:
         """Windows of text that no model was trained on, [W, T] int64."""
+        ...
+
+
+class JudgesPrograms(Protocol):
+    """A task by which programs are judged otherwise than by the perplexity of text."""
+
+    def check_program(self, prompt: int, capacity: int) -> None:
+        """Refuse a program that cannot read what it would be judged by.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+        ...
+
+    def judge_program(
+        self, path: Path, generator: Generator, model: Standalone
+    ) -> tuple[ProgramQuality, Mapping[str, JSON]]:
+        """See `rankitect.deploy.artifact.ProgramJudge`."""
         ...
 
 
@@ -80,10 +102,13 @@ class Export:
 
         Raises:
             DeployError: ExecuTorch is not installed.
+            ConfigError: The program could not read what it is to be judged by.
         """
         from rankitect.deploy.artifact import runtime_version
 
         runtime_version()
+        if offers(self._task, JudgesPrograms):
+            self._task.check_program(self.config.prompt, self.config.capacity)
 
     def space_after(self, space: SearchSpace) -> SearchSpace:
         """The space itself.
@@ -112,16 +137,17 @@ class Export:
 
         if context.folder is not None:
             context.folder.mkdir(parents=True, exist_ok=True)
-            c = self.config
+            c, task = self.config, self._task
             context.progress(0, 1, "lowering")
             written = export(
                 context.folder,
                 self._in_precision(model, context),
-                self._task.tokenizer,
+                task.tokenizer,
                 prompt=c.prompt,
                 capacity=c.capacity,
-                text=self._task.sample_text(),
+                text=task.sample_text(),
                 floats=context.earlier,
+                judge=task.judge_program if offers(task, JudgesPrograms) else None,
             )
             context.artifacts.update(written)
         return model

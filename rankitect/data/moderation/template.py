@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.data.chat import Message
 from rankitect.data.moderation.exchanges import Exchange
-from rankitect.errors import ConfigError, safe, short
+from rankitect.documents import as_kind
+from rankitect.errors import AssetError, ConfigError, safe, short
 
 if TYPE_CHECKING:
     from rankitect.data.tokenizer import Tokenizer
@@ -24,6 +26,9 @@ __all__ = ["GuardTemplate", "Verdicts"]
 
 _PLACE = "\u2060exchange\u2060"
 """Stands for what was said while the template is rendered."""
+_MOST = 2**20
+"""Tokens of a part of a template in a file."""
+_Token = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,21 @@ class GuardTemplate:
         said: list[int] = prompt[:kept].tolist()
         return [*said, *self.answer, *response[: room - kept].tolist()][: self.room]
 
+    @classmethod
+    def from_json(cls, data: object, place: object) -> GuardTemplate:
+        """The inverse of `to_json`.
+
+        Args:
+            data: Plain data from a file.
+            place: The file, for messages.
+
+        Raises:
+            AssetError: They are no template.
+        """
+        stored = as_kind(data, _Stored, place, AssetError)
+        before, after, answer = (tuple(ids) for ids in (stored.before, stored.after, stored.answer))
+        return cls(before, after, answer, Verdicts(stored.safe, stored.unsafe), stored.context)
+
     def to_json(self) -> dict[str, Any]:
         """As plain data, for the card of a program."""
         return {
@@ -144,6 +164,19 @@ class GuardTemplate:
             "unsafe": self.verdicts.unsafe,
             "context": self.context,
         }
+
+
+class _Stored(BaseModel):
+    """A template in a file."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    before: list[_Token] = Field(max_length=_MOST)
+    after: list[_Token] = Field(max_length=_MOST)
+    answer: list[_Token] = Field(max_length=_MOST)
+    safe: _Token
+    unsafe: _Token
+    context: int = Field(ge=1, le=2**24)
 
 
 _KEYS = ("task.safe", "task.unsafe")

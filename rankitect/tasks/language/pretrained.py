@@ -175,6 +175,13 @@ class Pretrained:
             )
         return Supernet(self._parts.graph_space, tensors=space_tensors(self.checkpoint, share=True))
 
+    def as_read(self, architecture: Architecture) -> Standalone:
+        """The model of an architecture with the backbone's units in the order of the checkpoint: for the whole one."""
+        from rankitect.models.pretrained import space_tensors
+        from rankitect.models.supernet import Supernet
+
+        return Supernet(self._parts.graph_space, tensors=space_tensors(self.checkpoint)).extract(architecture)
+
     def _calibration(self) -> tuple[int, int, int]:
         """Windows of a batch, batches, and how many of these also with gradients."""
         c = self._config

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from rankitect.contracts import MetricSpec
     from rankitect.data.moderation.data import GuardData
     from rankitect.data.windows import TextWindows
+    from rankitect.deploy.generate import Generator
+    from rankitect.deploy.quality import ProgramQuality
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.metrics.verdicts import VerdictQuality
+    from rankitect.models.supernet import Standalone
     from rankitect.training.settings import DistilConfig
     from rankitect.training.verdicts import VerdictBatch, VerdictDistillation, VerdictLoss
 
@@ -48,6 +51,13 @@ class Moderation(LanguageModels):
     Config = ModerationConfig
     config: ModerationConfig
     exchanges: GuardData
+
+    def initial(self, architecture: Architecture, seed: int) -> Standalone:
+        """The model of an architecture as a recipe begins with it. The whole backbone is taken as it was read: nothing
+        is left out of it that calibration would have to choose."""
+        if self._adopted is None and architecture == self.reference:
+            return placement().place(self._pretrained.as_read(architecture))
+        return super().initial(architecture, seed)
 
     # --- data, loss and quality -------------------------------------------------------------------------------------
     def _opened(self) -> TextWindows:
@@ -123,6 +133,20 @@ class Moderation(LanguageModels):
     def quality_specs(self, split: str) -> list[MetricSpec]:
         """AUC; on the test split F1 and the false positive rate as well."""
         return verdict_specs(split)
+
+    def check_program(self, prompt: int, capacity: int) -> None:
+        """Refuse a program that cannot hold an exchange; see `rankitect.recipes.export.JudgesPrograms`."""
+        from rankitect.tasks.moderation.programs import check_capacity
+
+        check_capacity(self.exchanges, capacity)
+
+    def judge_program(
+        self, path: Path, generator: Generator, model: Standalone
+    ) -> tuple[ProgramQuality, Mapping[str, JSON]]:
+        """The verdicts of a program beside those of its model, and its speed."""
+        from rankitect.tasks.moderation.programs import judged, milliseconds
+
+        return judged(self.exchanges, generator, model, milliseconds(path))
 
     def stage_measure(self, check: Callable[[], None]) -> StageMeasure:
         """What a guard is asked after each stage of a recipe: its verdicts on the test split, with the threshold chosen

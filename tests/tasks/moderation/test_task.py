@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,21 @@ from rankitect.config.parts import Parts, build
 from rankitect.config.training import resolve_training
 from rankitect.errors import ConfigError
 from rankitect.models.packed import next_logits
+from rankitect.reports.material import material_of
+from rankitect.reports.run import load_run
+from rankitect.reports.sections.guard import SECTION
 from rankitect.tasks.moderation.plain import plain_quality
 from rankitect.tasks.moderation.task import Moderation
 from rankitect.training.settings import DistilConfig, TextTraining
+from tests.tasks.language.tiny import own_cache
 
 SMOKE = ["task=moderation", "preset=smoke"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with own_cache(tmp_path_factory.mktemp("cache")):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -108,5 +119,19 @@ def test_what_cannot_be_judged_is_refused_before_any_work(tmp_path: Path, keys: 
 
 def test_candidates_can_be_searched_by_the_auc_of_their_verdicts(tmp_path: Path) -> None:
     result = rankitect.search([*SMOKE, "budget.trials=3", "report.page=false", f"output_dir={tmp_path}"], quiet=True)
-    assert result.summary.pareto
-    assert "auc" in result.summary.pareto[0].metrics
+    best = result.summary.pareto[0]
+    assert "auc" in best.metrics
+    # The report tells what each stage of the recipe did to the best candidate.
+    card = SECTION.card(material_of(load_run(tmp_path)))
+    assert card is not None
+    assert card.finding.startswith("AUC of candidate")
+    assert [row[0].text for row in card.tables[0].rows] == [
+        "as it begins", "verdicts", "TF-IDF and logistic regression",
+    ]  # fmt: skip
+    assert card.tables[0].rows[1][1].value == pytest.approx(best.metrics["auc"].value)
+    # A card that was damaged costs the section, not the report.
+    (tmp_path / best.folder / "stages.json").write_text('{"schema": 1, "stages": []}')
+    damaged = SECTION.card(material_of(load_run(tmp_path)))
+    assert damaged is not None
+    assert damaged.idle
+    assert "cannot be read" in damaged.finding

@@ -1,0 +1,98 @@
+"""Programs of guards: their verdicts beside those of the model, as the runtime gives them, and their speed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from rankitect.deploy.quality import ProgramQuality
+from rankitect.errors import ConfigError
+from rankitect.metrics.verdicts import VerdictQuality, best_threshold
+from rankitect.models.packed import next_logits
+from rankitect.tasks.moderation.quality import scored_as
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rankitect.contracts import JSON
+    from rankitect.data.moderation.data import GuardData
+    from rankitect.deploy.generate import Generator
+    from rankitect.models.supernet import Standalone
+
+__all__ = ["check_capacity", "judged", "milliseconds"]
+
+MOST = {"search": 100, "test": 200}
+"""Exchanges of each split that a program judges: a call takes as long for a short exchange as for a long one."""
+_TOGETHER = 8
+"""Exchanges that the model judges at once."""
+
+
+def check_capacity(data: GuardData, capacity: int) -> None:
+    """Refuse a program that cannot hold the longest exchange and a verdict.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    longest = max(len(one) for name in MOST for one in data.sequences[name])
+    if capacity <= longest:
+        raise ConfigError(
+            f"capacity is {capacity}, and an exchange has up to {longest} tokens: at least {longest + 1}, or a smaller "
+            "task.context."
+        )
+
+
+def judged(
+    data: GuardData, generator: Generator, model: Standalone, timed: Mapping[str, float]
+) -> tuple[ProgramQuality, dict[str, JSON]]:
+    """The verdicts of a program and of its model on the same exchanges.
+
+    Args:
+        data: The exchanges.
+        generator: Runs the program.
+        model: What it was made from.
+        timed: Milliseconds of the program's calls.
+
+    Returns:
+        The comparison of AUC, and for the program's card the verdicts of the program in full, and the template.
+    """
+    safe, unsafe = data.template.verdicts.ids
+    scores: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    places = {split: data.sampled(split, most) for split, most in MOST.items()}
+    for split, chosen in places.items():
+        sequences = [data.sequences[split][place] for place in chosen.tolist()]
+        logits = [generator.start(list(one)) for one in sequences]
+        theirs = np.asarray([float(one[unsafe] - one[safe]) for one in logits])
+        scores[split] = _model_scores(model, sequences, safe, unsafe), theirs
+    labels = data.unsafe("search")[places["search"]]
+    thresholds = [best_threshold(each, labels) for each in scores["search"]]
+    qualities = [
+        VerdictQuality(scored_as(data, "test", places["test"], each), threshold, 0)
+        for each, threshold in zip(scores["test"], thresholds, strict=True)
+    ]
+    own, given = scores["test"]
+    same = float(np.mean((own >= thresholds[0]) == (given >= thresholds[1])))
+    apart = float(np.abs(own - given).max() / max(np.abs(own).max(), 1e-12))
+    before, after = (one.metrics["auc"].value for one in qualities)
+    quality = ProgramQuality("auc", before, after, len(own), "exchanges", same, apart)
+    notes: dict[str, Any] = {"verdicts": qualities[1].to_json(), "template": data.template.to_json()}
+    return quality, {**notes, "milliseconds": dict(timed)}
+
+
+@torch.inference_mode()
+def _model_scores(model: Standalone, sequences: Sequence[tuple[int, ...]], safe: int, unsafe: int) -> np.ndarray:
+    scores = []
+    for start in range(0, len(sequences), _TOGETHER):
+        logits = next_logits(model, sequences[start : start + _TOGETHER], torch.device("cpu")).double()
+        scores.append((logits[:, unsafe] - logits[:, safe]).numpy())
+    return np.concatenate(scores)
+
+
+def milliseconds(path: Path) -> dict[str, float]:
+    """The medians of a program's calls on this machine, with one thread: "prefill" of a whole prompt, and "decode"."""
+    from rankitect.deploy.timing import Meter, TimingSettings
+
+    with Meter(TimingSettings(threads=1, target=0.1, rounds=5, seconds=8.0)) as meter:
+        return {method: meter.time(path, method=method).p50 for method in ("prefill", "decode")}
