@@ -11,13 +11,14 @@ Of a source that has one label only, the AUC is against the other label of all s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rankitect.contracts import Metric, MetricSpec
+from rankitect.metrics.choices import wilson_interval
 from rankitect.metrics.intervals import Estimate, mean_estimate
 from rankitect.metrics.ranking_metrics import roc_auc
 
@@ -72,8 +73,8 @@ class VerdictQuality:
             told = s.scores >= self.threshold
             self._known["auc"] = _metric(auc_estimate(s.scores, s.unsafe, s.clusters), len(s))
             self._known["f1"] = _metric(f1_estimate(told, s.unsafe, s.clusters), len(s))
-            self._known["false_positive_rate"] = _metric(_rate(told, ~s.unsafe, s.clusters), int((~s.unsafe).sum()))
-            self._known["recall"] = _metric(_rate(told, s.unsafe, s.clusters), int(s.unsafe.sum()))
+            self._known["false_positive_rate"] = _rate(told, ~s.unsafe, s.clusters)
+            self._known["recall"] = _rate(told, s.unsafe, s.clusters)
             self._known["threshold"] = Metric(self.threshold, "nat")
         return dict(self._known)
 
@@ -109,8 +110,7 @@ class VerdictQuality:
             metrics["f1"] = _metric(f1_estimate(told[here], unsafe[here], s.clusters[here]), int(here.sum()))
         for name, label in (("false_positive_rate", ~unsafe), ("recall", unsafe)):
             if (label & here).any():
-                value = _rate(told[here], label[here], s.clusters[here])
-                metrics[name] = _metric(value, int((label & here).sum()))
+                metrics[name] = _rate(told[here], label[here], s.clusters[here])
         return metrics
 
     def to_json(self) -> dict[str, Any]:
@@ -170,9 +170,15 @@ def f1_estimate(told: Labels, unsafe: Labels, clusters: NDArray[np.int64]) -> Es
     return _ratio(right, (right + (told ^ unsafe)).astype(np.float64), clusters)
 
 
-def _rate(told: Labels, label: Labels, clusters: NDArray[np.int64]) -> Estimate:
-    """The share of exchanges with a label that are called unsafe."""
-    return _ratio((told & label).astype(np.float64), label.astype(np.float64), clusters)
+def _rate(told: Labels, label: Labels, clusters: NDArray[np.int64]) -> Metric:
+    """The share of exchanges with a label that are called unsafe. Of none or all of them, the interval is Wilson's, with
+    as many exchanges as there are groups: the delta method knows no error there."""
+    estimate = _ratio((told & label).astype(np.float64), label.astype(np.float64), clusters)
+    count = int(label.sum())
+    if estimate.value in (0.0, 1.0) and count:
+        groups = len(np.unique(clusters[label]))
+        return Metric(estimate.value, "share", count, wilson_interval(int(estimate.value) * groups, groups))
+    return replace(_metric(estimate, count), unit="share")
 
 
 def _ratio(above: NDArray[np.float64], below: NDArray[np.float64], clusters: NDArray[np.int64]) -> Estimate:

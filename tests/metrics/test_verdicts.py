@@ -47,6 +47,15 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert 0.91 <= held / 300 <= 0.99
 
 
+def test_a_rate_of_none_has_an_interval_all_the_same() -> None:
+    scores, unsafe = drawn(3, shift=20.0)
+    quality = VerdictQuality(Scored(scores, unsafe, np.arange(80), ["a"] * 80, [""] * 80), 10.0, 0)
+    assert quality.metrics["false_positive_rate"].value == 0.0
+    low, high = quality.metrics["false_positive_rate"].ci95 or (0.0, 0.0)
+    assert low == 0.0
+    assert 0.05 < high < 0.15
+
+
 def test_exchanges_of_one_prompt_make_the_interval_wider() -> None:
     scores, unsafe = drawn(1)
     doubled, labels = np.repeat(scores, 4), np.repeat(unsafe, 4)
