@@ -171,8 +171,11 @@ def f1_estimate(told: Labels, unsafe: Labels, clusters: NDArray[np.int64]) -> Es
 
 
 def _rate(told: Labels, label: Labels, clusters: NDArray[np.int64]) -> Metric:
-    """The share of exchanges with a label that are called unsafe. Of none or all of them, the interval is Wilson's, with
-    as many exchanges as there are groups: the delta method knows no error there."""
+    """The share of exchanges with a label that are called unsafe.
+
+    Of none or all of them, the interval is Wilson's, with as many exchanges as there are groups: the delta method knows
+    no error there.
+    """
     estimate = _ratio((told & label).astype(np.float64), label.astype(np.float64), clusters)
     count = int(label.sum())
     if estimate.value in (0.0, 1.0) and count:
