@@ -121,7 +121,7 @@ def long_program(model: Path, folder: Path) -> dict[str, float]:
     target = folder / "long"
     export(
         target, candidate.model, candidate.tokenizer, prompt=PROMPT, capacity=PROMPT + 16, text=text,
-        judge=lambda path, generator, model: (_none(), {}),
+        judge=lambda path, generator, model, floats: (_none(), {}),
     )  # fmt: skip
     return {**milliseconds(target / PROGRAM), "bytes": float((target / PROGRAM).stat().st_size)}
 

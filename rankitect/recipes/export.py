@@ -14,7 +14,7 @@ from rankitect.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from rankitect.config.parts import Parts
     from rankitect.contracts.stage import StageContext
@@ -52,7 +52,7 @@ class JudgesPrograms(Protocol):
         ...
 
     def judge_program(
-        self, path: Path, generator: Generator, model: Standalone
+        self, path: Path, generator: Generator, model: Standalone, floats: nn.Module | None
     ) -> tuple[ProgramQuality, Mapping[str, JSON]]:
         """See `rankitect.deploy.artifact.ProgramJudge`."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from rankitect.tasks.moderation.quality import scored_as
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch import nn
 
     from rankitect.contracts import JSON
     from rankitect.data.moderation.data import GuardData
@@ -45,7 +48,11 @@ def check_capacity(data: GuardData, capacity: int) -> None:
 
 
 def judged(
-    data: GuardData, generator: Generator, model: Standalone, timed: Mapping[str, float]
+    data: GuardData,
+    generator: Generator,
+    model: Standalone,
+    floats: nn.Module | None,
+    timed: Mapping[str, float],
 ) -> tuple[ProgramQuality, dict[str, JSON]]:
     """The verdicts of a program and of its model on the same exchanges.
 
@@ -53,6 +60,7 @@ def judged(
         data: The exchanges.
         generator: Runs the program.
         model: What it was made from.
+        floats: That in floats; None where it is so itself.
         timed: Milliseconds of the program's calls.
 
     Returns:
@@ -77,12 +85,16 @@ def judged(
     apart = float(np.abs(own - given).max() / max(np.abs(own).max(), 1e-12))
     before, after = (one.metrics["auc"].value for one in qualities)
     quality = ProgramQuality("auc", before, after, len(own), "exchanges", same, apart)
+    if floats is not None:
+        whole = _model_scores(floats, [data.sequences["test"][p] for p in places["test"].tolist()], safe, unsafe)
+        judged_whole = scored_as(data, "test", places["test"], whole)
+        quality = replace(quality, floats=VerdictQuality(judged_whole, 0.0, 0).metrics["auc"].value)
     notes: dict[str, Any] = {"verdicts": qualities[1].to_json(), "template": data.template.to_json()}
     return quality, {**notes, "milliseconds": dict(timed)}
 
 
 @torch.inference_mode()
-def _model_scores(model: Standalone, sequences: Sequence[tuple[int, ...]], safe: int, unsafe: int) -> np.ndarray:
+def _model_scores(model: nn.Module, sequences: Sequence[tuple[int, ...]], safe: int, unsafe: int) -> np.ndarray:
     scores = []
     for start in range(0, len(sequences), _TOGETHER):
         logits = next_logits(model, sequences[start : start + _TOGETHER], torch.device("cpu")).double()

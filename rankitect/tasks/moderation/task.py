@@ -141,12 +141,12 @@ class Moderation(LanguageModels):
         check_capacity(self.exchanges, capacity)
 
     def judge_program(
-        self, path: Path, generator: Generator, model: Standalone
+        self, path: Path, generator: Generator, model: Standalone, floats: nn.Module | None
     ) -> tuple[ProgramQuality, Mapping[str, JSON]]:
         """The verdicts of a program beside those of its model, and its speed."""
         from rankitect.tasks.moderation.programs import judged, milliseconds
 
-        return judged(self.exchanges, generator, model, milliseconds(path))
+        return judged(self.exchanges, generator, model, floats, milliseconds(path))
 
     def stage_measure(self, check: Callable[[], None]) -> StageMeasure:
         """What a guard is asked after each stage of a recipe: its verdicts on the test split, with the threshold chosen
