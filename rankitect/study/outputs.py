@@ -29,9 +29,9 @@ from rankitect.study.summary import (
     RegisteredSummary,
     Summary,
     summarised,
-    versions,
 )
 from rankitect.study.trials_table import TRIALS, trials_csv
+from rankitect.study.versions import versions
 
 if TYPE_CHECKING:
     from rankitect.contracts import Baseline, Exporter

@@ -12,7 +12,8 @@ from rankitect.contracts import Measurement, MetricSpec, Spent
 from rankitect.data.files import write_whole
 from rankitect.documents import parse_json, read_json
 from rankitect.errors import RankitectError
-from rankitect.study.summary import MetricSummary, summarised, versions
+from rankitect.study.summary import MetricSummary, summarised
+from rankitect.study.versions import versions
 
 __all__ = ["TrainedSummary", "read_trained"]
 

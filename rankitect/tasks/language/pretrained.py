@@ -391,11 +391,5 @@ class PrunedBackbone(SharedWeights):
     def distillation(
         self, config: DistilConfig, split: str = "train", teacher: nn.Module | None = None
     ) -> TextObjective[Any]:
-        """Batches and loss of a distillation.
-
-        Args:
-            config: Its settings.
-            split: Of the text.
-            teacher: Whom to learn from; None for the backbone.
-        """
+        """Batches and loss of a distillation, from the backbone or from another teacher."""
         return self._pretrained.distillation(config, split, teacher)
