@@ -8,8 +8,10 @@ from rankitect.errors import ConfigError, closest
 KEYS = {"run": "a run folder", "candidate": "which of its candidates"}
 
 
-def test_pairs_and_plain_words_are_told_apart_and_the_last_of_equal_keys_counts() -> None:
-    assert split_words(["name", "run=a", "run=b=c"], KEYS) == (["name"], {"run": "b=c"})
+def test_pairs_and_plain_words_are_told_apart_and_no_key_is_there_twice() -> None:
+    assert split_words(["name", "run=b=c"], KEYS) == (["name"], {"run": "b=c"})
+    with pytest.raises(ConfigError, match="run= is there twice, as 'a' and 'b=c'"):
+        split_words(["name", "run=a", "run=b=c"], KEYS)
 
 
 @pytest.mark.parametrize("word", ["runs=a", "run=", "name"])

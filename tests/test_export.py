@@ -126,7 +126,8 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().err
     assert "is no run folder" in said
     assert (
-        "to= is 'excel', which is no format: optuna, parquet, csv; of a candidate, gguf, huggingface, decilm." in said
+        "to= is 'excel', which is no format: optuna, parquet, csv; of a candidate, gguf, huggingface, decilm, "
+        "executorch." in said
     )
 
 
@@ -187,7 +188,7 @@ def test_a_full_disk_ends_with_its_exit_code_and_leaves_no_file(
         (["to=gguf", "candidate=99"], "There is no candidate '99'"),
         (
             ["to=csv", "candidate=1"],
-            "candidate= is for to=gguf, huggingface, decilm, and to=csv exports the whole study",
+            "candidate= is for to=gguf, huggingface, decilm, executorch, and to=csv exports the whole study",
         ),
         (["to=gguf", "candidate=1", "out=@/none/m.gguf"], "There is no folder"),
         (["to=gguf", "candidate=1"], "has no candidate.json"),

@@ -8,6 +8,7 @@ multiplied: for widths in equal steps that is half of one row of full length for
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any
@@ -25,11 +26,13 @@ class _Cell:
 
     Attributes:
         place: Where it is in the weight, [outputs, units...].
-        sizes: The numbers of the sizes that reach it, [S] int64.
+        numbers: Those of the sizes that reach it.
+        sizes: The same, [S] int64.
         values: Their changes, [S, outputs, units of the cell...].
     """
 
     place: tuple[slice, ...]
+    numbers: tuple[int, ...]
     sizes: torch.Tensor
     values: torch.Tensor
 
@@ -52,7 +55,8 @@ class RefitBank:
             reached = [number for number, units in enumerate(options) if _reaches(units, place)]
             if reached:
                 values = full.new_empty(len(reached), *full[place].shape)
-                self._cells.append(_Cell(place, torch.tensor(reached, device=full.device), values))
+                sizes = torch.tensor(reached, device=full.device)
+                self._cells.append(_Cell(place, tuple(reached), sizes, values))
         for units in options:
             whole = change(units)
             for cell, row in self._rows(units):
@@ -61,11 +65,7 @@ class RefitBank:
     def _rows(self, units: Units) -> list[tuple[_Cell, torch.Tensor]]:
         """The cells that a size reaches, each with its row there."""
         number = self._number[units]
-        return [
-            (cell, cell.values[cell.sizes.tolist().index(number)])
-            for cell in self._cells
-            if _reaches(units, cell.place)
-        ]
+        return [(cell, cell.values[cell.numbers.index(number)]) for cell in self._cells if _reaches(units, cell.place)]
 
     def change(self, units: Units) -> torch.Tensor:
         """What to add to the prefix of a size, [outputs, *units]; a copy."""
@@ -90,9 +90,11 @@ class _Mixed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, chances: torch.Tensor, bank: RefitBank) -> torch.Tensor:
-        ctx.bank = bank
+        ctx.bank, ctx.dtype = bank, chances.dtype  # probabilities may have been computed in bfloat16
+        chances = chances.to(bank._cells[0].values.dtype)
         mixed = chances.new_zeros(bank._shape)
-        with torch.autocast(chances.device.type, enabled=False):
+        kind = chances.device.type
+        with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
             for cell in bank._cells:
                 mixed[cell.place] = (chances[cell.sizes] @ cell.values.flatten(1)).view(cell.values.shape[1:])
         return mixed
@@ -100,7 +102,8 @@ class _Mixed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
         bank, (slope,) = ctx.bank, grads
+        slope = slope.to(bank._cells[0].values.dtype)
         result = slope.new_zeros(len(bank._number))
         for cell in bank._cells:
             result.index_add_(0, cell.sizes, cell.values.flatten(1) @ slope[cell.place].flatten())
-        return result, None
+        return result.to(ctx.dtype), None

@@ -218,7 +218,7 @@ def test_what_cannot_be_a_baseline_is_refused_when_it_is_added(
         "candidate= needs run=": ["candidate=1", "task=criteo", "module=a.b"],
         "There is no task 'citeo'": ["task=citeo", "module=a.b"],
         "summary.json: an architecture": ["task=criteo", f"architecture={run / 'summary.json'}"],
-        "none of mobile_llm, ranking_blocks": ["task=criteo", f"architecture={other}"],
+        "none of mobile_llm, mobile_llm_bits": ["task=criteo", f"architecture={other}"],
         "space.json is not the space 'ranking_blocks'": ["task=criteo", f"architecture={known}", f"space={space}"],
         "known.json describes no features": ["task=criteo", f"architecture={known}", f"features={known}"],
         "known.json is no whole safetensors": ["task=criteo", "module=a.b", f"weights={known}"],
@@ -255,13 +255,14 @@ def test_a_module_is_called_on_real_rows_when_it_is_added(tmp_path: Path, capsys
         other = {"a": torch.zeros(3)}
         save_file(other, tmp_path / "w.safetensors")
         cases = {
-            "cannot be called on 64 rows (TypeError": ["module=tests.production.test_registry.wrong"],
-            "has no 'gone'": ["module=tests.production.test_registry.gone"],
+            "cannot be called on 64 rows (TypeError": ["wrong"],
+            "has no 'gone'": ["gone"],
             "holds no weights of tests.production.test_registry.legacy": [f"weights={tmp_path / 'w.safetensors'}"],
             "task.data.pth": ["task.data.pth=x"],
         }
         for words, given in cases.items():
-            assert main(["add", "bad", *LEGACY, *given, registry]) == 2, words
+            whole = [LEGACY[1].replace("legacy", given[0])] if "=" not in given[0] else [LEGACY[1], *given]
+            assert main(["add", "bad", LEGACY[0], *whole, *SYNTHETIC, registry]) == 2, words
             assert words in capsys.readouterr().err
     assert main(["add", "bad", "task=movielens", "architecture=x.json", SYNTHETIC[0], registry]) == 2
     assert "says what data a module= is tried on" in capsys.readouterr().err

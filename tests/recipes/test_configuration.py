@@ -93,7 +93,6 @@ def test_a_users_folder_can_add_a_stage_and_a_recipe(folder: Path) -> None:
         (["recipe.heal.lr=9"], "'recipe.heal.lr' on the command line is 9: should be less than or equal to 1."),
         (["recipe.heal.lr=fast"], "'recipe.heal.lr' on the command line is 'fast': should be a valid number"),
         (["recipe.heal.lr=.inf"], "'recipe.heal.lr' on the command line is '.inf': should be a valid number"),
-        (["recipe.heal.teacher=me"], "'recipe.heal.teacher' on the command line is 'me': should be 'backbone'."),
         (
             ["recipe.heal.target=a.b"],
             "'recipe.heal.target' on the command line: the class of a stage is named in its file",

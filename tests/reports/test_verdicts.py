@@ -134,7 +134,7 @@ def test_bytes_and_rows_of_tables_have_gates_by_default(run: Run) -> None:
     equal = costly(run, {**theirs, "flops": 900.0}, theirs)
     assert {outcomes(equal)[name] for name in ("cost", "bytes", "rows")} == {Outcome.PASS}
     assert outcomes(equal)["latency"] is Outcome.NA
-    assert "latency: does not apply" in card(launch.SECTION, equal).reason
+    assert "latency, program: does not apply" in card(launch.SECTION, equal).reason
 
 
 def write_latency(run: Run, folder: str, ms: float, trusted: bool = True) -> None:
