@@ -8,6 +8,7 @@ Begin with `dense.py`; a new block is written like `Linear`.
 """
 
 from rankitect.blocks.attention import GQA, SwiGLU
+from rankitect.blocks.convolution import BatchNorm, Conv2d, Depthwise, SqueezeExcite
 from rankitect.blocks.dense import Embed, Head, Linear, Norm, TiedHead
 from rankitect.blocks.fields import (
     AsField,
@@ -21,6 +22,7 @@ from rankitect.blocks.fields import (
     ToFields,
 )
 from rankitect.blocks.interaction import FM, Bilinear, Cross, Dot, LowRankCross
+from rankitect.blocks.pooling import AvgPool, GlobalPool, MaxPool
 from rankitect.blocks.rotary import Rope
 from rankitect.blocks.tables import Tables
 from rankitect.blocks.vectors import Activation, Concat, Gate, LayerNorm, Pad, Scale, TiedLinear, Total
@@ -30,9 +32,13 @@ __all__ = [
     "GQA",
     "Activation",
     "AsField",
+    "AvgPool",
+    "BatchNorm",
     "Bilinear",
     "Concat",
+    "Conv2d",
     "Cross",
+    "Depthwise",
     "Dot",
     "Embed",
     "FieldAttention",
@@ -42,15 +48,18 @@ __all__ = [
     "FlatLinear",
     "Flatten",
     "Gate",
+    "GlobalPool",
     "Head",
     "Join",
     "LayerNorm",
     "Linear",
     "LowRankCross",
+    "MaxPool",
     "Norm",
     "Pad",
     "Rope",
     "Scale",
+    "SqueezeExcite",
     "SwiGLU",
     "Tables",
     "TiedHead",

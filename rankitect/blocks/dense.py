@@ -19,6 +19,8 @@ __all__ = ["ACTIVATIONS", "UNSEEN", "Embed", "Head", "Linear", "Norm", "TiedHead
 ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "none": lambda x: x,
     "relu": F.relu,
+    "relu6": F.relu6,
+    "hardswish": F.hardswish,
     "silu": F.silu,
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),

@@ -18,6 +18,7 @@ from rankitect.contracts.controller import (
 )
 from rankitect.contracts.device import Device, ExportsPrograms, ExportsRankers, Latencies
 from rankitect.contracts.evaluator import Evaluator, Exporter, StopRequested, TrialContext
+from rankitect.contracts.inputs import Calibrates, HasImages
 from rankitect.contracts.plugin import Estimates, FromConfig, NamesCosts, NamesModels, Preloads, plugin
 from rankitect.contracts.records import (
     JSON,
@@ -53,6 +54,7 @@ __all__ = [
     "AsksAhead",
     "Baseline",
     "BoundsCosts",
+    "Calibrates",
     "Controller",
     "Device",
     "Direction",
@@ -63,6 +65,7 @@ __all__ = [
     "ExportsPrograms",
     "ExportsRankers",
     "FromConfig",
+    "HasImages",
     "HasReference",
     "InheritsWeights",
     "Job",

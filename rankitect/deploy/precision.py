@@ -17,6 +17,7 @@ from rankitect.models.deployed_weights import QuantizedMatrix, cache_trouble, ma
 from rankitect.models.numerics import Numerics
 from rankitect.models.plan import Plan, Step
 from rankitect.models.supernet import Standalone
+from rankitect.models.weights import weight_of
 from rankitect.space.tables import Assignments
 
 __all__ = ["in_8da4w", "precision_of", "quantized_share", "require_lowerable", "require_lowerable_space"]
@@ -135,4 +136,4 @@ def in_8da4w(space: SearchSpace, model: Standalone) -> Standalone:
             f"{_GROUP} inputs. Export it in float32."
         )
     plan = replace(model.plan, steps=tuple(steps))
-    return Standalone(plan, {(owner, name): model.owner(owner).get_parameter(name) for owner, name in plan.shapes()})
+    return Standalone(plan, {(owner, name): weight_of(model.owner(owner), name) for owner, name in plan.shapes()})

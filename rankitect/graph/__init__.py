@@ -5,8 +5,9 @@ What can be read from the pair of graph and architecture without tensors is here
 Models are built in `rankitect.models`, blocks are in `rankitect.blocks`.
 """
 
-from rankitect.graph.block import Block, Call, Elementwise, Packing, Param, Params, Sum, Zero, added
+from rankitect.graph.block import Block, Call, Elementwise, Packing, Sum, Zero, added
 from rankitect.graph.graph import Candidate, Edge, Graph, Node, Wire
+from rankitect.graph.params import Param, Params
 from rankitect.graph.quantized import Quantized
 from rankitect.graph.space import SearchSpace, Size
 from rankitect.graph.types import B, P, T, TensorType

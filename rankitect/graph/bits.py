@@ -7,10 +7,10 @@ from math import prod
 import numpy as np
 
 from rankitect.errors import SpaceError, short
-from rankitect.graph.block import Param
 from rankitect.graph.graph import Graph
 from rankitect.graph.liveness import Liveness
 from rankitect.graph.nodes import Node
+from rankitect.graph.params import Param
 from rankitect.graph.quantized import BITS, INTEGER_BITS, Quantized
 from rankitect.graph.sizes import counterexample
 from rankitect.space.expr import Expr, as_expr

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from rankitect.graph.block import Param
 from rankitect.graph.graph import Graph
 from rankitect.graph.liveness import Liveness
 from rankitect.graph.nodes import Node
+from rankitect.graph.params import Param
 from rankitect.graph.quantized import FLOAT, Quantized
 from rankitect.graph.stored import FLOAT_BYTES, cached_bytes, param_bytes
 from rankitect.space.expr import Expr, any_of, as_expr
@@ -57,7 +57,7 @@ def cost_expression(graph: Graph, live: Liveness, kind: str, scope: str = "") ->
             (n.weights, name): p
             for n in graph.nodes
             for name, p in n.params.items()
-            if within(n.weights) and not p.scales_of
+            if within(n.weights) and p.trained and not p.scales_of
         }
         if kind == "matrix_params":
             shapes = {key: param for key, param in shapes.items() if len(param.shape) > 1}

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from rankitect.errors import SpaceError
-from rankitect.graph.block import Block, Param, Params
+from rankitect.graph.block import Block
+from rankitect.graph.params import Param, Params
 from rankitect.graph.quantized import with_numerics
 from rankitect.graph.types import Ports, TensorType, parse_ports
 from rankitect.space.expr import Expr, as_expr
@@ -101,5 +102,7 @@ def _check_param(where: str, name: Any, param: Any) -> None:
     axes = len(param.shape)
     if param.init == "fan_in" and not all(isinstance(a, int) and -axes <= a < axes for a in param.inputs):
         raise SpaceError(f"at {where}: {name!r} has {axes} axes, and its inputs are {shown(param.inputs)}")
+    if not isinstance(param.trained, bool) or (param.table and not param.trained):
+        raise SpaceError(f"at {where}: trained={shown(param.trained)} of {name!r}: true, or false where it is no table")
     if not isinstance(param.gate, Expr):
         raise SpaceError(f"at {where}: the gate of {name!r} must be a condition, not {shown(param.gate)}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rankitect.graph.block import Block, Param
+from rankitect.graph.block import Block
+from rankitect.graph.params import Param
 from rankitect.graph.types import TensorType
 from rankitect.graph.wires import Edge
 from rankitect.space.expr import Expr

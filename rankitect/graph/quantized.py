@@ -12,7 +12,8 @@ from math import prod
 from typing import Any, ClassVar
 
 from rankitect.errors import SpaceError
-from rankitect.graph.block import Block, Param, added
+from rankitect.graph.block import Block, added
+from rankitect.graph.params import Param
 from rankitect.space.expr import Expr, ExprLike, as_expr
 from rankitect.space.names import shown
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 from math import prod
 from typing import Final
 
-from rankitect.graph.block import Param
+from rankitect.graph.params import Param
 from rankitect.graph.quantized import BITS, FLOAT, INTEGER_BITS
 from rankitect.space.expr import Expr, ExprLike, as_expr
 

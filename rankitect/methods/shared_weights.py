@@ -207,9 +207,10 @@ class CoTraining:
             tensors: More tensors, by names of the caller's.
         """
         from rankitect.training.checkpoint import save_state
+        from rankitect.training.loop import model_tensors
 
         whole = self._optimizer.whole
-        saved = {f"weight/{n}": whole(f"weights.{n}", w) for n, w in self.supernet.weights.named_parameters()}
+        saved = {f"weight/{n}": whole(f"weights.{n}", w) for n, w in model_tensors(self.supernet.weights).items()}
         if not final:
             saved.update({f"state/{name}": t for name, t in self._optimizer.state().items()})
         saved.update({f"more/{name}": t for name, t in (tensors or {}).items()})
@@ -224,11 +225,12 @@ class CoTraining:
         import torch
 
         from rankitect.training.checkpoint import load_state
+        from rankitect.training.loop import model_tensors
 
         tensors, about = load_state(path)
         try:
             with torch.no_grad():
-                for name, weight in self.supernet.weights.named_parameters():
+                for name, weight in model_tensors(self.supernet.weights).items():
                     weight.copy_(self._optimizer.part(f"weights.{name}", tensors[f"weight/{name}"]))
             state = {name.removeprefix("state/"): t for name, t in tensors.items() if name.startswith("state/")}
             if state:  # weights that were saved at the end have none: no step follows
@@ -285,15 +287,19 @@ class Paired:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Weights and optimiser state, for a checkpoint."""
-        weights = {f"baseline/{n}": self._optimizer.whole(n, w) for n, w in self.model.named_parameters()}
+        from rankitect.training.loop import model_tensors
+
+        weights = {f"baseline/{n}": self._optimizer.whole(n, w) for n, w in model_tensors(self.model).items()}
         return weights | {f"baseline_state/{n}": t for n, t in self._optimizer.state().items()}
 
     def load(self, tensors: Mapping[str, torch.Tensor], halvings: int) -> None:
         """Go on from what `tensors` gave."""
         import torch
 
+        from rankitect.training.loop import model_tensors
+
         with torch.no_grad():
-            for name, weight in self.model.named_parameters():
+            for name, weight in model_tensors(self.model).items():
                 weight.copy_(self._optimizer.part(name, tensors[f"baseline/{name}"]))
         state = {n.removeprefix("baseline_state/"): t for n, t in tensors.items() if n.startswith("baseline_state/")}
         self._optimizer.load_state(state, halvings)

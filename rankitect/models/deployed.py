@@ -359,5 +359,6 @@ def random_weights(plan: Plan, seed: int = 0) -> WeightTree:
     """Weights of the right shapes for measuring time, which values do not change."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {k: torch.randn(shape, generator=generator) * 0.02 for k, shape in plan.shapes().items()}
+    tensors |= {k: torch.ones(shape) for k, shape in plan.untrained().items()}  # variances are positive
     start_scales(plan, tensors)
-    return WeightTree(tensors)
+    return WeightTree(tensors, plan.untrained())

@@ -47,6 +47,7 @@ class Step:
         resolve: The number of a dimension in this plan.
         masked: In a relaxed plan, the outputs' axes that need a mask: (output, axis, dimension).
         tables: Which of the weights are tables, read row by row.
+        untrained: Which of the weights are not trained, such as running statistics.
         numerics: How the weights are rounded that are not floats, by name.
         act_bits: Of activations that go into matrices.
         cache_bits: Of what is kept for later calls.
@@ -62,6 +63,7 @@ class Step:
     resolve: Callable[[Expr], int]
     masked: tuple[tuple[int, int, Expr], ...] = ()
     tables: tuple[str, ...] = ()
+    untrained: tuple[str, ...] = ()
     numerics: Mapping[str, Numerics] = field(default_factory=dict)
     act_bits: int = FLOAT
     cache_bits: int = FLOAT
@@ -95,6 +97,10 @@ class Plan:
     def tables(self) -> list[tuple[str, str]]:
         """The tables by (owner, name)."""
         return list(dict.fromkeys((s.weights, name) for s in self.steps for name in s.tables))
+
+    def untrained(self) -> dict[tuple[str, str], tuple[int, ...]]:
+        """Shape of every weight that is not trained, by (owner, name)."""
+        return {(s.weights, name): s.shapes[name] for s in self.steps for name in s.untrained}
 
     @property
     def is_float(self) -> bool:
@@ -153,8 +159,13 @@ def make_plan(space: SearchSpace, architecture: Architecture) -> Plan:
         shapes = {name: tuple(value(d) for d in p.shape) for name, p in node.params.items() if value(p.gate)}
         sizes, tables = value.open_sizes(_sizes(node)), tuple(name for name, p in node.params.items() if p.table)
         step = Step(node.path, node.block, node.weights, edges, present, shapes, sizes, value, tables=tables)
-        steps.append(_rounded(step, node))
+        steps.append(_rounded(replace(step, untrained=_untrained(node, shapes)), node))
     return Plan(tuple(n.path for n in space.graph.inputs), tuple(steps), tuple(space.graph.outputs), architecture)
+
+
+def _untrained(node: Node, shapes: Mapping[str, Any]) -> tuple[str, ...]:
+    """The weights of a step that are not trained."""
+    return tuple(name for name in shapes if not node.params[name].trained)
 
 
 def _rounded(step: Step, node: Node) -> Step:
@@ -202,7 +213,8 @@ def relaxed_plan(space: SearchSpace) -> Plan:
                 if d.paths and not d.symbols
             )
         edges = tuple(node.inputs[i] for i in present)
-        steps.append(Step(node.path, node.block, node.weights, edges, present, shapes, _sizes(node), bound, masked))
+        step = Step(node.path, node.block, node.weights, edges, present, shapes, _sizes(node), bound, masked)
+        steps.append(replace(step, untrained=_untrained(node, shapes)))
     return Plan(tuple(n.path for n in space.graph.inputs), tuple(steps), tuple(space.graph.outputs))
 
 

@@ -17,6 +17,7 @@ from rankitect.models.importance import Statistics, unit_scores
 from rankitect.models.plan import make_plan
 from rankitect.models.refit import refit_change
 from rankitect.models.supernet import Standalone
+from rankitect.models.weights import weight_of
 
 __all__ = ["pruned", "smaller"]
 
@@ -78,7 +79,7 @@ def pruned(
     """
     plan = make_plan(space, architecture)
     shapes = plan.shapes()
-    tensors = {key: model.owner(key[0]).get_parameter(key[1]).detach() for key in shapes}
+    tensors = {key: weight_of(model.owner(key[0]), key[1]).detach() for key in shapes}
     for number in axes.layers(architecture.choices):
         counted = {key: axis for key, axis in _counting(space, axes.path(axes.FFN, number)).items() if key in shapes}
         reader = next((key for key, axis in counted.items() if axis > 0 and key in statistics.gram), None)

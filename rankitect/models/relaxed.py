@@ -21,7 +21,7 @@ from rankitect.models.identities import Listen, check_relaxed
 from rankitect.models.plan import Step, bounds, relaxed_plan, run_plan
 from rankitect.models.relaxed_bits import MixedBits, mixed_bits
 from rankitect.models.supernet import Supernet
-from rankitect.models.weights import LinearReading, ParameterHolder, looked_up
+from rankitect.models.weights import EVALUATION, LinearReading, Mode, ParameterHolder, looked_up
 from rankitect.space.tables import Assignments, TabulatedExpr, joint_grid, tabulate
 
 __all__ = ["Mixture", "RelaxedSupernet", "one_hot"]
@@ -114,13 +114,24 @@ class Mixture:
 class _RelaxedParams(LinearReading):
     """Whole weights, and masks in place of slices (the `Params` that blocks see)."""
 
-    __slots__ = ("_bits", "_known", "_last", "_mixture", "_step", "_tensors", "present")
+    __slots__ = ("_bits", "_known", "_last", "_mixture", "_mode", "_step", "_tensors", "present")
 
-    def __init__(self, step: Step, tensors: nn.Module, mixture: Mixture, bits: MixedBits | None = None) -> None:
-        self._step, self._tensors, self._mixture, self._bits = step, tensors, mixture, bits
+    def __init__(
+        self, step: Step, tensors: nn.Module, mixture: Mixture, bits: MixedBits | None = None, mode: Mode = EVALUATION
+    ) -> None:
+        self._step, self._tensors, self._mixture, self._bits, self._mode = step, tensors, mixture, bits, mode
         self._known: dict[str, torch.Tensor] = {}
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None
         self.present = step.present
+
+    @property
+    def training(self) -> bool:
+        """Whether statistics are those of the batch."""
+        return self._mode.of_batch
+
+    def momentum(self, usual: float) -> float:
+        """How far weights that are not trained are moved."""
+        return self._mode.momentum(usual)
 
     def __getattr__(self, name: str) -> torch.Tensor:
         if name.startswith("_"):  # as in `SlicedParams`
@@ -254,11 +265,12 @@ class RelaxedSupernet(nn.Module):
         tree = self._supernet[0].weights
         mixture = self.mixture(_beside(weights, next(tree.parameters(), None)))
         owners = {s.weights: tree.owner(s.weights) for s in self._plan.steps if s.shapes}
+        mode = Mode(training=self.training and listen is None)
 
         def params(step: Step) -> _RelaxedParams:
             if listen is not None:
                 listen(step, None)
-            return _RelaxedParams(step, owners.get(step.weights, tree), mixture, self._bits.get(step.path))
+            return _RelaxedParams(step, owners.get(step.weights, tree), mixture, self._bits.get(step.path), mode)
 
         def mix(edge: Edge, x: torch.Tensor) -> torch.Tensor:
             return x * mixture.mean(edge.gate) if edge.mixes and edge.gate.constant is None else x

@@ -22,7 +22,16 @@ from rankitect.models.identities import Listen, check_shared
 from rankitect.models.memory import check_memory
 from rankitect.models.numerics import RoundedWeights
 from rankitect.models.plan import Plan, Step, make_plan, run_plan, weight_bounds
-from rankitect.models.weights import ParameterHolder, SlicedParams, WeightTree, cut, find_owner, start_scales
+from rankitect.models.weights import (
+    EVALUATION,
+    ParameterHolder,
+    SlicedParams,
+    WeightTree,
+    cut,
+    find_owner,
+    start_scales,
+    weight_of,
+)
 
 __all__ = ["ActiveSubnet", "PlannedModel", "Standalone", "Supernet", "build", "device_of", "floats_of"]
 
@@ -68,13 +77,14 @@ class PlannedModel(nn.Module):
 
     Attributes:
         recompute: Whether a layer's activations are computed again in the backward pass.
+        mode: What an evaluation does with the weights that are not trained (`rankitect.models.statistics` sets it).
     """
 
     recompute = False
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
-        self.plan = plan
+        self.plan, self.mode = plan, EVALUATION
         self._rounded = RoundedWeights()
 
     def train(self, mode: bool = True) -> Self:
@@ -111,8 +121,10 @@ class PlannedModel(nn.Module):
         if rounded is None:  # training changes the weights: what an evaluation rounded is of no more use
             self._rounded.clear()
 
+        mode = replace(self.mode, training=True) if self.training else self.mode
+
         def params(step: Step) -> SlicedParams:
-            return SlicedParams(step, owners.get(step.weights, tree), rounded)
+            return SlicedParams(step, owners.get(step.weights, tree), rounded, mode)
 
         return run_plan(self.plan, inputs, params, call=call, recompute=self.recompute)
 
@@ -122,7 +134,7 @@ class Standalone(PlannedModel):
 
     def __init__(self, plan: Plan, tensors: Mapping[Key, torch.Tensor]) -> None:
         super().__init__(plan)
-        tree = WeightTree(tensors)
+        tree = WeightTree(tensors, plan.untrained())
         for name, module in tree.named_children():
             self._modules[name] = module  # any name: `add_module` refuses "type", "half" and the like
 
@@ -136,7 +148,7 @@ class Standalone(PlannedModel):
     def in_floats(self) -> Standalone:
         """A model of the same tensors in which nothing is rounded."""
         plan = self.plan.in_floats()
-        return Standalone(plan, {(o, n): self.owner(o).get_parameter(n).detach() for o, n in plan.shapes()})
+        return Standalone(plan, {(o, n): weight_of(self.owner(o), n).detach() for o, n in plan.shapes()})
 
     def owner(self, path: str) -> ParameterHolder:
         """The module that holds the weights of `path`, for example `layers.3.mlp`."""
@@ -151,20 +163,21 @@ def floats_of(model: Standalone) -> Standalone:
     """The same weights without any rounding: what a model computes in floats."""
     steps = tuple(replace(s, numerics={}, act_bits=FLOAT, cache_bits=FLOAT) for s in model.plan.steps)
     keys = model.plan.shapes()
-    plain = Standalone(replace(model.plan, steps=steps), {(o, n): model.owner(o).get_parameter(n) for o, n in keys})
+    plain = Standalone(replace(model.plan, steps=steps), {(o, n): weight_of(model.owner(o), n) for o, n in keys})
     return plain.train(model.training)
 
 
 class ActiveSubnet(PlannedModel):
-    """A view of a supernet as one architecture. Holds no weights and no state: any number can be used in turns.
+    """A view of a supernet as one architecture, in the supernet's mode. Holds no weights: any number can be used in
+    turns.
 
-    Gradients go to the supernet's weights.
+    Gradients go to the supernet's weights, and so do statistics, unless it was given some of its own (`mode`).
     """
 
     def __init__(self, plan: Plan, supernet: Supernet) -> None:
         super().__init__(plan)
         self._supernet = [supernet]  # in a list, so that the weights are not registered twice
-        self.recompute = supernet.recompute
+        self.recompute, self.training = supernet.recompute, supernet.training
 
     @property
     def tree(self) -> nn.Module:
@@ -202,7 +215,8 @@ class Supernet(nn.Module):
             raise SpaceError(f"space {space.name!r} stores scales of weights, which belong to one architecture")
         if tensors is not None:
             _check(tensors, shapes)
-        self.weights = WeightTree(tensors if tensors is not None else _start(space, shapes, seed))
+        untrained = {key for key, param in _parameters(space).items() if not param.trained}
+        self.weights = WeightTree(tensors if tensors is not None else _start(space, shapes, seed), untrained)
         self._plans: dict[Architecture, Plan] = {}
         if self.checkable:
             check_shared(space, self.trace)
@@ -233,7 +247,7 @@ class Supernet(nn.Module):
         On the processor, a weight takes memory of its own when either of the two first writes to it.
         """
         owner_of = self.weights.owner
-        tensors = {(o, n): _apart(owner_of(o).get_parameter(n).detach()) for o, n in weight_bounds(self.space)}
+        tensors = {(o, n): _apart(weight_of(owner_of(o), n).detach()) for o, n in weight_bounds(self.space)}
         copy = Supernet(self.space, tensors=tensors)
         for owner, _ in tensors:
             copy.weights.owner(owner).variants = self.weights.owner(owner).variants
@@ -266,7 +280,7 @@ class Supernet(nn.Module):
 
     def _piece(self, owner: str, name: str, shape: tuple[int, ...]) -> Piece:
         module = self.weights.owner(owner)
-        return cut(module.get_parameter(name).detach(), shape, module.variants.get(name))
+        return cut(weight_of(module, name).detach(), shape, module.variants.get(name))
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         """A supernet has no one forward.

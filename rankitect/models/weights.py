@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -17,7 +17,9 @@ from rankitect.models.numerics import RoundedWeights, fake_tokens, fake_weight, 
 from rankitect.models.plan import Plan, Step
 
 __all__ = [
+    "EVALUATION",
     "LinearReading",
+    "Mode",
     "ParameterHolder",
     "RowStore",
     "SlicedParams",
@@ -28,6 +30,7 @@ __all__ = [
     "looked_up",
     "start_scales",
     "take",
+    "weight_of",
 ]
 
 
@@ -101,6 +104,36 @@ def looked_up(
     return vectors if width is None or vectors.shape[-1] == width else vectors[..., :width]
 
 
+@dataclass(frozen=True)
+class Mode:
+    """What a forward does with the weights that are not trained.
+
+    Attributes:
+        training: Whether they are moved as in a step of training.
+        seen: Batches whose mean they are, where they are taken anew; else None.
+        own: Those that are read in place of the model's, by (owner, name), cut to size; empty for none.
+    """
+
+    training: bool = False
+    seen: int | None = None
+    own: Mapping[tuple[str, str], torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def of_batch(self) -> bool:
+        """Whether statistics are those of the batch."""
+        return self.training or self.seen is not None
+
+    def momentum(self, usual: float) -> float:
+        """See `Params.momentum`."""
+        if not self.of_batch or torch._C._current_graph_task_id() >= 0:  # inside of a backward pass: computed again
+            return 0.0
+        return usual if self.seen is None else 1 / (self.seen + 1)
+
+
+EVALUATION = Mode()
+"""Statistics are read, and stay as they are."""
+
+
 class LinearReading:
     """`Params.linear` for whoever has the weights as attributes, and keeps what is cached as it is."""
 
@@ -122,14 +155,26 @@ class LinearReading:
 class SlicedParams(LinearReading):
     """Weights and sizes of one step under one architecture (the `Params` that blocks see)."""
 
-    __slots__ = ("_last", "_rounded", "_step", "_tensors", "present")
+    __slots__ = ("_last", "_mode", "_rounded", "_step", "_tensors", "present")
 
-    def __init__(self, step: Step, tensors: nn.Module, rounded: RoundedWeights | None = None) -> None:
+    def __init__(
+        self, step: Step, tensors: nn.Module, rounded: RoundedWeights | None = None, mode: Mode = EVALUATION
+    ) -> None:
         self._step = step
         self._tensors = tensors
         self._rounded = rounded
+        self._mode = mode
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None
         self.present = step.present
+
+    @property
+    def training(self) -> bool:
+        """Whether statistics are those of the batch."""
+        return self._mode.of_batch
+
+    def momentum(self, usual: float) -> float:
+        """How far weights that are not trained are moved."""
+        return self._mode.momentum(usual)
 
     def __getattr__(self, name: str) -> torch.Tensor:
         if name.startswith("_"):  # asked for by torch.compile and copy before there are weights
@@ -146,6 +191,8 @@ class SlicedParams(LinearReading):
 
     def _taken(self, name: str) -> torch.Tensor:
         """A weight as a float, cut to size."""
+        if self._mode.own and name in self._step.untrained:
+            return self._mode.own[self._step.weights, name]
         variants = self._tensors.variants.get(name) if isinstance(self._tensors, ParameterHolder) else None
         return take(getattr(self._tensors, name), self._step.shapes[name], variants)
 
@@ -207,12 +254,23 @@ class ParameterHolder(nn.Module):
 
 
 class WeightTree(nn.Module):
-    """Weights under readable names: `layers.3.mlp` and `gate` become the parameter `layers.3.mlp.gate`."""
+    """Weights under readable names: `layers.3.mlp` and `gate` become the parameter `layers.3.mlp.gate`.
 
-    def __init__(self, tensors: Mapping[tuple[str, str], torch.Tensor]) -> None:
+    Args:
+        tensors: The weights by (owner, name).
+        untrained: Those among them that are not trained: they become buffers.
+    """
+
+    def __init__(
+        self, tensors: Mapping[tuple[str, str], torch.Tensor], untrained: Container[tuple[str, str]] = ()
+    ) -> None:
         super().__init__()
         for (owner, name), tensor in tensors.items():
-            self.owner(owner, create=True).register_parameter(name, nn.Parameter(tensor))
+            holder = self.owner(owner, create=True)
+            if (owner, name) in untrained:
+                holder.register_buffer(name, tensor.detach())
+            else:
+                holder.register_parameter(name, nn.Parameter(tensor))
 
     def owner(self, path: str, create: bool = False) -> ParameterHolder:
         """The module that holds the weights of `path`."""
@@ -231,6 +289,15 @@ def start_scales(plan: Plan, tensors: Mapping[tuple[str, str], torch.Tensor]) ->
             if numerics.scale is not None:
                 weight = tensors[step.weights, name]
                 tensors[step.weights, numerics.scale].copy_(weight_scales(weight, numerics))
+
+
+def weight_of(owner: nn.Module, name: str) -> torch.Tensor:
+    """A weight of an owner, be it trained (a parameter) or not (a buffer).
+
+    Raises:
+        AttributeError: It has none of this name.
+    """
+    return owner.get_buffer(name) if name in owner._buffers else owner.get_parameter(name)
 
 
 def find_owner(root: nn.Module, path: str, create: bool = False) -> ParameterHolder:

@@ -19,7 +19,7 @@ from rankitect.graph.quantized import INTEGER_BITS
 from rankitect.models.numerics import Numerics, weight_scales
 from rankitect.models.plan import Plan, Step, make_plan, run_plan
 from rankitect.models.supernet import Standalone
-from rankitect.models.weights import SlicedParams
+from rankitect.models.weights import SlicedParams, weight_of
 from rankitect.quantization.gptq import gptq
 from rankitect.quantization.ranges import searched_scales
 
@@ -49,7 +49,7 @@ def with_numerics_of(space: SearchSpace, architecture: Architecture, model: Stan
         scales = {n.scale: name for name, n in step.numerics.items() if n.scale is not None}
         for name in step.shapes:
             if owner is not None and name not in scales:
-                tensors[step.weights, name] = owner.get_parameter(name).detach()
+                tensors[step.weights, name] = weight_of(owner, name).detach()
         for scale, name in scales.items():
             weight = tensors[step.weights, name]
             held = {} if owner is None else dict(owner.named_parameters(recurse=False))

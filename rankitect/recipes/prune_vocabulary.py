@@ -118,6 +118,7 @@ class PruneVocabulary:
         """Give the model with the rows of these tokens; nothing is computed, so nothing is charged."""
         from rankitect.models.plan import make_plan
         from rankitect.models.supernet import Standalone
+        from rankitect.models.weights import weight_of
         from rankitect.training.placement import placement
 
         if context.space is None:
@@ -133,7 +134,7 @@ class PruneVocabulary:
                 mix = model.owner(head.weights).get_parameter("mix").detach() if mixed else None
                 tensors[owner, name] = rows.clone() if mix is None else rows @ mix
             else:
-                tensors[owner, name] = model.owner(owner).get_parameter(name).detach().clone()
+                tensors[owner, name] = weight_of(model.owner(owner), name).detach().clone()
         context.space, context.spent = space, Spent()
         return placement().place(Standalone(plan, tensors)).eval()
 

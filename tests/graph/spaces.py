@@ -9,7 +9,22 @@ from typing import ClassVar
 
 import torch
 
-from rankitect.blocks import GQA, Embed, Linear, Norm, Rope, SwiGLU, TiedHead
+from rankitect.blocks import (
+    GQA,
+    AvgPool,
+    BatchNorm,
+    Conv2d,
+    Depthwise,
+    Embed,
+    GlobalPool,
+    Linear,
+    MaxPool,
+    Norm,
+    Rope,
+    SqueezeExcite,
+    SwiGLU,
+    TiedHead,
+)
 from rankitect.graph import (
     B,
     Block,
@@ -223,6 +238,25 @@ def few_bits() -> SearchSpace:
     return SearchSpace(g, defaults={"T": 5})
 
 
+def images() -> SearchSpace:
+    """Convolutions of open width, kernel and expansion, with running statistics; odd sizes; a layer that may go."""
+    g = Graph("images")
+    wide, kernel, expand = g.choice("width", [8, 4]), g.choice("kernel", [5, 3, 1]), g.choice("expand", [3, 2])
+    x = BatchNorm("relu")(Conv2d(wide, stride=2)(g.input("x", B, 3, 9, 7), name="stem"), name="norm")
+
+    def block(i: int, x: Wire) -> Wire:
+        h = BatchNorm("hardswish")(Conv2d(wide * expand, 1)(x, name="expand"), name="norm1")
+        h = BatchNorm("relu6")(Depthwise(kernel)(h, name="depthwise"), name="norm2")
+        h = SqueezeExcite(g.choice("hidden", [4, 2]))(h, name="excite")
+        return x + BatchNorm()(Conv2d(wide, 1)(h, name="project"), name="norm3")
+
+    x = g.repeat("blocks", g.choice("depth", [2, 1]), block, x)
+    kinds = {"max": MaxPool(3, 2), "mean": AvgPool(2, 2), "grouped": Conv2d(wide, 3, 2, bias=True, group=2)}
+    x = g.oneof("reduce", kinds, x)
+    g.out = Linear(3)(GlobalPool()(x, name="pool"), name="classes")
+    return SearchSpace(g)
+
+
 @dataclass(frozen=True)
 class Case:
     """A space and how to feed it."""
@@ -251,5 +285,5 @@ class Case:
 
 CASES = {
     c.__name__: Case(c.__name__, cache(c))
-    for c in (ctr, dropped, llama, in_a_row, many, nested, shared, phone, few_bits)
+    for c in (ctr, dropped, llama, in_a_row, many, nested, shared, phone, few_bits, images)
 }

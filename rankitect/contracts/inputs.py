@@ -1,0 +1,38 @@
+"""What a task tells of what its models read: capabilities, as those of `rankitect.contracts.task`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Calibrates", "HasImages"]
+
+
+class HasImages(Protocol):
+    """A task whose models read images and tell classes."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of an image as a model gets it, float [B, C, H, W]."""
+        ...
+
+    @property
+    def classes(self) -> int:
+        """Classes; a model gives logits [B, classes]."""
+        ...
+
+
+class Calibrates(Protocol):
+    """A task that gives inputs without labels, for statistics of what passes through a model."""
+
+    def calibration_batches(self, examples: int) -> Iterator[tuple[Tensor, ...]]:
+        """The inputs of a model: data that it may be trained on, prepared as for an evaluation (without augmentation),
+        in batches of one size, the same each time.
+
+        Args:
+            examples: How many at least, where there are so many.
+        """
+        ...
