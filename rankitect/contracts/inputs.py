@@ -12,16 +12,16 @@ __all__ = ["Calibrates", "HasImages"]
 
 
 class HasImages(Protocol):
-    """A task whose models read images and tell classes."""
+    """A task whose models read images, [B, C, H, W] float32, and give the logits of classes, [B, K]."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Channels, rows and columns of an image as a model gets it, float [B, C, H, W]."""
+        """Channels, height and width of every image that a model reads."""
         ...
 
     @property
-    def classes(self) -> int:
-        """Classes; a model gives logits [B, classes]."""
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of a model's logits."""
         ...
 
 

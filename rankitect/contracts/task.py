@@ -27,7 +27,6 @@ __all__ = [
     "HasBackbone",
     "HasContrasts",
     "HasFeatures",
-    "HasImages",
     "HasPrior",
     "HasProduction",
     "HasReference",
@@ -332,20 +331,6 @@ class HasFeatures(Protocol):
     @property
     def features(self) -> Any:
         """What the data give to a model."""
-        ...
-
-
-class HasImages(Protocol):
-    """A task whose models read images, [B, C, H, W] float32, and give the logits of classes, [B, K]."""
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of every image that a model reads."""
-        ...
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of a model's logits."""
         ...
 
 
