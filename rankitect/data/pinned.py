@@ -4,7 +4,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ASSETS", "Asset"]
+__all__ = ["ASSETS", "Asset", "DebianAsset", "PinnedFile"]
+
+
+@dataclass(frozen=True)
+class DebianAsset:
+    """One pinned file of a Debian package.
+
+    Where it is packed by gzip there, it is pinned and kept unpacked: another build may pack it in another way.
+
+    Attributes:
+        name: The name used in configurations.
+        package: The package's name.
+        member: The file's path inside the package, from the root; where the package is installed, it lies there.
+        sha256: The unpacked file's SHA-256, lower-case hexadecimal.
+        size: The unpacked file's size, bytes.
+        about: One line for people: what it is and its licence.
+        instead: What to do where there is no apt, a sentence.
+    """
+
+    name: str
+    package: str
+    member: str
+    sha256: str
+    size: int
+    about: str
+    instead: str
+
+    @property
+    def filename(self) -> str:
+        """The file's own name, without folders."""
+        return self.member.rsplit("/", 1)[-1].removesuffix(".gz")
+
+    @property
+    def requirement(self) -> str:
+        """The package."""
+        return self.package
 
 
 @dataclass(frozen=True)
@@ -33,6 +68,9 @@ class Asset:
     def filename(self) -> str:
         """The file's own name, without folders."""
         return self.member.rsplit("/", 1)[-1]
+
+
+PinnedFile = Asset | DebianAsset
 
 
 def _movielens(part: str, ending: str, sha256: str, size: int) -> Asset:
@@ -71,7 +109,20 @@ def _pyrit_refusals(name: str, sha256: str, size: int) -> Asset:
     return _pyrit(name, f"scorer_evals/refusal_scorer/{name}.csv", sha256, size, f"PyRIT's refusals, {name}")
 
 
-ASSETS: dict[str, Asset] = {
+def _fashion(part: str, file: str, sha256: str, size: int) -> DebianAsset:
+    """A file of Fashion-MNIST (Xiao et al., arXiv 1708.07747): 70,000 grey images of 28 x 28 pixels in ten classes."""
+    return DebianAsset(
+        name=f"fashion-mnist-{part}",
+        package="dataset-fashion-mnist",
+        member=f"usr/share/datasets/fashion-mnist/{file}.gz",
+        sha256=sha256,
+        size=size,
+        about=f"Fashion-MNIST, {part.replace('-', ' ')} (MIT)",
+        instead="Name the package's file (.deb), or a folder with the four IDX files of Fashion-MNIST, with task.data.",
+    )
+
+
+ASSETS: dict[str, PinnedFile] = {
     asset.name: asset
     for asset in (
         Asset(
@@ -106,6 +157,30 @@ ASSETS: dict[str, Asset] = {
             "ccf76355d0d661bcf81f57f70baa1db9299da8aa9352f39b3672cf3da560d3e0",
             125_133,
             "AdvBench's harmful behaviours (Zou et al. 2023)",
+        ),
+        _fashion(
+            "train-images",
+            "train-images-idx3-ubyte",
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            47_040_016,
+        ),
+        _fashion(
+            "train-labels",
+            "train-labels-idx1-ubyte",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            60_008,
+        ),
+        _fashion(
+            "test-images",
+            "t10k-images-idx3-ubyte",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            7_840_016,
+        ),
+        _fashion(
+            "test-labels",
+            "t10k-labels-idx1-ubyte",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+            10_008,
         ),
     )
 }

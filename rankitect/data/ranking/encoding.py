@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankitect.data.pool import RowProgress, in_order
 from rankitect.data.ranking.columns import NAMED, Codes
 from rankitect.data.ranking.features import FIRST_ID, MISSING_ID, PADDING, UNKNOWN_ID, CategoricalFeature, Features
-from rankitect.data.ranking.pool import RowProgress, in_order
 from rankitect.data.ranking.raw import CALENDAR, RawShard
 from rankitect.data.ranking.schema import SPLITS, Categorical, MultiHot, TableSchema
 from rankitect.data.ranking.splitting import Assignment

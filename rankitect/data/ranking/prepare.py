@@ -21,20 +21,22 @@ from pathlib import Path
 from typing import Any
 
 from rankitect.data.assets import cache_root
+from rankitect.data.contents import content_hash
+from rankitect.data.entries import complete, forget
 from rankitect.data.files import folder_lock
+from rankitect.data.pool import RowProgress, in_order, worker_count
 from rankitect.data.ranking.assumptions import Assumptions
 from rankitect.data.ranking.dataset import RankingData
 from rankitect.data.ranking.encoding import count, encode
 from rankitect.data.ranking.outliers import leave_out_far
 from rankitect.data.ranking.parts import partitions_of
-from rankitect.data.ranking.pool import RowProgress, in_order, worker_count
 from rankitect.data.ranking.raw import RawShard, build
 from rankitect.data.ranking.readers import open_source, with_defaults
 from rankitect.data.ranking.schema import DataSettings, TableSchema
-from rankitect.data.ranking.sources import Piece, Source, content_hash
+from rankitect.data.ranking.sources import Piece, Source
 from rankitect.data.ranking.sparse import refuse_unnamed
 from rankitect.data.ranking.splitting import assign, refuse_disorder, split_kind
-from rankitect.data.ranking.store import complete, open_stored, publish
+from rankitect.data.ranking.store import open_stored, publish
 from rankitect.errors import DataError, safe, short
 
 __all__ = ["open_ranking"]
@@ -119,7 +121,7 @@ def _make(
     described: dict[str, Any],
     say: Callable[[str], None],
 ) -> None:
-    (folder / "manifest.json").unlink(missing_ok=True)  # of a damaged entry
+    forget(folder)  # of a damaged entry
     workers = worker_count(settings.workers)
     shards, outlines = _read(folder / "raw", source, schema, settings, RowProgress(f"{source.name}: read", say))
     while True:

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import functools
-import hashlib
 import itertools
-import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankitect.data.files import file_sha256, write_atomically
 from rankitect.data.ranking.schema import TableSchema
-from rankitect.data.storage import DataFile, StoredFile, modified_ns, size_of
-from rankitect.documents import read_json
+from rankitect.data.storage import DataFile
 from rankitect.errors import DataError, safe, short
 
 if TYPE_CHECKING:
@@ -32,7 +25,6 @@ __all__ = [
     "Source",
     "UnreadableRow",
     "check_columns",
-    "content_hash",
     "needed",
 ]
 
@@ -145,44 +137,3 @@ def check_columns(schema: TableSchema, present: Sequence[str], file: str) -> lis
         if twice is not None:
             raise DataError(f"{short(safe(file), 120)}: column {short(repr(twice), 60)} is named twice.")
     return wanted
-
-
-def content_hash(files: Sequence[DataFile], memory: Path, most: int | None = None) -> str:
-    """SHA-256 over the files' names and contents. A file is read again only when its size or time has changed.
-
-    A file of an object store counts by its path, size and time: to hash it would be to fetch all of it.
-
-    Args:
-        files: The files, in their order.
-        memory: A folder where the hashes are kept.
-        most: Bytes of all files beyond which they count by name, size and time; None where all are to be read anyway.
-    """
-    total = hashlib.sha256()
-    hashed = most is None or sum(map(size_of, files)) <= most
-    for file in files:
-        known: dict[str, object] = {"size": size_of(file), "time": modified_ns(file)}
-        if isinstance(file, StoredFile) or not hashed:
-            name = str(file) if isinstance(file, StoredFile) else file.name
-            total.update(f"{name}\n{json.dumps(known)}\n".encode())
-            continue
-        path = os.path.realpath(file)
-        known["path"] = path
-        note = memory / f"{hashlib.sha256(path.encode()).hexdigest()[:24]}.json"
-        noted: dict[str, object] = {}
-        if note.is_file():
-            try:
-                noted = read_json(note, dict[str, object])
-            except ValueError:
-                noted = {}
-        digest = noted.pop("sha256", None)
-        if noted != known or not isinstance(digest, str):
-            digest = file_sha256(file)
-            memory.mkdir(parents=True, exist_ok=True)
-            text = json.dumps({**known, "sha256": digest})
-            write_atomically(note, functools.partial(_write, text=text))
-        total.update(f"{file.name}\n{digest}\n".encode())
-    return total.hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankitect.data.files import file_sha256, write_atomically
+from rankitect.data.entries import complete, damaged, hash_kept, manifest_of, write_manifest
+from rankitect.data.pool import in_order
 from rankitect.data.ranking.dataset import RankingData, RankingSplit
 from rankitect.data.ranking.encoder import RowEncoder
 from rankitect.data.ranking.encoding import EncodingPlan
 from rankitect.data.ranking.features import Features
-from rankitect.data.ranking.pool import in_order
 from rankitect.data.ranking.schema import SPLITS, TableSchema
 from rankitect.data.ranking.vocabulary import Vocabulary
-from rankitect.documents import read_json
 from rankitect.errors import DataError
 
 __all__ = ["complete", "open_stored", "publish", "stored_encoder", "verify"]
@@ -30,8 +27,8 @@ def publish(folder: Path, plan: EncodingPlan, described: dict[str, Any], facts: 
         if vocabulary.keys is not None:
             np.save(folder / f"keys{place}.npy", vocabulary.keys)
     files = sorted(folder.glob("*.npy"))
-    hashes = list(in_order([lambda file=file: _kept(file) for file in files], workers))  # type: ignore[misc]
-    manifest = {
+    hashes = list(in_order([lambda file=file: hash_kept(file) for file in files], workers))  # type: ignore[misc]
+    about = {
         "described": described,
         "features": plan.features.to_json(),
         "values": dict(plan.values),
@@ -39,22 +36,8 @@ def publish(folder: Path, plan: EncodingPlan, described: dict[str, Any], facts: 
         "scale": plan.scale.tolist(),
         "hashed": [vocabulary.hashed for vocabulary in plan.vocabularies],
         "facts": facts,
-        "files": {
-            file.name: {"bytes": file.stat().st_size, "sha256": digest}
-            for file, digest in zip(files, hashes, strict=True)
-        },
     }
-    text = json.dumps(manifest, indent=1)
-    write_atomically(folder / "manifest.json", lambda part: part.write_text(text, encoding="utf-8"))
-
-
-def complete(folder: Path) -> bool:
-    """True if the manifest is there, and every file with its size."""
-    try:
-        files = _manifest(folder)["files"]
-        return all((folder / name).stat().st_size == known["bytes"] for name, known in files.items())
-    except (OSError, ValueError, KeyError):
-        return False
+    write_manifest(folder, files, hashes, about)
 
 
 def verify(data: RankingData) -> None:
@@ -63,14 +46,13 @@ def verify(data: RankingData) -> None:
     Raises:
         DataError: If one is damaged; it names the folder to delete.
     """
-    for name, known in _manifest(data.folder)["files"].items():
-        if file_sha256(data.folder / name) != known["sha256"]:
-            raise DataError(f"{data.folder / name} is damaged. Delete the folder {data.folder}; it is made again.")
+    for file in damaged(data.folder):
+        raise DataError(f"{file} is damaged. Delete the folder {data.folder}; it is made again.")
 
 
 def open_stored(folder: Path, fingerprint: str) -> RankingData:
     """The table of a complete entry."""
-    manifest = _manifest(folder)
+    manifest = manifest_of(folder)
     features = Features.from_json(manifest["features"])
     facts = manifest["facts"]
     splits = {}
@@ -101,7 +83,7 @@ def open_stored(folder: Path, fingerprint: str) -> RankingData:
 
 def stored_encoder(folder: Path) -> RowEncoder:
     """How the rows of a complete entry were encoded, so that new ones can be."""
-    manifest = _manifest(folder)
+    manifest = manifest_of(folder)
     features = Features.from_json(manifest["features"])
     vocabularies = []
     for place, (feature, hashed) in enumerate(zip(features.categorical, manifest["hashed"], strict=True)):
@@ -110,14 +92,3 @@ def stored_encoder(folder: Path) -> RowEncoder:
     centre, scale = (np.asarray(manifest[name], np.float64) for name in ("centre", "scale"))
     plan = EncodingPlan(features, tuple(vocabularies), centre, scale, manifest["values"])
     return RowEncoder(TableSchema.model_validate(manifest["described"]["schema"]), plan)
-
-
-def _kept(file: Path) -> str:
-    """The hash of a file that is then on the disk."""
-    with file.open("rb+") as opened:
-        os.fsync(opened.fileno())
-    return file_sha256(file)
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "manifest.json", dict[str, Any], DataError)

@@ -17,8 +17,8 @@ from pyarrow import fs
 from rankitect.config import resolve
 from rankitect.config.compose import quoted
 from rankitect.data import streams
+from rankitect.data.contents import content_hash
 from rankitect.data.ranking import DataSettings, open_ranking
-from rankitect.data.ranking.sources import content_hash
 from rankitect.data.storage import problem_of_place
 from rankitect.data.text import open_text
 from rankitect.errors import ConfigError, DataError

@@ -41,11 +41,17 @@ def in_order(tasks: Iterable[Callable[[], T]], workers: int) -> Iterator[T]:
 
 
 class RowProgress:
-    """Tells how many rows are done, every few seconds."""
+    """Tells how many rows are done, every few seconds.
 
-    def __init__(self, what: str, say: Callable[[str], None]) -> None:
+    Args:
+        what: What is done, for the beginning of a line.
+        say: Receives the lines.
+        unit: What is counted.
+    """
+
+    def __init__(self, what: str, say: Callable[[str], None], unit: str = "rows") -> None:
         self.rows = 0
-        self._what, self._say = what, say
+        self._what, self._say, self._unit = what, say, unit
         self._begun = self._told = time.monotonic()
 
     def add(self, rows: int) -> None:
@@ -62,4 +68,4 @@ class RowProgress:
     def _tell(self) -> None:
         self._told = time.monotonic()
         rate = self.rows / max(self._told - self._begun, 1e-9)
-        self._say(f"{self._what} {self.rows:,} rows, {rate:,.0f} a second")
+        self._say(f"{self._what} {self.rows:,} {self._unit}, {rate:,.0f} a second")

@@ -1,0 +1,138 @@
+"""Classification of images: what controllers and evaluators share in one search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from rankitect.contracts import MetricSpec, SharedTraining
+from rankitect.tasks.base import TaskBase
+from rankitect.tasks.costs import CostReading, bounded
+from rankitect.tasks.vision.settings import VisionConfig
+from rankitect.training.placement import placement
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from rankitect.config.parts import Parts
+    from rankitect.data.images.batch import ImageBatch
+    from rankitect.graph import SearchSpace
+    from rankitect.metrics.images import ImageQuality
+    from rankitect.models.supernet import Supernet
+
+__all__ = ["VISION_COSTS", "Vision"]
+
+VISION_COSTS: Mapping[str, CostReading] = {
+    "flops": CostReading("flops", about="FLOPs of an image"),
+    "params": CostReading("params", about="parameters"),
+    "weight_bytes": CostReading("weight_bytes", about="bytes of the weights' file"),
+    "activation_bytes": CostReading("activation_bytes", about="bytes of all activations of an image"),
+}
+"""The costs of networks, of one image."""
+_CALIBRATED = 256
+"""Images of a batch from which statistics are taken."""
+
+
+class Vision(TaskBase):
+    """Networks trained from scratch on labelled images.
+
+    Attributes:
+        config: The keys of `task`.
+        data: The images, in batches.
+    """
+
+    Config = VisionConfig
+    readings: ClassVar[Mapping[str, CostReading]] = VISION_COSTS
+    bounded_costs: ClassVar = bounded(VISION_COSTS)
+    samples_per_update = 1
+    """Architectures that shared weights are trained on between two updates of what draws them."""
+    shared_sizes = (120, 6)
+    """Architectures that a search with shared weights looks at, and its finalists."""
+
+    def __init__(self, config: VisionConfig, parts: Parts) -> None:
+        from rankitect.data.images.batches import ImageBatches
+        from rankitect.data.images.prepare import open_images
+
+        super().__init__(parts)
+        self.config = config
+        images = open_images(config, progress=parts.say)
+        self.data = ImageBatches(
+            images,
+            batch=config.batch,
+            seed=parts.config.seed,
+            augment=config.augment,
+            smoothing=config.label_smoothing,
+        )
+
+    @classmethod
+    def from_config(cls, config: VisionConfig, parts: Parts) -> Vision:
+        """Made from its section of the configuration."""
+        return cls(config, parts)
+
+    # --- what spaces are made for -----------------------------------------------------------------------------------
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        return self.data.data.shape
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of a model's logits."""
+        return self.data.data.classes
+
+    # --- data, loss and quality -------------------------------------------------------------------------------------
+    def batch_at(self, split: str, step: int, batch: int | None = None) -> ImageBatch:
+        """The images of a training step, those of the training split changed at random; `batch` of them, or the task's
+        number."""
+        return placement().move(self.data.batch_at(split, step, batch))
+
+    def calibration_batches(self, images: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Training images without random changes, always the same ones, for statistics of an architecture.
+
+        Args:
+            images: How many, at most.
+        """
+        for part, _ in self.data.images_at(self.data.sampled("train", images), _CALIBRATED):
+            yield (placement().move(part),)
+
+    def loss(self, model: nn.Module | Callable[..., torch.Tensor], batch: ImageBatch) -> torch.Tensor:
+        """Mean cross-entropy, nats; of training batches with label smoothing."""
+        from rankitect.metrics.images import image_loss
+
+        with placement().computing():
+            return image_loss(model, placement().move(batch))
+
+    def quality(
+        self, model: nn.Module, split: str, *, sample: int | None = None, check: Callable[[], None] | None = None
+    ) -> ImageQuality:
+        """Cross-entropy, accuracy and calibration error on a split; `sample` counts images, else as configured."""
+        from rankitect.metrics.images import image_quality
+
+        usual = {"test": self.config.test_images, self.search_split: self.config.search_images}
+        with placement().computing():
+            return image_quality(
+                model, self.data, split, most=sample or usual.get(split), check=check, device=placement().of(model)
+            )
+
+    def quality_specs(self, split: str) -> list[MetricSpec]:
+        """Cross-entropy, accuracy and calibration error."""
+        from rankitect.metrics.images import quality_specs
+
+        return quality_specs(split)
+
+    # --- weights ----------------------------------------------------------------------------------------------------
+    def supernet(self, space: SearchSpace) -> Supernet:
+        """Fresh weights for a search to train."""
+        return placement().place(super().supernet(space))
+
+    def shared_training(self, screened: bool) -> SharedTraining:
+        """The training of shared weights, the same whether candidates are then screened by them or not."""
+        images = len(self.data.data.places("train"))
+        steps = max(1, round(self.config.shared_epochs * images / self.config.batch))
+        return SharedTraining(steps, self.config.shared_lr, self.config.batch)
+
+    def train_loss(self, model: nn.Module, step: int, batch: int | None = None) -> tuple[torch.Tensor, int]:
+        """The loss that shared weights are trained on, on `batch` (or the task's number of) images, and how many."""
+        images = self.batch_at("train", step, batch)
+        return self.loss(model, images), len(images)
