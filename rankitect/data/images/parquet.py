@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from rankitect.data.images.decode import named
 from rankitect.data.images.idx import split_of
 from rankitect.data.images.raw import RawImage
 from rankitect.data.storage import DataFile, open_raw
+from rankitect.documents import parse_json
 from rankitect.errors import DataError, safe, short
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ class ParquetImages:
             schema = opened.schema_arrow
             label = self._column(schema, self.label_column, _LABEL, "label_column", first)
             try:
-                features = json.loads((schema.metadata or {}).get(_FEATURES, b"{}"))["info"]["features"]
-                names = features[label]["names"]
-            except (KeyError, TypeError, ValueError, RecursionError):
+                about = parse_json((schema.metadata or {}).get(_FEATURES, b"{}"), dict[str, Any], "metadata", DataError)
+                names = about["info"]["features"][label]["names"]
+            except (KeyError, TypeError, ValueError):
                 return {}
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             return {}

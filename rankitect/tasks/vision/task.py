@@ -87,13 +87,13 @@ class Vision(TaskBase):
         number."""
         return placement().move(self.data.batch_at(split, step, batch))
 
-    def calibration_batches(self, images: int) -> Iterator[tuple[torch.Tensor, ...]]:
+    def calibration_batches(self, examples: int) -> Iterator[tuple[torch.Tensor, ...]]:
         """Training images without random changes, always the same ones, for statistics of an architecture.
 
         Args:
-            images: How many, at most.
+            examples: How many, at most.
         """
-        for part, _ in self.data.images_at(self.data.sampled("train", images), _CALIBRATED):
+        for part, _ in self.data.images_at(self.data.sampled("train", examples), _CALIBRATED):
             yield (placement().move(part),)
 
     def loss(self, model: nn.Module | Callable[..., torch.Tensor], batch: ImageBatch) -> torch.Tensor:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from rankitect.blocks import Linear
 from rankitect.config.parts import Parts
-from rankitect.contracts.task import HasImages
+from rankitect.contracts import HasImages
 from rankitect.graph import B, Elementwise, Graph, Params, SearchSpace
 
 __all__ = ["Pixels", "pixels"]
@@ -45,4 +45,3 @@ class Pixels:
     def from_config(cls, config: Config, parts: Parts) -> SearchSpace:
         task = parts.require(HasImages, "space")
         return pixels(task.image_shape, len(task.classes))
-
