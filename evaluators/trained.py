@@ -86,7 +86,7 @@ class TrainedFromScratch:
             saved = self._saved(architecture, model, context.folder)
             artifacts = {name: context.artifact(context.folder / path) for name, path in saved.items()}
         costs = costs_of(task, self._space, architecture)
-        return Measurement({**metrics, **costs}, spent, artifacts, notes_of(asked))
+        return Measurement({**metrics, **costs}, spent, artifacts, notes_of(asked, quality))  # of the test split
 
     def _saved(self, architecture: Architecture, model: Standalone, folder: Path) -> dict[str, str]:
         """Write the candidate, with what its task knows of the use of its models."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rankitect.config.stages import part_of_file
+from rankitect.contracts.capability import offers
 from rankitect.contracts.evaluator import StopRequested
-from rankitect.contracts.measure import Answers, Measure, Measured, declared_measure
+from rankitect.contracts.measure import Answers, GivesAnswers, Measure, Measured, declared_measure
 from rankitect.contracts.records import Metric, MetricSpec, Spent
 from rankitect.errors import ConfigError, MeasureError, RankitectError, short
 
@@ -126,11 +127,15 @@ def _finite(name: str, one: Measure, model: Any, split: str, check: Callable[[],
     return measured
 
 
-def notes_of(measured: Measured) -> dict[str, Any]:
-    """The answers as a measurement's note, for comparisons in pairs; nothing where there are none."""
-    if not measured.answers:
-        return {}
-    return {"answers": {name: _plain(answers) for name, answers in measured.answers.items()}}
+def notes_of(measured: Measured, quality: object = None) -> dict[str, Any]:
+    """The answers as a measurement's note, for comparisons in pairs; nothing where there are none.
+
+    Args:
+        measured: What measures gave.
+        quality: The task's own quality, which may know what each example gave to it (`GivesAnswers`).
+    """
+    answers = {**(quality.answers if offers(quality, GivesAnswers) else {}), **measured.answers}
+    return {"answers": {name: _plain(each) for name, each in answers.items()}} if answers else {}
 
 
 def own_measure(plugin: Plugin, parts: Parts) -> Measure | None:

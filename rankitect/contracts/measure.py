@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from rankitect.contracts.plugin import plugin
 from rankitect.contracts.records import Direction, Metric, MetricSpec, Role, Spent
 
-__all__ = ["Answers", "DeclaredMeasure", "Measure", "Measured", "declared_measure", "measure"]
+__all__ = ["Answers", "DeclaredMeasure", "GivesAnswers", "Measure", "Measured", "declared_measure", "measure"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,6 +42,16 @@ class Measured:
     metrics: Mapping[str, Metric]
     answers: Mapping[str, Answers] = field(default_factory=dict)
     spent: Spent = field(default_factory=Spent)
+
+
+class GivesAnswers(Protocol):
+    """A quality (`rankitect.contracts.Quality`) that knows what each example gave to those of its metrics that are
+    means."""
+
+    @property
+    def answers(self) -> Mapping[str, Answers]:
+        """By the name of the metric."""
+        ...
 
 
 class Measure(Protocol):

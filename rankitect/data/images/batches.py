@@ -75,9 +75,16 @@ class ImageBatches:
             DataError: There is no such split.
         """
         places = self.data.places(split)
-        if most is None or most >= len(places):
-            return places
-        return np.sort(places[epoch_order(len(places), split, _FIXED, 0)[:most]])
+        return places if most is None or most >= len(places) else np.sort(self.shuffled(split)[:most])
+
+    def shuffled(self, split: str) -> NDArray[np.int64]:
+        """Places of all images of a split in an order that is always the same, and not that of the classes.
+
+        Raises:
+            DataError: There is no such split.
+        """
+        places = self.data.places(split)
+        return places[epoch_order(len(places), split, _FIXED, 0)]
 
     def images_at(self, places: NDArray[np.int64], size: int) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
         """Images as they are, normalised, with their labels.

@@ -44,7 +44,7 @@ CARD = "candidate.json"
 ARCHITECTURE, SPACE, WEIGHTS = "architecture.json", "space.json", "weights.safetensors"
 MODEL = "model.json"
 """The graph's choices, where what was searched are settings, which are then architecture.json."""
-TaskName = Literal["language", "ranking", "other"]
+TaskName = Literal["language", "ranking", "vision", "other"]
 
 _T = TypeVar("_T")
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)

@@ -11,6 +11,7 @@ from rankitect.models.candidate.base import Candidate, read_candidate
 from rankitect.models.candidate.folder import CARD, WEIGHTS, CandidateFolder, brief
 from rankitect.models.candidate.gguf import load_gguf_candidate
 from rankitect.models.candidate.huggingface import load_by_layer
+from rankitect.models.candidate.images import read_image_classifier
 from rankitect.models.candidate.language import read_language
 from rankitect.models.candidate.ranking import FEATURES, RankingCandidate, read_old_ranker, read_ranker
 from rankitect.models.candidate.scoring import LanguageCandidate
@@ -27,7 +28,12 @@ _ELSEWHERE = (
     ("config.json", "it is a Hugging Face folder: rankitect.models.checkpoints.load_checkpoint reads it"),
 )
 """What else a folder may be, by a file or folder that gives it away."""
-_READERS = {"language": read_language, "ranking": read_ranker, "other": read_candidate}
+_READERS = {
+    "language": read_language,
+    "ranking": read_ranker,
+    "vision": read_image_classifier,
+    "other": read_candidate,
+}
 
 
 def load_candidate(
@@ -45,7 +51,7 @@ def load_candidate(
         allowed_packages: Where the space's blocks may come from; a folder can run no code from elsewhere.
 
     Returns:
-        A `LanguageCandidate`, a `RankingCandidate` or, for a task of one's own, a `Candidate`.
+        A `LanguageCandidate`, a `RankingCandidate`, an `ImageCandidate` or, for a task of one's own, a `Candidate`.
 
     Raises:
         AssetError: A file is missing, truncated, altered or of another schema, or the files contradict each other.

@@ -12,14 +12,16 @@ from rankitect.tasks.vision.settings import VisionConfig
 from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import nn
 
     from rankitect.config.parts import Parts
     from rankitect.data.images.batch import ImageBatch
-    from rankitect.graph import SearchSpace
+    from rankitect.graph import Architecture, SearchSpace
     from rankitect.metrics.images import ImageQuality
-    from rankitect.models.supernet import Supernet
+    from rankitect.models.supernet import Standalone, Supernet
 
 __all__ = ["VISION_COSTS", "Vision"]
 
@@ -88,13 +90,17 @@ class Vision(TaskBase):
         return placement().move(self.data.batch_at(split, step, batch))
 
     def calibration_batches(self, examples: int) -> Iterator[tuple[torch.Tensor, ...]]:
-        """Training images without random changes, always the same ones, for statistics of an architecture.
+        """Training images without random changes, in batches of one size, always the same ones, for statistics of an
+        architecture.
 
         Args:
-            examples: How many, at most.
+            examples: How many at least, where there are so many.
         """
-        for part, _ in self.data.images_at(self.data.sampled("train", examples), _CALIBRATED):
-            yield (placement().move(part),)
+        places = self.data.shuffled("train")
+        size = min(_CALIBRATED, len(places))
+        batches = min(-(-examples // size), len(places) // size)
+        for images, _ in self.data.images_at(places[: batches * size], size):
+            yield (placement().move(images),)
 
     def loss(self, model: nn.Module | Callable[..., torch.Tensor], batch: ImageBatch) -> torch.Tensor:
         """Mean cross-entropy, nats; of training batches with label smoothing."""
@@ -120,6 +126,15 @@ class Vision(TaskBase):
         from rankitect.metrics.images import quality_specs
 
         return quality_specs(split)
+
+    def save_candidate(self, folder: Path, architecture: Architecture, model: Standalone) -> dict[str, str]:
+        """Write a classifier with what turns images into its inputs, and the names of its classes."""
+        from rankitect.data.images.encoder import ImageEncoder
+        from rankitect.models.candidate import save_image_classifier
+
+        encoder = ImageEncoder.of(self.data.data, self.config.resize)
+        notes = {"data": self.data.data.name, "fingerprint": self.data.data.fingerprint}
+        return save_image_classifier(folder, self.space, architecture, model, encoder, notes)
 
     # --- weights ----------------------------------------------------------------------------------------------------
     def supernet(self, space: SearchSpace) -> Supernet:
