@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 from rankitect.data.guard import guarded
 from rankitect.errors import DataError
@@ -57,7 +57,7 @@ def regular_files(archive: tarfile.TarFile, most: int) -> Iterator[tarfile.TarIn
             packed one has to be unpacked.
 
     Raises:
-        ValueError: They have more.
+        ValueError: They have more, or the archive ends too early or is damaged.
     """
     total = 0
     for info in archive:
@@ -66,6 +66,11 @@ def regular_files(archive: tarfile.TarFile, most: int) -> Iterator[tarfile.TarIn
             raise ValueError(f"its files have more than {most:,} bytes")
         if info.isreg():
             yield info
+    # `tarfile` takes a header that is cut or damaged for the end of the archive, which is a block of zeros.
+    stream: Any = archive.fileobj
+    stream.seek(archive.offset)
+    if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise ValueError(f"it is damaged, or ends too early, at byte {archive.offset:,} of what is packed in it")
 
 
 def read_file(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:

@@ -90,13 +90,12 @@ def _opened(content: bytes, place: str) -> Image:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a claimed size that is refused below, and of odd metadata
-        image = Image.open(io.BytesIO(content), formats=_FORMATS)
-        width, height = image.size
-        if width * height > _MOST_PIXELS:
-            raise DataError(
-                f"{named(place)} claims to have {width:,} x {height:,} pixels, of which at most {_MOST_PIXELS:,} are "
-                "decoded: make it smaller."
-            )
+        try:
+            image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        except Image.DecompressionBombError as error:
+            raise _too_large(place) from error
+        if image.size[0] * image.size[1] > _MOST_PIXELS:
+            raise _too_large(place)
         if image.mode not in _GREY | _COLOUR:
             raise DataError(
                 f"{named(place)} has values of more than 8 bits (mode {image.mode}), which would be cut: save it with "
@@ -104,6 +103,10 @@ def _opened(content: bytes, place: str) -> Image:
             )
         image.load()
         return ImageOps.exif_transpose(image)
+
+
+def _too_large(place: str) -> DataError:
+    return DataError(f"{named(place)} claims to have more than {_MOST_PIXELS:,} pixels: make it smaller.")
 
 
 def _in_channels(image: Image, place: str, form: Form) -> Image:
