@@ -113,12 +113,15 @@ class Healed:
 
     def _trained(self, architecture: Architecture, context: TrialContext, measure: StageMeasure | None) -> RecipeResult:
         """The model after the recipe."""
+        from rankitect.recipes import Recipe
 
         def spend(spent: Spent) -> None:
             context.spent = spent
 
-        return self._recipe(self._parts.stages_for(architecture)).run(
-            self._task.initial(architecture, context.seed),
+        taken = self._task.taken(architecture)  # a search has trained it already
+        recipe = self._recipe(self._parts.stages_for(architecture)) if taken is None else Recipe({})
+        return recipe.run(
+            self._task.initial(architecture, context.seed) if taken is None else taken,
             architecture,
             seed=context.seed,
             space=self._task.space,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.config.measures import Measures, notes_of
-from rankitect.contracts import Measurement, Metric, MetricSpec, Spent, Task
+from rankitect.contracts import Measurement, Metric, MetricSpec, Spent, TakesWeights, Task
 from rankitect.contracts.capability import offers
 from rankitect.evaluators.costs import cost_specs_of, costs_of
 from rankitect.training.settings import OptimizerConfig
@@ -72,7 +72,11 @@ class TrainedFromScratch:
         from rankitect.tasks.alone import train_alone
 
         task, c = self._task, self._config
-        model, spent = train_alone(task, self._space, architecture, c.steps, c.optimizer, context)
+        taken, spent = self._taken(architecture), Spent()
+        if taken is None:
+            model, spent = train_alone(task, self._space, architecture, c.steps, c.optimizer, context)
+        else:
+            model = taken
         metrics: dict[str, Metric] = {}
         for split in (task.search_split, "test"):
             quality = task.quality(model, split, check=context.check)
@@ -87,6 +91,11 @@ class TrainedFromScratch:
             artifacts = {name: context.artifact(context.folder / path) for name, path in saved.items()}
         costs = costs_of(task, self._space, architecture)
         return Measurement({**metrics, **costs}, spent, artifacts, notes_of(asked, quality))  # of the test split
+
+    def _taken(self, architecture: Architecture) -> Standalone | None:
+        """The model where a search has trained it already."""
+        model: Standalone | None = self._task.taken(architecture) if offers(self._task, TakesWeights) else None
+        return model
 
     def _saved(self, architecture: Architecture, model: Standalone, folder: Path) -> dict[str, str]:
         """Write the candidate, with what its task knows of the use of its models."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rankitect.command_line import as_overrides, command_line, run_command, shown
 from rankitect.contracts import SharesWeights, StopRequested, offers, require
 from rankitect.contracts.hooks import HasRegistry, Records
-from rankitect.contracts.task import SendsWeights
+from rankitect.contracts.weights import SendsWeights
 from rankitect.errors import DiskError, RankitectError
 from rankitect.terminal import ended, say
 

@@ -11,6 +11,8 @@ from rankitect.contracts.controller import (
     Controller,
     ExpectsTrials,
     Session,
+    Specialised,
+    Specialises,
     TrainsAsConfigured,
     TrainsInPrepare,
     WrapsEvaluators,
@@ -47,6 +49,7 @@ from rankitect.contracts.task import (
     Task,
     TellsCosts,
 )
+from rankitect.contracts.weights import TakesWeights
 
 __all__ = [
     "JSON",
@@ -86,8 +89,11 @@ __all__ = [
     "Session",
     "SharedTraining",
     "SharesWeights",
+    "Specialised",
+    "Specialises",
     "Spent",
     "StopRequested",
+    "TakesWeights",
     "Task",
     "TellsCosts",
     "TrainsAsConfigured",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -16,6 +18,8 @@ __all__ = [
     "Controller",
     "ExpectsTrials",
     "Session",
+    "Specialised",
+    "Specialises",
     "TrainsAsConfigured",
     "TrainsInPrepare",
     "WrapsEvaluators",
@@ -159,6 +163,32 @@ class TrainsAsConfigured(Protocol):
         Args:
             config: An instance of the class's own `Config`.
             space: What is searched.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Specialised:
+    """A network that was taken for a budget.
+
+    Attributes:
+        budget: Its name, for people.
+        fingerprint: Of the network; None where none was measured in full.
+    """
+
+    budget: str
+    fingerprint: str | None
+
+
+class Specialises(Protocol):
+    """A controller whose outcome is a network for each of several budgets; these stay with the Pareto front, whether
+    they are on it or not."""
+
+    def specialised(self, trials: Sequence[Trial]) -> list[Specialised]:
+        """The budgets in order, each with its network.
+
+        Args:
+            trials: Finished trials of the study.
         """
         ...
 

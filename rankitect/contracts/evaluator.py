@@ -27,6 +27,7 @@ class TrialContext:
         should_stop: True when the user asked to stop; poll it at safe points, or call `check`.
         progress: Called with (done, total, note) as often as convenient.
         state: Folder for checkpoints of this measurement, kept over a kill; None leaves their place to the evaluator.
+        baseline: Whether it is a model to compare with, and none that the search has proposed.
         spent: What was spent so far. An evaluator may add to it as it goes, so that a failed trial is charged too.
     """
 
@@ -37,6 +38,7 @@ class TrialContext:
     progress: Callable[[int, int, str], None] = lambda done, total, note: None
     spent: Spent = field(default_factory=Spent)
     state: Path | None = None
+    baseline: bool = False
 
     def check(self) -> None:
         """Return at once, unless the user asked to stop.

@@ -24,6 +24,7 @@ class Job:
         seed: Seed of the measurement.
         folder: An empty folder for the trial's artifacts.
         attempt: How often the trial was started, this time included.
+        baseline: Whether it is a model to compare with.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Job:
     seed: int
     folder: Path
     attempt: int = 1
+    baseline: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ a task of that type from `require`, or a message that says what is lacking.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +38,6 @@ __all__ = [
     "Quality",
     "ReadsChoices",
     "SavesCandidates",
-    "SendsWeights",
     "SharedTraining",
     "SharesWeights",
     "Task",
@@ -126,8 +125,12 @@ class HasReference(Protocol):
 class BoundsCosts(Protocol):
     """A task that knows the bounds which the configuration sets on costs."""
 
-    def limits(self) -> dict[str, tuple[float, float]]:
-        """The configuration's constraints, as bounds for `SearchSpace.sample`."""
+    def limits(self, constraints: Mapping[str, Any] | None = None) -> dict[str, tuple[float, float]]:
+        """Bounds for `SearchSpace.sample`.
+
+        Args:
+            constraints: Ranges by cost (`rankitect.config.quantities.Bounds`); None: the configuration's.
+        """
         ...
 
 
@@ -185,12 +188,14 @@ class SharedTraining(NamedTuple):
         lr: Peak learning rate of all weights but embedding tables.
         batch: Examples of a step; None: the task's.
         table_lr: Peak learning rate of embedding tables; None: the task's.
+        optimizer: AdamW, or SGD with Nesterov momentum.
     """
 
     steps: int
     lr: float
     batch: int | None = None
     table_lr: float | None = None
+    optimizer: Literal["adamw", "sgd"] = "adamw"
 
 
 class InheritsWeights(Protocol):
@@ -222,18 +227,6 @@ class SharesWeights(InheritsWeights, Protocol):
 
     def adopt(self, supernet: Any) -> None:
         """Let candidates inherit from these weights from now on; None: as before any search."""
-        ...
-
-
-class SendsWeights(Protocol):
-    """A task that can hand the weights of a search to processes that measure candidates elsewhere."""
-
-    def shared(self) -> dict[str, bytes]:
-        """What processes that measure candidates need of this one."""
-        ...
-
-    def receive(self, shared: Mapping[str, bytes]) -> None:
-        """Take what `shared` gave in the process of the search."""
         ...
 
 

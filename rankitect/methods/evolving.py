@@ -63,23 +63,29 @@ class EvolvingSearch(StagedSearch):
             costs = self.objectives.table(parents)
             order = ranking(costs if index % 2 else costs[:, :1])  # in turns by the front, and by quality alone
             for _ in range(self.config.population):
-                child = self._child([parents[i].architecture for i in order], rng)
+                child = self.child([parents[i].architecture for i in order], rng, self.bounded)
                 if child is not None:
                     return child
         drawn = self.bounded.sample(rng, self.known)
         return None if drawn is None else (drawn, {"parent": None})
 
-    def _child(
-        self, ordered: list[Architecture], rng: np.random.Generator
+    def child(
+        self, ordered: list[Architecture], rng: np.random.Generator, bounded: BoundedSpace
     ) -> tuple[Architecture, dict[str, Any]] | None:
-        """A new child of the winner of a tournament; None where all that was tried is known."""
+        """A new child of the winner of a tournament; None where all that was tried is known.
+
+        Args:
+            ordered: Possible parents, the best first.
+            rng: Decides all.
+            bounded: What the child is within.
+        """
         mother = ordered[self._winner(len(ordered), rng)]
         child: Architecture | None = None
         if rng.random() < self.config.crossover:
-            child = self.bounded.crossover(mother, ordered[self._winner(len(ordered), rng)], rng, self.known)
+            child = bounded.crossover(mother, ordered[self._winner(len(ordered), rng)], rng, self.known)
         if child is None:
             changes = int(rng.integers(1, self.config.changes + 1))
-            child = self.bounded.mutate(mother, rng, self.known, changes)
+            child = bounded.mutate(mother, rng, self.known, changes)
         return None if child is None else (child, {"parent": mother.fingerprint[:8]})
 
     def _winner(self, count: int, rng: np.random.Generator) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rankitect.contracts import SharedTraining, SharesWeights, Spent, offers, require
 from rankitect.contracts.task import HoldsTables, TunesSharedTraining
 from rankitect.errors import TrainingError, brief
+from rankitect.methods.teaching import Learned, Lesson, share_of_update, taught
 from rankitect.training.parallel import peers
 from rankitect.training.placement import placement
 
@@ -23,16 +25,16 @@ if TYPE_CHECKING:
     from rankitect.graph import Architecture
     from rankitect.models.supernet import Supernet
     from rankitect.training.embeddings import TableStorage
-    from rankitect.training.optimizer import GuardedOptimizer
+    from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig
 
 __all__ = [
     "CoTraining",
     "Paired",
     "TrainingState",
-    "likeness",
     "samples_per_update",
     "train_steps",
     "training_defaults",
+    "usual_optimizer",
 ]
 
 WARMUP = 4
@@ -58,13 +60,34 @@ def samples_per_update(task: object) -> int:
     return task.samples_per_update if offers(task, TunesSharedTraining) else 1
 
 
-def _optimizer(
-    parameters: Mapping[str, nn.Parameter], lr: float, steps: int, tables: TableStorage | None = None
-) -> GuardedOptimizer:
-    from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig
+def usual_optimizer(task: object, lr: float, steps: int) -> OptimizerConfig:
+    """How shared weights are trained on a task: with AdamW, or with SGD and Nesterov momentum where the task says so
+    (`SharedTraining.optimizer`).
+
+    Args:
+        task: The task.
+        lr: Peak learning rate.
+        steps: Length of the schedule.
+    """
+    from rankitect.training.optimizer import OptimizerConfig
 
     config = OptimizerConfig(lr=lr, warmup=min(WARMUP, steps), final_lr=0.1, weight_decay=0.0)
-    return GuardedOptimizer(parameters, config, steps, tables)
+    if training_defaults(task).optimizer == "adamw":
+        return config
+    sgd = {"kind": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 3e-5, "clip": None}
+    return config.model_copy(update=sgd)
+
+
+def _optimizer(
+    parameters: Mapping[str, nn.Parameter],
+    config: OptimizerConfig,
+    steps: int,
+    tables: TableStorage | None,
+    rate: Callable[[int], float] | None = None,
+) -> GuardedOptimizer:
+    from rankitect.training.optimizer import GuardedOptimizer
+
+    return GuardedOptimizer(parameters, config, steps, tables, rate=rate)
 
 
 def _held(task: object, model: nn.Module, lr: float | None = None) -> TableStorage | None:
@@ -93,10 +116,16 @@ class CoTraining:
     Args:
         supernet: Trained in place.
         task: Gives the loss.
-        lr: Peak learning rate of AdamW.
+        lr: Peak learning rate.
         steps: Length of the schedule.
         batch: Rows of a step; None: the task's.
         table_lr: Peak learning rate of embedding tables; None: the task's.
+        optimizer: How it is trained, where that is not `usual_optimizer`; `lr` is its own.
+        rate: The learning rate of a step, where the optimizer's schedule does not say it.
+
+    Attributes:
+        optimizer: What takes the steps.
+        share: What the last measured step owed to all architectures but the first; see `share_of_update`.
     """
 
     def __init__(
@@ -108,12 +137,16 @@ class CoTraining:
         *,
         batch: int | None = None,
         table_lr: float | None = None,
+        optimizer: OptimizerConfig | None = None,
+        rate: Callable[[int], float] | None = None,
     ) -> None:
         self.supernet, self._task = placement().place(supernet), task
         self._loss = _loss_of(task, batch)
         self._tables = _held(task, supernet, table_lr)
         weights = self._tables.dense_parameters() if self._tables else dict(supernet.weights.named_parameters())
-        self._optimizer = _optimizer(weights, lr, steps, self._tables)
+        config = optimizer or usual_optimizer(task, lr, steps)
+        self.optimizer = _optimizer(weights, config, steps, self._tables, rate)
+        self.share = math.nan
 
     def close(self) -> None:
         """Give the tables back to the supernet; no step follows."""
@@ -122,9 +155,9 @@ class CoTraining:
 
     def step(self, architecture: Architecture, step: int) -> tuple[float, Spent]:
         """One step on one architecture; the loss before it, and what the step cost."""
-        self._optimizer.begin(step)
+        self.optimizer.begin(step)
         model = self.supernet.activate(architecture)
-        report, amount = self._optimizer.learn(lambda: self._loss(model, step), step)
+        report, amount = self.optimizer.learn(lambda: self._loss(model, step), step)
         return report.loss, self._spent(architecture, amount)
 
     def _spent(self, architecture: Architecture, amount: float) -> Spent:
@@ -134,62 +167,37 @@ class CoTraining:
         task, whole = self._task, int(peers().total(amount))
         return training_spent(task, task.unit, self.supernet.space, architecture, whole)
 
-    def step_together(
-        self, architectures: Sequence[Architecture], step: int, distil: float = 0.0
-    ) -> tuple[list[float], Spent]:
+    def step_together(self, lesson: Lesson, step: int, *, shared: bool = False) -> tuple[list[float], Spent]:
         """One step on several architectures, all on the same batch.
 
-        With `distil`, the first teaches the others in place: that share of their loss is the distance of their outputs
-        from its own (sandwich rule with in-place distillation, Yu & Huang, arXiv 1903.05134).
-
         Args:
-            architectures: The largest first, where it is to teach.
+            lesson: The architectures, and what each of them learns.
             step: Decides the batch and the learning rate.
-            distil: Weight of the distance in the loss of all but the first, in [0, 1].
+            shared: Whether `share` is measured, which costs a second backward pass.
 
         Returns:
             The loss of each before the step, without distillation, and what the step cost. In-place distillation adds
             nothing: the first architecture is trained in any case, and its outputs are at hand.
         """
-        self._optimizer.begin(step)
-        parts: list[list[tuple[float, int]]] = []
+        self.optimizer.begin(step)
+        parts: list[list[Learned]] = []
 
         def compute() -> tuple[torch.Tensor, float]:
-            losses, total = self._losses(architectures, step, distil)
-            parts.append(losses)
-            return total, sum(amount for _, amount in losses)
+            learned = taught(lesson, self.supernet, self._loss, step)
+            if shared and not parts:
+                self.share = share_of_update(self.optimizer, learned)
+            parts.append([replace(each, term=each.term.detach()) for each in learned])
+            total = sum((each.term for each in learned[1:]), learned[0].term)
+            return total, sum(each.amount for each in learned)
 
-        self._optimizer.learn(compute, step)
+        self.optimizer.learn(compute, step)
         means, spent = [], Spent()
-        for architecture, own in zip(architectures, zip(*parts, strict=True), strict=True):
-            amount = sum(each for _, each in own)
-            mean = own[0][0] if len(own) == 1 else sum(loss * each for loss, each in own) / max(amount, 1)
+        for architecture, own in zip(lesson.architectures, zip(*parts, strict=True), strict=True):
+            amount = sum(each.amount for each in own)
+            mean = own[0].loss if len(own) == 1 else sum(each.loss * each.amount for each in own) / max(amount, 1)
             means.append(peers().mean(mean, amount)[0])
             spent += self._spent(architecture, amount)
         return means, spent
-
-    def _losses(
-        self, architectures: Sequence[Architecture], step: int, distil: float
-    ) -> tuple[list[tuple[float, int]], torch.Tensor]:
-        """The loss of each architecture with its amount of data, and what is to be minimised."""
-        losses: list[tuple[float, int]] = []
-        total: torch.Tensor | None = None
-        teacher: torch.Tensor | None = None
-        for architecture in architectures:
-            # The task's loss hides the outputs that distillation compares; a hook on the model records them.
-            outputs: list[torch.Tensor] = []
-            model = self.supernet.activate(architecture)
-            model.register_forward_hook(lambda module, inputs, output, outputs=outputs: outputs.append(output))
-            loss, amount = self._loss(model, step)
-            losses.append((float(loss.detach()), amount))
-            if teacher is not None and distil:
-                loss = (1 - distil) * loss + distil * likeness(outputs[-1], teacher)
-            elif distil:
-                teacher = outputs[-1].detach()
-            part = loss / len(architectures)
-            total = part if total is None else total + part
-        assert total is not None
-        return losses, total
 
     def save(
         self,
@@ -209,12 +217,12 @@ class CoTraining:
         from rankitect.training.checkpoint import save_state
         from rankitect.training.loop import model_tensors
 
-        whole = self._optimizer.whole
+        whole = self.optimizer.whole
         saved = {f"weight/{n}": whole(f"weights.{n}", w) for n, w in model_tensors(self.supernet.weights).items()}
         if not final:
-            saved.update({f"state/{name}": t for name, t in self._optimizer.state().items()})
+            saved.update({f"state/{name}": t for name, t in self.optimizer.state().items()})
         saved.update({f"more/{name}": t for name, t in (tensors or {}).items()})
-        save_state(path, saved, {"halvings": self._optimizer.halvings, **(info or {})})
+        save_state(path, saved, {"halvings": self.optimizer.halvings, **(info or {})})
 
     def load(self, path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Go on from a file that `save` wrote; its `info` and `tensors`.
@@ -231,10 +239,10 @@ class CoTraining:
         try:
             with torch.no_grad():
                 for name, weight in model_tensors(self.supernet.weights).items():
-                    weight.copy_(self._optimizer.part(f"weights.{name}", tensors[f"weight/{name}"]))
+                    weight.copy_(self.optimizer.part(f"weights.{name}", tensors[f"weight/{name}"]))
             state = {name.removeprefix("state/"): t for name, t in tensors.items() if name.startswith("state/")}
             if state:  # weights that were saved at the end have none: no step follows
-                self._optimizer.load_state(state, int(about["halvings"]))
+                self.optimizer.load_state(state, int(about["halvings"]))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise TrainingError(
                 f"{brief(path)} does not fit this search ({brief(error, 100)}): delete the folder it is in, or choose "
@@ -264,7 +272,7 @@ class Paired:
         self.model = supernet.extract(architecture)
         self._tables = _held(task, self.model)
         weights = self._tables.dense_parameters() if self._tables else dict(self.model.named_parameters())
-        self._optimizer = _optimizer(weights, lr, steps, self._tables)
+        self._optimizer = _optimizer(weights, usual_optimizer(task, lr, steps), steps, self._tables)
 
     def close(self) -> None:
         """Give the tables back to the model; no step follows."""
@@ -303,21 +311,6 @@ class Paired:
                 weight.copy_(self._optimizer.part(name, tensors[f"baseline/{name}"]))
         state = {n.removeprefix("baseline_state/"): t for n, t in tensors.items() if n.startswith("baseline_state/")}
         self._optimizer.load_state(state, halvings)
-
-
-def likeness(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of a model's outputs with those of a teacher, nats: of a click where there is one output a row,
-    of the next token where there are many.
-
-    Args:
-        logits: [..., 1] or [..., V].
-        teacher: The same shape; no gradient goes to it.
-    """
-    import torch.nn.functional as F
-
-    if logits.shape[-1] == 1:
-        return F.binary_cross_entropy_with_logits(logits, teacher.detach().sigmoid())
-    return F.cross_entropy(logits.flatten(0, -2), teacher.detach().flatten(0, -2).softmax(-1))
 
 
 @dataclass

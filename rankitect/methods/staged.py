@@ -81,9 +81,9 @@ APART = 0.25
 """Least share of choices in which two finalists for quality differ."""
 
 
-def running_low(session: Session | None) -> bool:
-    """Whether what is left of a limited budget is to go to measurements in full."""
-    return session is not None and session.remaining() <= RESERVE
+def running_low(session: Session | None, reserve: float = RESERVE) -> bool:
+    """Whether what is left of a limited budget, a share of it, is to go to measurements in full."""
+    return session is not None and session.remaining() <= reserve
 
 
 def finalists(
@@ -163,6 +163,8 @@ class StagedSearch:
     bounded: BoundedSpace
     always: Collection[Architecture] = ()
     """Architectures of which some are finalists in any case, if they were measured."""
+    reserve = RESERVE
+    """Share of a limited budget that is kept for measurements in full."""
 
     def __init__(self, samples: int | None, count: int | None, by: str, objectives: Objectives, seed: int) -> None:
         self.samples, self.count = samples or SAMPLES, FINALISTS if count is None else count
@@ -231,7 +233,7 @@ class StagedSearch:
     def _most(self) -> int:
         """Trials of the first stage."""
         # Decided once: a clock that passes the limit between two questions must not change the answer.
-        self._low = self._low or (self.by != "final" and running_low(self._session))
+        self._low = self._low or (self.by != "final" and running_low(self._session, self.reserve))
         return 0 if self._low else self.samples
 
     def waits(self) -> bool:

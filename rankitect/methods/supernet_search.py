@@ -14,13 +14,15 @@ from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.methods.evolving import EvolutionConfig, EvolvingSearch
 from rankitect.methods.shared_weights import CoTraining, TrainingState, train_steps, training_defaults
 from rankitect.methods.staged import shared_sizes
+from rankitect.methods.teaching import Lesson
 
 if TYPE_CHECKING:
     from rankitect.contracts import Session, Spent
     from rankitect.graph import Architecture
     from rankitect.methods.objectives import Objectives
+    from rankitect.models.supernet import Supernet
 
-__all__ = ["Paths", "Sampling", "SupernetConfig", "SupernetSearch"]
+__all__ = ["Draws", "Paths", "Sampling", "SharedWeightsConfig", "SupernetConfig", "SupernetSearch"]
 
 STATE = "supernet.safetensors"
 CHUNK = 256
@@ -29,13 +31,24 @@ CHUNK = 256
 Sampling = Literal["single_path", "any_path", "sandwich"]
 
 
-class SupernetConfig(EvolutionConfig):
-    """Keys of `controller` for methods that train a supernet and then evolve architectures on it."""
+class SharedWeightsConfig(EvolutionConfig):
+    """Keys of `controller` for methods that train shared weights and then evolve architectures on them."""
 
     steps: int | None = Field(
         None, ge=0, le=10**9, description="steps of the whole training of the supernet; null: the task's"
     )
     weight_lr: float | None = Field(None, gt=0, description="peak rate of the shared weights; null: the task's")
+    share: float = Field(0.5, gt=0, le=1, description="of a limited budget, what the supernet may use")
+    checkpoint_every: int = Field(20, ge=1, le=10**9, description="steps between checkpoints")
+
+    def length(self, task: object) -> int:
+        """Steps of the whole training on a task."""
+        return training_defaults(task, screened=True).steps if self.steps is None else self.steps
+
+
+class SupernetConfig(SharedWeightsConfig):
+    """Keys of `controller` for methods that draw architectures for each step in one way throughout."""
+
     sampling: Sampling = Field("any_path", description="which architectures a step trains")
     between: int = Field(
         1, ge=0, le=1000, description="random architectures between largest and smallest in a sandwich"
@@ -46,15 +59,40 @@ class SupernetConfig(EvolutionConfig):
     full: float = Field(
         0.0, ge=0, le=1, description="share of the steps over which the chance to train the largest falls from 1 to 0"
     )
-    share: float = Field(0.5, gt=0, le=1, description="of a limited budget, what the supernet may use")
-    checkpoint_every: int = Field(20, ge=1, le=10**9, description="steps between checkpoints")
-
-    def length(self, task: object) -> int:
-        """Steps of the whole training on a task."""
-        return training_defaults(task, screened=True).steps if self.steps is None else self.steps
 
 
-class Paths:
+class Draws:
+    """The architectures that shared weights are trained for: the largest, the smallest, and random ones.
+
+    Args:
+        bounded: The space within the constraints.
+        seed: Of all draws.
+    """
+
+    def __init__(self, bounded: BoundedSpace, seed: int) -> None:
+        self._bounded, self._seed = bounded, seed
+        self._chunk: tuple[int, list[Architecture]] | None = None
+
+    @cached_property
+    def largest(self) -> Architecture:
+        """The architecture of most FLOPs within the constraints."""
+        return self._bounded.extreme("flops", True, np.random.default_rng([self._seed, 2]))
+
+    @cached_property
+    def smallest(self) -> Architecture:
+        """The architecture of fewest FLOPs within the constraints."""
+        return self._bounded.extreme("flops", False, np.random.default_rng([self._seed, 3]))
+
+    def drawn(self, index: int) -> Architecture:
+        """The draw of an index. They are made many at a time: one alone costs as much as hundreds."""
+        chunk = index // CHUNK
+        if self._chunk is None or self._chunk[0] != chunk:
+            rng = np.random.default_rng([self._seed, 5, chunk])
+            self._chunk = chunk, self._bounded.space.sample_many(CHUNK, rng, **self._bounded.limits)
+        return self._chunk[1][index % CHUNK]
+
+
+class Paths(Draws):
     """Which architectures each step of a supernet's training is for.
 
     `single_path`: one, with one input at every place that can pick several (the inputs of a sum, say); `any_path`: one,
@@ -69,18 +107,8 @@ class Paths:
     """
 
     def __init__(self, bounded: BoundedSpace, config: SupernetConfig, seed: int, steps: int) -> None:
-        self._bounded, self._config, self._seed, self._steps = bounded, config, seed, steps
-        self._chunk: tuple[int, list[Architecture]] | None = None
-
-    @cached_property
-    def largest(self) -> Architecture:
-        """The architecture of most FLOPs within the constraints."""
-        return self._bounded.extreme("flops", True, np.random.default_rng([self._seed, 2]))
-
-    @cached_property
-    def smallest(self) -> Architecture:
-        """The architecture of fewest FLOPs within the constraints."""
-        return self._bounded.extreme("flops", False, np.random.default_rng([self._seed, 3]))
+        super().__init__(bounded, seed)
+        self._config, self._steps = config, steps
 
     def at(self, step: int) -> list[Architecture]:
         """The architectures of a step, the largest first where it is among them."""
@@ -89,17 +117,9 @@ class Paths:
         if step < falling and rng.random() < 1 - step / falling:
             return [self.largest]
         if c.sampling == "sandwich":
-            return [self.largest, *(self._drawn(step * c.between + i) for i in range(c.between)), self.smallest]
-        drawn = self._drawn(step)
+            return [self.largest, *(self.drawn(step * c.between + i) for i in range(c.between)), self.smallest]
+        drawn = self.drawn(step)
         return [self._single(drawn, rng) if c.sampling == "single_path" else drawn]
-
-    def _drawn(self, index: int) -> Architecture:
-        """The draw of an index. They are made many at a time: one alone costs as much as hundreds."""
-        chunk = index // CHUNK
-        if self._chunk is None or self._chunk[0] != chunk:
-            rng = np.random.default_rng([self._seed, 5, chunk])
-            self._chunk = chunk, self._bounded.space.sample_many(CHUNK, rng, **self._bounded.limits)
-        return self._chunk[1][index % CHUNK]
 
     def _single(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
         """The architecture with one of its inputs at every place, where the rules allow it."""
@@ -139,7 +159,7 @@ class SupernetSearch(EvolvingSearch):
 
     def __init__(
         self,
-        config: SupernetConfig,
+        config: SharedWeightsConfig,
         steps: int,
         by: str,
         bounded: BoundedSpace,
@@ -154,39 +174,36 @@ class SupernetSearch(EvolvingSearch):
     def prepare(self, session: Session) -> None:
         """Train the supernet, or go on from the last checkpoint; then let candidates inherit from it."""
         super().prepare(session)
-        c, path = self._training, session.state_dir / STATE
         task = require(self._task, SharesWeights, "training a supernet")
-        _, lr, batch, table_lr = training_defaults(task, screened=True)
         supernet = task.supernet(self.bounded.graph_space)
         if self._steps:
-            weights = CoTraining(
-                supernet,
-                task,
-                c.weight_lr or lr,
-                max(c.length(task), self._steps),
-                batch=batch,
-                table_lr=table_lr,
-            )
-            paths = Paths(self.bounded, c, self.seed, self._steps)
-            state = TrainingState()
-            if path.exists():
-                state = TrainingState.from_info(weights.load(path)[0], task.unit)
-            train_steps(
-                session,
-                "supernet",
-                state,
-                self._steps,
-                lambda step: self._step(weights, paths, step),
-                lambda state: self._save(weights, state, session),
-                share=c.share,
-                every=c.checkpoint_every,
-            )
-            weights.close()
+            self.train(session, task, supernet)
         task.adopt(supernet)
 
-    def _step(self, weights: CoTraining, paths: Paths, step: int) -> tuple[float, Spent]:
-        losses, spent = weights.step_together(paths.at(step), step, self._training.distil)
-        return losses[-1], spent
+    def train(self, session: Session, task: SharesWeights, supernet: Supernet) -> None:
+        """A hook: train a supernet in place, from its beginning or from the last checkpoint."""
+        c, path = self._training, session.state_dir / STATE
+        assert isinstance(c, SupernetConfig)  # a method of other keys trains in a way of its own
+        training = training_defaults(task, screened=True)
+        weights = CoTraining(
+            supernet,
+            task,
+            c.weight_lr or training.lr,
+            max(c.length(task), self._steps),
+            batch=training.batch,
+            table_lr=training.table_lr,
+        )
+        paths = Paths(self.bounded, c, self.seed, self._steps)
+        state = TrainingState()
+        if path.exists():
+            state = TrainingState.from_info(weights.load(path)[0], task.unit)
 
-    def _save(self, weights: CoTraining, state: TrainingState, session: Session) -> None:
-        weights.save(session.state_dir / STATE, state.step >= self._steps, state.to_info())
+        def one(step: int) -> tuple[float, Spent]:
+            losses, spent = weights.step_together(Lesson(paths.at(step), distil=c.distil), step)
+            return losses[-1], spent
+
+        def save(state: TrainingState) -> None:
+            weights.save(path, state.step >= self._steps, state.to_info())
+
+        train_steps(session, "supernet", state, self._steps, one, save, share=c.share, every=c.checkpoint_every)
+        weights.close()

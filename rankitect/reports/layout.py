@@ -12,9 +12,9 @@ __all__ = ["Fold", "Layout", "layout_of"]
 
 _HEADS: dict[Lead, tuple[str, ...]] = {
     "production": ("launch",),
-    "search": ("verdict", "front", "candidates"),
+    "search": ("budgets", "verdict", "front", "candidates"),
 }
-"""The cards whose finding may head a page; the first that has something to say does."""
+"""The cards whose finding may head a page; the first that is there and has something to say does."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def layout_of(cards: Sequence[Card], lead: Lead) -> Layout:
         lead: What the page leads with.
     """
     by_id = {card.id: card for card in cards}
-    heads = [by_id[id_] for id_ in _HEADS[lead]]
+    heads = [by_id[id_] for id_ in _HEADS[lead] if id_ in by_id]
     head = next((card for card in heads if not card.idle), heads[-1])
     whys: dict[str, list[Card]] = {}
     for card in cards:

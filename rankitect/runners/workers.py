@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rankitect.contracts import Job, JobResult, TrialContext, offers
-from rankitect.contracts.task import SendsWeights
+from rankitect.contracts.weights import SendsWeights
 from rankitect.study.checks import one_line
 from rankitect.study.runner import measure
 
@@ -69,6 +69,7 @@ class RemoteJob:
         evaluator: Key of the evaluator.
         seed: Seed of the measurement.
         folder: The trial's folder, where there is a disk in common; else None.
+        baseline: Whether it is a model to compare with.
     """
 
     number: int
@@ -76,12 +77,13 @@ class RemoteJob:
     evaluator: str
     seed: int
     folder: str | None
+    baseline: bool = False
 
     @classmethod
     def of(cls, job: Job, *, shared_disk: bool) -> RemoteJob:
         """A job as plain data."""
         folder = str(job.folder) if shared_disk else None
-        return cls(job.number, job.architecture.to_json(), job.evaluator, job.seed, folder)
+        return cls(job.number, job.architecture.to_json(), job.evaluator, job.seed, folder, job.baseline)
 
 
 @dataclass(frozen=True)
@@ -132,13 +134,15 @@ def run_job(setup: WorkerSetup, shared: Mapping[str, bytes], job: RemoteJob) -> 
 def _measured(
     parts: Any, job: RemoteJob, architecture: Any, run: Path, folder: Path, seconds: float | None
 ) -> JobResult:
-    local = Job(job.number, architecture, job.evaluator, job.seed, folder)
+    local = Job(job.number, architecture, job.evaluator, job.seed, folder, baseline=job.baseline)
     limit = threading.Timer(seconds, os._exit, [TOO_LONG]) if seconds is not None else None
     if limit is not None:
         limit.daemon = True
         limit.start()
     try:
-        return measure(parts.evaluators[job.evaluator], local, TrialContext(run, folder, job.seed))
+        return measure(
+            parts.evaluators[job.evaluator], local, TrialContext(run, folder, job.seed, baseline=job.baseline)
+        )
     finally:
         if limit is not None:
             limit.cancel()

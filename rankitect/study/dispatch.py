@@ -170,7 +170,10 @@ class Dispatch:
         self.duplicates = 0
         folder = self._folder.fresh_trial_folder(trial.number, trial.architecture.fingerprint)
         started = self._store.start(trial.number)
-        job = Job(trial.number, trial.architecture, trial.evaluator, trial.seed, folder, started.attempts)
+        job = Job(
+            trial.number, trial.architecture, trial.evaluator, trial.seed, folder, started.attempts,
+            baseline=trial.baseline is not None,
+        )  # fmt: skip
         self._running[trial.number] = job
         self._runner.submit(job)
 

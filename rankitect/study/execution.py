@@ -15,13 +15,14 @@ from rankitect.contracts import (
     PreparesElsewhere,
     Proposal,
     Runner,
+    Specialises,
     Spent,
     StopRequested,
     Trial,
     offers,
 )
 from rankitect.contracts.hooks import OwesUpfront
-from rankitect.contracts.task import SendsWeights
+from rankitect.contracts.weights import SendsWeights
 from rankitect.errors import BaselineError, MeasureError, short
 from rankitect.study.confirming import CONFIRM, wanted
 from rankitect.study.dispatch import Dispatch
@@ -86,6 +87,8 @@ class Execution:
         """Measure the baselines, search, confirm; returns how it ended and what summary.json holds."""
         self._outputs.references = {b.name for b in baselines if b.reference}
         self._outputs.logged = {b.name for b in baselines if b.logged}
+        if offers(controller, Specialises):
+            self._outputs.specialised = controller.specialised
         self._hooks.progress.start()
         try:
             self._recover_killed()

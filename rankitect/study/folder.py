@@ -45,8 +45,9 @@ _WITHOUT_EFFECT = (
     "placement.compile",
     "placement.shard",
 )
-_LATER = {"placement.precision": "float32"}
-"""Keys that are younger than some run folders, with what these did: it changes no hash."""
+_LATER = {"placement.precision": "float32", "momentum": 0.0, "nesterov": False}
+"""Keys that are younger than some run folders, by their whole path or its last word, with what these did: it changes no
+hash."""
 
 
 _BEGUN = ("study.db", "state")
@@ -72,7 +73,7 @@ def effective(config: Mapping[str, Any]) -> dict[str, Any]:
         path: value
         for path, value in _flatten(config).items()
         if not any(path == name or path.startswith(f"{name}.") for name in _WITHOUT_EFFECT)
-        and not (path in _LATER and value == _LATER[path])
+        and not any(name in _LATER and value == _LATER[name] for name in (path, path.rpartition(".")[2]))
     }
 
 

@@ -21,6 +21,7 @@ from rankitect.study.pareto import MeasuredCandidate, baselines, candidates, par
 from rankitect.study.summary import (
     COMPARED,
     BaselineSummary,
+    BudgetSummary,
     CandidateSummary,
     LedgerSummary,
     MetricSummary,
@@ -34,7 +35,7 @@ from rankitect.study.trials_table import TRIALS, trials_csv
 from rankitect.study.versions import versions
 
 if TYPE_CHECKING:
-    from rankitect.contracts import Baseline, Exporter
+    from rankitect.contracts import Baseline, Exporter, Specialised, Trial
     from rankitect.study.folder import RunFolder
     from rankitect.study.store import Store
 
@@ -99,6 +100,7 @@ class Outputs:
     Attributes:
         references: Names of the baselines that costs are shown as a share of.
         logged: Names of the baselines that are logged scores.
+        specialised: From finished trials to the network of each budget, where the controller finds such.
     """
 
     def __init__(
@@ -114,13 +116,24 @@ class Outputs:
         self.objectives = list(objectives)
         self.references: Collection[str] = ()
         self.logged: Collection[str] = ()
+        self.specialised: Callable[[Sequence[Trial]], Sequence[Specialised]] = _none
         self._specs = list(metrics)
         self._export, self._registry, self._keep_all = options.export, options.registry, options.keep_all
         self._export_baseline = options.export_baseline
 
     def front(self) -> list[MeasuredCandidate]:
-        """The Pareto front of the candidates measured so far."""
-        return pareto_front(candidates(self.store.trials, self.final), self.objectives)
+        """The Pareto front of the candidates measured so far, and the networks of budgets that others dominate, in the
+        order of the first objective."""
+        every = candidates(self.store.trials, self.final)
+        front = pareto_front(every, self.objectives)
+        budgets = {each.fingerprint for each in self.specialised(self.store.trials)}
+        budgets -= {candidate.trial.architecture.fingerprint for candidate in front}
+        kept = [candidate for candidate in every if candidate.trial.architecture.fingerprint in budgets]
+        if not kept:
+            return front
+        first = self.objectives[0]
+        sign = 1.0 if first.direction == "min" else -1.0
+        return sorted([*front, *kept], key=lambda candidate: sign * candidate.metrics[first.name].value)
 
     def write(self, seed: int, ledger: LedgerSummary, *, with_candidates: bool) -> Summary:
         """Write trials.csv, summary.json and, if asked, the candidates' folders (which takes longer)."""
@@ -166,6 +179,10 @@ class Outputs:
                 for rank, (candidate, files) in enumerate(zip(front, artifacts, strict=True), 1)
             ],
             ledger=ledger,
+            budgets=[
+                BudgetSummary(name=each.budget, fingerprint=each.fingerprint)
+                for each in self.specialised(self.store.trials)
+            ],
             left_out={**self._registry.left_out(), **self._failed_baselines()},
             versions=versions(),
             reproduce=self.labels.reproduce,
@@ -282,3 +299,8 @@ class Outputs:
 
 
 _NONE = Measurement({})
+
+
+def _none(trials: Sequence[Trial]) -> list[Specialised]:
+    """A search for no budgets."""
+    return []

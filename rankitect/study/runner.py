@@ -86,7 +86,7 @@ class Inline:
         """Measure the next job."""
         job = self._jobs.pop(0)
         progress = partial(self._progress, job.number)
-        context = TrialContext(self._run_folder, job.folder, job.seed, self._stop, progress)
+        context = TrialContext(self._run_folder, job.folder, job.seed, self._stop, progress, baseline=job.baseline)
         return [measure(self._evaluators[job.evaluator], job, context)]
 
     def cancel(self) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "COMPARED",
     "FEWEST_SEEDS",
     "BaselineSummary",
+    "BudgetSummary",
     "CandidateSummary",
     "LedgerSummary",
     "MetricSummary",
@@ -236,9 +237,17 @@ class LedgerSummary(Spent):
         )
 
 
+class BudgetSummary(_Model):
+    """A budget that a network was taken for, which is among the candidates; no fingerprint: none was measured."""
+
+    name: str
+    fingerprint: Fingerprint | None = None
+
+
 class Summary(_Model):
     """summary.json, schema 1.
 
+    `pareto` holds the front, and the networks of `budgets` where others dominate them.
     `left_out` says which models could not be compared with, and why. `files` has the SHA-256 of the files that were
     written with it, by name. In the file stands the `checksum` of all the rest as well: what was changed since is not
     read. Summaries of earlier versions have neither.
@@ -254,6 +263,7 @@ class Summary(_Model):
     baselines: list[BaselineSummary]
     pareto: list[CandidateSummary]
     ledger: LedgerSummary
+    budgets: list[BudgetSummary] = []
     left_out: dict[str, str] = {}
     versions: dict[str, str]
     reproduce: str
@@ -267,7 +277,7 @@ class Summary(_Model):
     def to_json(self) -> str:
         """The file's text. Optional parts are left out where there is nothing to say."""
         data = self.model_dump(by_alias=True, mode="json")
-        for optional in ("left_out", "files"):
+        for optional in ("budgets", "left_out", "files"):
             if not data[optional]:
                 del data[optional]
         data["objectives"] = [_known(o) for o in data["objectives"]]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rankitect.config.parts import Parts
+    from rankitect.config.quantities import Bounds
     from rankitect.contracts import Exporter, Metric, Quality, Trial, TrialContext
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.models.supernet import Supernet
@@ -88,9 +89,9 @@ class TaskBase(SharedWeights):
         """All costs of an architecture."""
         return self._costs.metrics(architecture)
 
-    def limits(self) -> dict[str, tuple[float, float]]:
-        """The configuration's constraints, as bounds for `SearchSpace.sample`."""
-        return self._costs.limits(self._parts.config.constraints)
+    def limits(self, constraints: Mapping[str, Bounds] | None = None) -> dict[str, tuple[float, float]]:
+        """Constraints, by default the configuration's, as bounds for `SearchSpace.sample`."""
+        return self._costs.limits(self._parts.config.constraints if constraints is None else constraints)
 
     # --- weights ----------------------------------------------------------------------------------------------------
     def supernet(self, space: SearchSpace) -> Supernet:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from rankitect.config.quantities import Bounds
     from rankitect.contracts import Metric, MetricSpec
     from rankitect.graph import Architecture
 
@@ -28,8 +30,8 @@ class TaskCosts(Protocol):
         """All costs of an architecture."""
         ...
 
-    def limits(self) -> dict[str, tuple[float, float]]:
-        """The configuration's constraints as bounds."""
+    def limits(self, constraints: Mapping[str, Bounds] | None = None) -> dict[str, tuple[float, float]]:
+        """Constraints as bounds; by default the configuration's."""
         ...
 
 
@@ -43,9 +45,9 @@ class CostedTask:
         """The architecture that shares of a cost are of."""
         return self._costs.reference
 
-    def limits(self) -> dict[str, tuple[float, float]]:
-        """The configuration's constraints, as bounds for `SearchSpace.sample`."""
-        return self._costs.limits()
+    def limits(self, constraints: Mapping[str, Bounds] | None = None) -> dict[str, tuple[float, float]]:
+        """Constraints, by default the configuration's, as bounds for `SearchSpace.sample`."""
+        return self._costs.limits(constraints)
 
     @property
     def cost_specs(self) -> list[MetricSpec]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rankitect.contracts import Calibrates, require
+from rankitect.training.placement import placement
+
 if TYPE_CHECKING:
-    from rankitect.graph import SearchSpace
-    from rankitect.models.supernet import Supernet
+    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.models.supernet import Standalone, Supernet
 
 __all__ = ["SharedWeights", "received", "sent"]
 
@@ -57,6 +61,34 @@ class SharedWeights:
     def adopt(self, supernet: Supernet | None) -> None:
         """Let candidates inherit from these weights from now on; None: as before any search."""
         self._adopted = supernet
+
+    _taking: int | None = None
+
+    @contextmanager
+    def taking(self, examples: int) -> Iterator[None]:
+        """A context in which candidates are measured as they are taken from adopted weights.
+
+        Args:
+            examples: Of which statistics of a model are taken, where it has any.
+        """
+        before, self._taking = self._taking, examples
+        try:
+            yield
+        finally:
+            self._taking = before
+
+    def taken(self, architecture: Architecture) -> Standalone | None:
+        """A candidate as it is taken from adopted weights, within `taking`, with statistics of its own; None outside of
+        it."""
+        from rankitect.models.statistics import has_statistics, recalibrate
+
+        if self._taking is None or self._adopted is None:
+            return None
+        model = placement().place(self._adopted.extract(architecture))
+        if has_statistics(self._adopted.space):
+            task = require(self, Calibrates, f"space {self._adopted.space.name!r}, whose blocks hold statistics,")
+            recalibrate(model, task.calibration_batches(self._taking))
+        return model
 
     def shared(self) -> dict[str, bytes]:
         """What processes that measure candidates need of this one."""

@@ -44,7 +44,10 @@ def identity_of(
     result depends on."""
     parameters = model.named_parameters()
     shapes = {name: list(p.shape if tables is None else tables.shape(name, p)) for name, p in parameters}
-    settings: dict[str, JSON] = {"steps": config.steps, "seed": config.seed, **config.optimizer.model_dump(mode="json")}
+    optimizer = config.optimizer.model_dump(mode="json")
+    if not config.optimizer.momentum:  # states of earlier versions know no momentum
+        del optimizer["momentum"], optimizer["nesterov"]
+    settings: dict[str, JSON] = {"steps": config.steps, "seed": config.seed, **optimizer}
     if tables is not None:
         settings |= {f"tables.{name}": value for name, value in asdict(tables.config).items()}
     digest = hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()

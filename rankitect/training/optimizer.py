@@ -72,7 +72,12 @@ def _optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.o
     device = "cpu" if first is None else first.device.type
     fused = device in _FUSED.get(config.kind, _FUSED["adamw"])
     if config.kind == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, fused=fused)
+        momentum, nesterov = config.momentum, config.nesterov and config.momentum > 0
+        sgd = torch.optim.SGD(groups, lr=config.lr, momentum=momentum, nesterov=nesterov, fused=fused)
+        if momentum:  # from zero, as from nothing: torch's kernel refuses a step in which some have none yet
+            for parameter in (parameter for group in groups for parameter in group["params"]):
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     if config.kind == "adagrad":
         return torch.optim.Adagrad(groups, lr=config.lr, eps=config.eps, fused=fused)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
@@ -151,6 +156,7 @@ class GuardedOptimizer:
             not taken back.
         rates: by name, what the learning rate is multiplied with for some parameters (scales, say, which are much
             smaller than weights); these have no weight decay.
+        rate: the learning rate of a step before any halving, in place of the configuration's schedule.
 
     Raises:
         TrainingError: when nothing can be trained.
@@ -163,8 +169,9 @@ class GuardedOptimizer:
         steps: int,
         tables: TableStorage | None = None,
         rates: Mapping[str, float] | None = None,
+        rate: Callable[[int], float] | None = None,
     ) -> None:
-        self.config, self.steps, self._tables = config, steps, tables
+        self.config, self.steps, self._tables, self._rate = config, steps, tables, rate
         self.parameters = {name: parameter for name, parameter in dict(parameters).items() if parameter.requires_grad}
         if not self.parameters and tables is None:
             raise TrainingError("There is nothing to train: no parameter needs a gradient.")
@@ -182,7 +189,8 @@ class GuardedOptimizer:
 
     def lr(self, step: int) -> float:
         """Learning rate of a step, after the halvings so far."""
-        return learning_rate(self.config, step, self.steps) * 0.5**self.halvings
+        rate = learning_rate(self.config, step, self.steps) if self._rate is None else self._rate(step)
+        return rate * 0.5**self.halvings
 
     def begin(self, step: int) -> None:
         """Called before the forward pass of a step, where there are tables: fused ones take their rate from there."""

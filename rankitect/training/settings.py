@@ -14,6 +14,8 @@ __all__ = [
     "Clip",
     "DistilConfig",
     "LearningRate",
+    "Momentum",
+    "Nesterov",
     "OptimizerConfig",
     "Schedule",
     "TextTraining",
@@ -27,6 +29,8 @@ LearningRate = Annotated[float, Field(gt=0, description="peak learning rate")]
 Warmup = Annotated[int, Field(ge=0, le=10**9, description="steps over which the learning rate rises")]
 Schedule = Annotated[Literal["linear", "cosine", "constant"], Field(description="after warm-up")]
 Betas = Annotated[tuple[_Fraction, _Fraction], Field(description="AdamW's averaging")]
+Momentum = Annotated[float, Field(ge=0, lt=1, description="of SGD")]
+Nesterov = Annotated[bool, Field(description="whether SGD looks ahead along its momentum")]
 WeightDecay = Annotated[float, Field(ge=0, description="of matrices and tables")]
 Clip = Annotated[Annotated[float, Field(gt=0)] | None, Field(description="largest gradient norm; null does not clip")]
 
@@ -35,13 +39,15 @@ class OptimizerConfig(BaseModel):
     """An optimiser with a schedule. A subclass gives its own defaults; fields and their limits are stated here only.
 
     Attributes:
-        kind: AdamW, Adagrad, or plain SGD.
+        kind: AdamW, Adagrad, or SGD.
         lr: Peak learning rate.
         schedule: How it falls to `final_lr` after the warm-up.
         warmup: Steps over which it rises linearly from 0; the first step is already above 0.
         final_lr: Share of `lr` at the end.
         betas: Decay of AdamW's two running means.
         eps: AdamW's and Adagrad's denominator floor.
+        momentum: Of SGD; 0 is plain.
+        nesterov: Whether SGD looks ahead along its momentum (Sutskever et al. 2013).
         weight_decay: Decoupled in AdamW, added to the gradient (L2) in the others; only for matrices, never for norms,
             biases and other vectors.
         clip: Greatest L2 norm of the whole gradient; None does not clip.
@@ -60,6 +66,8 @@ class OptimizerConfig(BaseModel):
     final_lr: float = Field(default=0.0, ge=0, le=1, description="share of the learning rate at the end")
     betas: Betas = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0, description="denominator floor of AdamW and Adagrad")
+    momentum: Momentum = 0.0
+    nesterov: Nesterov = False
     weight_decay: WeightDecay = 0.01
     clip: Clip = 1.0
     retries: int = Field(

@@ -22,6 +22,7 @@ KEYS = {
 OTHERS = {"given"}  # no method; tests/test_measure.py
 LACKING = {
     "one_shot": ("SharesWeights", "train_loss"),
+    "once_for_all": ("SharesWeights", "train_loss"),
     "sigeo": ("SharesWeights", "supernet"),
     "dnas": ("Searchable", "search_loss"),
     "staged": ("Deployable", "learn_latency"),

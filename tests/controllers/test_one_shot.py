@@ -16,8 +16,8 @@ from rankitect.controllers.sigeo import SiGeo
 from rankitect.graph import B, Graph, SearchSpace
 from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.methods.final_layer import FinalLayerTuned, final_parameters
-from rankitect.methods.shared_weights import likeness
 from rankitect.methods.supernet_search import STATE, Paths, SupernetConfig
+from rankitect.methods.teaching import likeness
 from tests.controllers import planted
 from tests.controllers.planted import COST, QUALITY, SPACE, Regression
 

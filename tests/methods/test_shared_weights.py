@@ -7,6 +7,7 @@ import pytest
 from rankitect.contracts import Spent
 from rankitect.methods.final_layer import FinalLayerTuned
 from rankitect.methods.shared_weights import CoTraining, Paired, TrainingState, train_steps
+from rankitect.methods.teaching import Lesson
 from tests.controllers.planted import SPACE, Regression, session
 
 NARROW, WIDE = SPACE.sample_many(2, 3)
@@ -29,7 +30,7 @@ def test_a_step_of_shared_weights_is_charged_for_data_and_flops() -> None:
 
 
 def test_a_sandwich_is_charged_for_each_of_its_architectures() -> None:
-    assert co_training().step_together([WIDE, NARROW], 0, distil=0.5)[1] == of_training(WIDE, NARROW)
+    assert co_training().step_together(Lesson([WIDE, NARROW], distil=0.5), 0)[1] == of_training(WIDE, NARROW)
 
 
 def test_a_paired_model_is_charged_like_any_other() -> None:

@@ -19,6 +19,7 @@ from rankitect.controllers.dnas import STATE
 from rankitect.data.continuations import Continuation
 from rankitect.errors import SpaceError, TrainingError
 from rankitect.methods.shared_weights import CoTraining
+from rankitect.methods.teaching import Lesson
 from rankitect.metrics.losses import cross_entropy
 from rankitect.models.backbone import largest
 from rankitect.models.importance import gather
@@ -192,7 +193,7 @@ def test_a_batch_in_parts_teaches_what_it_teaches_in_one(tmp_path: Path) -> None
             supernet = Supernet(found.graph_space, seed=1)
             weights = CoTraining(supernet, task, 1e-2, 4)
             architectures = found.graph_space.sample_many(2, np.random.default_rng(0))
-            losses = [weights.step_together(architectures, step, distil=0.5) for step in range(2)]
+            losses = [weights.step_together(Lesson(architectures, distil=0.5), step) for step in range(2)]
             alone, result = task.trained(architectures[0], TrialContext(tmp_path, tmp_path, 0))
         trained[parts] = (losses, result.steps, [p.detach() for m in (supernet, alone) for p in m.parameters()])
     assert trained[1][1] == trained[2][1]

@@ -14,6 +14,7 @@ from rankitect.tasks.costs import LANGUAGE_COSTS, CostReading, Costs, language_c
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
+    from rankitect.config.quantities import Bounds
     from rankitect.contracts import Latencies, Metric, MetricSpec
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.tasks.language.settings import BackboneConfig
@@ -46,9 +47,9 @@ class LanguageCosts:
         c = self._config
         return language_costs(self._parts.graph_space, self.reference, c.context, c.cache_context, c.bits)
 
-    def limits(self) -> dict[str, tuple[float, float]]:
-        """The configuration's constraints as bounds; latencies are learned for theirs."""
-        return self._readings.limits(self._parts.config.constraints)
+    def limits(self, constraints: Mapping[str, Bounds] | None = None) -> dict[str, tuple[float, float]]:
+        """Constraints, by default the configuration's, as bounds; latencies are learned for theirs."""
+        return self._readings.limits(self._parts.config.constraints if constraints is None else constraints)
 
     @property
     def specs(self) -> list[MetricSpec]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from rankitect.tasks.ranking.logged import LOGGED
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
+    from rankitect.config.quantities import Bounds
     from rankitect.data.ranking.batches import RankingBatches
     from rankitect.data.ranking.features import Features
     from rankitect.graph import Architecture, ChoiceSpace
@@ -146,10 +148,11 @@ class RankingCosts:
         """A cost of the production model that bounds are relative to; None where there is none, or it has none."""
         return None if self._whole is None else self._whole.costs.get(name)
 
-    def limits(self) -> dict[str, tuple[float, float]]:
-        """The configuration's constraints as bounds, relative to the production model where there is one with such a
-        cost, else to the reference model."""
-        constraints = self._parts.config.constraints
+    def limits(self, constraints: Mapping[str, Bounds] | None = None) -> dict[str, tuple[float, float]]:
+        """Constraints, by default the configuration's, as bounds: relative to the production model where there is one
+        with such a cost, else to the reference model."""
+        if constraints is None:
+            constraints = self._parts.config.constraints
         instead = {} if self._whole is None else self._whole.costs
         if self._named is None:
             return self._readings.limits(constraints, instead)

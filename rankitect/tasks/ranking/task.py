@@ -138,7 +138,11 @@ class Ranking(RankingHooks, SharedWeights):
         return self._training.fit_config(architecture, seed, epochs)
 
     def trained(self, architecture: Architecture, context: TrialContext) -> tuple[nn.Module, FitResult | None]:
-        """A model trained from scratch with early stopping, and how that went; None where it has weights of its own."""
+        """A model trained from scratch with early stopping, and how that went; None where it has weights of its own, or
+        those that a search has trained."""
+        taken = self.taken(architecture)
+        if taken is not None:
+            return taken, None
         return self._training.alone(architecture, context)
 
     def briefly_trained(self, architecture: Architecture, context: TrialContext) -> tuple[nn.Module, Spent]:

@@ -1,0 +1,55 @@
+"""An evaluator's measurement of networks as they are taken from shared weights, without any training of their own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from rankitect.contracts import Measurement, MetricSpec, SharesWeights, Spent, TakesWeights
+
+if TYPE_CHECKING:
+    from rankitect.contracts import Evaluator, TrialContext
+    from rankitect.graph import Architecture
+
+__all__ = ["TakenAsTheyAre", "TakenTask"]
+
+
+class TakenTask(SharesWeights, TakesWeights, Protocol):
+    """A task with shared weights that candidates can be taken from."""
+
+
+class TakenAsTheyAre:
+    """Another evaluator's measurement, which finds candidates trained already. Baselines are measured as ever.
+
+    Args:
+        inner: Measures in full.
+        task: Holds the shared weights.
+        examples: Of which statistics of a network are taken, where it has any.
+    """
+
+    def __init__(self, inner: Evaluator, task: TakenTask, examples: int) -> None:
+        self._inner, self._task, self._examples = inner, task, examples
+
+    @property
+    def name(self) -> str:
+        """The quality, and of what."""
+        quality = next((spec.name for spec in self.metrics if spec.role == "quality"), self._inner.name)
+        return f"{quality.replace('_', ' ')} of networks taken from shared weights"
+
+    @property
+    def metrics(self) -> list[MetricSpec]:
+        """The inner evaluator's."""
+        return self._inner.metrics
+
+    def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
+        """Measure a network as it is taken from the shared weights."""
+        if context.baseline:
+            return self._inner.measure(architecture, context)
+        from rankitect.models.statistics import has_statistics
+
+        with self._task.taking(self._examples):
+            measured = self._inner.measure(architecture, context)
+        supernet = self._task.inherited
+        if supernet is None or not has_statistics(supernet.space):
+            return measured
+        return replace(measured, spent=measured.spent + Spent.evaluation(self._examples, self._task.unit))

@@ -1,0 +1,136 @@
+"""A network for every budget, taken from weights that were trained once."""
+
+from __future__ import annotations
+
+import logging
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rankitect
+from rankitect.config.quantities import Amounts
+from rankitect.contracts import Trial
+from rankitect.controllers.once_for_all import OnceForAll
+from rankitect.errors import ConfigError
+from rankitect.methods.bounded_space import BoundedSpace
+from rankitect.methods.once_for_all.budgets import budgets_of
+from rankitect.models.candidate import load_ranker
+from rankitect.study.summary import read_summary
+from tests.controllers import planted
+from tests.controllers.planted import COST, QUALITY, SPACE, Regression
+
+SMALL: dict[str, Any] = {"steps": 60, "weight_lr": 0.02, "samples": 40, "population": 10, "tournament": 3}
+RANKERS = ["space=ranking_engineered", "task=ranking", "controller=once_for_all", "preset=smoke", "report.page=false"]
+
+
+class Bounded(Regression):
+    """With costs to bound."""
+
+    def limits(self, constraints: Any = None) -> dict[str, tuple[float, float]]:
+        if constraints is None:
+            return {}
+        for name in constraints:
+            if name != "flops":
+                raise ConfigError(f"constraints: there is no cost {name!r}. Allowed: flops.")
+        return {name: (bounds.low, bounds.high) for name, bounds in constraints.items()}
+
+
+def once_for_all(task: Any, budgets: Any, **keys: Any) -> OnceForAll:
+    config = OnceForAll.Config(**{**SMALL, **keys}, budgets=budgets)
+    bounded = planted.bounded(task)
+    made = budgets_of(config.budgets, bounded, task, 0)
+    return OnceForAll(config, made, "screen", bounded, planted.objectives(QUALITY, COST), task, 0)
+
+
+def test_every_budget_gets_the_best_network_that_was_measured_within_it(tmp_path: Path) -> None:
+    task = Bounded()
+    found = once_for_all(task, [{"flops": "..300"}, {"flops": "..500"}, {"flops": "300..900"}])
+    session = planted.session(tmp_path)
+    session.logger = logging.getLogger("rankitect.tests")
+    found.prepare(session)
+    trials = planted.run(found, measure=task.measurement)
+    screened = [t for t in trials if t.evaluator == "screen"]
+    assert len(screened) == 40
+    assert {t.tags["budget"] for t in screened} == {b.name for b in found.budgets}
+    assert [b.name for b in found.budgets] == ["flops up to 300", "flops up to 500", "flops 300 to 900"]
+    for trial in screened:
+        assert next(b for b in found.budgets if b.name == trial.tags["budget"]).meets(trial.architecture)
+    final = {t.architecture.fingerprint for t in trials if t.evaluator == "final"}
+    assert 1 <= len(final) <= 3
+    specialised = found.specialised(trials)
+    assert [s.budget for s in specialised] == [b.name for b in found.budgets]
+    assert {s.fingerprint for s in specialised} == final
+    for budget, network in zip(found.budgets, specialised, strict=True):
+        within = [t for t in screened if budget.meets(t.architecture)]
+        best = min(within, key=lambda t: t.measurement.metrics["loss"].value)  # type: ignore[union-attr]
+        assert network.fingerprint == best.architecture.fingerprint
+    assert [s.fingerprint for s in found.specialised([])] == [None] * 3
+
+
+def test_a_resumed_search_proposes_what_an_undisturbed_one_would(tmp_path: Path) -> None:
+    def made() -> tuple[OnceForAll, Bounded]:
+        task = Bounded()
+        task.adopt(task.supernet(SPACE))
+        return once_for_all(task, 3), task
+
+    whole, task = made()
+    trials = planted.run(whole, measure=task.measurement)
+    again, task = made()
+    again.recover(trials[:17])
+    rest = planted.run(again, measure=task.measurement)
+    assert [t.architecture for t in trials[:17]] + [t.architecture for t in rest] == [t.architecture for t in trials]
+
+
+def test_a_number_of_budgets_is_spread_over_the_costs_of_the_space() -> None:
+    budgets = budgets_of(4, BoundedSpace(SPACE, {}), Bounded(), 0)
+    ends = [budget.bounded.limits["flops"][1] for budget in budgets]
+    assert ends == sorted(ends)
+    assert ends[-1] >= max(SPACE.cost(SPACE.sample_many(400, 1), "flops"))  # type: ignore[arg-type]
+    ratios = [b / a for a, b in pairwise(ends)]
+    assert max(ratios) < 1.1 * min(ratios), "each is larger than the one before by the same factor"
+
+
+@pytest.mark.parametrize(
+    ("budgets", "told"),
+    [
+        ([{"flops": Amounts(high=500)}, {"flops": Amounts(high=2)}], r"controller.budgets\[1\]: no network meets it"),
+        ([{"flop": Amounts(high=500)}], r"controller.budgets\[0\]: there is no cost 'flop'"),
+    ],
+)
+def test_a_budget_that_cannot_be_met_is_refused(budgets: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as caught:
+        budgets_of(budgets, BoundedSpace(SPACE, {}), Bounded(), 0)
+    assert len(str(caught.value)) <= 500
+
+
+def test_a_latency_budget_without_a_device_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    keys = ["space=mobile_llm", "controller=once_for_all", "preset=smoke", f"output_dir={tmp_path / 'run'}"]
+    with pytest.raises(ConfigError, match=r"controller.budgets\[0\].*'prefill_ms'.*add device=host"):
+        rankitect.search([*keys, "controller.budgets=[{prefill_ms: ..5}]"], quiet=True)
+    with pytest.raises(ConfigError, match=r"controller\.budgets"):
+        rankitect.search([*keys, "controller.budgets=[{params: [2,1]}]"], quiet=True)
+
+
+def test_rankers_are_taken_as_they_are_and_stay_with_the_front(tmp_path: Path) -> None:
+    result = rankitect.search([*RANKERS, f"output_dir={tmp_path / 'run'}", "confirm.seeds=1"], quiet=True)
+    summary = read_summary(result.folder)
+    assert [b.name.partition(" up to ")[0] for b in summary.budgets] == ["flops", "flops"]
+    ranks = {c.fingerprint: c for c in summary.pareto}
+    smallest, largest = (ranks[b.fingerprint or ""] for b in summary.budgets)
+    assert smallest.metrics["flops"].value < largest.metrics["flops"].value
+    trained = summary.ledger.stages
+    assert trained["trials"].train_examples == 0, "nothing is trained after the shared weights"
+    assert trained["prepare"].train_examples > 0
+    assert summary.baselines[0].metrics["normalized_entropy"].value > 0, "and baselines are trained as ever"
+    model = load_ranker(result.folder / smallest.folder)
+    assert sum(p.numel() for p in model.model.parameters()) == smallest.metrics["params"].value
+
+
+def test_trials_of_baselines_are_no_networks_of_budgets() -> None:
+    found = once_for_all(Bounded(), 2)
+    architecture = SPACE.sample(0)
+    measured = planted.measurement(architecture)
+    trial = Trial(1, 1, 1, architecture, "final", 0, {}, "DONE", measured, baseline="backbone")
+    assert [s.fingerprint for s in found.specialised([trial])] == [None, None]
