@@ -1,11 +1,14 @@
 """Assets: only the pinned file is ever used, and every way to fail says what to do.
 
-pip is pointed at a local folder of wheels by its own settings, so nothing here needs a network.
+pip is pointed at a local folder of wheels by its own settings, and apt at one of packages, so nothing here needs a
+network.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from rankitect.data import assets
-from rankitect.data.assets import Asset, asset_path, asset_status, fetch, main
+from rankitect.data import apt_packages, assets
+from rankitect.data.assets import Asset, DebianAsset, asset_path, asset_status, fetch, main
 from rankitect.data.files import write_atomically
 from rankitect.errors import AssetError, DiskError
+from tests.data.images.files import as_deb
 
 CONTENT = b"weights " * 1000
 MEMBER = "rankitect_toy_asset/toy.gguf"
@@ -212,3 +216,101 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_atomically(file, fails)
     assert file.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["value.txt"]
+
+
+PACKED = "usr/share/toys/toy.idx.gz"
+
+
+@pytest.fixture
+def debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DebianAsset:
+    """The only known asset, in a package of a source that is a folder of this machine."""
+    asset = DebianAsset(
+        name="toy",
+        package="rankitect-toy-data",
+        member=PACKED,
+        sha256=hashlib.sha256(CONTENT).hexdigest(),
+        size=len(CONTENT),
+        about="a toy",
+        instead="Name the toy yourself.",
+    )
+    monkeypatch.setattr(assets, "ASSETS", {"toy": asset})
+    monkeypatch.setenv("RANKITECT_CACHE", str(tmp_path / "cache"))
+    return asset
+
+
+def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: dict[str, bytes]) -> None:
+    """A folder of packages, as apt's only source; no list of it has been fetched."""
+    data, folder = as_deb(members), tmp_path / "packages"
+    folder.mkdir()
+    (folder / "toy.deb").write_bytes(data)
+    fields = {
+        "Package": "rankitect-toy-data", "Version": "1", "Architecture": "all", "Filename": "./toy.deb",
+        "Size": len(data), "SHA256": hashlib.sha256(data).hexdigest(),
+    }  # fmt: skip
+    (folder / "Packages").write_text("".join(f"{name}: {value}\n" for name, value in fields.items()))
+    (tmp_path / "sources.list").write_text(f"deb [trusted=yes] file:{folder} ./\n")
+    (tmp_path / "lists" / "partial").mkdir(parents=True)
+    (tmp_path / "apt.conf").write_text(
+        f'Dir::Etc::sourcelist "{tmp_path}/sources.list"; Dir::Etc::sourceparts "/dev/null"; '
+        f'Dir::State::lists "{tmp_path}/lists";'
+    )
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+
+
+needs_apt = pytest.mark.skipif(shutil.which("apt-get") is None, reason="no apt-get on this machine")
+
+
+@needs_apt
+def test_a_debian_package_is_fetched_by_apt_and_its_file_unpacked(
+    tmp_path: Path, debian: DebianAsset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(tmp_path, monkeypatch, {PACKED: gzip.compress(CONTENT), "usr/share/doc/toy": b"a toy"})
+    lines: list[str] = []
+    path = fetch("toy", lines.append)
+    assert path.read_bytes() == CONTENT
+    assert path.name == "toy.idx"
+    assert "apt-get download rankitect-toy-data" in lines[0]
+    assert not list((tmp_path / "lists").glob("*_Packages")), "the lists of the system are left as they are"
+    assert asset_path("toy") == path
+
+
+@needs_apt
+def test_a_wrong_file_from_a_debian_package_is_never_stored(
+    tmp_path: Path, debian: DebianAsset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(tmp_path, monkeypatch, {PACKED: gzip.compress(b"V" + CONTENT[1:])})
+    with pytest.raises(AssetError, match="did not bring the pinned file of asset 'toy': sha256 expected"):
+        asset_path("toy")
+    assert not list((tmp_path / "cache").rglob("toy.idx"))
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({PACKED: gzip.compress(CONTENT * 2)}, "has 8,001 bytes or more, expected 8,000"),
+        ({PACKED: b"\x1f\x8bx"}, "cannot be unpacked"),
+        ({"usr/share/other": CONTENT}, f"has no {PACKED}"),
+    ],
+)
+def test_a_debian_package_without_the_pinned_file_is_refused(
+    tmp_path: Path, debian: DebianAsset, members: dict[str, bytes], message: str
+) -> None:
+    (tmp_path / "toy.deb").write_bytes(as_deb(members))
+    with pytest.raises(ValueError, match=message):
+        apt_packages.unpack(debian, tmp_path / "toy.deb", tmp_path / "toy.idx")
+
+
+@needs_apt
+def test_a_package_that_apt_does_not_know_is_named_with_what_to_do(
+    tmp_path: Path, debian: DebianAsset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(tmp_path, monkeypatch, {PACKED: gzip.compress(CONTENT)})
+    (tmp_path / "packages" / "Packages").write_text("")
+    with pytest.raises(AssetError, match=r"could not download rankitect-toy-data \(E: .*Name the toy yourself"):
+        asset_path("toy")
+
+
+def test_a_machine_without_apt_is_told_what_to_do(debian: DebianAsset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(AssetError, match=r"has no apt-get\. Name the toy yourself\."):
+        asset_path("toy")
