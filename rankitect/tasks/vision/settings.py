@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from rankitect.data.images.augmentation import Augmentation
@@ -29,4 +31,9 @@ class VisionConfig(ImageSettings):
     shared_epochs: float = Field(
         default=10.0, gt=0, le=10**6, description="length of the training of shared weights in a search"
     )
-    shared_lr: float = Field(default=2e-3, gt=0, le=10, description="its peak learning rate")
+    shared_optimizer: Literal["sgd", "adamw"] = Field(
+        default="sgd", description="its optimiser: SGD with Nesterov momentum, or AdamW"
+    )
+    shared_lr: float | None = Field(
+        default=None, gt=0, le=10, description="its peak learning rate; null: 0.05 of SGD, 0.002 of AdamW"
+    )

@@ -32,6 +32,8 @@ VISION_COSTS: Mapping[str, CostReading] = {
     "activation_bytes": CostReading("activation_bytes", about="bytes of all activations of an image"),
 }
 """The costs of networks, of one image."""
+_SHARED_LR = {"sgd": 0.05, "adamw": 2e-3}
+"""Peak learning rates of weights that a search shares."""
 _CALIBRATED = 256
 """Images of a batch from which statistics are taken."""
 
@@ -145,7 +147,9 @@ class Vision(TaskBase):
         """The training of shared weights, the same whether candidates are then screened by them or not."""
         images = len(self.data.data.places("train"))
         steps = max(1, round(self.config.shared_epochs * images / self.config.batch))
-        return SharedTraining(steps, self.config.shared_lr, self.config.batch)
+        kind = self.config.shared_optimizer
+        lr = _SHARED_LR[kind] if self.config.shared_lr is None else self.config.shared_lr
+        return SharedTraining(steps, lr, self.config.batch, optimizer=kind)
 
     def train_loss(self, model: nn.Module, step: int, batch: int | None = None) -> tuple[torch.Tensor, int]:
         """The loss that shared weights are trained on, on `batch` (or the task's number of) images, and how many."""
