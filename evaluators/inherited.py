@@ -11,6 +11,7 @@ from rankitect.config.measures import Measures
 from rankitect.contracts import InheritsWeights, Measurement, MetricSpec, Spent, Task, offers, require
 from rankitect.contracts.task import HasBackbone, LearnsLatency, TrainsBriefly
 from rankitect.evaluators.costs import cost_specs_of, costs_of
+from rankitect.methods.calibrated import EXAMPLES, calibrated, require_calibration
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,6 +45,12 @@ class Inherited:
             le=10**12,
             description="how much of the split is used: windows of a text, rows of a table; null takes the task's",
         )
+        calibration: int = Field(
+            EXAMPLES,
+            ge=0,
+            le=10**9,
+            description="examples that the running statistics of a candidate are taken from, where it has any",
+        )
 
     def __init__(self, config: Config, task: Screenable, space: ChoiceSpace, measures: Measures | None = None) -> None:
         self._config, self._task, self._space = config, task, space
@@ -68,6 +75,8 @@ class Inherited:
         pretrained = offers(task, HasBackbone) and task.backbone_name is not None
         if not parts.trains_weights and not pretrained and task.inherited is None:
             _trains_briefly(task, f"evaluator.screen={parts.names.get('evaluator.screen', 'inherited')}")
+        if config.calibration:
+            require_calibration(task, parts.space, "evaluator.screen")
         return cls(config, task, parts.space, parts.measures)
 
     @property
@@ -96,7 +105,8 @@ class Inherited:
     def _model(self, architecture: Architecture, context: TrialContext) -> tuple[nn.Module, Spent]:
         supernet = self._task.inherited
         if supernet is not None:
-            return supernet.activate(architecture), Spent()
+            model = supernet.activate(architecture).eval()
+            return model, calibrated(model, self._task, self._task.unit, self._config.calibration, context.check)
         return _trains_briefly(self._task, self.name).briefly_trained(architecture, context)
 
 

@@ -56,7 +56,7 @@ def nb201(
                 x = _cell(g, x, width)
     classifier(g, BatchNorm("relu")(x, name="last_norm"), classes)
     space = SearchSpace(g)
-    space.points["resnet"] = architecture_of(space, RESNET)
+    space.points["resnet"], space.spelling = architecture_of(space, RESNET), arch_str
     return space
 
 

@@ -18,6 +18,7 @@ SCRIPTS = (
     "importance",
     "preprocessing",
     "graph_overhead",
+    "convolution_overhead",
     "embedding_backends",
     "attention_patterns",
     "accelerator",

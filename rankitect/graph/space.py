@@ -105,6 +105,7 @@ class SearchSpace(ChoiceSpace):
         changed.closed.update(self.closed)
         changed.usual.update(self.usual)
         changed.points.update(self.points)
+        changed.spelling = self.spelling
         if self.base is not None:
             held = self.base.graph.dag
             changed.base = self.base.with_blocks(

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rankitect.contracts import Measurement, MetricSpec, SharesWeights
+from rankitect.methods.calibrated import EXAMPLES, calibrated
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,16 +94,17 @@ class FinalLayerTuned:
         used = 0
         with _only(supernet, chosen):
             optimizer = GuardedOptimizer(chosen, OptimizerConfig(lr=self._lr, weight_decay=0.0), self._steps)
-            model = supernet.activate(architecture)
+            model = supernet.activate(architecture).eval()  # statistics are not trained here: they have been
+            before = calibrated(model, self._task, self._task.unit, EXAMPLES, context.check)
             for step in range(self._steps):
                 context.check()
                 with placement().computing():
                     loss, tokens = self._task.train_loss(model, step)
                 optimizer.step(loss, step, tokens)
                 used += int(peers().total(tokens))
-                context.spent = self._spent(supernet, architecture, used)
+                context.spent = before + self._spent(supernet, architecture, used)
             measured = self._inner.measure(architecture, context)
-        return replace(measured, spent=measured.spent + self._spent(supernet, architecture, used))
+        return replace(measured, spent=measured.spent + before + self._spent(supernet, architecture, used))
 
     def _spent(self, supernet: Supernet, architecture: Architecture, amount: int) -> Spent:
         """Charged as training of the whole model, although the backward pass ends at the last layer: an upper bound."""

@@ -194,7 +194,18 @@ def _check_numerics(what: str, numerics: Numerics, shape: tuple[int, ...]) -> No
 
 
 def relaxed_plan(space: SearchSpace) -> Plan:
-    """The plan of the whole graph, every dimension at its largest."""
+    """The plan of the whole graph, every dimension at its largest.
+
+    Raises:
+        SpaceError: Choices decide the size of an input, such as the resolution of images.
+    """
+    for node in space.graph.inputs:
+        if deciding := sorted(frozenset[str]().union(*(d.paths for d in node.outputs[0].dims))):
+            raise SpaceError(
+                f"the relaxed model cannot mix inputs of several sizes: the choice {deciding[0]!r} decides the size of "
+                f"{node.path!r}. Choose a method that activates one architecture at a time (one_shot, once_for_all), "
+                "or give the choice one value"
+            )
     bound = bounds(space)
     steps = []
     for node in space.graph.nodes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -45,6 +45,7 @@ class ChoiceSpace(Costed):
 
     Attributes:
         points: Known architectures by name, for its author to fill: a search may begin with them.
+        spelling: How else architectures are called, such as by a benchmark's tables; None for their fingerprints.
         usual: For each choice that was added by `with_settings`, the value to take where nothing is searched.
 
     Raises:
@@ -71,6 +72,7 @@ class ChoiceSpace(Costed):
         super().__init__(declared.name, version, declared.choices, declared.rules, conditions, defaults or {})
         self.declared = declared
         self.points: dict[str, Architecture] = {}
+        self.spelling: Callable[[Architecture], str] | None = None
         self.usual: dict[str, ChoiceValue] = {}
         self.distribution = Distribution(self)
         if self.distribution.uniform is not None and self.distribution.uniform.log_total == -math.inf:
@@ -110,6 +112,10 @@ class ChoiceSpace(Costed):
         extended.take_over(self, values)
         return extended
 
+    def spelled(self, architecture: Architecture) -> str:
+        """What an architecture is called outside: see `spelling`."""
+        return architecture.fingerprint if self.spelling is None else self.spelling(architecture)
+
     def take_over(self, smaller: ChoiceSpace, values: Mapping[str, Any]) -> None:
         """Take what is known of a space that lacks some of the choices: closed ones, learned costs and points.
 
@@ -119,6 +125,7 @@ class ChoiceSpace(Costed):
         """
         self.learned.update(smaller.learned)
         self.closed.update(smaller.closed)
+        self.spelling = smaller.spelling
         self.usual.update({**smaller.usual, **values})
         for name, point in smaller.points.items():
             try:

@@ -86,6 +86,13 @@ class Group:
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
+    def mean_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their means over all processes, in one message."""
+        if self.world > 1:
+            self.sum_(tensors)
+            for tensor in tensors:
+                tensor /= self.world
+
     def rows(self, grad: Tensor) -> Tensor:
         """The sum of sparse gradients [rows, width] over all processes."""
         if self.world == 1:

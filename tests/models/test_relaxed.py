@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rankitect.blocks import Conv2d, GlobalPool, Linear
 from rankitect.errors import SpaceError
 from rankitect.graph import B, Graph, SearchSpace
 from rankitect.models.relaxed import RelaxedSupernet, one_hot
@@ -113,6 +114,18 @@ def test_all_outputs_of_a_block_are_masked() -> None:
     assert float(b[:, 1:].abs().sum()) == 0
     assert float(b[:, :1].abs().sum()) > 0
     assert supernet.weights.get_parameter("split.b").shape == (5, 3)
+
+
+def test_a_choice_of_resolution_is_named_where_it_cannot_be_mixed() -> None:
+    g = Graph("sizes")
+    rows = g.choice("resolution", [8, 6])
+    x = Conv2d(4, stride=2)(g.input("image", B, 3, rows, rows), name="stem")
+    g.out = Linear(2)(GlobalPool()(x, name="pool"), name="classes")
+    supernet = Supernet(SearchSpace(g))
+    for size in (8, 6):
+        assert supernet.activate(supernet.space.architecture({"resolution": size}))(torch.zeros(1, 3, size, size)).shape
+    with pytest.raises(SpaceError, match="'resolution' decides the size of 'image'"):
+        RelaxedSupernet(supernet)
 
 
 def test_weights_of_a_wrong_shape_are_refused() -> None:

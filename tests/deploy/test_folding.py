@@ -1,0 +1,60 @@
+"""Convolutions without their norms compute what they did, and so do programs of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rankitect.blocks import BatchNorm
+from rankitect.deploy.lowering import lower
+from rankitect.graph import SearchSpace
+from rankitect.models.deployed import DeployedCall
+from rankitect.models.folding import folded
+from rankitect.models.statistics import recalibrate
+from rankitect.models.supernet import Standalone, Supernet
+from rankitect.search_spaces.nb201 import nb201
+from rankitect.search_spaces.ofa_mobilenet import ofa_mobilenet
+from rankitect.search_spaces.ofa_resnet import ofa_resnet
+
+SHAPE = (3, 10, 8)
+
+
+def trained(space: SearchSpace, seed: int) -> Standalone:
+    model, draw = Supernet(space, seed=1).extract(space.sample(seed)), torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor += 0.3 * torch.rand(tensor.shape, generator=draw)
+    recalibrate(model, [(torch.randn(16, *SHAPE, generator=draw),)])
+    return model.eval()
+
+
+SPACES = {
+    "mobilenet": lambda: ofa_mobilenet(SHAPE, 3, scale=0.25, depths=(2, 1), kernels=(5, 3), expand=(3, 2)),
+    "resnet": lambda: ofa_resnet(SHAPE, 3, widths=(8, 16), depths=((2, 1), (2, 1))),
+    "nb201": lambda: nb201(SHAPE, 3, channels=4, cells=1),
+}
+
+
+@pytest.mark.parametrize("name", list(SPACES))
+def test_a_folded_model_has_no_norms_and_gives_the_same(name: str) -> None:
+    space, x = SPACES[name](), torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
+    for seed in range(3):
+        model = trained(space, seed)
+        before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        plain = folded(model)
+        assert not any(isinstance(step.block, BatchNorm) for step in plain.plan.steps)
+        assert not list(plain.buffers())
+        with torch.no_grad():
+            wanted = model(x)
+            torch.testing.assert_close(plain(x), wanted, rtol=1e-4, atol=1e-5 * float(1 + wanted.abs().max()))
+        assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+def test_a_program_of_a_folded_model_gives_what_the_model_gives() -> None:
+    pytest.importorskip("executorch")
+    model = trained(SPACES["mobilenet"](), 1)
+    x = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0))
+    plain = folded(model)
+    lowered = lower({"batch_1": DeployedCall(plain.plan, plain, 2, False, (x,))}, quick=False)  # compares the two
+    assert lowered.errors["batch_1"] < 1e-3
+    assert lowered.share > 0.9, lowered.portable
