@@ -204,4 +204,4 @@ def _named(measure: str, metric: str) -> str:
 def _plain(answers: Answers) -> dict[str, Any]:
     values = [int(value) if value in (0, 1) else value for value in answers.values]
     clusters = {} if answers.clusters is None else {"clusters": list(answers.clusters)}
-    return {"direction": answers.direction, "values": values, **clusters}
+    return {"direction": answers.direction, "of": answers.of, "values": values, **clusters}

@@ -22,11 +22,13 @@ class Answers:
         values: Of each example, [N].
         clusters: Number of the cluster of each example, where some are alike, [N]; None where each stands alone.
         direction: Whether less or more is better.
+        of: What an example is called.
     """
 
     values: tuple[float, ...]
     clusters: tuple[int, ...] | None = None
     direction: Direction = "max"
+    of: str = "question"
 
 
 @dataclass(frozen=True)

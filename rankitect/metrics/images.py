@@ -77,8 +77,8 @@ class ImageQuality:
         begin = "" if self.split == _TEST else f"{self.split}_"
         losses = np.round(self.losses, _DIGITS)
         return {
-            f"{begin}cross_entropy": Answers(tuple(losses.tolist()), direction="min"),
-            f"{begin}accuracy": Answers(tuple(self.right.astype(np.int64).tolist()), direction="max"),
+            f"{begin}cross_entropy": Answers(tuple(losses.tolist()), direction="min", of="image"),
+            f"{begin}accuracy": Answers(tuple(self.right.astype(np.int64).tolist()), direction="max", of="image"),
         }
 
     def minus(self, other: ImageQuality, metric: str = "cross_entropy") -> Estimate:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rankitect.contracts import Direction
 from rankitect.documents import read_json
-from rankitect.errors import RunFolderError
+from rankitect.errors import RunFolderError, brief
 from rankitect.metrics.choices import paired_difference
 from rankitect.metrics.intervals import Estimate, mean_estimate, seeded_estimate
 from rankitect.production.gates import Observed
@@ -31,12 +31,14 @@ class AnswerTable:
         values: By fingerprint of the architecture, of each training seed and question, [S, Q].
         clusters: Number of the cluster of each question, where some are alike, [Q].
         direction: Whether less ("min") or more ("max") is better.
+        of: What a question is called: "question", "image".
     """
 
     metric: str
     values: Mapping[str, NDArray[np.float64]]
     clusters: NDArray[np.int64] | None = None
     direction: Direction = "max"
+    of: str = "question"
 
     @property
     def questions(self) -> int:
@@ -100,4 +102,4 @@ def _table(name: str, about: Mapping[str, Any]) -> AnswerTable:
         raise ValueError("a value is not finite")
     if about["direction"] not in ("min", "max"):
         raise ValueError("neither less nor more is better")
-    return AnswerTable(name, values, clusters, about["direction"])
+    return AnswerTable(name, values, clusters, about["direction"], brief(about.get("of", "question"), 40))

@@ -69,14 +69,17 @@ def _answers(trials: Sequence[Trial], final: str) -> dict[str, Any]:
         given = notes.get("answers")
         for metric, answers in given.items() if isinstance(given, dict) else ():
             values, clusters = answers["values"], answers.get("clusters")
-            about = {"direction": answers["direction"], "clusters": clusters, "count": len(values), "models": {}}
+            of = answers.get("of", "question")  # which earlier versions did not say
+            about = {
+                "direction": answers["direction"], "of": of, "clusters": clusters, "count": len(values), "models": {},
+            }  # fmt: skip
             table = tables.setdefault(metric, about)
             if (table["clusters"], table["count"]) != (clusters, len(values)):
                 continue
             seeds = table["models"].setdefault(trial.architecture.fingerprint, [])
             if not seeds or trial.duplicate_of is None:
                 seeds.append(values)
-    return {name: {key: t[key] for key in ("direction", "clusters", "models")} for name, t in tables.items()}
+    return {name: {key: t[key] for key in ("direction", "of", "clusters", "models")} for name, t in tables.items()}
 
 
 def _contrasts(trials: Sequence[Trial]) -> list[dict[str, Any]]:

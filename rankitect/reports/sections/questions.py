@@ -49,10 +49,11 @@ class QuestionsSection(Section):
             "reference": "" if reference is None else reference.name,
             "worse": [fact["metric"] for fact in told if fact["worse"]],
             "questions": max(table.questions for table in tables.values()),
+            "of": min((table.of for table in tables.values()), key=lambda of: of != "question"),
         }
         shown = tuple(_table(table, models, reference, material) for table in tables.values())
         if not told:
-            missing = "no candidate and baseline were asked the same questions"
+            missing = f"no candidate and baseline were measured on the same {words['of']}s"
             return Facts(Status.NA, {**words, "missing": missing}, shown)
         return Facts(Status.WARN if words["worse"] else Status.PASS, words, shown)
 
@@ -85,6 +86,7 @@ def _finding(table: AnswerTable, model: _Model | None, reference: _Model | None)
         "difference": _difference_text(difference.value, metric.unit),
         "interval": "" if difference.vague else _ends_text((low, high), metric.unit),
         "questions": table.questions,
+        "of": table.of,
         "worse": not difference.vague and (high < 0 if table.direction == "max" else low > 0),
     }
 
@@ -95,7 +97,7 @@ def _table(table: AnswerTable, models: Sequence[_Model], reference: _Model | Non
     against = f"Against {reference.name}" if reference is not None else "Difference"
     columns = ("Model", *([cost] if cost else []), readable_name(table.metric), against)
     rows = tuple(_row(table, model, reference, material, bool(cost)) for model in asked)
-    caption = f"{readable_name(table.metric)}, over {table.questions:,} questions"
+    caption = f"{readable_name(table.metric)}, over {table.questions:,} {table.of}s"
     return Table(columns, rows, caption=caption)
 
 

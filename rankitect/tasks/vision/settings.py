@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,11 @@ class VisionConfig(ImageSettings):
     )
     test_images: int | None = Field(
         default=None, ge=1, le=10**9, description="images of the test split, a fixed sample; null: all"
+    )
+    uniform: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default=[0.5],
+        max_length=20,
+        description="networks to compare with beside the largest: every size scaled alike, to shares of its FLOPs",
     )
     shared_epochs: float = Field(
         default=10.0, gt=0, le=10**6, description="length of the training of shared weights in a search"

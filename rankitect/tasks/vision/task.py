@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rankitect.config.parts import Parts
+    from rankitect.contracts import Baseline
     from rankitect.data.images.batch import ImageBatch
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.metrics.images import ImageQuality
@@ -137,6 +138,12 @@ class Vision(TaskBase):
         encoder = ImageEncoder.of(self.data.data, self.config.resize)
         notes = {"data": self.data.data.name, "fingerprint": self.data.data.fingerprint}
         return save_image_classifier(folder, self.space, architecture, model, encoder, notes)
+
+    def baselines(self, parts: Parts) -> list[Baseline]:
+        """The largest network and others that are scaled alike in every size, trained as candidates are."""
+        from rankitect.tasks.vision.scaled import scaled_baselines
+
+        return scaled_baselines(self.space, self.reference, self.config.uniform)
 
     # --- weights ----------------------------------------------------------------------------------------------------
     def supernet(self, space: SearchSpace) -> Supernet:

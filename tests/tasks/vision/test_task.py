@@ -18,6 +18,7 @@ from rankitect.contracts.task import HasSearchLoss, SavesCandidates, TunesShared
 from rankitect.errors import AssetError
 from rankitect.models.candidate import ImageCandidate, load_candidate
 from rankitect.models.supernet import build as build_model
+from rankitect.tasks.vision.scaled import scaled, scaled_baselines
 from rankitect.tasks.vision.task import Vision
 from tests.tasks.language.tiny import own_cache
 
@@ -124,6 +125,20 @@ def test_a_candidate_is_read_back_with_all_that_turns_images_into_classes(
         (tmp_path / "c" / "candidate.json").write_text(json.dumps(card))
         with pytest.raises(AssetError, match=message):
             load_candidate(tmp_path / "c", allowed_packages=ALLOWED)
+
+
+def test_baselines_are_the_largest_network_and_networks_scaled_alike(task: Vision, parts: Parts) -> None:
+    space = parts.graph_space
+    family = list(scaled(space, task.reference))
+    assert len(family) > 2
+    costs = [space.cost(one, "flops") for one in family]
+    assert costs == sorted(costs)
+    assert family[-1] == task.reference
+    largest, half = scaled_baselines(space, task.reference, [0.5])
+    assert (largest.name, largest.reference) == ("largest", True)
+    share = space.cost(half.architecture, "flops") / space.cost(task.reference, "flops")
+    assert half.name == f"uniform {share:.0%}"
+    assert abs(share - 0.5) == min(abs(cost / costs[-1] - 0.5) for cost in costs)
 
 
 def test_a_search_compares_its_candidates_image_by_image(tmp_path: Path, configs: Path) -> None:
