@@ -56,15 +56,17 @@ class ImageQuality:
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """Cross-entropy, accuracy and calibration error: those of `quality_specs`."""
+        """Cross-entropy and accuracy, on the test split the calibration error as well: those of `quality_specs`."""
         count, begin = len(self.losses), "" if self.split == _TEST else f"{self.split}_"
         loss, right = mean_estimate(self.losses), int(self.right.sum())
         low, high = loss.interval()
-        return {
+        metrics = {
             f"{begin}cross_entropy": Metric(loss.value, "nat", count, (max(0.0, low), high)),
             f"{begin}accuracy": Metric(right / count, "share", count, wilson_interval(right, count)),
-            f"{begin}calibration_error": Metric(calibration_error(self.confidences, self.right), "share", count),
         }
+        if self.split == _TEST:
+            metrics["calibration_error"] = Metric(calibration_error(self.confidences, self.right), "share", count)
+        return metrics
 
     @property
     def amount(self) -> int:
@@ -104,16 +106,12 @@ class ImageQuality:
 def quality_specs(split: str) -> list[MetricSpec]:
     """What `ImageQuality.metrics` promises for a split. A search goes by the validation split, a report shows the test
     split, by which nothing was chosen."""
-    begin = "" if split == _TEST else f"{split}_"
-
-    def held_out(name: str) -> str | None:
-        return name if split == _VALIDATION else None
-
-    return [
-        MetricSpec(f"{begin}cross_entropy", "nat", "min", "quality", held_out=held_out("cross_entropy")),
-        MetricSpec(f"{begin}accuracy", "share", "max", "quality", held_out=held_out("accuracy")),
-        MetricSpec(f"{begin}calibration_error", "share", "min", "diagnostic", held_out=held_out("calibration_error")),
+    begin, validation = "" if split == _TEST else f"{split}_", split == _VALIDATION
+    specs = [
+        MetricSpec(f"{begin}cross_entropy", "nat", "min", "quality", held_out="cross_entropy" if validation else None),
+        MetricSpec(f"{begin}accuracy", "share", "max", "quality", held_out="accuracy" if validation else None),
     ]
+    return [*specs, MetricSpec("calibration_error", "share", "min", "diagnostic")] if split == _TEST else specs
 
 
 def image_loss(model: nn.Module | Callable[..., Tensor], batch: ImageBatch) -> Tensor:

@@ -42,7 +42,7 @@ def test_metrics_have_the_names_that_are_promised_and_intervals() -> None:
         assert (accuracy.value, loss.value) == (0.75, pytest.approx(0.55))
         assert accuracy.ci95 is not None
         assert accuracy.ci95[0] < 0.75 < accuracy.ci95[1]
-    assert [spec.held_out for spec in quality_specs("validation")] == [spec.name for spec in quality_specs("test")]
+    assert [spec.held_out for spec in quality_specs("validation")] == [spec.name for spec in quality_specs("test")[:2]]
 
 
 def test_models_are_compared_in_pairs_on_the_same_images() -> None:
