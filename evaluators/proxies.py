@@ -133,7 +133,8 @@ class Proxy:
         c = self._config
         if c.score in ("synflow", "nwot"):
             inputs = scores.capture_inputs(model, partial(loss_of, step=0))
-            tokens = inputs[0].numel() if len(inputs) == 1 else len(inputs[0])  # of a text, or rows
+            ids = len(inputs) == 1 and not inputs[0].is_floating_point()
+            tokens = inputs[0].numel() if ids else len(inputs[0])  # of a text; or rows, or images
             if c.score == "synflow":
                 return scores.synflow(model, inputs), self._spent(task, architecture, tokens)
             # Nothing is trained, but the batch may have been made by a teacher.

@@ -36,7 +36,7 @@ _DEAD = "A proxy compares gradients; no weight of this model gets one from the l
 _TINY = 1e-12
 _FLOOR = 1e-10
 _NORMS = (F.layer_norm, F.rms_norm, F.batch_norm, F.group_norm)
-_SWITCHES = (F.relu, torch.relu, Tensor.relu, F.relu_, F.silu, F.gelu, F.leaky_relu)
+_SWITCHES = (F.relu, torch.relu, Tensor.relu, F.relu_, F.relu6, F.silu, F.gelu, F.leaky_relu, F.hardswish)
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class _Switches(TorchFunctionMode):
 def nwot(model: nn.Module, inputs: tuple[Tensor, ...], jitter: float = 0.0) -> float:
     """log determinant of how many units are on or off together, for each two examples (NWOT, arXiv 2006.04647v3).
 
-    Counted at ReLU and its smooth relatives (SiLU, GELU).
+    Counted at ReLU and its relatives (SiLU, GELU, hard swish).
 
     Args:
         model: Left as it is.
@@ -260,7 +260,7 @@ def nwot(model: nn.Module, inputs: tuple[Tensor, ...], jitter: float = 0.0) -> f
     with torch.no_grad(), switches:
         model(*inputs)
     if switches.kernel is None and not jitter:
-        raise TrainingError("NWOT counts ReLU, SiLU and GELU units; this model has none.")
+        raise TrainingError("NWOT counts ReLU, SiLU, GELU and hard-swish units; this model has none.")
     own = jitter * torch.eye(switches.rows, dtype=torch.float64, device=inputs[0].device)
     kernel = own if switches.kernel is None else switches.kernel + own
     return _finite("NWOT", float(torch.linalg.slogdet(kernel).logabsdet))

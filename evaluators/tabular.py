@@ -49,7 +49,7 @@ class Tabular:
         table: str = Field(min_length=1, description="the CSV file")
         key: str = Field("arch_str", min_length=1, max_length=200, description="the column that names architectures")
         columns: dict[str, Column] = Field(
-            {"test_accuracy": Column(column="cifar10_test_acc", unit="percent", direction="max")},
+            {"accuracy": Column(column="cifar10_test_acc", unit="percent", direction="max")},
             min_length=1,
             max_length=100,
             description="metrics by name, each with its column, unit and direction",

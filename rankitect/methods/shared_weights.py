@@ -14,7 +14,7 @@ from rankitect.contracts import SharedTraining, SharesWeights, Spent, offers, re
 from rankitect.contracts.task import HoldsTables, TunesSharedTraining
 from rankitect.errors import TrainingError, brief
 from rankitect.methods.teaching import Learned, Lesson, share_of_update, taught
-from rankitect.training.parallel import peers
+from rankitect.training.parallel import peers, share_statistics
 from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ class CoTraining:
         self.optimizer.begin(step)
         model = self.supernet.activate(architecture)
         report, amount = self.optimizer.learn(lambda: self._loss(model, step), step)
+        share_statistics(self.supernet)
         return report.loss, self._spent(architecture, amount)
 
     def _spent(self, architecture: Architecture, amount: float) -> Spent:
@@ -191,6 +192,7 @@ class CoTraining:
             return total, sum(each.amount for each in learned)
 
         self.optimizer.learn(compute, step)
+        share_statistics(self.supernet)
         means, spent = [], Spent()
         for architecture, own in zip(lesson.architectures, zip(*parts, strict=True), strict=True):
             amount = sum(each.amount for each in own)
@@ -290,6 +292,7 @@ class Paired:
 
         self._optimizer.begin(step)
         report, amount = self._optimizer.learn(lambda: self._loss(self.model, step), step)
+        share_statistics(self.model)
         whole = int(peers().total(amount))
         return report.loss, training_spent(self._task, self._task.unit, self._space, self._architecture, whole)
 

@@ -48,10 +48,8 @@ def recalibrate(
     shapes = model.plan.untrained()
     if not shapes:
         return 0
-    own = {}
-    if isinstance(model, ActiveSubnet):
-        for (owner, name), shape in shapes.items():
-            own[owner, name] = take(weight_of(find_owner(model.tree, owner), name), shape).detach().clone()
+    held = {(o, n): take(weight_of(find_owner(model.tree, o), n), shape) for (o, n), shape in shapes.items()}
+    own = {key: tensor.clone() for key, tensor in held.items()} if isinstance(model, ActiveSubnet) else {}
     training, examples, seen = model.training, 0, 0
     model.eval()
     done = model.mode
@@ -60,6 +58,9 @@ def recalibrate(
             for inputs in batches:
                 if check is not None:
                     check()
+                if not seen:  # the first batch counts in full, but 0 times what is not finite would be that again
+                    for tensor in (own or held).values():
+                        tensor.zero_()
                 model.mode = Mode(seen=seen, own=own)
                 model(*inputs)
                 examples, seen = examples + len(inputs[0]), seen + 1

@@ -22,7 +22,7 @@ from rankitect.errors import TrainingError, brief
 from rankitect.training.checkpoint import load_state, save_state
 from rankitect.training.identity import batch_digest, differences, identity_of
 from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig, StepReport
-from rankitect.training.parallel import peers
+from rankitect.training.parallel import peers, share_statistics
 from rankitect.training.placement import placement
 from rankitect.training.sharding import bring_back, divided
 
@@ -173,6 +173,7 @@ def train(
                 before_step(run.step)
             optimizer.begin(run.step)
             report, amount = optimizer.learn(compute, run.step)
+            share_statistics(model)
             run.note(report, int(peers().total(amount)), before + time.monotonic() - started)
             if progress is not None:
                 progress(run.step, config.steps, report)

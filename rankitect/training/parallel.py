@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-__all__ = ["Group", "backend", "join", "leave", "one_part", "peers"]
+__all__ = ["Group", "backend", "join", "leave", "one_part", "peers", "share_statistics"]
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,13 @@ def backend(device: str) -> str:
         device: The kind that is trained on.
     """
     return "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+
+
+def share_statistics(model: nn.Module) -> None:
+    """Give a model the mean of the running statistics (its buffers) that the processes have after a step, each of its
+    own part of the batch."""
+    if _GROUP.world > 1:
+        _GROUP.mean_([buffer for buffer in model.buffers() if buffer.is_floating_point()])
 
 
 def leave() -> None:

@@ -26,11 +26,11 @@ def test_an_architecture_has_what_the_table_says_of_its_spelling(tmp_path: Path)
     table = written(tmp_path, f"0,{RESNET},94.37", f"1,{SPACE.spelled(architecture_of(SPACE, unread))},90.5")
     evaluator = Tabular(Tabular.Config(table=table), None, SPACE)
     measured = evaluator.measure(SPACE.points["resnet"], TrialContext(tmp_path, tmp_path, 0))
-    assert measured.metrics["test_accuracy"].value == 94.37
+    assert measured.metrics["accuracy"].value == 94.37
     assert measured.metrics["flops"].value == SPACE.cost(SPACE.points["resnet"], "flops")
     assert measured.spent == Spent()
     assert set(measured.metrics) == {spec.name for spec in evaluator.metrics}
-    assert evaluator.values_of(architecture_of(SPACE, unread)) == {"test_accuracy": 90.5}
+    assert evaluator.values_of(architecture_of(SPACE, unread)) == {"accuracy": 90.5}
     with pytest.raises(ConfigError, match=r"has no row with arch_str=\|none~0"):
         evaluator.values_of(architecture_of(SPACE, "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"))
 

@@ -95,6 +95,10 @@ def test_statistics_taken_anew_are_means_over_batches_and_belong_to_one_view() -
     x = torch.randn(7, 3)
     assert torch.equal(alone.eval()(x), small.eval()(x))
     assert not torch.equal(large.eval()(x)[:, :2], small(x))
+    with torch.no_grad():
+        alone.owner("norm").get_buffer("mean").fill_(float("nan"))
+    recalibrate(alone, data)
+    assert torch.equal(alone(x), small(x))
     with pytest.raises(SpaceError, match="no batches"):
         recalibrate(alone, [])
     assert torch.equal(alone(x), small(x))
