@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rankitect.contracts import SharesWeights, Specialised
+from rankitect.contracts import SharesWeights, Specialised, TakesWeights
 from rankitect.errors import ConfigError
 from rankitect.methods.bounded_space import BoundedSpace
+from rankitect.methods.calibrated import require_calibration
 from rankitect.methods.evolving import EvolutionConfig
 from rankitect.methods.objectives import Objectives
 from rankitect.methods.once_for_all.budgets import Budget, best_within, budgets_of
 from rankitect.methods.once_for_all.opening import Opening
 from rankitect.methods.once_for_all.settings import OnceForAllConfig
-from rankitect.methods.once_for_all.taken import TakenAsTheyAre, TakenTask
+from rankitect.methods.once_for_all.taken import TakenAsTheyAre
 from rankitect.methods.staged import finalists, measured_by
 from rankitect.methods.supernet_search import Draws, SupernetSearch
 
@@ -90,14 +91,15 @@ class OnceForAll(SupernetSearch):
                 choice that there is not, or there is no recipe to train networks by.
         """
         by, seed = measured_by(config.by, parts), parts.config.seed
+        bounded = BoundedSpace.of(parts, shared=True)
         if config.finetune and not parts.stages:
             raise ConfigError(
                 "controller.finetune=true trains each network by the recipe, and there is none: add recipe=finetune."
             )
         if not config.finetune:
-            task = parts.require(TakenTask, "controller")
+            task = parts.require(TakesWeights, "controller")
+            require_calibration(parts.task, bounded.space, "controller=once_for_all")
             parts.evaluators["final"] = TakenAsTheyAre(parts.evaluators["final"], task, config.statistics)
-        bounded = BoundedSpace.of(parts, shared=True)
         if config.phases is not None:
             Opening(bounded, Draws(bounded, seed).largest, config.phases)
         budgets = budgets_of(config.budgets, bounded, parts.task, seed)

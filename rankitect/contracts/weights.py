@@ -3,11 +3,12 @@ them. Capabilities, as those of `rankitect.contracts.task`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from rankitect.contracts.records import Spent
     from rankitect.graph import Architecture
 
 __all__ = ["SendsWeights", "TakesWeights"]
@@ -16,8 +17,9 @@ __all__ = ["SendsWeights", "TakesWeights"]
 class TakesWeights(Protocol):
     """A task whose candidates may be measured in full as they are taken from shared weights."""
 
-    def taking(self, examples: int) -> AbstractContextManager[None]:
+    def taking(self, examples: int) -> AbstractContextManager[Sequence[Spent]]:
         """A context in which candidates need no training: what trains them before it measures gets them as `taken`.
+        It gives what that cost, one after another.
 
         Args:
             examples: Of which statistics of a model are taken, where it has any.

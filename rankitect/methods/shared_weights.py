@@ -174,7 +174,7 @@ class CoTraining:
         Args:
             lesson: The architectures, and what each of them learns.
             step: Decides the batch and the learning rate.
-            shared: Whether `share` is measured, which costs a second backward pass.
+            shared: Whether `share` is measured; not where several processes or parts of a batch make the gradient.
 
         Returns:
             The loss of each before the step, without distillation, and what the step cost. In-place distillation adds
@@ -182,16 +182,23 @@ class CoTraining:
         """
         self.optimizer.begin(step)
         parts: list[list[Learned]] = []
+        first: dict[str, torch.Tensor] = {}
+        shared = shared and len(lesson.architectures) > 1 and peers().world == placement().accumulate == 1
 
         def compute() -> tuple[torch.Tensor, float]:
             learned = taught(lesson, self.supernet, self._loss, step)
-            if shared and not parts:
-                self.share = share_of_update(self.optimizer, learned)
+            own = learned[0].term
+            if shared:  # its gradient on its own, before those of the others are added
+                own.backward()
+                first.update(self.optimizer.gradients())
+                own = own.detach()
             parts.append([replace(each, term=each.term.detach()) for each in learned])
-            total = sum((each.term for each in learned[1:]), learned[0].term)
-            return total, sum(each.amount for each in learned)
+            return sum((each.term for each in learned[1:]), own), sum(each.amount for each in learned)
 
-        self.optimizer.learn(compute, step)
+        def measure() -> None:
+            self.share = share_of_update(self.optimizer, first)
+
+        self.optimizer.learn(compute, step, measure if shared else None)
         share_statistics(self.supernet)
         means, spent = [], Spent()
         for architecture, own in zip(lesson.architectures, zip(*parts, strict=True), strict=True):

@@ -8,7 +8,7 @@ a weight per architecture and step, and distillation alone for all but the large
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -116,40 +116,31 @@ def likeness(logits: torch.Tensor, teacher: torch.Tensor, temperature: float = 1
     return value if temperature == 1 else temperature**2 * value
 
 
-def share_of_update(optimizer: GuardedOptimizer, learned: Sequence[Learned]) -> float:
+def share_of_update(optimizer: GuardedOptimizer, first: Mapping[str, torch.Tensor]) -> float:
     """How much of what a step adds to an update comes from all architectures but the first, in [0, 1].
 
     It is |P g'| / (|P g| + |P g'|), where g is the gradient of the first architecture's term, g' that of the others'
     together, and P what the optimiser divides each parameter's gradient by: nothing for SGD, the root of the running
     second moment for AdamW and Adagrad. A weight of a loss scales g', which scales the update for SGD alone; this
-    number says what they come to. Gradients are taken a second time for it; those of embedding tables with a storage of
-    their own do not count.
+    number says what they come to. Embedding tables with a storage of their own do not count.
 
     Args:
-        optimizer: Before the step.
-        learned: The parts of a lesson, whose graphs are still there.
+        optimizer: Before the step, with all gradients.
+        first: Those of the first architecture, by parameter.
 
     Returns:
         The share; not a number where there is no gradient at all.
     """
-    import torch
-
-    if len(learned) == 1:
-        return 0.0
-    parameters = list(optimizer.parameters.values())
     moment, state = _SCALES.get(optimizer.config.kind), optimizer.state()
-    norms = []
-    for terms in (learned[:1], learned[1:]):
-        total = sum((each.term for each in terms[1:]), terms[0].term)
-        grads: Sequence[torch.Tensor | None] = torch.autograd.grad(
-            total, parameters, retain_graph=True, allow_unused=True
-        )
-        square = 0.0
-        for name, grad in zip(optimizer.parameters, grads, strict=True):
-            if grad is None:
-                continue
-            scale = None if moment is None else state.get(f"{moment}/{name}")
-            scaled = grad if scale is None else grad / (scale.sqrt() + optimizer.config.eps)
-            square += float(scaled.square().sum())
-        norms.append(math.sqrt(square))
+    squares = [0.0, 0.0]
+    for name, parameter in optimizer.parameters.items():
+        if parameter.grad is None:
+            continue
+        own = first.get(name)
+        scale = None if moment is None else state.get(f"{moment}/{name}")
+        for place, grad in enumerate((own, parameter.grad if own is None else parameter.grad - own)):
+            if grad is not None:
+                scaled = grad if scale is None else grad / (scale.sqrt() + optimizer.config.eps)
+                squares[place] += float(scaled.square().sum())
+    norms = [math.sqrt(square) for square in squares]
     return norms[1] / sum(norms) if sum(norms) else math.nan

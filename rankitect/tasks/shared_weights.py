@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rankitect.contracts import Calibrates, require
+from rankitect.methods.calibrated import calibrated
 from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
+    from rankitect.contracts import Spent, Unit
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.models.supernet import Standalone, Supernet
 
@@ -53,6 +54,7 @@ class SharedWeights:
 
     _adopted: Supernet | None = None
     space: Any
+    unit: Unit
 
     def supernet(self, space: SearchSpace) -> Supernet:
         """Weights of a space for a search to train."""
@@ -62,32 +64,29 @@ class SharedWeights:
         """Let candidates inherit from these weights from now on; None: as before any search."""
         self._adopted = supernet
 
-    _taking: int | None = None
+    _taking: tuple[int, list[Spent]] | None = None
 
     @contextmanager
-    def taking(self, examples: int) -> Iterator[None]:
-        """A context in which candidates are measured as they are taken from adopted weights.
+    def taking(self, examples: int) -> Iterator[list[Spent]]:
+        """A context in which candidates are measured as they are taken from adopted weights; gives what that cost.
 
         Args:
             examples: Of which statistics of a model are taken, where it has any.
         """
-        before, self._taking = self._taking, examples
+        before, self._taking = self._taking, (examples, [])
         try:
-            yield
+            yield self._taking[1]
         finally:
             self._taking = before
 
     def taken(self, architecture: Architecture) -> Standalone | None:
         """A candidate as it is taken from adopted weights, within `taking`, with statistics of its own; None outside of
         it."""
-        from rankitect.models.statistics import has_statistics, recalibrate
-
         if self._taking is None or self._adopted is None:
             return None
+        examples, spent = self._taking
         model = placement().place(self._adopted.extract(architecture))
-        if has_statistics(self._adopted.space):
-            task = require(self, Calibrates, f"space {self._adopted.space.name!r}, whose blocks hold statistics,")
-            recalibrate(model, task.calibration_batches(self._taking))
+        spent.append(calibrated(model, self, self.unit, examples))
         return model
 
     def shared(self) -> dict[str, bytes]:

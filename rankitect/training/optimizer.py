@@ -211,13 +211,20 @@ class GuardedOptimizer:
         self._optimizer.zero_grad(set_to_none=True)
         return self._finish(_backpropagate_at_once(loss, size), step)
 
-    def learn(self, compute: Callable[[], tuple[Tensor, float]], step: int) -> tuple[StepReport, float]:
+    def gradients(self) -> dict[str, Tensor]:
+        """Copies of the gradients that there are, by parameter."""
+        return {name: p.grad.clone() for name, p in self.parameters.items() if p.grad is not None}
+
+    def learn(
+        self, compute: Callable[[], tuple[Tensor, float]], step: int, look: Callable[[], None] | None = None
+    ) -> tuple[StepReport, float]:
         """A step on a batch, in one piece or in as many parts, one after the other, as the placement says.
 
         Args:
             compute: Gives the loss on this process's rows (`Group.shard`), and their number. Where a batch is computed
                 in parts it is called for each, and their gradients are added.
             step: As for `step`.
+            look: Called when all gradients are there, before they are clipped.
 
         Returns:
             The report, and the rows of all parts.
@@ -233,6 +240,8 @@ class GuardedOptimizer:
             )
         self._optimizer.zero_grad(set_to_none=True)
         value, rows = backpropagate(compute, lambda: _gradients(self.parameters.values()))
+        if look is not None:
+            look()
         return self._finish(value, step), rows
 
     def _finish(self, value: float, step: int) -> StepReport:

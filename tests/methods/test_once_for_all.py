@@ -22,7 +22,7 @@ from rankitect.methods.once_for_all.settings import OnceForAllConfig
 from rankitect.methods.once_for_all.training import OnceForAllTraining
 from rankitect.methods.shared_weights import CoTraining
 from rankitect.methods.supernet_search import STATE, Draws
-from rankitect.methods.teaching import Lesson, likeness, share_of_update, taught
+from rankitect.methods.teaching import Lesson, likeness
 from rankitect.training.optimizer import OptimizerConfig, learning_rate
 from tests.controllers import planted
 from tests.controllers.planted import SPACE, Regression
@@ -151,10 +151,9 @@ def test_the_share_of_an_update_is_that_of_its_gradient_as_the_optimiser_sees_it
                 total += float((grad / scale).square().sum())
         return math.sqrt(total)
 
-    learned = taught(Lesson([largest, other], [1.0, 0.5]), weights.supernet, task.train_loss, 1)
     expected = 0.5 * norm(other) / (norm(largest) + 0.5 * norm(other))
-    assert share_of_update(weights.optimizer, learned) == pytest.approx(expected, rel=1e-4)
-    assert share_of_update(weights.optimizer, learned[:1]) == 0
+    weights.step_together(Lesson([largest, other], [1.0, 0.5]), 1, shared=True)
+    assert weights.share == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_temperature_softens_both_and_keeps_the_size_of_gradients() -> None:
@@ -164,6 +163,32 @@ def test_a_temperature_softens_both_and_keeps_the_size_of_gradients() -> None:
     torch.testing.assert_close(value, 9 * soft.sum(-1).mean())
     value.backward()
     torch.testing.assert_close(logits.grad, 3 * ((logits / 3).softmax(-1) - (teacher / 3).softmax(-1)).detach() / 6)
+
+
+def test_units_are_in_the_order_of_their_importance_when_the_others_come_in(tmp_path: Path) -> None:
+    task = Regression()
+    ours = training(task, tmp_path, **SGD)
+    largest, begin, losses = Draws(planted.bounded(task), 0).largest, ours._begin, []
+
+    def loss() -> float:
+        with torch.no_grad():
+            return task.quality(ours.weights.supernet.activate(largest))
+
+    def looked(step: int) -> None:
+        before, weights = loss(), weights_of(ours)
+        begin(step)
+        moved = any(not torch.equal(w, weights[name]) for name, w in weights_of(ours).items())
+        losses.append((step, before, loss(), moved))
+
+    ours._begin = looked  # type: ignore[method-assign]
+    ours.run(session(tmp_path))
+    assert [step for step, _, _, moved in losses if moved] == [ours.schedule.switch] == [12]
+    assert all(after == pytest.approx(before, rel=1e-5) for _, before, after, _ in losses)
+    fresh = training(Regression(), tmp_path / "fresh")
+    fresh._sort()
+    reader = fresh.weights.supernet.weights.owner("place0.op.linear.down").get_parameter("weight")
+    importance = reader.detach().abs().sum(0)
+    assert torch.equal(importance, importance.sort(descending=True).values)
 
 
 # --- whose turn it is -------------------------------------------------------------------------------------------------

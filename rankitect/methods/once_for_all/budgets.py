@@ -80,7 +80,7 @@ def _words(bounds: Bounds) -> str:
     """A range for people."""
     if not isinstance(bounds, Amounts):
         return f"{bounds[0]:g} to {bounds[1]:g} of the reference's"
-    low, high = (f"{end:,.6g}" for end in (bounds.low, bounds.high))
+    low, high = (f"{end:,.15g}" for end in (bounds.low, bounds.high))
     if np.isinf(bounds.low):
         return f"up to {high}"
     return f"from {low}" if np.isinf(bounds.high) else f"{low} to {high}"
@@ -115,7 +115,7 @@ def _even(count: int, bounded: BoundedSpace, task: object, seed: int) -> list[Bu
         ends = low * (high / low) ** (np.arange(1, count + 1) / count)
     ends[-1] = high
     rounded = [float(f"{end:.3g}") for end in ends[:-1]] + [high]
-    return [Budget(f"{kind} up to {end:,.6g}", _within(bounded, {key: (-np.inf, end)})) for end in rounded]
+    return [Budget(f"{kind} up to {end:,.15g}", _within(bounded, {key: (-np.inf, end)})) for end in rounded]
 
 
 def best_within(budget: Budget, trials: Sequence[Trial], objectives: Objectives) -> Trial | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankitect.config.quantities import Bounds
+from rankitect.methods.calibrated import EXAMPLES
 from rankitect.methods.supernet_search import SharedWeightsConfig
 from rankitect.training.settings import (
     Betas,
@@ -109,6 +110,7 @@ class OnceForAllConfig(SharedWeightsConfig):
         description="choices by the last word of their names, in the order in which progressive opens them; null: what "
         "is inside of blocks, then depth, then width",
     )
+    sort: bool = Field(True, description="order hidden units by importance before the others come in")
     optimizer: SharedOptimizer = Field(SharedOptimizer(), description="how shared weights are trained")
     spike: float | None = Field(
         0.5,
@@ -123,7 +125,7 @@ class OnceForAllConfig(SharedWeightsConfig):
     )
 
     statistics: int = Field(
-        1024,
+        EXAMPLES,
         ge=1,
         le=10**9,
         description="examples that running statistics of a network are taken from, where it has any",

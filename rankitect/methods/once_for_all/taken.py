@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from rankitect.contracts import Measurement, MetricSpec, SharesWeights, Spent, TakesWeights
+from rankitect.contracts import Measurement, MetricSpec, TakesWeights
 
 if TYPE_CHECKING:
     from rankitect.contracts import Evaluator, TrialContext
     from rankitect.graph import Architecture
 
-__all__ = ["TakenAsTheyAre", "TakenTask"]
-
-
-class TakenTask(SharesWeights, TakesWeights, Protocol):
-    """A task with shared weights that candidates can be taken from."""
+__all__ = ["TakenAsTheyAre"]
 
 
 class TakenAsTheyAre:
@@ -27,7 +23,7 @@ class TakenAsTheyAre:
         examples: Of which statistics of a network are taken, where it has any.
     """
 
-    def __init__(self, inner: Evaluator, task: TakenTask, examples: int) -> None:
+    def __init__(self, inner: Evaluator, task: TakesWeights, examples: int) -> None:
         self._inner, self._task, self._examples = inner, task, examples
 
     @property
@@ -45,11 +41,6 @@ class TakenAsTheyAre:
         """Measure a network as it is taken from the shared weights."""
         if context.baseline:
             return self._inner.measure(architecture, context)
-        from rankitect.models.statistics import has_statistics
-
-        with self._task.taking(self._examples):
+        with self._task.taking(self._examples) as spent:
             measured = self._inner.measure(architecture, context)
-        supernet = self._task.inherited
-        if supernet is None or not has_statistics(supernet.space):
-            return measured
-        return replace(measured, spent=measured.spent + Spent.evaluation(self._examples, self._task.unit))
+        return replace(measured, spent=sum(spent, measured.spent))

@@ -80,6 +80,8 @@ class OnceForAllTraining:
             delay = 0.0 if _pretrained(task) else 0.5
         taught = 0.0 if _pretrained(task) else 0.5 if config.schedule == "progressive" else 1.0
         self._distil = taught if config.distil is None else config.distil
+        # Units of a backbone are in the order of their calibration already.
+        self._sorts = config.sort and config.weight > 0 and not _pretrained(task)
         self._draws = Draws(bounded, seed)
         self._opening: Opening | None = None
         if config.schedule == "progressive":
@@ -156,7 +158,7 @@ class OnceForAllTraining:
             return math.nan, Spent()
         session.scalar("supernet/rate", self.schedule.lr(step), step + 1)
         session.scalar("supernet/weight", self.schedule.weight(step), step + 1)
-        if shared:
+        if shared and math.isfinite(self.weights.share):
             session.scalar("supernet/share_of_subnets", self.weights.share, step + 1)
         if len(losses) > 1:
             session.scalar("supernet/loss_of_subnets", float(np.mean(losses[1:])), step + 1)
@@ -171,6 +173,15 @@ class OnceForAllTraining:
         if self._guard is not None and step % self._apart == 0:
             self._save(self._point(step), final=False)
             self._point(step - _KEPT * self._apart).unlink(missing_ok=True)
+
+        if step and step == self.schedule.switch and self._sorts:
+            self._sort()
+
+    def _sort(self) -> None:
+        """Order hidden units by importance, with their statistics and the optimiser's moments."""
+        from rankitect.models.sorting import sort_units
+
+        sort_units(self._supernet, moments=self.weights.optimizer.state())
 
     # --- going back -------------------------------------------------------------------------------------------------
     def _back(self, session: Session, step: int, why: str) -> bool:
