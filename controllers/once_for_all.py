@@ -105,6 +105,12 @@ class OnceForAll(SupernetSearch):
         budgets = budgets_of(config.budgets, bounded, parts.task, seed)
         return cls(config, budgets, by, bounded, Objectives.of(parts, by), parts.task, seed)
 
+    def prepare(self, session: Session) -> None:
+        """As every search with shared weights. Baselines are not proposed: what is known of them is how good they are
+        when they are trained alone, and a study measures an architecture once."""
+        super().prepare(session)
+        self.known |= {trial.architecture.fingerprint for trial in session.trials if trial.baseline is not None}
+
     # --- the training -----------------------------------------------------------------------------------------------
     def train(self, session: Session, task: SharesWeights, supernet: Supernet) -> None:
         """By the schedule, from the beginning or from the last checkpoint."""

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import rankitect
@@ -128,9 +129,18 @@ def test_rankers_are_taken_as_they_are_and_stay_with_the_front(tmp_path: Path) -
     assert sum(p.numel() for p in model.model.parameters()) == smallest.metrics["params"].value
 
 
-def test_trials_of_baselines_are_no_networks_of_budgets() -> None:
-    found = once_for_all(Bounded(), 2)
-    architecture = SPACE.sample(0)
+def test_baselines_are_neither_proposed_nor_taken_for_networks_of_budgets(tmp_path: Path) -> None:
+    task = Bounded()
+    found = once_for_all(task, 2, steps=0, samples=5)
+    largest = found.propose(1, np.random.default_rng(0))
+    assert largest is not None
+    architecture = largest[0]
     measured = planted.measurement(architecture)
     trial = Trial(1, 1, 1, architecture, "final", 0, {}, "DONE", measured, baseline="backbone")
     assert [s.fingerprint for s in found.specialised([trial])] == [None, None]
+    session = planted.session(tmp_path)
+    session.trials = [trial]
+    found.prepare(session)
+    proposed = planted.run(found, measure=planted.measurement)
+    assert proposed
+    assert architecture not in [t.architecture for t in proposed]
