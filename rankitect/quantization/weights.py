@@ -16,7 +16,7 @@ import torch
 from rankitect.blocks import Head
 from rankitect.graph import B, SearchSpace, TensorType
 from rankitect.graph.quantized import INTEGER_BITS
-from rankitect.models.numerics import Numerics, weight_scales
+from rankitect.models.numerics import Numerics, RoundedWeights, weight_scales
 from rankitect.models.plan import Plan, Step, make_plan, run_plan
 from rankitect.models.supernet import Standalone
 from rankitect.models.weights import SlicedParams
@@ -95,8 +95,10 @@ class _Watched(SlicedParams):
 
     __slots__ = ("_pending", "_seen")
 
-    def __init__(self, step: Step, tensors: Any, pending: Collection[str], seen: Seen) -> None:
-        super().__init__(step, tensors)
+    def __init__(
+        self, step: Step, tensors: Any, rounded: RoundedWeights, pending: Collection[str], seen: Seen
+    ) -> None:
+        super().__init__(step, tensors, rounded)
         self._pending, self._seen = pending, seen
 
     def linear(self, x: torch.Tensor, name: str, bias: str | None = None) -> torch.Tensor:
@@ -129,6 +131,7 @@ class _Walk:
         self._plan: Plan = model.plan
         self._done: set[tuple[str, str]] = set()
         self._shared = _shared(self._plan)
+        self._rounded = RoundedWeights()
         self._total = sum(any(n.scale for n in step.numerics.values()) for step in self._plan.steps)
 
     @torch.no_grad()
@@ -141,7 +144,8 @@ class _Walk:
         run_plan(self._plan, (ids,), self._params, call=self._turn)
 
     def _params(self, step: Step) -> SlicedParams:
-        return SlicedParams(step, self._model.owner(step.weights) if step.shapes else self._model)
+        self._rounded.clear()  # of one step at a time
+        return SlicedParams(step, self._model.owner(step.weights) if step.shapes else self._model, self._rounded)
 
     def _pending(self, step: Step) -> list[str]:
         """Weights of a step whose scales are still to be set."""
@@ -193,7 +197,7 @@ class _Walk:
                 rows[name] = rows.get(name, 0) + x.shape[:-1].numel()
 
         owner = self._model.owner(step.weights)
-        self._each(step, given, lambda: _Watched(step, owner, pending, seen))
+        self._each(step, given, lambda: _Watched(step, owner, self._rounded, pending, seen))
         return {name: gram / rows[name] for name, gram in grams.items()}
 
     def _round(self, step: Step, name: str, gram: torch.Tensor | None) -> None:
