@@ -95,9 +95,7 @@ class _Watched(SlicedParams):
 
     __slots__ = ("_pending", "_seen")
 
-    def __init__(
-        self, step: Step, tensors: Any, rounded: RoundedWeights, pending: Collection[str], seen: Seen
-    ) -> None:
+    def __init__(self, step: Step, tensors: Any, rounded: RoundedWeights, pending: Collection[str], seen: Seen) -> None:
         super().__init__(step, tensors, rounded)
         self._pending, self._seen = pending, seen
 
