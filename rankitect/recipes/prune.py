@@ -94,9 +94,12 @@ class Prune:
         """The same space, which must hold what the stage makes.
 
         Raises:
-            ConfigError: It drops no layers, or has no feed-forward of that width.
+            ConfigError: It drops no layers, has no feed-forward of that width, or its hidden units cannot be taken away
+                one by one, as a stage before this one has rotated or quantized them.
         """
         c, choices = self.config, space.choices
+        if c.ffn is not None:
+            _require_separate_units(space)
         number = len(axes.paths(choices, axes.RUNS))
         if c.layers is not None and (not axes.drops(choices) or c.layers > number):
             allowed = f"at most {number}" if axes.drops(choices) else "null, as no layer of the space can be left out"
@@ -146,3 +149,25 @@ class Prune:
         ):
             context.check()
             yield placement().move(ids)
+
+
+def _require_separate_units(space: SearchSpace) -> None:
+    """Refuse a space in whose models a hidden unit is not one row of a matrix and one column of the next.
+
+    Raises:
+        ConfigError: Names the node.
+    """
+    from rankitect.blocks import SwiGLU
+
+    for node in space.graph.nodes:
+        block = node.block
+        if isinstance(block, SwiGLU) and block.hadamard > 1:
+            raise ConfigError(
+                f"the hidden units of {node.path} are rotated (R4), so that none can be taken away by itself: put "
+                "prune before rotate."
+            )
+        if isinstance(block, SwiGLU) and any(param.scales_of for param in node.params.values()):
+            raise ConfigError(
+                f"the weights of {node.path} have stored scales, which are of all of its hidden units: put prune "
+                "before quantize."
+            )

@@ -108,6 +108,20 @@ class TextStage:
             )
         self._task.data.require("train", self.config.batch, self.config.context)
 
+    def space_after(self, space: SearchSpace) -> SearchSpace:
+        """The space itself.
+
+        Raises:
+            ConfigError: Its models store the scales of their weights: they would be trained as if they were weights.
+        """
+        for node in space.graph.nodes:
+            if any(param.scales_of for param in node.params.values()):
+                raise ConfigError(
+                    f"the weights of {node.path} have stored scales, which this stage does not know how to train: put "
+                    "it before quantize, or use the stage qat."
+                )
+        return space
+
     def objective(self, split: str = "train") -> TextObjective[Any]:
         """Batches and loss on a split, made once."""
         if split not in self._objectives:
