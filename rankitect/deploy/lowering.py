@@ -7,10 +7,8 @@ are looked up by the portable kernels, all else is one piece.
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,7 +18,7 @@ import torch
 from torch import nn
 
 from rankitect.errors import DeployError
-from rankitect.models.deployed_weights import QuantizedMatrix
+from rankitect.models.deployed_weights import QuantizedMatrix, without_notes
 
 __all__ = ["TOLERANCE", "TOLERANCE_QUANTIZED", "Lowered", "lower", "require_runtime", "silenced", "tolerance"]
 
@@ -239,15 +237,13 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the notes of the exporting libraries, which say nothing that a user could act on."""
-    before, collects = logging.root.manager.disable, gc.isenabled()
-    logging.disable(logging.WARNING)
-    gc.disable()  # passes make millions of small objects that live to the end: collecting them is a fifth of the time
+    """Without the notes of the exporting libraries, and without collecting garbage: passes make millions of small
+    objects that live to the end, and looking through them is a fifth of the time."""
+    collects = gc.isenabled()
+    gc.disable()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with without_notes():
             yield
     finally:
-        logging.disable(before)
         if collects:
             gc.enable()

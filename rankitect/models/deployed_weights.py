@@ -5,6 +5,11 @@ What a program computes is what `rankitect.models.numerics` fakes: the same inte
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -21,6 +26,7 @@ __all__ = [
     "cache_trouble",
     "matrix_trouble",
     "table_trouble",
+    "without_notes",
 ]
 
 GROUPS_OF = 32
@@ -108,6 +114,19 @@ class QuantizedMatrix(nn.Module):
         return F.linear(_rounded_tokens(F.pad(x, (0, self._pad)) if self._pad else x), weight, self.bias)
 
 
+@contextmanager
+def without_notes() -> Iterator[None]:
+    """Without the notes of the exporting libraries, which say nothing that a user could act on."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def _import_operators() -> None:
     """Load the operators that XNNPACK's partitioner knows.
 
@@ -115,8 +134,9 @@ def _import_operators() -> None:
         DeployError: torchao is not installed.
     """
     try:
-        import torch.ao.quantization.fx._decomposed  # noqa: F401, registers quantized_decomposed
-        import torchao.quantization.quant_primitives  # noqa: F401
+        with without_notes():
+            import torch.ao.quantization.fx._decomposed  # noqa: F401, registers quantized_decomposed
+            import torchao.quantization.quant_primitives  # noqa: F401
     except ImportError as error:
         raise DeployError(
             "Programs of few bits need torchao: pip install 'rankitect[deploy]' (in this repository: make venv "
