@@ -37,16 +37,19 @@ from rankitect.search_spaces.mobile_llm import from_backbone
 
 CONTEXT = 256
 PREFILL, DECODE = 512, 32
+FLOATS = "floats"
 OURS: dict[str, dict[str, Any]] = {
-    "8 bits by row": {"method": "rtn", "bits": 8, "group": 0},
     "8da4w to nearest": {"method": "rtn"},
     "8da4w by GPTQ": {"method": "gptq"},
+    "8 bits by row": {"method": "rtn", "bits": 8, "group": 0},
     "8da4w by GPTQ, table and head in 4 bits": {
         "method": "gptq", "embedding_bits": 4, "embedding_group": 32, "head_bits": 4, "head_group": 32
     },
 }  # fmt: skip
 """Table and head are in 8 bits by row where nothing is said of them."""
 THEIRS = ("float32", "q8_0", "q4_k_m", "q4_0")
+ROTATED = ("float32", "q4_k_m", "q4_0", FLOATS, "8da4w to nearest", "8da4w by GPTQ")
+"""What is measured after a rotation, too."""
 BASES: dict[str, RotateConfig | None] = {
     "as shipped": None,
     "rotated": RotateConfig(kind="random", r3=False, r4=False, head="untied"),
@@ -164,22 +167,22 @@ def main() -> None:
     """Measure what is missing, and print the tables."""
     options = arguments(
         str(__doc__).splitlines()[0], 9, out="runs/bits-llama-cpp", text=None, other=None, backbone="smollm2-135m",
-        windows=16,
+        windows=16, only="",
     )  # fmt: skip
     Path(options.out).mkdir(parents=True, exist_ok=True)
     results = Results(Path(options.out) / "results.jsonl")
+    if options.only == "tables":
+        return report(results)
     backbone = Backbone(options, results)
     for basis in BASES:
-        for runtime, names, run in (
-            ("ours", ("floats", *OURS), backbone.ours),
-            ("llama.cpp", THEIRS, backbone.theirs),
-        ):
-            for name in names:
-                if results.find(runtime=runtime, basis=basis, name=name) is None:
-                    run(basis, name)
+        for name in (FLOATS, *OURS, *THEIRS):
+            runtime, run = ("llama.cpp", backbone.theirs) if name in THEIRS else ("ours", backbone.ours)
+            wanted = basis == "as shipped" or name in ROTATED
+            if wanted and results.find(runtime=runtime, basis=basis, name=name) is None:
+                run(basis, name)
     if results.find(speed="ours", name=TIMED[0][0]) is None:
         time_both(backbone, results, options.rounds)
-    report(results, list(backbone.texts))
+    return report(results)
 
 
 def _one_thread() -> dict[str, Any]:
@@ -237,11 +240,12 @@ def _their_job(model: Any) -> Callable[[], tuple[float, float]]:
     return job
 
 
-def report(results: Results, texts: list[str]) -> None:
+def report(results: Results) -> None:
     """Print the tables."""
+    texts = list(results.rows[0]["nats"]) if results.rows else []
     rows = []
     for basis in BASES:
-        plain = results.find(runtime="ours", basis=basis, name="floats")
+        plain = results.find(runtime="ours", basis=basis, name=FLOATS)
         for row in results.rows:
             if plain is None or row.get("basis") != basis:
                 continue

@@ -123,6 +123,9 @@ def main() -> None:
         measure(options, results)
     if options.only in ("", "steps"):
         time_steps(options, results)
+    if options.only == "tables":
+        report(results, ["own"] if options.other is None else ["own", "other"])
+        report_steps(results)
 
 
 def time_steps(options: Any, results: Results) -> None:
@@ -144,19 +147,26 @@ def time_steps(options: Any, results: Results) -> None:
         "torchao's fake quantizers": lambda: _torchao(checkpoint, config.group or 16),
     }
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    rows = []
-    for batch, context in SHAPES:
-        ids = torch.randint(0, checkpoint.config.vocab, (batch, context + 1))
+    for shape in SHAPES:
+        ids = torch.randint(0, checkpoint.config.vocab, (shape[0], shape[1] + 1))
         for name, make in kinds.items():
-            key = {"step": name, "shape": [batch, context]}
-            if (row := results.find(**key)) is None:
+            key = {"step": name, "shape": list(shape)}
+            if results.find(**key) is None:
                 jobs = {"plain": _step(_model(space, whole, checkpoint), ids), "own": _step(make(), ids)}
-                row = {**key, **in_turns(jobs, options.rounds, clock=clock)}
+                results.add({**key, **in_turns(jobs, options.rounds, clock=clock)})
                 del jobs
-                results.add(row)
-            value, text = ratio(row, "own", "plain")
-            goal = verdict(value, at_most=LIMITS["step"]) if "few" in name and (batch, context) == SHAPES[0] else ""
-            rows.append((f"{batch} x {context}", name, seconds(row["own"]), seconds(row["plain"]), text, goal))
+    report_steps(results)
+
+
+def report_steps(results: Results) -> None:
+    """Print that table."""
+    rows = []
+    for row in (row for row in results.rows if "step" in row):
+        value, text = ratio(row, "own", "plain")
+        limited = "few" in row["step"] and row["shape"] == list(SHAPES[0])
+        goal = verdict(value, at_most=LIMITS["step"]) if limited else ""
+        shape = " x ".join(map(str, row["shape"]))
+        rows.append((shape, row["step"], seconds(row["own"]), seconds(row["plain"]), text, goal))
     table(
         "A training step in 8da4w",
         ("tokens", "step", "time", "a plain one", "ratio in turns", "target"),
@@ -285,7 +295,8 @@ def report(results: Results, texts: Sequence[str]) -> None:
     rows = []
     for start in (*STARTS, FLOATS):
         for trained in ("", "minmax", "fixed", "learned", CROSS_ENTROPY, SELF):
-            mine = [r for r in results.rows if r.get("start") == start and r["trained"] == trained and r is not plain]
+            of = {"start": start, "trained": trained}.items()
+            mine = [row for row in results.rows if row.items() >= of and row is not plain]
             if not mine:
                 continue
             limit = None if start == FLOATS else LIMITS["trained" if trained else "start"]
