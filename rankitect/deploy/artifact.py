@@ -26,7 +26,7 @@ from rankitect.documents import as_kind, read_json
 from rankitect.errors import AssetError, DeployError, safe, short
 from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.deployed import DeployedCall
-from rankitect.models.supernet import Standalone, floats_of
+from rankitect.models.supernet import Standalone
 
 __all__ = ["CARD", "PROGRAM", "Deployed", "ProgramJudge", "export", "load", "runtime_version"]
 
@@ -194,7 +194,7 @@ def export(
         generator = _generator(folder / PROGRAM, layout)[0]
         quality = None
         if not model.plan.is_float and floats is None:
-            floats = floats_of(model)
+            floats = model.in_floats()
         if judge is not None:
             quality, said = judge(folder / PROGRAM, generator, model, floats)
         elif text is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rankitect.blocks import Head
+from rankitect.errors import TrainingError
 from rankitect.graph import B, SearchSpace, TensorType
 from rankitect.graph.quantized import INTEGER_BITS
 from rankitect.models.numerics import Numerics, RoundedWeights, weight_scales
@@ -85,6 +86,9 @@ def quantize_weights(
         config: How.
         ids: Calibration text [N, T]; None where the method needs none.
         progress: Called with (blocks done, blocks, note), and where the user may ask to stop.
+
+    Raises:
+        TrainingError: Activations on the calibration text are not finite.
     """
     _Walk(space, model, config, progress).run(ids)
 
@@ -153,6 +157,7 @@ class _Walk:
     def _turn(self, step: Step, p: SlicedParams, given: Sequence[torch.Tensor]) -> Any:
         pending = self._pending(step)
         if pending:
+            _require_finite(step, given)
             self._progress(len({owner for owner, _ in self._done}), self._total, step.path)
         while pending and (grams := self._watched(step, given, pending)):
             for name, gram in grams.items():
@@ -212,6 +217,16 @@ class _Walk:
         if gram is not None and self._config.method == "gptq" and (step.weights, name) not in self._shared:
             weight.copy_(gptq(weight, gram, numerics, scale, self._config.damping))
         self._done.add((step.weights, numerics.scale))
+
+
+def _require_finite(step: Step, given: Sequence[torch.Tensor]) -> None:
+    """Refuse activations that are not finite: nothing is to be fitted to them.
+
+    Raises:
+        TrainingError: There are some; names the block.
+    """
+    if not all(bool(x.isfinite().all()) for x in given):
+        raise TrainingError(f"On calibration text, what {step.path} is given is not finite: nothing can be fitted.")
 
 
 def _is_batched(kind: TensorType) -> bool:

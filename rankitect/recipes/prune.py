@@ -7,7 +7,7 @@ activations, as Llama Guard 3-1B-INT4 (arXiv 2411.17713) was made.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,6 +15,7 @@ from rankitect.contracts import JSON, Spent
 from rankitect.contracts.capability import offers
 from rankitect.errors import ConfigError
 from rankitect.models.families import axes
+from rankitect.recipes.text import HasText
 from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from rankitect.config.parts import Parts
     from rankitect.contracts.stage import StageContext
-    from rankitect.data.windows import TextWindows
     from rankitect.graph import SearchSpace
     from rankitect.models.supernet import Standalone
 
@@ -30,15 +30,6 @@ __all__ = ["Prune"]
 
 _BATCH = 1024
 """Tokens of a calibration batch."""
-
-
-class HasText(Protocol):
-    """A task whose models read text."""
-
-    @property
-    def data(self) -> TextWindows:
-        """The text, its splits and the order of its windows."""
-        ...
 
 
 class Prune:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -12,6 +12,7 @@ from rankitect.contracts.capability import offers
 from rankitect.errors import ConfigError
 from rankitect.graph.quantized import INTEGER_BITS
 from rankitect.quantization.settings import Bits
+from rankitect.recipes.text import HasText
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,15 +80,6 @@ class RotateConfig(BaseModel):
                 f"{INTEGER_BITS}, or kind=random"
             )
         return self
-
-
-class HasText(Protocol):
-    """A task whose models read text."""
-
-    @property
-    def data(self) -> TextWindows:
-        """The text, its splits and the order of its windows."""
-        ...
 
 
 class Rotate:

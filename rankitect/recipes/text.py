@@ -1,4 +1,4 @@
-"""What the stages that train a language model on text have in common."""
+"""What the stages that train a language model on text, or calibrate it, have in common."""
 
 from __future__ import annotations
 
@@ -21,16 +21,20 @@ if TYPE_CHECKING:
     from rankitect.training.settings import DistilConfig, TextTraining
     from rankitect.training.text import TextObjective
 
-__all__ = ["TextStage", "TextTask"]
+__all__ = ["HasText", "TextStage", "TextTask"]
 
 
-class TextTask(Protocol):
-    """What these stages need of a task: text, and for distillation a teacher."""
+class HasText(Protocol):
+    """A task whose models read text."""
 
     @property
     def data(self) -> TextWindows:
         """The text, its splits and the order of its windows."""
         ...
+
+
+class TextTask(HasText, Protocol):
+    """What these stages need of a task: text, and for distillation a teacher."""
 
     @property
     def space(self) -> SearchSpace:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rankitect.blocks import GQA, Embed, Head, Linear, LowRankCross, Norm, Rope, SwiGLU, TiedHead
-from rankitect.errors import ConfigError, SpaceError
+from rankitect.errors import ConfigError, SpaceError, TrainingError
 from rankitect.graph import B, Graph, SearchSpace, T
 from rankitect.models.numerics import Numerics, fake_weight, weight_scales
 from rankitect.models.supernet import Standalone, build
@@ -169,6 +169,18 @@ def _wide() -> Graph:
     g = Graph("wide")
     g.out = Linear(2)(Linear(g.choice("width", [128, 8]))(g.input("x", B, 8), name="first"), name="last")
     return g
+
+
+def test_activations_that_are_not_finite_end_calibration_with_the_block() -> None:
+    space = language_space()
+    architecture = space.sample(0)
+    model = build(space, architecture)
+    with torch.no_grad():
+        model.get_parameter("layers.0.mlp.down").fill_(float("nan"))
+    config = QuantizeConfig(bits=4, group=0)
+    changed = quantized_space(space, config, "stored")
+    with pytest.raises(TrainingError, match=r"what layers\.1\.attention is given is not finite"):
+        quantize_weights(changed, with_numerics_of(changed, architecture, model), config, text())
 
 
 def test_nothing_to_search_is_refused() -> None:
