@@ -7,6 +7,7 @@ applied to its inputs, then those that are applied to what these give.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ __all__ = ["quantize_weights", "scales_of", "with_numerics_of"]
 
 _ROWS = 8
 """Windows that go through a block at a time."""
+_log = logging.getLogger(__name__)
 Seen = Callable[[str, torch.Tensor], None]
 
 
@@ -164,6 +166,11 @@ class _Walk:
                 self._round(step, name, gram)
                 pending.remove(name)
         for name in pending:  # tables, which are looked up
+            if not self._space.graph.node(step.path).params[name].is_table:
+                _log.warning(
+                    "%s multiplies by %s itself, and not through Params.linear or read: calibration text tells nothing "
+                    "of this weight, whose scales are those of the least error of its own.", step.path, name,
+                )  # fmt: skip
             self._round(step, name, None)
         if isinstance(step.block, Head):  # nothing reads the scores, and those of all of the text would be gigabytes
             return given[0]
