@@ -146,20 +146,19 @@ def _import_operators() -> None:
 
 def _rounded_tokens(x: torch.Tensor) -> torch.Tensor:
     """What `fake_tokens` gives for 8 bits, in the operators that XNNPACK computes as one."""
-    from torchao.quantization.quant_primitives import (
-        MappingType,
-        choose_qparams_affine,
-        dequantize_affine,
-        quantize_affine,
-    )
-
+    # The operators themselves, not torchao's functions, which switch gradients off: torch.export splits a program at
+    # each switch, and the time to put it together again grows with the square of their number.
+    operators = torch.ops.torchao
     block = (*[1] * (x.dim() - 1), x.shape[-1])
     ends = levels_of(ACTIVATION_BITS)
-    scale, zero = choose_qparams_affine(
-        x, MappingType.ASYMMETRIC, block, torch.int8, *ends, zero_point_dtype=torch.int8
+    scale, zero = operators.choose_qparams_affine(
+        x, "ASYMMETRIC", block, torch.int8, *ends, zero_point_dtype=torch.int8
     )
-    levels = quantize_affine(x, block, scale, zero, torch.int8, *ends)
-    return dequantize_affine(levels, block, scale, zero, torch.int8, *ends, output_dtype=x.dtype)
+    levels = operators.quantize_affine(x, block, scale, zero, torch.int8, *ends)
+    result: torch.Tensor = operators.dequantize_affine(
+        levels, block, scale, zero, torch.int8, *ends, output_dtype=x.dtype
+    )
+    return result
 
 
 class QuantizedTable(nn.Module):

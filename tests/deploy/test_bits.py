@@ -177,3 +177,13 @@ def test_a_part_has_the_bits_of_its_blocks() -> None:
 def test_a_device_has_no_precision(device: type) -> None:
     with pytest.raises(ValueError, match=r"device\.precision is no key.*stage `quantize`.*space=mobile_llm_bits"):
         device.Config(precision="8da4w")
+
+
+def test_an_exported_matrix_switches_no_gradients() -> None:
+    """`torch.export` splits a program at each switch, and mends it in a time that grows with their square."""
+    matrix = QuantizedMatrix(torch.randn(8, 32), Numerics(4, 32), None).eval()
+    with torch.no_grad():
+        program = torch.export.export(matrix, (torch.randn(1, 3, 32),), strict=False)
+    calls = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert sum("affine" in call for call in calls) == 4
+    assert not [call for call in calls if "set_grad" in call or "wrap_with" in call]
