@@ -79,6 +79,9 @@ class QuantizedMatrix(nn.Module):
 
     Raises:
         DeployError: torchao is not installed.
+
+    Attributes:
+        rounds_tokens: Whether activations are rounded; turned off to see what that does.
     """
 
     levels: torch.Tensor
@@ -92,7 +95,7 @@ class QuantizedMatrix(nn.Module):
         super().__init__()
         _import_operators()
         levels, scales = _integers(weight, numerics, scale)
-        self.bits, self.group = numerics.bits, numerics.group
+        self.bits, self.group, self.rounds_tokens = numerics.bits, numerics.group, True
         self._pad = levels.shape[1] % 2 if self.bits == 4 else 0  # two weights share a byte
         self.register_buffer("levels", F.pad(levels, (0, self._pad)).contiguous())
         self.register_buffer("scale", (scales if self.group else scales[:, 0]).contiguous())
@@ -111,7 +114,8 @@ class QuantizedMatrix(nn.Module):
         else:
             per_channel = torch.ops.quantized_decomposed.dequantize_per_channel
             weight = per_channel(self.levels, self.scale, self.zero, 0, least, most, torch.int8)
-        return F.linear(_rounded_tokens(F.pad(x, (0, self._pad)) if self._pad else x), weight, self.bias)
+        padded = F.pad(x, (0, self._pad)) if self._pad else x
+        return F.linear(_rounded_tokens(padded) if self.rounds_tokens else padded, weight, self.bias)
 
 
 @contextmanager
