@@ -47,14 +47,14 @@ OURS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """Table and head are in 8 bits by row where nothing is said of them."""
-THEIRS = ("float32", "q8_0", "q4_k_m", "q4_0")
+THEIRS = ("q4_0", "q4_k_m", "q8_0", "float32")
 ROTATED = ("float32", "q4_k_m", "q4_0", FLOATS, "8da4w to nearest", "8da4w by GPTQ")
 """What is measured after a rotation, too."""
 BASES: dict[str, RotateConfig | None] = {
     "as shipped": None,
     "rotated": RotateConfig(kind="random", r3=False, r4=False, head="untied"),
 }
-TIMED = ("8 bits by row", "8da4w by GPTQ"), ("q8_0", "q4_k_m", "q4_0")
+TIMED = ("8 bits by row", "8da4w by GPTQ"), ("q4_0", "q4_k_m", "q8_0")
 
 
 class Backbone:
@@ -175,13 +175,13 @@ def main() -> None:
         return report(results)
     backbone = Backbone(options, results)
     for basis in BASES:
-        for name in (FLOATS, *OURS, *THEIRS):
+        for name in (FLOATS, *THEIRS, *OURS):
             runtime, run = ("llama.cpp", backbone.theirs) if name in THEIRS else ("ours", backbone.ours)
             wanted = basis == "as shipped" or name in ROTATED
             if wanted and results.find(runtime=runtime, basis=basis, name=name) is None:
                 run(basis, name)
-    if results.find(speed="ours", name=TIMED[0][0]) is None:
-        time_both(backbone, results, options.rounds)
+        if results.find(speed="ours", name=TIMED[0][0]) is None:
+            time_both(backbone, results, options.rounds)
     return report(results)
 
 
