@@ -51,6 +51,15 @@ STARTS: dict[str, dict[str, Any]] = {
     f"{NEAREST}, head in 4 bits": {"method": "rtn", "head_bits": 4, "head_group": 32},
 }
 """How weights are rounded before training: 4 bits in groups of 32, table and head 8 bits by row."""
+TRAININGS: dict[str, dict[str, Any]] = {
+    "minmax": {"ranges": "minmax"},
+    "fixed": {"ranges": "fixed"},
+    "learned": {"ranges": "learned"},
+    "fixed, lr 2e-5": {"ranges": "fixed", "lr": 2e-5},
+    "learned, lr 2e-5": {"ranges": "learned", "lr": 2e-5},
+    "learned, lr 2e-5, range_lr 5e-4": {"ranges": "learned", "lr": 2e-5, "range_lr": 5e-4},
+}
+"""Settings of `qat`; the others are its defaults."""
 CROSS_ENTROPY, SELF = "cross-entropy", "self-distillation"
 
 
@@ -59,7 +68,7 @@ class Job(NamedTuple):
 
     Attributes:
         start: Of `STARTS`, or `FLOATS`.
-        trained: With these ranges, or as a control.
+        trained: One of `TRAININGS`, or a control.
         seed: Of calibration and of the order of windows.
     """
 
@@ -75,6 +84,9 @@ class Job(NamedTuple):
 
 
 HEADLINE = (Job(GPTQ, "learned"), Job(NEAREST, "minmax"), Job(GPTQ, "fixed"))
+RATES = tuple(
+    Job(GPTQ, trained) for trained in ("learned, lr 2e-5", "fixed, lr 2e-5", "learned, lr 2e-5, range_lr 5e-4")
+)
 ONCE = (
     Job(FLOATS, SELF),
     Job(FLOATS, CROSS_ENTROPY),
@@ -272,7 +284,7 @@ class Backbone:
             same = {name: getattr(QatConfig(), name) for name in Train.Config.model_fields if name != "tokens"}
             stages["train"] = Train(Train.Config(**{**same, **self._training}), self._task)
         else:
-            stages["train"] = Qat(QatConfig(ranges=job.trained, **self._training), self._task)  # type: ignore[arg-type]
+            stages["train"] = Qat(QatConfig(**{**TRAININGS[job.trained], **self._training}), self._task)
         return stages
 
 
@@ -282,7 +294,7 @@ def measure(options: Any, results: Results) -> None:
     if results.find(start=FLOATS, trained="") is None:
         results.add({**Job(FLOATS, "")._asdict(), "nats": backbone.losses(backbone.in_floats())})
     more = [job._replace(seed=seed) for seed in range(1, 1 if options.quick else options.seeds) for job in HEADLINE]
-    for job in (*HEADLINE, *ONCE, *more):
+    for job in (*RATES, *HEADLINE, *ONCE, *more):
         if results.find(**job._asdict()) is None:
             backbone.run(job)
     report(results, list(backbone.texts))
@@ -294,7 +306,7 @@ def report(results: Results, texts: Sequence[str]) -> None:
     assert plain is not None
     rows = []
     for start in (*STARTS, FLOATS):
-        for trained in ("", "minmax", "fixed", "learned", CROSS_ENTROPY, SELF):
+        for trained in ("", *TRAININGS, CROSS_ENTROPY, SELF):
             of = {"start": start, "trained": trained}.items()
             mine = [row for row in results.rows if row.items() >= of and row is not plain]
             if not mine:
