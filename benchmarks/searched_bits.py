@@ -98,7 +98,7 @@ def healed(out: Path, architecture: Architecture, keys: Sequence[str], tokens: i
     """One architecture, healed with so many tokens."""
     given = ["space=mobile_llm_bits", "report.page=false", "task.uniform=[]", f"output_dir={out / 'whole'}"]
     given += ["preset=smoke"] if quick else [f"recipe.heal.tokens={tokens}"]
-    result = rankitect.measure([architecture], ["runner.baselines=false", *given, *keys])
+    result = rankitect.measure([architecture], ["runner.baselines=false", *given, *keys]).result
     return rankitect.load_candidate(sorted((result.folder / "candidates").iterdir())[0])
 
 
@@ -205,7 +205,9 @@ def _together(
     """The second table: architecture and bits, each alone and both together, at the bytes of the whole in 4 bits."""
     space, quick = backbone.space, options.quick
     whole = uniform(space, UNIFORM["4 bits, table 8"])
-    bound = f"constraints={{program_bytes: ..{space.cost(whole, 'program_bytes')}}}"
+    most = float(space.cost(whole, "program_bytes"))
+    # From both sides: one target is in the middle of what is allowed.
+    bound = f"constraints={{program_bytes: {0.98 * most}..{most}}}"
     group = f"space.bits.group={0 if quick else 32}"
     values = {"pruned, 8 bits": "[8]", "architecture and bits": "[8,4]"}
 
