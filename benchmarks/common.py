@@ -105,7 +105,11 @@ def machine() -> str:
 
 
 def in_turns(
-    jobs: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1, least: float = 0.0
+    jobs: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warm_up: int = 1,
+    least: float = 0.0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each job, run in turns: one run of each a round, the order turned round every time.
 
@@ -114,6 +118,7 @@ def in_turns(
         rounds: How many times of each are returned.
         warm_up: Rounds that do not count.
         least: A time is the mean over as many calls as take about this many seconds.
+        clock: Gives seconds. On one thread `time.process_time` leaves out what other processes take.
     """
     times: dict[str, list[float]] = {name: [] for name in jobs}
     calls = dict.fromkeys(jobs, 1)
@@ -121,10 +126,10 @@ def in_turns(
     gc.collect()
     for turn in range(-warm_up, rounds):
         for name in names if turn % 2 else reversed(names):
-            start = time.perf_counter()
+            start = clock()
             for _ in range(calls[name]):
                 jobs[name]()
-            taken = (time.perf_counter() - start) / calls[name]
+            taken = (clock() - start) / calls[name]
             if turn < 0:
                 calls[name] = max(1, int(least / max(taken, 1e-9)))
             else:

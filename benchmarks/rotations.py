@@ -53,7 +53,7 @@ ROTATIONS: dict[str, dict[str, Any] | None] = {
 }
 RANDOM, LEARNED = "R1 to R4", ("learned, local", "learned, end to end")
 REPEATED = ("W16A4KV4", "W4A4KV4")
-"""Bits that every seed is measured with; the others with the first."""
+"""Bits that every seed of all four rotations is measured with; the rest with the first."""
 
 
 class Backbone:
@@ -125,7 +125,7 @@ def jobs(seeds: int, random: int) -> Iterator[tuple[str, str, int]]:
     for bits in BITS:
         for rotation, settings in ROTATIONS.items():
             count = 1
-            if settings is not None and bits in REPEATED:
+            if bits in REPEATED and rotation in (RANDOM, *LEARNED):
                 count = random if rotation == RANDOM and bits == "W16A4KV4" else seeds
             if settings is not None and settings["kind"] == "learned" and bits not in REPEATED:
                 continue

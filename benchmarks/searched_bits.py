@@ -1,7 +1,9 @@
 """Are searched bits better than uniform ones at equal bytes, and architecture and bits together than either alone?
 
 Bits of the whole backbone are searched (layers 8 or 4 bits in groups of 32, table and head 8 or 4) with Bayesian
-optimisation under a bound on the program's bytes, for each seed; nothing is trained. Then (`--tokens`, 0 leaves it out)
+optimisation under a bound on the program's bytes, for each seed; nothing is trained. Two controls stand beside them:
+bits drawn at random within the same bytes, and a rule by hand (table and head 4 bits, attention 8 bits in as many
+layers as fit). Then (`--tokens`, 0 leaves it out)
 the architecture is open as well: differentiable search of architecture and bits, of the architecture alone in 8 bits,
 and the whole backbone in 4 bits, all within the same bytes and healed alike. Ratios of perplexity are paired window by
 window, in the domain that was searched in and in another. A repeated run goes on where it stopped.
@@ -33,12 +35,39 @@ UNIFORM = {
     "4 bits, table and head 8": {axes.EMBED_BITS: 8, axes.HEAD_BITS: 8},
 }
 """Bits of table and head where all layers have 4: what is exported as 8da4w, and with a head of 8 bits as well."""
+RANDOM = 3
+"""Draws of random bits."""
 
 
 def uniform(space: SearchSpace, ends: Mapping[str, int]) -> Architecture:
     """The whole backbone with layers of 4 bits."""
     bits = {path: ends.get(path, 4) for path in space.choices if axes.is_bits(path)}
     return space.architecture({**largest(space).choices, **bits})
+
+
+def by_hand(space: SearchSpace, most: float) -> Architecture:
+    """Table and head of 4 bits, and attention of 8 in as many of the first layers as fit."""
+    ends = dict.fromkeys((axes.EMBED_BITS, axes.HEAD_BITS), 4)
+    architecture = uniform(space, ends)
+    paths = [path for path in space.choices if axes.is_bits(path) and path.endswith("attn_bits")]
+    for count in range(1, len(paths) + 1):
+        more = space.architecture({**architecture.choices, **dict.fromkeys(paths[:count], 8)})
+        if space.cost(more, "program_bytes") > most:
+            break
+        architecture = more
+    return architecture
+
+
+def drawn(space: SearchSpace, most: float, seed: int) -> Architecture:
+    """Random bits that take between 98% of a bound and all of it."""
+    rng, whole = np.random.default_rng(seed), uniform(space, {})
+    paths = [path for path in space.choices if axes.is_bits(path)]
+    while True:
+        share = rng.uniform()
+        bits = {path: 8 if rng.uniform() < share else 4 for path in paths}
+        architecture = space.architecture({**whole.choices, **bits})
+        if 0.98 * most <= space.cost(architecture, "program_bytes") <= most:
+            return architecture
 
 
 def searched(
@@ -69,7 +98,7 @@ def healed(out: Path, architecture: Architecture, keys: Sequence[str], tokens: i
     """One architecture, healed with so many tokens."""
     given = ["space=mobile_llm_bits", "report.page=false", "task.uniform=[]", f"output_dir={out / 'whole'}"]
     given += ["preset=smoke"] if quick else [f"recipe.heal.tokens={tokens}"]
-    result = rankitect.measure([architecture], ["runner.baselines=false", *given, *keys])
+    result = rankitect.measure([architecture], ["runner.baselines=false", *given, *keys]).result
     return rankitect.load_candidate(sorted((result.folder / "candidates").iterdir())[0])
 
 
@@ -124,6 +153,7 @@ def main() -> None:
         given += [f"task.backbone={options.backbone}", f"task.context={context}", "task.calibration_tokens=1024"]
         given += ["task.slope_tokens=0", f"task.search_windows={options.search_windows}", "task.test_windows=8"]
     rows: list[tuple[object, ...]] = []
+    controls: list[tuple[object, ...]] = []
     for name, ends in UNIFORM.items():
         plain = uniform(space, ends)
         most = float(space.cost(plain, "program_bytes"))
@@ -143,12 +173,26 @@ def main() -> None:
                 results, backbone, domains, options.windows, budget=name, model=label, a=architecture
             )
         rows += list(_rows(name, kept, domains, space))
+        others = {"by hand": by_hand(space, most), **{f"random {i}": drawn(space, most, i) for i in range(RANDOM)}}
+        beside = {
+            label: _measured(results, backbone, domains, options.windows, budget=name, model=label, a=architecture)
+            for label, architecture in others.items()
+        }
+        controls += list(_controls(name, kept, beside, domains))
     table(
         "Bits by layer, at equal bytes, nothing trained",
         ("bytes of the program", "text", "uniform", "searched", "ratio, all seeds", "each seed"),
         rows,
         "Perplexity; ratios of searched to uniform with 95% intervals over windows (each seed) and over windows of the "
         "mean of the seeds' losses (all seeds).",
+        timed=False,
+    )
+    table(
+        "Controls at equal bytes",
+        ("bytes of the program", "text", "random bits, each", "by hand", "searched to random", "searched to by hand"),
+        controls,
+        "Ratios of perplexity to uniform bits; then of the mean of the searched seeds' losses to the mean of the "
+        "random ones', and to those of the rule by hand, with 95% intervals over windows.",
         timed=False,
     )
     if options.tokens:
@@ -161,7 +205,9 @@ def _together(
     """The second table: architecture and bits, each alone and both together, at the bytes of the whole in 4 bits."""
     space, quick = backbone.space, options.quick
     whole = uniform(space, UNIFORM["4 bits, table 8"])
-    bound = f"constraints={{program_bytes: ..{space.cost(whole, 'program_bytes')}}}"
+    most = float(space.cost(whole, "program_bytes"))
+    # From both sides: one target is in the middle of what is allowed.
+    bound = f"constraints={{program_bytes: {0.98 * most}..{most}}}"
     group = f"space.bits.group={0 if quick else 32}"
     values = {"pruned, 8 bits": "[8]", "architecture and bits": "[8,4]"}
 
@@ -244,6 +290,22 @@ def _rows(name: str, kept: Mapping[str, Any], domains: Mapping[str, Any], space:
             f"{np.exp(own.mean()):.2f}",
             f"{np.exp(gap.value):.4f} ({low:.4f} to {high:.4f})",
             "; ".join(ratio_row(one, base)[1] for one in own.tolist()),
+        )
+
+
+def _controls(name: str, kept: Mapping[str, Any], beside: Mapping[str, Any], domains: Mapping[str, Any]) -> Any:
+    for domain in domains:
+        plain = float(np.mean(kept["uniform"]["nats"][domain]))
+        ours = np.mean([row["nats"][domain] for label, row in kept.items() if label != "uniform"], axis=0)
+        hand = np.asarray(beside["by hand"]["nats"][domain])
+        chance = np.asarray([row["nats"][domain] for label, row in beside.items() if label != "by hand"])
+        yield (
+            name,
+            domain,
+            ", ".join(f"{np.exp(one.mean() - plain):.3f}" for one in chance),
+            f"{np.exp(hand.mean() - plain):.3f}",
+            ratio_row(ours, chance.mean(0))[1],
+            ratio_row(ours, hand)[1],
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -93,11 +94,11 @@ def _cost(cost: str, architecture: Architecture, bounded: BoundedSpace) -> float
 
 def _range(cost: str, task: HasReference, bounded: BoundedSpace) -> tuple[float, float]:
     """The allowed cost, relative to the reference; down to the cheapest architecture where nothing bounds it."""
-    bounds, whole = limits_of(task).get(cost), _cost(cost, task.reference, bounded)
-    if bounds is None:
-        cheapest = bounded.extreme(cost, False, np.random.default_rng(0))
-        return _cost(cost, cheapest, bounded) / whole, 1.0
-    return bounds[0] / whole, min(bounds[1] / whole, 1.0)
+    low, high = limits_of(task).get(cost, (-math.inf, math.inf))
+    whole = _cost(cost, task.reference, bounded)
+    if low == -math.inf:
+        low = _cost(cost, bounded.extreme(cost, False, np.random.default_rng(0)), bounded)
+    return low / whole, min(high / whole, 1.0)
 
 
 def _production_share(cost: str, task: HasReference, bounded: BoundedSpace) -> float:

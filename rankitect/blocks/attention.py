@@ -101,6 +101,8 @@ class GQA(Quantized):
 
     def params(self, *inputs: TensorType) -> dict[str, Param]:
         width = inputs[0][-1]
+        if self.rotary and (half := inputs[1][-1]).constant is not None and 2 * half != self.head:
+            raise SpaceError(f"GQA: heads have {self.head} channels, and are turned by positions for {2 * half}")
         heads = {"q": (self.kv, self.group, self.head), "k": (self.kv, self.head), "v": (self.kv, self.head)}
         params = {name: Param.of(*dims, width) for name, dims in heads.items()}
         params["o"] = Param.of(width, self.kv, self.group, self.head, inputs=(1, 2, 3))

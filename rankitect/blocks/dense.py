@@ -116,6 +116,13 @@ class Head(Quantized):
     vocab: int
     tokens: tuple[int, ...] = added(default=())
 
+    def __post_init__(self) -> None:
+        rows = self.tokens
+        if not isinstance(rows, tuple) or any(isinstance(t, bool) or not isinstance(t, int) for t in rows):
+            raise SpaceError(f"{self.label}: tokens are whole numbers, not {shown(rows)}")
+        if len(set(rows)) < len(rows) or (rows and not 0 <= min(rows) <= max(rows) < self.vocab):
+            raise SpaceError(f"{self.label}: tokens are different ones of {shown(self.vocab)}, not {shown(rows)}")
+
     def params(self, *inputs: TensorType) -> dict[str, Param]:
         return {"weight": Param.of(len(self.tokens) or self.vocab, inputs[0][-1], init="normal")}
 
@@ -161,6 +168,7 @@ class TiedHead(Head):
     mix: bool = added(default=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.mix, bool):
             raise SpaceError(f"TiedHead: mix is true or false, not {shown(self.mix)}")
 

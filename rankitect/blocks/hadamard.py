@@ -63,9 +63,17 @@ def check_size(n: object) -> int:
 
 
 @lru_cache(maxsize=256)
-def hadamard_block(n: int) -> int:
-    """The largest divisor of a size of which there is a Hadamard matrix: blocks of it turn all channels."""
-    return next(m for m in range(n, 0, -1) if n % m == 0 and _known(m))
+def hadamard_block(n: int, most: int = 0) -> int:
+    """The largest divisor of a size of which there is a Hadamard matrix: blocks of it turn all channels.
+
+    Args:
+        n: The size.
+        most: The largest divisor that is wanted; 0 for any.
+
+    >>> hadamard_block(1536), hadamard_block(1536, 100)
+    (1536, 96)
+    """
+    return next(m for m in range(min(n, most or n), 0, -1) if n % m == 0 and _known(m))
 
 
 @lru_cache(maxsize=256)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +18,7 @@ from rankitect.contracts import JSON
 from rankitect.data.files import file_sha256, write_whole
 from rankitect.data.members import place_of
 from rankitect.data.tokenizer import Tokenizer, load_tokenizer
-from rankitect.deploy.generate import Generator, Layout
+from rankitect.deploy.generate import Generator, Layout, Method
 from rankitect.deploy.lowering import lower, require_runtime, silenced, tolerance
 from rankitect.deploy.precision import precision_of, quantized_share, require_lowerable
 from rankitect.deploy.quality import ProgramQuality, language_quality, report_quality
@@ -26,7 +26,7 @@ from rankitect.documents import as_kind, read_json
 from rankitect.errors import AssetError, DeployError, safe, short
 from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.deployed import DeployedCall
-from rankitect.models.supernet import Standalone, floats_of
+from rankitect.models.supernet import Standalone
 
 __all__ = ["CARD", "PROGRAM", "Deployed", "ProgramJudge", "export", "load", "runtime_version"]
 
@@ -194,7 +194,7 @@ def export(
         generator = _generator(folder / PROGRAM, layout)[0]
         quality = None
         if not model.plan.is_float and floats is None:
-            floats = floats_of(model)
+            floats = model.in_floats()
         if judge is not None:
             quality, said = judge(folder / PROGRAM, generator, model, floats)
         elif text is not None:
@@ -264,7 +264,22 @@ def _generator(path: Path, layout: Layout) -> tuple[Generator, float]:
     except (RuntimeError, KeyError) as error:
         raise DeployError(f"{path} cannot be loaded by ExecuTorch {runtime_version()}: {error}") from error
     elapsed = (time.perf_counter() - started) * 1e3
-    return Generator(layout, methods["prefill"].execute, methods["decode"].execute), elapsed
+    return Generator(layout, *(_running(path, methods[name].execute) for name in ("prefill", "decode"))), elapsed
+
+
+def _running(path: Path, execute: Method) -> Method:
+    """A call of a program that ends in a documented error where the runtime refuses what it is given."""
+
+    def run(inputs: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        try:
+            return execute(inputs)
+        except RuntimeError as error:
+            raise DeployError(
+                f"{path} does not run on what it is given, such as tokens that it does not know: "
+                f"{short(safe(str(error)), 200)}."
+            ) from error
+
+    return run
 
 
 def load(folder: str | Path, *, verify: bool = True) -> Deployed:

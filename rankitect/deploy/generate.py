@@ -16,9 +16,10 @@ from rankitect.blocks.attention import HIDDEN
 from rankitect.errors import DataError
 from rankitect.models.deployed import Cache, DeployedCall
 
-__all__ = ["Generator", "Layout"]
+__all__ = ["Generator", "Layout", "Method"]
 
 Method = Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]
+"""Runs a method of a program: its inputs to its outputs."""
 
 
 @dataclass(frozen=True)

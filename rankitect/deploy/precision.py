@@ -7,27 +7,36 @@ from dataclasses import replace
 from itertools import product
 from math import prod
 
+import numpy as np
 from torch import nn
 
 from rankitect.blocks import Embed, Tables
 from rankitect.errors import DeployError
 from rankitect.graph import Block, SearchSpace, as_expr
 from rankitect.graph.quantized import FLOAT, Quantized
+from rankitect.graph.sizes import counterexample
 from rankitect.models.deployed_weights import QuantizedMatrix, cache_trouble, matrix_trouble, table_trouble
 from rankitect.models.numerics import Numerics
-from rankitect.models.plan import Plan, Step
+from rankitect.models.plan import Plan
 from rankitect.models.supernet import Standalone
 from rankitect.models.weights import weight_of
 from rankitect.space.tables import Assignments
 
-__all__ = ["in_8da4w", "precision_of", "quantized_share", "require_lowerable", "require_lowerable_space"]
+__all__ = [
+    "in_8da4w",
+    "precision_of",
+    "quantized_share",
+    "require_8da4w",
+    "require_lowerable",
+    "require_lowerable_space",
+]
 
 _GROUP = 32
 """Weights that share a scale in 8da4w."""
 
 
-def _is_table(step: Step) -> bool:
-    return isinstance(step.block, Embed | Tables)
+def _is_table(block: Block) -> bool:
+    return isinstance(block, Embed | Tables)
 
 
 def require_lowerable(plan: Plan) -> None:
@@ -69,17 +78,44 @@ def _require(path: str, block: Block, numerics: Mapping[str, Numerics], act_bits
     if not numerics and act_bits != FLOAT:
         raise DeployError(f"{path} cannot be exported: {matrix_trouble(FLOAT, 0, act_bits)}.")
     for name, n in numerics.items():
-        table = isinstance(block, Embed | Tables)
-        trouble = table_trouble(n.bits) if table else matrix_trouble(n.bits, n.group, act_bits)
+        trouble = table_trouble(n.bits) if _is_table(block) else matrix_trouble(n.bits, n.group, act_bits)
         if trouble is not None:
             raise DeployError(f"{path}, weight {name!r}, cannot be exported: {trouble}.")
+
+
+def require_8da4w(space: SearchSpace) -> None:
+    """Refuse a space that has no model of which `in_8da4w` could round a matrix, before any work.
+
+    Raises:
+        DeployError: It is such a space.
+    """
+
+    def fits(values: list[np.ndarray]) -> np.ndarray:
+        return values[0] % _GROUP == 0
+
+    for node in space.graph.nodes:
+        block = node.block
+        if not isinstance(block, Quantized) or block.numerics() or _is_table(block):
+            continue
+        inputs = [prod(p.shape[p.rows or 1 :], start=as_expr(1)) for p in node.params.values() if p.is_matrix]
+        gate = space.live.nodes[node.path]
+        if inputs and all(counterexample(space.graph, [size], gate, fits) is not None for size in inputs):
+            return
+    raise _not_in_8da4w()
+
+
+def _not_in_8da4w() -> DeployError:
+    return DeployError(
+        "precision=8da4w cannot be applied to this model: it has no block in floats whose matrices have a multiple of "
+        f"{_GROUP} inputs. Export it in float32."
+    )
 
 
 def precision_of(plan: Plan) -> str:
     """What the bits of a program's matrices are called: "float32", "8da4w", or several."""
     kinds = set()
     for step in plan.steps:
-        for numerics in () if _is_table(step) else step.numerics.values():
+        for numerics in () if _is_table(step.block) else step.numerics.values():
             share = "by row" if not numerics.group else f"groups of {numerics.group}"
             usual = numerics.bits != 4 or numerics.group == _GROUP
             kinds.add(f"8da{numerics.bits}w" if usual else f"8da{numerics.bits}w ({share})")
@@ -123,7 +159,7 @@ def in_8da4w(space: SearchSpace, model: Standalone) -> Standalone:
         rows = {name: params[name].rows or 1 for name in matrices}
         if not isinstance(step.block, Quantized) or not step.is_float:
             matrices = {}
-        elif _is_table(step):
+        elif _is_table(step.block):
             step = replace(step, numerics={name: Numerics(8, 0, n) for name, n in rows.items()})
             matrices = {}
         if matrices and not any(prod(shape[rows[name] :]) % _GROUP for name, shape in matrices.items()):
@@ -131,9 +167,6 @@ def in_8da4w(space: SearchSpace, model: Standalone) -> Standalone:
             applied = True
         steps.append(step)
     if not applied:
-        raise DeployError(
-            "precision=8da4w cannot be applied to this model: it has no block whose matrices have a multiple of "
-            f"{_GROUP} inputs. Export it in float32."
-        )
+        raise _not_in_8da4w()
     plan = replace(model.plan, steps=tuple(steps))
     return Standalone(plan, {(owner, name): weight_of(model.owner(owner), name) for owner, name in plan.shapes()})

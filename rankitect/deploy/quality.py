@@ -19,7 +19,7 @@ from torch import nn
 
 from rankitect.deploy.lowering import silenced
 from rankitect.errors import DeployError
-from rankitect.models.supernet import Standalone, floats_of
+from rankitect.models.supernet import Standalone
 
 if TYPE_CHECKING:
     from rankitect.deploy.generate import Generator
@@ -196,7 +196,7 @@ def ranker_quality(
         return ProgramQuality("logit", spread, largest, len(logits), "rows", agreement, difference)
     base = -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
     rounded = not part.model.plan.is_float
-    whole = floats_of(part.model)(*inputs).reshape(-1).float() if rounded else expected
+    whole = part.model.in_floats()(*inputs).reshape(-1).float() if rounded else expected
     own, theirs, plain = (
         float(F.binary_cross_entropy_with_logits(x, labels.float())) / base for x in (expected, logits, whole)
     )

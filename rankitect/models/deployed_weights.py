@@ -5,6 +5,11 @@ What a program computes is what `rankitect.models.numerics` fakes: the same inte
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -21,6 +26,7 @@ __all__ = [
     "cache_trouble",
     "matrix_trouble",
     "table_trouble",
+    "without_notes",
 ]
 
 GROUPS_OF = 32
@@ -73,6 +79,9 @@ class QuantizedMatrix(nn.Module):
 
     Raises:
         DeployError: torchao is not installed.
+
+    Attributes:
+        rounds_tokens: Whether activations are rounded; turned off to see what that does.
     """
 
     levels: torch.Tensor
@@ -86,7 +95,7 @@ class QuantizedMatrix(nn.Module):
         super().__init__()
         _import_operators()
         levels, scales = _integers(weight, numerics, scale)
-        self.bits, self.group = numerics.bits, numerics.group
+        self.bits, self.group, self.rounds_tokens = numerics.bits, numerics.group, True
         self._pad = levels.shape[1] % 2 if self.bits == 4 else 0  # two weights share a byte
         self.register_buffer("levels", F.pad(levels, (0, self._pad)).contiguous())
         self.register_buffer("scale", (scales if self.group else scales[:, 0]).contiguous())
@@ -105,7 +114,21 @@ class QuantizedMatrix(nn.Module):
         else:
             per_channel = torch.ops.quantized_decomposed.dequantize_per_channel
             weight = per_channel(self.levels, self.scale, self.zero, 0, least, most, torch.int8)
-        return F.linear(_rounded_tokens(F.pad(x, (0, self._pad)) if self._pad else x), weight, self.bias)
+        padded = F.pad(x, (0, self._pad)) if self._pad else x
+        return F.linear(_rounded_tokens(padded) if self.rounds_tokens else padded, weight, self.bias)
+
+
+@contextmanager
+def without_notes() -> Iterator[None]:
+    """Without the notes of the exporting libraries, which say nothing that a user could act on."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _import_operators() -> None:
@@ -115,8 +138,9 @@ def _import_operators() -> None:
         DeployError: torchao is not installed.
     """
     try:
-        import torch.ao.quantization.fx._decomposed  # noqa: F401, registers quantized_decomposed
-        import torchao.quantization.quant_primitives  # noqa: F401
+        with without_notes():
+            import torch.ao.quantization.fx._decomposed  # noqa: F401, registers quantized_decomposed
+            import torchao.quantization.quant_primitives  # noqa: F401
     except ImportError as error:
         raise DeployError(
             "Programs of few bits need torchao: pip install 'rankitect[deploy]' (in this repository: make venv "
@@ -126,20 +150,19 @@ def _import_operators() -> None:
 
 def _rounded_tokens(x: torch.Tensor) -> torch.Tensor:
     """What `fake_tokens` gives for 8 bits, in the operators that XNNPACK computes as one."""
-    from torchao.quantization.quant_primitives import (
-        MappingType,
-        choose_qparams_affine,
-        dequantize_affine,
-        quantize_affine,
-    )
-
+    # The operators themselves, not torchao's functions, which switch gradients off: torch.export splits a program at
+    # each switch, and the time to put it together again grows with the square of their number.
+    operators = torch.ops.torchao
     block = (*[1] * (x.dim() - 1), x.shape[-1])
     ends = levels_of(ACTIVATION_BITS)
-    scale, zero = choose_qparams_affine(
-        x, MappingType.ASYMMETRIC, block, torch.int8, *ends, zero_point_dtype=torch.int8
+    scale, zero = operators.choose_qparams_affine(
+        x, "ASYMMETRIC", block, torch.int8, *ends, zero_point_dtype=torch.int8
     )
-    levels = quantize_affine(x, block, scale, zero, torch.int8, *ends)
-    return dequantize_affine(levels, block, scale, zero, torch.int8, *ends, output_dtype=x.dtype)
+    levels = operators.quantize_affine(x, block, scale, zero, torch.int8, *ends)
+    result: torch.Tensor = operators.dequantize_affine(
+        levels, block, scale, zero, torch.int8, *ends, output_dtype=x.dtype
+    )
+    return result
 
 
 class QuantizedTable(nn.Module):

@@ -50,8 +50,8 @@ class MixedBits:
         """The sum of what each value gives, by its probability; those that are impossible are not computed."""
         if len(set(values)) == 1:
             return rounded(values[0])
-        joint = torch.ones(())
-        for path in self.paths:
+        joint = chances(self.paths[0])
+        for path in self.paths[1:]:
             joint = joint[..., None] * chances(path)
         joint = joint.flatten()
         total: Any = None

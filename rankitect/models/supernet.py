@@ -16,7 +16,6 @@ from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, Packing, Param, SearchSpace
 from rankitect.graph.cost import FLOAT_BYTES
 from rankitect.graph.facts import STARTS
-from rankitect.graph.quantized import FLOAT
 from rankitect.models.copying import Piece, copied
 from rankitect.models.identities import Listen, check_shared
 from rankitect.models.memory import check_memory
@@ -33,7 +32,7 @@ from rankitect.models.weights import (
     weight_of,
 )
 
-__all__ = ["ActiveSubnet", "PlannedModel", "Standalone", "Supernet", "build", "device_of", "floats_of"]
+__all__ = ["ActiveSubnet", "PlannedModel", "Standalone", "Supernet", "build", "device_of"]
 
 Key = tuple[str, str]
 
@@ -146,9 +145,10 @@ class Standalone(PlannedModel):
         return self._run(inputs)
 
     def in_floats(self) -> Standalone:
-        """A model of the same tensors in which nothing is rounded."""
+        """A model of the same tensors in which nothing is rounded, in the same mode."""
         plan = self.plan.in_floats()
-        return Standalone(plan, {(o, n): weight_of(self.owner(o), n).detach() for o, n in plan.shapes()})
+        plain = Standalone(plan, {(o, n): weight_of(self.owner(o), n).detach() for o, n in plan.shapes()})
+        return plain.train(self.training)
 
     def owner(self, path: str) -> ParameterHolder:
         """The module that holds the weights of `path`, for example `layers.3.mlp`."""
@@ -157,14 +157,6 @@ class Standalone(PlannedModel):
     def lookup_tables(self) -> dict[str, tuple[ParameterHolder, str]]:
         """Who holds each table (a weight that is read row by row), and under which name; by parameter name."""
         return {f"{owner}.{name}": (self.owner(owner), name) for owner, name in self.plan.tables()}
-
-
-def floats_of(model: Standalone) -> Standalone:
-    """The same weights without any rounding: what a model computes in floats."""
-    steps = tuple(replace(s, numerics={}, act_bits=FLOAT, cache_bits=FLOAT) for s in model.plan.steps)
-    keys = model.plan.shapes()
-    plain = Standalone(replace(model.plan, steps=steps), {(o, n): weight_of(model.owner(o), n) for o, n in keys})
-    return plain.train(model.training)
 
 
 class ActiveSubnet(PlannedModel):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from rankitect.graph.quantized import INTEGER_BITS
 from rankitect.models.plan import Step, run_plan
 from rankitect.models.supernet import Standalone
 from rankitect.models.weights import SlicedParams, find_owner
@@ -132,7 +133,7 @@ def gather(
         F.cross_entropy(logits.flatten(0, -2).float(), ids[:, 1:].flatten(), reduction="sum").backward()
         for seen in watch.seen.values():
             bits = cache_bits if seen.cached else act_bits
-            if bits <= 8 and seen.tensor.grad is not None:
+            if bits <= INTEGER_BITS and seen.tensor.grad is not None:
                 known.setdefault((seen.basis, seen.parts), []).append(_rows(seen, bits, rows, generator))
     model.requires_grad_(True)
     result: dict[str, list[Rows]] = {}

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from rankitect.graph.quantized import INTEGER_BITS
 from rankitect.models.numerics import levels_of
 from rankitect.models.plan import Step, run_plan
 from rankitect.models.supernet import Standalone
@@ -24,13 +25,10 @@ from rankitect.quantization.streams import Key
 
 __all__ = ["learn_end_to_end", "rounded_logits", "rounded_loss"]
 
-_INTEGERS = 8
-"""Bits up to which numbers are rounded here; more make no difference to a rotation."""
-
 
 def rounded(x: torch.Tensor, bits: int) -> torch.Tensor:
     """What `rankitect.models.numerics.fake_tokens` gives, with the gradient of the range: an error grows with it."""
-    if bits > _INTEGERS:
+    if bits > INTEGER_BITS:  # more make no difference to a rotation
         return x
     least, most = levels_of(bits)
     low, high = x.amin(-1, keepdim=True).clamp_max(0), x.amax(-1, keepdim=True).clamp_min(0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import gcd
 from typing import Literal, TypeVar
 
 import torch
@@ -233,7 +232,7 @@ class _Change:
         done = set[Key]()
         for node, block, step in self._nodes(SwiGLU):
             width, key = step.shapes["gate"][0], (step.weights, "down")
-            size = hadamard_block(gcd(width, most) if most else width)
+            size = hadamard_block(width, most)
             if size == 1:
                 continue
             self.blocks[node.path] = replace(block, hadamard=size)

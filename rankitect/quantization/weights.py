@@ -7,6 +7,7 @@ applied to its inputs, then those that are applied to what these give.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rankitect.blocks import Head
+from rankitect.errors import TrainingError
 from rankitect.graph import B, SearchSpace, TensorType
 from rankitect.graph.quantized import INTEGER_BITS
-from rankitect.models.numerics import Numerics, weight_scales
+from rankitect.models.numerics import Numerics, RoundedWeights, weight_scales
 from rankitect.models.plan import Plan, Step, make_plan, run_plan
 from rankitect.models.supernet import Standalone
 from rankitect.models.weights import SlicedParams, weight_of
@@ -31,6 +33,7 @@ __all__ = ["quantize_weights", "scales_of", "with_numerics_of"]
 
 _ROWS = 8
 """Windows that go through a block at a time."""
+_log = logging.getLogger(__name__)
 Seen = Callable[[str, torch.Tensor], None]
 
 
@@ -85,6 +88,9 @@ def quantize_weights(
         config: How.
         ids: Calibration text [N, T]; None where the method needs none.
         progress: Called with (blocks done, blocks, note), and where the user may ask to stop.
+
+    Raises:
+        TrainingError: Activations on the calibration text are not finite.
     """
     _Walk(space, model, config, progress).run(ids)
 
@@ -95,8 +101,8 @@ class _Watched(SlicedParams):
 
     __slots__ = ("_pending", "_seen")
 
-    def __init__(self, step: Step, tensors: Any, pending: Collection[str], seen: Seen) -> None:
-        super().__init__(step, tensors)
+    def __init__(self, step: Step, tensors: Any, rounded: RoundedWeights, pending: Collection[str], seen: Seen) -> None:
+        super().__init__(step, tensors, rounded)
         self._pending, self._seen = pending, seen
 
     def linear(self, x: torch.Tensor, name: str, bias: str | None = None) -> torch.Tensor:
@@ -129,6 +135,7 @@ class _Walk:
         self._plan: Plan = model.plan
         self._done: set[tuple[str, str]] = set()
         self._shared = _shared(self._plan)
+        self._rounded = RoundedWeights()
         self._total = sum(any(n.scale for n in step.numerics.values()) for step in self._plan.steps)
 
     @torch.no_grad()
@@ -141,7 +148,8 @@ class _Walk:
         run_plan(self._plan, (ids,), self._params, call=self._turn)
 
     def _params(self, step: Step) -> SlicedParams:
-        return SlicedParams(step, self._model.owner(step.weights) if step.shapes else self._model)
+        self._rounded.clear()  # of one step at a time
+        return SlicedParams(step, self._model.owner(step.weights) if step.shapes else self._model, self._rounded)
 
     def _pending(self, step: Step) -> list[str]:
         """Weights of a step whose scales are still to be set."""
@@ -151,12 +159,18 @@ class _Walk:
     def _turn(self, step: Step, p: SlicedParams, given: Sequence[torch.Tensor]) -> Any:
         pending = self._pending(step)
         if pending:
+            _require_finite(step, given)
             self._progress(len({owner for owner, _ in self._done}), self._total, step.path)
         while pending and (grams := self._watched(step, given, pending)):
             for name, gram in grams.items():
                 self._round(step, name, gram)
                 pending.remove(name)
         for name in pending:  # tables, which are looked up
+            if not self._space.graph.node(step.path).params[name].is_table:
+                _log.warning(
+                    "%s multiplies by %s itself, and not through Params.linear or read: calibration text tells nothing "
+                    "of this weight, whose scales are those of the least error of its own.", step.path, name,
+                )  # fmt: skip
             self._round(step, name, None)
         if isinstance(step.block, Head):  # nothing reads the scores, and those of all of the text would be gigabytes
             return given[0]
@@ -193,7 +207,7 @@ class _Walk:
                 rows[name] = rows.get(name, 0) + x.shape[:-1].numel()
 
         owner = self._model.owner(step.weights)
-        self._each(step, given, lambda: _Watched(step, owner, pending, seen))
+        self._each(step, given, lambda: _Watched(step, owner, self._rounded, pending, seen))
         return {name: gram / rows[name] for name, gram in grams.items()}
 
     def _round(self, step: Step, name: str, gram: torch.Tensor | None) -> None:
@@ -210,6 +224,16 @@ class _Walk:
         if gram is not None and self._config.method == "gptq" and (step.weights, name) not in self._shared:
             weight.copy_(gptq(weight, gram, numerics, scale, self._config.damping))
         self._done.add((step.weights, numerics.scale))
+
+
+def _require_finite(step: Step, given: Sequence[torch.Tensor]) -> None:
+    """Refuse activations that are not finite: nothing is to be fitted to them.
+
+    Raises:
+        TrainingError: There are some; names the block.
+    """
+    if not all(bool(x.isfinite().all()) for x in given):
+        raise TrainingError(f"On calibration text, what {step.path} is given is not finite: nothing can be fitted.")
 
 
 def _is_batched(kind: TensorType) -> bool:

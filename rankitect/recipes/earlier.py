@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rankitect.contracts.capability import offers
@@ -48,19 +48,29 @@ class EarlierModels:
                 )
             self._asked[position] = stage.earlier
 
-    def note(self, position: int, model: nn.Module, pair: Pair) -> None:
-        """Copy a model, if a later stage asks for it.
+    def position_of(self, position: int) -> int | None:
+        """Of the stage that the one at a position names as the one to learn from; None where it names none."""
+        name = self._asked.get(position, FLOAT)
+        return None if name == FLOAT else self._names.index(name)
+
+    def note(self, position: int, model: nn.Module, pair: Pair) -> bool:
+        """Copy a model, if a later stage may ask for it.
 
         Args:
             position: Of the stage that has given it; -1 for what the recipe was given.
             model: The model.
             pair: What it is of.
+
+        Returns:
+            Whether `recall` would miss it: it is asked for, or looked at for the last model in floats.
         """
         wanted = self._wanted_after(position)
-        if position >= 0 and self._names[position] in wanted:
+        named = position >= 0 and self._names[position] in wanted
+        if named:
             self._keep(self._names[position], copy.deepcopy(model))
         if FLOAT in wanted and (position < 0 or _is_float(pair)):
             self._keep(FLOAT, copy.deepcopy(_in_floats(model)))
+        return named or FLOAT in wanted
 
     def take(self, position: int) -> nn.Module | None:
         """What the stage at a position asks for; forgets what no later one does."""
@@ -69,11 +79,12 @@ class EarlierModels:
         self._kept = {key: kept for key, kept in self._kept.items() if key in self._wanted_after(position)}
         return model
 
-    def recall(self, position: int, given: nn.Module, pair: Pair, entry: Entry) -> bool:
+    def recall(self, position: int, restored: Pair, given: nn.Module, pair: Pair, entry: Entry) -> bool:
         """Restore what stages after a position ask for of those before it.
 
         Args:
-            position: Of the last stage whose result is restored.
+            position: Of the last stage whose result is restored; `note` is told of it afterwards.
+            restored: What that result is of.
             given: What the recipe was given; not changed.
             pair: What that is of.
             entry: The stored result of a stage at a position; None where there is none.
@@ -83,12 +94,12 @@ class EarlierModels:
         """
         self._kept = {}
         for name in self._wanted_after(position):
-            places: Iterable[int] = range(position - 1, -1, -1)
+            places: Sequence[int] = range(position - 1, -1, -1)
             if name != FLOAT:
-                at = self._names.index(name)
-                if at >= position:  # it is noted when it is restored or has run
-                    continue
-                places = [at]
+                places = [self._names.index(name)]
+            noted = _is_float(restored) if name == FLOAT else places[0] >= position
+            if noted:  # when it is restored, or has run
+                continue
             for at in places:
                 if (stored := entry(at)) is None:
                     return False

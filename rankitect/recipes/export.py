@@ -114,11 +114,13 @@ class Export:
         """The space itself.
 
         Raises:
-            DeployError: The runtime lacks bits of its models; names the block.
+            DeployError: The runtime lacks bits of its models, and names the block; or 8da4w fits none of its matrices.
         """
-        from rankitect.deploy.precision import require_lowerable_space
+        from rankitect.deploy.precision import require_8da4w, require_lowerable_space
 
         require_lowerable_space(space)
+        if self.config.precision == "8da4w":
+            require_8da4w(space)
         self._rounds = not space.is_float
         return space
 

@@ -7,7 +7,7 @@ activations, as Llama Guard 3-1B-INT4 (arXiv 2411.17713) was made.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,6 +15,7 @@ from rankitect.contracts import JSON, Spent
 from rankitect.contracts.capability import offers
 from rankitect.errors import ConfigError
 from rankitect.models.families import axes
+from rankitect.recipes.text import HasText
 from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from rankitect.config.parts import Parts
     from rankitect.contracts.stage import StageContext
-    from rankitect.data.windows import TextWindows
     from rankitect.graph import SearchSpace
     from rankitect.models.supernet import Standalone
 
@@ -30,15 +30,6 @@ __all__ = ["Prune"]
 
 _BATCH = 1024
 """Tokens of a calibration batch."""
-
-
-class HasText(Protocol):
-    """A task whose models read text."""
-
-    @property
-    def data(self) -> TextWindows:
-        """The text, its splits and the order of its windows."""
-        ...
 
 
 class Prune:
@@ -94,9 +85,12 @@ class Prune:
         """The same space, which must hold what the stage makes.
 
         Raises:
-            ConfigError: It drops no layers, or has no feed-forward of that width.
+            ConfigError: It drops no layers, has no feed-forward of that width, or its hidden units cannot be taken away
+                one by one, as a stage before this one has rotated or quantized them.
         """
         c, choices = self.config, space.choices
+        if c.ffn is not None:
+            _require_separate_units(space)
         number = len(axes.paths(choices, axes.RUNS))
         if c.layers is not None and (not axes.drops(choices) or c.layers > number):
             allowed = f"at most {number}" if axes.drops(choices) else "null, as no layer of the space can be left out"
@@ -146,3 +140,25 @@ class Prune:
         ):
             context.check()
             yield placement().move(ids)
+
+
+def _require_separate_units(space: SearchSpace) -> None:
+    """Refuse a space in whose models a hidden unit is not one row of a matrix and one column of the next.
+
+    Raises:
+        ConfigError: Names the node.
+    """
+    from rankitect.blocks import SwiGLU
+
+    for node in space.graph.nodes:
+        block = node.block
+        if isinstance(block, SwiGLU) and block.hadamard > 1:
+            raise ConfigError(
+                f"the hidden units of {node.path} are rotated (R4), so that none can be taken away by itself: put "
+                "prune before rotate."
+            )
+        if isinstance(block, SwiGLU) and any(param.scales_of for param in node.params.values()):
+            raise ConfigError(
+                f"the weights of {node.path} have stored scales, which are of all of its hidden units: put prune "
+                "before quantize."
+            )

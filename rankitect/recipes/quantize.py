@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rankitect.contracts import JSON, Spent
 from rankitect.contracts.capability import offers
 from rankitect.errors import ConfigError
 from rankitect.quantization.settings import QuantizeConfig
+from rankitect.recipes.text import HasText
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,15 +21,6 @@ if TYPE_CHECKING:
     from rankitect.models.supernet import Standalone
 
 __all__ = ["Quantize"]
-
-
-class HasText(Protocol):
-    """A task whose models read text."""
-
-    @property
-    def data(self) -> TextWindows:
-        """The text, its splits and the order of its windows."""
-        ...
 
 
 class Quantize:

@@ -182,8 +182,8 @@ class Recipe:
             return RecipeResult(model, architecture=architecture, space=space)
         store = self._store or StageStore()
         given = Pair(architecture, space)
-        keys = self._keys(model, given, seed)
         earlier = EarlierModels(self.stages)
+        keys = self._keys(model, given, seed, earlier)
         model, pair, results = self._restored(store, keys, model, given, earlier)
         earlier.note(len(results) - 1, model, pair)
         asked, artifacts = Asked(measure, progress), dict[str, str]()
@@ -219,9 +219,11 @@ class Recipe:
             results.append(StageResult(name, spent, reused=False, before=begun))
             artifacts |= context.artifacts
             pair = Pair(context.architecture, context.space)
-            earlier.note(position, model, pair)
+            missed = earlier.note(position, model, pair)
             spend(before + spent)
-            if keep and not offers(stage, EndsRecipe) and replace(spent, seconds=0.0) != Spent():
+            # What cost nothing is made again, unless a stage that is resumed would miss it.
+            worth = missed or replace(spent, seconds=0.0) != Spent()
+            if keep and worth and not offers(stage, EndsRecipe):
                 info = {"stages": [result.to_dict() for result in results], **pair.stored(given)}
                 store.save(keys[position], model_tensors(model), info)
             if context.checkpoint is not None:
@@ -240,7 +242,7 @@ class Recipe:
         tensors, pair = entry
         return pair.rebuilt(tensors), pair
 
-    def _keys(self, model: nn.Module, given: Pair, seed: int) -> list[str]:
+    def _keys(self, model: nn.Module, given: Pair, seed: int, earlier: EarlierModels) -> list[str]:
         """For each stage the hash of all that leads to its output."""
         import torch
 
@@ -252,9 +254,12 @@ class Recipe:
         machine: list[JSON] = [str(torch.__version__), instructions, torch.get_num_threads()]
         origin: list[JSON] = [_FORMAT, *machine, *given.identity, weights_fingerprint(model), seed]
         key = _hash(origin)
-        keys = []
-        for stage in self.stages.values():
-            key = _hash([key, type(stage).__module__, type(stage).__qualname__, dict(stage.provenance())])
+        keys: list[str] = []
+        for position, stage in enumerate(self.stages.values()):
+            described: list[JSON] = [key, type(stage).__module__, type(stage).__qualname__, dict(stage.provenance())]
+            if (teacher := earlier.position_of(position)) is not None:  # whose name may be another stage's elsewhere
+                described.append(keys[teacher])
+            key = _hash(described)
             keys.append(key)
         return keys
 
@@ -272,7 +277,7 @@ class Recipe:
             try:
                 results = [StageResult.stored(stage) for stage in info["stages"]]
                 pair = self._pair(info, given)
-                if not earlier.recall(position, model, given, partial(self._entry, store, keys, given)):
+                if not earlier.recall(position, pair, model, given, partial(self._entry, store, keys, given)):
                     continue
                 model = pair.with_tensors(model, tensors, given)
             except (RankitectError, KeyError, TypeError) as error:

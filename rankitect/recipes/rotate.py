@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rankitect.contracts import JSON, Spent
 from rankitect.contracts.capability import offers
 from rankitect.errors import ConfigError
+from rankitect.graph.quantized import INTEGER_BITS
+from rankitect.quantization.settings import Bits
+from rankitect.recipes.text import HasText
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,10 +25,6 @@ if TYPE_CHECKING:
     from rankitect.quantization.rotations import Turning
 
 __all__ = ["Rotate", "RotateConfig"]
-
-
-_INTEGERS = 8
-"""Bits up to which numbers are rounded to integers, by whose error rotations are learned."""
 
 
 class RotateConfig(BaseModel):
@@ -59,8 +58,8 @@ class RotateConfig(BaseModel):
     r3: bool = Field(default=True, description="turn queries and keys while the model runs")
     r4: bool = Field(default=True, description="turn hidden units while the model runs")
     r4_block: int = Field(default=0, ge=0, le=2**16, description="largest size of R4's matrices; 0: the whole width")
-    act_bits: Literal[2, 3, 4, 5, 6, 7, 8, 16, 32] = Field(default=4, description="of activations, afterwards")
-    cache_bits: Literal[2, 3, 4, 5, 6, 7, 8, 16, 32] = Field(default=4, description="of keys and values, afterwards")
+    act_bits: Bits = Field(default=4, description="of activations, afterwards")
+    cache_bits: Bits = Field(default=4, description="of keys and values, afterwards")
     tokens: int = Field(default=1024, ge=8, le=10**7, description="training text that rotations are learned on")
     context: int = Field(default=128, ge=8, le=2**20, description="tokens of a window of it")
     steps: int = Field(default=110, ge=1, le=10**5, description="steps of the local objective")
@@ -71,14 +70,16 @@ class RotateConfig(BaseModel):
         """Windows of text."""
         return -(-self.tokens // self.context)
 
-
-class HasText(Protocol):
-    """A task whose models read text."""
-
-    @property
-    def data(self) -> TextWindows:
-        """The text, its splits and the order of its windows."""
-        ...
+    @model_validator(mode="after")
+    def _something(self) -> RotateConfig:
+        values = self.cache_bits if self.r2 else 32  # of what is cached, only these are in a basis that is learned
+        if self.kind == "learned" and min(self.act_bits, values) > INTEGER_BITS:
+            raise ValueError(
+                f"act_bits={self.act_bits}, cache_bits={self.cache_bits} and r2={str(self.r2).lower()} round nothing "
+                "to integers in a basis that is learned: give act_bits, or with r2=true cache_bits, of at most "
+                f"{INTEGER_BITS}, or kind=random"
+            )
+        return self
 
 
 class Rotate:
@@ -180,7 +181,7 @@ class Rotate:
             rotations[name] = learn_local(
                 rows[name], start[name], steps=c.steps, seed=context.seed, check=context.check
             )
-        if c.objective == "end_to_end" and min(c.act_bits, c.cache_bits) <= _INTEGERS:
+        if c.objective == "end_to_end":
             rotations = self._end_to_end(ready, unturned, rotations, context)
         return rotations
 

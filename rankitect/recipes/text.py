@@ -1,4 +1,4 @@
-"""What the stages that train a language model on text have in common."""
+"""What the stages that train a language model on text, or calibrate it, have in common."""
 
 from __future__ import annotations
 
@@ -21,16 +21,20 @@ if TYPE_CHECKING:
     from rankitect.training.settings import DistilConfig, TextTraining
     from rankitect.training.text import TextObjective
 
-__all__ = ["TextStage", "TextTask"]
+__all__ = ["HasText", "TextStage", "TextTask"]
 
 
-class TextTask(Protocol):
-    """What these stages need of a task: text, and for distillation a teacher."""
+class HasText(Protocol):
+    """A task whose models read text."""
 
     @property
     def data(self) -> TextWindows:
         """The text, its splits and the order of its windows."""
         ...
+
+
+class TextTask(HasText, Protocol):
+    """What these stages need of a task: text, and for distillation a teacher."""
 
     @property
     def space(self) -> SearchSpace:
@@ -107,6 +111,20 @@ class TextStage:
                 "needs none (recipe=pretrain)."
             )
         self._task.data.require("train", self.config.batch, self.config.context)
+
+    def space_after(self, space: SearchSpace) -> SearchSpace:
+        """The space itself.
+
+        Raises:
+            ConfigError: Its models store the scales of their weights: they would be trained as if they were weights.
+        """
+        for node in space.graph.nodes:
+            if any(param.scales_of for param in node.params.values()):
+                raise ConfigError(
+                    f"the weights of {node.path} have stored scales, which this stage does not know how to train: put "
+                    "it before quantize, or use the stage qat."
+                )
+        return space
 
     def objective(self, split: str = "train") -> TextObjective[Any]:
         """Batches and loss on a split, made once."""

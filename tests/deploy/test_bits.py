@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 
 import pytest
@@ -63,6 +64,28 @@ def test_a_program_of_many_bits_is_its_model_and_as_large_as_its_cost() -> None:
         wanted, given = model(ids)[0, -1], methods["prefill"](ids, torch.eye(6)[-1:])[0].flatten()
     torch.testing.assert_close(given, wanted, rtol=1e-4, atol=1e-5)
     assert stored_weights(lowered.buffer, methods) == space.cost(space.sample(0), "program_bytes")
+
+
+LONG = os.environ.get("RANKITECT_HYPOTHESIS") == "long"
+"""Whether many programs are lowered (see `tests.conftest`), seconds each."""
+
+
+@pytest.mark.identity
+@pytest.mark.parametrize("seed", range(100 if LONG else 0))
+def test_a_program_of_any_bits_is_its_model_and_as_large_as_its_cost(seed: int) -> None:
+    pytest.importorskip("executorch")
+    space = mobile_llm(
+        vocab=72, layers=2, widths=(64,), kv_heads=(2, 1), group=(1,), ffn=(96, 64), window=4, head=32, runs=(1, 0),
+        bits=Bits((32, 8, 4), (8, 4), (32, 8, 4), group=seed % 2 * 32),
+    )  # fmt: skip
+    architecture = space.sample(seed)
+    plan = make_plan(space, architecture)
+    generator = torch.Generator().manual_seed(seed)
+    model = Standalone(plan, {key: torch.randn(shape, generator=generator) for key, shape in plan.shapes().items()})
+    methods = calls(model.eval(), 6, 12)
+    lowered = lower(methods)  # which runs it beside its methods
+    assert max(lowered.errors.values()) < TOLERANCE_QUANTIZED
+    assert stored_weights(lowered.buffer, methods) == space.cost(architecture, "program_bytes")
 
 
 @torch.no_grad()
@@ -154,3 +177,13 @@ def test_a_part_has_the_bits_of_its_blocks() -> None:
 def test_a_device_has_no_precision(device: type) -> None:
     with pytest.raises(ValueError, match=r"device\.precision is no key.*stage `quantize`.*space=mobile_llm_bits"):
         device.Config(precision="8da4w")
+
+
+def test_an_exported_matrix_switches_no_gradients() -> None:
+    """`torch.export` splits a program at each switch, and mends it in a time that grows with their square."""
+    matrix = QuantizedMatrix(torch.randn(8, 32), Numerics(4, 32), None).eval()
+    with torch.no_grad():
+        program = torch.export.export(matrix, (torch.randn(1, 3, 32),), strict=False)
+    calls = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert sum("affine" in call for call in calls) == 4
+    assert not [call for call in calls if "set_grad" in call or "wrap_with" in call]

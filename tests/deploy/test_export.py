@@ -11,7 +11,7 @@ import torch
 from rankitect.data.tokenizer import ByteTokenizer
 from rankitect.deploy.artifact import CARD, PROGRAM, export, load
 from rankitect.deploy.lowering import lower
-from rankitect.deploy.precision import in_8da4w
+from rankitect.deploy.precision import in_8da4w, require_8da4w
 from rankitect.errors import AssetError, DataError, DeployError
 from rankitect.models.supernet import build
 from rankitect.run_pte import main
@@ -150,6 +150,9 @@ def test_a_precision_that_would_be_applied_to_nothing_is_refused():
     narrow = mobile_llm(vocab=VOCAB, layers=1, widths=(24,), kv_heads=(1,), group=(1,), ffn=(40,), window=6, head=24)
     with pytest.raises(DeployError, match="precision=8da4w cannot be applied to this model"):
         in_8da4w(narrow, build(narrow, narrow.sample(0)))
+    with pytest.raises(DeployError, match="precision=8da4w cannot be applied to this model"):
+        require_8da4w(narrow)
+    require_8da4w(space())
 
 
 class Sorting(torch.nn.Module):

@@ -15,7 +15,7 @@ from rankitect.deploy.devices import HostDevice
 from rankitect.deploy.ranker import CARD, PROGRAM, dense_part, export_ranker
 from rankitect.errors import SpaceError
 from rankitect.models.plan import Plan
-from rankitect.models.supernet import build, floats_of
+from rankitect.models.supernet import build
 from rankitect.search_spaces.ranking_points import baseline
 
 FEATURES = Features(("age", "price"), (CategoricalFeature("user", 50), CategoricalFeature("item", 20)))
@@ -77,7 +77,7 @@ def test_a_ranker_in_few_bits_is_exported_as_it_is(tmp_path):
     quality = card["quality"]
     assert quality["program"] == pytest.approx(quality["model"], rel=1e-3)
     with torch.no_grad():
-        plain = floats_of(model)(*examples(100))[:, 0]
+        plain = model.in_floats()(*examples(100))[:, 0]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(plain, labels.float())
     assert quality["floats"] == pytest.approx(float(loss) / math.log(2), rel=1e-5)
     assert quality["floats"] != quality["model"]

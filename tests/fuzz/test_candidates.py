@@ -26,6 +26,10 @@ from rankitect.models.candidate import Candidate, load_candidate, save_candidate
 from rankitect.models.checkpoints import DecoderConfig
 from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.supernet import build
+from rankitect.quantization.rotations import draw, turning
+from rankitect.quantization.settings import QuantizeConfig
+from rankitect.quantization.spaces import quantized_space
+from rankitect.quantization.weights import quantize_weights, with_numerics_of
 from rankitect.search_spaces.mobile_llm import from_backbone
 from rankitect.search_spaces.ranking_points import baseline
 from tests.fuzz import mutate
@@ -50,7 +54,7 @@ def whole(kind: str) -> dict[str, bytes]:
     """The files of a small candidate."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        _language(folder) if kind == "language" else _ranker(folder)
+        {"language": _language, "compressed": _compressed, "ranking": _ranker}[kind](folder)
         return {f.relative_to(folder).as_posix(): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
@@ -62,6 +66,20 @@ def _language(folder: Path) -> None:
         folder, space, architecture, build(space, architecture), ByteTokenizer(), config=CONFIG, usage=usage,
         huggingface=False,
     )  # fmt: skip
+
+
+def _compressed(folder: Path) -> None:
+    """Rotated, with what is computed online, and quantized, with scales of its own and a table in two kinds of bits."""
+    space = from_backbone(CONFIG, context=16)
+    architecture = space.sample(0)
+    model = build(space, architecture)
+    ready = turning(space, model, head="mix", r3=True, r4=True)
+    turned = ready.model(draw(ready.sizes, 0), model)
+    config = QuantizeConfig(method="searched", error="weights", bits=4, group=8, embedding_bits=4, cache_bits=8)
+    few = quantized_space(ready.space, config, "stored")
+    rounded = with_numerics_of(few, architecture, turned)
+    quantize_weights(few, rounded, config, None)
+    save_candidate(folder, few, architecture, rounded, ByteTokenizer(), config=CONFIG, huggingface=False)
 
 
 def _keys(values: tuple[str, ...]) -> np.ndarray:
@@ -161,6 +179,21 @@ class TestLanguageCandidate(_Folder):
         assert template == files["chat_template.jinja"].decode().replace("\r\n", "\n").replace("\r", "\n").removeprefix(
             "\ufeff"
         )
+
+
+class TestCompressedCandidate(_Folder):
+    """The folder of a rotated and quantized language model."""
+
+    kind = "compressed"
+    cases = 60
+
+    def use(self, candidate: Any) -> Any:
+        with torch.inference_mode():
+            return candidate.model(IDS)
+
+    def confirm_use(self, files: dict[str, bytes], used: Any) -> None:
+        with torch.inference_mode():
+            assert torch.equal(used, logits("compressed").model(IDS))
 
 
 class TestRankerCandidate(_Folder):

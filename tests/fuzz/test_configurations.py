@@ -23,6 +23,9 @@ BASES = [
     ["space=ranking_blocks", "controller=evolution", "preset=smoke"],
     ["task=criteo", "space=ranking_engineered", "constraints.flops=[0.5,1.0]"],
     ["recipe=heal_export", "device=host"],
+    ["space=mobile_llm", "recipe=spinquant"],
+    ["space=mobile_llm_bits", "recipe=qat_8da4w"],
+    ["recipe=llama_guard_int4", "preset=smoke"],
     ["space=settings", "task=ranking", "choices.lr=[0.001,0.01]", "task.optimizer.lr={choice: lr}"],
 ]
 KEYS = {
@@ -30,7 +33,11 @@ KEYS = {
     "constraints.flops": "[0.2,0.9]", "confirm.seeds": "3", "report.baseline": "dlrm", "output_dir": "runs/x",
     "recipe.heal.tokens": "4096", "evaluator.objectives": "[perplexity,flops]", "controller.samples": "4",
     "task.context": "64", "choices.a": "[1,2]", "report.gates.mine": "{metric: ne, side: at_most, bound: 1.0}",
-    "allowed_packages": "[rankitect]", "resume": "force", "device.adb": "adb", "space.target": "os.system",
+    "allowed_packages": "[rankitect]", "resume": "force",
+    "recipe.quantize.bits": "3", "recipe.quantize.damping": "0.1", "recipe.rotate.r4_block": "64",
+    "recipe.rotate.act_bits": "16", "recipe.qat.range_lr": "0.01", "recipe.prune.ffn": "64", "recipe.head.keep": "[no]",
+    "space.bits.layers": "[8,4]", "space.bits.group": "0", "task.columns": "{label: bad}", "task.unsafe_from": "0.7",
+     "device.adb": "adb", "space.target": "os.system",
 }  # fmt: skip
 
 

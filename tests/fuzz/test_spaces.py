@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from rankitect.blocks import Concat, Flatten, Linear, Norm, Tables
-from rankitect.graph import Architecture, B, Graph, SearchSpace, Sum, Zero
+from rankitect.blocks import GQA, Concat, Embed, Flatten, Head, Linear, Norm, Rope, SwiGLU, Tables
+from rankitect.graph import Architecture, B, Graph, SearchSpace, Sum, T, Zero
 from rankitect.models.supernet import build
 from rankitect.space.choice_space import ChoiceSpace
 from rankitect.space.declaring import Choices
@@ -46,6 +46,17 @@ def model_space() -> SearchSpace:
     return space
 
 
+def decoder_space() -> SearchSpace:
+    """What rotations, caches of few bits and a cut vocabulary add to the blocks of a decoder."""
+    g = Graph("decoder")
+    ids = g.input("ids", B, T, dtype="int")
+    rope, x = Rope(4)(ids, name="rope"), Embed(12, 16, bits=8)(ids, name="embed")
+    x = x + GQA(g.choice("heads", [2, 1]), 1, 8, hadamard=True, cache_bits=4)(x, rope, name="attention")
+    x = x + SwiGLU(g.choice("width", [16, 8]), bits=4, scale_group=8, hadamard=8, ranges="stored")(x, name="mlp")
+    g.out = Head(12, tokens=(1, 5, 7), bits=8)(x, name="head")
+    return SearchSpace(g)
+
+
 def settings_space() -> ChoiceSpace:
     """Every kind of choice, and conditions on them."""
     declared = Choices("training")
@@ -75,7 +86,10 @@ def plain(data: Any) -> Any:
     return sorted(items, key=json.dumps) if pairs else items
 
 
-DEFAULTS = {"bits": 32, "scale_group": 0, "act_bits": 32, "cache_bits": 32, "ranges": "minmax"}
+DEFAULTS = {
+    "bits": 32, "scale_group": 0, "act_bits": 32, "cache_bits": 32, "ranges": "minmax", "hadamard": 0,
+    "tokens": {"tuple": []},
+}  # fmt: skip
 """Fields of blocks that are not written at their defaults."""
 
 
@@ -166,6 +180,20 @@ class TestStoredSpace(_Stored):
             model = build(value, architecture)
             weights = [p for name, p in model.named_parameters() if not name.endswith("_scale")]
             assert sum(p.numel() for p in weights) == value.cost(architecture, "params")
+
+
+class TestStoredDecoder(_Stored):
+    """Stored spaces of compressed decoders."""
+
+    origin = decoder_space
+
+    def read(self, data: bytes, folder: Path) -> ChoiceSpace:
+        space = SearchSpace.from_json(data.decode("utf-8", "surrogateescape"))
+        architecture = space.sample(2)
+        if space.cost(architecture, "params") < 1e6:
+            with torch.no_grad():
+                build(space, architecture)(torch.zeros(1, 3, dtype=torch.int64))
+        return space
 
 
 class TestStoredSettings(_Stored):

@@ -213,6 +213,11 @@ def test_every_multiple_of_64_up_to_2688_has_one() -> None:
     assert [n for n in range(64, 2689, 64) if hadamard_block(n) != n] == []
 
 
+@pytest.mark.parametrize(("n", "most", "block"), [(1536, 128, 128), (1536, 100, 96), (1344, 128, 112), (20, 9, 4)])
+def test_blocks_are_the_largest_that_are_allowed(n: int, most: int, block: int) -> None:
+    assert hadamard_block(n, most) == block
+
+
 @pytest.mark.parametrize("block", [4, 48, 192, 384])
 def test_products_with_factors_are_those_with_the_whole_matrix(block: int) -> None:
     x = torch.randn(3, 384, dtype=torch.float64)

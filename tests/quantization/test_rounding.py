@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rankitect.blocks import GQA, Embed, Head, Linear, LowRankCross, Norm, Rope, SwiGLU, TiedHead
-from rankitect.errors import ConfigError, SpaceError
-from rankitect.graph import B, Graph, SearchSpace, T
+from rankitect.errors import ConfigError, SpaceError, TrainingError
+from rankitect.graph import B, Graph, Params, SearchSpace, T
 from rankitect.models.numerics import Numerics, fake_weight, weight_scales
 from rankitect.models.supernet import Standalone, build
 from rankitect.quantization.gptq import gptq
@@ -169,6 +169,37 @@ def _wide() -> Graph:
     g = Graph("wide")
     g.out = Linear(2)(Linear(g.choice("width", [128, 8]))(g.input("x", B, 8), name="first"), name="last")
     return g
+
+
+def test_activations_that_are_not_finite_end_calibration_with_the_block() -> None:
+    space = language_space()
+    architecture = space.sample(0)
+    model = build(space, architecture)
+    with torch.no_grad():
+        model.get_parameter("layers.0.mlp.down").fill_(float("nan"))
+    config = QuantizeConfig(bits=4, group=0)
+    changed = quantized_space(space, config, "stored")
+    with pytest.raises(TrainingError, match=r"what layers\.1\.attention is given is not finite"):
+        quantize_weights(changed, with_numerics_of(changed, architecture, model), config, text())
+
+
+class Direct(Linear):
+    """Multiplies by its weight itself."""
+
+    def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
+        return inputs[0] @ p.weight.T
+
+
+def test_a_weight_that_calibration_text_does_not_reach_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    g = Graph("direct")
+    x = Embed(VOCAB, 16)(g.input("ids", B, T, dtype="int"), name="embed")
+    g.out = Head(VOCAB)(Direct(16, bias=False)(Linear(16)(x, name="usual"), name="own"), name="head")
+    space = SearchSpace(g)
+    config = QuantizeConfig(bits=4, group=0)
+    changed = quantized_space(space, config, "stored")
+    quantize_weights(changed, with_numerics_of(changed, space.sample(0), build(space, space.sample(0))), config, text())
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("own multiplies by weight itself")
 
 
 def test_nothing_to_search_is_refused() -> None:

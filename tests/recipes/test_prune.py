@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import rankitect
-from rankitect.blocks import Head
+from rankitect.blocks import Head, TiedHead
 from rankitect.blocks.dense import UNSEEN
-from rankitect.errors import ConfigError
+from rankitect.errors import ConfigError, SpaceError
 from rankitect.graph import SearchSpace
 from rankitect.models.importance import observe
 from rankitect.models.plan import make_plan
@@ -101,6 +102,13 @@ def test_a_cut_head_scores_the_kept_tokens_as_before_and_no_other() -> None:
     assert make_plan(again, WHOLE).shapes() == small.plan.shapes()
     saved = SPACE.cost(WHOLE, "flops", T=1, P=0) - space.cost(WHOLE, "flops", T=1, P=0)
     assert saved == 2 * 16 * (40 - 3)
+
+
+@pytest.mark.parametrize("tokens", [(3, 40), (-1, 2), (3, 3), ("x",), (True,), (2.0,), [1, 2], "ab", None, 5], ids=repr)
+def test_a_head_from_a_file_has_different_tokens_of_its_vocabulary(tokens: Any) -> None:
+    for block in (Head, TiedHead):
+        with pytest.raises(SpaceError, match=f"{block.__name__}: tokens are"):
+            block(40, tokens=tokens)
 
 
 SMOKE = ["task=moderation", "preset=smoke", "recipe=none"]

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from rankitect.contracts import JSON, Spent
+from rankitect.contracts.evaluator import StopRequested
 from rankitect.contracts.stage import StageContext
 from rankitect.errors import ConfigError, RankitectError
 from rankitect.models.candidate import load_candidate
@@ -75,6 +76,16 @@ class Look(Shift):
         return super().run(model, context)
 
 
+@dataclass
+class Free(Shift):
+    """Costs nothing."""
+
+    def run(self, model: Standalone, context: StageContext) -> Standalone:
+        changed = super().run(model, context)
+        context.spent = Spent()
+        return changed
+
+
 def rtn() -> Quantize:
     return Quantize(QuantizeConfig(method="rtn", bits=4, group=8, head_group=0), None)
 
@@ -107,6 +118,33 @@ def test_a_stage_learns_from_the_model_before_it_was_quantized_or_after_any_stag
         assert not any(p.requires_grad for p in look.seen.parameters())
     if resumed:
         assert before["a"].computed == 1  # type: ignore[attr-defined]
+
+
+def test_nothing_that_cost_something_is_computed_again_for_a_stage_that_learns_from_before(tmp_path: Path) -> None:
+    store, start = StageStore(tmp_path, 2**24), first(build(SPACE, ARCHITECTURE, seed=1))
+    for names in (["warm", "free", "heal"], ["warm", "free", "heal", "quantize", "train"]):
+        parts = {"warm": Shift(1.0), "free": Free(2.0), "heal": Shift(4.0), "quantize": rtn(), "train": Shift(8.0)}
+        before = {name: parts[name] for name in names}
+
+        class Killed(Look):
+            def run(self, model: Standalone, context: StageContext) -> Standalone:
+                raise StopRequested
+
+        with pytest.raises(StopRequested):
+            run({**before, "look": Killed(16.0)}, store)
+        assert parts["warm"].computed == (len(names) == 3)
+        look = Look(16.0)
+        assert first(run({**before, "look": look}, store).model) == pytest.approx(start + 23 + 8 * (len(names) == 5))
+        assert first(look.seen) == pytest.approx(start + 7)
+        assert all(stage.computed <= 1 for stage in before.values() if isinstance(stage, Shift))
+
+
+def test_a_teacher_is_another_where_its_name_is_another_stages(tmp_path: Path) -> None:
+    store, start = StageStore(tmp_path, 2**24), first(build(SPACE, ARCHITECTURE, seed=1))
+    for names, wanted in ((("a", "b"), 1.0), (("b", "a"), 3.0)):
+        look = Look(4.0, teacher="a")
+        run({names[0]: Shift(1.0), names[1]: Shift(2.0), "look": look}, store)
+        assert first(look.seen) == pytest.approx(start + wanted)
 
 
 def test_without_a_float_stage_the_teacher_is_what_the_recipe_was_given_in_floats(tmp_path: Path) -> None:
@@ -145,6 +183,8 @@ def test_a_recipe_heals_quantizes_and_trains_in_few_bits(tmp_path: Path) -> None
         (["recipe.quantize.group=48"], r"recipe.quantize: at .*the scale_group of the weight .* is 48"),
         (["recipe.quantize.bits=9"], r"recipe.quantize.bits"),
         (["recipe.quantize.calibration_tokens=64", "recipe.quantize.calibration_context=8"], "of rank 64 at most"),
+        (["+recipe.heal2.stage=train"], r"recipe.heal2: the weights of embed have stored scales.* the stage qat"),
+        (["+recipe.cut={stage: prune, ffn: 64}"], r"recipe.cut: the weights of .*mlp have stored scales.* before quan"),
         (["recipe.qat.teacher=nobody"], "recipe.qat: teacher=nobody is no stage before it; allowed: backbone, float,"),
     ],
 )

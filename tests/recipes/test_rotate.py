@@ -98,6 +98,14 @@ def test_merged_rotations_are_written_as_a_plain_llama(tmp_path: Path) -> None:
             ["+recipe.quantize.stage=quantize", "+recipe.quantize.group=0", "+recipe.rotate.stage=rotate"],
             "recipe.rotate: .*scales .* are stored",
         ),
+        (
+            ["+recipe.rotate.stage=rotate", "+recipe.cut={stage: prune, ffn: 64}"],
+            r"recipe.cut: the hidden units of layers.0.mlp are rotated",
+        ),
+        (
+            ["+recipe.rotate={stage: rotate, act_bits: 16, r2: false}"],
+            "recipe.rotate.* act_bits=16, cache_bits=4 and r2=false round nothing",
+        ),
         (["+recipe.rotate.stage=rotate", "+recipe.rotate.tokens=10_000_000"], "recipe.rotate: .*too short"),
     ],
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rankitect.data.moderation.exchanges import Exchange, exchanges_fingerprint
+from rankitect.data.moderation.exchanges import FEWEST, Exchange, exchanges_fingerprint
 from rankitect.data.tokens import SplitTokens, TokenizedText
 from rankitect.data.windows import TextWindows, epoch_order
 
@@ -75,7 +75,10 @@ class GuardData:
         return np.array([epoch_order(count, split, seed, int(n) // count)[n % count] for n in numbers])
 
     def sampled(self, split: str, most: int | None) -> NDArray[np.int64]:
-        """Places of at most so many exchanges of a split: the same share of each source and label, always the same."""
+        """Places of at most so many exchanges of a split: the same share of each source and label, always the same.
+
+        Of a label that is seldom there are more, where its share would be fewer than are needed to judge by.
+        """
         exchanges = self.splits[split]
         if most is None or most >= len(exchanges):
             return np.arange(len(exchanges))
@@ -83,8 +86,17 @@ class GuardData:
         # In the order of source and label, and in a random one within these; then evenly spread.
         keys = [(exchanges[i].source, exchanges[i].unsafe, rank) for rank, i in enumerate(order.tolist())]
         by_kind = order[sorted(range(len(keys)), key=keys.__getitem__)]
-        chosen: NDArray[np.int64] = np.sort(by_kind[np.arange(most) * len(exchanges) // most])
-        return chosen
+        chosen = by_kind[np.arange(most) * len(exchanges) // most]
+        unsafe = self.unsafe(split)
+        for label in (True, False):
+            lacking = FEWEST - int((unsafe[chosen] == label).sum())
+            if lacking > 0:
+                seldom = [i for i in order if unsafe[i] == label and i not in chosen][:lacking]
+                rest = [i for i in chosen if unsafe[i] != label]
+                kept = [i for i in chosen if unsafe[i] == label]
+                chosen = np.asarray([*kept, *seldom, *rest[: most - len(kept) - len(seldom)]], np.int64)
+        result: NDArray[np.int64] = np.sort(chosen)
+        return result
 
     def windows(self, context: int) -> TextWindows:
         """The conversations of each split one after the other, verdicts included: the text that calibration reads.

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from rankitect.errors import DataError, safe, short
 
-__all__ = ["SHARES", "Exchange", "divided", "exchanges_fingerprint", "require_classes"]
+__all__ = ["FEWEST", "SHARES", "Exchange", "divided", "exchanges_fingerprint", "require_classes"]
 
 SHARES: Mapping[str, float] = {"train": 0.6, "search": 0.15, "test": 0.25}
 """Share of the exchanges of each split. "search" is the validation split: thresholds are chosen on it."""
-_FEWEST = 2
+FEWEST = 2
 """Exchanges of each label that a split must have: fewer tell nothing."""
 
 
@@ -113,10 +113,10 @@ def require_classes(splits: Mapping[str, Sequence[Exchange]]) -> None:
             f"{label}."
         )
     for name, count in counts.items():
-        if min(count[True], count[False]) < _FEWEST:
+        if min(count[True], count[False]) < FEWEST:
             raise DataError(
                 f"The {'validation' if name == 'search' else name} split has {count[True]:,} unsafe and "
-                f"{count[False]:,} safe exchanges, and at least {_FEWEST} of each are needed: give more exchanges, or "
+                f"{count[False]:,} safe exchanges, and at least {FEWEST} of each are needed: give more exchanges, or "
                 "more different prompts (those of one prompt stay together)."
             )
 

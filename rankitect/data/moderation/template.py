@@ -152,7 +152,10 @@ class GuardTemplate:
         """
         stored = as_kind(data, _Stored, place, AssetError)
         before, after, answer = (tuple(ids) for ids in (stored.before, stored.after, stored.answer))
-        return cls(before, after, answer, Verdicts(stored.safe, stored.unsafe), stored.context)
+        template = cls(before, after, answer, Verdicts(stored.safe, stored.unsafe), stored.context)
+        if template.room < 1:
+            raise AssetError(f"{place}: a template of {stored.context} tokens has no room for what was said.")
+        return template
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, for the card of a program."""

@@ -11,9 +11,9 @@ import torch
 
 from rankitect.deploy.quality import ProgramQuality
 from rankitect.errors import ConfigError
-from rankitect.metrics.verdicts import VerdictQuality, best_threshold
+from rankitect.metrics.verdicts import VerdictQuality
 from rankitect.models.packed import next_logits
-from rankitect.tasks.moderation.quality import scored_as
+from rankitect.tasks.moderation.quality import scored_as, verdict_quality
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["check_capacity", "judged", "milliseconds"]
 
-MOST = {"search": 100, "test": 200}
-"""Exchanges of each split that a program judges: a call takes as long for a short exchange as for a long one."""
+SPLITS = ("search", "test")
+"""What is judged, and by which threshold."""
+MOST = 200
+"""Exchanges of the test split that a program judges: a call takes as long for a short exchange as for a long one."""
 _TOGETHER = 8
 """Exchanges that the model judges at once."""
 
@@ -39,7 +41,7 @@ def check_capacity(data: GuardData, capacity: int) -> None:
     Raises:
         ConfigError: It cannot.
     """
-    longest = max(len(one) for name in MOST for one in data.sequences[name])
+    longest = max(len(one) for name in SPLITS for one in data.sequences[name])
     if capacity <= longest:
         raise ConfigError(
             f"capacity is {capacity}, and an exchange has up to {longest} tokens: at least {longest + 1}, or a smaller "
@@ -53,6 +55,7 @@ def judged(
     model: Standalone,
     floats: nn.Module | None,
     timed: Mapping[str, float],
+    validation: int | None = None,
 ) -> tuple[ProgramQuality, dict[str, JSON]]:
     """The verdicts of a program and of its model on the same exchanges.
 
@@ -62,32 +65,26 @@ def judged(
         model: What it was made from.
         floats: That in floats; None where it is so itself.
         timed: Milliseconds of the program's calls.
+        validation: How many exchanges of the validation split choose the threshold; None for all. The model chooses
+            it for both: it computes what the program does, and many more exchanges in the same time.
 
     Returns:
         The comparison of AUC, and for the program's card the verdicts of the program in full, and the template.
     """
     safe, unsafe = data.template.verdicts.ids
-    scores: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    places = {split: data.sampled(split, most) for split, most in MOST.items()}
-    for split, chosen in places.items():
-        sequences = [data.sequences[split][place] for place in chosen.tolist()]
-        logits = [generator.start(list(one)) for one in sequences]
-        theirs = np.asarray([float(one[unsafe] - one[safe]) for one in logits])
-        scores[split] = _model_scores(model, sequences, safe, unsafe), theirs
-    labels = data.unsafe("search")[places["search"]]
-    thresholds = [best_threshold(each, labels) for each in scores["search"]]
-    qualities = [
-        VerdictQuality(scored_as(data, "test", places["test"], each), threshold, 0)
-        for each, threshold in zip(scores["test"], thresholds, strict=True)
-    ]
-    own, given = scores["test"]
-    same = float(np.mean((own >= thresholds[0]) == (given >= thresholds[1])))
+    places = data.sampled("test", MOST)
+    sequences = [data.sequences["test"][place] for place in places.tolist()]
+    logits = [generator.start(list(one)) for one in sequences]
+    given = np.asarray([float(one[unsafe] - one[safe]) for one in logits])
+    own = _model_scores(model, sequences, safe, unsafe)
+    threshold = verdict_quality(model, data, "search", most=validation).threshold
+    qualities = [VerdictQuality(scored_as(data, "test", places, each), threshold, 0) for each in (own, given)]
+    same = float(np.mean((own >= threshold) == (given >= threshold)))
     apart = float(np.abs(own - given).max() / max(np.abs(own).max(), 1e-12))
     before, after = (one.metrics["auc"].value for one in qualities)
     quality = ProgramQuality("auc", before, after, len(own), "exchanges", same, apart)
     if floats is not None:
-        whole = _model_scores(floats, [data.sequences["test"][p] for p in places["test"].tolist()], safe, unsafe)
-        judged_whole = scored_as(data, "test", places["test"], whole)
+        judged_whole = scored_as(data, "test", places, _model_scores(floats, sequences, safe, unsafe))
         quality = replace(quality, floats=VerdictQuality(judged_whole, 0.0, 0).metrics["auc"].value)
     notes: dict[str, Any] = {"verdicts": qualities[1].to_json(), "template": data.template.to_json()}
     return quality, {**notes, "milliseconds": dict(timed)}

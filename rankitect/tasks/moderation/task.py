@@ -146,7 +146,8 @@ class Moderation(LanguageModels):
         """The verdicts of a program beside those of its model, and its speed."""
         from rankitect.tasks.moderation.programs import judged, milliseconds
 
-        return judged(self.exchanges, generator, model, floats, milliseconds(path))
+        timed = milliseconds(path)
+        return judged(self.exchanges, generator, model, floats, timed, self.config.search_exchanges)
 
     def stage_measure(self, check: Callable[[], None]) -> StageMeasure:
         """What a guard is asked after each stage of a recipe: its verdicts on the test split, with the threshold chosen

@@ -10,7 +10,7 @@ from rankitect.data.moderation.embedded import REQUESTS, embedded_exchanges
 from rankitect.data.moderation.exchanges import Exchange, divided
 from rankitect.data.moderation.template import GuardTemplate
 from rankitect.data.tokenizer import ByteTokenizer, Tokenizer, byte_level_bpe
-from rankitect.errors import ConfigError
+from rankitect.errors import AssetError, ConfigError
 
 BYTES = ByteTokenizer()
 
@@ -87,3 +87,20 @@ def test_conversations_as_text_hold_the_verdicts_and_samples_keep_the_shares() -
     unsafe = data.unsafe("test")
     assert len(some) == 40
     assert abs(unsafe[some].mean() - unsafe.mean()) < 0.05
+
+
+def test_a_template_from_a_file_has_room_for_what_is_said() -> None:
+    stored = template().to_json()
+    assert GuardTemplate.from_json(stored, "program.json") == template()
+    with pytest.raises(AssetError, match=r"program\.json: a template of 1 tokens has no room"):
+        GuardTemplate.from_json({**stored, "before": [1], "context": 1}, "program.json")
+
+
+@pytest.mark.parametrize(("seldom", "most"), [(True, 4), (False, 50), (True, 299)])
+def test_a_sample_has_enough_of_a_label_that_is_seldom(seldom: bool, most: int) -> None:
+    exchanges = [Exchange(str(i), f"prompt {i}", "", seldom == (i in (7, 150)), source="ab"[i % 2]) for i in range(300)]
+    data = GuardData("few", {"test": exchanges}, template(), BYTES)
+    places = data.sampled("test", most)
+    assert len(set(places.tolist())) == most
+    assert (data.unsafe("test")[places] == seldom).sum() == 2
+    assert (places == data.sampled("test", most)).all()

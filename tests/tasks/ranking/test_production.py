@@ -17,6 +17,7 @@ import torch
 
 from rankitect.config import Resolved, resolve
 from rankitect.config.parts import Parts
+from rankitect.config.quantities import Amounts
 from rankitect.contracts import Measurement, Trial, TrialContext
 from rankitect.controllers.dnas import DNAS
 from rankitect.data.ranking.batch import RankingBatch
@@ -352,3 +353,13 @@ def test_baselines_are_exported_to_the_device_that_candidates_are_exported_to(tm
     assert task.baseline_exporter(parts)(trial, tmp_path) == {"latency": "latency.json"}
     logged = dataclasses.replace(trial, measurement=Measurement({}))
     assert task.baseline_exporter(parts)(logged, tmp_path) == {}
+
+
+def test_targets_without_a_lower_bound_begin_at_the_cheapest_architecture(tmp_path: Path) -> None:
+    plain = alone(tmp_path)
+    base = BoundedSpace.of(plain, shared=True).graph_space
+    whole = float(base.cost(plain.task.reference, "flops", ""))  # type: ignore[attr-defined]
+    bounded = alone(tmp_path, {"flops": Amounts(-math.inf, whole / 2)})
+    targets = DNAS.from_config(DNAS.Config(points=2), bounded)._targets
+    assert all(targets.least < target < 0.5 for target in targets.values), targets
+    assert targets.values[0] - targets.values[1] == pytest.approx((0.5 - targets.least) / 2, abs=2e-4)
