@@ -11,6 +11,7 @@ from rankitect.graph.quantized import FLOAT, Quantized
 from rankitect.models.numerics import fake_weight
 from rankitect.models.plan import make_plan
 from rankitect.models.supernet import Standalone
+from rankitect.models.weights import weight_of
 
 if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
@@ -56,14 +57,14 @@ def _rounded(model: Standalone) -> dict[Key, torch.Tensor]:
     for step in model.plan.steps:
         for name in step.shapes:
             readings.setdefault((step.weights, name), []).append(_reading(model, step, name))
-    held = {key: model.owner(key[0]).get_parameter(key[1]).detach() for key in readings}
+    held = {key: weight_of(model.owner(key[0]), key[1]).detach() for key in readings}
     same = {key for key, each in readings.items() if all(torch.equal(each[0], other) for other in each[1:])}
     return {key: readings[key][0] if key in same else weight for key, weight in held.items()}
 
 
 def _reading(model: Standalone, step: Step, name: str) -> torch.Tensor:
     owner = model.owner(step.weights)
-    weight = owner.get_parameter(name).detach()
+    weight = weight_of(owner, name).detach()
     if (numerics := step.numerics.get(name)) is None:
         return weight
     scale = None if numerics.scale is None else owner.get_parameter(numerics.scale).detach()
