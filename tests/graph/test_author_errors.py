@@ -361,7 +361,7 @@ AUTHORING: list[tuple[Callable[[], Any], str]] = [
     (lambda: Bad()(graph()[1]), "at bad (Bad): output axis 'D*' is not a formula of names, whole numbers, + - * // %"),
     (
         lambda: Linear(3, "swish"),
-        "Linear: activation 'swish' is unknown; allowed: none, relu, silu, gelu, gelu_tanh, tanh",
+        "Linear: activation 'swish' is unknown; allowed: none, relu, relu6, hardswish, silu, gelu, gelu_tanh, tanh",
     ),
     (lambda: Norm()(), "Norm: put it on at least one wire"),
     (lambda: Graph("g").choice("w", []), "choice 'w' has no values to choose from"),
