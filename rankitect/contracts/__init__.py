@@ -18,7 +18,7 @@ from rankitect.contracts.controller import (
     WrapsEvaluators,
     replay,
 )
-from rankitect.contracts.device import Device, ExportsPrograms, ExportsRankers, Latencies
+from rankitect.contracts.device import Device, ExportsClassifiers, ExportsPrograms, ExportsRankers, Latencies
 from rankitect.contracts.evaluator import Evaluator, Exporter, StopRequested, TrialContext
 from rankitect.contracts.inputs import Calibrates, HasImages
 from rankitect.contracts.plugin import Estimates, FromConfig, NamesCosts, NamesModels, Preloads, plugin
@@ -65,6 +65,7 @@ __all__ = [
     "Evaluator",
     "ExpectsTrials",
     "Exporter",
+    "ExportsClassifiers",
     "ExportsPrograms",
     "ExportsRankers",
     "FromConfig",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.space.tables import TabulatedExpr
 
-__all__ = ["Device", "ExportsPrograms", "ExportsRankers", "Interval", "Latencies"]
+__all__ = ["Device", "ExportsClassifiers", "ExportsPrograms", "ExportsRankers", "Interval", "Latencies"]
 
 
 class Interval(Protocol):
@@ -161,5 +161,27 @@ class ExportsRankers(Protocol):
 
         Raises:
             DeployError: The ranker cannot be exported or run.
+        """
+        ...
+
+
+@runtime_checkable
+class ExportsClassifiers(Protocol):
+    """The capability to write a classifier of images as a program that the device runs, and to time it there."""
+
+    def export_classifier(self, folder: Path, model: Any, images: Any, labels: Any) -> dict[str, str]:
+        """Write a classifier's program, and its latency for each batch size.
+
+        Args:
+            folder: Gets the program, its card and the latencies.
+            model: The classifier, a `Standalone`.
+            images: As the model gets them, a tensor, on which the program's quality is compared with the model's.
+            labels: The class of each, a tensor.
+
+        Returns:
+            Paths relative to the folder, by artifact.
+
+        Raises:
+            DeployError: The classifier cannot be exported or run.
         """
         ...

@@ -206,11 +206,37 @@ class HostDevice(_Base):
         Raises:
             DeployError: The ranker cannot be exported or run.
         """
-        from rankitect.deploy.ranker import BATCHES, PROGRAM, export_ranker
+        from rankitect.deploy.ranker import export_ranker
 
-        written = export_ranker(folder, model, examples, labels=labels)
+        return self._timed(folder, export_ranker(folder, model, examples, labels=labels))
+
+    def export_classifier(
+        self, folder: Path, model: Standalone, images: torch.Tensor, labels: torch.Tensor
+    ) -> dict[str, str]:
+        """Write a classifier of images as a program, and its latency for each batch size.
+
+        Args:
+            folder: Gets classifier.pte, classifier.json and latency.json.
+            model: The classifier.
+            images: As the model gets them, to compare program and model on, [n, C, H, W].
+            labels: The class of each, [n].
+
+        Returns:
+            Paths relative to the folder, by artifact.
+
+        Raises:
+            DeployError: The classifier cannot be exported or run.
+        """
+        from rankitect.deploy.images import export_classifier
+
+        return self._timed(folder, export_classifier(folder, model, images, labels))
+
+    def _timed(self, folder: Path, written: dict[str, str]) -> dict[str, str]:
+        """The files of a program with a method for each batch size, and its latencies."""
+        from rankitect.deploy.ranker import BATCHES
+
         reference = self.workloads["prefill_ms"]
-        timings = {n: self.runner.whole(folder / PROGRAM, reference, f"batch_{n}") for n in BATCHES}
+        timings = {n: self.runner.whole(folder / written["program"], reference, f"batch_{n}") for n in BATCHES}
         measured = {f"batch_{n}_ms": _recorded(t) for n, t in timings.items()}
         return {**written, **self._write(folder, measured, written["program_card"])}
 

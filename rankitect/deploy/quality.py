@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from rankitect.deploy.generate import Generator
     from rankitect.deploy.ranker import DensePart
 
-__all__ = ["TOKENS", "ProgramQuality", "language_quality", "ranker_quality", "report_quality"]
+__all__ = [
+    "TOKENS",
+    "ProgramQuality",
+    "classifier_quality",
+    "language_quality",
+    "ranker_quality",
+    "report_quality",
+]
 
 TOKENS = 384
 """Tokens that a program predicts one by one to be compared."""
@@ -40,7 +47,8 @@ class ProgramQuality:
     """What a program's quality is, and what the model's is on the same inputs.
 
     Attributes:
-        metric: "perplexity", "normalized entropy", "auc" or, where rows have labels of one class or none, "logit".
+        metric: "perplexity", "normalized entropy", "cross-entropy", "auc" or, where rows have labels of one class or
+            none, "logit".
         model: Of the model that was exported, in its own bits; lower is better, save for AUC. Of logits, their standard
             deviation.
         program: Of the program, measured with the runtime. Of logits, the largest difference to the model's.
@@ -174,19 +182,8 @@ def ranker_quality(
     Raises:
         DeployError: The program does not run.
     """
-    with silenced():
-        from executorch.runtime import Runtime
-
-        loaded = Runtime.get().load_program(program)
-        run = loaded.load_method(method).execute
     expected = part.model(*inputs).reshape(-1).float()
-    outputs = []
-    for start in range(0, len(expected), batch):
-        rows = [x[start : start + batch] for x in inputs]
-        short = batch - len(rows[0])
-        padded = [torch.cat([x, x[:1].expand(short, *x.shape[1:])]) if short else x for x in rows]
-        outputs.append(run([x.contiguous() for x in part.inputs(*padded)])[0].reshape(-1)[: batch - short])
-    logits = torch.cat(outputs)
+    logits = _outputs(program, method, batch, part, inputs).reshape(-1)
     difference = float((logits - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
     agreement = float(((logits > 0) == (expected > 0)).float().mean())
     rate = float(labels.float().mean()) if labels is not None else 0.0
@@ -202,3 +199,51 @@ def ranker_quality(
     )
     unrounded = plain if rounded else None
     return ProgramQuality("normalized entropy", own, theirs, len(logits), "rows", agreement, difference, unrounded)
+
+
+@torch.inference_mode()
+def classifier_quality(
+    program: Path,
+    method: str,
+    batch: int,
+    part: DensePart,
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+) -> ProgramQuality:
+    """The cross-entropy of a program and of its model on the same images.
+
+    Args:
+        program: The .pte file.
+        method: Its method for `batch` images.
+        batch: Images of one call.
+        part: What was exported.
+        model: What it was made from.
+        images: As the model gets them, [n, C, H, W].
+        labels: The class of each, [n].
+
+    Raises:
+        DeployError: The program does not run.
+    """
+    expected = model(images).float()
+    logits = _outputs(program, method, batch, part, (images,))
+    difference = float((logits - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    agreement = float((logits.argmax(-1) == expected.argmax(-1)).float().mean())
+    own, theirs = (float(F.cross_entropy(x, labels)) for x in (expected, logits))
+    return ProgramQuality("cross-entropy", own, theirs, len(logits), "images", agreement, difference)
+
+
+def _outputs(program: Path, method: str, batch: int, part: DensePart, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """What a program gives for rows, so many in each call, [n, ...]."""
+    with silenced():
+        from executorch.runtime import Runtime
+
+        loaded = Runtime.get().load_program(program)
+        run = loaded.load_method(method).execute
+    outputs = []
+    for start in range(0, len(inputs[0]), batch):
+        rows = [x[start : start + batch] for x in inputs]
+        short = batch - len(rows[0])
+        padded = [torch.cat([x, x[:1].expand(short, *x.shape[1:])]) if short else x for x in rows]
+        outputs.append(run([x.contiguous() for x in part.inputs(*padded)])[0][: batch - short])
+    return torch.cat(outputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,23 @@ from rankitect.data.files import file_sha256, write_whole
 from rankitect.deploy.artifact import runtime_version
 from rankitect.deploy.lowering import lower
 from rankitect.deploy.precision import precision_of, quantized_share, require_lowerable
-from rankitect.deploy.quality import ranker_quality, report_quality
+from rankitect.deploy.quality import ProgramQuality, ranker_quality, report_quality
 from rankitect.errors import SpaceError
 from rankitect.models.deployed import DeployedCall
 from rankitect.models.plan import Plan, Step, run_plan
 from rankitect.models.supernet import Standalone
 from rankitect.models.weights import SlicedParams, find_owner
 
-__all__ = ["BATCHES", "CARD", "PROGRAM", "DensePart", "dense_part", "export_ranker"]
+__all__ = [
+    "BATCHES",
+    "CARD",
+    "PROGRAM",
+    "Batched",
+    "DensePart",
+    "dense_part",
+    "export_ranker",
+    "write_batches",
+]
 
 BATCHES = (1, 64)
 """Examples of one call."""
@@ -110,37 +119,83 @@ def export_ranker(
     """
     part = dense_part(model)
     require_lowerable(part.plan)
-    precision = precision_of(part.plan)
     methods = {f"batch_{n}": part.call(*(x[:1].expand(n, *x.shape[1:]) for x in examples)) for n in batches}
+
+    def judge(program: Path, method: str, batch: int) -> ProgramQuality:
+        return ranker_quality(program, method, batch, part, examples, labels)
+
+    return write_batches(
+        folder, Batched("rankitect ranker", PROGRAM, CARD, part.plan, model.plan.inputs, methods), judge
+    )
+
+
+@dataclass(frozen=True)
+class Batched:
+    """A program with a method for each batch size.
+
+    Attributes:
+        kind: What its card says that it is.
+        program: The name of its file.
+        card: The name of its card.
+        plan: The steps.
+        given: The inputs of the plan that the model has as well; all others are looked up outside.
+        methods: By name, "batch_1" and so on; each is lowered for as many examples.
+    """
+
+    kind: str
+    program: str
+    card: str
+    plan: Plan
+    given: Sequence[str]
+    methods: Mapping[str, DeployedCall]
+
+
+def write_batches(folder: Path, batched: Batched, judge: Callable[[Path, str, int], ProgramQuality]) -> dict[str, str]:
+    """Lower a program, judge it, and write it with its card, which comes last.
+
+    Args:
+        folder: Created if it does not exist.
+        batched: The program.
+        judge: From the file, a method and its batch size to the program's quality.
+
+    Returns:
+        Paths relative to the folder, by artifact: "program", "program_card".
+
+    Raises:
+        DeployError: It cannot be exported or run.
+        OSError: The disk is full or cannot be written.
+    """
+    precision, methods = precision_of(batched.plan), batched.methods
     lowered = lower(methods, quick=False)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CARD).unlink(missing_ok=True)
-    write_whole(folder / PROGRAM, lowered.buffer)
-    most = max(batches)
+    program = folder / batched.program
+    (folder / batched.card).unlink(missing_ok=True)
+    write_whole(program, lowered.buffer)
+    most = max(methods, key=lambda name: len(methods[name].example()[0]))
     try:
-        quality = ranker_quality(folder / PROGRAM, f"batch_{most}", most, part, examples, labels)
+        quality = judge(program, most, len(methods[most].example()[0]))
     except BaseException:
-        (folder / PROGRAM).unlink()  # a program that was not checked to the end is none
+        program.unlink()  # a program that was not checked to the end is none
         raise
-    report_quality(quality, PROGRAM, precision)
+    report_quality(quality, batched.program, precision)
     card = {
         "schema": 1,
-        "kind": "rankitect ranker",
+        "kind": batched.kind,
         "runtime": {"name": "executorch", "version": runtime_version(), "backend": "XNNPACK"},
         "precision": precision,
         "quantized_share": quantized_share(methods),
         "quality": quality.to_json(),
         "methods": {
             name: [
-                {"name": path, "shape": list(x.shape), "lookup": path not in model.plan.inputs}
-                for path, x in zip(part.plan.inputs, method.example(), strict=True)
+                {"name": path, "shape": list(x.shape), "lookup": path not in batched.given}
+                for path, x in zip(batched.plan.inputs, method.example(), strict=True)
             ]
             for name, method in methods.items()
         },
         "delegated": {"operators": lowered.delegated, "share": lowered.share, "portable": lowered.portable},
         "checked": {"errors": lowered.errors},
         "bytes": len(lowered.buffer),
-        "sha256": file_sha256(folder / PROGRAM),
+        "sha256": file_sha256(program),
     }
-    write_whole(folder / CARD, json.dumps(card, indent=2) + "\n")
-    return {"program": PROGRAM, "program_card": CARD}
+    write_whole(folder / batched.card, json.dumps(card, indent=2) + "\n")
+    return {"program": batched.program, "program_card": batched.card}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
 from rankitect.blocks import BatchNorm
-from rankitect.deploy.lowering import lower
+from rankitect.deploy.images import export_classifier
 from rankitect.graph import SearchSpace
-from rankitect.models.deployed import DeployedCall
 from rankitect.models.folding import folded
 from rankitect.models.statistics import recalibrate
 from rankitect.models.supernet import Standalone, Supernet
@@ -50,11 +52,16 @@ def test_a_folded_model_has_no_norms_and_gives_the_same(name: str) -> None:
         assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
-def test_a_program_of_a_folded_model_gives_what_the_model_gives() -> None:
+def test_a_classifiers_program_gives_what_it_gives(tmp_path: Path) -> None:
     pytest.importorskip("executorch")
-    model = trained(SPACES["mobilenet"](), 1)
-    x = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0))
-    plain = folded(model)
-    lowered = lower({"batch_1": DeployedCall(plain.plan, plain, 2, False, (x,))}, quick=False)  # compares the two
-    assert lowered.errors["batch_1"] < 1e-3
-    assert lowered.share > 0.9, lowered.portable
+    model, draw = trained(SPACES["mobilenet"](), 1), torch.Generator().manual_seed(0)
+    images, labels = torch.randn(3, *SHAPE, generator=draw), torch.tensor([0, 1, 2])
+    written = export_classifier(tmp_path, model, images, labels, batches=(2,))  # the last call is filled up
+    card = json.loads((tmp_path / written["program_card"]).read_text())
+    assert card["methods"] == {"batch_2": [{"name": "image", "shape": [2, *SHAPE], "lookup": False}]}
+    assert card["quality"]["metric"] == "cross-entropy"
+    assert card["quality"]["amount"] == 3
+    assert card["quality"]["agreement"] == 1.0
+    assert card["quality"]["difference"] < 1e-3
+    assert card["delegated"]["share"] > 0.9, card["delegated"]
+    assert card["bytes"] == (tmp_path / written["program"]).stat().st_size

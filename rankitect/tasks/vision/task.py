@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rankitect.config.parts import Parts
-    from rankitect.contracts import Baseline
+    from rankitect.contracts import Baseline, Exporter
     from rankitect.data.images.batch import ImageBatch
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.metrics.images import ImageQuality
@@ -129,6 +129,18 @@ class Vision(TaskBase):
         from rankitect.metrics.images import quality_specs
 
         return quality_specs(split)
+
+    def exporter(self, parts: Parts) -> Exporter:
+        """Draws each candidate's graph, and writes its program where the device runs programs."""
+        from rankitect.tasks.vision.exporting import classifier_exporter
+
+        return classifier_exporter(parts, self.data)
+
+    def baseline_exporter(self, parts: Parts) -> Exporter:
+        """Writes the program of a baseline where the device runs programs."""
+        from rankitect.tasks.vision.exporting import program_exporter
+
+        return program_exporter(parts, self.data)
 
     def save_candidate(self, folder: Path, architecture: Architecture, model: Standalone) -> dict[str, str]:
         """Write a classifier with what turns images into its inputs, and the names of its classes."""
