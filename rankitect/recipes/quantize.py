@@ -81,6 +81,7 @@ class Quantize:
         from rankitect.training.placement import placement
 
         text = {} if self._data is None else {"data": self._data.text.fingerprint}
+        # Earlier versions stored weights that lie on their levels; they round to the same, but train otherwise.
         near = {"weights": "near floats"} if self.config.method == "gptq" else {}
         return {**self.config.model_dump(mode="json"), **near, **text, **placement().named}
 
