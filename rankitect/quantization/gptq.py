@@ -11,10 +11,12 @@ import torch
 from rankitect.errors import TrainingError
 from rankitect.models.numerics import Numerics, levels_of, quantized_levels
 
-__all__ = ["DAMPING", "gptq"]
+__all__ = ["DAMPING", "gptq", "near_floats"]
 
 DAMPING = 0.01
 """Added to the moments' diagonal, as a share of its mean."""
+_REACH = 0.49
+"""Of a step, how far from its level a weight may be: half a step, but for what floats round themselves."""
 _BLOCK = 128
 """Inputs after which the rest of the weights is brought up to date."""
 
@@ -60,6 +62,30 @@ def gptq(
     back = torch.empty_like(order)
     back[order] = torch.arange(count, device=order.device)
     return rows[:, back].view(weight.shape).to(weight.dtype)
+
+
+@torch.no_grad()
+def near_floats(weight: torch.Tensor, rounded: torch.Tensor, numerics: Numerics, scale: torch.Tensor) -> torch.Tensor:
+    """What rounds to given levels and is as near to a weight as that allows: where training in few bits begins.
+
+    A weight that lies on its level is half a step from any other: training that moves weights by less changes nothing,
+    and training that moves them by more forgets what was found. One that stays where it was in floats is near to the
+    level on its other side, if that was nearly as good.
+
+    Args:
+        weight: In floats, [outputs..., inputs...].
+        rounded: On the grid of its scales, of the same shape; see `gptq`.
+        numerics: How it is rounded.
+        scale: The scales, [outputs..., groups].
+
+    Returns:
+        Like `weight`; rounded with the same scales, it is `rounded`.
+    """
+    _, held = quantized_levels(rounded, numerics, scale)
+    rows = rounded.float().reshape(held.numel(), -1)
+    reach = held.reshape(-1, 1).float() * _REACH
+    apart = (weight.detach().float().reshape(rows.shape) - rows).clamp_(-reach, reach)
+    return (rows + apart).view(weight.shape).to(weight.dtype)
 
 
 def _factor(gram: torch.Tensor, damping: float) -> torch.Tensor:

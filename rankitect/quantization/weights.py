@@ -22,7 +22,7 @@ from rankitect.models.numerics import Numerics, RoundedWeights, weight_scales
 from rankitect.models.plan import Plan, Step, make_plan, run_plan
 from rankitect.models.supernet import Standalone
 from rankitect.models.weights import SlicedParams, weight_of
-from rankitect.quantization.gptq import gptq
+from rankitect.quantization.gptq import gptq, near_floats
 from rankitect.quantization.ranges import searched_scales
 
 if TYPE_CHECKING:
@@ -222,7 +222,8 @@ class _Walk:
         stored.copy_(scale)
         # A weight that several blocks read in their own bits stays as it is: what is good for one is bad for another.
         if gram is not None and self._config.method == "gptq" and (step.weights, name) not in self._shared:
-            weight.copy_(gptq(weight, gram, numerics, scale, self._config.damping))
+            rounded = gptq(weight, gram, numerics, scale, self._config.damping)
+            weight.copy_(near_floats(weight, rounded, numerics, scale))
         self._done.add((step.weights, numerics.scale))
 
 

@@ -4,13 +4,13 @@ before it was (self-distillation, arXiv 2511.06719)."""
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from rankitect.errors import ConfigError
 from rankitect.recipes.distil import Distil
-from rankitect.training.settings import DistilConfig
+from rankitect.training.settings import DistilConfig, LearningRate
 from rankitect.training.spending import training_flops
 
 if TYPE_CHECKING:
@@ -31,11 +31,14 @@ class QatConfig(DistilConfig):
         ranges: Of weights: "minmax" follow the weights as they are trained; "fixed" stay as the stage found them;
             "learned" are trained, too (LSQ).
         range_lr: Learning rate of ranges, as a share of a scale's own size a step.
+        lr: Learning rate of weights. A quarter of what healing takes: a quantized model is near to its teacher, and
+            steps as large as those of healing lose more than there is to win back.
     """
 
     teacher: str = Field(default="float", description="whose distributions: float, backbone, or a stage before")
     ranges: Literal["minmax", "fixed", "learned"] = Field(default="learned", description="of weights, while training")
-    range_lr: float = Field(default=0.005, gt=0, le=1, description="of learned ranges, a share of each a step")
+    range_lr: float = Field(default=0.0005, gt=0, le=1, description="of learned ranges, a share of each a step")
+    lr: Annotated[LearningRate, Field(le=1)] = 5e-5
 
 
 class Qat(Distil):

@@ -81,7 +81,9 @@ class Quantize:
         from rankitect.training.placement import placement
 
         text = {} if self._data is None else {"data": self._data.text.fingerprint}
-        return {**self.config.model_dump(mode="json"), **text, **placement().named}
+        # Earlier versions stored weights that lie on their levels; they round to the same, but train otherwise.
+        near = {"weights": "near floats"} if self.config.method == "gptq" else {}
+        return {**self.config.model_dump(mode="json"), **near, **text, **placement().named}
 
     def run(self, model: Standalone, context: StageContext) -> Standalone:
         """Give a model of the changed space, which takes over the weights of the one that is given."""

@@ -14,13 +14,12 @@ from rankitect.errors import RankitectError
 from rankitect.production.gates import Observed
 from rankitect.reports.rivals import relative_change
 from rankitect.reports.run import Run
-from rankitect.study.summary import BaselineSummary, CandidateSummary
+from rankitect.study.summary import BaselineSummary, CandidateSummary, ProgramQualitySummary
 
 __all__ = [
     "LatencyChange",
     "ProgramLatencies",
     "ProgramLatency",
-    "Quality",
     "latencies_of",
     "latency_changes",
     "measured_latencies",
@@ -59,24 +58,6 @@ class ProgramLatency(_Record):
         return None if self.predicted_ms is None else self.predicted_ms / self.measured.p50 - 1
 
 
-class Quality(_Record):
-    """A program's quality beside that of its model, in the bits that it has and in floats; lower is better. `change` is
-    from the floats."""
-
-    metric: str
-    model: float
-    program: float
-    amount: int
-    unit: str
-    change: float | None = None
-    floats: float | None = None
-
-    @property
-    def whole(self) -> float:
-        """The value of the model in floats."""
-        return self.model if self.floats is None else self.floats
-
-
 class ProgramLatencies(_Record):
     """The latencies of one program by name, the device, the share of operators that an accelerator takes over, and the
     program's quality (None in runs of before it was measured)."""
@@ -84,12 +65,12 @@ class ProgramLatencies(_Record):
     device: dict[str, str] = {}
     delegated: float | None = None
     precision: str = "float32"
-    quality: Quality | None = None
+    quality: ProgramQualitySummary | None = None
     latencies: dict[str, ProgramLatency]
 
 
 class _Card(_Record):
-    quality: Quality | None = None
+    quality: ProgramQualitySummary | None = None
 
 
 def recorded(path: Path, kind: type[_T]) -> _T | None:
@@ -107,7 +88,7 @@ def latencies_of(run: Run) -> list[tuple[CandidateSummary, ProgramLatencies]]:
     return [(candidate, latencies) for candidate, latencies in each if latencies is not None]
 
 
-def program_quality(run: Run, model: CandidateSummary | BaselineSummary) -> Quality | None:
+def program_quality(run: Run, model: CandidateSummary | BaselineSummary) -> ProgramQualitySummary | None:
     """The quality of a model's exported program; None where there is none, or it was not measured."""
     cards = ("program.json", "ranker.json", "latency.json")
     read = (recorded(run.folder / model.folder / card, _Card) for card in cards)

@@ -154,6 +154,11 @@ class ProgramQualitySummary(_Model):
     floats: float | None = None
     change: float | None = None
 
+    @property
+    def whole(self) -> float:
+        """The value of the model in floats."""
+        return self.model if self.floats is None else self.floats
+
 
 class ProgramSummary(_Model):
     """An exported program: its bits, its size and its quality on held-out inputs, where there were any."""

@@ -83,7 +83,7 @@ READERS: dict[str, tuple[Callable[[Path], object], type[RankitectError], str]] =
 def test_every_reader_refuses_what_cannot_be_used(reader: str, tmp_path: Path) -> None:
     read, kind, framework = READERS[reader]
     path = tmp_path / {"encoder": "vocabularies.safetensors", "rows": ROWS}.get(reader, "x.safetensors")
-    (tmp_path / "encoder.json").write_bytes(whole("ranker")["encoder/encoder.json"])
+    (tmp_path / "encoder.json").write_bytes(whole("ranking")["encoder/encoder.json"])
     for called, content in (FILES | (NUMPY_LACKS if framework == "numpy" else {})).items():
         path.unlink(missing_ok=True)
         if content is not None:

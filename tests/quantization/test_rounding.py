@@ -13,7 +13,7 @@ from rankitect.errors import ConfigError, SpaceError, TrainingError
 from rankitect.graph import B, Graph, Params, SearchSpace, T
 from rankitect.models.numerics import Numerics, fake_weight, weight_scales
 from rankitect.models.supernet import Standalone, build
-from rankitect.quantization.gptq import gptq
+from rankitect.quantization.gptq import gptq, near_floats
 from rankitect.quantization.ranges import searched_scales
 from rankitect.quantization.settings import QuantizeConfig
 from rankitect.quantization.spaces import check_calibration, quantized_space, with_ranges
@@ -65,6 +65,10 @@ def test_searched_scales_and_then_gptq_lose_less_of_the_outputs(bits: int, group
     assert torch.equal(fake_weight(fitted, numerics, scales), fitted)
     assert searched <= nearest * 1.001
     assert error(fitted) < 0.6 * searched
+    near = near_floats(weight, fitted, numerics, scales)
+    assert torch.equal(fake_weight(near, numerics, scales), fitted)
+    assert bool(((near - weight).abs() <= (fitted - weight).abs() + 1e-6).all())
+    assert float((near - weight).abs().mean()) < 0.6 * float((fitted - weight).abs().mean())
     plain = searched_scales(weight, numerics)
     by_weight = (weight - fake_weight(weight, numerics, plain)).square().sum()
     assert by_weight <= (weight - fake_weight(weight, numerics)).square().sum()
