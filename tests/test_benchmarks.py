@@ -24,6 +24,7 @@ SCRIPTS = (
     "accelerator",
     "backbone_plan",
     "memory",
+    "nb201",
 )
 
 
