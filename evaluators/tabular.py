@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rankitect.contracts import Measurement, Metric, MetricSpec, Spent
 from rankitect.errors import ConfigError, brief, short
@@ -19,10 +21,12 @@ if TYPE_CHECKING:
     from rankitect.contracts import TrialContext
     from rankitect.graph import Architecture, ChoiceSpace
 
-__all__ = ["Tabular"]
+__all__ = ["Column", "Tabular", "read_table"]
 
 MOST = 1 << 28
 """Bytes of a table."""
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+"""Python reads more as a number: `1_0`, digits of other scripts."""
 
 
 class Column(BaseModel):
@@ -33,6 +37,13 @@ class Column(BaseModel):
     column: str = Field(min_length=1, max_length=200, description="the column it stands in")
     unit: str = Field("percent", min_length=1, max_length=40, description="its unit")
     direction: Literal["min", "max"] = Field("max", description="whether more or less is better")
+    held_out: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="another of these metrics, which is the same on data by which nothing was chosen: a search goes by "
+        "this one, a report shows the other",
+    )
 
 
 class Tabular:
@@ -55,9 +66,21 @@ class Tabular:
             description="metrics by name, each with its column, unit and direction",
         )
 
+        @model_validator(mode="after")
+        def _paired(self) -> Self:
+            for name, column in self.columns.items():
+                other = self.columns.get(column.held_out or name)
+                called = f"columns.{short(name, 60)}.held_out: {short(str(column.held_out), 60)}"
+                if other is None or column.held_out == name:
+                    others = short(", ".join(other for other in self.columns if other != name) or "none", 100)
+                    raise ValueError(f"{called} is no other metric of the table; allowed: {others}")
+                if (column.unit, column.direction) != (other.unit, other.direction) or other.held_out == name:
+                    raise ValueError(f"{called} must have the same unit and direction, and be held out itself")
+            return self
+
     def __init__(self, config: Config, task: object, space: ChoiceSpace) -> None:
         self._config, self._task, self._space = config, task, space
-        self._values = _read(Path(config.table).expanduser(), config.key, config.columns)
+        self._values = read_table(Path(config.table).expanduser(), config.key, config.columns)
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Tabular:
@@ -82,7 +105,9 @@ class Tabular:
     @property
     def metrics(self) -> list[MetricSpec]:
         """The table's, and all costs."""
-        told = [MetricSpec(name, c.unit, c.direction, "quality") for name, c in self._config.columns.items()]
+        told = [
+            MetricSpec(name, c.unit, c.direction, "quality", c.held_out) for name, c in self._config.columns.items()
+        ]
         return [*told, *cost_specs_of(self._task)]
 
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
@@ -105,22 +130,30 @@ class Tabular:
         return dict(zip(self._config.columns, self._values[spelled], strict=True))
 
 
-def _read(path: Path, key: str, columns: Mapping[str, Column]) -> dict[str, tuple[float, ...]]:
-    """The numbers of every row, by its key.
+def read_table(path: Path, key: str, columns: Mapping[str, Column]) -> dict[str, tuple[float, ...]]:
+    """The numbers of every row of a CSV file (RFC 4180), by its key.
+
+    Args:
+        path: The file, in UTF-8, with a header.
+        key: The column of the keys.
+        columns: The columns of the numbers.
 
     Raises:
-        ConfigError: See `Tabular.from_config`; names the column or the line.
+        ConfigError: The file cannot be read, lacks a column or has it twice, has a key twice, or holds what is no
+            number; names the column or the line.
     """
     from rankitect.documents import read_text
 
-    lines = csv.reader(read_text(path, most=MOST).splitlines(), strict=True)
+    lines = csv.reader(io.StringIO(read_text(path, most=MOST), newline=""), strict=True)
     wanted = [key, *(column.column for column in columns.values())]
     values: dict[str, tuple[float, ...]] = {}
     try:
         header = next(lines, [])
         if missing := [name for name in wanted if name not in header]:
-            told = short(", ".join(header) or "none", 160)
+            told = brief(", ".join(header) or "none", 160)
             raise ConfigError(f"{brief(path)} has no column {short(repr(missing[0]), 80)}; its columns: {told}")
+        if twice := [name for name in wanted if header.count(name) > 1]:
+            raise ConfigError(f"{brief(path)} has several columns {short(repr(twice[0]), 80)}")
         places = [header.index(name) for name in wanted]
         for row in lines:
             if not row:
@@ -137,10 +170,7 @@ def _read(path: Path, key: str, columns: Mapping[str, Column]) -> dict[str, tupl
 
 
 def _number(text: str, path: Path, line: int) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
     if not math.isfinite(number):
         raise ConfigError(f"{brief(path)}, line {line}: {short(repr(text), 60)} is no number")
     return number

@@ -8,7 +8,7 @@ from typing import Any
 from rankitect.graph import Architecture, Expr, Graph, SearchSpace, Wire, as_expr
 from rankitect.space.expr import ExprLike
 
-__all__ = ["LARGE", "classifier", "conv_norm", "divisible", "extreme", "share", "shortcut"]
+__all__ = ["LARGE", "classifier", "conv_norm", "divisible", "divisible_open", "extreme", "share", "shortcut"]
 
 LARGE = 96
 """Rows of an image from which it is taken for a photograph, such as ImageNet's; smaller ones lose less at the stem."""
@@ -17,11 +17,19 @@ LARGE = 96
 def divisible(width: float, divisor: int = 8) -> int:
     """The multiple of a divisor that is nearest to a width and no less than nine tenths of it (MobileNet's rule).
 
-    >>> divisible(18.0), divisible(11.0)
-    (16, 16)
+    >>> divisible(18.0), divisible(20.0), divisible(2.0)
+    (24, 24, 8)
     """
     nearest = max(divisor, int(width + divisor / 2) // divisor * divisor)
     return nearest + divisor if nearest < 0.9 * width else nearest
+
+
+def divisible_open(width: ExprLike, divisor: int = 8) -> Expr:
+    """`divisible` of a width that choices decide, a whole number in each architecture."""
+    width = as_expr(width)
+    nearest = (width + divisor // 2) // divisor
+    nearest = (nearest + nearest.eq(0)) * divisor
+    return nearest + (10 * nearest + 1).le(9 * width) * divisor
 
 
 def share(width: ExprLike, percent: ExprLike, divisor: int) -> Expr:

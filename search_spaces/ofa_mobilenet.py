@@ -15,7 +15,7 @@ from rankitect.config.quantities import Size
 from rankitect.contracts import HasImages
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, B, Expr, Graph, SearchSpace, Wire, as_expr
-from rankitect.search_spaces.image_parts import LARGE, conv_norm, divisible
+from rankitect.search_spaces.image_parts import LARGE, conv_norm, divisible, divisible_open
 from rankitect.space.expr import ExprLike
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _block(x: Wire, width: int, kernel: ExprLike, stride: int, inner: Expr | Non
     h = x if inner is None else conv_norm(x, inner, 1, 1, act, "expand_conv")
     h = BatchNorm(act)(Depthwise(kernel, stride)(h, name="depthwise"), name="depthwise_norm")
     if excited and inner is not None:
-        h = SqueezeExcite((inner // 4 + 4) // 8 * 8)(h, name="excite")
+        h = SqueezeExcite(divisible_open(inner // 4))(h, name="excite")
     h = conv_norm(h, width, 1, name="project")
     return x + h if stride == 1 and x.type == h.type else h
 
@@ -147,7 +147,7 @@ class OfaMobileNet:
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-        scale: float = Field(1.0, gt=0, le=16, description="all widths are multiplied by this")
+        scale: float = Field(1.0, gt=0, le=16, allow_inf_nan=False, description="all widths are multiplied by this")
         depths: list[Size] = Field([4, 3, 2], min_length=1, description="numbers of blocks of a stage")
         kernels: list[Size] = Field([7, 5, 3], min_length=1, description="rows of depthwise kernels, odd")
         expand: list[Size] = Field([6, 4, 3], min_length=1, description="channels inside of a block, as multiples")

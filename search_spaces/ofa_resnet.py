@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rankitect.config.parts import Parts
 
 __all__ = ["OfaResNet", "ofa_resnet"]
+
+_Share = Annotated[float, Field(gt=0, le=16, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ class OfaResNet:
         )
         widths: list[Size] | None = Field(None, min_length=1, description="most channels of each stage")
         depths: list[list[Size]] | None = Field(None, min_length=1, description="numbers of blocks of each stage")
-        scales: list[float] | None = Field(None, min_length=1, description="shares of its channels a stage may have")
+        scales: list[_Share] | None = Field(None, min_length=1, description="shares of its channels a stage may have")
         expand: list[Size] | None = Field(None, min_length=1, description="channels inside of a block, in percent")
         stem_stride: int = Field(1, ge=1, le=4, description="stride of the first convolution on small images")
 

@@ -53,6 +53,8 @@ class DensePart:
         """Its inputs for the model's: those that are read, then the looked-up embeddings, [B, F, width] each."""
         plan, model = self.model.plan, self.model
         values: dict[str, torch.Tensor] = dict(zip(plan.inputs, given, strict=True))
+        if not any(step.tables for step in plan.steps):
+            return tuple(values[name].contiguous() for name in self.plan.inputs)
 
         def look(step: Step, p: Any, inputs: Sequence[torch.Tensor]) -> Any:
             outputs = step.block.run(p, *inputs)
@@ -64,9 +66,7 @@ class DensePart:
             return SlicedParams(step, find_owner(model, step.weights) if step.shapes else model)
 
         with torch.no_grad():
-            run_plan(
-                plan, given, lambda s: SlicedParams(s, find_owner(model, s.weights) if s.shapes else model), call=look
-            )
+            run_plan(plan, given, params, call=look)
         return tuple(values[name].contiguous() for name in self.plan.inputs)
 
     def call(self, *given: torch.Tensor) -> DeployedCall:

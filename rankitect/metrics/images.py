@@ -114,15 +114,20 @@ def quality_specs(split: str) -> list[MetricSpec]:
     return [*specs, MetricSpec("calibration_error", "share", "min", "diagnostic")] if split == _TEST else specs
 
 
-def image_loss(model: nn.Module | Callable[..., Tensor], batch: ImageBatch) -> Tensor:
+def image_loss(model: nn.Module | Callable[..., Tensor], batch: ImageBatch, classes: int | None = None) -> Tensor:
     """Mean cross-entropy, nats, with the batch's label smoothing (Szegedy et al., arXiv 1512.00567).
+
+    Args:
+        model: The model.
+        batch: The images.
+        classes: How many logits an image must get; None for any number.
 
     Raises:
         TrainingError: The model does not give a logit for every class of every image.
     """
     from torch.nn.functional import cross_entropy
 
-    return cross_entropy(_logits(model, batch.images), batch.labels, label_smoothing=batch.smoothing)
+    return cross_entropy(_logits(model, batch.images, classes), batch.labels, label_smoothing=batch.smoothing)
 
 
 def image_quality(
@@ -143,6 +148,9 @@ def image_quality(
         most: How many images, always the same ones; None for all.
         check: Called before every forward; may raise, to stop.
         device: Where the model is.
+
+    Raises:
+        TrainingError: The model does not give a logit for every class of every image.
     """
     import torch
 
@@ -155,7 +163,7 @@ def image_quality(
             for images, labels in batches.images_at(places, _TOGETHER):
                 if check is not None:
                     check()
-                log = _logits(model, images.to(device)).double().log_softmax(1).cpu().numpy()
+                log = _logits(model, images.to(device), len(batches.data.classes)).double().log_softmax(1).cpu().numpy()
                 here = slice(done, done + len(labels))
                 losses[here] = -log[np.arange(len(labels)), labels]
                 right[here] = log.argmax(1) == labels
@@ -181,10 +189,11 @@ def calibration_error(confidences: NDArray[np.float64], right: NDArray[np.bool_]
     return round(float(np.abs(gaps).sum() / len(confidences)), 12)
 
 
-def _logits(model: nn.Module | Callable[..., Tensor], images: Tensor) -> Tensor:
+def _logits(model: nn.Module | Callable[..., Tensor], images: Tensor, classes: int | None) -> Tensor:
     logits: Tensor = model(images)
-    if logits.ndim != 2 or len(logits) != len(images):
+    if logits.ndim != 2 or len(logits) != len(images) or classes not in (None, logits.shape[1]):
+        of = f"{len(images)}" if classes is None else f"{len(images)} of {classes:,} classes"
         raise TrainingError(
-            f"A classifier of images gives logits [images, classes]; this gave {list(logits.shape)} for {len(images)}."
+            f"A classifier of images gives logits [images, classes]; this gave {list(logits.shape)} for {of}."
         )
     return logits.float()

@@ -1,8 +1,8 @@
 """A trained model of convolutions as a runtime wants it: norms of channels become part of the convolutions before them.
 
 In evaluation, batch normalisation multiplies each channel and adds to it. A convolution before it can do both with its
-own weights, so that a program holds neither statistics nor a second pass over the image. What stands behind no
-convolution becomes one of single pixels and channels. Kernels that a space stores by their taps are put into rows.
+own weights, so that a program holds neither statistics nor a second pass over the image. What stands behind no such
+convolution becomes a product and a sum. Kernels that a space stores by their taps are put into rows.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 
 from rankitect.blocks import Activation, BatchNorm, Conv2d, Depthwise
 from rankitect.blocks.convolution import kernel_of
-from rankitect.graph import Edge
+from rankitect.graph import Block, Edge, Elementwise, Params
 from rankitect.models.plan import Plan, Step
 from rankitect.models.supernet import Standalone
 from rankitect.models.weights import SlicedParams, weight_of
@@ -39,6 +40,16 @@ def folded(model: Standalone) -> Standalone:
     return _Folding(model).done()
 
 
+class _Affine(Elementwise):
+    """Each channel times a factor, plus a shift: [B, C, ...] -> [B, C, ...]."""
+
+    ports: ClassVar[str] = "B C ... -> B C ..."
+
+    def run(self, p: Params, *inputs: torch.Tensor) -> torch.Tensor:
+        shape = (-1, *(1,) * (inputs[0].dim() - 2))
+        return inputs[0] * p.factor.view(shape) + p.shift.view(shape)
+
+
 class _Folding:
     """The steps of a plan, one after the other, with the tensors that they will have."""
 
@@ -49,6 +60,7 @@ class _Folding:
         self._uses = Counter(used)
         self._steps: dict[str, Step] = {}
         self._tensors: Tensors = {}
+        self._written: set[str] = set()  # convolutions with a bias and weights of their own
         self._renamed: dict[str, str] = {}  # of a norm that became part of the step before it
 
     def done(self) -> Standalone:
@@ -74,7 +86,7 @@ class _Folding:
         for name in step.shapes:
             self._tensors[step.weights, name] = weight_of(self._model.owner(step.weights), name).detach()
 
-    def _put(self, step: Step, block: Conv2d, tensors: Mapping[str, torch.Tensor]) -> None:
+    def _put(self, step: Step, block: Block, tensors: Mapping[str, torch.Tensor]) -> None:
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         self._steps[step.path] = replace(step, block=block, shapes=shapes, untrained=())
         self._tensors |= {(step.weights, name): tensor for name, tensor in tensors.items()}
@@ -89,6 +101,7 @@ class _Folding:
         bias = held.bias.detach() if has_bias else kernel.new_zeros(len(kernel))
         rows = Conv2d(len(kernel), kernel.shape[-1], block.stride, True, group, block.dilation)
         self._put(step, rows, {"weight": kernel, "bias": bias})
+        self._written.add(step.path)
 
     def _norm(self, step: Step, block: BatchNorm) -> None:
         """A norm as a factor and a shift of each channel, and then its activation."""
@@ -96,15 +109,14 @@ class _Folding:
         factor = held.weight * torch.rsqrt(held.variance + block.eps)
         shift = held.bias - held.mean * factor
         source = step.edges[0].source
-        before = self._steps.get(source)
-        if before is not None and isinstance(before.block, Conv2d) and self._uses[source] == 1:
+        if source in self._written and self._uses[source] == 1:
+            before = self._steps[source]
             kernel, bias = (self._tensors[before.weights, name] for name in ("weight", "bias"))
             tensors = {"weight": kernel * factor[:, None, None, None], "bias": bias * factor + shift}
             self._put(before, before.block, tensors)
         else:
-            pixels = Conv2d(len(factor), 1, 1, True, 1)
             own = replace(step, path=f"{step.path}.channels", weights=f"{step.weights}.channels")
-            self._put(own, pixels, {"weight": factor[:, None, None, None].clone(), "bias": shift})
+            self._put(own, _Affine(), {"factor": factor, "shift": shift})
             source = own.path
         if block.act == "none":
             self._renamed[step.path] = source

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rankitect.blocks import BatchNorm
+from rankitect.blocks import AvgPool, BatchNorm, Conv2d, GlobalPool, Linear
 from rankitect.deploy.images import export_classifier
-from rankitect.graph import SearchSpace
+from rankitect.graph import B, Graph, SearchSpace
 from rankitect.models.folding import folded
 from rankitect.models.statistics import recalibrate
 from rankitect.models.supernet import Standalone, Supernet
@@ -30,7 +30,21 @@ def trained(space: SearchSpace, seed: int) -> Standalone:
     return model.eval()
 
 
+def norms_behind_anything() -> SearchSpace:
+    """Norms of an image's channels, of vectors, and behind convolutions that share their weights."""
+    g = Graph("norms")
+    x = BatchNorm()(g.input("image", B, *SHAPE), name="first")
+    x = Conv2d(3)(x, name="conv")
+    x = BatchNorm("relu")(x, name="norm")
+    x = BatchNorm()(Conv2d(3)(x, name="again", weights="conv"), name="other_norm")
+    x = BatchNorm("relu")(AvgPool(2, 2)(x, name="halved"), name="pooled_norm")
+    x = BatchNorm("relu")(Linear(6)(GlobalPool()(x, name="pool"), name="mix"), name="vector_norm")
+    g.out = Linear(3)(x, name="classifier")
+    return SearchSpace(g)
+
+
 SPACES = {
+    "norms": norms_behind_anything,
     "mobilenet": lambda: ofa_mobilenet(SHAPE, 3, scale=0.25, depths=(2, 1), kernels=(5, 3), expand=(3, 2)),
     "resnet": lambda: ofa_resnet(SHAPE, 3, widths=(8, 16), depths=((2, 1), (2, 1))),
     "nb201": lambda: nb201(SHAPE, 3, channels=4, cells=1),
@@ -52,9 +66,11 @@ def test_a_folded_model_has_no_norms_and_gives_the_same(name: str) -> None:
         assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
-def test_a_classifiers_program_gives_what_it_gives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["mobilenet", "norms"])
+def test_a_classifiers_program_gives_what_it_gives(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("executorch")
-    model, draw = trained(SPACES["mobilenet"](), 1), torch.Generator().manual_seed(0)
+    monkeypatch.setattr("rankitect.deploy.quality.TOGETHER", 2)
+    model, draw = trained(SPACES[name](), 1), torch.Generator().manual_seed(0)
     images, labels = torch.randn(3, *SHAPE, generator=draw), torch.tensor([0, 1, 2])
     written = export_classifier(tmp_path, model, images, labels, batches=(2,))  # the last call is filled up
     card = json.loads((tmp_path / written["program_card"]).read_text())

@@ -68,3 +68,6 @@ def test_the_loss_is_smoothed_cross_entropy() -> None:
     assert image_loss(lambda x: logits, ImageBatch(images, labels, 0.1)).item() == pytest.approx(smoothed.item())
     with pytest.raises(TrainingError, match=r"gives logits \[images, classes\]; this gave \[5\] for 5"):
         image_loss(lambda x: logits[:, 0], ImageBatch(images, labels))
+    for classes in (2, 4):
+        with pytest.raises(TrainingError, match=rf"this gave \[5, 3\] for 5 of {classes} classes"):
+            image_loss(lambda x: logits, ImageBatch(images, labels), classes)

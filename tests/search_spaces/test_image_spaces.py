@@ -9,16 +9,17 @@ from functools import cache
 import pytest
 import torch
 from hypothesis import given
+from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
 from rankitect.errors import SpaceError
 from rankitect.graph import Architecture, SearchSpace
 from rankitect.models.relaxed import RelaxedSupernet, one_hot
 from rankitect.models.supernet import Supernet
-from rankitect.search_spaces.image_parts import divisible
+from rankitect.search_spaces.image_parts import divisible, divisible_open
 from rankitect.search_spaces.nb201 import EDGES, OPERATIONS, arch_str, architecture_of, nb201
-from rankitect.search_spaces.ofa_mobilenet import ofa_mobilenet
-from rankitect.search_spaces.ofa_resnet import ofa_resnet
+from rankitect.search_spaces.ofa_mobilenet import OfaMobileNet, ofa_mobilenet
+from rankitect.search_spaces.ofa_resnet import OfaResNet, ofa_resnet
 from tests.graph.drawing import seeds
 
 SHAPE = (3, 9, 8)
@@ -109,6 +110,7 @@ def test_once_for_alls_networks_have_their_published_sizes() -> None:
     assert space.cost(largest, "params") == pytest.approx(7.66e6, rel=0.01)
     assert space.points["smallest"] == smallest
     assert divisible(11.0) == 16  # not 8, which is less than nine tenths
+    assert all(divisible_open(width).constant == divisible(width) for width in range(1, 400))
 
 
 def test_nas_bench_201s_resnet_has_the_benchmarks_sizes() -> None:
@@ -137,3 +139,21 @@ def test_mistakes_are_named() -> None:
         ofa_resnet(SHAPE, 3, widths=(8, 16), depths=((2, 1),))
     with pytest.raises(SpaceError, match="block 'wide' is unknown"):
         ofa_resnet(SHAPE, 3, "wide")
+
+
+def test_squeezed_channels_follow_mobilenets_rule() -> None:
+    # 24 channels that are widened three times have 72, of which a quarter is 18: 16 is less than nine tenths of it.
+    space = ofa_mobilenet((3, 32, 32), 3, depths=(2,), kernels=(3,), expand=(3,))
+    model = Supernet(space).extract(space.points["largest"])
+    assert model.state_dict()["stages.1.first.excite.reduce"].shape == (24, 72)
+    tiny = ofa_mobilenet((3, 8, 8), 3, scale=0.1, depths=(1,), kernels=(3,), expand=(1,))
+    weights = Supernet(tiny).extract(tiny.points["largest"]).state_dict()
+    assert min(weights[name].shape[0] for name in weights if name.endswith("excite.reduce")) == 8
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 17])
+def test_widths_are_scaled_by_positive_numbers(value: float) -> None:
+    with pytest.raises(ValidationError, match="scales"):
+        OfaResNet.Config(scales=[1.0, value])
+    with pytest.raises(ValidationError, match="scale"):
+        OfaMobileNet.Config(scale=value)

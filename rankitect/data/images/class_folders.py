@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from rankitect.data.images.decode import ENDINGS, named
+from rankitect.data.images.decode import ENDINGS, check_bytes, named
 from rankitect.data.images.members import Member
 from rankitect.data.images.raw import RawImage
 from rankitect.data.storage import DataFile
@@ -60,6 +60,7 @@ class FolderImages:
     def images(self) -> Iterator[RawImage]:
         """The images, in the order of the files."""
         for member, split, label in self._placed():
+            check_bytes(member.size, member.name)
             yield RawImage(member.name, label, split, member.read())
 
     def _placed(self) -> list[tuple[Member, str | None, str]]:

@@ -7,7 +7,8 @@ that a header claims is looked at before a pixel is decoded: a file of kilobytes
 from __future__ import annotations
 
 import io
-import warnings
+import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,16 @@ from rankitect.errors import DataError, safe, short
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["ENDINGS", "CorruptImage", "Form", "decoded", "named"]
+__all__ = ["ENDINGS", "MOST_BYTES", "CorruptImage", "Form", "check_bytes", "decoded", "named"]
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm")
 """How names of image files end."""
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
 _MOST_PIXELS = 50_000_000
+_ALONE, _TURN = 25_000_000, threading.Lock()
+"""Pixels beyond which images are decoded one at a time, however many threads there are: each needs several copies."""
+MOST_BYTES = 1 << 28
+"""Bytes of an encoded image: more than so many pixels need in any of the formats."""
 _GREY, _COLOUR = {"1", "L", "LA", "La"}, {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 """Pillow's modes of 8 bits. What has more bits would lose its values in silence."""
 
@@ -64,20 +69,41 @@ def decoded(content: bytes | NDArray[np.uint8], place: str, form: Form) -> NDArr
 
     Raises:
         CorruptImage: It cannot be decoded.
-        DataError: It has more bits a channel than 8, or another number of channels than asked for.
+        DataError: It is too large, has more bits a channel than 8, or another number of channels than asked for.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     if isinstance(content, bytes):
+        check_bytes(len(content), place)
         with guarded(f"{named(place)} cannot be decoded as an image", CorruptImage):
             image = _opened(content, place)
-    elif form.resize is None and (form.channels or _channels(content)) == _channels(content):
+            with _TURN if image.size[0] * image.size[1] > _ALONE else nullcontext():
+                return _pixels(_in_channels(ImageOps.exif_transpose(image), place, form), place, form.resize)
+    if content.shape[0] * content.shape[1] > _MOST_PIXELS:
+        raise _too_large(place)
+    if form.resize is None and (form.channels or _channels(content)) == _channels(content):
         return np.ascontiguousarray(content[None] if content.ndim == 2 else content.transpose(2, 0, 1))
-    else:
-        image = Image.fromarray(content)
-    image = _sized(_in_channels(image, place, form), form.resize)
-    pixels = np.asarray(image, np.uint8)
+    return _pixels(_in_channels(Image.fromarray(content), place, form), place, form.resize)
+
+
+def _pixels(image: Image, place: str, size: int | None) -> NDArray[np.uint8]:
+    """An image of Pillow as [C, H, W], brought to a size."""
+    pixels = np.asarray(_sized(image, place, size), np.uint8)
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+
+
+def check_bytes(count: int, place: str) -> None:
+    """Refuse an encoded image that is too large to be one, before it is read.
+
+    Args:
+        count: Its bytes.
+        place: Where it is, for messages.
+
+    Raises:
+        DataError: It is.
+    """
+    if count > MOST_BYTES:
+        raise DataError(f"{named(place)} has {count:,} bytes, and an image at most {MOST_BYTES:,}.")
 
 
 def _channels(pixels: NDArray[np.uint8]) -> int:
@@ -85,24 +111,21 @@ def _channels(pixels: NDArray[np.uint8]) -> int:
 
 
 def _opened(content: bytes, place: str) -> Image:
-    """A decoded image, upright; grey or in colour."""
-    from PIL import Image, ImageOps
+    """An image whose header is read, and may be trusted; its pixels are decoded when they are asked for."""
+    from PIL import Image
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a claimed size that is refused below, and of odd metadata
-        try:
-            image = Image.open(io.BytesIO(content), formats=_FORMATS)
-        except Image.DecompressionBombError as error:
-            raise _too_large(place) from error
-        if image.size[0] * image.size[1] > _MOST_PIXELS:
-            raise _too_large(place)
-        if image.mode not in _GREY | _COLOUR:
-            raise DataError(
-                f"{named(place)} has values of more than 8 bits (mode {image.mode}), which would be cut: save it with "
-                "8 bits a channel."
-            )
-        image.load()
-        return ImageOps.exif_transpose(image)
+    try:
+        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise _too_large(place) from error
+    if image.size[0] * image.size[1] > _MOST_PIXELS:
+        raise _too_large(place)
+    if image.mode not in _GREY | _COLOUR:
+        raise DataError(
+            f"{named(place)} has values of more than 8 bits (mode {image.mode}), which would be cut: save it with "
+            "8 bits a channel."
+        )
+    return image
 
 
 def _too_large(place: str) -> DataError:
@@ -122,7 +145,7 @@ def _in_channels(image: Image, place: str, form: Form) -> Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _sized(image: Image, size: int | None) -> Image:
+def _sized(image: Image, place: str, size: int | None) -> Image:
     """The middle of an image whose shorter side has been brought to a size."""
     from PIL.Image import Resampling
 
@@ -132,7 +155,9 @@ def _sized(image: Image, size: int | None) -> Image:
     scale = size / min(width, height)
     width, height = max(size, round(width * scale)), max(size, round(height * scale))
     if width * height > _MOST_PIXELS:  # a strip of one pixel's height would become as long as it is thin
-        raise DataError(f"An image of {image.size[0]:,} x {image.size[1]:,} pixels is too thin for task.resize={size}.")
+        raise DataError(
+            f"{named(place)} is too thin for task.resize={size}: it has {image.size[0]:,} x {image.size[1]:,} pixels."
+        )
     image = image.resize((width, height), Resampling.BILINEAR)
     left, top = (width - size) // 2, (height - size) // 2
     return image.crop((left, top, left + size, top + size))

@@ -59,8 +59,8 @@ def _divided_class(
     total = shares[_TRAIN] + sum(shares[number] for number in wanted)
     if len(different) <= len(wanted):
         raise DataError(
-            f"The class {short(name, 80)} has {len(different)} different image{'s' if len(different) > 1 else ''}, and "
-            f"{len(wanted) + 1} are needed: one for each split."
+            f"The class {short(name, 80)} has {len(different)} different image{'' if len(different) == 1 else 's'}, "
+            f"and {len(wanted) + 1} are needed: one for each split."
         )
     split, begin = np.full(len(members), _TRAIN), 0
     for place, number in enumerate(wanted):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rankitect.data.images.dataset import ImageData
-from rankitect.data.images.decode import Form, decoded
+from rankitect.data.images.decode import Form, check_bytes, decoded
 from rankitect.errors import DataError, short
 
 __all__ = ["ImageEncoder"]
@@ -94,6 +94,7 @@ def _content(image: Any, place: str) -> bytes | NDArray[np.uint8]:
         return image
     if isinstance(image, str | Path):
         try:
+            check_bytes(Path(image).stat().st_size, place)
             return Path(image).read_bytes()
         except (OSError, ValueError) as error:
             raise DataError(f"{place} cannot be read: {short(str(error), 200)}.") from error

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rankitect.data.guard import guarded
-from rankitect.data.images.decode import named
+from rankitect.data.images.decode import check_bytes, named
 from rankitect.data.images.idx import split_of
 from rankitect.data.images.raw import RawImage
 from rankitect.data.storage import DataFile, open_raw
@@ -22,8 +22,8 @@ __all__ = ["ParquetImages"]
 
 _IMAGE, _LABEL = ("image", "img"), ("label",)
 _FEATURES = b"huggingface"
-_ROWS = 256
-"""Rows that are read at a time."""
+_ROWS, _MOST_READ = 256, 1 << 30
+"""Rows that are read at a time; and bytes, if every one of them were as large as all that lie together in the file."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ class ParquetImages:
                 image = self._column(schema, self.image_column, _IMAGE, "image_column", file)
                 label = self._column(schema, self.label_column, _LABEL, "label_column", file)
                 _check_kinds(schema, image, label, file)
-                for batch in opened.iter_batches(_ROWS, columns=[image, label]):
+                for batch in opened.iter_batches(_rows(opened.metadata, image), columns=[image, label]):
                     for content, value in zip(batch.column(image), batch.column(label), strict=True):
                         place = f"{file}, row {row}"
-                        yield RawImage(place, _label(value.as_py(), place), split, _bytes(content.as_py(), place))
+                        yield RawImage(place, _label(value.as_py(), place), split, _bytes(content, place))
                         row += 1
 
     def _file(self, file: DataFile) -> Any:
@@ -113,11 +113,25 @@ def _check_kinds(schema: pa.Schema, image: str, label: str, file: DataFile) -> N
         )
 
 
-def _bytes(content: Any, place: str) -> bytes:
-    data = content.get("bytes") if isinstance(content, dict) else content
-    if not isinstance(data, bytes):
+def _rows(metadata: Any, column: str) -> int:
+    """Rows to read at a time: one cell that a dictionary holds once may stand in all of them."""
+    groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
+    chunks = [group.column(place) for group in groups for place in range(group.num_columns)]
+    sizes = [c.total_uncompressed_size for c in chunks if f"{c.path_in_schema}.".startswith(f"{column}.")]
+    return max(1, min(_ROWS, _MOST_READ // max(1, *sizes, 1)))
+
+
+def _bytes(content: pa.Scalar, place: str) -> bytes:
+    """The bytes of an encoded image, of a cell that `_check_kinds` has passed."""
+    import pyarrow as pa
+
+    nested = isinstance(content, pa.StructScalar) and content.is_valid
+    data = (content["bytes"] if nested else content).as_buffer() if nested or content.is_valid else None
+    if data is None:
         raise DataError(f"{named(place)} has no image: files hold the bytes of their images, and no paths to them.")
-    return data
+    check_bytes(data.size, place)
+    encoded: bytes = data.to_pybytes()
+    return encoded
 
 
 def _label(value: Any, place: str) -> str | int:

@@ -18,7 +18,7 @@ from rankitect.data.images.dataset import ImageData
 from rankitect.data.images.division import divided, leaked
 from rankitect.data.images.raw import ImageSource
 from rankitect.data.images.settings import GENERATED, ImageSettings
-from rankitect.data.images.sources import open_source
+from rankitect.data.images.sources import WithTest, open_source
 from rankitect.data.images.store import make_entry, open_entry
 from rankitect.data.pool import RowProgress
 from rankitect.errors import DataError
@@ -26,7 +26,7 @@ from rankitect.errors import DataError
 __all__ = ["open_images"]
 
 _LOG = logging.getLogger(__name__)
-_FORMAT = 1  # part of every key: raise it when the meaning of an entry or the way it is made changes
+_FORMAT = 2  # part of every key: raise it when the meaning of an entry or the way it is made changes
 _HASHED = 64
 """Files beyond which they count by name, size and time: folders of images have very many."""
 
@@ -96,12 +96,26 @@ def _described(settings: ImageSettings) -> dict[str, Any]:
 
 def _key(source: ImageSource, settings: ImageSettings, root: Path) -> str:
     """A hash of all that decides the decoded images."""
-    files = source.files
+    sides = (source.source, source.test) if isinstance(source, WithTest) else (source,)
     about = {
         **_described(settings),
-        "source": [type(source).__name__, settings.test is not None],
+        # Where a path ends and what is found below it decides what the names of folders mean: "train" may be a split.
+        "places": [_hash(settings.data), _hash(settings.test or "")],
+        "sides": [_side(side, root) for side in sides],
+    }
+    return _hash(json.dumps(about, sort_keys=True))
+
+
+def _side(source: ImageSource, root: Path) -> dict[str, str]:
+    """What decides the images of a source."""
+    files = source.files
+    return {
+        "source": type(source).__name__,
         "content": content_hash(files, root / "sources", None if len(files) <= _HASHED else -1),
         # In folders a file's class is in its path, and not in its content.
-        "files": hashlib.sha256("\n".join(map(str, files)).encode("utf-8", "surrogateescape")).hexdigest(),
+        "files": _hash("\n".join(map(str, files))),
     }
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

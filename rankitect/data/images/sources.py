@@ -20,7 +20,7 @@ from rankitect.data.images.settings import FASHION_MNIST, GENERATED, ImageSettin
 from rankitect.data.storage import DataFile
 from rankitect.errors import DataError
 
-__all__ = ["open_source"]
+__all__ = ["WithTest", "open_source"]
 
 _PARQUET = (".parquet", ".pq")
 _KINDS = "IDX files, CIFAR's binary files, Parquet files, and image files"
@@ -44,7 +44,7 @@ def open_source(settings: ImageSettings, stack: ExitStack) -> ImageSource:
     source = _at(settings.data, "task.data", settings, stack)
     if settings.test is None:
         return source
-    return _WithTest(source, _at(settings.test, "task.test", settings, stack))
+    return WithTest(source, _at(settings.test, "task.test", settings, stack))
 
 
 def _at(path: str, key: str, settings: ImageSettings, stack: ExitStack) -> ImageSource:
@@ -89,7 +89,7 @@ def _listing(members: Sequence[Member], most: int = 3) -> str:
 
 
 @dataclass(frozen=True)
-class _WithTest:
+class WithTest:
     """Images with a test split that lies elsewhere.
 
     Attributes:

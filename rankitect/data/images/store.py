@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from rankitect.errors import DataError, safe
 __all__ = ["StoredImages", "make_entry", "open_entry"]
 
 _PIXELS, _LABELS = "pixels.u8", "labels.npy"
-_TOGETHER = 64
-"""Images that a thread decodes at a time."""
+_TOGETHER, _MOST_TOGETHER = 64, 1 << 26
+"""Images that a thread decodes at a time; and bytes that they may have, encoded and decoded."""
+_OF_DISK = 0.9
+"""Share of the free disk that decoded images may take."""
 _MOST_CORRUPT = 0.1
 """Share of images that may be skipped; of more, something else is wrong."""
 _NAMED = 3
@@ -31,6 +34,9 @@ _NAMED = 3
 _MOST_CLASSES = 100_000
 _UNPLACED = 255
 """The split of an image that its source puts in none."""
+
+_Tried = tuple[RawImage, NDArray[np.uint8] | DataError]
+"""An image with its pixels, or with what is wrong with it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +69,6 @@ class _Columns:
     keys: list[int] = field(default_factory=list)
     corrupt: list[str] = field(default_factory=list)
     shape: tuple[int, ...] = ()
-    first: str = ""
 
 
 def make_entry(
@@ -79,25 +84,17 @@ def make_entry(
         say: Told how many more images are done, now and then.
 
     Raises:
-        DataError: An image cannot be used, or there are less than two classes.
+        DataError: An image cannot be used, there are less than two classes, or the images would fill the disk.
         OSError: The disk is full or cannot be written.
     """
     columns = _Columns()
-    with (folder / _PIXELS).open("wb") as file:
-        for image, pixels in _decoded(source, settings):
-            if isinstance(pixels, CorruptImage):
-                _skip(image, pixels, settings, columns)
-                continue
-            _check_shape(image, pixels, settings, columns)
-            data = pixels.tobytes()
-            file.write(data)
-            columns.labels.append(image.label)
-            columns.given.append(_UNPLACED if image.split is None else SPLITS.index(image.split))
-            columns.keys.append(int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little"))
-            if len(columns.labels) % _TOGETHER == 0:
-                say(_TOGETHER)
-    _judge(columns, source.name)
-    names, numbers = _classes(columns.labels, source)
+    try:
+        _fill(folder / _PIXELS, source, settings, columns, say)
+        _judge(columns, source.name)
+        names, numbers = _classes(columns.labels, source)
+    except BaseException:
+        (folder / _PIXELS).unlink(missing_ok=True)  # it may be as large as the disk allows
+        raise
     table = np.empty((3, len(numbers)), np.uint64)
     table[0], table[1], table[2] = numbers, columns.given, np.asarray(columns.keys, np.uint64)
     np.save(folder / _LABELS, table)
@@ -123,60 +120,109 @@ def open_entry(folder: Path) -> StoredImages:
     )
 
 
-def _decoded(
-    source: ImageSource, settings: ImageSettings
-) -> Iterator[tuple[RawImage, NDArray[np.uint8] | CorruptImage]]:
+def _fill(
+    path: Path, source: ImageSource, settings: ImageSettings, columns: _Columns, say: Callable[[int], None]
+) -> None:
+    """Write the pixels of all images, and note the rest.
+
+    Raises:
+        DataError: An image cannot be used, or they would fill the disk.
+    """
+    most, written = int(_OF_DISK * shutil.disk_usage(path.parent).free), 0
+    with path.open("wb") as file, warnings.catch_warnings():
+        # Of odd metadata, and of claimed sizes, which are refused. Here, as filters are those of all threads.
+        warnings.simplefilter("ignore")
+        for image, pixels in _decoded(source, settings):
+            if isinstance(pixels, DataError):
+                _skip(image, pixels, settings, columns)
+                continue
+            columns.shape = pixels.shape
+            written += pixels.nbytes
+            if written > most:
+                raise DataError(
+                    f"{named(source.name)}: {len(columns.labels) + 1:,} decoded images of "
+                    f"{' x '.join(map(str, pixels.shape))} bytes and those that follow would fill the disk: give "
+                    "task.resize, or set RANKITECT_CACHE to a folder with more room."
+                )
+            data = pixels.tobytes()
+            file.write(data)
+            columns.labels.append(image.label)
+            columns.given.append(_UNPLACED if image.split is None else SPLITS.index(image.split))
+            columns.keys.append(int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little"))
+            if len(columns.labels) % _TOGETHER == 0:
+                say(_TOGETHER)
+
+
+def _decoded(source: ImageSource, settings: ImageSettings) -> Iterator[_Tried]:
     """Every image with its pixels, or with what is wrong with it. Threads decode; the source is read by this one."""
-    form = Form(settings.resize, settings.channels, settings.convert)
+    form, raw = Form(settings.resize, settings.channels, settings.convert), iter(source.images())
+    for first in raw:
+        pixels = _tried(first, form)
+        yield first, pixels
+        if not isinstance(pixels, DataError):
+            break
+    else:
+        return
+    shape, place, together = pixels.shape, first.place, max(1, min(_TOGETHER, _MOST_TOGETHER // pixels.nbytes))
 
-    def decode(images: list[RawImage]) -> list[tuple[RawImage, NDArray[np.uint8] | CorruptImage]]:
-        return [(image, _tried(image, form)) for image in images]
+    def decode(images: list[RawImage]) -> list[_Tried]:
+        return [(image, _alike(image, _tried(image, form), shape, place)) for image in images]
 
-    raw = source.images()
-    chunks = iter(lambda: list(islice(raw, _TOGETHER)), [])
+    chunks = _chunks(raw, together)
     for part in in_order((lambda chunk=chunk: decode(chunk) for chunk in chunks), worker_count(None)):  # type: ignore[misc]
         yield from part
 
 
-def _tried(image: RawImage, form: Form) -> NDArray[np.uint8] | CorruptImage:
+def _chunks(raw: Iterator[RawImage], most: int) -> Iterator[list[RawImage]]:
+    """Images that one thread decodes, at most so many."""
+    chunk: list[RawImage] = []
+    size = 0
+    for image in raw:
+        chunk.append(image)
+        size += len(image.content) if isinstance(image.content, bytes) else image.content.nbytes
+        if len(chunk) == most or size >= _MOST_TOGETHER:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _tried(image: RawImage, form: Form) -> NDArray[np.uint8] | DataError:
     try:
         return decoded(image.content, image.place, form)
-    except CorruptImage as error:
+    except DataError as error:
         return error
 
 
-def _skip(image: RawImage, error: CorruptImage, settings: ImageSettings, columns: _Columns) -> None:
+def _skip(image: RawImage, error: DataError, settings: ImageSettings, columns: _Columns) -> None:
     """Leave a corrupt image out, or refuse it.
 
     Raises:
-        DataError: It is refused.
+        DataError: It is refused, or something else is wrong with it.
     """
+    if not isinstance(error, CorruptImage):
+        raise error
     if settings.corrupt == "refuse":
         raise DataError(f"{error} task.corrupt=skip leaves such images out and counts them.") from error
     columns.corrupt.append(named(image.place))
 
 
-def _check_shape(image: RawImage, pixels: NDArray[np.uint8], settings: ImageSettings, columns: _Columns) -> None:
-    """Compare an image with the first one.
-
-    Raises:
-        DataError: It has another size, or another number of channels.
-    """
-    if not columns.shape:
-        columns.shape, columns.first = pixels.shape, image.place
-        return
-    if pixels.shape == columns.shape:
-        return
-    if pixels.shape[0] != columns.shape[0]:
+def _alike(
+    image: RawImage, pixels: NDArray[np.uint8] | DataError, shape: tuple[int, ...], first: str
+) -> NDArray[np.uint8] | DataError:
+    """An image, or an error in place of one that has another size or number of channels than the first."""
+    if isinstance(pixels, DataError) or pixels.shape == shape:
+        return pixels
+    if pixels.shape[0] != shape[0]:
         kinds = {1: "grey", 3: "in colour"}
-        raise DataError(
-            f"{named(image.place)} is {kinds[pixels.shape[0]]}, and {named(columns.first)} {kinds[columns.shape[0]]}: "
+        return DataError(
+            f"{named(image.place)} is {kinds[pixels.shape[0]]}, and {named(first)} {kinds[shape[0]]}: "
             "give task.channels=1 or 3 with task.convert=true to bring all images to one kind."
         )
-    (height, width), (first_height, first_width) = pixels.shape[1:], columns.shape[1:]
+    (height, width), (first_height, first_width) = pixels.shape[1:], shape[1:]
     size = min(height, width, first_height, first_width)
-    raise DataError(
-        f"The images have several sizes: {named(image.place)} is {height} x {width}, and {named(columns.first)} "
+    return DataError(
+        f"The images have several sizes: {named(image.place)} is {height} x {width}, and {named(first)} "
         f"{first_height} x {first_width}. Give task.resize, such as task.resize={max(size, 4)}."
     )
 

@@ -110,7 +110,7 @@ class Vision(TaskBase):
         from rankitect.metrics.images import image_loss
 
         with placement().computing():
-            return image_loss(model, placement().move(batch))
+            return image_loss(model, placement().move(batch), len(self.classes))
 
     def quality(
         self, model: nn.Module, split: str, *, sample: int | None = None, check: Callable[[], None] | None = None

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import io
 import re
+import threading
+import tracemalloc
+import warnings
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +20,8 @@ from PIL import Image
 from rankitect.data.images.dataset import ImageData
 from rankitect.data.images.prepare import open_images
 from rankitect.data.images.settings import ImageSettings
+from rankitect.data.images.sources import open_source
+from rankitect.data.images.store import make_entry
 from rankitect.errors import DataError
 from tests.data.images.files import as_deb, as_idx, as_png, as_tar, as_zip, pictures, write_folders, write_idx
 
@@ -79,6 +86,23 @@ def test_splits_that_folders_name_are_taken_as_they_are(tmp_path: Path) -> None:
     apart = opened(tmp_path / "a.zip", test=str(tmp_path / "b.zip"))
     assert apart.fingerprint == data.fingerprint, "the same images and splits, in other files"
     assert opened(tmp_path / "[ab].zip").splits["test"].size == 3, "other folders are classes: test/, whatever/"
+
+
+def test_the_same_files_with_another_of_them_for_the_test_are_another_set(tmp_path: Path) -> None:
+    parts = [pictures(12, seed=seed) for seed in range(3)]
+    for name, images in zip("abc", parts, strict=True):
+        (tmp_path / f"{name}.zip").write_bytes(as_zip(folders(images)))
+    for data, test, tested in (("[ab]", "c", parts[2:]), ("a", "[bc]", parts[1:])):
+        read = opened(tmp_path / f"{data}.zip", test=str(tmp_path / f"{test}.zip"))
+        wanted = {image.tobytes() for part in tested for image in part.transpose(0, 3, 1, 2)}
+        assert {image.tobytes() for image in read.stored.pixels[read.splits["test"]]} == wanted
+
+
+def test_a_folder_named_as_a_split_is_one_only_below_the_path(tmp_path: Path) -> None:
+    write_folders(tmp_path / "set", folders(pictures(18), "test/"))
+    with pytest.raises(DataError, match="The class cat has 0 different images, and 2 are needed"):
+        opened(tmp_path / "set")
+    assert len(opened(tmp_path / "set" / "test").splits["train"]) > 0
 
 
 def test_idx_files_with_a_test_split(tmp_path: Path) -> None:
@@ -234,6 +258,80 @@ def test_what_is_no_set_of_images_is_refused_by_name(tmp_path: Path, files: dict
     root = write_folders(tmp_path / "set", files)
     with pytest.raises(DataError, match=re.compile(re.escape(message), re.IGNORECASE)):
         opened(root)
+
+
+def test_an_encoded_image_that_is_too_large_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rankitect.data.images.decode.MOST_BYTES", 1000)
+    files = folders(pictures(18))
+    write_folders(tmp_path / "set", {**files, "dog/big.png": bytes(1001)})
+    with pytest.raises(DataError, match=r"dog/big\.png has 1,001 bytes, and an image at most 1,000"):
+        opened(tmp_path / "set", corrupt="skip")
+    cells = [*files.values(), bytes(1001)]
+    pq.write_table(pa.table({"image": cells, "label": [n % 2 for n in range(19)]}), tmp_path / "p.parquet")
+    with pytest.raises(DataError, match=r"p\.parquet, row 18 has 1,001 bytes"):
+        opened(tmp_path / "p.parquet", corrupt="skip")
+
+
+def test_a_cell_that_a_dictionary_repeats_is_read_a_few_times_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rankitect.data.images.parquet._MOST_READ", 4000)
+    images, read = pictures(12), list[int]()
+    cells = [as_png(image) for image in images]
+    pq.write_table(pa.table({"image": cells * 4, "label": [n % 3 for n in range(48)]}), tmp_path / "p.parquet")
+    whole = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *a, **k: (read.append(a[1]), whole(*a, **k))[1])
+    assert by_class(opened(tmp_path / "p.parquet")) == expected(images, ("0", "1", "2"))
+    assert all(rows * sum(map(len, cells)) <= 4000 or rows == 1 for rows in read)
+
+
+def test_decoded_images_that_would_fill_the_disk_are_refused_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_folders(tmp_path / "set", folders(pictures(18)))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(DataError, match=r"set: 11 decoded images of 3 x 6 x 5 bytes .* would fill the disk"):
+        opened(root)
+    assert not list((tmp_path / "cache" / "images").glob("*/pixels.u8"))
+
+
+def test_large_images_are_decoded_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    side = 700
+    monkeypatch.setattr("rankitect.data.images.store._MOST_TOGETHER", 1 << 20, raising=False)
+    monkeypatch.setattr("rankitect.data.images.store.worker_count", lambda given: 2)
+    images = np.zeros((40, side, side), np.uint8)
+    images[:, 0, 0] = np.arange(40)
+    root = write_folders(tmp_path / "set", folders(images))
+    (tmp_path / "entry").mkdir()
+    with ExitStack() as stack:
+        settings = ImageSettings(data=str(root))
+        source = open_source(settings, stack)
+        tracemalloc.start()
+        stack.callback(tracemalloc.stop)
+        make_entry(tmp_path / "entry", source, settings, {}, lambda count: None)
+        peak = tracemalloc.get_traced_memory()[1]
+    assert peak < 40 * side * side / 2, "bytes of decoded images that wait to be written"
+
+
+def test_filters_of_warnings_are_changed_by_one_thread_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set()
+
+    class Noted(warnings.catch_warnings):  # type: ignore[type-arg]
+        def __enter__(self) -> None:
+            threads.add(threading.current_thread())
+            super().__enter__()
+
+    monkeypatch.setattr(warnings, "catch_warnings", Noted)
+    opened(write_folders(tmp_path / "set", folders(pictures(90))))
+    assert threads <= {threading.main_thread()}
+
+
+def test_an_image_that_is_too_thin_to_be_resized_is_named(tmp_path: Path) -> None:
+    root = write_folders(tmp_path / "set", {"a/1.png": as_png(pictures(1, (1, 9000))[0])})
+    with pytest.raises(DataError, match=r"a/1\.png is too thin for task\.resize=100: it has 9,000 x 1 pixels"):
+        opened(root, resize=100)
 
 
 def test_a_zip_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
