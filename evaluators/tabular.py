@@ -35,10 +35,10 @@ class Column(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     column: str = Field(min_length=1, max_length=200, description="the column it stands in")
-    unit: str = Field("percent", min_length=1, max_length=40, description="its unit")
-    direction: Literal["min", "max"] = Field("max", description="whether more or less is better")
+    unit: str = Field(default="percent", min_length=1, max_length=40, description="its unit")
+    direction: Literal["min", "max"] = Field(default="max", description="whether more or less is better")
     held_out: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         max_length=200,
         description="another of these metrics, which is the same on data by which nothing was chosen: a search goes by "
