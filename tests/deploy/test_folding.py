@@ -10,6 +10,8 @@ import torch
 
 from rankitect.blocks import AvgPool, BatchNorm, Conv2d, GlobalPool, Linear
 from rankitect.deploy.images import export_classifier
+from rankitect.deploy.quality import classifier_quality
+from rankitect.deploy.ranker import dense_part
 from rankitect.graph import B, Graph, SearchSpace
 from rankitect.models.folding import folded
 from rankitect.models.statistics import recalibrate
@@ -64,6 +66,25 @@ def test_a_folded_model_has_no_norms_and_gives_the_same(name: str) -> None:
             wanted = model(x)
             torch.testing.assert_close(plain(x), wanted, rtol=1e-4, atol=1e-5 * float(1 + wanted.abs().max()))
         assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+def test_a_program_is_judged_a_few_images_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    class Seen(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(images))
+            return images.flatten(1)[:, :3]
+
+    images, labels = torch.randn(150, *SHAPE, generator=torch.Generator().manual_seed(0)), torch.arange(150) % 3
+    part = dense_part(folded(trained(SPACES["nb201"](), 0)))
+    monkeypatch.setattr("rankitect.deploy.ranker.run_plan", None)  # nothing is looked up, so that nothing has to run
+    assert torch.equal(part.inputs(images)[0], images)
+    monkeypatch.setattr("rankitect.deploy.quality._outputs", lambda *given: images.flatten(1)[:, :3])
+    quality = classifier_quality(tmp_path, "batch_64", 64, part, Seen(), images, labels)
+    assert (quality.amount, quality.difference, quality.agreement) == (150, 0.0, 1.0)
+    assert sum(sizes) == 150
+    assert max(sizes) <= 64
 
 
 @pytest.mark.parametrize("name", ["mobilenet", "norms"])

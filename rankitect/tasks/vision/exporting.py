@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["classifier_exporter", "program_exporter"]
 
-_IMAGES = 1024
-"""Test images on which a program's quality is compared with its model's."""
+_IMAGES, _FEWEST, _BYTES = 1024, 64, 1 << 28
+"""Test images on which a program's quality is compared with its model's: so many, unless they would take more bytes."""
 
 
 def classifier_exporter(parts: Parts, data: ImageBatches) -> Exporter:
@@ -52,6 +53,7 @@ def _program(parts: Parts, data: ImageBatches, trial: Trial, folder: Path) -> di
     if saved is None or not offers(device, ExportsClassifiers):
         return {}
     model = load_candidate(inside(parts.folder, saved).parent, allowed_packages=parts.config.allowed_packages).model
-    images, labels = next(data.images_at(data.sampled("test", _IMAGES), _IMAGES))
+    count = max(_FEWEST, min(_IMAGES, _BYTES // (4 * prod(data.data.shape))))
+    images, labels = next(data.images_at(data.sampled("test", count), count))
     write = partial(device.export_classifier, folder, model, images, torch.from_numpy(labels))
     return programmed(parts, trial.architecture, folder, write)
