@@ -1,8 +1,8 @@
 """Shared weights at equal cost: the schedules of once-for-all training against those of one-shot search.
 
-Every method trains the same supernet for as many FLOPs as the first does in the task's own number of steps; then the
-same networks are measured with the weights that they inherit, on the data that a search chooses by. Finished trainings
-are kept in a file, and one that was stopped goes on.
+Every method trains the same supernet for as many FLOPs as the first does in the task's own number of steps, at learning
+rates that fall alike; then the same networks are measured with the weights that they inherit, on the data that a search
+chooses by. Finished trainings are kept in a file, and one that was stopped goes on.
 
     python benchmarks/once_for_all.py --space ranking_engineered --seeds 5
     python benchmarks/once_for_all.py --space mobile_llm --seeds 3 --methods "sandwich,deps"
@@ -34,8 +34,11 @@ METHODS: dict[str, list[str]] = {
     "deps, delay 75%": ["controller.delay=0.75"],
     "deps, no ramp": ["controller.ramp=0"],
     "deps, labels beside the teacher": ["controller.distil=0.5"],
+    "deps, own rates": [],
 }
 """Overrides by name; without a controller: once_for_all. The first is what the others are compared with."""
+OWN_RATES = ("deps, own rates",)
+"""Methods whose learning rate falls as once_for_all's does; that of all others as one_shot's."""
 
 
 class Session:
@@ -123,9 +126,14 @@ def made(name: str, seed: int, common: list[str], steps: int | None, folder: Pat
     """The parts of a search by a method."""
     from rankitect.config import resolve
     from rankitect.config.parts import build
+    from rankitect.methods.shared_weights import USUAL_FALL
 
-    own = METHODS[name]
-    controller = [] if any(key.startswith("controller=") for key in own) else ["controller=once_for_all"]
+    own, controller = METHODS[name], []
+    if not any(key.startswith("controller=") for key in own):
+        rates = (
+            [] if name in OWN_RATES else [f"controller.optimizer.{key}={value}" for key, value in USUAL_FALL.items()]
+        )
+        controller = ["controller=once_for_all", *rates]
     length = [] if steps is None else [f"controller.steps={steps}"]
     return build(resolve([*common, *controller, *own, *length, f"seed={seed}"]), folder, lambda text: None)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rankitect.contracts import SharesWeights, Specialised, TakesWeights
+from rankitect.contracts import FollowsRecipe, SharesWeights, Specialised, TakesWeights, offers
 from rankitect.errors import ConfigError
 from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.methods.calibrated import require_calibration
@@ -21,6 +21,7 @@ from rankitect.methods.once_for_all.budgets import Budget, best_within, budgets_
 from rankitect.methods.once_for_all.opening import Opening
 from rankitect.methods.once_for_all.settings import OnceForAllConfig
 from rankitect.methods.once_for_all.taken import TakenAsTheyAre
+from rankitect.methods.once_for_all.training import OnceForAllTraining, scheduled
 from rankitect.methods.staged import finalists, measured_by
 from rankitect.methods.supernet_search import Draws, SupernetSearch
 
@@ -87,23 +88,37 @@ class OnceForAll(SupernetSearch):
         """Made from its section of the configuration.
 
         Raises:
-            ConfigError: The evaluator that the search asks is not configured, a budget cannot be met, a phase opens a
-                choice that there is not, or there is no recipe to train networks by.
+            ConfigError: The evaluator that the search asks is not configured, a budget cannot be met, keys of the
+                schedule contradict each other, a phase opens a choice that there is not, or there is no recipe to
+                train networks by.
         """
         by, seed = measured_by(config.by, parts), parts.config.seed
         bounded = BoundedSpace.of(parts, shared=True)
-        if config.finetune and not parts.stages:
-            raise ConfigError(
-                "controller.finetune=true trains each network by the recipe, and there is none: add recipe=finetune."
-            )
-        if not config.finetune:
+        if config.finetune:
+            cls._check_recipe(parts)
+        else:
             task = parts.require(TakesWeights, "controller")
             require_calibration(parts.task, bounded.space, "controller=once_for_all")
-            parts.evaluators["final"] = TakenAsTheyAre(parts.evaluators["final"], task, config.statistics)
+            final, steps = parts.evaluators["final"], config.length(task)
+            parts.evaluators["final"] = TakenAsTheyAre(final, task, config.statistics, steps)
+        scheduled(config, parts.task)
         if config.phases is not None:
             Opening(bounded, Draws(bounded, seed).largest, config.phases)
         budgets = budgets_of(config.budgets, bounded, parts.task, seed)
         return cls(config, budgets, by, bounded, Objectives.of(parts, by), parts.task, seed)
+
+    @staticmethod
+    def _check_recipe(parts: Parts) -> None:
+        if not offers(parts.evaluators["final"], FollowsRecipe):
+            raise ConfigError(
+                "controller.finetune=true trains each network by the stages of a recipe, which are for language "
+                f"models, and evaluator.final.name={parts.names['evaluator.final']} runs none. Leave it out: networks "
+                "are then measured as they are taken from the shared weights."
+            )
+        if not parts.stages:
+            raise ConfigError(
+                "controller.finetune=true trains each network by the recipe, and there is none: add recipe=finetune."
+            )
 
     def prepare(self, session: Session) -> None:
         """As every search with shared weights. Baselines are not proposed: what is known of them is how good they are
@@ -114,8 +129,6 @@ class OnceForAll(SupernetSearch):
     # --- the training -----------------------------------------------------------------------------------------------
     def train(self, session: Session, task: SharesWeights, supernet: Supernet) -> None:
         """By the schedule, from the beginning or from the last checkpoint."""
-        from rankitect.methods.once_for_all.training import OnceForAllTraining
-
         OnceForAllTraining(self._keys, self.bounded, task, supernet, self.seed, session.state_dir).run(session)
 
     # --- the search -------------------------------------------------------------------------------------------------
@@ -134,8 +147,7 @@ class OnceForAll(SupernetSearch):
         budget, none = self.budgets[place], {"parent": None}
         if place not in self._firsts:
             named = budget.bounded.points() if self.config.known else []
-            largest = budget.bounded.extreme("flops", True, np.random.default_rng([self.seed, 8, place]))
-            self._firsts[place] = [budget.bounded.lift(largest), *named]
+            self._firsts[place] = [budget.bounded.lift(budget.largest), *named]
         firsts = self._firsts[place]
         if turn < len(firsts) and firsts[turn].fingerprint not in self.known:
             return firsts[turn], none

@@ -32,6 +32,8 @@ class Healed:
     """
 
     name = "perplexity after healing"
+    follows_recipe = True
+    """Of what it measures the whole recipe is run."""
 
     class Config(BaseModel):
         """Keys of `evaluator.final`."""

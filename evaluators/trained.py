@@ -67,6 +67,11 @@ class TrainedFromScratch:
         quality += self._measures.specs("test")
         return list({spec.name: spec for spec in (*quality, *cost_specs_of(task))}.values())
 
+    def lasting(self, steps: int) -> TrainedFromScratch:
+        """The same, with at least so many steps of training."""
+        config = self._config.model_copy(update={"steps": max(steps, self._config.steps)})
+        return type(self)(config, self._task, self._space, self._measures)
+
     def measure(self, architecture: Architecture, context: TrialContext) -> Measurement:
         """Train, measure, save."""
         from rankitect.tasks.alone import train_alone

@@ -267,7 +267,7 @@ def tell(result: Result, command: str) -> int:
     trials = result.summary.ledger.trials
     say(
         f"{ended} {trials['done']} trials done, {trials['failed']} failed, {trials['duplicates']} duplicates; "
-        f"{len(result.summary.pareto)} on the Pareto front. (Baselines count as trials here.)"
+        f"{result.summary.undominated} on the Pareto front. (Baselines count as trials here.)"
     )
     ledger = result.summary.ledger
     if reused := sum(spent.data for spent in ledger.reused.values()):

@@ -222,7 +222,6 @@ class BatchNorm(Elementwise):
 
     Args:
         act: The activation.
-        zero: Whether the weight starts at 0, so that a branch that ends here changes nothing at first.
         eps: Added to the variance.
         momentum: How far the running statistics move in a step of training.
     """
@@ -230,7 +229,6 @@ class BatchNorm(Elementwise):
     ports: ClassVar[str] = "B C ... -> B C ..."
     passes_masks: ClassVar[bool] = False
     act: str = "none"
-    zero: bool = False
     eps: float = 1e-5
     momentum: float = 0.1
 
@@ -242,7 +240,7 @@ class BatchNorm(Elementwise):
     def params(self, *inputs: TensorType) -> dict[str, Param]:
         channels = inputs[0][1]
         return {
-            "weight": Param.of(channels, init="zeros" if self.zero else "ones"),
+            "weight": Param.of(channels, init="ones"),
             "bias": Param.of(channels, init="zeros"),
             "mean": Param.of(channels, init="zeros", trained=False),
             "variance": Param.of(channels, init="ones", trained=False),

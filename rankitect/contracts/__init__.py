@@ -19,7 +19,15 @@ from rankitect.contracts.controller import (
     replay,
 )
 from rankitect.contracts.device import Device, ExportsClassifiers, ExportsPrograms, ExportsRankers, Latencies
-from rankitect.contracts.evaluator import Evaluator, Exporter, StopRequested, TrialContext
+from rankitect.contracts.evaluator import (
+    Evaluator,
+    Exporter,
+    FollowsRecipe,
+    StopRequested,
+    TakesCandidates,
+    TrainsForSteps,
+    TrialContext,
+)
 from rankitect.contracts.inputs import Calibrates, HasImages
 from rankitect.contracts.plugin import Estimates, FromConfig, NamesCosts, NamesModels, Preloads, plugin
 from rankitect.contracts.records import (
@@ -68,6 +76,7 @@ __all__ = [
     "ExportsClassifiers",
     "ExportsPrograms",
     "ExportsRankers",
+    "FollowsRecipe",
     "FromConfig",
     "HasImages",
     "HasReference",
@@ -94,10 +103,12 @@ __all__ = [
     "Specialises",
     "Spent",
     "StopRequested",
+    "TakesCandidates",
     "TakesWeights",
     "Task",
     "TellsCosts",
     "TrainsAsConfigured",
+    "TrainsForSteps",
     "TrainsInPrepare",
     "Trial",
     "TrialContext",

@@ -9,7 +9,15 @@ from typing import Any, Protocol
 
 from rankitect.contracts.records import Measurement, MetricSpec, Spent, Trial
 
-__all__ = ["Evaluator", "Exporter", "StopRequested", "TrialContext"]
+__all__ = [
+    "Evaluator",
+    "Exporter",
+    "FollowsRecipe",
+    "StopRequested",
+    "TakesCandidates",
+    "TrainsForSteps",
+    "TrialContext",
+]
 
 
 class StopRequested(Exception):
@@ -74,6 +82,28 @@ class Evaluator(Protocol):
             StopRequested: From `context.check()`.
             Exception: Anything else fails this trial with its cause recorded; the study goes on.
         """
+        ...
+
+
+class TakesCandidates(Protocol):
+    """An evaluator that may find candidates trained already, by the search; baselines it trains."""
+
+    takes_candidates: bool
+    """Whether it does. Another seed then measures the same weights of a candidate again, and says nothing."""
+
+
+class FollowsRecipe(Protocol):
+    """An evaluator that makes models by the stages of the recipe."""
+
+    follows_recipe: bool
+    """Whether it does."""
+
+
+class TrainsForSteps(Protocol):
+    """An evaluator that trains every model for a number of steps of its own, on batches of the task's size."""
+
+    def lasting(self, steps: int) -> Evaluator:
+        """The same, for at least so many steps."""
         ...
 
 

@@ -225,7 +225,11 @@ class BoundedSpace:
             columns = space.canonical(columns)
             return np.where(self.inside(columns), sign * np.asarray(space.cost(columns, kind, scope)), -np.inf)
 
-        drawn = space.encode(space.sample_many(TRIES, rng, **self.limits))
+        try:
+            start = space.sample_many(TRIES, rng, **self.limits)
+        except SpaceError:  # too few architectures are within the bounds for so many draws at once
+            start = [space.sample(rng, **self.limits)]
+        drawn = space.encode(start)
         # Coordinate ascent from the best of many draws. Costs of a whole neighbourhood are one vectorised evaluation.
         best = _row(drawn, int(value(drawn).argmax()))
         reached = float(value(_columns([best]))[0])

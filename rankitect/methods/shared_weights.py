@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from rankitect.graph import Architecture
     from rankitect.models.supernet import Supernet
     from rankitect.training.embeddings import TableStorage
-    from rankitect.training.optimizer import GuardedOptimizer, OptimizerConfig
+    from rankitect.training.settings import OptimizerConfig
 
 __all__ = [
+    "USUAL_FALL",
     "CoTraining",
     "Paired",
     "TrainingState",
@@ -37,11 +38,15 @@ __all__ = [
     "usual_optimizer",
 ]
 
-WARMUP = 4
-
-
 USUAL = SharedTraining(40, 1.5e-4)
 """The training of shared weights on a task that has no numbers of its own."""
+USUAL_FALL: Mapping[str, Any] = {"schedule": "linear", "final_lr": 0.1}
+"""How the learning rate of shared weights falls after its warm-up."""
+_WARMUP = 4
+_KINDS: Mapping[str, Mapping[str, Any]] = {
+    "adamw": {"weight_decay": 0.0},
+    "sgd": {"kind": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 3e-5, "clip": None},
+}
 
 
 def training_defaults(task: object, screened: bool = False) -> SharedTraining:
@@ -60,34 +65,19 @@ def samples_per_update(task: object) -> int:
     return task.samples_per_update if offers(task, TunesSharedTraining) else 1
 
 
-def usual_optimizer(task: object, lr: float, steps: int) -> OptimizerConfig:
-    """How shared weights are trained on a task: with AdamW, or with SGD and Nesterov momentum where the task says so
-    (`SharedTraining.optimizer`).
+def usual_optimizer(task: object, lr: float, steps: int, kind: str | None = None) -> OptimizerConfig:
+    """How shared weights are trained on a task: with AdamW, or with SGD and Nesterov momentum.
 
     Args:
         task: The task.
         lr: Peak learning rate.
         steps: Length of the schedule.
+        kind: "adamw" or "sgd"; None: the task's (`SharedTraining.optimizer`).
     """
-    from rankitect.training.optimizer import OptimizerConfig
+    from rankitect.training.settings import OptimizerConfig
 
-    config = OptimizerConfig(lr=lr, warmup=min(WARMUP, steps), final_lr=0.1, weight_decay=0.0)
-    if training_defaults(task).optimizer == "adamw":
-        return config
-    sgd = {"kind": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 3e-5, "clip": None}
-    return config.model_copy(update=sgd)
-
-
-def _optimizer(
-    parameters: Mapping[str, nn.Parameter],
-    config: OptimizerConfig,
-    steps: int,
-    tables: TableStorage | None,
-    rate: Callable[[int], float] | None = None,
-) -> GuardedOptimizer:
-    from rankitect.training.optimizer import GuardedOptimizer
-
-    return GuardedOptimizer(parameters, config, steps, tables, rate=rate)
+    usual = _KINDS[kind or training_defaults(task).optimizer]
+    return OptimizerConfig(lr=lr, warmup=min(_WARMUP, steps), **USUAL_FALL, **usual)
 
 
 def _held(task: object, model: nn.Module, lr: float | None = None) -> TableStorage | None:
@@ -140,12 +130,14 @@ class CoTraining:
         optimizer: OptimizerConfig | None = None,
         rate: Callable[[int], float] | None = None,
     ) -> None:
+        from rankitect.training.optimizer import GuardedOptimizer
+
         self.supernet, self._task = placement().place(supernet), task
         self._loss = _loss_of(task, batch)
         self._tables = _held(task, supernet, table_lr)
         weights = self._tables.dense_parameters() if self._tables else dict(supernet.weights.named_parameters())
         config = optimizer or usual_optimizer(task, lr, steps)
-        self.optimizer = _optimizer(weights, config, steps, self._tables, rate)
+        self.optimizer = GuardedOptimizer(weights, config, steps, self._tables, rate=rate)
         self.share = math.nan
 
     def close(self) -> None:
@@ -174,7 +166,8 @@ class CoTraining:
         Args:
             lesson: The architectures, and what each of them learns.
             step: Decides the batch and the learning rate.
-            shared: Whether `share` is measured; not where several processes or parts of a batch make the gradient.
+            shared: Whether `share` is measured; not where several processes or parts of a batch make the gradient, or
+                where tables take their own step in every backward pass, of which there would be two.
 
         Returns:
             The loss of each before the step, without distillation, and what the step cost. In-place distillation adds
@@ -183,12 +176,14 @@ class CoTraining:
         self.optimizer.begin(step)
         parts: list[list[Learned]] = []
         first: dict[str, torch.Tensor] = {}
-        shared = shared and len(lesson.architectures) > 1 and peers().world == placement().accumulate == 1
+        alone = self._tables is None and peers().world == placement().accumulate == 1
+        shared = shared and alone and len(lesson.architectures) > 1
+        self.share = math.nan
 
         def compute() -> tuple[torch.Tensor, float]:
             learned = taught(lesson, self.supernet, self._loss, step)
             own = learned[0].term
-            if shared:  # its gradient on its own, before those of the others are added
+            if shared and all(math.isfinite(each.term.item()) for each in learned):  # before the others' is added
                 own.backward()
                 first.update(self.optimizer.gradients())
                 own = own.detach()
@@ -196,7 +191,8 @@ class CoTraining:
             return sum((each.term for each in learned[1:]), own), sum(each.amount for each in learned)
 
         def measure() -> None:
-            self.share = share_of_update(self.optimizer, first)
+            if first:
+                self.share = share_of_update(self.optimizer, first)
 
         self.optimizer.learn(compute, step, measure if shared else None)
         share_statistics(self.supernet)
@@ -231,7 +227,7 @@ class CoTraining:
         if not final:
             saved.update({f"state/{name}": t for name, t in self.optimizer.state().items()})
         saved.update({f"more/{name}": t for name, t in (tensors or {}).items()})
-        save_state(path, saved, {"halvings": self.optimizer.halvings, **(info or {})})
+        save_state(path, saved, {"halvings": self.optimizer.halvings, "final": final, **(info or {})})
 
     def load(self, path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Go on from a file that `save` wrote; its `info` and `tensors`.
@@ -250,7 +246,8 @@ class CoTraining:
                 for name, weight in model_tensors(self.supernet.weights).items():
                     weight.copy_(self.optimizer.part(f"weights.{name}", tensors[f"weight/{name}"]))
             state = {name.removeprefix("state/"): t for name, t in tensors.items() if name.startswith("state/")}
-            if state:  # weights that were saved at the end have none: no step follows
+            # No step follows weights that were saved at the end; earlier versions did not say so.
+            if not about.get("final", not state):
                 self.optimizer.load_state(state, int(about["halvings"]))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise TrainingError(
@@ -276,12 +273,14 @@ class Paired:
     def __init__(
         self, supernet: Supernet, architecture: Architecture, task: SharesWeights, lr: float, steps: int
     ) -> None:
+        from rankitect.training.optimizer import GuardedOptimizer
+
         self._task, self._space, self._architecture = task, supernet.space, architecture
         self._loss = _loss_of(task, None)
         self.model = supernet.extract(architecture)
         self._tables = _held(task, self.model)
         weights = self._tables.dense_parameters() if self._tables else dict(self.model.named_parameters())
-        self._optimizer = _optimizer(weights, usual_optimizer(task, lr, steps), steps, self._tables)
+        self._optimizer = GuardedOptimizer(weights, usual_optimizer(task, lr, steps), steps, self._tables)
 
     def close(self) -> None:
         """Give the tables back to the model; no step follows."""

@@ -85,11 +85,17 @@ class Draws:
 
     def drawn(self, index: int) -> Architecture:
         """The draw of an index. They are made many at a time: one alone costs as much as hundreds."""
-        chunk = index // CHUNK
+        chunk, at = divmod(index, CHUNK)
+        space, limits = self._bounded.space, self._bounded.limits
         if self._chunk is None or self._chunk[0] != chunk:
             rng = np.random.default_rng([self._seed, 5, chunk])
-            self._chunk = chunk, self._bounded.space.sample_many(CHUNK, rng, **self._bounded.limits)
-        return self._chunk[1][index % CHUNK]
+            try:
+                self._chunk = chunk, space.sample_many(CHUNK, rng, **limits)
+            except SpaceError:  # too few architectures are within the constraints for so many draws at once
+                self._chunk = chunk, []
+        if self._chunk[1]:
+            return self._chunk[1][at]
+        return space.sample(np.random.default_rng([self._seed, 5, chunk, at]), **limits)
 
 
 class Paths(Draws):

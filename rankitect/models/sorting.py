@@ -16,14 +16,14 @@ import torch
 from torch import nn
 
 from rankitect.errors import SpaceError
-from rankitect.graph import Expr, SearchSpace
+from rankitect.graph import Architecture, Expr, SearchSpace
 from rankitect.graph.block import Input, Zeros
 from rankitect.graph.nodes import Node
 from rankitect.graph.quantized import FLOAT
 from rankitect.graph.sorting import Tie, ties_of
 from rankitect.models.plan import Step, bounds, relaxed_plan
 from rankitect.models.supernet import Supernet
-from rankitect.models.weights import ParameterHolder, SlicedParams, weight_of
+from rankitect.models.weights import ParameterHolder, SlicedParams, cut, weight_of
 from rankitect.space.tables import Assignments
 
 __all__ = ["UnitGroup", "sort_units", "unit_groups", "unit_scores"]
@@ -227,13 +227,37 @@ def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
     return bool((one - other).abs().max() <= _TOLERANCE * other.abs().max().clamp_min(1e-9))
 
 
-def unit_scores(supernet: Supernet, group: UnitGroup) -> torch.Tensor:
-    """The importance of each unit: the sum of the absolute weights that read it, [size] (once-for-all's measure)."""
-    total = torch.zeros(group.size)
-    for (owner, name), axis in group.reads:
-        weight = weight_of(supernet.weights.owner(owner), name).detach()
-        total += weight.abs().float().movedim(axis, 0).flatten(1).sum(1).cpu()
+def unit_scores(
+    supernet: Supernet, group: UnitGroup, shapes: Mapping[Key, tuple[int, ...]] | None = None
+) -> torch.Tensor:
+    """The importance of each unit: the sum of the absolute weights that read it (once-for-all's measure).
+
+    Args:
+        supernet: The weights.
+        group: The units.
+        shapes: The part of each weight that counts, by (owner, name); None for all of every weight.
+
+    Returns:
+        [n] for the n units that every weight of the group holds in these shapes.
+    """
+    units = _units(group, shapes)
+    total = torch.zeros(units)
+    for key, axis in group.reads:
+        weight = weight_of(supernet.weights.owner(key[0]), key[1]).detach()
+        if shapes is not None:
+            if key not in shapes:
+                continue
+            weight, _ = cut(weight, shapes[key])
+        total += weight.abs().float().movedim(axis, 0).flatten(1).sum(1)[:units].cpu()
     return total
+
+
+def _units(group: UnitGroup, shapes: Mapping[Key, tuple[int, ...]] | None) -> int:
+    """How many of the first units all weights hold that have a shape; 0 where none has."""
+    if shapes is None:
+        return group.size
+    held = [shapes[key][axis] for key, axis in (*group.writes, *group.reads) if key in shapes]
+    return min(held, default=0)
 
 
 def sort_units(
@@ -241,10 +265,11 @@ def sort_units(
     scores: Mapping[str, torch.Tensor] | None = None,
     moments: Mapping[str, torch.Tensor] | None = None,
     groups: Sequence[UnitGroup] | None = None,
+    reference: Architecture | None = None,
 ) -> dict[str, torch.Tensor]:
     """Put the units of shared weights in the order of their importance, the most important first, in place.
 
-    Running statistics and an optimiser's moments are moved along. The largest architecture computes what it did before.
+    Running statistics and an optimiser's moments are moved along. The reference computes what it did before.
 
     Args:
         supernet: The weights.
@@ -253,6 +278,8 @@ def sort_units(
             `<moment>/<parameter>`, of which those of a weight's shape are moved.
         groups: What to sort; None for `unit_groups` of the space. Groups with a table that something else holds while
             it is trained, or with a weight that was refitted to its units' order, are left as they are.
+        reference: The architecture that was trained, where it is not the largest of the space: its units are sorted by
+            its own weights, and the units beyond them, which nothing has trained, stay where they are.
 
     Returns:
         For each group that was sorted, where its units were before, [size].
@@ -264,16 +291,21 @@ def sort_units(
     beside: dict[str, list[torch.Tensor]] = {}
     for called, moment in (moments or {}).items():
         beside.setdefault(called.partition("/")[2].removeprefix("weights."), []).append(moment)
+    shapes = None if reference is None else supernet.plan(reference).shapes()
     for group in unit_groups(supernet.space) if groups is None else groups:
         slots = (*group.writes, *group.reads)
         owners = {key: supernet.weights.owner(key[0]) for key, _ in slots}
         if any(key[1] in owner.stores or key[1] in owner.variants for key, owner in owners.items()):
             continue
         values = (scores or {}).get(group.name)
-        values = unit_scores(supernet, group) if values is None else values
-        if values.shape != (group.size,):
+        if values is not None and values.shape != (group.size,):
             raise SpaceError(f"the units of {group.name} are {group.size}, and their scores {list(values.shape)}")
-        orders[group.name] = order = values.argsort(descending=True, stable=True)
+        units = _units(group, shapes)
+        if not units:
+            continue
+        values = unit_scores(supernet, group, shapes) if values is None else values[:units]
+        first = values.argsort(descending=True, stable=True).cpu()
+        orders[group.name] = order = torch.cat([first, torch.arange(units, group.size)])
         for key, axis in slots:
             weight = weight_of(owners[key], key[1])
             same = [m for m in beside.get(".".join(key), ()) if m.shape == weight.shape]

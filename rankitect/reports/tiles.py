@@ -44,7 +44,7 @@ def _tiles(material: Material) -> Iterator[Tile]:
         yield _gain(material, roles)
         costs = [p.cost for p in material.points if p.kind == "candidate"]
         span = roles.cost_phrase(min(costs), max(costs)) if costs else "best in the objectives"
-        yield Tile("Pareto candidates", str(len(run.summary.pareto)), span)
+        yield Tile("Pareto candidates", str(run.summary.undominated), span)
     trials = run.searched()
     if trials:
         # A model that was measured twice counts once.

@@ -21,7 +21,8 @@ class Confirmation:
     Attributes:
         seeds: Measurements of each candidate of the front and of each baseline, with seeds one after another; 1 leaves
             it at what the search has done.
-        candidates: Architectures that are measured again, at most.
+        candidates: Architectures that are measured again, at most; 0 where the search has trained their weights, and
+            another seed would measure the same ones.
     """
 
     seeds: int = 1

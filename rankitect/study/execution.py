@@ -18,6 +18,7 @@ from rankitect.contracts import (
     Specialises,
     Spent,
     StopRequested,
+    TakesCandidates,
     Trial,
     offers,
 )
@@ -222,11 +223,14 @@ class Execution:
 
     def _confirm(self) -> None:
         """Measure the front and the baselines with more seeds. Like the baselines, this is outside the budget."""
-        plan = self._plan
+        plan, confirmation = self._plan, self._plan.confirmation
+        final = self._subject.evaluators[plan.final]
+        if offers(final, TakesCandidates) and final.takes_candidates:
+            confirmation = replace(confirmation, candidates=0)
         while True:
             self._measure([trial for trial in self._store.trials if trial.batch == CONFIRM])
             # A mean over seeds may put others on the front, which are then wanted as well.
-            again = wanted(self._store.trials, plan.final, self._objectives, plan.confirmation, plan.seed)
+            again = wanted(self._store.trials, plan.final, self._objectives, confirmation, plan.seed)
             if not again:
                 return
             for name in dict.fromkeys(name for _, name in again):

@@ -22,6 +22,7 @@ from rankitect.errors import RunFolderError, brief
 from rankitect.study.earlier import up_to_date
 from rankitect.study.entries import refuse_strange
 from rankitect.study.files import inside, is_inside
+from rankitect.study.pareto import nondominated
 
 __all__ = [
     "COMPARED",
@@ -278,6 +279,13 @@ class Summary(_Model):
         alias_generator=lambda name: "schema" if name == "schema_" else name,
         populate_by_name=True,
     )
+
+    @property
+    def undominated(self) -> int:
+        """How many candidates no other dominates: those of the front, without networks that are kept for a budget."""
+        signs = {objective.name: 1.0 if objective.direction == "min" else -1.0 for objective in self.objectives}
+        known = [c.metrics for c in self.pareto if all(name in c.metrics for name in signs)]
+        return len(nondominated([[sign * own[name].value for name, sign in signs.items()] for own in known]))
 
     def to_json(self) -> str:
         """The file's text. Optional parts are left out where there is nothing to say."""

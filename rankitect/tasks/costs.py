@@ -33,6 +33,10 @@ __all__ = [
 
 
 _log = logging.getLogger("rankitect")
+_UNTIMED = (
+    " Latencies are not predicted for models of this task, so that they bound no search: bound flops or params; with "
+    "device=host the programs of candidates are timed, and the report tells it."
+)
 
 GRAPH_COSTS: Mapping[str, str] = {"params": "", "flops": "FLOP"}
 """The costs of a task that names none of its own, of one example, with their units."""
@@ -101,6 +105,7 @@ class Costs:
         reference: The architecture that relative costs and constraints refer to.
         symbols: Values of free dimensions.
         decode_symbols: The same for readings of one token after a full context.
+        timed: Whether the task learns latencies where there is a device.
     """
 
     readings: Mapping[str, CostReading]
@@ -108,6 +113,7 @@ class Costs:
     reference: Architecture
     symbols: Mapping[str, int] = field(default_factory=dict)
     decode_symbols: Mapping[str, int] = field(default_factory=dict)
+    timed: bool = False
 
     def value(self, architecture: Architecture, name: str) -> float:
         """One cost, absolute."""
@@ -197,7 +203,9 @@ class Costs:
             return name
         allowed = [*self.readings, *(n for n in self.space.learned if n.endswith("_ms"))]
         guess = closest(name, allowed)
-        hint = " Latencies need a device: add device=host." if name.endswith("_ms") else ""
+        hint = ""
+        if name.endswith("_ms"):
+            hint = " Latencies need a device: add device=host." if self.timed else _UNTIMED
         raise ConfigError(
             f"constraints: there is no cost {name!r}.{f' Did you mean {guess!r}?' if guess else ''} "
             f"Allowed: {', '.join(allowed)}.{hint}"
@@ -281,7 +289,7 @@ def language_costs(
     prefill, decode = {"B": 1, "T": context, "P": 0}, {"B": 1, "T": 1, "P": context - 1}
     cached, weights = LANGUAGE_COSTS["kv_cache_bytes"], LANGUAGE_COSTS["weight_bytes"]
     own = {"kv_cache_bytes": replace(cached, context=cache_context), "weight_bytes": replace(weights, bits=bits)}
-    return Costs({**LANGUAGE_COSTS, **own}, space, reference, prefill, decode)
+    return Costs({**LANGUAGE_COSTS, **own}, space, reference, prefill, decode, timed=True)
 
 
 def cost_value(space: SearchSpace, architecture: Architecture, name: str, context: int) -> float:

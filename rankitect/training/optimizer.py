@@ -74,13 +74,18 @@ def _optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.o
     if config.kind == "sgd":
         momentum, nesterov = config.momentum, config.nesterov and config.momentum > 0
         sgd = torch.optim.SGD(groups, lr=config.lr, momentum=momentum, nesterov=nesterov, fused=fused)
-        if momentum:  # from zero, as from nothing: torch's kernel refuses a step in which some have none yet
-            for parameter in (parameter for group in groups for parameter in group["params"]):
-                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        _still(sgd)
         return sgd
     if config.kind == "adagrad":
         return torch.optim.Adagrad(groups, lr=config.lr, eps=config.eps, fused=fused)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
+
+
+def _still(optimizer: torch.optim.Optimizer) -> None:
+    """Start SGD's momentum from zero, as from nothing: torch's kernel refuses a step in which some have none yet."""
+    if isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["momentum"]:
+        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def backpropagate(
@@ -305,7 +310,7 @@ class GuardedOptimizer:
         return state
 
     def load_state(self, state: Mapping[str, Tensor], halvings: int) -> None:
-        """Goes on from what `state` gave and from so many halvings.
+        """Goes on from what `state` gave and from so many halvings; what it does not have starts anew.
 
         Raises:
             TrainingError: when the state has other parameters or shapes.
@@ -315,6 +320,9 @@ class GuardedOptimizer:
             held = {k.removeprefix(_OF_TABLES): v for k, v in state.items() if k.startswith(_OF_TABLES)}
             self._tables.load_state(held)
             state = {key: value for key, value in state.items() if not key.startswith(_OF_TABLES)}
+        if not isinstance(self._optimizer, torch.optim.Adagrad):  # whose state is there, whole, from the start
+            self._optimizer.state.clear()
+            _still(self._optimizer)
         for key, value in state.items():
             moment, _, name = key.partition("/")
             parameter = self.parameters.get(name)

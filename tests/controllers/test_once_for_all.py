@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,17 @@ import pytest
 
 import rankitect
 from rankitect.config.quantities import Amounts
-from rankitect.contracts import Trial
+from rankitect.contracts import Measurement, Metric, Trial, TrialContext
 from rankitect.controllers.once_for_all import OnceForAll
-from rankitect.errors import ConfigError
+from rankitect.errors import ConfigError, SpaceError
+from rankitect.evaluators.trained import TrainedFromScratch
 from rankitect.methods.bounded_space import BoundedSpace
-from rankitect.methods.once_for_all.budgets import budgets_of
+from rankitect.methods.once_for_all.budgets import _rounded_up, budgets_of
+from rankitect.methods.once_for_all.taken import TakenAsTheyAre
+from rankitect.methods.supernet_search import Draws
 from rankitect.models.candidate import load_ranker
-from rankitect.study.summary import read_summary
+from rankitect.study.summary import MetricSummary, ObjectiveSummary, Summary, read_summary
+from rankitect.tasks.costs import ranking_costs
 from tests.controllers import planted
 from tests.controllers.planted import COST, QUALITY, SPACE, Regression
 
@@ -93,6 +99,37 @@ def test_a_number_of_budgets_is_spread_over_the_costs_of_the_space() -> None:
     assert max(ratios) < 1.1 * min(ratios), "each is larger than the one before by the same factor"
 
 
+def test_the_ends_of_a_number_of_budgets_are_rounded_up() -> None:
+    cheapest, dearest = (BoundedSpace(SPACE, {}).extreme("flops", m, np.random.default_rng(0)) for m in (False, True))
+    low, high = SPACE.cost(cheapest, "flops"), SPACE.cost(dearest, "flops")
+    for count in (1, 3, 12):
+        budgets = budgets_of(count, BoundedSpace(SPACE, {"flops": (low, high)}), Bounded(), 0)
+        assert all(budget.meets(budget.largest) for budget in budgets)
+        assert SPACE.cost(budgets[-1].largest, "flops") == high
+    assert [_rounded_up(each) for each in (1234.0, 1230.0, 999.4, 0.123401, 17.0)] == [
+        1240.0,
+        1230.0,
+        1000.0,
+        0.124,
+        17.0,
+    ]
+
+
+def test_a_budget_that_few_networks_meet_is_met_before_and_after_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = float(np.quantile(SPACE.cost(SPACE.sample_many(2000, 1), "flops"), 0.003))  # type: ignore[call-overload]
+    monkeypatch.setattr("rankitect.space.sampling.ROUNDS", 1)
+    monkeypatch.setattr("rankitect.space.sampling.LONGEST", 1)
+    with pytest.raises(SpaceError):
+        SPACE.sample_many(64, 0, flops=(0, few))
+    found = once_for_all(Bounded(), [{"flops": f"..{few:g}"}], samples=3)
+    proposed = found.propose(0, np.random.default_rng(0))
+    assert proposed is not None
+    assert proposed[0] == found.budgets[0].largest
+    assert found.budgets[0].meets(proposed[0])
+    narrow = Draws(BoundedSpace(SPACE, {"flops": (0, few)}), 0)
+    assert SPACE.cost(narrow.drawn(3), "flops") <= few, "and so are constraints that are as narrow"
+
+
 @pytest.mark.parametrize(
     ("budgets", "told"),
     [
@@ -127,6 +164,52 @@ def test_rankers_are_taken_as_they_are_and_stay_with_the_front(tmp_path: Path) -
     assert summary.baselines[0].metrics["normalized_entropy"].value > 0, "and baselines are trained as ever"
     model = load_ranker(result.folder / smallest.folder)
     assert sum(p.numel() for p in model.model.parameters()) == smallest.metrics["params"].value
+
+
+def test_networks_that_a_budget_keeps_are_not_counted_to_the_front() -> None:
+    def candidate(loss: float, flops: float) -> Any:
+        quality = MetricSummary(value=loss, unit="nat", role="quality")
+        return SimpleNamespace(metrics={"loss": quality, "flops": MetricSummary(value=flops, unit="FLOP", role="cost")})
+
+    both = (QUALITY, COST)
+    objectives = [ObjectiveSummary(name=o.name, unit=o.unit, direction=o.direction, role=o.role) for o in both]
+    pareto = [candidate(1, 5), candidate(2, 5), candidate(2, 1), SimpleNamespace(metrics={})]
+    assert Summary.model_construct(objectives=objectives, pareto=pareto).undominated == 2
+
+
+def test_a_recipe_and_a_latency_are_refused_where_a_task_has_neither(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"finetune=true.*and evaluator.final.name=trained runs none"):
+        rankitect.search([*RANKERS, f"output_dir={tmp_path / 'run'}", "controller.finetune=true"], quiet=True)
+    with pytest.raises(ConfigError, match="Latencies are not predicted for models of this task") as caught:
+        ranking_costs(SPACE, SPACE.sample(0)).limits({"image_ms": Amounts(high=5)})
+    assert "device=host" in str(caught.value)
+    assert len(str(caught.value)) <= 500
+
+
+def test_baselines_are_trained_for_as_many_steps_as_the_shared_weights() -> None:
+    class Counting:
+        name, metrics = "steps", [QUALITY]
+
+        def __init__(self, steps: int) -> None:
+            self.steps = steps
+
+        def lasting(self, steps: int) -> Any:
+            return Counting(max(steps, self.steps))
+
+        def measure(self, architecture: Any, context: Any) -> Measurement:
+            return Measurement({"loss": Metric(self.steps, "nat")})
+
+    task = SimpleNamespace(taking=lambda examples: nullcontext([]))
+    for steps, expected in ((70, 70), (5, 20)):
+        taking = TakenAsTheyAre(Counting(20), task, 8, steps)  # type: ignore[arg-type]
+        own, baseline = (
+            taking.measure(SPACE.sample(0), TrialContext(Path(), Path(), 0, baseline=each)).metrics["loss"].value
+            for each in (False, True)
+        )
+        assert (own, baseline) == (20, expected)
+    trained = TrainedFromScratch(TrainedFromScratch.Config(steps=20), Regression(), SPACE)  # type: ignore[arg-type]
+    assert trained.lasting(70)._config.steps == 70
+    assert trained.lasting(5)._config == trained._config
 
 
 def test_baselines_are_neither_proposed_nor_taken_for_networks_of_budgets(tmp_path: Path) -> None:

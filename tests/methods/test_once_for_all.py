@@ -19,8 +19,8 @@ from rankitect.methods.once_for_all.guard import SpikeGuard
 from rankitect.methods.once_for_all.opening import Opening, roles
 from rankitect.methods.once_for_all.schedule import Schedule
 from rankitect.methods.once_for_all.settings import OnceForAllConfig
-from rankitect.methods.once_for_all.training import OnceForAllTraining
-from rankitect.methods.shared_weights import CoTraining
+from rankitect.methods.once_for_all.training import OnceForAllTraining, scheduled
+from rankitect.methods.shared_weights import USUAL_FALL, CoTraining, usual_optimizer
 from rankitect.methods.supernet_search import STATE, Draws
 from rankitect.methods.teaching import Lesson, likeness
 from rankitect.training.optimizer import OptimizerConfig, learning_rate
@@ -28,6 +28,7 @@ from tests.controllers import planted
 from tests.controllers.planted import SPACE, Regression
 
 SGD = {"weight_lr": 1e-3, "optimizer": {"kind": "sgd", "warmup": 2}}
+OPS = [path for path in SPACE.choices if path.endswith("op")]
 SMALL: dict[str, Any] = {
     "steps": 24, "weight_lr": 0.02, "delay": 0.5, "ramp": 0.25, "checkpoint_every": 1, "nets": 3,
 }  # fmt: skip
@@ -40,6 +41,13 @@ def session(folder: Path) -> Any:
     study.scalar = lambda name, value, step: study.scalars.setdefault(name, {}).__setitem__(step, value)
     study.logger = logging.getLogger("rankitect.tests")
     return study
+
+
+class Narrow(Regression):
+    """Within constraints that the largest network of the space breaks."""
+
+    def limits(self) -> dict[str, tuple[float, float]]:
+        return {"flops": (0.0, 0.6 * SPACE.cost(self.reference, "flops"))}
 
 
 def training(task: Regression, folder: Path, **keys: Any) -> OnceForAllTraining:
@@ -98,6 +106,37 @@ def test_other_schedules_let_the_others_in_at_once() -> None:
     assert progressive.segment(30).opened == 2
 
 
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"delay": 0.9, "ramp": 0.2}, "controller.delay=0.9 and controller.ramp=0.2 are shares of all steps"),
+        ({"delay": 0.5, "ramp": 0.5, "optimizer": {"final_lr": 0}}, "come in at the rate of the last step, and that"),
+    ],
+)
+def test_a_ramp_over_which_nobody_comes_in_is_refused(keys: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        scheduled(OnceForAllConfig(**{**SMALL, **keys}), Regression())
+    fine = [{"delay": 1.0}, {"delay": 0.7, "ramp": 0.3}, {**keys, "schedule": "sandwich"}, {**keys, "schedule": "late"}]
+    for each in fine:
+        schedule, _ = scheduled(OnceForAllConfig(**{**SMALL, **each}), Regression())
+        assert schedule.ramped <= schedule.steps
+
+
+def test_shares_that_are_rounded_on_their_own_do_not_end_after_the_training() -> None:
+    schedule = Schedule("deps", 3, OptimizerConfig(lr=1.0, final_lr=0.1), delay=0.5, ramp=0.5)
+    assert (schedule.switch, schedule.ramped) == (2, 3)
+    assert schedule.weight(2) * schedule.lr(2) == pytest.approx(0.1)
+
+
+def test_what_is_left_open_of_an_optimiser_is_the_usual_one() -> None:
+    usual = usual_optimizer(Regression(), 0.1, 40, "sgd")
+    _, ours = scheduled(OnceForAllConfig(steps=40, weight_lr=0.1, optimizer={"kind": "sgd"}), Regression())  # type: ignore[arg-type]
+    assert ours == usual.model_copy(update={"schedule": "cosine", "final_lr": 0.01})
+    keys = {"kind": "sgd", "momentum": 0.5, "clip": 2.0, "warmup": 30, **USUAL_FALL}
+    _, ours = scheduled(OnceForAllConfig(steps=40, weight_lr=0.1, optimizer=keys), Regression())  # type: ignore[arg-type]
+    assert ours == usual.model_copy(update={"momentum": 0.5, "clip": 2.0, "warmup": 20})
+
+
 def test_without_a_weight_the_largest_is_trained_alone_to_the_bit(tmp_path: Path) -> None:
     ours = training(Regression(), tmp_path / "ours", weight=0.0, **SGD)
     ours.run(session(tmp_path / "ours"))
@@ -131,31 +170,6 @@ def test_a_weighted_loss_scales_the_update_of_plain_sgd() -> None:
         torch.testing.assert_close(change, one[name] + 0.25 * two[name], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_the_share_of_an_update_is_that_of_its_gradient_as_the_optimiser_sees_it(kind: Any) -> None:
-    task = Regression()
-    config = OptimizerConfig(kind=kind, lr=0.01, clip=None)
-    weights = CoTraining(task.supernet(SPACE), task, 0.01, 4, optimizer=config)
-    largest, other = Draws(planted.bounded(task), 0).largest, SPACE.sample(5)
-    weights.step_together(Lesson([largest, other], [1.0, 1.0]), 0)
-    moments = {n: t.clone() for n, t in weights.optimizer.state().items()}
-    parameters = weights.optimizer.parameters
-
-    def norm(architecture: Any) -> float:
-        loss, _ = task.train_loss(weights.supernet.activate(architecture), 1)
-        grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-        total = 0.0
-        for name, grad in zip(parameters, grads, strict=True):
-            if grad is not None:
-                scale = moments[f"exp_avg_sq/{name}"].sqrt() + config.eps if kind == "adamw" else torch.ones(())
-                total += float((grad / scale).square().sum())
-        return math.sqrt(total)
-
-    expected = 0.5 * norm(other) / (norm(largest) + 0.5 * norm(other))
-    weights.step_together(Lesson([largest, other], [1.0, 0.5]), 1, shared=True)
-    assert weights.share == pytest.approx(expected, rel=1e-3)
-
-
 def test_a_temperature_softens_both_and_keeps_the_size_of_gradients() -> None:
     logits, teacher = torch.randn(6, 5, requires_grad=True), torch.randn(6, 5)
     value = likeness(logits, teacher, 3.0)
@@ -165,8 +179,11 @@ def test_a_temperature_softens_both_and_keeps_the_size_of_gradients() -> None:
     torch.testing.assert_close(logits.grad, 3 * ((logits / 3).softmax(-1) - (teacher / 3).softmax(-1)).detach() / 6)
 
 
-def test_units_are_in_the_order_of_their_importance_when_the_others_come_in(tmp_path: Path) -> None:
-    task = Regression()
+@pytest.mark.parametrize("kind", [Regression, Narrow])
+def test_units_are_in_the_order_of_their_importance_when_the_others_come_in(
+    kind: type[Regression], tmp_path: Path
+) -> None:
+    task = kind()
     ours = training(task, tmp_path, **SGD)
     largest, begin, losses = Draws(planted.bounded(task), 0).largest, ours._begin, []
 
@@ -184,11 +201,16 @@ def test_units_are_in_the_order_of_their_importance_when_the_others_come_in(tmp_
     ours.run(session(tmp_path))
     assert [step for step, _, _, moved in losses if moved] == [ours.schedule.switch] == [12]
     assert all(after == pytest.approx(before, rel=1e-5) for _, before, after, _ in losses)
-    fresh = training(Regression(), tmp_path / "fresh")
+    fresh = training(kind(), tmp_path / "fresh")
     fresh._sort()
-    reader = fresh.weights.supernet.weights.owner("place0.op.linear.down").get_parameter("weight")
-    importance = reader.detach().abs().sum(0)
-    assert torch.equal(importance, importance.sort(descending=True).values)
+    used = [path for path in OPS if largest[path] != "none"]
+    readers = {f"{path}.{largest[path]}.down": largest[path.replace("op", "width")] for path in used}
+    assert readers
+    for owner, width in readers.items():
+        reader = fresh.weights.supernet.weights.owner(owner).get_parameter("weight")
+        importance = reader.detach()[:, :width].abs().sum(0)
+        assert torch.equal(importance, importance.sort(descending=True).values), "of what the largest network has"
+    assert (kind is Regression) == all(width == 8 for width in readers.values())
 
 
 # --- whose turn it is -------------------------------------------------------------------------------------------------
@@ -316,6 +338,27 @@ def test_a_collapse_sends_training_back_at_half_the_rate(tmp_path: Path, caplog:
     assert again.setbacks == 1
     again.run(session(tmp_path / "cut"))
     assert_equal(whole, weights_of(again))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_what_an_optimiser_remembers_of_a_collapse_is_forgotten(kind: Any, tmp_path: Path) -> None:
+    keys = {"steps": 120, "delay": 0.5, "optimizer": {"kind": kind}, "weight_lr": 1e-3}
+    ours = training(Regression(), tmp_path, **keys)
+    start = ours.weights.optimizer.state()
+    ours._begin(0)  # the first point to go back to: nothing has been learnt, and there are no moments of AdamW yet
+    other = training(Regression(), tmp_path / "other", **keys)
+    for step in range(4):
+        ours.weights.step(SPACE.sample(step), step)
+    assert any(bool(moment.any()) for moment in ours.weights.optimizer.state().values())
+    assert ours._back(session(tmp_path), 5, "a collapse")
+    after = ours.weights.optimizer.state()
+    assert after.keys() == start.keys()
+    assert not any(bool(moment.any()) for moment in after.values())
+    assert_equal(weights_of(ours), weights_of(other))
+    ours.weights.optimizer.halvings = 0
+    for step in range(3):  # and it goes on as one that never collapsed
+        assert ours.weights.step(SPACE.sample(9), step)[0] == other.weights.step(SPACE.sample(9), step)[0]
+    assert_equal(weights_of(ours), weights_of(other))
 
 
 def test_training_goes_back_so_often_and_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

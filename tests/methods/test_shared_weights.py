@@ -1,13 +1,23 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from rankitect.blocks import FlatLinear, Tables
 from rankitect.contracts import Spent
+from rankitect.graph import B, Graph, SearchSpace
 from rankitect.methods.final_layer import FinalLayerTuned
 from rankitect.methods.shared_weights import CoTraining, Paired, TrainingState, train_steps
+from rankitect.methods.supernet_search import Draws
 from rankitect.methods.teaching import Lesson
+from rankitect.models.supernet import Supernet
+from rankitect.training.embeddings import TableConfig, TableStorage
+from rankitect.training.optimizer import OptimizerConfig
+from tests.controllers import planted
 from tests.controllers.planted import SPACE, Regression, session
 
 NARROW, WIDE = SPACE.sample_many(2, 3)
@@ -60,3 +70,71 @@ def test_fitting_the_last_layer_is_charged_beside_the_measurement() -> None:
     context = SimpleNamespace(check=lambda: None, spent=Spent())
     tuned = FinalLayerTuned(inner, SPACE, task, steps=2, lr=0.01)  # type: ignore[arg-type]
     assert tuned.measure(NARROW, context).spent == of_training(NARROW, NARROW)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_the_share_of_an_update_is_that_of_its_gradient_as_the_optimiser_sees_it(kind: Any) -> None:
+    task = Regression()
+    config = OptimizerConfig(kind=kind, lr=0.01, clip=None)
+    weights = CoTraining(task.supernet(SPACE), task, 0.01, 4, optimizer=config)
+    largest, other = Draws(planted.bounded(task), 0).largest, SPACE.sample(5)
+    weights.step_together(Lesson([largest, other], [1.0, 1.0]), 0)
+    moments = {n: t.clone() for n, t in weights.optimizer.state().items()}
+    parameters = weights.optimizer.parameters
+
+    def norm(architecture: Any) -> float:
+        loss, _ = task.train_loss(weights.supernet.activate(architecture), 1)
+        grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        total = 0.0
+        for name, grad in zip(parameters, grads, strict=True):
+            if grad is not None:
+                scale = moments[f"exp_avg_sq/{name}"].sqrt() + config.eps if kind == "adamw" else torch.ones(())
+                total += float((grad / scale).square().sum())
+        return math.sqrt(total)
+
+    expected = 0.5 * norm(other) / (norm(largest) + 0.5 * norm(other))
+    weights.step_together(Lesson([largest, other], [1.0, 0.5]), 1, shared=True)
+    assert weights.share == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adagrad", "adam"])
+def test_measuring_the_share_does_not_change_what_tables_learn(rule: Any) -> None:
+    g = Graph("tables")
+    width = g.choice("width", [4, 2])
+    g.out = FlatLinear(1)(Tables((20,), (2,), width)(g.input("ids", B, 2, dtype="int"), name="tables"), name="head")
+    space = SearchSpace(g)
+    wide, narrow = (space.architecture({"width": width}) for width in (4, 2))
+
+    class Rows:
+        unit = "examples"
+
+        def hold_tables(self, model: Any, lr: float | None = None) -> TableStorage:
+            return TableStorage(model, TableConfig("torch", rule, lr=0.1))
+
+        def train_loss(self, model: Any, step: int) -> tuple[Any, int]:
+            ids = torch.randint(20, (16, 2), generator=torch.Generator().manual_seed(step))
+            return model(ids).sub(ids.float().sum(1, keepdim=True) / 20).square().mean(), 16
+
+    def trained(shared: bool) -> dict[str, torch.Tensor]:
+        supernet = Supernet(space, seed=3)
+        weights = CoTraining(supernet, Rows(), 0.01, 4)  # type: ignore[arg-type]
+        for step in range(3):
+            weights.step_together(Lesson([wide, narrow], [1.0, 1.0]), step, shared=shared)
+        assert math.isnan(weights.share)
+        weights.close()
+        return {n: w.detach().clone() for n, w in supernet.named_parameters()}
+
+    measured, plain = trained(shared=True), trained(shared=False)
+    assert all(torch.equal(weight, plain[name]) for name, weight in measured.items())
+
+
+def test_the_share_of_a_step_that_was_skipped_is_not_told() -> None:
+    task = Regression()
+    weights = CoTraining(task.supernet(SPACE), task, 0.01, 4)
+    largest, other = Draws(planted.bounded(task), 0).largest, SPACE.sample(5)
+    weights.step_together(Lesson([largest, other], [1.0, 1.0]), 0, shared=True)
+    assert 0 < weights.share < 1
+    before = {n: w.detach().clone() for n, w in weights.supernet.weights.named_parameters()}
+    weights.step_together(Lesson([largest, other], [1.0, math.nan]), 1, shared=True)
+    assert math.isnan(weights.share)
+    assert all(torch.equal(weight, before[name]) for name, weight in weights.supernet.weights.named_parameters())

@@ -13,6 +13,7 @@ from rankitect.errors import SpaceError
 from rankitect.graph import B, Elementwise, Graph, Params, SearchSpace
 from rankitect.models.sorting import UnitGroup, sort_units, unit_groups, unit_scores
 from rankitect.models.supernet import Supernet
+from rankitect.models.weights import weight_of
 from rankitect.search_spaces.mobile_llm import mobile_llm
 from rankitect.search_spaces.ofa_mobilenet import ofa_mobilenet
 from rankitect.search_spaces.ofa_resnet import ofa_resnet
@@ -90,6 +91,34 @@ def test_the_largest_architecture_computes_what_it_did(name: str) -> None:
     assert all(torch.equal(order.sort().values, torch.arange(len(order))) for order in orders.values())
     again = sort_units(supernet)
     assert all(torch.equal(order, torch.arange(len(order))) for order in again.values())
+
+
+@pytest.mark.parametrize("maker", [lambda: mobilenet().space, lambda: ofa_resnet(SHAPE, 3, widths=(8, 16))])
+def test_units_that_the_reference_does_not_have_stay_behind_those_that_it_has(maker: Any) -> None:
+    space = maker()
+    supernet, draw = trained(space), torch.Generator().manual_seed(4)
+    architecture = space.sample(2)
+    shapes = supernet.plan(architecture).shapes()
+    with torch.no_grad():  # nothing that was trained is as large as what was not
+        for (owner, name), shape in shapes.items():
+            weight = weight_of(supernet.weights.owner(owner), name)
+            own = weight[tuple(slice(n) for n in shape)].clone()
+            weight.mul_(100)
+            weight[tuple(slice(n) for n in shape)] = own
+    inputs = torch.randn(2, *SHAPE, generator=draw)
+    with torch.no_grad():
+        before = supernet.activate(architecture)(inputs)
+        orders = sort_units(supernet, reference=architecture)
+        after = supernet.activate(architecture)(inputs)
+    assert torch.allclose(after, before, atol=1e-5 * float(1 + before.abs().max()))
+    smaller = 0
+    for group in unit_groups(space):
+        if group.name in orders:
+            scores, order = unit_scores(supernet, group, shapes), orders[group.name]
+            assert (scores[:-1] >= scores[1:]).all(), group.name
+            assert torch.equal(order[len(scores) :], torch.arange(len(scores), group.size))
+            smaller += len(scores) < group.size
+    assert smaller > 0
 
 
 def test_moments_of_an_optimiser_move_with_their_weights() -> None:

@@ -60,6 +60,20 @@ def test_a_confirmation_that_was_stopped_goes_on(tmp_path: Path) -> None:
     assert result(tmp_path / "cut")["pareto"] == result(tmp_path / "whole")["pareto"]
 
 
+def test_candidates_whose_weights_are_there_already_are_measured_once(tmp_path: Path) -> None:
+    class Taking(Quadratic):
+        takes_candidates = True
+
+    run(tmp_path / "run", Climber(), Taking(), baselines=BASELINES, confirmation=PLAN, seed=5)
+    trials, summary = stored(tmp_path / "run"), read_summary(tmp_path / "run")
+    assert summary.pareto
+    assert {t.seed for t in trials if t.baseline is None} == {5}
+    assert all(candidate.metrics["loss"].n != PLAN.seeds for candidate in summary.pareto)
+    for baseline in summary.baselines:
+        own = {t.seed for t in trials if t.baseline == baseline.name}
+        assert own == {5, 6, 7}
+
+
 def test_one_seed_confirms_nothing(tmp_path: Path) -> None:
     run(tmp_path / "run", baselines=BASELINES)
     assert not [t for t in stored(tmp_path / "run") if t.batch == CONFIRM]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,10 +33,12 @@ class Budget:
     Attributes:
         name: For people, such as "flops up to 250,000".
         bounded: The space within it and within the constraints.
+        largest: The network of most FLOPs there, of the space that weights are shared in.
     """
 
     name: str
     bounded: BoundedSpace
+    largest: Architecture
 
     def meets(self, architecture: Architecture) -> bool:
         """Whether an architecture is within it."""
@@ -67,13 +70,21 @@ def budgets_of(
             limits = bounds.limits(budget)
         except ConfigError as error:
             raise ConfigError(f"{where}: {str(error).removeprefix('constraints: ')}") from None
-        within = _within(bounded, limits)
-        try:
-            within.space.sample(0, **within.limits)
-        except SpaceError as error:
-            raise ConfigError(f"{where}: no network meets it ({brief(name, 120)}). {brief(error, 250)}") from None
-        budgets.append(Budget(name, within))
+        budgets.append(_met(name, _within(bounded, limits), where, (seed, place)))
     return budgets
+
+
+def _met(name: str, within: BoundedSpace, where: str, seed: tuple[int, int]) -> Budget:
+    """A budget that some network meets, which is found here: once the weights are trained it is too late to refuse it.
+
+    Raises:
+        ConfigError: None is found.
+    """
+    try:
+        largest = within.extreme("flops", True, np.random.default_rng([seed[0], 8, seed[1]]))
+    except SpaceError as error:
+        raise ConfigError(f"{where}: no network meets it ({brief(name, 120)}). {brief(error, 250)}") from None
+    return Budget(name, within, largest)
 
 
 def _words(bounds: Bounds) -> str:
@@ -114,8 +125,19 @@ def _even(count: int, bounded: BoundedSpace, task: object, seed: int) -> list[Bu
     else:
         ends = low * (high / low) ** (np.arange(1, count + 1) / count)
     ends[-1] = high
-    rounded = [float(f"{end:.3g}") for end in ends[:-1]] + [high]
-    return [Budget(f"{kind} up to {end:,.15g}", _within(bounded, {key: (-np.inf, end)})) for end in rounded]
+    rounded = dict.fromkeys([*(min(_rounded_up(end), high) for end in ends[:-1]), high])
+    return [
+        _met(f"{kind} up to {end:,.15g}", _within(bounded, {key: (-np.inf, end)}), "controller.budgets", (seed, place))
+        for place, end in enumerate(rounded)
+    ]
+
+
+def _rounded_up(number: float) -> float:
+    """A number in three digits that is not below it, as what costs least may lie just there."""
+    rounded = float(f"{number:.3g}")
+    if rounded >= number:
+        return rounded
+    return float(f"{rounded + 10.0 ** (math.floor(math.log10(abs(number))) - 2):.3g}")
 
 
 def best_within(budget: Budget, trials: Sequence[Trial], objectives: Objectives) -> Trial | None:

@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rankitect.errors import ConfigError
+
 if TYPE_CHECKING:
     from rankitect.methods.once_for_all.settings import Kind
     from rankitect.training.settings import OptimizerConfig
@@ -29,15 +31,13 @@ class Segment:
         start: Its first step.
         end: The first step after it.
         peak: Share of the peak learning rate.
-        opened: How many phases of progressive shrinking are open; 0: the largest alone, unless `alone` is false.
-        alone: Whether it trains the largest alone.
+        opened: How many phases of progressive shrinking are open.
     """
 
     start: int
     end: int
     peak: float = 1.0
     opened: int = 0
-    alone: bool = False
 
 
 class Schedule:
@@ -52,6 +52,9 @@ class Schedule:
         weight: Of the loss of each of the others after that.
         restart: Share of the peak rate at which later segments begin.
         phases: Phases of progressive shrinking.
+
+    Raises:
+        ConfigError: The ramp (deps) ends after the last step, or at a rate of 0, so that nobody would come in.
 
     Attributes:
         switch: The first step, t0, that trains more than the largest; `steps` where none does.
@@ -74,12 +77,29 @@ class Schedule:
         self.steps, self._optimizer, self._weight = steps, optimizer, weight
         self.switch = 0 if kind == "sandwich" else round(delay * steps)
         self.ramped = self.switch + (round(ramp * steps) if kind == "deps" else 0)
+        if self.switch < self.ramped:
+            self._check_ramp(delay, ramp)
+        self.ramped = max(self.switch, min(self.ramped, steps))  # each share was rounded on its own
         self.segments = self._segments(kind, restart, phases)
+
+    def _check_ramp(self, delay: float, ramp: float) -> None:
+        if self.switch < self.steps and delay + ramp > 1 + 1e-9:
+            raise ConfigError(
+                f"controller.delay={delay:g} and controller.ramp={ramp:g} are shares of all steps, and together more "
+                "than 1: the others would still be on their way in when training ends. Lower either of them."
+            )
+        falls = self._optimizer.schedule != "constant" and not self._optimizer.final_lr
+        if self._weight and falls and self.switch < self.steps <= self.ramped:
+            raise ConfigError(
+                f"controller.optimizer.final_lr=0 with controller.delay={delay:g} and controller.ramp={ramp:g}: the "
+                "others come in at the rate of the last step, and that is 0. Lower controller.ramp, or set a final_lr "
+                "above 0."
+            )
 
     def _segments(self, kind: Kind, restart: float, phases: int) -> list[Segment]:
         if kind in ("deps", "sandwich"):  # one rise and fall for all steps, whoever they train
             return [Segment(0, self.steps)]
-        first = [Segment(0, self.switch, alone=True)] if self.switch else []
+        first = [Segment(0, self.switch)] if self.switch else []
         later = restart if first else 1.0
         left, count = self.steps - self.switch, max(1, phases if kind == "progressive" else 1)
         ends = [self.switch + left * i // count for i in range(count + 1)]

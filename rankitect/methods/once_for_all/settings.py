@@ -30,18 +30,19 @@ class SharedOptimizer(BaseModel):
     """How shared weights are trained; the peak rate is `controller.weight_lr`. What is null is the task's.
 
     Adding a weighted gradient of another architecture scales that architecture's learning rate exactly for SGD without
-    clipping, and roughly for AdamW.
+    clipping, and roughly for AdamW. The rate falls further than where networks are trained again once they are chosen:
+    these are taken as they are.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["adamw", "sgd"] | None = Field(default=None, description="the optimiser; null: the task's")
     schedule: Schedule = "cosine"
-    warmup: Warmup = 4
+    warmup: Warmup | None = Field(default=None, description="steps over which the learning rate rises; null: the usual")
     final_lr: float = Field(default=0.01, ge=0, le=1, description="share of the learning rate at the end")
-    momentum: Momentum | None = Field(default=None, description="of SGD; null: 0.9")
-    nesterov: Nesterov = True
-    betas: Betas = (0.9, 0.95)
+    momentum: Momentum | None = Field(default=None, description="of SGD; null: the usual, 0.9")
+    nesterov: Nesterov | None = Field(default=None, description="whether SGD looks ahead along its momentum; null: yes")
+    betas: Betas | None = Field(default=None, description="AdamW's averaging; null: the usual")
     weight_decay: WeightDecay | None = Field(
         default=None, description="of matrices, never of norms and biases; null: 3e-5 for SGD, 0 for AdamW"
     )
@@ -50,28 +51,21 @@ class SharedOptimizer(BaseModel):
         Field(description="largest gradient norm; usual: 1 for AdamW, none for SGD; null does not clip"),
     ] = "usual"
 
-    def config(self, lr: float, usual: OptimizerConfig, steps: int) -> OptimizerConfig:
+    def config(self, usual: OptimizerConfig, steps: int) -> OptimizerConfig:
         """The optimiser.
 
         Args:
-            lr: Peak learning rate.
-            usual: What the task trains shared weights with.
+            usual: What shared weights are trained with by this kind of optimiser (`usual_optimizer`).
             steps: Of the first segment of the schedule, which the warm-up must fit into.
         """
-        kind = self.kind or ("sgd" if usual.kind == "sgd" else "adamw")
-        sgd = kind == "sgd"
-        return OptimizerConfig(
-            kind=kind,
-            lr=lr,
-            schedule=self.schedule,
-            warmup=min(self.warmup, steps),
-            final_lr=self.final_lr,
-            betas=self.betas,
-            momentum=(0.9 if self.momentum is None else self.momentum) if sgd else 0.0,
-            nesterov=sgd and self.nesterov,
-            weight_decay=(3e-5 if sgd else 0.0) if self.weight_decay is None else self.weight_decay,
-            clip=(None if sgd else 1.0) if self.clip == "usual" else self.clip,
-        )
+        own = self.model_dump(include={"betas", "weight_decay"}, exclude_none=True)
+        if usual.kind == "sgd":
+            own |= self.model_dump(include={"momentum", "nesterov"}, exclude_none=True)
+        if self.clip != "usual":
+            own["clip"] = self.clip
+        warmup = min(usual.warmup if self.warmup is None else self.warmup, steps)
+        fall = {"schedule": self.schedule, "final_lr": self.final_lr, "warmup": warmup}
+        return usual.model_copy(update={**own, **fall})
 
 
 class OnceForAllConfig(SharedWeightsConfig):

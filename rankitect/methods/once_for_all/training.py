@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from rankitect.methods.bounded_space import BoundedSpace
     from rankitect.methods.once_for_all.settings import OnceForAllConfig
     from rankitect.models.supernet import Supernet
+    from rankitect.training.settings import OptimizerConfig
 
-__all__ = ["OnceForAllTraining"]
+__all__ = ["OnceForAllTraining", "scheduled"]
 
 _SHARES = 40
 """How often, over the whole training, the subnets' share of an update is measured."""
@@ -43,6 +44,36 @@ _SHORTEST = 100
 def _pretrained(task: object) -> bool:
     """Whether shared weights begin as those of a backbone, which is then the teacher in the task's own loss."""
     return offers(task, HasBackbone) and task.backbone_name is not None
+
+
+def scheduled(config: OnceForAllConfig, task: object, phases: int = 0) -> tuple[Schedule, OptimizerConfig]:
+    """What each step of a training is for, and what takes the steps.
+
+    Args:
+        config: The keys.
+        task: Has numbers of its own for what they leave open.
+        phases: Of progressive shrinking.
+
+    Raises:
+        ConfigError: The keys contradict each other; see `Schedule`.
+    """
+    steps, delay = config.length(task), config.delay
+    if delay is None:
+        delay = 0.0 if _pretrained(task) else 0.5
+    first = round(delay * steps) or steps
+    usual = usual_optimizer(task, config.weight_lr or training_defaults(task, True).lr, steps, config.optimizer.kind)
+    optimizer = config.optimizer.config(usual, first)
+    schedule = Schedule(
+        config.schedule,
+        steps,
+        optimizer,
+        delay=delay,
+        ramp=config.ramp,
+        weight=config.weight,
+        restart=config.restart,
+        phases=phases,
+    )
+    return schedule, optimizer
 
 
 class OnceForAllTraining:
@@ -75,9 +106,7 @@ class OnceForAllTraining:
         self._config, self._folder, self._supernet, self._task = config, folder, supernet, task
         self._seed, self._steps = seed, config.length(task)
         training = training_defaults(task, screened=True)
-        lr, delay = config.weight_lr or training.lr, config.delay
-        if delay is None:
-            delay = 0.0 if _pretrained(task) else 0.5
+        lr = config.weight_lr or training.lr
         taught = 0.0 if _pretrained(task) else 0.5 if config.schedule == "progressive" else 1.0
         self._distil = taught if config.distil is None else config.distil
         # Units of a backbone are in the order of their calibration already.
@@ -86,18 +115,7 @@ class OnceForAllTraining:
         self._opening: Opening | None = None
         if config.schedule == "progressive":
             self._opening = Opening(bounded, self._draws.largest, config.phases)
-        first = round(delay * self._steps) or self._steps
-        optimizer = config.optimizer.config(lr, usual_optimizer(task, lr, self._steps), first)
-        self.schedule = Schedule(
-            config.schedule,
-            self._steps,
-            optimizer,
-            delay=delay,
-            ramp=config.ramp,
-            weight=config.weight,
-            restart=config.restart,
-            phases=self._opening.count if self._opening else 0,
-        )
+        self.schedule, optimizer = scheduled(config, task, self._opening.count if self._opening else 0)
         self.weights = CoTraining(
             supernet, task, lr, self._steps, batch=training.batch, table_lr=training.table_lr,
             optimizer=optimizer, rate=self.schedule.lr,
@@ -178,10 +196,11 @@ class OnceForAllTraining:
             self._sort()
 
     def _sort(self) -> None:
-        """Order hidden units by importance, with their statistics and the optimiser's moments."""
+        """Order the hidden units of the largest network by importance, with their statistics and the optimiser's
+        moments; it may be smaller than the space's largest, which the constraints may exclude."""
         from rankitect.models.sorting import sort_units
 
-        sort_units(self._supernet, moments=self.weights.optimizer.state())
+        sort_units(self._supernet, moments=self.weights.optimizer.state(), reference=self._draws.largest)
 
     # --- going back -------------------------------------------------------------------------------------------------
     def _back(self, session: Session, step: int, why: str) -> bool:
