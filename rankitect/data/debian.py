@@ -17,6 +17,7 @@ from rankitect.errors import DataError
 __all__ = ["data_archive", "is_package", "read_file", "regular_files"]
 
 _MAGIC, _HEADER = b"!<arch>\n", 60
+_CHUNK = 1 << 20
 MOST_UNPACKED = 1 << 31
 """Bytes that a package's files may have together."""
 
@@ -71,6 +72,10 @@ def regular_files(archive: tarfile.TarFile, most: int) -> Iterator[tarfile.TarIn
     stream.seek(archive.offset)
     if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise ValueError(f"it is damaged, or ends too early, at byte {archive.offset:,} of what is packed in it")
+    while more := stream.read(_CHUNK):  # what packed it keeps its checksum at the very end
+        total += len(more)
+        if total > most:
+            raise ValueError(f"it has more than {most:,} bytes")
 
 
 def read_file(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import threading
+import zlib
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -125,7 +126,25 @@ def _opened(content: bytes, place: str) -> Image:
             f"{named(place)} has values of more than 8 bits (mode {image.mode}), which would be cut: save it with "
             "8 bits a channel."
         )
+    if image.format == "PNG":
+        _check_sums(content)
     return image
+
+
+def _check_sums(content: bytes) -> None:
+    """Refuse a PNG whose pixels were damaged: Pillow leaves the checksums of IDAT chunks alone (RFC 2083, section 3.2).
+
+    Raises:
+        ValueError: They were.
+    """
+    at, view = 8, memoryview(content)
+    while at + 12 <= len(content):
+        end = at + 8 + int.from_bytes(view[at : at + 4], "big")
+        if view[at + 4 : at + 8] == b"IDAT" and zlib.crc32(view[at + 4 : end]) != int.from_bytes(
+            view[end : end + 4], "big"
+        ):
+            raise ValueError("its pixels do not have their checksum")
+        at = end + 4
 
 
 def _too_large(place: str) -> DataError:

@@ -328,6 +328,27 @@ def test_filters_of_warnings_are_changed_by_one_thread_alone(tmp_path: Path, mon
     assert threads <= {threading.main_thread()}
 
 
+def test_a_pixel_that_was_damaged_is_not_read(tmp_path: Path) -> None:
+    file, image = io.BytesIO(), pictures(1)[0]
+    Image.fromarray(image).save(file, "PNG", compress_level=0)
+    plain = file.getvalue()
+    at = plain.index(image[0].tobytes())
+    files = {**folders(pictures(18)), "cat/0.png": plain}
+    assert len(opened(write_folders(tmp_path / "whole", files)).stored.labels) == 18
+    files["cat/0.png"] = plain[:at] + bytes([plain[at] ^ 1]) + plain[at + 1 :]
+    with pytest.raises(DataError, match=r"cat/0\.png cannot be decoded .*its pixels do not have their checksum"):
+        opened(write_folders(tmp_path / "damaged", files))
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_an_archive_whose_checksum_is_wrong_is_not_read(tmp_path: Path, kind: str) -> None:
+    packed = as_tar(folders(pictures(18)), f"w:{kind}")
+    at = len(packed) - {"gz": 8, "bz2": 4, "xz": 20}[kind]
+    (tmp_path / f"set.tar.{kind}").write_bytes(packed[:at] + bytes([packed[at] ^ 1]) + packed[at + 1 :])
+    with pytest.raises(DataError, match=rf"set\.tar\.{kind} cannot be read as an archive"):
+        opened(tmp_path / f"set.tar.{kind}")
+
+
 def test_an_image_that_is_too_thin_to_be_resized_is_named(tmp_path: Path) -> None:
     root = write_folders(tmp_path / "set", {"a/1.png": as_png(pictures(1, (1, 9000))[0])})
     with pytest.raises(DataError, match=r"a/1\.png is too thin for task\.resize=100: it has 9,000 x 1 pixels"):
