@@ -140,9 +140,8 @@ def _check_sums(content: bytes) -> None:
     at, view = 8, memoryview(content)
     while at + 12 <= len(content):
         end = at + 8 + int.from_bytes(view[at : at + 4], "big")
-        if view[at + 4 : at + 8] == b"IDAT" and zlib.crc32(view[at + 4 : end]) != int.from_bytes(
-            view[end : end + 4], "big"
-        ):
+        kept = int.from_bytes(view[end : end + 4], "big")
+        if content[at + 4 : at + 8] == b"IDAT" and zlib.crc32(view[at + 4 : end]) != kept:
             raise ValueError("its pixels do not have their checksum")
         at = end + 4
 
