@@ -48,6 +48,7 @@ class Session:
         self.state_dir = folder
         self.logger = logging.getLogger("rankitect")
         self.flops = 0
+        self.trials: list[Any] = []
         self.first: dict[int, float] = {}
 
     def charge(self, key: str, spent: Any) -> None:
