@@ -117,7 +117,7 @@ def test_heads_of_one_table_behind_norms_of_their_own_are_turned_only_where_thei
     assert difference(space, model, ids(0, 6) % 30, 0) <= TOLERANCE
     with torch.no_grad():
         gains[1].neg_()
-    with pytest.raises(SpaceError, match="its gain|gains"):
+    with pytest.raises(SpaceError, match="gain"):
         turning(space, model)
 
 
