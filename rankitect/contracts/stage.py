@@ -150,7 +150,8 @@ class LearnsFromEarlier(Protocol):
     @property
     def earlier(self) -> str | None:
         """The name of a stage before it, for the model that this one gave; "float" for the model after the last stage
-        whose result computes in floats (else what the recipe was given, in floats); None where it needs none."""
+        whose result computes in floats, and of a model that has few bits from the beginning (bits that are choices) in
+        floats after the last stage that trained it in these bits and gave it no others; None where it needs none."""
         ...
 
 

@@ -147,15 +147,34 @@ def test_a_teacher_is_another_where_its_name_is_another_stages(tmp_path: Path) -
         assert first(look.seen) == pytest.approx(start + wanted)
 
 
-def test_without_a_float_stage_the_teacher_is_what_the_recipe_was_given_in_floats(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resumed", [False, True])
+def test_of_a_model_that_has_few_bits_from_the_beginning_the_float_model_is_the_trained_one(
+    tmp_path: Path, resumed: bool
+) -> None:
     space = SPACE.with_blocks(
         {node.path: node.block for node in rtn().space_after(SPACE).graph.nodes if node.path.endswith("mlp")}
     )
-    model, look = build(space, ARCHITECTURE, seed=1), Look(1.0)
-    start = first(model)
-    Recipe({"a": Shift(1.0), "look": look}, StageStore(tmp_path, 2**24)).run(model, ARCHITECTURE, seed=0, space=space)
-    assert look.seen.plan.is_float
-    assert first(look.seen) == start
+    start = first(build(space, ARCHITECTURE, seed=1))
+
+    def given(stages: Mapping[str, Any], store: StageStore) -> Any:
+        return Recipe(stages, store).run(build(space, ARCHITECTURE, seed=1), ARCHITECTURE, seed=0, space=space)
+
+    cases: list[tuple[dict[str, Any], int]] = [
+        ({}, 0),
+        ({"heal": Shift(1.0)}, 1),
+        ({"heal": Shift(1.0), "more": Shift(2.0)}, 3),
+        ({"heal": Shift(1.0), "quantize": rtn(), "tune": Shift(2.0)}, 1),  # which quantizes the rest as well
+        ({"heal": Shift(1.0), "first": Look(2.0), "tune": Shift(4.0)}, 1),  # which learns from it
+    ]
+    for number, (before, wanted) in enumerate(cases):
+        store, look = StageStore(tmp_path / str(number), 2**24), Look(8.0)
+        if resumed:
+            given(before, store)
+        result = given({**before, "look": look}, store)
+        assert look.seen.plan.is_float
+        assert not result.model.plan.is_float
+        assert first(look.seen) == pytest.approx(start + wanted)
+        assert not before or before["heal"].computed == 1
 
 
 def test_a_teacher_that_is_no_earlier_stage_is_refused() -> None:
