@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from rankitect.contracts import JSON
-    from rankitect.contracts.stage import Stage
+    from rankitect.contracts.stage import Stage, StageContext
     from rankitect.graph import SearchSpace
     from rankitect.recipes.pair import Pair
 
@@ -42,7 +42,7 @@ class EarlierModels:
         self._names = list(stages)
         self._given = given
         self._asked: dict[int, str] = {}
-        self._kept: dict[str, nn.Module] = {}
+        self._kept: dict[str, tuple[nn.Module, Pair]] = {}
         for position, (name, stage) in enumerate(stages.items()):
             if not offers(stage, LearnsFromEarlier) or stage.earlier is None:
                 continue
@@ -82,17 +82,17 @@ class EarlierModels:
         wanted = self._wanted_after(position)
         named = position >= 0 and self._names[position] in wanted
         if named:
-            self._keep(self._names[position], copy.deepcopy(model))
+            self._keep(self._names[position], copy.deepcopy(model), pair)
         if FLOAT in wanted and self._in_floats_at(position, pair):
-            self._keep(FLOAT, copy.deepcopy(_in_floats(model)))
+            self._keep(FLOAT, copy.deepcopy(_in_floats(model)), pair)
         return named or FLOAT in wanted
 
-    def take(self, position: int) -> nn.Module | None:
-        """What the stage at a position asks for; forgets what no later one does."""
-        name = self._asked.get(position)
-        model = None if name is None else self._kept[name]
+    def take(self, position: int, context: StageContext) -> None:
+        """Give the stage at a position what it asks for; forgets what no later one does."""
+        if (name := self._asked.get(position)) is not None:
+            context.earlier, pair = self._kept[name]
+            context.earlier_architecture, context.earlier_space = pair.architecture, pair.space
         self._kept = {key: kept for key, kept in self._kept.items() if key in self._wanted_after(position)}
-        return model
 
     def recall(self, position: int, restored: Pair, given: nn.Module, entry: Entry) -> bool:
         """Restore what stages after a position ask for of those before it.
@@ -121,10 +121,10 @@ class EarlierModels:
                 tensors, of = stored
                 if name != FLOAT or self._in_floats_at(at, of):
                     stored_model = of.with_tensors(copy.deepcopy(given), tensors, self._given)
-                    self._keep(name, _in_floats(stored_model) if name == FLOAT else stored_model)
+                    self._keep(name, _in_floats(stored_model) if name == FLOAT else stored_model, of)
                     break
             else:
-                self._keep(name, copy.deepcopy(_in_floats(given)))
+                self._keep(name, copy.deepcopy(_in_floats(given)), self._given)
         return True
 
     def _in_floats_at(self, position: int, pair: Pair) -> bool:
@@ -141,8 +141,8 @@ class EarlierModels:
     def _wanted_after(self, position: int) -> set[str]:
         return {name for at, name in self._asked.items() if at > position}
 
-    def _keep(self, name: str, model: nn.Module) -> None:
-        self._kept[name] = model.eval().requires_grad_(False)
+    def _keep(self, name: str, model: nn.Module, pair: Pair) -> None:
+        self._kept[name] = model.eval().requires_grad_(False), pair
 
 
 def _is_float(pair: Pair) -> bool:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Export"]
 
 
-class HasText(Protocol):
+class HasSampleText(Protocol):
     """A task whose models read tokens."""
 
     @property
@@ -82,9 +82,9 @@ class Export:
                 raise ValueError(f"capacity must be more than the prompt's {info.data['prompt']} tokens")
             return value
 
-    def __init__(self, config: Config, task: HasText) -> None:
+    def __init__(self, config: Config, task: HasSampleText) -> None:
         self.config, self._task = config, task
-        self._rounds = False
+        self._rounds = True  # as long as no space says otherwise
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Export:
@@ -93,7 +93,7 @@ class Export:
         Raises:
             ConfigError: The task's models have no tokenizer.
         """
-        if not offers(parts.task, HasText):
+        if not offers(parts.task, HasSampleText):
             raise ConfigError(f"this stage exports language models, and task={parts.names.get('task', '')} has none.")
         return cls(config, parts.task)
 

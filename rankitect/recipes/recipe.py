@@ -209,8 +209,8 @@ class Recipe:
                 checkpoints / f"{name}.safetensors" if checkpoints else store.checkpoint(keys[position]),
                 should_stop,
                 space=pair.space,
-                earlier=earlier.take(position),
             )
+            earlier.take(position, context)
             context.progress = partial(_report, context, before, spend, progress, name)
             context.check()
             begun = {} if position else asked.once({}, "", model, pair)

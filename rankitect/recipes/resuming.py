@@ -26,13 +26,16 @@ def begin_again_if_of_another_recipe(checkpoint: Path, origin: str) -> None:
     """
     note = _note(checkpoint)
     try:
-        if checkpoint.exists() and note.exists() and note.read_text(encoding="utf-8", errors="replace") != origin:
+        noted = note.read_text(encoding="utf-8", errors="replace") if note.exists() else None
+        if noted == origin:
+            return
+        if noted is not None and checkpoint.exists():
             _log.warning(
                 "The saved state %s is of a stage that other stages, or other settings of theirs, came before: the "
                 "stage begins again.",
                 checkpoint.name,
             )
-            checkpoint.unlink()
+            checkpoint.unlink(missing_ok=True)
         note.parent.mkdir(parents=True, exist_ok=True)
         write_whole(note, origin)
     except OSError as error:
