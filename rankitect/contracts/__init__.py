@@ -16,7 +16,7 @@ from rankitect.contracts.controller import (
     WrapsEvaluators,
     replay,
 )
-from rankitect.contracts.device import Device, ExportsPrograms, ExportsRankers, Latencies
+from rankitect.contracts.device import Device, ExportsPrograms, ExportsRankers, Latencies, TimesPrograms
 from rankitect.contracts.evaluator import Evaluator, Exporter, StopRequested, TrialContext
 from rankitect.contracts.plugin import Estimates, FromConfig, NamesCosts, NamesModels, Preloads, plugin
 from rankitect.contracts.records import (
@@ -87,6 +87,7 @@ __all__ = [
     "StopRequested",
     "Task",
     "TellsCosts",
+    "TimesPrograms",
     "TrainsAsConfigured",
     "TrainsInPrepare",
     "Trial",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from rankitect.contracts import JSON
 from rankitect.contracts.capability import offers
+from rankitect.deploy.candidate_program import CAPACITY, PROMPT, Precision
 from rankitect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,9 +69,9 @@ class Export:
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-        prompt: int = Field(default=64, ge=1, le=2**20, description="tokens of a prefill")
-        capacity: int = Field(default=256, ge=2, le=2**20, description="tokens of the longest sequence")
-        precision: Literal["float32", "8da4w"] = Field(
+        prompt: int = Field(default=PROMPT, ge=1, le=2**20, description="tokens of a prefill")
+        capacity: int = Field(default=CAPACITY, ge=2, le=2**20, description="tokens of the longest sequence")
+        precision: Precision = Field(
             default="float32",
             description="of the program; 8da4w: 4-bit weights in groups of 32, where the model has no bits of its own",
         )
@@ -148,7 +149,7 @@ class Export:
                 prompt=c.prompt,
                 capacity=c.capacity,
                 text=task.sample_text(),
-                floats=context.earlier,
+                floats=model if context.earlier is None and model.plan.is_float else context.earlier,
                 judge=task.judge_program if offers(task, JudgesPrograms) else None,
             )
             context.artifacts.update(written)

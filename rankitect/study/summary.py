@@ -146,7 +146,8 @@ class BaselineSummary(_Model):
 
 class ProgramQualitySummary(_Model):
     """The quality of an exported program beside that of its model, in its bits (`model`) and in floats where these are
-    not its own; lower is better, and `change` is relative to the floats."""
+    not its own; lower is better, and `change` is relative to the floats. Where these are not known, `unrounded` is what
+    the model's own weights give without rounding, with which nothing is compared."""
 
     metric: str
     model: float
@@ -154,6 +155,7 @@ class ProgramQualitySummary(_Model):
     amount: int
     unit: str
     floats: float | None = None
+    unrounded: float | None = None
     change: float | None = None
 
     @property
