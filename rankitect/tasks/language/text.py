@@ -104,4 +104,5 @@ def record_text(text: TokenizedText, backbone: str, parts: Parts) -> None:
 def _described(parts: Parts) -> str:
     """The recipe in words: its stages in order, with their training tokens."""
     tokens = {name: stage.provenance().get("tokens") for name, stage in parts.stages.items()}
-    return ", ".join(f"{name} ({n:,} tokens)" if n else name for name, n in tokens.items()) or "none"
+    named = (f"{name} ({n:,} tokens)" if isinstance(n, int) and n else name for name, n in tokens.items())
+    return ", ".join(named) or "none"  # the tokens of `prune_vocabulary` are those that it keeps

@@ -151,3 +151,14 @@ def test_a_candidate_of_a_finished_run_becomes_a_program_that_judges(
     assert (card["quality"]["metric"], card["notes"]["unmeasured"]) == ("auc", None)
     assert run_program([str(place), "--prompt", "How do I bake bread?", "--response", "With flour."]) == 0
     assert capsys.readouterr().out.startswith(("safe: log-odds", "unsafe: log-odds"))
+
+
+def test_a_run_records_a_recipe_that_prunes_the_vocabulary(tmp_path: Path) -> None:
+    pytest.importorskip("executorch")
+    keys = ["task=moderation", "space=mobile_llm", "recipe=llama_guard_int4", "preset=smoke"]
+    parts = build(resolve_training(keys, None).resolved, tmp_path, lambda text: None, measuring=True)
+    assert isinstance(parts.task, Moderation)
+    parts.task.record(parts)
+    recipe = json.loads((tmp_path / "data.json").read_text())["recipe"]
+    assert recipe.startswith("verdicts (512 tokens), prune")
+    assert ", head, quantize, " in recipe
