@@ -285,12 +285,12 @@ class Backbone:
 
 
 def measure(options: Any, results: Results) -> None:
-    """Measure what is missing, and print the table of quality: first everything once, then further seeds."""
+    """Measure what is missing, and print the table of quality: the starts with all seeds, then the others once."""
     backbone = Backbone(options, results)
     if results.find(start=FLOATS, trained="") is None:
         results.add({**Job(FLOATS, "")._asdict(), "nats": backbone.losses(backbone.in_floats())})
     more = [job._replace(seed=seed) for seed in range(1, 1 if options.quick else options.seeds) for job in HEADLINE]
-    for job in (*HEADLINE, *ONCE, *more):
+    for job in (*HEADLINE, *more, *ONCE):
         if results.find(**job._asdict()) is None:
             backbone.run(job)
     report(results, list(backbone.texts))
