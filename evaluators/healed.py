@@ -91,7 +91,8 @@ class Healed:
         metrics = {**quality.metrics, **asked.metrics, **task.costs(trained.architecture, trained.space)}
         artifacts = {name: context.artifact(context.folder / path) for name, path in trained.artifacts.items()}
         if self._config.save:
-            saved = task.save_candidate(context.folder, architecture, trained.model, trained.space)
+            notes = task.candidate_notes(quality)
+            saved = task.save_candidate(context.folder, architecture, trained.model, trained.space, notes)
             if measure is not None:
                 saved |= self._stages(trained, measure, context.folder)
             artifacts |= {name: context.artifact(context.folder / path) for name, path in saved.items()}

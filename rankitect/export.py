@@ -35,6 +35,8 @@ from rankitect.terminal import Parser, answered, ended, say
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rankitect.deploy.artifact import ProgramJudge
+    from rankitect.models.candidate import LanguageCandidate
     from rankitect.study.summary import ObjectiveSummary
 
 __all__ = ["main", "to_optuna", "to_table"]
@@ -107,11 +109,18 @@ def _export_candidate(folder: Path, form: str, given: Mapping[str, str]) -> int:
         raise ConfigError(f"There is no folder {out.parent} for out=. Make it, or give another out=.")
     if out is not None and out.exists():
         raise ConfigError(f"{out} is there already. Give another out=, or delete it.")
-    place, notes = export_candidate(chosen, form, out, precision, program=program, run=folder)
+    place, notes = export_candidate(chosen, form, out, precision, program=program, run=folder, judging=_judging)
     say(place)
     for note in notes:
         say(f"({note})")
     return 0
+
+
+def _judging(run: Path, candidate: LanguageCandidate, capacity: int) -> ProgramJudge | None:
+    """What judges programs of a run's candidates, where that is not their perplexity."""
+    from rankitect.tasks.moderation.after import judge_of_run
+
+    return judge_of_run(run, candidate, capacity)
 
 
 def _table(folder: Path) -> pd.DataFrame:

@@ -11,11 +11,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
-
-from rankitect.documents import as_kind
 from rankitect.errors import AssetError
 from rankitect.terminal import Parser, answered, ended, say
 
@@ -23,26 +20,6 @@ if TYPE_CHECKING:
     from rankitect.deploy.artifact import Deployed
 
 __all__ = ["main"]
-
-
-class _Value(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
-
-    value: float
-
-
-class _Verdicts(BaseModel):
-    """What is read of a guard's figures in program.json."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    metrics: dict[Literal["auc", "f1", "false_positive_rate", "recall", "threshold"], _Value]
-
-    @model_validator(mode="after")
-    def _threshold(self) -> Self:
-        if "threshold" not in self.metrics:
-            raise ValueError("metrics has no threshold")
-        return self
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,11 +69,11 @@ def _run(given: argparse.Namespace) -> int:
 def _judge(given: argparse.Namespace, deployed: Deployed, notes: Mapping[str, Any]) -> int:
     """Say what a guard thinks of an exchange."""
     from rankitect.data.moderation.exchanges import Exchange
-    from rankitect.data.moderation.template import GuardTemplate
+    from rankitect.deploy.guards import GuardNotes
 
     place = Path(given.folder) / "program.json"
-    template = GuardTemplate.from_json(notes["template"], place)
-    threshold = as_kind(notes.get("verdicts"), _Verdicts, place, AssetError).metrics["threshold"].value
+    guard = GuardNotes.read(notes, place)
+    template, threshold = guard.template, guard.threshold
     exchange = Exchange("", given.prompt, given.response, unsafe=False)
     (tokens,) = template.sequences(deployed.tokenizer, [exchange])
     started = time.perf_counter()

@@ -129,7 +129,8 @@ def test_a_killed_training_goes_on_and_ends_as_an_undisturbed_one(
     monkeypatch.setattr(text.NextToken, "batch_at", killed_at_9)
     with pytest.raises(OSError, match="as if the process ended here"):
         train(SCRATCH, output_dir=tmp_path / "run", quiet=True)
-    assert [path.name for path in (tmp_path / "run" / "state").iterdir()] == ["pretrain.safetensors"]
+    kept = sorted(path.name for path in (tmp_path / "run" / "state").iterdir())
+    assert kept == ["pretrain.origin", "pretrain.safetensors"]
     train(SCRATCH, output_dir=tmp_path / "run", quiet=True)
     assert steps == [*range(10), *range(9, 16)], "no finished step is repeated"
     assert list((tmp_path / "run" / "state").iterdir()) == []

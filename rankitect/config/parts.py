@@ -18,7 +18,7 @@ from rankitect.config.alternatives import controllers_for, refuse_settings
 from rankitect.config.bindings import Bindings
 from rankitect.config.choices import declared_choices
 from rankitect.config.measures import Measures, own_measure
-from rankitect.config.stages import check_spaces
+from rankitect.config.stages import check_choices, check_spaces
 from rankitect.contracts import (
     BoundsCosts,
     Controller,
@@ -135,7 +135,7 @@ class Parts:
         """The stages of the recipe for one architecture, whose choices may decide some of their settings.
 
         Raises:
-            ConfigError: The values are each allowed, but not together.
+            RankitectError: The values are each allowed, but not together, or not in the models of the space.
         """
         stages = {}
         for name, plugin in self.stage_plugins.items():
@@ -143,6 +143,8 @@ class Parts:
             config = self.bindings.applied(section, plugin.config, architecture)
             same = config is plugin.config
             stages[name] = self.stages[name] if same else _stage(section, replace(plugin, config=config), self)
+        if any(stage is not self.stages[name] for name, stage in stages.items()):
+            check_spaces(stages, self.space)
         return stages
 
     def require(self, capability: type[C], section: str) -> C:
@@ -203,6 +205,8 @@ def build(
             name = section.removeprefix("recipe.")
             parts.stage_plugins[name], parts.stages[name] = plugin, _stage(section, plugin, parts)
     check_spaces(parts.stages, parts.space)
+    if not measuring:
+        check_choices(parts.bindings, parts.stages_for)
     for hook in (parts.task, parts.space):
         if offers(hook, ChecksParts):
             hook.check(parts)

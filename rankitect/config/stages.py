@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import product
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +12,19 @@ from rankitect.config.compose import Composed
 from rankitect.contracts.capability import offers
 from rankitect.contracts.stage import EndsRecipe, WorksOnSpaces
 from rankitect.documents import read_yaml
-from rankitect.errors import ConfigError, RankitectError, closest
+from rankitect.errors import ConfigError, RankitectError, brief, closest
 
 if TYPE_CHECKING:
+    from rankitect.config.bindings import Bindings
     from rankitect.config.plugins import Plugin
     from rankitect.contracts.stage import Stage
+    from rankitect.space.architecture import Architecture
 
-__all__ = ["check_spaces", "misplaced_stages", "part_of_file", "stage_section", "without_stage"]
+__all__ = ["check_choices", "check_spaces", "misplaced_stages", "part_of_file", "stage_section", "without_stage"]
+
+
+_COMBINATIONS = 32
+"""Combinations of values that are tried before any work, at most: each makes the stages of a recipe."""
 
 
 def stage_section(name: str, section: Mapping[str, Any], composed: Composed) -> dict[str, Any]:
@@ -120,3 +128,38 @@ def check_spaces(stages: Mapping[str, Stage], space: object) -> None:
                 space = stage.space_after(space)
             except RankitectError as error:
                 raise type(error)(f"recipe.{name}: {error}") from error
+
+
+def check_choices(bindings: Bindings, stages_for: Callable[[Architecture], object]) -> None:
+    """Refuse a value of a choice that decides a setting of the recipe, where the recipe can run with no combination
+    that has it. Where there are very many combinations, each is looked at when an architecture has it.
+
+    Args:
+        bindings: Which choices decide which settings.
+        stages_for: Makes the checked stages of an architecture.
+
+    Raises:
+        ConfigError: Names the choice, the value and what is in its way.
+    """
+    from rankitect.space.architecture import Architecture
+
+    sections = (keys for section, keys in bindings.sections.items() if section.startswith("recipe."))
+    paths = sorted({path for keys in sections for path in keys.values()})
+    values = [bindings.choices[path].values for path in paths]
+    if not paths or prod(map(len, values)) > _COMBINATIONS:
+        return
+    works: set[tuple[int, object]] = set()
+    refused: dict[tuple[int, object], RankitectError] = {}
+    for combination in product(*values):
+        try:
+            stages_for(Architecture(bindings.space, "", dict(zip(paths, combination, strict=True))))
+        except RankitectError as error:
+            for place in enumerate(combination):
+                refused.setdefault(place, error)
+        else:
+            works.update(enumerate(combination))
+    for (at, value), reason in refused.items():
+        if (at, value) not in works:
+            raise ConfigError(
+                f"choices: with {brief(paths[at], 60)}={brief(value, 40)} the recipe cannot run: {brief(reason, 330)}"
+            ) from reason

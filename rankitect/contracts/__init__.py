@@ -18,7 +18,7 @@ from rankitect.contracts.controller import (
     WrapsEvaluators,
     replay,
 )
-from rankitect.contracts.device import Device, ExportsClassifiers, ExportsPrograms, ExportsRankers, Latencies
+from rankitect.contracts.device import Device, ExportsClassifiers, ExportsPrograms, ExportsRankers, Latencies, TimesPrograms
 from rankitect.contracts.evaluator import (
     Evaluator,
     Exporter,
@@ -107,6 +107,7 @@ __all__ = [
     "TakesWeights",
     "Task",
     "TellsCosts",
+    "TimesPrograms",
     "TrainsAsConfigured",
     "TrainsForSteps",
     "TrainsInPrepare",

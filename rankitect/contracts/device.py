@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.space.tables import TabulatedExpr
 
-__all__ = ["Device", "ExportsClassifiers", "ExportsPrograms", "ExportsRankers", "Interval", "Latencies"]
+__all__ = ["Device", "ExportsClassifiers", "ExportsPrograms", "ExportsRankers", "Interval", "Latencies", "TimesPrograms"]
 
 
 class Interval(Protocol):
@@ -120,9 +120,20 @@ class ExportsPrograms(Protocol):
     """The capability to write a language model as a program that the device runs, and to time it there."""
 
     def export(
-        self, folder: Path, model: Any, tokenizer: Any, predicted: Mapping[str, Any], text: Any
+        self,
+        folder: Path,
+        model: Any,
+        tokenizer: Any,
+        predicted: Mapping[str, Any],
+        text: Any,
+        *,
+        judge: Any = None,
+        floats: Any = None,
     ) -> dict[str, str]:
         """Write a candidate's program, and its measured latency beside the predicted one.
+
+        `judge` and `floats` are given only where there are such: a device that knows neither exports models of the
+        usual kind.
 
         Args:
             folder: Gets the program, its card, the tokenizer and the latencies.
@@ -130,12 +141,34 @@ class ExportsPrograms(Protocol):
             tokenizer: The model's.
             predicted: Predicted latencies (`Interval`) by workload.
             text: Windows of real text, token ids [W, T], on which the program's quality is compared with the model's.
+            judge: Compares them otherwise, where the task has its own way (`rankitect.deploy.artifact.ProgramJudge`).
+            floats: The model before it was rounded, where that is known.
 
         Returns:
             Paths relative to the folder, by artifact.
 
         Raises:
             DeployError: The candidate cannot be exported or run.
+        """
+        ...
+
+
+@runtime_checkable
+class TimesPrograms(Protocol):
+    """The capability to time a program that is there already, such as the one that a recipe ends in."""
+
+    def time_program(self, folder: Path, predicted: Mapping[str, Any]) -> dict[str, str]:
+        """Time a program, beside what was predicted where that is of calls of its sizes.
+
+        Args:
+            folder: Has the program and its card; gets the latencies.
+            predicted: Predicted latencies (`Interval`) by workload.
+
+        Returns:
+            Paths of what was written, relative to the folder, by artifact.
+
+        Raises:
+            DeployError: The program cannot be run.
         """
         ...
 

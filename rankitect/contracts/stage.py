@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from rankitect.contracts.evaluator import StopRequested
 from rankitect.contracts.records import JSON, Spent
+from rankitect.errors import ConfigError
 
 if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
@@ -47,6 +48,8 @@ class StageContext:
             stage (stages, measurements, costs, files) is of `space` and `architecture` as it leaves them.
         earlier: The model that the stage has asked for (`LearnsFromEarlier`), in evaluation mode and not to be changed;
             None where it asks for none.
+        earlier_architecture: What that model is made from.
+        earlier_space: The space of its graph; None where it is made from no graph.
     """
 
     architecture: Any
@@ -60,6 +63,21 @@ class StageContext:
     artifacts: dict[str, str] = field(default_factory=dict)
     space: SearchSpace | None = None
     earlier: Any = None
+    earlier_architecture: Any = None
+    earlier_space: SearchSpace | None = None
+
+    def require_space(self, done: str) -> SearchSpace:
+        """The space, for a stage that works on models of a graph alone.
+
+        Args:
+            done: What the stage does to them, for the message: "quantized".
+
+        Raises:
+            ConfigError: The model is made from no graph.
+        """
+        if self.space is None:
+            raise ConfigError(f"only models of a graph can be {done}")
+        return self.space
 
     def check(self) -> None:
         """Return at once, unless the user asked to stop.
@@ -150,7 +168,8 @@ class LearnsFromEarlier(Protocol):
     @property
     def earlier(self) -> str | None:
         """The name of a stage before it, for the model that this one gave; "float" for the model after the last stage
-        whose result computes in floats (else what the recipe was given, in floats); None where it needs none."""
+        whose result computes in floats, and of a model that has few bits from the beginning (bits that are choices) in
+        floats after the last stage that trained it in these bits and gave it no others; None where it needs none."""
         ...
 
 

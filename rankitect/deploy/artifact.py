@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,9 +27,11 @@ from rankitect.documents import as_kind, read_json
 from rankitect.errors import AssetError, DeployError, safe, short
 from rankitect.models.checkpoints.usage import Usage
 from rankitect.models.deployed import DeployedCall
-from rankitect.models.supernet import Standalone
+from rankitect.models.supernet import Standalone, device_of
 
-__all__ = ["CARD", "PROGRAM", "Deployed", "ProgramJudge", "export", "load", "runtime_version"]
+__all__ = ["CARD", "PROGRAM", "Deployed", "ProgramJudge", "export", "layout_of", "load", "runtime_version"]
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class ProgramJudge(Protocol):
@@ -157,13 +160,14 @@ def export(
 
     Args:
         folder: Created if it does not exist.
-        model: What to export.
+        model: What to export, on whatever device; it stays there.
         tokenizer: Of the model.
         prompt: Tokens of a prefill.
         capacity: Tokens of the longest sequence, prompt and answer together; more than `prompt`.
         text: Windows of real text that neither was trained on, token ids [W, T]; None where there is none: then the
             card has no quality, which the caller has to say.
-        floats: The model in floats, before it was quantized; by default the same weights without rounding.
+        floats: The model in floats, before it was quantized. Where there is none, the quality says what the same
+            weights give without rounding, and is compared with nothing.
         judge: Compares program and model in place of their perplexities.
         notes: Plain data for the card.
 
@@ -178,6 +182,7 @@ def export(
     if not 1 <= prompt < capacity:
         raise DeployError(f"capacity is {capacity}; it must be more than the prompt's {prompt} tokens.")
     folder = Path(folder)
+    model, floats = _on_cpu(model), None if floats is None else _on_cpu(floats)
     require_lowerable(model.plan)
     precision = precision_of(model.plan)
     methods = calls(model, prompt, capacity)
@@ -193,12 +198,16 @@ def export(
         _check_tokens(folder / PROGRAM, layout, methods)
         generator = _generator(folder / PROGRAM, layout)[0]
         quality = None
-        if not model.plan.is_float and floats is None:
-            floats = model.in_floats()
+        if model.plan.is_float:
+            whole = None
+        else:
+            whole = model.in_floats() if floats is None else floats
         if judge is not None:
-            quality, said = judge(folder / PROGRAM, generator, model, floats)
+            quality, said = judge(folder / PROGRAM, generator, model, whole)
         elif text is not None:
-            quality = language_quality(generator, model, text, prompt=prompt, capacity=capacity, floats=floats)
+            quality = language_quality(generator, model, text, prompt=prompt, capacity=capacity, floats=whole)
+        if quality is not None and floats is None:
+            quality = quality.without_floats()
     except BaseException:
         (folder / PROGRAM).unlink()  # a program that was not checked to the end is none
         raise
@@ -223,6 +232,11 @@ def export(
     }
     write_whole(folder / CARD, json.dumps(card, indent=2) + "\n")
     return {"program": PROGRAM, "program_card": CARD, "program_tokenizer": "tokenizer.json"}
+
+
+def _on_cpu(model: M) -> M:
+    """A model for the CPU, where programs are lowered and run: itself, or a copy."""
+    return model if device_of(model).type == "cpu" else copy.deepcopy(model).cpu()
 
 
 def _check_tokens(path: Path, layout: Layout, methods: Mapping[str, DeployedCall]) -> None:
@@ -282,6 +296,30 @@ def _running(path: Path, execute: Method) -> Method:
     return run
 
 
+def _card_of(folder: Path) -> tuple[dict[str, Any], _Card]:
+    """The card of a program as it is, and what is relied on of it.
+
+    Raises:
+        AssetError: There is none, or it is damaged or of another schema.
+    """
+    if not place_of(folder, CARD).is_file():
+        raise AssetError(f"{folder} has no {CARD}: it is no exported program, or writing it was interrupted.")
+    card = read_json(folder / CARD, dict[str, Any], AssetError, advice=_AGAIN)
+    if card.get("schema") != SCHEMA:
+        schema = short(safe(repr(card.get("schema"))), 40)
+        raise AssetError(f"{folder / CARD} has schema {schema}; this version of Rankitect reads {SCHEMA}.")
+    return card, as_kind(card, _Card, folder / CARD, AssetError, advice=_AGAIN)
+
+
+def layout_of(folder: Path) -> Layout:
+    """How an exported program is called, as its card says.
+
+    Raises:
+        AssetError: There is no card, or it is damaged or of another schema.
+    """
+    return _card_of(folder)[1].layout.to_layout()
+
+
 def load(folder: str | Path, *, verify: bool = True) -> Deployed:
     """Load what `export` wrote.
 
@@ -294,13 +332,7 @@ def load(folder: str | Path, *, verify: bool = True) -> Deployed:
         DeployError: The program is from another runtime version, or cannot be loaded.
     """
     folder = Path(folder)
-    if not place_of(folder, CARD).is_file():
-        raise AssetError(f"{folder} has no {CARD}: it is no exported program, or writing it was interrupted.")
-    card = read_json(folder / CARD, dict[str, Any], AssetError, advice=_AGAIN)
-    if card.get("schema") != SCHEMA:
-        schema = short(safe(repr(card.get("schema"))), 40)
-        raise AssetError(f"{folder / CARD} has schema {schema}; this version of Rankitect reads {SCHEMA}.")
-    checked = as_kind(card, _Card, folder / CARD, AssetError, advice=_AGAIN)
+    card, checked = _card_of(folder)
     made_by, here = short(safe(checked.runtime.version), 40), runtime_version()
     if made_by != here:
         raise DeployError(

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from rankitect.errors import ConfigError, DataError, brief
 
 if TYPE_CHECKING:
-    import torch
-
+    from rankitect.deploy.artifact import ProgramJudge
     from rankitect.models.candidate import LanguageCandidate
     from rankitect.models.supernet import Standalone
 
-__all__ = ["ProgramSettings", "export_program"]
+__all__ = ["CAPACITY", "PROMPT", "Judging", "Precision", "ProgramSettings", "export_program"]
 
-_PRECISIONS = ("float32", "8da4w")
-_PROMPT, _CAPACITY = 64, 256
+Precision = Literal["float32", "8da4w"]
+"""What a program's precision is asked for as; 8da4w gives bits to what has none of its own."""
+_PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PROMPT, CAPACITY = 64, 256
+"""Tokens of a prefill, and of the longest sequence, where nobody says."""
+Judging: TypeAlias = "Callable[[Path, LanguageCandidate, int], ProgramJudge | None]"
+"""Gives what judges the programs of a run's candidate, of so many tokens; None for text. Raises `DataError` where it
+cannot."""
 _MOST = 2**20
 
 
@@ -35,7 +40,7 @@ class ProgramSettings:
         text: Where text is that the candidate was not trained on; None: the run's own.
     """
 
-    precision: Literal["float32", "8da4w"] | None = None
+    precision: Precision | None = None
     prompt: int | None = None
     capacity: int | None = None
     text: str | None = None
@@ -47,14 +52,14 @@ class ProgramSettings:
         Raises:
             ConfigError: One of them is not allowed; names it and what is.
         """
-        kept = next((one for one in ("float32", "8da4w") if one == precision), None)
+        kept = next((one for one in _PRECISIONS if one == precision), None)
         if precision is not None and kept is None:
             raise ConfigError(
                 f"precision={brief(precision, 80)} is none of {', '.join(_PRECISIONS)} for to=executorch."
             )
         tokens, longest = _whole("prompt", prompt, 1), _whole("capacity", capacity, 2)
-        if tokens is not None and tokens >= (longest or _CAPACITY):
-            said = f"capacity={longest}" if longest else f"capacity= is missing, which would be {_CAPACITY}"
+        if tokens is not None and tokens >= (longest or CAPACITY):
+            said = f"capacity={longest}" if longest else f"capacity= is missing, which would be {CAPACITY}"
             raise ConfigError(f"prompt={tokens}, and {said}: it must be more, as it counts prompt and answer together.")
         return cls(kept, tokens, longest, text)
 
@@ -64,8 +69,8 @@ class ProgramSettings:
         Raises:
             ConfigError: It was made for fewer.
         """
-        capacity = self.capacity or min(_CAPACITY, context)
-        prompt = self.prompt or min(_PROMPT, capacity // 2)
+        capacity = self.capacity or min(CAPACITY, context)
+        prompt = self.prompt or min(PROMPT, capacity // 2)
         if capacity > context:
             raise ConfigError(f"capacity={capacity}: the backbone was made for sequences of at most {context} tokens.")
         if prompt >= capacity:
@@ -91,6 +96,7 @@ def export_program(
     settings: ProgramSettings,
     run: Path | None = None,
     allowed_packages: Sequence[str] = ("rankitect",),
+    judging: Judging | None = None,
 ) -> tuple[str, ...]:
     """Write a candidate as a folder that `python -m rankitect.run_pte` runs.
 
@@ -103,6 +109,7 @@ def export_program(
         settings: How.
         run: The run folder that the candidate is of, whose text shows the program's quality where settings name none.
         allowed_packages: Where the space's blocks may come from.
+        judging: Gives what judges the programs of a run, where that is no text.
 
     Returns:
         What a user should know of the program: its quality beside the candidate's.
@@ -115,10 +122,12 @@ def export_program(
         OSError: The disk is full or cannot be written.
     """
     from rankitect.deploy.artifact import CARD, export
-    from rankitect.deploy.held_out import open_given
+    from rankitect.deploy.guards import GuardNotes
+    from rankitect.deploy.held_out import open_given, text_of_file, text_of_run
     from rankitect.deploy.lowering import require_runtime
     from rankitect.deploy.quality import ProgramQuality
     from rankitect.documents import read_json
+    from rankitect.models.candidate import CARD as CANDIDATE
     from rankitect.models.candidate import load_language_model
 
     require_runtime()
@@ -126,13 +135,26 @@ def export_program(
     candidate = load_language_model(folder, allowed_packages=allowed_packages)
     prompt, capacity = settings.sizes(candidate.config.context)
     model = _in_precision(settings.precision, candidate)
-    text, unmeasured = _text(source, run, candidate, capacity)
-    notes = {"candidate": candidate.architecture.fingerprint, "unmeasured": unmeasured}
+    guard = GuardNotes.of_candidate(candidate.card, folder / CANDIDATE)
+    judge, text, unmeasured = None, None, None
+    try:
+        if source is not None:
+            text = text_of_file(source, candidate, capacity)
+        elif run is None:
+            unmeasured = "no text was named"
+        else:
+            judge = None if judging is None else judging(run, candidate, capacity)
+            text = text_of_run(run, candidate) if judge is None else None
+    except DataError as error:
+        unmeasured = brief(error, 300).rstrip(".")
+    notes = {"candidate": candidate.architecture.fingerprint, "unmeasured": unmeasured, **(guard[1] if guard else {})}
+    floats = candidate.model if candidate.model.plan.is_float else None
     part = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
         part.mkdir()
         candidate.usage.save(part, candidate.tokenizer)
-        export(part, model, candidate.tokenizer, prompt=prompt, capacity=capacity, text=text, notes=notes)
+        how = {"prompt": prompt, "capacity": capacity}
+        export(part, model, candidate.tokenizer, **how, text=text, floats=floats, judge=judge, notes=notes)
         if place.is_dir():
             shutil.rmtree(place)
         part.rename(place)
@@ -154,25 +176,9 @@ def _in_precision(wanted: str | None, candidate: LanguageCandidate) -> Standalon
     """
     from rankitect.deploy.precision import in_8da4w, precision_of, require_lowerable
 
-    own = precision_of(candidate.model.plan)
-    if wanted == "float32" and own != "float32":
+    if wanted == "float32" and not candidate.model.plan.is_float:
+        own = precision_of(candidate.model.plan)
         raise ConfigError(f"precision=float32: the candidate's own weights are {own}. Leave precision= out.")
     model = in_8da4w(candidate.space, candidate.model) if wanted == "8da4w" else candidate.model
     require_lowerable(model.plan)
     return model
-
-
-def _text(
-    source: Any, run: Path | None, candidate: LanguageCandidate, capacity: int
-) -> tuple[torch.Tensor | None, str | None]:
-    """Windows to compare program and candidate on; or None and why there are none."""
-    from rankitect.deploy.held_out import text_of_file, text_of_run
-
-    if source is not None:
-        return text_of_file(source, candidate, capacity), None
-    if run is None:
-        return None, "no text was named"
-    try:
-        return text_of_run(run, candidate), None
-    except DataError as error:
-        return None, brief(error, 300).rstrip(".")

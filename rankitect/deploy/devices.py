@@ -15,10 +15,12 @@ from rankitect.documents import read_json
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from rankitect.config.parts import Parts
     from rankitect.data.tokenizer import Tokenizer
     from rankitect.deploy.android import Android
+    from rankitect.deploy.artifact import ProgramJudge
     from rankitect.deploy.host import Host
     from rankitect.deploy.latency import Latency, Predicted
     from rankitect.deploy.layer_learning import PartTimer
@@ -58,6 +60,11 @@ class _Config(BaseModel):
         return self
 
 
+def _calls(prompt: int, context: int) -> dict[str, Workload]:
+    """The calls that are timed, by the name of the metric, for a prompt and a context of so many tokens."""
+    return {"prefill_ms": Workload("prefill", prompt), "decode_ms": Workload("decode", context)}
+
+
 class _Base:
     """What all devices have in common: the workloads, and latencies learned from a timer of parts."""
 
@@ -75,10 +82,7 @@ class _Base:
     @property
     def workloads(self) -> dict[str, Workload]:
         """What is timed, by the name of the metric."""
-        return {
-            "prefill_ms": Workload("prefill", self.config.prompt),
-            "decode_ms": Workload("decode", self.config.context),
-        }
+        return _calls(self.config.prompt, self.config.context)
 
     @property
     def runner(self) -> PartTimer:
@@ -152,6 +156,9 @@ class HostDevice(_Base):
         tokenizer: Tokenizer,
         predicted: Mapping[str, Predicted],
         text: torch.Tensor,
+        *,
+        judge: ProgramJudge | None = None,
+        floats: nn.Module | None = None,
     ) -> dict[str, str]:
         """Write a candidate's program, and its latency as a whole beside what was predicted.
 
@@ -161,6 +168,8 @@ class HostDevice(_Base):
             tokenizer: Of the model.
             predicted: Latencies by workload.
             text: Windows of real text to compare program and model on, token ids [W, T].
+            judge: Compares them otherwise.
+            floats: The model before it was rounded, where that is known.
 
         Returns:
             Paths relative to the folder, by artifact.
@@ -168,22 +177,36 @@ class HostDevice(_Base):
         Raises:
             DeployError: The candidate cannot be exported or run.
         """
-        from rankitect.deploy.artifact import PROGRAM, export
+        from rankitect.deploy.artifact import export
 
         c = self.config
-        written = export(folder, model, tokenizer, prompt=c.prompt, capacity=c.context, text=text)
+        sizes = {"prompt": c.prompt, "capacity": c.context}
+        written = export(folder, model, tokenizer, **sizes, text=text, judge=judge, floats=floats)
+        return {**written, **self.time_program(folder, predicted)}
+
+    def time_program(self, folder: Path, predicted: Mapping[str, Predicted]) -> dict[str, str]:
+        """Time a program's calls, of its own sizes; see `rankitect.contracts.TimesPrograms`.
+
+        Raises:
+            AssetError: The folder has no card, or a damaged one.
+            DeployError: The program cannot be run.
+        """
+        from rankitect.deploy.artifact import CARD, PROGRAM, layout_of
+
+        layout = layout_of(folder)
         measured = {}
-        for name, workload in self.workloads.items():
+        for name, workload in _calls(layout.prompt, layout.capacity).items():
             timing = self.runner.whole(folder / PROGRAM, workload, workload.mode)
+            foretold = predicted[name] if workload == self.workloads[name] else None
             measured[name] = {
                 "workload": str(workload),
-                "predicted_ms": predicted[name].ms,
-                "predicted_interval_ms": [predicted[name].low, predicted[name].high],
+                "predicted_ms": None if foretold is None else foretold.ms,
+                "predicted_interval_ms": None if foretold is None else [foretold.low, foretold.high],
                 **_recorded(timing),
             }
             if workload.mode == "decode":
                 measured[name]["tokens_per_second"] = 1e3 / timing.p50
-        return {**written, **self._write(folder, measured, written["program_card"])}
+        return self._write(folder, measured, CARD)
 
     def export_ranker(
         self,

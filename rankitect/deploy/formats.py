@@ -10,7 +10,7 @@ from rankitect.errors import ConfigError, SpaceError
 from rankitect.models.checkpoints.precisions import PRECISIONS
 
 if TYPE_CHECKING:
-    from rankitect.deploy.candidate_program import ProgramSettings
+    from rankitect.deploy.candidate_program import Judging, ProgramSettings
     from rankitect.models.checkpoints.precisions import GGUFPrecision
 
 __all__ = ["FORMATS", "export_candidate"]
@@ -28,6 +28,7 @@ def export_candidate(
     *,
     program: ProgramSettings | None = None,
     run: Path | None = None,
+    judging: Judging | None = None,
 ) -> tuple[Path, tuple[str, ...]]:
     """Write a candidate in another format.
 
@@ -39,6 +40,7 @@ def export_candidate(
         allowed_packages: Where the space's blocks may come from.
         program: Of to=executorch alone: sizes of the program and the text that shows its quality.
         run: The run folder that the candidate is of, whose text is taken where `program` names none.
+        judging: Gives what judges the programs of a run, where that is no text.
 
     Returns:
         What was written, and what a user should know of it.
@@ -53,7 +55,7 @@ def export_candidate(
     if form not in FORMATS:
         raise ConfigError(f"to={form} is no format of a candidate: {', '.join(FORMATS)}.")
     if form == "executorch":
-        return _program(folder, out or folder / FORMATS[form], precision, program, run, allowed_packages)
+        return _program(folder, out or folder / FORMATS[form], precision, program, run, allowed_packages, judging)
     if precision is not None and form != "gguf":
         raise ConfigError(f"precision= is for to=gguf and to=executorch; to={form} is written in float32.")
     kept: GGUFPrecision = _precision(precision)
@@ -82,12 +84,13 @@ def _program(
     program: ProgramSettings | None,
     run: Path | None,
     allowed_packages: Sequence[str],
+    judging: Judging | None,
 ) -> tuple[Path, tuple[str, ...]]:
     """Write a candidate as a program; arguments and errors as of `export_candidate`."""
     from rankitect.deploy.candidate_program import ProgramSettings, export_program
 
     settings = program or ProgramSettings.of(precision, None, None, None)
-    return place, export_program(folder, place, settings, run, allowed_packages)
+    return place, export_program(folder, place, settings, run, allowed_packages, judging)
 
 
 def _precision(given: str | None) -> GGUFPrecision:

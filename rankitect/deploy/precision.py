@@ -13,7 +13,7 @@ from torch import nn
 from rankitect.blocks import Embed, Tables
 from rankitect.errors import DeployError
 from rankitect.graph import Block, SearchSpace, as_expr
-from rankitect.graph.quantized import FLOAT, Quantized
+from rankitect.graph.quantized import FLOAT, GROUP, Quantized
 from rankitect.graph.sizes import counterexample
 from rankitect.models.deployed_weights import QuantizedMatrix, cache_trouble, matrix_trouble, table_trouble
 from rankitect.models.numerics import Numerics
@@ -31,8 +31,8 @@ __all__ = [
     "require_lowerable_space",
 ]
 
-_GROUP = 32
-"""Weights that share a scale in 8da4w."""
+_TABLE = 8
+"""Bits of its tables."""
 
 
 def _is_table(block: Block) -> bool:
@@ -91,7 +91,7 @@ def require_8da4w(space: SearchSpace) -> None:
     """
 
     def fits(values: list[np.ndarray]) -> np.ndarray:
-        return values[0] % _GROUP == 0
+        return values[0] % GROUP == 0
 
     for node in space.graph.nodes:
         block = node.block
@@ -107,19 +107,24 @@ def require_8da4w(space: SearchSpace) -> None:
 def _not_in_8da4w() -> DeployError:
     return DeployError(
         "precision=8da4w cannot be applied to this model: it has no block in floats whose matrices have a multiple of "
-        f"{_GROUP} inputs. Export it in float32."
+        f"{GROUP} inputs. Export it in float32."
     )
 
 
 def precision_of(plan: Plan) -> str:
-    """What the bits of a program's matrices are called: "float32", "8da4w", or several."""
-    kinds = set()
+    """What a program's bits are called: of its matrices "float32", "8da4w", or several; tables of other than 8 bits are
+    named beside them, and all where the matrices are in floats."""
+    kinds, tables = set[str](), set[int]()
     for step in plan.steps:
-        for numerics in () if _is_table(step.block) else step.numerics.values():
+        if _is_table(step.block):
+            tables |= {numerics.bits for numerics in step.numerics.values()}
+            continue
+        for numerics in step.numerics.values():
             share = "by row" if not numerics.group else f"groups of {numerics.group}"
-            usual = numerics.bits != 4 or numerics.group == _GROUP
+            usual = numerics.bits != 4 or numerics.group == GROUP
             kinds.add(f"8da{numerics.bits}w" if usual else f"8da{numerics.bits}w ({share})")
-    return ", ".join(sorted(kinds)) or "float32"
+    named = [f"tables in {bits} bits" for bits in sorted(tables) if not kinds or bits != _TABLE]
+    return ", ".join([*(sorted(kinds) or ["float32"]), *named])
 
 
 def quantized_share(methods: Mapping[str, nn.Module]) -> float:
@@ -160,10 +165,10 @@ def in_8da4w(space: SearchSpace, model: Standalone) -> Standalone:
         if not isinstance(step.block, Quantized) or not step.is_float:
             matrices = {}
         elif _is_table(step.block):
-            step = replace(step, numerics={name: Numerics(8, 0, n) for name, n in rows.items()})
+            step = replace(step, numerics={name: Numerics(_TABLE, 0, n) for name, n in rows.items()})
             matrices = {}
-        if matrices and not any(prod(shape[rows[name] :]) % _GROUP for name, shape in matrices.items()):
-            step = replace(step, numerics={name: Numerics(4, _GROUP, n) for name, n in rows.items()}, act_bits=8)
+        if matrices and not any(prod(shape[rows[name] :]) % GROUP for name, shape in matrices.items()):
+            step = replace(step, numerics={name: Numerics(4, GROUP, n) for name, n in rows.items()}, act_bits=8)
             applied = True
         steps.append(step)
     if not applied:

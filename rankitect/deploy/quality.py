@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,8 @@ TOGETHER = 64
 """Images in one forward of a model: of more, the values between its layers could fill the memory."""
 _RISING = "auc"
 """The metric of which more is better."""
+_LEAST = 1e-12
+"""For values of which others are shares, where they are 0."""
 _NOTICED = 0.01
 """Relative loss of quality from which on a program is said to be worse."""
 
@@ -60,6 +62,9 @@ class ProgramQuality:
             even odds.
         difference: The largest difference of two scores or logits, relative to the largest of the model's.
         floats: Of the model in floats, on the same inputs, where that is another one.
+        unrounded: Of the model's own weights with nothing rounded, where the model in floats is not there to be asked.
+            Weights that were made for few bits (GPTQ, training in few bits) were never meant to be used so: no quality
+            is lost or gained against this value.
     """
 
     metric: str
@@ -70,14 +75,27 @@ class ProgramQuality:
     agreement: float
     difference: float
     floats: float | None = None
+    unrounded: float | None = None
+
+    @property
+    def reference(self) -> float | None:
+        """The value of the model in floats; None where it is not known, or the metric is no quality."""
+        if self.metric == "logit" or (self.floats is None and self.unrounded is not None):
+            return None
+        return self.model if self.floats is None else self.floats
 
     @property
     def change(self) -> float | None:
-        """By how much the program's value is worse than that of the model in floats, relative; None where the metric is
-        no quality."""
-        whole = self.model if self.floats is None else self.floats
-        worse, better = (whole, self.program) if self.metric == _RISING else (self.program, whole)
-        return None if self.metric == "logit" or not better else worse / better - 1
+        """By how much the program's value is worse than that of the model in floats, relative; None where there is no
+        such value."""
+        if self.reference is None:
+            return None
+        whole, program = (max(value, _LEAST) for value in (self.reference, self.program))
+        return whole / program - 1 if self.metric == _RISING else program / whole - 1
+
+    def without_floats(self) -> ProgramQuality:
+        """The same where what was given as the model in floats is the model's own weights, unrounded."""
+        return replace(self, floats=None, unrounded=self.floats)
 
     @property
     def worse(self) -> bool:
@@ -95,13 +113,17 @@ class ProgramQuality:
 
     def __str__(self) -> str:
         same = f"{self.agreement:.1%} of the decisions are the same"
-        if self.change is None:
+        if self.metric == "logit":
             return (
                 f"logits differ by at most {self.difference:.2g} of the largest on {self.amount:,} {self.unit}; {same}"
             )
-        own = self.model if self.floats is None else self.floats
-        whole = f"{own:.4g}" if self.floats is None else f"{own:.4g} in floats"
-        said = f"{self.metric} {whole} becomes {self.program:.4g} ({self.program / own - 1:+.1%})"
+        own = self.reference
+        if own is None:
+            said = f"{self.metric} {self.model:.4g} becomes {self.program:.4g}; the model in floats is not known"
+        else:
+            whole = f"{own:.4g}" if self.floats is None else f"{own:.4g} in floats"
+            share = f" ({self.program / own - 1:+.1%})" if own else ""
+            said = f"{self.metric} {whole} becomes {self.program:.4g}{share}"
         return f"{said} on {self.amount:,} {self.unit}; {same}"
 
 
@@ -163,8 +185,8 @@ def language_quality(
             if position + 1 < end:
                 scores = generator.step(int(window[position]))
     own, theirs, whole = (math.exp(min(total / count, 700.0)) for total in nats)
-    agreement, unrounded = same / count, whole if floats is not None else None
-    return ProgramQuality("perplexity", own, theirs, count, "tokens", agreement, difference / largest, unrounded)
+    agreement, reference = same / count, whole if floats is not None else None
+    return ProgramQuality("perplexity", own, theirs, count, "tokens", agreement, difference / largest, reference)
 
 
 @torch.inference_mode()
@@ -199,8 +221,8 @@ def ranker_quality(
     own, theirs, plain = (
         float(F.binary_cross_entropy_with_logits(x, labels.float())) / base for x in (expected, logits, whole)
     )
-    unrounded = plain if rounded else None
-    return ProgramQuality("normalized entropy", own, theirs, len(logits), "rows", agreement, difference, unrounded)
+    entropies = ProgramQuality("normalized entropy", own, theirs, len(logits), "rows", agreement, difference)
+    return replace(entropies, unrounded=plain) if rounded else entropies
 
 
 @torch.inference_mode()

@@ -9,13 +9,13 @@ from rankitect.graph.graph import Graph
 from rankitect.graph.liveness import Liveness
 from rankitect.graph.nodes import Node
 from rankitect.graph.params import Param
-from rankitect.graph.quantized import FLOAT, Quantized
+from rankitect.graph.quantized import FLOAT, GROUP, Quantized
 from rankitect.graph.stored import FLOAT_BYTES, cached_bytes, param_bytes
 from rankitect.space.expr import Expr, any_of, as_expr
 
 __all__ = ["COSTS", "FLOAT_BYTES", "cost_expression", "weight_bytes"]
 
-_GROUP_OF = {4: 32}
+_GROUP_OF = {4: GROUP}
 """Weights that share a scale where only the bits of a file are said."""
 
 COSTS: Final[Mapping[str, str]] = {

@@ -17,7 +17,7 @@ from rankitect.graph.params import Param
 from rankitect.space.expr import Expr, ExprLike, as_expr
 from rankitect.space.names import shown
 
-__all__ = ["BITS", "FLOAT", "INTEGER_BITS", "RANGES", "Quantized", "with_numerics"]
+__all__ = ["BITS", "FLOAT", "GROUP", "INTEGER_BITS", "RANGES", "Quantized", "with_numerics"]
 
 FLOAT = 32
 """Bits of what is not quantized."""
@@ -25,6 +25,8 @@ INTEGER_BITS = 8
 """The most bits of an integer; 16 bits are a float16."""
 BITS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT)
 """Bits that a weight, an activation or a cached number may have."""
+GROUP = 32
+"""Weights of 4 bits that share a scale where only the bits are said: the smallest group that XNNPACK takes."""
 RANGES = ("minmax", "stored")
 """Where the scales of weights come from: their largest absolute value, or parameters of the model."""
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rankitect.errors import DeployError
-from rankitect.graph.quantized import FLOAT, INTEGER_BITS
+from rankitect.graph.quantized import FLOAT, GROUP, INTEGER_BITS
 from rankitect.models.numerics import Numerics, levels_of, quantized_levels
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
     "without_notes",
 ]
 
-GROUPS_OF = 32
+GROUPS_OF = GROUP
 """XNNPACK takes groups of a multiple of so many weights."""
 ACTIVATION_BITS = 8
 """Bits of the activations that XNNPACK multiplies with integer weights."""

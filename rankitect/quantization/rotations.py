@@ -59,10 +59,9 @@ class Turning:
         """
         tensors = dict(self.tensors)
         for name, rotation in rotations.items():
-            for key, axis in self.axes[name]:
-                own = tensors[key]
-                tensors[key] = turn_axis(own.to(rotation.dtype), rotation, axis).to(own.dtype)
-        return tensors
+            for key, axis in sorted(self.axes[name]):  # a set's order differs from process to process
+                tensors[key] = turn_axis(tensors[key].to(rotation.dtype), rotation, axis)
+        return {key: tensor.to(self.tensors[key].dtype) for key, tensor in tensors.items()}
 
     def model(self, rotations: Mapping[str, torch.Tensor], like: Standalone) -> Standalone:
         """The turned model, in the precision and at the place of another."""
@@ -187,6 +186,13 @@ def _inner(plan: Plan) -> Iterator[tuple[str, list[tuple[Key, int]]]]:
                 yield name, inner
 
 
+def _kept(path: str) -> str:
+    return (
+        f"{path} multiplies channels and adds them to the stream, so that no matrix can take its gain over: the stream "
+        "cannot be rotated"
+    )
+
+
 class _Change:
     """The weights and blocks of a model while it is prepared.
 
@@ -250,6 +256,8 @@ class _Change:
         """
         touched = {*stream.reads, *stream.writes, *(touch for by in stream.normed.values() for touch in by)}
         if not self._known:
+            for path in stream.kept:  # a model whose gains are all the same is none that was trained
+                raise SpaceError(_kept(path))
             for touch in touched & stream.writes if stream.normed else ():
                 if any(touch in by for by in stream.normed.values()):
                     touched |= self._own_basis(touch, None, head)
@@ -257,22 +265,20 @@ class _Change:
         for path, key in stream.kept.items():
             gain = self.tensors[key]
             if bool((gain != gain[0]).any()):
-                raise SpaceError(
-                    f"{path} multiplies channels and adds them to the stream, so that no matrix can take its gain "
-                    "over: the stream cannot be rotated"
-                )
+                raise SpaceError(_kept(path))
         gains = {key: self.tensors[key] - start + 1 for key, start in stream.gains.items()}
         behind: dict[tuple[Key, int], set[Key]] = {}
         for norm, by in stream.normed.items():
             for touch in by:
                 behind.setdefault(touch, set()).add(norm)
         for touch, norms in behind.items():
-            gain = gains[next(iter(norms))]
-            if all(bool((gains[norm] == 1).all()) for norm in norms):
+            gain, *others = (gains[norm] for norm in sorted(norms))
+            same = all(bool((other == gain).all()) for other in others)
+            if same and bool((gain == 1).all()):
                 continue
-            if touch in stream.writes:
+            if touch in stream.writes and same:
                 touched |= self._own_basis(touch, gain, head)
-            elif len(norms) > 1 or touch in stream.reads:
+            elif not same or touch in stream.reads:
                 raise SpaceError(
                     f"{'.'.join(touch[0])} is used behind several norms, whose gains it cannot all take over"
                 )

@@ -14,7 +14,8 @@ Group = Annotated[int, Field(ge=0, le=2**20)]
 
 
 class NumericsConfig(BaseModel):
-    """The bits of a model's numbers. A space whose bits are choices keeps those of the architecture.
+    """The bits of a model's numbers. A space whose bits are choices keeps those of the architecture, and a cache that
+    it states, unless `cache_bits` has fewer than floats.
 
     Attributes:
         bits: Of matrices.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rankitect.recipes.earlier import FLOAT
 from rankitect.recipes.text import TextStage
 from rankitect.training.placement import placement
 from rankitect.training.settings import DistilConfig
@@ -33,6 +34,11 @@ class Distil(TextStage):
     def earlier(self) -> str | None:
         """The stage whose model is the teacher."""
         return None if self.needs_backbone else self.config.teacher
+
+    @property
+    def targets_are_of_all_tokens(self) -> bool:
+        """As for all, unless only the model itself is the teacher, whose head is cut as well."""
+        return self.needs_backbone or self.config.teacher != FLOAT or self.config.ce_weight > 0
 
     def _objective(self, split: str) -> TextObjective[Any]:
         return self._task.distillation(self.config, split)

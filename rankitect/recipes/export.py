@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from rankitect.contracts import JSON
 from rankitect.contracts.capability import offers
+from rankitect.deploy.candidate_program import CAPACITY, PROMPT, Precision
 from rankitect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Export"]
 
 
-class HasText(Protocol):
+class HasSampleText(Protocol):
     """A task whose models read tokens."""
 
     @property
@@ -68,9 +69,9 @@ class Export:
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-        prompt: int = Field(default=64, ge=1, le=2**20, description="tokens of a prefill")
-        capacity: int = Field(default=256, ge=2, le=2**20, description="tokens of the longest sequence")
-        precision: Literal["float32", "8da4w"] = Field(
+        prompt: int = Field(default=PROMPT, ge=1, le=2**20, description="tokens of a prefill")
+        capacity: int = Field(default=CAPACITY, ge=2, le=2**20, description="tokens of the longest sequence")
+        precision: Precision = Field(
             default="float32",
             description="of the program; 8da4w: 4-bit weights in groups of 32, where the model has no bits of its own",
         )
@@ -82,9 +83,9 @@ class Export:
                 raise ValueError(f"capacity must be more than the prompt's {info.data['prompt']} tokens")
             return value
 
-    def __init__(self, config: Config, task: HasText) -> None:
+    def __init__(self, config: Config, task: HasSampleText) -> None:
         self.config, self._task = config, task
-        self._rounds = False
+        self._rounds = True  # as long as no space says otherwise
 
     @classmethod
     def from_config(cls, config: Config, parts: Parts) -> Export:
@@ -93,7 +94,7 @@ class Export:
         Raises:
             ConfigError: The task's models have no tokenizer.
         """
-        if not offers(parts.task, HasText):
+        if not offers(parts.task, HasSampleText):
             raise ConfigError(f"this stage exports language models, and task={parts.names.get('task', '')} has none.")
         return cls(config, parts.task)
 
@@ -148,7 +149,7 @@ class Export:
                 prompt=c.prompt,
                 capacity=c.capacity,
                 text=task.sample_text(),
-                floats=context.earlier,
+                floats=model if context.earlier is None and model.plan.is_float else context.earlier,
                 judge=task.judge_program if offers(task, JudgesPrograms) else None,
             )
             context.artifacts.update(written)

@@ -112,9 +112,7 @@ class Prune:
         from rankitect.models.importance import observe
         from rankitect.models.pruning import pruned, smaller
 
-        if context.space is None:
-            raise ConfigError("only models of a graph can be pruned")
-        c, space = self.config, context.space
+        c, space = self.config, context.require_space("pruned")
         batches = self._batches(context)
         statistics = observe(model, batches, lambda done: context.progress(done, self._steps[1], "calibration"))
         architecture = smaller(space, context.architecture, c.layers, c.ffn, statistics.influence)

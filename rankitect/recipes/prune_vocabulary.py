@@ -15,6 +15,7 @@ from rankitect.blocks import Head, TiedHead
 from rankitect.contracts import JSON, Spent
 from rankitect.contracts.capability import offers
 from rankitect.errors import ConfigError, safe, short
+from rankitect.recipes.text import HasVerdicts
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
@@ -39,15 +40,6 @@ class HasTokenizer(Protocol):
     @property
     def checkpoint(self) -> DecoderCheckpoint:
         """What says which tokens end an answer."""
-        ...
-
-
-class HasVerdicts(Protocol):
-    """A task whose models answer with one of a few tokens."""
-
-    @property
-    def verdict_ids(self) -> tuple[int, ...]:
-        """These tokens."""
         ...
 
 
@@ -121,10 +113,9 @@ class PruneVocabulary:
         from rankitect.models.weights import weight_of
         from rankitect.training.placement import placement
 
-        if context.space is None:
-            raise ConfigError("only the head of a model of a graph can be cut")
-        space = self.space_after(context.space)
-        head, block = _head(context.space)
+        given = context.require_space("given a smaller head")
+        space = self.space_after(given)
+        head, block = _head(given)
         plan = make_plan(space, context.architecture)
         tensors = {}
         for owner, name in plan.shapes():

@@ -3,22 +3,18 @@ before it was (self-distillation, arXiv 2511.06719)."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from rankitect.errors import ConfigError
 from rankitect.recipes.distil import Distil
 from rankitect.training.settings import DistilConfig, LearningRate
-from rankitect.training.spending import training_flops
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from rankitect.contracts import Spent
     from rankitect.contracts.stage import StageContext
-    from rankitect.graph import Architecture, SearchSpace
+    from rankitect.graph import SearchSpace
 
 __all__ = ["Qat", "QatConfig"]
 
@@ -51,19 +47,18 @@ class Qat(Distil):
         """The space with the ranges that are trained.
 
         Raises:
-            ConfigError: Nothing in it is quantized.
+            ConfigError: Nothing in it is quantized, or its head does not score what the loss asks for.
         """
         from rankitect.quantization.spaces import with_ranges
 
+        self._require_scores(space)
         return with_ranges(space, "minmax" if self.config.ranges == "minmax" else "stored")
 
     def run(self, model: Any, context: StageContext) -> nn.Module:
         """Give a trained model, whose ranges are as the configuration says."""
         from rankitect.quantization.weights import scales_of, with_numerics_of
 
-        if context.space is None:
-            raise ConfigError("only models of a graph can be trained in few bits")
-        space = self.space_after(context.space)
+        space = self.space_after(context.require_space("trained in few bits"))
         model = with_numerics_of(space, context.architecture, model)
         scales = scales_of(model)
         for scale in scales.values():
@@ -75,12 +70,3 @@ class Qat(Distil):
         context.space = space
         self._train(model, context, self._lesson(context), rates)
         return model.requires_grad_(True)
-
-    def training_spent(self, space: SearchSpace, architecture: Architecture, amount: int) -> Spent:
-        """What training an architecture on so many tokens costs, with the forward passes of its teacher."""
-        spent = super().training_spent(space, architecture, amount)
-        if self.needs_backbone:
-            return spent
-        forward = space.cost(architecture, "flops", "", B=1, T=self.config.context, P=0)
-        flops = training_flops(forward, amount, self.config.context, forward)
-        return replace(spent, teacher_tokens=amount, train_flops=flops)

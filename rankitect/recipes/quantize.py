@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Quantize"]
 
+_log = logging.getLogger(__name__)
+
 
 class Quantize:
     """Gives the blocks their bits, and the weights their scales and levels.
 
-    A model of a space whose bits are choices keeps those of its architecture.
+    A model of a space whose bits are choices keeps those of its architecture; what is no choice is as configured.
 
     Args:
         config: The bits, and how weights get there.
@@ -37,6 +40,7 @@ class Quantize:
 
     def __init__(self, config: QuantizeConfig, data: TextWindows | None) -> None:
         self.config, self._data = config, data
+        self._told = False
 
     @classmethod
     def from_config(cls, config: QuantizeConfig, parts: Parts) -> Quantize:
@@ -70,8 +74,12 @@ class Quantize:
             SpaceError: A group does not divide a weight's inputs.
             ConfigError: Calibration text is too short for GPTQ.
         """
-        from rankitect.quantization.spaces import check_calibration, quantized_space
+        from rankitect.quantization.spaces import check_calibration, idle_keys, quantized_space
 
+        if not self._told and (idle := idle_keys(space, self.config)):
+            self._told = True
+            shown = ", ".join(f"{name}={getattr(self.config, name)}" for name in idle)
+            _log.warning("The stage quantize: %s decides nothing in space=%s, whose own bits stand.", shown, space.name)
         changed = quantized_space(space, self.config, "minmax" if self.config.method == "rtn" else "stored")
         check_calibration(changed, self.config)
         return changed
@@ -89,9 +97,7 @@ class Quantize:
         """Give a model of the changed space, which takes over the weights of the one that is given."""
         from rankitect.quantization.weights import quantize_weights, with_numerics_of
 
-        if context.space is None:
-            raise ConfigError("only models of a graph can be quantized")
-        space = self.space_after(context.space)
+        space = self.space_after(context.require_space("quantized"))
         quantized = with_numerics_of(space, context.architecture, model)
 
         def progress(done: int, total: int, note: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from rankitect.contracts import JSON, Spent
 from rankitect.contracts.capability import offers
 from rankitect.contracts.stage import EndsRecipe, Shortens, StageContext
-from rankitect.errors import ConfigError, RankitectError, TrainingError
+from rankitect.errors import ConfigError, RankitectError
 from rankitect.recipes.asking import Asked, answer_of, spent_on
 from rankitect.recipes.earlier import EarlierModels
 from rankitect.recipes.pair import Pair
+from rankitect.recipes.resuming import begin_again_if_damaged, begin_again_if_of_another_recipe, forget_origin
 from rankitect.recipes.store import StageStore
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ __all__ = ["Recipe", "RecipeResult", "StageResult"]
 
 _FORMAT = 1
 """To be raised when the same settings begin to give other weights: stored outputs of before are then not used."""
-_log = logging.getLogger(__name__)
+
+
+_UNUSABLE = (RankitectError, KeyError, TypeError, ValueError)
+"""What a stored entry that is not as this version writes it ends in."""
 
 
 @dataclass(frozen=True)
@@ -182,11 +185,11 @@ class Recipe:
             return RecipeResult(model, architecture=architecture, space=space)
         store = self._store or StageStore()
         given = Pair(architecture, space)
-        earlier = EarlierModels(self.stages)
-        keys = self._keys(model, given, seed, earlier)
-        model, pair, results = self._restored(store, keys, model, given, earlier)
-        earlier.note(len(results) - 1, model, pair)
+        earlier = EarlierModels(self.stages, given)
+        keys, origins = self._keys(model, given, seed, earlier)
         asked, artifacts = Asked(measure, progress), dict[str, str]()
+        model, pair, results = self._restored(store, keys, model, given, earlier, asked)
+        earlier.note(len(results) - 1, model, pair)
         for at, result in enumerate(results):  # what was stored last was stored before it was measured
             last = at == len(results) - 1
             kept = (
@@ -206,14 +209,14 @@ class Recipe:
                 checkpoints / f"{name}.safetensors" if checkpoints else store.checkpoint(keys[position]),
                 should_stop,
                 space=pair.space,
-                earlier=earlier.take(position),
             )
+            earlier.take(position, context)
             context.progress = partial(_report, context, before, spend, progress, name)
             context.check()
             begun = {} if position else asked.once({}, "", model, pair)
             started = time.monotonic()
             with _named(name):
-                model = _run(stage, model, context, own_checkpoint=checkpoints is None)
+                model = _run(stage, model, context, origins[position] if checkpoints else None)
             context.check()
             spent = replace(context.spent, seconds=time.monotonic() - started)
             results.append(StageResult(name, spent, reused=False, before=begun))
@@ -228,6 +231,7 @@ class Recipe:
                 store.save(keys[position], model_tensors(model), info)
             if context.checkpoint is not None:
                 store.forget_checkpoint(context.checkpoint)
+                forget_origin(context.checkpoint)
             if not offers(stage, EndsRecipe):
                 results[-1] = replace(results[-1], after=asked.once({}, name, model, pair))
         return RecipeResult(model, tuple(results), artifacts, pair.architecture, pair.space, asked.spent)
@@ -242,8 +246,8 @@ class Recipe:
         tensors, pair = entry
         return pair.rebuilt(tensors), pair
 
-    def _keys(self, model: nn.Module, given: Pair, seed: int, earlier: EarlierModels) -> list[str]:
-        """For each stage the hash of all that leads to its output."""
+    def _keys(self, model: nn.Module, given: Pair, seed: int, earlier: EarlierModels) -> tuple[list[str], list[str]]:
+        """For each stage the hash of all that leads to its output, and that of what it is given, on any machine."""
         import torch
 
         from rankitect.training.distill import weights_fingerprint
@@ -252,39 +256,45 @@ class Recipe:
         # out. A cache may lie in a home folder that machines of several kinds see.
         instructions = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
         machine: list[JSON] = [str(torch.__version__), instructions, torch.get_num_threads()]
-        origin: list[JSON] = [_FORMAT, *machine, *given.identity, weights_fingerprint(model), seed]
-        key = _hash(origin)
-        keys: list[str] = []
-        for position, stage in enumerate(self.stages.values()):
-            described: list[JSON] = [key, type(stage).__module__, type(stage).__qualname__, dict(stage.provenance())]
-            if (teacher := earlier.position_of(position)) is not None:  # whose name may be another stage's elsewhere
-                described.append(keys[teacher])
-            key = _hash(described)
-            keys.append(key)
-        return keys
+        origin: list[JSON] = [*given.identity, weights_fingerprint(model), seed]
+        chains = []
+        for start in ([_FORMAT, *machine, *origin], [_FORMAT, *origin]):
+            chain = [_hash(start)]
+            for position, stage in enumerate(self.stages.values()):
+                kind = type(stage)
+                described: list[JSON] = [chain[-1], kind.__module__, kind.__qualname__, dict(stage.provenance())]
+                chain.append(_hash([*described, *earlier.identity(position, chain[1:])]))
+            chains.append(chain)
+        return chains[0][1:], chains[1][:-1]
 
     def _restored(
-        self, store: StageStore, keys: list[str], model: nn.Module, given: Pair, earlier: EarlierModels
+        self, store: StageStore, keys: list[str], model: nn.Module, given: Pair, earlier: EarlierModels, asked: Asked
     ) -> tuple[nn.Module, Pair, list[StageResult]]:
         """The model after the last stage that is stored, what it is of, and what that stage and those before it cost.
 
-        The given model is changed in place where it is still of the pair that it was given as.
+        The given model is changed in place where it is still of the pair that it was given as; before that it is asked
+        what is not known of it yet.
         """
         for position in reversed(range(len(keys))):
             if (entry := store.load(keys[position])) is None:
                 continue
             tensors, info = entry
             try:
-                results = [StageResult.stored(stage) for stage in info["stages"]]
+                first, *others = [StageResult.stored(stage) for stage in info["stages"]]
                 pair = self._pair(info, given)
-                if not earlier.recall(position, pair, model, given, partial(self._entry, store, keys, given)):
+                if not earlier.recall(position, pair, model, partial(self._entry, store, keys, given)):
                     continue
+            except _UNUSABLE as error:
+                store.reject(keys[position], str(error))
+                continue
+            begun = asked.once(first.before, "", model, given)
+            try:
                 model = pair.with_tensors(model, tensors, given)
-            except (RankitectError, KeyError, TypeError) as error:
+            except _UNUSABLE as error:
                 store.reject(keys[position], str(error))
                 continue
             # The names are those of now: a stage means the same under another name.
-            named = zip(results, self.stages, strict=False)
+            named = zip([replace(first, before=begun), *others], self.stages, strict=False)
             return model.eval(), pair, [replace(result, name=name) for result, name in named]
         return model, given, []
 
@@ -299,16 +309,13 @@ class Recipe:
         return None if entry is None else (entry[0], self._pair(entry[1], given))
 
 
-def _run(stage: Stage, model: nn.Module, context: StageContext, *, own_checkpoint: bool) -> nn.Module:
-    """Run a stage. A damaged state in the store, which nobody asked for, is no reason to stop."""
-    from rankitect.training.checkpoint import load_state
-
-    if own_checkpoint and context.checkpoint is not None and context.checkpoint.exists():
-        try:
-            load_state(context.checkpoint)
-        except (TrainingError, OSError) as error:
-            _log.warning("A stage begins again: %s", error)
-            context.checkpoint.unlink(missing_ok=True)
+def _run(stage: Stage, model: nn.Module, context: StageContext, origin: str | None) -> nn.Module:
+    """Run a stage. `origin` tells what it is given, where its state is kept by its name alone; a state in the store is
+    named after that."""
+    if context.checkpoint is not None and origin is None:
+        begin_again_if_damaged(context.checkpoint)
+    elif context.checkpoint is not None and origin is not None:
+        begin_again_if_of_another_recipe(context.checkpoint, origin)
     after: nn.Module = stage.run(model, context)
     return after.eval()
 

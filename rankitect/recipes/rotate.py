@@ -142,11 +142,10 @@ class Rotate:
         """Give a model of the rotated blocks, with rotated weights."""
         from rankitect.quantization.rotations import draw, turning
 
-        if context.space is None:
-            raise ConfigError("only models of a graph can be rotated")
+        space = context.require_space("rotated")
         context.progress(0, 1, "reading the graph")
         c = self.config
-        ready = turning(context.space, model, head=c.head, r2=c.r2, r3=c.r3, r4=c.r4, block=c.r4_block)
+        ready = turning(space, model, head=c.head, r2=c.r2, r3=c.r3, r4=c.r4, block=c.r4_block)
         rotations = draw(ready.sizes, context.seed)
         if c.kind == "learned":
             rotations = self._learned(ready, ready.model({}, model), rotations, context)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from rankitect.contracts import JSON, Spent
 from rankitect.contracts.capability import offers
-from rankitect.errors import ConfigError
+from rankitect.errors import ConfigError, safe, short
 from rankitect.training.placement import placement
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from rankitect.training.settings import DistilConfig, TextTraining
     from rankitect.training.text import TextObjective
 
-__all__ = ["HasText", "TextStage", "TextTask"]
+__all__ = ["HasText", "HasVerdicts", "TextStage", "TextTask"]
+
+_CHUNK = 2**20
+"""Tokens of a text that are looked through at a time."""
 
 
 class HasText(Protocol):
@@ -30,6 +33,15 @@ class HasText(Protocol):
     @property
     def data(self) -> TextWindows:
         """The text, its splits and the order of its windows."""
+        ...
+
+
+class HasVerdicts(Protocol):
+    """A task whose models answer with one of a few tokens."""
+
+    @property
+    def verdict_ids(self) -> tuple[int, ...]:
+        """These tokens."""
         ...
 
 
@@ -78,7 +90,7 @@ class TextStage:
     needs_backbone: bool = False
     """Whether the teacher is the backbone."""
     has_teacher: bool = False
-    """Whether there is a teacher, which is charged as the backbone is."""
+    """Whether there is a teacher, whose forward passes are charged as well."""
 
     def __init__(self, config: TextTraining, task: TextTask) -> None:
         self.config, self._task = config, task
@@ -117,7 +129,9 @@ class TextStage:
 
         Raises:
             ConfigError: Its models store the scales of their weights: they would be trained as if they were weights.
+                Or their head scores only a part of the tokens that the loss asks for.
         """
+        self._require_scores(space)
         for node in space.graph.nodes:
             if any(param.scales_of for param in node.params.values()):
                 raise ConfigError(
@@ -125,6 +139,40 @@ class TextStage:
                     "it before quantize, or use the stage qat."
                 )
         return space
+
+    @property
+    def targets_are_of_all_tokens(self) -> bool:
+        """Whether the loss asks for the text's own tokens, or for those of a teacher that scores all."""
+        return True
+
+    def _require_scores(self, space: SearchSpace) -> None:
+        """Refuse a head that cannot score what the loss asks for: each such token would cost about 100 nats, and the
+        gradients of that would destroy the rest of the model.
+
+        Raises:
+            ConfigError: Names the head and a token.
+        """
+        from rankitect.blocks import Head
+
+        for node in space.graph.nodes if self.targets_are_of_all_tokens else ():
+            if isinstance(node.block, Head) and node.block.tokens:
+                kept = node.block.tokens
+                if (token := next(self._targets_beside(kept), None)) is not None:
+                    raise ConfigError(
+                        f"the head {short(safe(node.path), 60)} was cut to {len(kept)} tokens, and this stage trains "
+                        f"on token {token}, which is none of them: put it before prune_vocabulary."
+                    )
+
+    def _targets_beside(self, kept: Sequence[int]) -> Iterator[int]:
+        """Tokens that the task's loss asks for, and that are none of some."""
+        import numpy as np
+
+        if offers(self._task, HasVerdicts):
+            yield from (token for token in self._task.verdict_ids if token not in kept)
+            return
+        ids = self._task.data.text.split("train").ids
+        for start in range(0, len(ids), _CHUNK):
+            yield from map(int, np.setdiff1d(ids[start : start + _CHUNK], np.asarray(kept)))
 
     def objective(self, split: str = "train") -> TextObjective[Any]:
         """Batches and loss on a split, made once."""
@@ -168,9 +216,13 @@ class TextStage:
         from rankitect.training.text import train_on_text
 
         space, settings = context.space or self._task.space, objective.config
+        teacher = self._teacher_flops(context, settings.context)
+
+        def spent(amount: int) -> Spent:
+            return _charge(space, context.architecture, amount, settings.context, teacher)
 
         def progress(done: int, total: int, report: StepReport) -> None:
-            context.spent = self.training_spent(space, context.architecture, done * settings.batch * settings.context)
+            context.spent = spent(done * settings.batch * settings.context)
             context.progress(done, total, f"loss {report.loss:.3f}")
 
         result = train_on_text(
@@ -183,24 +235,42 @@ class TextStage:
             checkpoint=context.checkpoint,
             provenance=self.provenance(),
         )
-        context.spent = self.training_spent(space, context.architecture, result.tokens)
+        context.spent = spent(result.tokens)
         context.check()
         return model
 
     def training_spent(self, space: SearchSpace, architecture: Architecture, amount: int) -> Spent:
-        """What training an architecture on so many tokens costs, with the forward passes of a teacher.
+        """What training an architecture with `objective` costs, with the forward passes of the backbone as a teacher.
 
         Args:
             space: The space of the architecture.
             architecture: What is trained.
             amount: Training tokens.
         """
-        from rankitect.training.spending import training_flops
+        size = self.objective().config.context
+        return _charge(space, architecture, amount, size, self._teacher_flops(None, size))
 
-        task, size = self._task, {"B": 1, "T": self.config.context, "P": 0}
-        teacher = task.space.cost(task.reference, "flops", "", **size) if self.has_teacher else 0.0
-        return Spent(
-            train_tokens=amount,
-            teacher_tokens=amount if self.has_teacher else 0,
-            train_flops=training_flops(space.cost(architecture, "flops", "", **size), amount, size["T"], teacher),
-        )
+    def _teacher_flops(self, context: StageContext | None, size: int) -> float | None:
+        """FLOPs of the teacher for a sequence of `size` tokens: of the model that the recipe has kept for this stage,
+        else of the backbone. None without a teacher."""
+        if not self.has_teacher:
+            return None
+        if context is not None and context.earlier_space is not None:
+            return _forward_flops(context.earlier_space, context.earlier_architecture, size)
+        return _forward_flops(self._task.space, self._task.reference, size)
+
+
+def _charge(space: SearchSpace, architecture: Architecture, amount: int, size: int, teacher: float | None) -> Spent:
+    """What training on so many tokens costs, in sequences of `size`, with a teacher of so many FLOPs a sequence."""
+    from rankitect.training.spending import training_flops
+
+    forward = _forward_flops(space, architecture, size)
+    return Spent(
+        train_tokens=amount,
+        teacher_tokens=0 if teacher is None else amount,
+        train_flops=training_flops(forward, amount, size, teacher or 0.0),
+    )
+
+
+def _forward_flops(space: SearchSpace, architecture: Architecture, size: int) -> float:
+    return float(space.cost(architecture, "flops", "", B=1, T=size, P=0))

@@ -92,9 +92,9 @@ class Case:
         metric = result.gate.metric
         known = metric in (*SPECIAL_METRICS, *self.candidate.metrics)
         if metric in (LATENCY, PROGRAM):
-            known = self._timed if metric == LATENCY else program_quality(self.run, self.candidate) is not None
+            known = self._timed if metric == LATENCY else self._program_change is not None
         idle = result.outcome is Outcome.MISSING and result.gate.if_measured and not known
-        reason = {LATENCY: "none is measured (device=host)", PROGRAM: "no program was exported"}.get(
+        reason = {LATENCY: "none is measured (device=host)", PROGRAM: self._no_program}.get(
             metric, "this search does not measure it"
         )
         return replace(result, outcome=Outcome.NA, reason=reason) if idle else result
@@ -192,10 +192,22 @@ class Case:
             if changes:
                 ends = max(c.value for c in changes), max(c.low for c in changes), max(c.high for c in changes)
                 observed[name, "change"] = Observed(*ends, any(c.vague for c in changes))
-        quality = program_quality(self.run, self.candidate)
-        if quality is not None and quality.change is not None:
-            observed[PROGRAM, "change"] = Observed.exact(quality.change)
+        if self._program_change is not None:
+            observed[PROGRAM, "change"] = Observed.exact(self._program_change)
         return observed, self._missing()
+
+    @cached_property
+    def _program_change(self) -> float | None:
+        """By how much the candidate's program is worse than the model in floats."""
+        quality = program_quality(self.run, self.candidate)
+        return None if quality is None else quality.change
+
+    @property
+    def _no_program(self) -> str:
+        """Why that is not known, where it is not."""
+        if program_quality(self.run, self.candidate) is None:
+            return "no program was exported whose quality was measured (device=host)"
+        return "the candidate's program was compared with no model in floats: end the recipe in a stage export"
 
     def _paired(self) -> dict[tuple[str, str], Observed]:
         """What the rows of the test data say; nothing where the run has none."""
@@ -221,7 +233,7 @@ class Case:
             "calibration": no_rows if self.evidence is None else f"{self.evidence.examples} have none",
             "worst_slice": no_rows if self.evidence is None else "the rows have no slices with enough rows",
             "cost": "the search has no objective that is a cost: name the metric in the gate",
-            PROGRAM: "no program was exported whose quality was measured (device=host)",
+            PROGRAM: self._no_program,
             LATENCY: f"that of {production} is not known" if self._timed else "none is measured (device=host)",
         }
         if self.roles.cost is not None:

@@ -47,6 +47,7 @@ _PREFIX = 6
 """Digits of a fingerprint that can be no rank of a front."""
 _SIZE = re.compile(r"([\s_@:(-]+\d+(\.\d+)?\s*%?|\d+(\.\d+)?\s*%)\)?$")
 """A size at the end of a name, set apart from it or a percentage: the digit of "dcnv2" is none."""
+_PRUNED_BITS = re.compile(r"(.*?) \d+% (\d+ bits)")
 COMPARED = "compared"
 """The folder, in a run folder, of what is exported of baselines to time them beside candidates."""
 FEWEST_SEEDS = 3
@@ -139,13 +140,16 @@ class BaselineSummary(_Model):
 
     @property
     def family(self) -> str:
-        """The name without a size at its end: "uniform width 60%" and "uniform width 75%" are of one family."""
-        return _SIZE.sub("", self.name).strip()
+        """The name without a size at its end: "uniform width 60%" and "uniform width 75%" are of one family, and so are
+        "uniform 4 bits" and "uniform 8 bits", and pruned models of one number of bits."""
+        pruned = _PRUNED_BITS.fullmatch(self.name)
+        return f"{pruned[1]} {pruned[2]}" if pruned else _SIZE.sub("", self.name.removesuffix(" bits")).strip()
 
 
 class ProgramQualitySummary(_Model):
     """The quality of an exported program beside that of its model, in its bits (`model`) and in floats where these are
-    not its own; lower is better, and `change` is relative to the floats."""
+    not its own; lower is better, and `change` is relative to the floats. Where these are not known, `unrounded` is what
+    the model's own weights give without rounding, with which nothing is compared."""
 
     metric: str
     model: float
@@ -153,6 +157,7 @@ class ProgramQualitySummary(_Model):
     amount: int
     unit: str
     floats: float | None = None
+    unrounded: float | None = None
     change: float | None = None
 
     @property

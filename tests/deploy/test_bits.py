@@ -58,7 +58,7 @@ def test_a_program_of_many_bits_is_its_model_and_as_large_as_its_cost() -> None:
     lowered = lower(methods)  # which runs it beside its methods
     assert max(lowered.errors.values()) < 1e-5
     assert quantized_share(methods) == 1.0
-    assert precision_of(model.plan) == "8da4w, 8da4w (by row), 8da8w"
+    assert precision_of(model.plan) == "8da4w, 8da4w (by row), 8da8w, tables in 4 bits"
     ids = torch.randint(0, 72, (1, 6), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         wanted, given = model(ids)[0, -1], methods["prefill"](ids, torch.eye(6)[-1:])[0].flatten()
@@ -162,6 +162,23 @@ def test_tables_and_matrices_hold_what_is_faked() -> None:
         matrix = QuantizedMatrix(weight, numerics, stored)
         eye = matrix(torch.eye(33))  # ones and zeros are rounded to themselves
         torch.testing.assert_close(eye.T, fake_weight(weight, numerics, stored), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "called"),
+    [
+        ({}, "float32"),
+        ({"embed": {"bits": 4}}, "float32, tables in 4 bits"),
+        ({"embed": {"bits": 8}}, "float32, tables in 8 bits"),
+        ({"embed": {"bits": 8}, "attn": GROUPS, "mlp": GROUPS, "head": GROUPS}, "8da4w"),
+        ({"embed": {"bits": 4}, "head": EIGHT}, "8da8w, tables in 4 bits"),
+    ],
+)
+def test_a_precision_names_tables_where_they_are_not_the_usual_ones(
+    numbers: dict[str, dict[str, int]], called: str
+) -> None:
+    space = mixed(**numbers)
+    assert precision_of(make_plan(space, space.sample(0))) == called
 
 
 def test_a_part_has_the_bits_of_its_blocks() -> None:

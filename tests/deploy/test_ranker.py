@@ -79,8 +79,9 @@ def test_a_ranker_in_few_bits_is_exported_as_it_is(tmp_path):
     with torch.no_grad():
         plain = model.in_floats()(*examples(100))[:, 0]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(plain, labels.float())
-    assert quality["floats"] == pytest.approx(float(loss) / math.log(2), rel=1e-5)
-    assert quality["floats"] != quality["model"]
+    assert quality["unrounded"] == pytest.approx(float(loss) / math.log(2), rel=1e-5)
+    assert quality["unrounded"] != quality["model"]
+    assert quality["floats"] is quality["change"] is None
 
 
 def test_a_ranker_that_is_lookups_only_has_no_program():

@@ -14,6 +14,7 @@ import pydantic_core
 from rankitect.data.moderation.exchanges import Exchange
 from rankitect.data.moderation.reading import read_exchanges
 from rankitect.data.moderation.template import GuardTemplate
+from rankitect.deploy.guards import GuardNotes
 from tests.fuzz import mutate
 from tests.fuzz.harness import Fuzz
 
@@ -83,3 +84,23 @@ class TestTemplates(Fuzz):
     def confirm(self, data: Any, value: GuardTemplate) -> None:
         known = {key: data[key] for key in TEMPLATE}
         assert value.to_json() == known
+
+
+class TestNotes(Fuzz):
+    """What makes a candidate a guard, in candidate.json."""
+
+    cases = 100
+
+    def make(self, random: Random) -> Any:
+        return mutate.tree(random, {"template": TEMPLATE, "verdicts": {"metrics": {"threshold": {"value": 0.5}}}})
+
+    def read(self, data: Any, folder: Path) -> GuardNotes | None:
+        known = GuardNotes.of_candidate({"notes": {"guard": data}}, folder / "candidate.json")
+        return None if known is None else known[0]
+
+    def confirm(self, data: Any, value: GuardNotes | None) -> None:
+        if value is None:
+            assert data is None
+            return
+        assert value.template.to_json() == {key: data["template"][key] for key in TEMPLATE}
+        assert value.threshold == float(data["verdicts"]["metrics"]["threshold"]["value"])

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rankitect.blocks import GQA, Activation, Head, LayerNorm, Linear, Norm, SwiGLU, TiedHead
+from rankitect.blocks import GQA, Activation, Embed, Head, LayerNorm, Linear, Norm, SwiGLU, TiedHead
 from rankitect.blocks.hadamard import block_matrix, hadamard, hadamard_block, turned
 from rankitect.errors import SpaceError
-from rankitect.graph import Architecture, B, Block, Expr, Graph, Param, Params, SearchSpace, TensorType
+from rankitect.graph import Architecture, B, Block, Expr, Graph, Param, Params, SearchSpace, Sum, TensorType
 from rankitect.models.families import PLAIN
 from rankitect.models.plan import make_plan
 from rankitect.models.supernet import Standalone, build
-from rankitect.quantization.rotations import draw, turning
+from rankitect.quantization.rotations import draw, rotated_space, turning
 from rankitect.quantization.streams import streams
 from rankitect.search_spaces.mobile_llm import mobile_llm
 
@@ -99,6 +99,26 @@ def test_gains_that_are_added_to_the_stream_are_refused_unless_they_change_nothi
     assert difference(space, build(space, architecture), ids(0), 0, r3=True, r4=True) <= TOLERANCE
     with pytest.raises(SpaceError, match=r"layers\.0\.behind1 multiplies channels and adds them to the stream"):
         turning(space, trained(space, architecture, 0))
+    with pytest.raises(SpaceError, match=r"layers\.0\.behind1 multiplies channels"):
+        rotated_space(space, architecture, head="mix", r3=True, r4=True)  # before there is a model
+
+
+def test_heads_of_one_table_behind_norms_of_their_own_are_turned_only_where_their_gains_agree() -> None:
+    graph = Graph("two heads")
+    x = Embed(30, 12)(graph.input("ids", B, 6, dtype="int"), name="embed")
+    scores = [TiedHead(30)(Norm()(x, name=f"norm{n}"), name=f"head{n}", weights="embed") for n in range(2)]
+    graph.out = Sum()(*scores, name="sum")
+    space = SearchSpace(graph)
+    model = build(space, space.sample(0), 0)
+    gains = [p for name, p in model.named_parameters() if "norm" in name]
+    with torch.no_grad():
+        for gain in gains:
+            gain.copy_(torch.linspace(0.5, 1.5, 12))
+    assert difference(space, model, ids(0, 6) % 30, 0) <= TOLERANCE
+    with torch.no_grad():
+        gains[1].neg_()
+    with pytest.raises(SpaceError, match="gain"):
+        turning(space, model)
 
 
 # --- other spaces -----------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def test_a_recipe_brings_its_task_and_its_guard_is_measured_after_every_stage(
     assert other.summary is not None
     assert other.summary.computed.train_tokens == 0
     asked = card(tmp_path / "c")["stages"]
-    assert [one["stage"] for one in asked] == ["verdicts", "prune", "distil", "head", "quantize", "qat"]
+    assert [one["stage"] for one in asked] == ["", "verdicts", "prune", "distil", "head", "quantize", "qat"]
     assert all(one["quality"]["exchanges"] == 30 for one in asked)
     page = (tmp_path / "a" / "model" / "stages.md").read_text(encoding="utf-8")
     assert "| as it begins |" in page

@@ -16,7 +16,7 @@ from torch import nn
 import rankitect
 from rankitect.blocks import Head, SwiGLU, TiedHead
 from rankitect.contracts import JSON, Spent
-from rankitect.contracts.stage import StageContext
+from rankitect.contracts.stage import StageContext, StageMeasure
 from rankitect.errors import ConfigError, SpaceError
 from rankitect.graph import SearchSpace
 from rankitect.models.candidate import load_candidate
@@ -81,6 +81,17 @@ class Shorten(Untie):
         return Standalone(plan, {key: known[".".join(key)].detach().clone() for key in plan.shapes()})
 
 
+class Push(Shorten):
+    """Changes the weights in place."""
+
+    def run(self, model: Standalone, context: StageContext) -> Standalone:
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight += 0.1
+        context.spent = Spent(eval_tokens=1)
+        return model
+
+
 class Killed(Untie):
     """Is killed."""
 
@@ -130,6 +141,24 @@ def test_a_resumed_recipe_rebuilds_the_changed_model_from_the_store(tmp_path: Pa
     fresh = run({"untie": Untie(), "shorten": Shorten()}, StageStore(tmp_path / "other", 2**24))
     assert torch.equal(logits(again.model), logits(fresh.model))
     assert replace(again.spent, seconds=0.0) == replace(fresh.spent, seconds=0.0)
+
+
+def test_a_stored_recipe_that_is_asked_something_new_tells_what_it_began_with_as_well(tmp_path: Path) -> None:
+    store = StageStore(tmp_path, 2**24)
+
+    def asked(key: str) -> list[tuple[str, Any]]:
+        def size(model: nn.Module, space: SearchSpace, architecture: Any) -> tuple[JSON, Spent]:
+            answer = [float(logits(model).sum()), int(architecture["layers.1.runs"])]
+            return answer, Spent(eval_tokens=1)
+
+        stages = {"push": Push(), "shorten": Shorten()}
+        answers: list[tuple[str, Any]] = run(stages, store, measure=StageMeasure(key, size)).answers(key)
+        return answers
+
+    first = asked("one")
+    assert [(name, answer[1]) for name, answer in first] == [("", 1), ("push", 1), ("shorten", 0)]
+    assert first[0] != ("", first[1][1])
+    assert asked("two") == first
 
 
 def test_a_damaged_pair_in_the_store_is_computed_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

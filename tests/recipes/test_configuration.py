@@ -62,6 +62,21 @@ def test_a_users_folder_can_add_a_stage_and_a_recipe(folder: Path) -> None:
     assert plugins["recipe.warm"].name == "brief"
 
 
+@pytest.mark.parametrize("missing", ["quantize", "program"])
+def test_a_users_recipe_of_some_stages_of_the_guards_gets_no_smoke_settings_of_others(
+    folder: Path, missing: str
+) -> None:
+    stages = {"verdicts": "train", "prune": "prune", "distil": "distil", "quantize": "quantize", "qat": "qat"}
+    stages["program"] = "export"
+    del stages[missing]
+    layers = {"prune": ", layers: 4"}
+    lines = [f"{name}: {{stage: {stage}{layers.get(name, '')}}}\n" for name, stage in stages.items()]
+    (folder / "recipe" / "mine.yaml").write_text("".join(lines))
+    resolved = resolve(["recipe=mine", "preset=smoke"], folder)
+    assert list(resolved.data["recipe"]) == list(stages)
+    assert resolved.data["recipe"]["verdicts"]["tokens"] == 512
+
+
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [

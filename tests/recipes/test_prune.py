@@ -128,6 +128,31 @@ def test_what_cannot_be_made_is_refused_before_any_work(tmp_path: Path, stage: s
         rankitect.train([*SMOKE, f"+recipe.small={stage}", f"output_dir={tmp_path / 'run'}"], quiet=True)
 
 
+@pytest.mark.parametrize("later", ["train", "distil"])
+def test_what_trains_on_all_tokens_is_refused_behind_a_head_that_scores_a_few(tmp_path: Path, later: str) -> None:
+    stages = [
+        "+recipe.cut={stage: prune_vocabulary, keep: [ab]}",
+        f"+recipe.later={{stage: {later}, tokens: 64, batch: 1, context: 16}}",
+    ]
+    wanted = r"recipe.later: the head head was cut to \d+ tokens, and .* put it before prune_vocabulary"
+    with pytest.raises(ConfigError, match=wanted):
+        rankitect.train(["task=language", "preset=smoke", "recipe=none", *stages], output_dir=str(tmp_path), quiet=True)
+
+
+def test_a_model_whose_head_scores_a_few_tokens_learns_from_itself(tmp_path: Path) -> None:
+    few = [
+        "+recipe.cut={stage: prune_vocabulary, keep: [ab]}",
+        "+recipe.round={stage: quantize, method: rtn, group: 0}",
+    ]
+    tuned = "+recipe.tune={stage: qat, tokens: 64, batch: 1, context: 16}"
+    rankitect.train(["task=language", "preset=smoke", "recipe=none", *few, tuned], output_dir=str(tmp_path), quiet=True)
+    wrong = "+recipe.tune={stage: qat, teacher: backbone, tokens: 64, batch: 1, context: 16}"
+    with pytest.raises(ConfigError, match=r"recipe.tune: the head head was cut to"):
+        rankitect.train(
+            ["task=language", "preset=smoke", "recipe=none", *few, wrong], output_dir=str(tmp_path / "b"), quiet=True
+        )
+
+
 def test_a_head_is_cut_once(tmp_path: Path) -> None:
     twice = ["+recipe.a.stage=prune_vocabulary", "+recipe.b.stage=prune_vocabulary"]
     with pytest.raises(ConfigError, match=r"recipe\.b: the head head was cut to 2 tokens before"):

@@ -21,8 +21,9 @@ from rankitect.quantization.settings import QuantizeConfig
 from rankitect.recipes import Recipe, StageStore
 from rankitect.recipes.quantize import Quantize
 from rankitect.search_spaces.mobile_llm import mobile_llm
+from rankitect.search_spaces.mobile_llm_bits import Bits
 from rankitect.train import train
-from tests.tasks.language.tiny import own_cache
+from tests.tasks.language.tiny import own_cache, parts_of
 
 SPACE = mobile_llm(vocab=32, layers=2, widths=[16], kv_heads=[2, 1], group=[2], ffn=[24, 8], patterns=["full"], head=8)
 ARCHITECTURE = SPACE.architecture({**SPACE.sample(0).choices, "layers.0.runs": 1, "layers.1.runs": 1})
@@ -147,15 +148,58 @@ def test_a_teacher_is_another_where_its_name_is_another_stages(tmp_path: Path) -
         assert first(look.seen) == pytest.approx(start + wanted)
 
 
-def test_without_a_float_stage_the_teacher_is_what_the_recipe_was_given_in_floats(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resumed", [False, True])
+def test_of_a_model_that_has_few_bits_from_the_beginning_the_float_model_is_the_trained_one(
+    tmp_path: Path, resumed: bool
+) -> None:
     space = SPACE.with_blocks(
         {node.path: node.block for node in rtn().space_after(SPACE).graph.nodes if node.path.endswith("mlp")}
     )
-    model, look = build(space, ARCHITECTURE, seed=1), Look(1.0)
-    start = first(model)
-    Recipe({"a": Shift(1.0), "look": look}, StageStore(tmp_path, 2**24)).run(model, ARCHITECTURE, seed=0, space=space)
-    assert look.seen.plan.is_float
-    assert first(look.seen) == start
+    start = first(build(space, ARCHITECTURE, seed=1))
+
+    def given(stages: Mapping[str, Any], store: StageStore) -> Any:
+        return Recipe(stages, store).run(build(space, ARCHITECTURE, seed=1), ARCHITECTURE, seed=0, space=space)
+
+    cases: list[tuple[dict[str, Any], int]] = [
+        ({}, 0),
+        ({"heal": Shift(1.0)}, 1),
+        ({"heal": Shift(1.0), "more": Shift(2.0)}, 3),
+        ({"heal": Shift(1.0), "quantize": rtn(), "tune": Shift(2.0)}, 1),  # which quantizes the rest as well
+        ({"heal": Shift(1.0), "first": Look(2.0), "tune": Shift(4.0)}, 1),  # which learns from it
+    ]
+    for number, (before, wanted) in enumerate(cases):
+        store, look = StageStore(tmp_path / str(number), 2**24), Look(8.0)
+        if resumed:
+            given(before, store)
+        result = given({**before, "look": look}, store)
+        assert look.seen.plan.is_float
+        assert not result.model.plan.is_float
+        assert first(look.seen) == pytest.approx(start + wanted)
+        assert not before or before["heal"].computed == 1
+
+
+def test_where_bits_are_choices_the_rest_is_as_configured_and_what_decides_nothing_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def opened(**bits: Any) -> Any:
+        shape: dict[str, Any] = {"widths": [16], "kv_heads": [1], "group": [2], "ffn": [24], "patterns": ["full"]}
+        return mobile_llm(vocab=32, layers=2, head=8, bits=Bits((8, 4), (8, 4), (8, 4), group=8, **bits), **shape)
+
+    def cached(space: Any) -> Any:
+        return space.graph.node("layers.0.attn.full").block.cache_bits
+
+    few = Quantize(QuantizeConfig(method="rtn", cache_bits=4, bits=3, group=8), None)
+    space = few.space_after(opened())
+    assert cached(space) == 4
+    assert space.graph.node("layers.0.mlp").block == opened().graph.node("layers.0.mlp").block
+    (told,) = caplog.messages
+    assert "bits=3, group=8 decides nothing in space=mobile_llm" in told
+    few.space_after(opened())
+    assert len(caplog.messages) == 1, "told once"
+    plain = Quantize(QuantizeConfig(method="rtn"), None)
+    assert cached(plain.space_after(opened(cache=8))) == 8, "what the space states is not undone by a default"
+    assert plain.space_after(opened()).to_json() == opened().to_json()
+    assert len(caplog.messages) == 1
 
 
 def test_a_teacher_that_is_no_earlier_stage_is_refused() -> None:
@@ -192,6 +236,27 @@ def test_settings_that_cannot_work_are_refused_before_any_work(tmp_path: Path, k
     with pytest.raises(RankitectError, match=message):
         train([*SMOKE, *keys], output_dir=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+PROGRAM = ["recipe=quantize_8da4w", "+recipe.program={stage: export, prompt: 16, capacity: 32}"]
+
+
+def test_a_choice_of_bits_that_no_recipe_can_run_with_is_refused_before_any_work(tmp_path: Path) -> None:
+    chosen = [*PROGRAM, "recipe.quantize.bits={choice: bits}", "+choices.bits=[8,3]"]
+    with pytest.raises(ConfigError, match=r"choices: with bits=3 the recipe cannot run: recipe.program: .*, weight '"):
+        parts_of(tmp_path, *chosen)
+
+
+def test_values_that_do_not_go_together_are_refused_for_the_architecture_that_has_both(tmp_path: Path) -> None:
+    chosen = ["recipe.quantize.bits={choice: bits}", "recipe.quantize.act_bits={choice: act}"]
+    values = ["recipe.quantize.head_act_bits=8", "+choices.bits=[4,32]", "+choices.act=[8,32]"]
+    parts = parts_of(tmp_path, *PROGRAM, *chosen, *values)
+    usual = parts.space.sample(0)
+    for bits, act in ((4, 8), (32, 32)):
+        stages = parts.stages_for(parts.space.architecture({**usual.choices, "bits": bits, "act": act}))
+        assert stages["program"].earlier == "float"  # type: ignore[attr-defined]
+    with pytest.raises(RankitectError, match=r"recipe.program: .*cannot be exported"):
+        parts.stages_for(parts.space.architecture({**usual.choices, "bits": 32, "act": 8}))
 
 
 def test_training_in_few_bits_without_a_quantized_model_is_refused(tmp_path: Path) -> None:

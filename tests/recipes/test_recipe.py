@@ -200,6 +200,44 @@ def test_a_state_of_other_data_or_settings_is_refused_by_name(store: StageStore,
     assert list(place.iterdir()) == []
 
 
+def test_a_state_that_another_recipe_left_under_the_same_name_is_not_gone_on_from(
+    store: StageStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "state"
+    with pytest.raises(KeyboardInterrupt):
+        run({"a": Pull(2.0), "heal": Pull(1.0, kill_at=4)}, store, checkpoints=place)
+    again = Pull(1.0, kill_at=5)
+    with pytest.raises(KeyboardInterrupt):  # the same settings and shapes, and another model to begin with
+        run({"a": Pull(-2.0), "heal": again}, store, checkpoints=place)
+    assert again.computed == list(range(5))
+    assert "the stage begins again" in caplog.text
+    again.kill_at = None
+    result = run({"a": Pull(-2.0), "heal": again}, store, checkpoints=place)
+    assert again.computed == list(range(6)), "its own state is gone on from"
+    alone = run({"a": Pull(-2.0), "heal": Pull(1.0)}, StageStore(tmp_path / "other", 2**20))
+    assert torch.equal(weights(result.model), weights(alone.model))
+    assert list(place.iterdir()) == []
+
+
+def test_a_state_is_gone_on_from_with_another_number_of_threads_and_one_of_an_earlier_version_as_well(
+    store: StageStore, tmp_path: Path
+) -> None:
+    place, stage, threads = tmp_path / "state", Pull(1.0, kill_at=3), torch.get_num_threads()
+    with pytest.raises(KeyboardInterrupt):
+        run({"heal": stage}, store, checkpoints=place)
+    stage.kill_at = 5
+    try:
+        torch.set_num_threads(threads + 1)
+        with pytest.raises(KeyboardInterrupt):
+            run({"heal": stage}, store, checkpoints=place)
+    finally:
+        torch.set_num_threads(threads)
+    (place / "heal.origin").unlink()  # earlier versions wrote none
+    stage.kill_at = None
+    run({"heal": stage}, store, checkpoints=place)
+    assert stage.computed == list(range(6))
+
+
 def test_a_damaged_entry_is_computed_again_with_a_sentence(store: StageStore, caplog: pytest.LogCaptureFixture) -> None:
     stage = Pull(1.0)
     before = weights(run({"a": stage}, store).model)

@@ -166,3 +166,19 @@ def test_rankers_have_measurements_only(run: Path) -> None:
     assert found["status"] == "PASS"
     assert not found["figures"]
     assert found["tables"][0]["rows"][0]["Measured, ms"] == 0.5
+
+
+def test_a_gate_on_programs_does_not_judge_by_unrounded_weights(run: Path) -> None:
+    gates = {
+        name: GateConfig(metric="program", at_most=1, if_measured=idle) for name, idle in (("a", True), ("b", False))
+    }
+    quality = {"metric": "perplexity", "model": 30, "program": 36, "amount": 9, "unit": "tokens", "change": None}
+    for place in run.glob("candidates/*"):
+        card = {"precision": "8da4w", "bytes": 9, "quality": {**quality, "unrounded": 20}}
+        (place / "program.json").write_text(json.dumps(card))
+    opened = load_run(run)
+    case = case_of(opened, roles_of(opened), [])
+    assert isinstance(case, Case), case
+    results = dataclasses.replace(case, gates=gates).results
+    assert [r.outcome.value for r in results] == ["NA", "MISSING"]
+    assert all("no model in floats" in r.reason for r in results)

@@ -33,7 +33,7 @@ from rankitect.reports.numbers import (
 from rankitect.reports.roles import Roles
 from rankitect.reports.sections.candidates import safe_link
 from rankitect.study.pareto import nondominated
-from rankitect.study.summary import ObjectiveSummary
+from rankitect.study.summary import BaselineSummary, ObjectiveSummary
 
 
 def roles(quality: str, cost: str, unit: str) -> Roles:
@@ -285,3 +285,16 @@ def test_layout_points_downwards_and_boxes_do_not_overlap(seed: int, count: int)
         assert placed.nodes[edge.source][1] + 40 <= placed.nodes[edge.target][1] + 1e-6
     for _, _, (_, top), (_, bottom), _ in placed.segments:
         assert bottom >= top - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("uniform width", ["uniform width 60%", "uniform width 75%"]),
+        ("uniform", ["uniform 4 bits", "uniform 8 bits"]),
+        ("uniform width 4 bits", ["uniform width 60% 4 bits", "uniform width 75% 4 bits"]),
+        ("dcnv2", ["dcnv2"]),
+    ],
+)
+def test_sizes_and_bits_of_one_recipe_are_one_family(family: str, names: list[str]) -> None:
+    assert {BaselineSummary(name=name, fingerprint="0" * 64, metrics={}).family for name in names} == {family}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rankitect.data.moderation.exchanges import FEWEST, Exchange, exchanges_fingerprint
 from rankitect.data.tokens import SplitTokens, TokenizedText
 from rankitect.data.windows import TextWindows, epoch_order
+from rankitect.errors import ConfigError
 
 if TYPE_CHECKING:
     from rankitect.data.moderation.template import GuardTemplate
@@ -78,8 +79,13 @@ class GuardData:
         """Places of at most so many exchanges of a split: the same share of each source and label, always the same.
 
         Of a label that is seldom there are more, where its share would be fewer than are needed to judge by.
+
+        Raises:
+            ConfigError: So many cannot have enough of both labels.
         """
         exchanges = self.splits[split]
+        if most is not None and most < 2 * FEWEST:
+            raise ConfigError(f"{most} exchanges cannot have {FEWEST} of each label: at least {2 * FEWEST} are needed.")
         if most is None or most >= len(exchanges):
             return np.arange(len(exchanges))
         order = epoch_order(len(exchanges), split, 0, 0)
@@ -94,7 +100,10 @@ class GuardData:
                 seldom = [i for i in order if unsafe[i] == label and i not in chosen][:lacking]
                 rest = [i for i in chosen if unsafe[i] != label]
                 kept = [i for i in chosen if unsafe[i] == label]
-                chosen = np.asarray([*kept, *seldom, *rest[: most - len(kept) - len(seldom)]], np.int64)
+                room = most - len(kept) - len(seldom)
+                # Evenly again: of each source of the other label the same share makes room.
+                thinned = [rest[n * len(rest) // room] for n in range(room)]
+                chosen = np.asarray([*kept, *seldom, *thinned], np.int64)
         result: NDArray[np.int64] = np.sort(chosen)
         return result
 

@@ -62,7 +62,7 @@ class LatencySection(Section):
             if each.quality is not None and (each.quality.change or 0.0) > _LOST
         ]
         words["worse"] = max(worse, key=lambda one: float(one["change"]), default=None)
-        words["compared"] = sum(each.quality is not None for _, each in measured)
+        words["compared"] = sum(each.quality is not None and each.quality.change is not None for _, each in measured)
         doubt = max(errors, default=0.0) > _AGREED or words["untrusted"] or words["partly"] or worse
         table = Table(_COLUMNS, tuple(_cells(*row) for row in rows))
         figures = (latency_figure(rows),) if errors else ()

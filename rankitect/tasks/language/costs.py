@@ -75,12 +75,24 @@ class LanguageCosts:
     @cached_property
     def _few_bits(self) -> bool:
         """Whether the space has bits, or a stage of the recipe gives its models bits."""
-        space = self._parts.graph_space
-        changed = [space]
+        return not all(space.is_float for space in self._spaces)
+
+    @cached_property
+    def _spaces(self) -> list[SearchSpace]:
+        """The searched space, and what it becomes in the stages of the recipe, in order."""
+        spaces = [self._parts.graph_space]
         for stage in self._parts.stages.values():
             if offers(stage, WorksOnSpaces):
-                changed.append(stage.space_after(changed[-1]))
-        return not all(s.is_float for s in changed)
+                spaces.append(stage.space_after(spaces[-1]))
+        return spaces
+
+    def require_latencies(self) -> None:
+        """Refuse a recipe of which the device cannot run the models, before anything is trained.
+
+        Raises:
+            DeployError: The runtime lacks their bits; names the block, and what is allowed.
+        """
+        self.latency_of(self._spaces[-1])
 
     @cached_property
     def latency(self) -> Latencies | None:
@@ -95,9 +107,15 @@ class LanguageCosts:
         if space is None or space is self._parts.graph_space:
             return self.latency
         key = space.to_json()
+        if key == self._searched:  # read from a candidate's folder
+            return self.latency
         if key not in self._changed:
             self._changed[key] = self._latency(space)
         return self._changed[key]
+
+    @cached_property
+    def _searched(self) -> str:
+        return self._parts.graph_space.to_json()
 
     def _latency(self, space: SearchSpace) -> Latencies | None:
         device = self._parts.device

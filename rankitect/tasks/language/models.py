@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from rankitect.contracts import Quality, Unit
+from rankitect.contracts import Quality, Unit, offers
 from rankitect.errors import ConfigError
 from rankitect.tasks.costed import CostedTask
 from rankitect.tasks.costs import LANGUAGE_COSTS, bounded, check_constraints
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rankitect.data.windows import TextWindows
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.production.registry import Entry
+    from rankitect.tasks.exporting import Programs
     from rankitect.tasks.language.contrasts import Contrast
     from rankitect.tasks.language.costs import LanguageCosts
     from rankitect.tasks.registered import Registered
@@ -114,6 +115,10 @@ class LanguageModels(CostedTask, PrunedBackbone, WritesModels):
     def quality_specs(self, split: str) -> list[MetricSpec]:
         """The metrics that `quality` promises for a split, the one to choose by first."""
 
+    def candidate_notes(self, quality: ComparableQuality) -> dict[str, Any]:
+        """Plain data for the card of a candidate of this quality: what its users need to know beside its files."""
+        return {}
+
     # --- sizes ------------------------------------------------------------------------------------------------------
     @property
     def context(self) -> int:
@@ -194,6 +199,7 @@ class LanguageModels(CostedTask, PrunedBackbone, WritesModels):
                 "(space.depth=false)."
             )
         _ = self.latency  # makes latencies costs of the space
+        self._costs.require_latencies()
         sizes = None if self.backbone_name is None else self.checkpoint.config
         check_footprint(parts, self.reference, self.context, pretrained=sizes, refit=self.config.refit)
         check_constraints(parts.graph_space, self.limits(), parts.config.constraints, "the backbone")
@@ -230,7 +236,7 @@ class LanguageModels(CostedTask, PrunedBackbone, WritesModels):
         """Draws each candidate's graph, and exports its program where the device runs programs."""
         from rankitect.tasks.exporting import exporter
 
-        return exporter(parts, self.latency, self.sample_text)
+        return exporter(self._programs(parts))
 
     def baseline_exporter(self, parts: Parts) -> Exporter:
         """Exports what may be the production model, the backbone and registered models: to export and time a program
@@ -240,4 +246,11 @@ class LanguageModels(CostedTask, PrunedBackbone, WritesModels):
         def wanted(architecture: Architecture) -> bool:
             return architecture == self.reference or self.registered.entry(architecture) is not None
 
-        return program_exporter(parts, self.latency, self.sample_text, wanted)
+        return program_exporter(self._programs(parts), wanted)
+
+    def _programs(self, parts: Parts) -> Programs:
+        from rankitect.recipes.export import JudgesPrograms
+        from rankitect.tasks.exporting import Programs
+
+        judge = self.judge_program if offers(self, JudgesPrograms) else None
+        return Programs(parts, self._costs.latency_of, self.sample_text, judge)

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rankitect.errors import ConfigError, DataError, safe, short
 
 if TYPE_CHECKING:
     from rankitect.config.parts import Parts
+    from rankitect.data.tokenizer import Tokenizer
     from rankitect.data.tokens import TokenizedText
     from rankitect.data.windows import TextWindows
     from rankitect.models.checkpoints import DecoderCheckpoint
+    from rankitect.models.checkpoints.usage import Usage
     from rankitect.tasks.language.settings import LanguageConfig
 
-__all__ = ["first_token", "open_windows", "record_text"]
+__all__ = ["KnowsItsUse", "first_token", "open_windows", "record_text"]
 
 
-def first_token(checkpoint: DecoderCheckpoint, wanted: bool | None) -> int | None:
+class KnowsItsUse(Protocol):
+    """A model with what its files say of its use: a checkpoint, or a candidate."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the model."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """How it is used."""
+        ...
+
+
+def first_token(checkpoint: KnowsItsUse, wanted: bool | None) -> int | None:
     """The token that sequences begin with, or None.
 
     Args:
-        checkpoint: The pretrained model.
+        checkpoint: The model.
         wanted: Whether there is to be one; None as the model was trained, which its tokenizer's files say.
 
     Raises:
@@ -88,4 +104,5 @@ def record_text(text: TokenizedText, backbone: str, parts: Parts) -> None:
 def _described(parts: Parts) -> str:
     """The recipe in words: its stages in order, with their training tokens."""
     tokens = {name: stage.provenance().get("tokens") for name, stage in parts.stages.items()}
-    return ", ".join(f"{name} ({n:,} tokens)" if n else name for name, n in tokens.items()) or "none"
+    named = (f"{name} ({n:,} tokens)" if isinstance(n, int) and n else name for name, n in tokens.items())
+    return ", ".join(named) or "none"  # the tokens of `prune_vocabulary` are those that it keeps

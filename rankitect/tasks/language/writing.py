@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rankitect.config.parts import Parts
@@ -27,7 +28,12 @@ class WritesModels:
     _parts: Parts
 
     def save_candidate(
-        self, folder: Path, architecture: Architecture, model: Standalone, space: SearchSpace | None = None
+        self,
+        folder: Path,
+        architecture: Architecture,
+        model: Standalone,
+        space: SearchSpace | None = None,
+        notes: Mapping[str, Any] | None = None,
     ) -> dict[str, str]:
         """Write a language model with its tokenizer and what its backbone's files say of its use.
 
@@ -36,10 +42,11 @@ class WritesModels:
             architecture: What was searched.
             model: Its model; of another architecture where stages of a recipe have changed that.
             space: Of the model, where stages have changed blocks; by default that which is searched.
+            notes: More plain data for the card.
         """
         from rankitect.models.candidate import save_candidate
 
-        known, notes = self.checkpoint, {"backbone": self.checkpoint.source}
+        known, notes = self.checkpoint, {"backbone": self.checkpoint.source, **(notes or {})}
         return save_candidate(
             folder,
             space or self._parts.graph_space,

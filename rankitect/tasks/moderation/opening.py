@@ -11,20 +11,19 @@ from rankitect.data.moderation.reading import Reading, read_exchanges
 from rankitect.data.moderation.template import GuardTemplate
 from rankitect.data.windows import epoch_order
 from rankitect.errors import DataError, safe, short
-from rankitect.tasks.language.text import first_token
+from rankitect.tasks.language.text import KnowsItsUse, first_token
 
 if TYPE_CHECKING:
-    from rankitect.models.checkpoints import DecoderCheckpoint
     from rankitect.tasks.moderation.settings import ModerationConfig
 
 __all__ = ["open_exchanges"]
 
 
-def open_exchanges(checkpoint: DecoderCheckpoint, config: ModerationConfig, seed: int) -> GuardData:
-    """The exchanges that a configuration names, divided and in the template of a backbone.
+def open_exchanges(checkpoint: KnowsItsUse, config: ModerationConfig, seed: int) -> GuardData:
+    """The exchanges that a configuration names, divided and in the template of a model.
 
     Args:
-        checkpoint: The backbone, whose tokenizer and chat template count.
+        checkpoint: The backbone, or a candidate of it, whose tokenizer and chat template count.
         config: The keys of `task`.
         seed: Of the order of training batches.
 

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
     from rankitect.contracts import JSON
     from rankitect.data.moderation.data import GuardData
+    from rankitect.deploy.artifact import ProgramJudge
     from rankitect.deploy.generate import Generator
     from rankitect.models.supernet import Standalone
 
-__all__ = ["check_capacity", "judged", "milliseconds"]
+__all__ = ["check_capacity", "judge_of", "judged", "milliseconds"]
 
 SPLITS = ("search", "test")
 """What is judged, and by which threshold."""
@@ -35,8 +36,13 @@ _TOGETHER = 8
 """Exchanges that the model judges at once."""
 
 
-def check_capacity(data: GuardData, capacity: int) -> None:
+def check_capacity(data: GuardData, capacity: int, key: str = "capacity") -> None:
     """Refuse a program that cannot hold the longest exchange and a verdict.
+
+    Args:
+        data: The exchanges.
+        capacity: Tokens that the program holds.
+        key: What decides that, for the message.
 
     Raises:
         ConfigError: It cannot.
@@ -44,9 +50,25 @@ def check_capacity(data: GuardData, capacity: int) -> None:
     longest = max(len(one) for name in SPLITS for one in data.sequences[name])
     if capacity <= longest:
         raise ConfigError(
-            f"capacity is {capacity}, and an exchange has up to {longest} tokens: at least {longest + 1}, or a smaller "
+            f"{key} is {capacity}, and an exchange has up to {longest} tokens: at least {longest + 1}, or a smaller "
             "task.context."
         )
+
+
+def judge_of(data: GuardData, validation: int | None) -> ProgramJudge:
+    """Judges programs by their verdicts on exchanges, and times their calls.
+
+    Args:
+        data: The exchanges.
+        validation: How many of the validation split choose the threshold; None for all.
+    """
+
+    def judge(
+        path: Path, generator: Generator, model: Standalone, floats: nn.Module | None
+    ) -> tuple[ProgramQuality, Mapping[str, JSON]]:
+        return judged(data, generator, model, floats, milliseconds(path), validation)
+
+    return judge
 
 
 def judged(

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rankitect.contracts import JSON, Spent
+from rankitect.contracts import JSON, ExportsPrograms, Spent, offers
 from rankitect.contracts.stage import StageMeasure
-from rankitect.metrics.verdicts import verdict_specs
-from rankitect.tasks.language.models import LanguageModels
+from rankitect.deploy.guards import GUARD
+from rankitect.metrics.verdicts import VerdictQuality, verdict_specs
+from rankitect.tasks.language.models import ComparableQuality, LanguageModels
 from rankitect.tasks.moderation.settings import ModerationConfig
 from rankitect.training.placement import placement
 from rankitect.training.settings import TextTraining
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from rankitect.config.parts import Parts
     from rankitect.contracts import MetricSpec
     from rankitect.data.moderation.data import GuardData
     from rankitect.data.windows import TextWindows
     from rankitect.deploy.generate import Generator
     from rankitect.deploy.quality import ProgramQuality
     from rankitect.graph import Architecture, SearchSpace
-    from rankitect.metrics.verdicts import VerdictQuality
     from rankitect.models.supernet import Standalone
     from rankitect.training.settings import DistilConfig
     from rankitect.training.verdicts import VerdictBatch, VerdictDistillation, VerdictLoss
@@ -58,6 +59,17 @@ class Moderation(LanguageModels):
         if self._adopted is None and architecture == self.reference:
             return placement().place(self._pretrained.as_read(architecture))
         return super().initial(architecture, seed)
+
+    def check(self, parts: Parts) -> None:
+        """Raise what can be known only now; also that a device's programs could not hold an exchange."""
+        from rankitect.recipes.export import Export
+        from rankitect.tasks.moderation.programs import check_capacity
+
+        device, left = parts.device, any(isinstance(stage, Export) for stage in parts.stages.values())
+        exports = offers(device, ExportsPrograms) and not left
+        if device is not None and exports:
+            check_capacity(self.exchanges, device.context, "device.context")
+        super().check(parts)
 
     # --- data, loss and quality -------------------------------------------------------------------------------------
     def _opened(self) -> TextWindows:
@@ -144,10 +156,14 @@ class Moderation(LanguageModels):
         self, path: Path, generator: Generator, model: Standalone, floats: nn.Module | None
     ) -> tuple[ProgramQuality, Mapping[str, JSON]]:
         """The verdicts of a program beside those of its model, and its speed."""
-        from rankitect.tasks.moderation.programs import judged, milliseconds
+        from rankitect.tasks.moderation.programs import judge_of
 
-        timed = milliseconds(path)
-        return judged(self.exchanges, generator, model, floats, timed, self.config.search_exchanges)
+        return judge_of(self.exchanges, self.config.search_exchanges)(path, generator, model, floats)
+
+    def candidate_notes(self, quality: ComparableQuality) -> dict[str, Any]:
+        """Template and verdicts: what its program needs, and its figures, in the run or out of it."""
+        notes = {"template": self.exchanges.template.to_json()}
+        return {GUARD: notes | ({"verdicts": quality.to_json()} if isinstance(quality, VerdictQuality) else {})}
 
     def stage_measure(self, check: Callable[[], None]) -> StageMeasure:
         """What a guard is asked after each stage of a recipe: its verdicts on the test split, with the threshold chosen

@@ -104,3 +104,17 @@ def test_a_sample_has_enough_of_a_label_that_is_seldom(seldom: bool, most: int) 
     assert len(set(places.tolist())) == most
     assert (data.unsafe("test")[places] == seldom).sum() == 2
     assert (places == data.sampled("test", most)).all()
+
+
+def test_what_makes_room_for_a_seldom_label_is_taken_from_every_source_alike() -> None:
+    exchanges = [Exchange(str(i), f"prompt {i}", "", i in (7, 150), source="abc"[i % 3]) for i in range(300)]
+    data = GuardData("few", {"test": exchanges}, template(), BYTES)
+    safe = [exchanges[i].source for i in data.sampled("test", 12).tolist() if not exchanges[i].unsafe]
+    assert sorted(safe.count(source) for source in "abc") == [3, 3, 4]
+
+
+def test_a_sample_that_cannot_have_both_labels_is_refused() -> None:
+    exchanges = [Exchange(str(i), f"prompt {i}", "", i % 2 == 0) for i in range(20)]
+    data = GuardData("few", {"test": exchanges}, template(), BYTES)
+    with pytest.raises(ConfigError, match="3 exchanges cannot have 2 of each label: at least 4"):
+        data.sampled("test", 3)
