@@ -18,7 +18,14 @@ from rankitect.contracts.controller import (
     WrapsEvaluators,
     replay,
 )
-from rankitect.contracts.device import Device, ExportsClassifiers, ExportsPrograms, ExportsRankers, Latencies, TimesPrograms
+from rankitect.contracts.device import (
+    Device,
+    ExportsClassifiers,
+    ExportsPrograms,
+    ExportsRankers,
+    Latencies,
+    TimesPrograms,
+)
 from rankitect.contracts.evaluator import (
     Evaluator,
     Exporter,

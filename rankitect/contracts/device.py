@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from rankitect.graph import Architecture, SearchSpace
     from rankitect.space.tables import TabulatedExpr
 
-__all__ = ["Device", "ExportsClassifiers", "ExportsPrograms", "ExportsRankers", "Interval", "Latencies", "TimesPrograms"]
+__all__ = [
+    "Device",
+    "ExportsClassifiers",
+    "ExportsPrograms",
+    "ExportsRankers",
+    "Interval",
+    "Latencies",
+    "TimesPrograms",
+]
 
 
 class Interval(Protocol):
