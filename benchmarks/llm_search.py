@@ -178,6 +178,10 @@ class _Session:
         """No limit."""
         return 1.0
 
+    def remaining_trials(self) -> float:
+        """No limit."""
+        return 1.0
+
     def should_stop(self) -> bool:
         """Never."""
         return False

@@ -64,7 +64,7 @@ def main() -> None:
     known = names_and_values(options.table, options.column)
     if not known and not options.quick:
         raise SystemExit("--table: a CSV file with a column arch_str and one of accuracies (--column)")
-    known = known or {parts.space.spelled(a): float(a.fingerprint, 16) % 97 for a in chosen}  # to try the script
+    known = known or {parts.space.spelled(a): float(int(a.fingerprint, 16) % 97) for a in chosen}  # to try the script
     results = Results(out / f"cells-{options.cells}-seed-{options.seed}.jsonl")
     if options.only != "tables":
         for share, supernet in warmed(parts, options, out, results, len(chosen)):

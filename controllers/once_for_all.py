@@ -52,7 +52,7 @@ class OnceForAll(SupernetSearch):
 
     Config = OnceForAllConfig
     reserve = 0.03
-    """Networks that are not trained any more cost little to measure in full."""
+    """Networks that are not trained any more take little time to measure in full."""
     wraps_evaluators = True
     """Processes that measure need it as well: see `rankitect.config.parts.build`."""
     independent = frozenset({*EvolutionConfig.model_fields, *_INDEPENDENT})

@@ -74,6 +74,10 @@ class Session(Protocol):
         """Share of the budget that is left, in [0, 1]: the least over minutes, tokens and trials; 1 without limits."""
         ...
 
+    def remaining_trials(self) -> float:
+        """Share of the trials that are left, in [0, 1], whatever is left of the rest; 1 without a limit."""
+        ...
+
     def should_stop(self) -> bool:
         """True when the user asked to stop. Save state, then call `check`."""
         ...

@@ -82,8 +82,13 @@ APART = 0.25
 
 
 def running_low(session: Session | None, reserve: float = RESERVE) -> bool:
-    """Whether what is left of a limited budget, a share of it, is to go to measurements in full."""
-    return session is not None and session.remaining() <= reserve
+    """Whether what is left of a limited budget is to go to measurements in full.
+
+    Args:
+        session: Knows what is left.
+        reserve: Share of the time or of the data that is kept for them; of the trials it is always `RESERVE`.
+    """
+    return session is not None and (session.remaining() <= reserve or session.remaining_trials() <= RESERVE)
 
 
 def finalists(

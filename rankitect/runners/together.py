@@ -108,6 +108,10 @@ class _Session:
         self._spent = Spent(*(kind(value) for kind, value in zip(kinds, spent, strict=True)))
         return left
 
+    def remaining_trials(self) -> float:
+        """All: there are none before the training has ended."""
+        return 1.0
+
     def should_stop(self) -> bool:
         return self._stop
 

@@ -98,9 +98,14 @@ class Ledger:
         """The limit that is reached ("budget.minutes"), or None."""
         return next((name for name, share in self._shares().items() if share >= 1.0), None)
 
-    def remaining(self) -> float:
-        """Share of the budget that is left, in [0, 1]."""
-        return max(0.0, 1.0 - max(self._shares().values(), default=0.0))
+    def remaining(self, limit: str | None = None) -> float:
+        """Share of the budget that is left, in [0, 1].
+
+        Args:
+            limit: The limit that is asked for ("budget.trials"); None for the one that ends first.
+        """
+        shares = self._shares()
+        return max(0.0, 1.0 - (max(shares.values(), default=0.0) if limit is None else shares.get(limit, 0.0)))
 
     def summary(self, ended: str) -> LedgerSummary:
         """The ledger as in summary.json: totals of the search, then every stage, then the trials' counts.

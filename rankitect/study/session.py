@@ -111,6 +111,10 @@ class StudySession:
         """Share of the budget that is left, in [0, 1]."""
         return self._ledger.remaining()
 
+    def remaining_trials(self) -> float:
+        """Share of the trials that are left, in [0, 1]."""
+        return self._ledger.remaining("budget.trials")
+
     def should_stop(self) -> bool:
         """True when the user asked to stop."""
         return self._hooks.stop()

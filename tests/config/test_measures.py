@@ -60,7 +60,9 @@ def test_one_number_is_a_metric_and_several_have_an_interval() -> None:
     assert (metric.value, metric.n) == (4.0, 3)
     assert metric.ci95 is not None
     assert metric.ci95[0] < 4 < metric.ci95[1]
-    assert notes_of(measured) == {"answers": {"mine": {"direction": "min", "values": [2.0, 4.0, 6.0]}}}
+    assert notes_of(measured) == {
+        "answers": {"mine": {"direction": "min", "of": "question", "values": [2.0, 4.0, 6.0]}}
+    }
     assert of(np.asarray([1.0, 2.0])).metrics["mine"].value == 1.5
     small = [1e-7, 3.25e-9, 1 / 3]
     assert notes_of(of(small))["answers"]["mine"]["values"] == small, "however small, as they were given"
@@ -98,7 +100,7 @@ def test_metrics_have_the_names_of_their_measures_and_only_those_of_a_split_are_
     assert both.measure(None, "search", lambda: None) == Measured({})
     measured = both.measure(None, "test", lambda: None)
     assert measured.spent == Spent(eval_tokens=14)
-    values = {"direction": "max", "values": [1, 0], "clusters": [0, 0]}
+    values = {"direction": "max", "of": "question", "values": [1, 0], "clusters": [0, 0]}
     assert notes_of(measured) == {"answers": {"a_acc": values, "b_acc": values}}
     assert notes_of(Measured({})) == {}
 

@@ -56,6 +56,6 @@ def test_logs_that_are_known_by_name_are_small_on_the_file_that_is_given() -> No
 
 
 def test_every_preset_names_what_it_is_for() -> None:
-    own = {"smoke_ranking", "smoke_movielens", "smoke_analytic", "smoke_host", "smoke_latency"}
+    own = {"smoke_ranking", "smoke_movielens", "smoke_analytic", "smoke_host", "smoke_latency", "smoke_vision"}
     for file in configs_folder().glob("preset_*/*.yaml"):
         assert file.stem in own or "# @when " in file.read_text(encoding="utf-8"), file

@@ -178,6 +178,7 @@ def session(folder: Any) -> Any:
     charged: dict[str, Any] = {}
     return SimpleNamespace(
         state_dir=folder, scalar=lambda *a: None, progress=lambda *a: None, charge=charged.__setitem__, trials=[],
-        check=lambda: None, should_stop=lambda: False, remaining=lambda: 1.0, charged=charged,
+        check=lambda: None, should_stop=lambda: False, remaining=lambda: 1.0, remaining_trials=lambda: 1.0,
+        charged=charged,
         logger=SimpleNamespace(info=lambda *a: None),
     )  # fmt: skip

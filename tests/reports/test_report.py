@@ -147,7 +147,7 @@ def test_what_was_really_computed_stands_beside_what_is_charged(run: Path) -> No
 
 def test_every_section_has_a_template_and_a_place_of_its_own() -> None:
     every = sections()
-    sometimes = ("bits", "guard", "latency", "questions", "rules", "warnings")
+    sometimes = ("bits", "budgets", "guard", "latency", "questions", "rules", "warnings")
     assert [section.id for section in every if section.id not in sometimes] == [
         "launch",
         "next",

@@ -64,6 +64,9 @@ class Session:
     def remaining(self) -> float:
         return 1.0
 
+    def remaining_trials(self) -> float:
+        return 1.0
+
     def should_stop(self) -> bool:
         return False
 
