@@ -5,8 +5,8 @@ optimisation under a bound on the program's bytes, for each seed; nothing is tra
 bits drawn at random within the same bytes, and a rule by hand (table and head 4 bits, attention 8 bits in as many
 layers as fit). Then (`--tokens`, 0 leaves it out)
 the architecture is open as well: differentiable search of architecture and bits, of the architecture alone in 8 bits,
-and the whole backbone in 4 bits, all within the same bytes and healed alike. Ratios of perplexity are paired window by
-window, in the domain that was searched in and in another. A repeated run goes on where it stopped.
+and the whole backbone in 4 bits, all within the same bytes and healed alike (`--only together` measures just this). Ratios of perplexity are paired window
+by window, in the domain that was searched in and in another. A repeated run goes on where it stopped.
 
     python benchmarks/searched_bits.py --out runs/searched-bits --other text8.txt --tokens 10240
 """
@@ -125,6 +125,7 @@ def main() -> None:
         other=None,
         backbone="smollm2-135m",
         tokens=0,
+        only="",
         **sizes,
     )
     from rankitect.data.tokenizer import ByteTokenizer
@@ -152,6 +153,17 @@ def main() -> None:
     if not quick:  # nothing is pruned, so that the order of units does not count
         given += [f"task.backbone={options.backbone}", f"task.context={context}", "task.calibration_tokens=1024"]
         given += ["task.slope_tokens=0", f"task.search_windows={options.search_windows}", "task.test_windows=8"]
+    if options.only != "together":
+        _alone(out, backbone, domains, results, options, given)
+    if options.tokens:
+        _together(out, backbone, domains, results, options, [key for key in given if "space.bits." not in key])
+
+
+def _alone(
+    out: Path, backbone: Backbone, domains: Mapping[str, Any], results: Results, options: Any, given: Sequence[str]
+) -> None:
+    """The first tables: bits of the whole backbone, and controls."""
+    space, quick = backbone.space, options.quick
     rows: list[tuple[object, ...]] = []
     controls: list[tuple[object, ...]] = []
     for name, ends in UNIFORM.items():
@@ -195,8 +207,6 @@ def main() -> None:
         "random ones', and to those of the rule by hand, with 95% intervals over windows.",
         timed=False,
     )
-    if options.tokens:
-        _together(out, backbone, domains, results, options, [key for key in given if "space.bits." not in key])
 
 
 def _together(
