@@ -21,7 +21,21 @@ from typing import Any
 
 SPACES = ("mobile_llm", "ranking_blocks", "ranking_engineered")
 CONTROLLERS = ("random", "evolution", "bayesian", "reinforce", "one_shot", "sigeo", "dnas", "staged", "sampled")
-LEFT_OUT = ("seconds", "minutes", "versions", "reproduce", "hash", "_ms", "created", "date", "time", "host", "machine")
+LEFT_OUT = (
+    "seconds",
+    "minutes",
+    "versions",
+    "reproduce",
+    "hash",
+    "checksum",
+    "trials.csv",
+    "_ms",
+    "created",
+    "date",
+    "time",
+    "host",
+    "machine",
+)
 """Parts of the names of keys whose values are of a run and not of what it found."""
 
 
