@@ -137,7 +137,7 @@ def pick(parts: Parts, method: str, target: float) -> Architecture:
         return nearest(widths(space, task.reference), latency, target)
     if method == DEPTH:
         return nearest(depths(space, task.reference, task.statistics.influence), latency, target)
-    scores = Scores(space, "layers:flops", task.reference, task.prior()[0])
+    scores = Scores(space, "layers:flops", task.reference, task.prior(lambda: None, lambda *said: None)[0])
     rng = np.random.default_rng(0)
     return nearest([scores.discretise(share, rng) for share in np.arange(0.3, 1.0, 0.01)], latency, target)
 

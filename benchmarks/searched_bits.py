@@ -3,10 +3,10 @@
 Bits of the whole backbone are searched (layers 8 or 4 bits in groups of 32, table and head 8 or 4) with Bayesian
 optimisation under a bound on the program's bytes, for each seed; nothing is trained. Two controls stand beside them:
 bits drawn at random within the same bytes, and a rule by hand (table and head 4 bits, attention 8 bits in as many
-layers as fit). Then (`--tokens`, 0 leaves it out)
-the architecture is open as well: differentiable search of architecture and bits, of the architecture alone in 8 bits,
-and the whole backbone in 4 bits, all within the same bytes and healed alike (`--only together` measures just this). Ratios of perplexity are paired window
-by window, in the domain that was searched in and in another. A repeated run goes on where it stopped.
+layers as fit). Then (`--tokens`, 0 leaves it out) the architecture is open as well: differentiable search of
+architecture and bits, of the architecture alone in 8 bits, and the whole backbone in 4 bits, all within the same bytes
+and healed alike (`--only together` measures just this). Ratios of perplexity are paired window by window, in the domain
+that was searched in and in another. A repeated run goes on where it stopped.
 
     python benchmarks/searched_bits.py --out runs/searched-bits --other text8.txt --tokens 10240
 """

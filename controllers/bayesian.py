@@ -124,7 +124,7 @@ class Bayesian(StagedSearch):
     def _foretell(self, session: Session) -> None:
         if not offers(self._task, ForetellsBits):
             return
-        prior, spent = self._task.prior()
+        prior, spent = self._task.prior(session.check, session.progress)
         session.charge("prior", spent)
         if not prior:
             return

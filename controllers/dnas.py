@@ -164,7 +164,11 @@ class DNAS:
         c, folder = self._config, session.state_dir
         scores = Scores.load(self._space, self._cost, self._task.reference, folder / STATE, self._task.unit)
         if scores is None:
-            prior, spent = self._task.prior() if c.prior and offers(self._task, HasPrior) else ({}, Spent())
+            prior, spent = (
+                self._task.prior(session.check, session.progress)
+                if c.prior and offers(self._task, HasPrior)
+                else ({}, Spent())
+            )
             scores = Scores(self._space, self._cost, self._task.reference, prior)
             session.charge("prior", spent)
             scores.save(folder / STATE)  # the prior takes a while

@@ -135,7 +135,9 @@ class Staged(Bayesian):
                 )
         if self._budget:
             self.bounded.rules.append(self._within_budget)
-        prior, spent = self._task.prior() if offers(self._task, HasPrior) else ({}, Spent())
+        prior, spent = (
+            self._task.prior(session.check, session.progress) if offers(self._task, HasPrior) else ({}, Spent())
+        )
         session.charge("prior", spent)
         contrasts = self._contrasts() if self._config.contrasts else {}  # type: ignore[attr-defined]
         count = max(self._config.initial - len(contrasts), 2)

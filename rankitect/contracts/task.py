@@ -293,8 +293,15 @@ class TrainsBriefly(Protocol):
 class HasPrior(Protocol):
     """A task that can tell before a search what each value of each choice is likely to cost in quality."""
 
-    def prior(self) -> tuple[dict[str, Tensor], Spent]:
-        """For each choice, how much the loss is expected to rise at each of its values, and what finding out cost."""
+    def prior(
+        self, check: Callable[[], None], progress: Callable[[int, int, str], None]
+    ) -> tuple[dict[str, Tensor], Spent]:
+        """For each choice, how much the loss is expected to rise at each of its values, and what finding out cost.
+
+        Args:
+            check: Called between measurements; raises to stop.
+            progress: Called with (done, total, note) as measurements end.
+        """
         ...
 
 

@@ -73,6 +73,7 @@ def divergences(
     ids: torch.Tensor,
     choices: list[str],
     check: Callable[[], None] = lambda: None,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> dict[str, list[float]]:
     """How far the distributions move at each value of some choices of bits, all else as in a reference.
 
@@ -82,6 +83,7 @@ def divergences(
         ids: Tokens [B, T].
         choices: Of bits.
         check: Called between measurements; raises to stop.
+        progress: Called with (done, total, note) between choices.
 
     Returns:
         Kullback-Leibler divergences from the reference by choice, nats a token, in the order of its values.
@@ -89,7 +91,8 @@ def divergences(
     space, at = supernet.space, _Reference(supernet, reference, ids)
     whole: Mapping[str, Any] = reference.choices
     moved: dict[str, list[float]] = {}
-    for path in choices:
+    for done, path in enumerate(choices):
+        progress(done, len(choices), f"what {path} costs")
         moved[path] = []
         for value in space.choices[path].values:
             check()

@@ -162,7 +162,9 @@ class LanguageModels(CostedTask, PrunedBackbone, WritesModels):
         """What training an architecture on so many tokens costs, with the forward passes of a teacher."""
         return self.searching.training_spent(space, architecture, amount)
 
-    def prior(self) -> tuple[dict[str, torch.Tensor], Spent]:
+    def prior(
+        self, check: Callable[[], None], progress: Callable[[int, int, str], None]
+    ) -> tuple[dict[str, torch.Tensor], Spent]:
         """For each choice, how much the loss is expected to rise at each value with all else kept, nats a token; and
         what finding that out has cost beyond calibration. Without a backbone nothing can be foretold."""
         from rankitect.contracts import Spent
@@ -171,7 +173,7 @@ class LanguageModels(CostedTask, PrunedBackbone, WritesModels):
             return {}, Spent()
         from rankitect.tasks.language.searching import expected_rises
 
-        return expected_rises(self._pretrained, self.searching, self.space)
+        return expected_rises(self._pretrained, self.searching, self.space, check, progress)
 
     def contrasts(self, workload: str) -> list[Contrast]:
         """Architectures that show which design rules hold at equal latency under a workload.

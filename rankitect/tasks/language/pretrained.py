@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -254,10 +254,16 @@ class Pretrained:
         give_back_memory()
         return backbone
 
-    @cached_property
-    def bit_divergences(self) -> dict[str, list[float]]:
+    def bit_divergences(
+        self, check: Callable[[], None], progress: Callable[[int, int, str], None]
+    ) -> dict[str, list[float]]:
         """How far the backbone's next-token distributions move at each value of each choice of bits, nats a token; from
-        the cache where they were measured before."""
+        the cache where they were measured before.
+
+        Args:
+            check: Called between measurements; raises to stop.
+            progress: Called with (done, total, note) between choices.
+        """
         from rankitect.data.assets import cache_root
         from rankitect.data.kept import keep_record, kept_record
         from rankitect.tasks.language.bits_prior import bit_choices, divergences
@@ -272,13 +278,8 @@ class Pretrained:
         self._parts.say(f"Divergence at fewer bits: {len(choices)} choices, {self._divergence_tokens} tokens each")
         batch = self._divergence_tokens // context
         ids = placement().move(self._data.batch_at("train", 0, batch=batch, context=context))[:, :-1]
-
-        def check() -> None:
-            if self._parts.stop():
-                raise StopRequested
-
         with placement().computing():
-            moved = divergences(self.backbone.supernet, self.backbone.largest, ids, choices, check)
+            moved = divergences(self.backbone.supernet, self.backbone.largest, ids, choices, check, progress)
         keep_record(path, moved)
         return moved
 
@@ -294,8 +295,10 @@ class Pretrained:
     def divergences_spent(self) -> Spent:
         """What measuring these divergences costs, also where they were measured in another run."""
         from rankitect.contracts import Spent
+        from rankitect.tasks.language.bits_prior import bit_choices
 
-        measured = sum(len(values) - 1 for values in self.bit_divergences.values())
+        space = self._parts.graph_space
+        measured = sum(len(space.choices[path].values) - 1 for path in bit_choices(space))
         return Spent(eval_tokens=(1 + measured) * self._divergence_tokens)
 
     @property

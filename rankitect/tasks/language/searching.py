@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -68,34 +68,34 @@ class Searching:
         """What training an architecture on so many tokens costs, as the stage itself is charged for it."""
         return self._stage.training_spent(space, architecture, amount)
 
-    def measured_rises(self, path: str, values: Sequence[Any], whole: dict[str, Any]) -> torch.Tensor:
-        """The loss with one value of the backbone changed, over that of the backbone, for each value.
-
-        Args:
-            path: The choice.
-            values: Its values.
-            whole: The choices of the backbone.
-        """
+    def measured_loss(self, architecture: Architecture) -> float:
+        """The loss of a pruned version of the backbone, nats a token, always on the same batch of training text."""
         import torch
 
         objective = self.objective("train")
-        batch, space, supernet = objective.batch_at(0), self._parts.graph_space, self._pretrained.backbone.supernet
-        rises = []
         with torch.inference_mode(), placement().computing():
-            for value in values:
-                model = supernet.activate(space.architecture({**whole, path: value}))
-                rises.append(float(objective.loss(model, batch)))
-        # In a distillation the backbone's own loss is 0 but for the sampled tail of the teacher's distribution.
-        return torch.tensor(rises) - rises[list(values).index(whole[path])]
+            model = self._pretrained.backbone.supernet.activate(architecture)
+            return float(objective.loss(model, objective.batch_at(0)))
 
 
 def expected_rises(
-    pretrained: Pretrained, searching: Searching, space: SearchSpace
+    pretrained: Pretrained,
+    searching: Searching,
+    space: SearchSpace,
+    check: Callable[[], None],
+    progress: Callable[[int, int, str], None],
 ) -> tuple[dict[str, torch.Tensor], Spent]:
     """How much the loss is expected to rise at each value of each choice of the backbone, with all else kept.
 
     Second-order estimates for the sizes of layers; for choices of bits the measured divergence from the backbone;
     measured on a batch of training text for the others.
+
+    Args:
+        pretrained: The backbone, and what was measured of it.
+        searching: Measures losses.
+        space: The space.
+        check: Called between measurements; raises to stop.
+        progress: Called with (done, total, note) as measurements end.
 
     Returns:
         Nats a token by choice, and what measuring cost.
@@ -109,14 +109,28 @@ def expected_rises(
 
     rises, spent = second_order(pretrained.backbone, pretrained.statistics), Spent()
     if bit_choices(space):
-        rises |= {path: torch.tensor(values) for path, values in pretrained.bit_divergences.items()}
+        divergences = pretrained.bit_divergences(check, progress)
+        rises |= {path: torch.tensor(values) for path, values in divergences.items()}
         spent += pretrained.divergences_spent
+    others = [path for path, choice in space.choices.items() if path not in rises and len(choice.values) > 1]
+    if not rises or not others:
+        return rises, spent
     backbone = largest(space)
-    for path, choice in space.choices.items() if rises else ():
-        if path not in rises and len(choice.values) > 1:
-            rises[path] = searching.measured_rises(path, choice.values, dict(backbone.choices))
-            # Every value sees the same batch, which a teacher sees once. Nothing is trained: there are no such FLOPs.
-            batch = len(searching.objective("train").batch_at(0))
-            teacher = searching.training_spent(space, backbone, batch).teacher_tokens
-            spent += Spent(eval_tokens=len(choice.values) * batch, teacher_tokens=teacher)
-    return rises, spent
+    changed = {
+        (path, value): space.architecture({**backbone.choices, path: value})
+        for path in others
+        for value in space.choices[path].values
+        if value != backbone[path]
+    }
+    # In a distillation the backbone's own loss is 0 but for the sampled tail of the teacher's distribution.
+    own, losses = searching.measured_loss(backbone), {}
+    for done, (key, architecture) in enumerate(changed.items()):
+        check()
+        progress(done, len(changed), f"what {key[0]}={key[1]} costs")
+        losses[key] = searching.measured_loss(architecture)
+    for path in others:
+        rises[path] = torch.tensor([losses.get((path, value), own) for value in space.choices[path].values]) - own
+    # All see the same batch, which a teacher sees once. Nothing is trained: there are no such FLOPs.
+    batch = len(searching.objective("train").batch_at(0))
+    teacher = searching.training_spent(space, backbone, batch).teacher_tokens
+    return rises, spent + Spent(eval_tokens=(1 + len(changed)) * batch, teacher_tokens=teacher)
