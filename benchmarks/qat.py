@@ -90,6 +90,8 @@ ONCE = (
     Job(NEAREST, "learned"),
     Job(f"{NEAREST}, head in 4 bits", "minmax"),
 )
+PAIRS = ((HEADLINE[0], HEADLINE[2]), (HEADLINE[0], HEADLINE[1]), (HEADLINE[0], HEADLINE[0].untrained))
+"""What is compared seed by seed: ranges that learn and fixed ones, starts, training and none."""
 SHAPES = ((4, 128), (1, 128), (4, 256))
 """Windows and tokens of a step that is timed; the limit holds for the first."""
 LIMITS = {"step": 1.4, "start": 1.30, "trained": 1.15, "recovered": 0.6}
@@ -326,6 +328,26 @@ def report(results: Results, texts: Sequence[str]) -> None:
         "Geometric mean over seeds (95% interval over windows, paired); least to most of the seeds.",
         timed=False,
     )
+    pairs = []
+    for one, other in PAIRS:
+        both = [
+            (ours, theirs)
+            for ours in results.rows
+            if ours.items() >= {"start": one.start, "trained": one.trained}.items()
+            if (theirs := results.find(**other._replace(seed=ours["seed"])._asdict())) is not None
+        ]
+        if both:
+            cells = [_paired(both, text) for text in texts]
+            pairs.append((f"{one.start}, {one.trained}", f"{other.start}, {other.trained or 'not trained'}", *cells))
+    table("The same seeds side by side", ("model", "to", *(f"{text} text" for text in texts)), pairs, timed=False)
+
+
+def _paired(rows: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], text: str) -> str:
+    """The ratio of perplexities of two models, seed by seed on the same windows, as text."""
+    ours, theirs = (np.asarray([pair[side]["nats"][text] for pair in rows]) for side in (0, 1))
+    low, high = perplexity_interval(ours.mean(0), theirs.mean(0))
+    each = ", ".join(f"{ratio:.3f}" for ratio in np.exp((ours - theirs).mean(1)))
+    return f"{np.exp((ours - theirs).mean()):.4f} ({low:.4f} to {high:.4f}); seeds {each}"
 
 
 def _ratio(rows: Sequence[Mapping[str, Any]], other: Mapping[str, Any], text: str) -> tuple[float, str]:

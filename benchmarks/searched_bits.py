@@ -35,6 +35,8 @@ UNIFORM = {
     "4 bits, table and head 8": {axes.EMBED_BITS: 8, axes.HEAD_BITS: 8},
 }
 """Bits of table and head where all layers have 4: what is exported as 8da4w, and with a head of 8 bits as well."""
+ALONE = ("space.bits.", "task.calibration_tokens=", "task.slope_tokens=")
+"""Keys for bits alone; where units are pruned, they are ordered and what they cost is foretold as by default."""
 RANDOM = 3
 """Draws of random bits."""
 
@@ -156,7 +158,7 @@ def main() -> None:
     if options.only != "together":
         _alone(out, backbone, domains, results, options, given)
     if options.tokens:
-        _together(out, backbone, domains, results, options, [key for key in given if "space.bits." not in key])
+        _together(out, backbone, domains, results, options, [key for key in given if not key.startswith(ALONE)])
 
 
 def _alone(
