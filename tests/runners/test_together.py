@@ -27,14 +27,14 @@ def found(path: Path, *more: str) -> Any:
     return [(p["fingerprint"], p["metrics"]["normalized_entropy"]["value"]) for p in summary["pareto"]], stages
 
 
-# Ray Train takes twenty seconds to start, for the preparation and for each trial, of which `sampled` has only one.
-@pytest.mark.parametrize(("backend", "controller"), [("torch", "sampled"), ("torchrec", "one_shot")])
-def test_two_processes_find_what_one_finds(backend: str, controller: str, tmp_path: Path) -> None:
+# Ray Train takes twenty seconds to start, for the preparation and for the trial: one search has both. What tables of
+# either backend learn in two processes is compared in tests/training/test_parallel.py.
+def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     pytest.importorskip("torchrec")
     # More values of the features than fit into a table that is not worth dividing.
     values = ("task.data.synthetic.ids=1000", "task.data.min_count=1")
-    how = (f"controller={controller}", f"task.tables.backend={backend}", "task.tables.optimizer=adagrad", *values)
+    how = ("task.tables.backend=torchrec", "task.tables.optimizer=adagrad", *values)
     one, charged = found(tmp_path / "one", *how)
     two, charged_together = found(tmp_path / "two", *how, "runner=ray", "runner.workers=1", "runner.together=2")
     assert [f for f, _ in one] == [f for f, _ in two]
