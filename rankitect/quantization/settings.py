@@ -72,6 +72,11 @@ class QuantizeConfig(NumericsConfig):
 
     @model_validator(mode="after")
     def _some(self) -> QuantizeConfig:
+        if self.windows and self.calibration_context > self.calibration_tokens:
+            raise ValueError(
+                f"calibration_context is {self.calibration_context}; a window is no more than the "
+                f"calibration_tokens={self.calibration_tokens} of all"
+            )
         if self.method != "rtn" and min(self.bits, self.embedding_bits, self.head_bits) > 8:
             raise ValueError(f"method={self.method} searches scales, and no weight has any: give bits of at most 8")
         return self

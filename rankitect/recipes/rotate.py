@@ -72,6 +72,8 @@ class RotateConfig(BaseModel):
 
     @model_validator(mode="after")
     def _something(self) -> RotateConfig:
+        if self.kind == "learned" and self.context > self.tokens:
+            raise ValueError(f"context is {self.context}; a window is no more than the tokens={self.tokens} of all")
         values = self.cache_bits if self.r2 else 32  # of what is cached, only these are in a basis that is learned
         if self.kind == "learned" and min(self.act_bits, values) > INTEGER_BITS:
             raise ValueError(

@@ -227,6 +227,7 @@ def test_a_recipe_heals_quantizes_and_trains_in_few_bits(tmp_path: Path) -> None
         (["recipe.quantize.group=48"], r"recipe.quantize: at .*the scale_group of the weight .* is 48"),
         (["recipe.quantize.bits=9"], r"recipe.quantize.bits"),
         (["recipe.quantize.calibration_tokens=64", "recipe.quantize.calibration_context=8"], "of rank 64 at most"),
+        (["recipe.quantize.calibration_context=512"], "context is 512; a window is no more than .*tokens=256"),
         (["+recipe.heal2.stage=train"], r"recipe.heal2: the weights of embed have stored scales.* the stage qat"),
         (["+recipe.cut={stage: prune, ffn: 64}"], r"recipe.cut: the weights of .*mlp have stored scales.* before quan"),
         (["recipe.qat.teacher=nobody"], "recipe.qat: teacher=nobody is no stage before it; allowed: backbone, float,"),

@@ -107,6 +107,7 @@ def test_merged_rotations_are_written_as_a_plain_llama(tmp_path: Path) -> None:
             "recipe.rotate.* act_bits=16, cache_bits=4 and r2=false round nothing",
         ),
         (["+recipe.rotate.stage=rotate", "+recipe.rotate.tokens=10_000_000"], "recipe.rotate: .*too short"),
+        (["+recipe.rotate={stage: rotate, context: 2048}"], "recipe.rotate.* context is 2048; .* tokens=1024 of all"),
     ],
 )
 def test_what_cannot_be_rotated_or_written_is_refused_before_any_work(
