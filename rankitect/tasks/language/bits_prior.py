@@ -2,15 +2,20 @@
 
 Each choice of bits is changed alone and the divergence from the backbone measured on a few hundred tokens of training
 text. What stands before the changed block is computed once for all.
+
+Activations and caches are not rounded meanwhile, save where a choice decides how they are: which way each value is
+rounded depends on its last digits, so that any change before it would count as much as all the rounding behind it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rankitect.graph.quantized import FLOAT
 from rankitect.models.families import axes
 from rankitect.models.plan import Plan, Step, run_plan
 from rankitect.models.weights import SlicedParams, find_owner
@@ -34,7 +39,8 @@ class _Reference:
     """The backbone on some text: what every step gives, and the distributions at the end."""
 
     def __init__(self, supernet: Supernet, architecture: Architecture, ids: torch.Tensor) -> None:
-        self.supernet, self.plan = supernet, supernet.plan(architecture)
+        self.supernet, self._as_is = supernet, supernet.plan(architecture)
+        self.plan = replace(self._as_is, steps=tuple(_unrounded(step, step) for step in self._as_is.steps))
         self.values: dict[str, torch.Tensor] = dict.fromkeys(self.plan.inputs, ids)
 
         def note(step: Step, p: Any, outputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -51,15 +57,21 @@ class _Reference:
     def divergence(self, architecture: Architecture) -> float:
         """The mean divergence of an architecture's distributions that differs in numbers alone, nats a token."""
         steps = self.supernet.plan(architecture).steps
-        pairs = zip(steps, self.plan.steps, strict=True)
+        pairs = list(zip(steps, self._as_is.steps, strict=True))
         first = next((i for i, (new, old) in enumerate(pairs) if _numbers(new) != _numbers(old)), len(steps))
-        rest = steps[first:]
+        rest = tuple(_unrounded(new, old) for new, old in pairs[first:])
         inside = {step.path for step in rest}
         given = list(dict.fromkeys(e.source for s in rest for e in s.edges if e.source not in inside))
         given += [e.source for e in self.plan.outputs if e.source not in (*inside, *given)]
         logits = run_plan(Plan(tuple(given), rest, self.plan.outputs), [self.values[p] for p in given], self._params)
         moved = self.log_chances - logits.float().log_softmax(-1)
         return float((self.log_chances.exp() * moved).sum(-1).mean())
+
+
+def _unrounded(step: Step, other: Step) -> Step:
+    """A step without the rounding of activations and caches that it shares with another."""
+    act = FLOAT if step.act_bits == other.act_bits else step.act_bits
+    return replace(step, act_bits=act, cache_bits=FLOAT if step.cache_bits == other.cache_bits else step.cache_bits)
 
 
 def _numbers(step: Step) -> tuple[Any, ...]:

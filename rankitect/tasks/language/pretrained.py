@@ -270,7 +270,7 @@ class Pretrained:
 
         space, context = self._parts.graph_space, self._config.context
         choices, order = bit_choices(space), self._config.criterion  # whose order decides on the last digits
-        name = _key([*self._calibrated, order, space.to_json(), self._divergence_tokens])
+        name = _key([*self._calibrated, order, space.to_json(), self._divergence_tokens, "activations in floats"])
         path = cache_root() / "statistics" / f"bits-{name}.json"
         known = kept_record(path)
         if known is not None and list(known) == choices:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -9,7 +11,7 @@ import rankitect
 from rankitect.controllers.bayesian_prior import expected_rise, suggestions
 from rankitect.methods.bounded_space import BoundedSpace
 from rankitect.models.backbone import Backbone, largest
-from rankitect.models.checkpoints import DecoderConfig, random_checkpoint
+from rankitect.models.checkpoints import DecoderCheckpoint, DecoderConfig, random_checkpoint
 from rankitect.models.families import axes
 from rankitect.search_spaces.mobile_llm import from_backbone
 from rankitect.search_spaces.mobile_llm_bits import Bits
@@ -21,25 +23,46 @@ SPACE = from_backbone(CONFIG, context=16, bits=Bits((32, 8, 4), (8, 4), (8, 4)),
 WHOLE = largest(SPACE)
 
 
+def checkpoint(config: DecoderConfig, size: float) -> DecoderCheckpoint:
+    """Random weights, larger than they would begin, so that rounding is felt."""
+    made = random_checkpoint(config, 0)
+    for weight in made.tensors.values():
+        weight.mul_(size if weight.ndim > 1 else 1.0)
+    return made
+
+
 def backbone() -> Backbone:
-    checkpoint = random_checkpoint(CONFIG, 0)
-    for weight in checkpoint.tensors.values():
-        weight.mul_(3.0 if weight.ndim > 1 else 1.0)  # large enough that rounding is felt
-    return Backbone(checkpoint, SPACE)
+    return Backbone(checkpoint(CONFIG, 3.0), SPACE)
 
 
 @torch.no_grad()
 def test_a_divergence_is_that_of_the_whole_model_with_one_choice_changed() -> None:
-    made, ids = backbone(), torch.randint(0, 256, (2, 16), generator=torch.Generator().manual_seed(0))
-    moved = divergences(made.supernet, WHOLE, ids, bit_choices(SPACE))
-    assert set(moved) == {p for p, c in SPACE.choices.items() if axes.is_bits(p) and len(c.values) > 1}
-    own = made.supernet.activate(WHOLE)(ids).log_softmax(-1)
+    space = from_backbone(CONFIG, context=16, bits=Bits((32, 8, 4), (8, 4), (32, 8, 4)), pruned=False)
+    whole, made = largest(space), Backbone(checkpoint(CONFIG, 3.0), space)  # whose activations are floats
+    ids = torch.randint(0, 256, (2, 16), generator=torch.Generator().manual_seed(0))
+    moved = divergences(made.supernet, whole, ids, bit_choices(space))
+    assert set(moved) == {p for p, c in space.choices.items() if axes.is_bits(p) and len(c.values) > 1}
+    own = made.supernet.activate(whole)(ids).log_softmax(-1)
     for path, values in moved.items():
-        for value, found in zip(SPACE.choices[path].values, values, strict=True):
-            other = made.supernet.activate(SPACE.architecture({**WHOLE.choices, path: value}))(ids).log_softmax(-1)
+        for value, found in zip(space.choices[path].values, values, strict=True):
+            other = made.supernet.activate(space.architecture({**whole.choices, path: value}))(ids).log_softmax(-1)
             wanted = float((own.exp() * (own - other)).sum(-1).mean())
             np.testing.assert_allclose(found, max(0.0, wanted), rtol=1e-3, atol=1e-6)
     assert all(v[-1] > v[0] == 0.0 for v in moved.values()), "4 bits move the distributions"
+
+
+@torch.no_grad()
+def test_divergences_add_up_though_activations_are_rounded() -> None:
+    """A change anywhere turns the rounding of all activations behind it, which must not count as its own."""
+    config = replace(CONFIG, n_layers=8)
+    space = from_backbone(config, context=16, bits=Bits((8, 7), (8,), (8,)), pruned=False)
+    made = Backbone(checkpoint(config, 1.5), space)
+    ids = torch.randint(0, 256, (8, 16), generator=torch.Generator().manual_seed(0))
+    moved = divergences(made.supernet, largest(space), ids, bit_choices(space))
+    few = space.architecture({**largest(space).choices, **dict.fromkeys(moved, 7)})
+    own, other = (made.supernet.activate(a)(ids).log_softmax(-1) for a in (largest(space), few))
+    together = float((own.exp() * (own - other)).sum(-1).mean())
+    assert 0.5 * together < sum(values[-1] for values in moved.values()) < 1.2 * together
 
 
 def test_a_prior_suggests_bits_within_the_bounds_from_few_bytes_to_many() -> None:
