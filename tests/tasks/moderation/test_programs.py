@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from rankitect.models.candidate import load_language_model
 from rankitect.run_pte import main as run_program
 from rankitect.tasks.moderation.after import judge_of_run
 from rankitect.tasks.moderation.task import Moderation
-from tests.tasks.language.tiny import own_cache, parts_of
+from tests.tasks.language.tiny import parts_of
 
 SMOKE = ["task=moderation", "preset=smoke", "device=analytic", "device.context=128"]
 CANDIDATE = "trials/0"
@@ -40,12 +40,6 @@ class Exporting(AnalyticDevice):
     def time_program(self, folder: Path, predicted: Mapping[str, Any]) -> dict[str, str]:
         self.timed = predicted
         return {"latency": "latency.json"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with own_cache(tmp_path_factory.mktemp("cache")):
-        yield
 
 
 @pytest.fixture(scope="module")

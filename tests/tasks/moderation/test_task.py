@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,15 +18,8 @@ from rankitect.reports.sections.guard import SECTION
 from rankitect.tasks.moderation.plain import plain_quality
 from rankitect.tasks.moderation.task import Moderation
 from rankitect.training.settings import DistilConfig, TextTraining
-from tests.tasks.language.tiny import own_cache
 
 SMOKE = ["task=moderation", "preset=smoke"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with own_cache(tmp_path_factory.mktemp("cache")):
-        yield
 
 
 @pytest.fixture(scope="module")
